@@ -1,0 +1,166 @@
+"""Words that every layer uses: the token ledger, tool calls and problems.
+
+Plain Python and numpy; knows no model, no text rules, no network, and never imports jax.
+
+Axis glossary, used in every shape of this code base:
+  B rows of a batch       G samples per problem (group)   T tokens of a trajectory or packed row
+  P prompt tokens         S cache slots                   V vocabulary
+  D model width           F feed-forward width            N query heads
+  K key/value heads       H head width                    L layers
+A lower-case letter is a local variable holding that size.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class Origin(enum.IntEnum):
+    """Who wrote a token. PAD is used only in batches, never in a ledger."""
+
+    PAD = 0
+    PROMPT = 1
+    POLICY = 2
+    TOOL = 3
+
+
+class FinishReason(enum.StrEnum):
+    """Why a trajectory ended."""
+
+    ANSWER = "answer"  # the policy closed its answer tag
+    EOS = "eos"  # the policy sampled the end-of-sequence token
+    LENGTH = "length"  # max_response_tokens reached, tool tokens included
+    TOOL_LIMIT = "tool_limit"  # a call beyond max_tool_calls, where the protocol ends there
+    INFRASTRUCTURE = "infrastructure"  # the tool could not be reached; the trajectory is masked
+
+
+class ToolStatus(enum.StrEnum):
+    """What the kernel saw of one execution. Infrastructure trouble is never a status."""
+
+    OK = "ok"
+    ERROR = "error"  # the program raised
+    CPU_LIMIT = "cpu_limit"
+    WALL_LIMIT = "wall_limit"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    KILLED = "killed"  # died of a signal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolResult:
+    """Outcome of one execution. Texts are untrusted; status and times are not."""
+
+    status: ToolStatus
+    stdout: str = ""
+    stderr: str = ""  # traceback, user frames only
+    last_value: str = ""  # repr of a last expression, empty if there is none
+    error_type: str = ""  # for example "ZeroDivisionError"
+    is_truncated: bool = False
+    cpu_ms: int = 0
+    wall_ms: int = 0
+    queue_ms: int = 0
+
+
+class ToolUnavailable(Exception):
+    """The tool's infrastructure failed after all retries. Never the policy's fault."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """One call that got an observation: these are the calls that TC counts (OTC-PO, section 2)."""
+
+    code: str
+    result: ToolResult
+    start: int  # index of the first policy token of the segment that ended in the call
+    stop: int  # index just past the policy token that completed the call's closing tag
+    observation_stop: int  # index just past the last tool token of the observation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One question with its reference answer."""
+
+    problem_id: str  # stable across runs; keys the store of n and the random stream
+    question: str
+    answer: str
+    level: str = ""  # difficulty or data set name, a column in every table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """Append-only token ledger of one sampled response, prompt included.
+
+    Loss masks, call counts and rewards derive from it; nothing is decoded and tokenised again.
+    """
+
+    problem: Problem
+    sample: int  # index in the group, 0..G-1
+    ids: np.ndarray  # [T] int32
+    origins: np.ndarray  # [T] int8, values of Origin
+    behaviour_logprobs: np.ndarray  # [T] float32, 0 where the policy did not write the token
+    policy_versions: np.ndarray  # [T] int32, learner step that sampled the token, -1 elsewhere
+    tool_calls: tuple[ToolCall, ...] = ()
+    unexecuted_calls: int = 0  # calls the policy wrote that got no observation
+    finish_reason: FinishReason = FinishReason.EOS
+    response_text: str = ""  # decoded once for scoring and display, never tokenised again
+    final_text: str = ""  # policy text after the last observation: the only text that is scored
+
+    @property
+    def num_tool_calls(self) -> int:
+        return len(self.tool_calls)
+
+    @property
+    def is_masked(self) -> bool:
+        """True if the infrastructure failed, so that no reward may be drawn from this trajectory."""
+        return self.finish_reason is FinishReason.INFRASTRUCTURE
+
+    @property
+    def num_policy_tokens(self) -> int:
+        return int(np.sum(self.origins == Origin.POLICY))
+
+    def check(self) -> None:
+        """Raises ValueError if an invariant of the ledger does not hold."""
+        t = self.ids.shape[0]
+        for name in ("origins", "behaviour_logprobs", "policy_versions"):
+            shape = getattr(self, name).shape
+            if shape != (t,):
+                raise ValueError(f"ledger of {self.problem.problem_id}: {name} has {shape=}, ids {t=}")
+        is_policy = self.origins == Origin.POLICY
+        if np.any(self.origins == Origin.PAD):
+            raise ValueError(f"ledger of {self.problem.problem_id} holds PAD tokens")
+        if np.any(self.behaviour_logprobs[~is_policy] != 0.0):
+            raise ValueError("a token the policy did not write carries a behaviour log-prob")
+        if np.any(self.behaviour_logprobs[is_policy] > 0.0):
+            raise ValueError("a behaviour log-prob is positive")
+        if np.any((self.policy_versions >= 0) != is_policy):
+            raise ValueError("policy_versions must be >= 0 exactly on policy tokens")
+        is_prompt = self.origins == Origin.PROMPT
+        if not is_prompt[0] or np.any(np.diff(is_prompt.astype(np.int8)) > 0):
+            raise ValueError("prompt tokens must be one non-empty prefix")
+        for call in self.tool_calls:
+            if not 0 < call.start < call.stop <= call.observation_stop <= t:
+                raise ValueError(f"tool call out of order: {call.start=} {call.stop=} {t=}")
+            if np.any(self.origins[call.start : call.stop] != Origin.POLICY):
+                raise ValueError("a tool call holds tokens that the policy did not write")
+            if np.any(self.origins[call.stop : call.observation_stop] != Origin.TOOL):
+                raise ValueError("an observation holds tokens that the tool did not write")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """What the reward says of one trajectory."""
+
+    reward: float  # what the learner gets
+    is_correct: bool
+    tool_coefficient: float = 1.0  # r_tool of OTC-PO (equations 5 and 6); 1 where none applies
+    fewest_calls: int | None = None  # n used for this trajectory, None where unknown
+
+
+def split_groups(trajectories: Sequence[Trajectory]) -> list[list[int]]:
+    """Indices of `trajectories` by problem, in order of first appearance."""
+    groups: dict[str, list[int]] = {}
+    for index, trajectory in enumerate(trajectories):
+        groups.setdefault(trajectory.problem.problem_id, []).append(index)
+    return list(groups.values())

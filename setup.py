@@ -1,0 +1,69 @@
+"""Packaging of jaxtool. Tool settings (ruff, pyright, pytest, import-linter) live in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+SANDBOX = [
+    "grpcio>=1.80",
+    "grpcio-health-checking>=1.80",
+    "protobuf>=6.31",
+    "numpy>=2.0",
+    "scipy>=1.13",
+    "sympy>=1.13",
+]
+
+TRAINER = [
+    # 0.10 is the last line for Python 3.11; jax.set_mesh and jax.P need it.
+    "jax>=0.10",
+    "flax>=0.12.8",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.4",
+    "grain>=0.2.18",
+    "transformers>=5.0",
+    "tokenizers>=0.22",
+    "sentencepiece>=0.2.1",
+    "safetensors>=0.6",
+    # Chat templates need jinja2 and transformers does not pull it in without torch.
+    "jinja2>=3.1",
+    "gguf>=0.17",
+    "gin-config>=0.5",
+    "jaxtyping>=0.3",
+    "math-verify>=0.9",
+    "rich>=13",
+    "tensorboardX>=2.6",
+]
+
+TEST = [
+    "pytest>=8.4",
+    "hypothesis>=6.100",
+    "beartype>=0.20",
+    "chex>=0.1.90",
+    "grpcio-tools>=1.80",
+    "import-linter>=2.5",
+    "pyright>=1.1.400",
+    "ruff>=0.12",
+]
+
+setup(
+    name="jaxtool",
+    version="0.1.0",
+    description="Reinforcement learning of tool use in JAX: ReTool and OTC-PO on TPUs, GPUs and laptops",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["jaxtool*", "sandbox_server*", "experiments*"]),
+    package_data={
+        "jaxtool.data": ["templates/*"],
+        "jaxtool.run": ["templates/*"],
+        "sandbox_server": ["wire/*.proto", "deploy/*"],
+    },
+    # Nothing by default: the extra says which machine this is, so that a sandbox host never gets jax.
+    install_requires=[],
+    extras_require={
+        "cpu": TRAINER + SANDBOX,
+        "tpu": TRAINER + SANDBOX + ["jax[tpu]>=0.10"],
+        "cuda": TRAINER + SANDBOX + ["jax[cuda12]>=0.10"],
+        "sandbox": SANDBOX,
+        "test": TRAINER + SANDBOX + TEST,
+    },
+)
