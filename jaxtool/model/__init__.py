@@ -1,0 +1,1 @@
+"""The Flax policy as functions of explicit state. Knows no text, no sampling and no loss."""

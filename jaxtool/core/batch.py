@@ -1,0 +1,53 @@
+"""TrainBatch: what the collector makes and the learner eats. Knows no text and no model."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+NO_TRAJECTORY = -1  # trajectory index of padding
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainBatch:
+    """Packed rows: several trajectories may share a row, none spans two.
+
+    `logprob[b, t]` everywhere means log p(tokens[b, t] | what precedes it in its segment).
+    """
+
+    tokens: jax.Array | np.ndarray  # [B, T] int32
+    positions: jax.Array | np.ndarray  # [B, T] int32, from 0 in each trajectory
+    segment_ids: jax.Array | np.ndarray  # [B, T] int32, 1.. within a row, 0 on padding
+    trajectory_ids: jax.Array | np.ndarray  # [B, T] int32, index in the batch, -1 on padding
+    loss_mask: jax.Array | np.ndarray  # [B, T] bool, tokens the policy wrote (or SFT trains)
+    behaviour_logprobs: jax.Array | np.ndarray  # [B, T] float32, 0 off the loss mask
+    advantages: jax.Array | np.ndarray  # [B, T] float32, 0 off the loss mask
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, length = self.tokens.shape
+        return rows, length
+
+    def check(self) -> None:
+        """Raises ValueError if an invariant does not hold. Host arrays only."""
+        for field in dataclasses.fields(self):
+            shape = getattr(self, field.name).shape
+            if shape != self.tokens.shape:
+                raise ValueError(f"TrainBatch.{field.name}: {shape=}, tokens {self.tokens.shape}")
+        mask = np.asarray(self.loss_mask)
+        if not mask.any():
+            raise ValueError("the loss mask covers no token: nothing in this batch can be learned")
+        if np.any(mask & (np.asarray(self.segment_ids) == 0)):
+            raise ValueError("the loss mask covers padding")
+        if np.any(mask & (np.asarray(self.positions) == 0)):
+            raise ValueError("the loss mask covers a first token, which nothing predicts")
+        is_padding = np.asarray(self.trajectory_ids) == NO_TRAJECTORY
+        if np.any(is_padding != (np.asarray(self.segment_ids) == 0)):
+            raise ValueError("trajectory_ids and segment_ids disagree about padding")
+        for name in ("behaviour_logprobs", "advantages"):
+            values = np.asarray(getattr(self, name))
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"TrainBatch.{name} holds values that are not finite")
+            if np.any(values[~mask] != 0):
+                raise ValueError(f"TrainBatch.{name} is not 0 off the loss mask")

@@ -1,0 +1,27 @@
+"""Random keys by purpose: a sampled token depends on (seed, step, problem, sample, position) only.
+
+Host side gives each row two words of key data; the device folds in the position. Nothing here
+depends on slots, batch order, tool latency or the number of hosts.
+"""
+
+import hashlib
+
+import jax
+import numpy as np
+
+
+def stream_seed(seed: int, *path: str | int) -> int:
+    """A 63-bit seed for the stream named by `path`, stable across processes and versions."""
+    text = "/".join([str(seed), *map(str, path)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def key(seed: int, *path: str | int) -> jax.Array:
+    """Typed JAX key of the stream named by `path`."""
+    return jax.random.wrap_key_data(row_key(seed, *path))
+
+
+def row_key(seed: int, *path: str | int) -> np.ndarray:
+    """[2] uint32 key data of the stream named by `path`, for example (step, problem_id, sample)."""
+    word = stream_seed(seed, *path)
+    return np.array([word >> 32, word & 0xFFFFFFFF], dtype=np.uint32)

@@ -1,0 +1,64 @@
+"""Grouped-query attention: over whole packed rows, and over a cache with a position per token.
+
+Both take scores and softmax in float32 and keep the [.., K, group, ..] grouping of the heads.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+# Finite, so that a row with no key at all gives a uniform softmax and not NaN.
+MASKED_SCORE = -1e30
+
+
+def segment_mask(
+    segment_ids: Int[Array, "B T"], positions: Int[Array, "B T"]
+) -> Bool[Array, "B T T"]:
+    """mask[b, t, s]: token t may look at token s: same segment, not later, not padding."""
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    causal = positions[:, :, None] >= positions[:, None, :]
+    real = (segment_ids != 0)[:, None, :]
+    return same & causal & real
+
+
+def attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    mask: Bool[Array, "B T T"],
+) -> Float[Array, "B T N H"]:
+    """softmax(q·k / sqrt(H)) v under `mask`."""
+    b, t, n, h = q.shape
+    kv = k.shape[2]
+    grouped = q.reshape(b, t, kv, n // kv, h)
+    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    probs = _softmax(scores, mask[:, None, None, :, :], h).astype(v.dtype)
+    out = jnp.einsum("bkgts,bskh->btkgh", probs, v, preferred_element_type=jnp.float32)
+    return out.reshape(b, t, n, h).astype(q.dtype)
+
+
+def cached_attention(
+    q: Float[Array, "B C N H"],
+    k_cache: Float[Array, "B K S H"],
+    v_cache: Float[Array, "B K S H"],
+    positions: Int[Array, "B C"],
+) -> Float[Array, "B C N H"]:
+    """Queries of C new tokens per row over a cache that already holds their keys and values.
+
+    A query sees cache slots 0..its own position; whatever lies beyond is never read.
+    """
+    b, c, n, h = q.shape
+    kv, s = k_cache.shape[1], k_cache.shape[2]
+    grouped = q.reshape(b, c, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, h)
+    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k_cache, preferred_element_type=jnp.float32)
+    mask = jnp.arange(s)[None, None, :] <= positions[:, :, None]  # [B, C, S]
+    mask = jnp.broadcast_to(mask[:, None, :, :], (b, n // kv, c, s)).reshape(b, 1, -1, s)
+    probs = _softmax(scores, mask, h).astype(v_cache.dtype)
+    out = jnp.einsum("bkqs,bksh->bkqh", probs, v_cache, preferred_element_type=jnp.float32)
+    out = out.reshape(b, kv, n // kv, c, h).transpose(0, 3, 1, 2, 4)
+    return out.reshape(b, c, n, h).astype(q.dtype)
+
+
+def _softmax(scores: Array, mask: Array, head_dim: int) -> Array:
+    scores = jnp.where(mask, scores * head_dim**-0.5, MASKED_SCORE)
+    return jax.nn.softmax(scores, axis=-1)

@@ -1,0 +1,66 @@
+"""Shape and features of a policy. One configurable decoder covers Llama, Qwen2, Qwen3 and SmolLM2."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Llama 3 frequency scaling (`rope_type: llama3` of a Hugging Face config)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of a decoder-only transformer with RMSNorm, RoPE, GQA and SwiGLU."""
+
+    vocab_size: int  # V
+    d_model: int  # D
+    d_ff: int  # F
+    num_layers: int  # L
+    num_heads: int  # N
+    num_kv_heads: int  # K
+    head_dim: int  # H
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rms_norm_eps: float = 1e-6
+    ties_embeddings: bool = True  # the LM head is the embedding table
+    has_qkv_bias: bool = False  # Qwen2
+    has_qk_norm: bool = False  # Qwen3: RMSNorm of each query and key head
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
+    remat: Literal["none", "block"] = "none"  # "block" recomputes each layer in the backward pass
+    scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"{self.num_heads=} must be a multiple of {self.num_kv_heads=}")
+        if self.head_dim % 2:
+            raise ValueError(f"{self.head_dim=} must be even: RoPE rotates pairs")
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.compute_dtype)
+
+    @property
+    def group_heads(self) -> int:
+        """Query heads that share a key/value head."""
+        return self.num_heads // self.num_kv_heads
+
+
+def tiny(vocab_size: int) -> ModelConfig:
+    """Two layers of width 32: compiles in about a second, for tests."""
+    return ModelConfig(
+        vocab_size=vocab_size,
+        d_model=32,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+    )

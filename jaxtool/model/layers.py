@@ -1,0 +1,141 @@
+"""RMSNorm, rotary position embedding, gated feed-forward and the attention projections.
+
+Modules are Flax NNX definitions used tree-only: no shared references and no mutation, so that
+`nnx.split` once and `nnx.merge` inside a jitted function is all the NNX there is.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jaxtool.model.config import ModelConfig, RopeScaling
+
+
+def rms_norm(x: Array, scale: Array, eps: float) -> Array:
+    """x / sqrt(mean(x²) + eps) · scale over the last axis, in float32, cast back to x's dtype."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
+    return (y * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    def __init__(self, width: int, eps: float):
+        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        return rms_norm(x, self.scale[...], self.eps)
+
+
+class Projection(nnx.Module):
+    """x [..., *in] times a kernel [*in, *out], accumulated in float32, plus an optional bias."""
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        *,
+        rngs: nnx.Rngs,
+        std: float,
+        has_bias: bool = False,
+    ):
+        kernel = std * jax.random.normal(rngs.params(), in_shape + out_shape, jnp.float32)
+        self.kernel = nnx.Param(kernel)
+        self.bias = nnx.Param(jnp.zeros(out_shape, jnp.float32)) if has_bias else None
+        self.num_in = len(in_shape)
+
+    def __call__(self, x: Array) -> Array:
+        axes = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
+        # float32 accumulation: a bfloat16 product without it is ten times slower on XLA's CPU.
+        y = jax.lax.dot_general(
+            x, self.kernel[...].astype(x.dtype), (axes, ((), ())), preferred_element_type=jnp.float32
+        )
+        if self.bias is not None:
+            bias = self.bias[...]
+            y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+        return y.astype(x.dtype)
+
+
+class GatedMlp(nnx.Module):
+    """down(silu(gate(x)) · up(x))."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        d, f = (config.d_model,), (config.d_ff,)
+        self.gate = Projection(d, f, rngs=rngs, std=config.d_model**-0.5)
+        self.up = Projection(d, f, rngs=rngs, std=config.d_model**-0.5)
+        self.down = Projection(f, d, rngs=rngs, std=_output_std(config, config.d_ff))
+
+    def __call__(self, x: Array) -> Array:
+        return self.down(nnx.silu(self.gate(x)) * self.up(x))
+
+
+class AttentionProjections(nnx.Module):
+    """Queries, keys and values with rotary positions applied, and the output projection."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        d = (config.d_model,)
+        q_shape = (config.num_heads, config.head_dim)
+        kv_shape = (config.num_kv_heads, config.head_dim)
+        std, bias = config.d_model**-0.5, config.has_qkv_bias
+        self.query = Projection(d, q_shape, rngs=rngs, std=std, has_bias=bias)
+        self.key = Projection(d, kv_shape, rngs=rngs, std=std, has_bias=bias)
+        self.value = Projection(d, kv_shape, rngs=rngs, std=std, has_bias=bias)
+        self.output = Projection(
+            q_shape, d, rngs=rngs, std=_output_std(config, config.num_heads * config.head_dim)
+        )
+        eps = config.rms_norm_eps
+        self.query_norm = RMSNorm(config.head_dim, eps) if config.has_qk_norm else None
+        self.key_norm = RMSNorm(config.head_dim, eps) if config.has_qk_norm else None
+
+    def project(self, x: Array, rotary: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        """x [B, T, D] -> q [B, T, N, H], k and v [B, T, K, H]."""
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        return rotate(q, rotary), rotate(k, rotary), v
+
+
+def rotary_angles(
+    positions: Int[Array, "B T"], config: ModelConfig
+) -> tuple[Float[Array, "B T h"], Float[Array, "B T h"]]:
+    """cos and sin of position · frequency for each rotated pair, h = H / 2, float32."""
+    frequencies = jnp.asarray(rotary_frequencies(config), jnp.float32)
+    angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotary_frequencies(config: ModelConfig) -> list[float]:
+    """θ^(-2i/H) for i = 0..H/2-1 (RoFormer, 2104.09864, section 3.2.2), scaled where asked."""
+    h = config.head_dim
+    frequencies = [config.rope_theta ** (-2 * i / h) for i in range(h // 2)]
+    if config.rope_scaling is None:
+        return frequencies
+    return [_scale_frequency(f, config.rope_scaling) for f in frequencies]
+
+
+def _scale_frequency(frequency: float, scaling: RopeScaling) -> float:
+    """Llama 3: keep high frequencies, divide low ones by `factor`, blend linearly in between."""
+    turns = scaling.original_max_position * frequency / (2 * math.pi)
+    if turns > scaling.high_freq_factor:
+        return frequency
+    if turns < scaling.low_freq_factor:
+        return frequency / scaling.factor
+    width = scaling.high_freq_factor - scaling.low_freq_factor
+    blend = (turns - scaling.low_freq_factor) / width
+    return (1 - blend) * frequency / scaling.factor + blend * frequency
+
+
+def rotate(x: Array, rotary: tuple[Array, Array]) -> Array:
+    """Rotates the pairs (x[i], x[i + H/2]) of x [B, T, heads, H], in float32."""
+    cos, sin = (angle[:, :, None, :] for angle in rotary)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def _output_std(config: ModelConfig, fan_in: int) -> float:
+    """GPT-2's depth scaling: each layer adds two terms to the residual stream."""
+    return fan_in**-0.5 / math.sqrt(2 * config.num_layers)

@@ -1,0 +1,173 @@
+"""The policy: one block definition used by training (packed rows) and by decoding (KV cache).
+
+Parameters are a plain dict pytree, float32:
+  embedding [V, D]; layers/<module>/<name> [L, ...] stacked; final_norm [D]; lm_head [D, V] if untied.
+Functions take it and return arrays; nothing is hidden in a module. `unstack_layers` makes the
+decoder's twin of the same tree, in which each layer is a leaf group of its own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jaxtool.model.attention import attention, cached_attention, segment_mask
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.kv_cache import KVCache, LayerCache, write
+from jaxtool.model.layers import (
+    AttentionProjections,
+    GatedMlp,
+    RMSNorm,
+    rms_norm,
+    rotary_angles,
+)
+from jaxtool.parallel.axis_rules import Sharding
+
+Params = dict[str, Any]
+Attend = Callable[[Array, Array, Array], tuple[Array, LayerCache | None]]
+
+
+class Block(nnx.Module):
+    """Pre-norm attention and feed-forward; `attend` says over what the queries look."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.d_model, config.rms_norm_eps)
+        self.attention = AttentionProjections(config, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.d_model, config.rms_norm_eps)
+        self.mlp = GatedMlp(config, rngs=rngs)
+
+    def __call__(
+        self, x: Array, rotary: tuple[Array, Array], attend: Attend
+    ) -> tuple[Array, LayerCache | None]:
+        q, k, v = self.attention.project(self.attention_norm(x), rotary)
+        out, kept = attend(q, k, v)
+        x = x + self.attention.output(out)
+        x = x + self.mlp(self.mlp_norm(x))
+        return x, kept
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Random parameters, float32. Pure: jit it with out_shardings to make them in place."""
+    embedding_key, layers_key, head_key = jax.random.split(key, 3)
+
+    def layer(layer_key: jax.Array) -> dict[str, Any]:
+        block = Block(config, rngs=nnx.Rngs(params=layer_key))
+        return nnx.to_pure_dict(nnx.split(block)[1])
+
+    shape = (config.vocab_size, config.d_model)
+    params: Params = {
+        "embedding": config.d_model**-0.5 * jax.random.normal(embedding_key, shape, jnp.float32),
+        "layers": jax.vmap(layer)(jax.random.split(layers_key, config.num_layers)),
+        "final_norm": jnp.ones((config.d_model,), jnp.float32),
+    }
+    if not config.ties_embeddings:
+        params["lm_head"] = config.d_model**-0.5 * jax.random.normal(head_key, shape[::-1])
+    return params
+
+
+def hidden_states(
+    params: Params,
+    config: ModelConfig,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    segment_ids: Int[Array, "B T"],
+    sharding: Sharding,
+) -> Float[Array, "B T D"]:
+    """Last hidden states of packed rows, normalised, in the compute dtype."""
+    mask = segment_mask(segment_ids, positions)
+    rotary = rotary_angles(positions, config)
+
+    def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
+        return attention(q, k, v, mask), None
+
+    def layer(x: Array, layer_params: Any) -> tuple[Array, None]:
+        x, _ = _merge_block(config, layer_params)(x, rotary, attend)
+        return sharding.constrain(x, "batch", "length", "activation_embed"), None
+
+    if config.remat == "block":
+        layer = jax.checkpoint(layer)
+    x = _embed(params, config, tokens, sharding)
+    if config.scans_layers:
+        x, _ = jax.lax.scan(layer, x, params["layers"])
+    else:
+        for layer_params in unstack_layers(params)["layers"]:
+            x, _ = layer(x, layer_params)
+    return rms_norm(x, params["final_norm"], config.rms_norm_eps)
+
+
+def cached_hidden_states(
+    params: Params,
+    config: ModelConfig,
+    tokens: Int[Array, "B C"],
+    positions: Int[Array, "B C"],
+    cache: KVCache,
+    *,
+    view: int,
+    sharding: Sharding,
+) -> tuple[Float[Array, "B C D"], KVCache]:
+    """Runs C new tokens per row, writing their keys and values at `positions` of the cache.
+
+    Args:
+      params: with unstacked layers.
+      positions: absolute index of each token in its row; indices >= S are not written.
+      view: attention reads cache slots 0..view-1 only; must exceed every live position.
+
+    Returns:
+      Last hidden states and the cache with the new tokens in it.
+    """
+    rotary = rotary_angles(positions, config)
+    x = _embed(params, config, tokens, sharding)
+    layers: list[LayerCache] = []
+    for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
+
+        def attend(
+            q: Array, k: Array, v: Array, layer_cache: LayerCache = layer_cache
+        ) -> tuple[Array, LayerCache]:
+            updated = write(layer_cache, k, v, positions)
+            out = cached_attention(q, updated.k[:, :, :view], updated.v[:, :, :view], positions)
+            return out, updated
+
+        x, updated = _merge_block(config, layer_params)(x, rotary, attend)
+        x = sharding.constrain(x, "batch", "length", "activation_embed")
+        assert updated is not None
+        layers.append(updated)
+    return rms_norm(x, params["final_norm"], config.rms_norm_eps), tuple(layers)
+
+
+def logits(
+    params: Params, config: ModelConfig, hidden: Float[Array, "*R D"]
+) -> Float[Array, "*R V"]:
+    """Scores of the next token, float32."""
+    head = params["embedding"].T if config.ties_embeddings else params["lm_head"]
+    axes = ((hidden.ndim - 1,), (0,)), ((), ())
+    return jax.lax.dot_general(
+        hidden, head.astype(hidden.dtype), axes, preferred_element_type=jnp.float32
+    )
+
+
+def unstack_layers(params: Params) -> Params:
+    """The same tree with `layers` as a tuple: no weight is sliced out of a stack in a decode step."""
+    stacked = params["layers"]
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    layers = tuple(jax.tree.map(lambda x: x[i], stacked) for i in range(count))  # noqa: B023
+    return params | {"layers": layers}
+
+
+def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
+    # Gathered whole before the lookup: a lookup in a cut table makes XLA rematerialise it.
+    table = sharding.constrain(params["embedding"].astype(config.dtype), None, None)
+    x = jnp.take(table, tokens, axis=0)
+    return sharding.constrain(x, "batch", "length", "activation_embed")
+
+
+@functools.lru_cache(maxsize=16)
+def _block_graph(config: ModelConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: Block(config, rngs=nnx.Rngs(params=0))))
+
+
+def _merge_block(config: ModelConfig, layer_params: Any) -> Block:
+    return nnx.merge(_block_graph(config), nnx.State(layer_params))

@@ -1,0 +1,103 @@
+"""From logical axes ("embed", "heads", ...) to mesh axes: one frozen table and its presets.
+
+The idea of a rules dataclass with a collision check is that of jax-llm-examples.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+MeshAxes = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AxisRules:
+    """Mesh axes that each logical axis is cut along; an empty tuple keeps it whole."""
+
+    batch: MeshAxes = ("data", "fsdp")  # rows of a batch or of the KV cache
+    length: MeshAxes = ()  # tokens of a row
+    layers: MeshAxes = ()  # stacked layers: scanned, so never cut
+    embed: MeshAxes = ("fsdp",)  # D of a parameter
+    heads: MeshAxes = ("tensor",)  # N
+    kv_heads: MeshAxes = ("tensor",)  # K
+    head_dim: MeshAxes = ()  # H
+    mlp: MeshAxes = ("tensor",)  # F
+    vocab: MeshAxes = ("tensor",)  # V
+    activation_embed: MeshAxes = ()  # D of an activation: whole, or it would collide with batch
+
+    def spec(self, *axes: str | None) -> PartitionSpec:
+        """PartitionSpec of an array with these logical axes (None: keep whole).
+
+        Raises:
+          ValueError: two logical axes land on the same mesh axis, or a name is unknown.
+        """
+        names = {field.name for field in dataclasses.fields(self)}
+        entries: list[MeshAxes | None] = []
+        used: dict[str, str] = {}
+        for axis in axes:
+            if axis is None:
+                entries.append(None)
+                continue
+            if axis not in names:
+                raise ValueError(f"unknown logical axis {axis!r}; known: {sorted(names)}")
+            mesh_axes: MeshAxes = dataclasses.asdict(self)[axis]
+            for mesh_axis in mesh_axes:
+                if mesh_axis in used:
+                    raise ValueError(
+                        f"logical axes {used[mesh_axis]!r} and {axis!r} both map to mesh axis "
+                        f"{mesh_axis!r} in {axes}"
+                    )
+                used[mesh_axis] = axis
+            entries.append(mesh_axes or None)
+        return PartitionSpec(*entries)
+
+
+def fsdp_tensor() -> AxisRules:
+    """Training: parameters cut over fsdp and tensor, batch over data and fsdp."""
+    return AxisRules()
+
+
+def decode() -> AxisRules:
+    """Sampling: parameters cut over tensor only, so that no step gathers weights."""
+    return AxisRules(embed=())
+
+
+def replicated() -> AxisRules:
+    """Every parameter whole on every device; only the batch is cut."""
+    return AxisRules(embed=(), heads=(), kv_heads=(), mlp=(), vocab=())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharding:
+    """A mesh and its rules: what functions take that place arrays. Hashable, so jit-static."""
+
+    mesh: Mesh
+    rules: AxisRules = dataclasses.field(default_factory=AxisRules)
+
+    def named(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, self.rules.spec(*axes))
+
+    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """`x` with its layout fixed; without this XLA may replicate activations by surprise."""
+        if self.mesh.size == 1:
+            return x
+        return jax.lax.with_sharding_constraint(x, self.named(*axes))
+
+    def tree(self, axes_tree: Any) -> Any:
+        """NamedSharding for each leaf of a tree whose leaves are tuples of logical axes."""
+        return jax.tree.map(
+            lambda axes: self.named(*axes), axes_tree, is_leaf=lambda x: isinstance(x, tuple)
+        )
+
+
+def single_device() -> Sharding:
+    """Everything on the first device."""
+    mesh = jax.make_mesh(
+        (1, 1, 1),
+        ("data", "fsdp", "tensor"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        devices=jax.devices()[:1],
+    )
+    return Sharding(mesh)

@@ -1,0 +1,56 @@
+"""The device mesh: axes `data`, `fsdp` and `tensor`, on a CPU, a GPU box or a TPU slice.
+
+Covered: one jax process group, axis sizes checked before anything is compiled.
+Not covered: several slices joined by a data-centre network (one axis per network).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+AXES = ("data", "fsdp", "tensor")
+REST = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left."""
+
+    data: int = 1  # copies of the parameters, each with its share of the batch
+    fsdp: int = REST  # parameters, optimizer state and batch are cut along this axis
+    tensor: int = 1  # heads, feed-forward width and vocabulary are cut along this axis
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp, self.tensor)
+        if sum(size == REST for size in sizes) > 1:
+            raise ValueError(f"only one mesh axis may be -1, got {dict(zip(AXES, sizes, strict=True))}")
+        if any(size < 1 and size != REST for size in sizes):
+            raise ValueError(f"mesh axes must be >= 1 or -1, got {dict(zip(AXES, sizes, strict=True))}")
+
+    def sizes(self, num_devices: int) -> tuple[int, int, int]:
+        """Axis sizes for `num_devices` devices; raises if they do not divide."""
+        sizes = [self.data, self.fsdp, self.tensor]
+        fixed = int(np.prod([size for size in sizes if size != REST]))
+        if REST in sizes and num_devices % fixed == 0:
+            sizes[sizes.index(REST)] = num_devices // fixed
+        if int(np.prod(sizes)) != num_devices:
+            named = dict(zip(AXES, (self.data, self.fsdp, self.tensor), strict=True))
+            raise ValueError(
+                f"mesh {named} does not divide {num_devices} devices: "
+                f"make the product of MeshConfig's axes {num_devices}, or one of them -1"
+            )
+        data, fsdp, tensor = sizes
+        return data, fsdp, tensor
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Mesh over `devices` (default: all). Auto axes: XLA propagates, we constrain."""
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh(
+        config.sizes(len(devices)),
+        AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
+        devices=devices,
+    )
