@@ -87,9 +87,12 @@ class Sharding:
 
     def tree(self, axes_tree: Any) -> Any:
         """NamedSharding for each leaf of a tree whose leaves are tuples of logical axes."""
-        return jax.tree.map(
-            lambda axes: self.named(*axes), axes_tree, is_leaf=lambda x: isinstance(x, tuple)
-        )
+        return jax.tree.map(lambda axes: self.named(*axes), axes_tree, is_leaf=is_axes)
+
+
+def is_axes(x: object) -> bool:
+    """True for a tuple of logical axis names, which is a leaf of an axes tree."""
+    return isinstance(x, tuple) and all(axis is None or isinstance(axis, str) for axis in x)
 
 
 def single_device() -> Sharding:

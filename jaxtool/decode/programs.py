@@ -1,0 +1,201 @@
+"""The device programs of the decoder: prefill, place, append and the window of K steps.
+
+The convention that makes them one: a row holds `lengths` tokens in the cache and one *pending* token
+that has not been run. A step runs the pending token and makes the next one pending, whether it was
+sampled or forced on the row by a tool. So a prompt and a tool's answer only write the cache; logits
+are computed nowhere but in the window, and no token is ever run twice.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from jaxtool.decode.sampling import Sampling, sample
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.kv_cache import KVCache, gather_rows, make_cache, scatter_rows
+from jaxtool.model.param_axes import CACHE_AXES
+from jaxtool.model.transformer import Params, cached_hidden_states, logits
+from jaxtool.parallel.axis_rules import Sharding
+
+_STATICS = ("config", "sharding")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The small per-row state that host and device hand each other once per window."""
+
+    lengths: Any  # [B] int32, tokens in the cache
+    pending: Any  # [B] int32, the token to run next
+    is_running: Any  # [B] bool
+    limits: Any  # [B] int32, the row stops when it holds this many tokens, pending included
+    keys: Any  # [B, 2] uint32, key data of the row
+    forced: Any  # [B, F] int32, tool tokens that ride the window
+    forced_next: Any  # [B] int32, first forced token not yet made pending
+    forced_count: Any  # [B] int32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """What K steps did. Step k of row b sampled a token iff is_sampled[k, b]."""
+
+    tokens: Any  # [K, B] int32
+    logprobs: Any  # [K, B] float32
+    is_sampled: Any  # [K, B] bool
+    steps: Any  # [] int32, steps run before every row was idle
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "slots"))
+def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, slots: int) -> KVCache:
+    """A cache of zeros, laid out over the mesh."""
+    return _constrain(make_cache(config, rows, slots), sharding)
+
+
+@functools.partial(jax.jit, static_argnames=_STATICS)
+def prefill(
+    params: Params, tokens: Int[Array, "R C"], *, config: ModelConfig, sharding: Sharding
+) -> KVCache:
+    """Keys and values of R prompts, padded on the right: [R, K, C, H] per layer."""
+    r, c = tokens.shape
+    cache = make_cache(config, r, c)
+    _, cache = cached_hidden_states(
+        params, config, tokens, _columns(r, c), cache, view=c, sharding=sharding
+    )
+    return cache
+
+
+@functools.partial(jax.jit, static_argnames=("sharding",), donate_argnames=("cache",))
+def place(
+    cache: KVCache,
+    prompts: KVCache,
+    sources: Int[Array, " M"],
+    slots: Int[Array, " M"],
+    *,
+    sharding: Sharding,
+) -> KVCache:
+    """Copies prompt `sources[i]` into slot `slots[i]`; slots out of range are dropped."""
+    return _constrain(scatter_rows(cache, slots, gather_rows(prompts, sources)), sharding)
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATICS, "view"), donate_argnames=("cache",))
+def append(
+    params: Params,
+    cache: KVCache,
+    slots: Int[Array, " R"],
+    tokens: Int[Array, "R C"],
+    starts: Int[Array, " R"],
+    *,
+    config: ModelConfig,
+    view: int,
+    sharding: Sharding,
+) -> KVCache:
+    """Runs C tokens of R rows from `starts` on; padding lands beyond the row and is overwritten."""
+    r, c = tokens.shape
+    positions = starts[:, None] + _columns(r, c)
+    rows = gather_rows(cache, slots)
+    _, rows = cached_hidden_states(
+        params, config, tokens, positions, rows, view=view, sharding=sharding
+    )
+    return _constrain(scatter_rows(cache, slots, rows), sharding)
+
+
+@functools.partial(
+    jax.jit, static_argnames=(*_STATICS, "sampling", "steps", "view"), donate_argnames=("cache",)
+)
+def window(
+    params: Params,
+    cache: KVCache,
+    rows: Rows,
+    is_stop: Bool[Array, " V"],
+    *,
+    config: ModelConfig,
+    sampling: Sampling,
+    steps: int,
+    view: int,
+    sharding: Sharding,
+) -> tuple[KVCache, Rows, Window]:
+    """Up to `steps` tokens for every running row; ends early only when all rows are idle.
+
+    A row stops when it samples a token of `is_stop` (one that ends the response, or that could
+    complete a closing tag: the host looks at the text) or when it is as long as its limit.
+    """
+    b = rows.lengths.shape[0]
+    log = Window(
+        tokens=jnp.zeros((steps, b), jnp.int32),
+        logprobs=jnp.zeros((steps, b), jnp.float32),
+        is_sampled=jnp.zeros((steps, b), bool),
+        steps=jnp.int32(0),
+    )
+
+    def goes_on(carry: tuple[KVCache, Rows, Window]) -> Array:
+        _, rows, log = carry
+        return (log.steps < steps) & jnp.any(rows.is_running)
+
+    def step(carry: tuple[KVCache, Rows, Window]) -> tuple[KVCache, Rows, Window]:
+        cache, rows, log = carry
+        hidden, cache = cached_hidden_states(
+            params,
+            config,
+            rows.pending[:, None],
+            rows.lengths[:, None],
+            cache,
+            view=view,
+            sharding=sharding,
+        )
+        scores = logits(params, config, hidden[:, 0])
+        tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, sampling)
+        rows, is_sampled = _advance(rows, tokens, is_stop)
+        log = Window(
+            tokens=log.tokens.at[log.steps].set(tokens),
+            logprobs=log.logprobs.at[log.steps].set(logprobs),
+            is_sampled=log.is_sampled.at[log.steps].set(is_sampled),
+            steps=log.steps + 1,
+        )
+        return _constrain(cache, sharding), rows, log
+
+    return jax.lax.while_loop(goes_on, step, (cache, rows, log))
+
+
+def _advance(rows: Rows, tokens: Array, is_stop: Array) -> tuple[Rows, Array]:
+    """Each running row takes its next forced token, or else the sampled one."""
+    is_forced = rows.forced_next < rows.forced_count
+    at = jnp.minimum(rows.forced_next, rows.forced.shape[1] - 1)
+    forced = jnp.take_along_axis(rows.forced, at[:, None], axis=1)[:, 0]
+    is_sampled = rows.is_running & ~is_forced
+    lengths = rows.lengths + rows.is_running
+    is_done = is_sampled & (is_stop[tokens] | (lengths + 1 >= rows.limits))
+    return dataclasses.replace(
+        rows,
+        lengths=lengths,
+        pending=jnp.where(rows.is_running, jnp.where(is_forced, forced, tokens), rows.pending),
+        is_running=rows.is_running & ~is_done,
+        forced_next=rows.forced_next + (rows.is_running & is_forced),
+    ), is_sampled
+
+
+def _columns(rows: int, columns: int) -> Array:
+    return jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32), (rows, columns))
+
+
+def _constrain(cache: KVCache, sharding: Sharding) -> KVCache:
+    return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES), cache)
+
+
+def idle_rows(rows: int, forced_capacity: int) -> Rows:
+    """Host arrays of rows that do nothing."""
+    return Rows(
+        lengths=np.zeros(rows, np.int32),
+        pending=np.zeros(rows, np.int32),
+        is_running=np.zeros(rows, bool),
+        limits=np.zeros(rows, np.int32),
+        keys=np.zeros((rows, 2), np.uint32),
+        forced=np.zeros((rows, forced_capacity), np.int32),
+        forced_next=np.zeros(rows, np.int32),
+        forced_count=np.zeros(rows, np.int32),
+    )
