@@ -59,6 +59,4 @@ def gather_rows(cache: KVCache, rows: Int[Array, " R"]) -> KVCache:
 
 def scatter_rows(cache: KVCache, rows: Int[Array, " R"], update: KVCache) -> KVCache:
     """Writes whole rows back, or the first slots of them; indices out of range are dropped."""
-    return jax.tree.map(
-        lambda x, y: x.at[rows, :, : y.shape[2]].set(y, mode="drop"), cache, update
-    )
+    return jax.tree.map(lambda x, y: x.at[rows, :, : y.shape[2]].set(y, mode="drop"), cache, update)

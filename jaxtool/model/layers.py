@@ -51,7 +51,10 @@ class Projection(nnx.Module):
         axes = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
         # float32 accumulation: a bfloat16 product without it is ten times slower on XLA's CPU.
         y = jax.lax.dot_general(
-            x, self.kernel[...].astype(x.dtype), (axes, ((), ())), preferred_element_type=jnp.float32
+            x,
+            self.kernel[...].astype(x.dtype),
+            (axes, ((), ())),
+            preferred_element_type=jnp.float32,
         )
         if self.bias is not None:
             bias = self.bias[...]
@@ -102,18 +105,19 @@ def rotary_angles(
     positions: Int[Array, "B T"], config: ModelConfig
 ) -> tuple[Float[Array, "B T h"], Float[Array, "B T h"]]:
     """cos and sin of position · frequency for each rotated pair, h = H / 2, float32."""
-    frequencies = jnp.asarray(rotary_frequencies(config), jnp.float32)
+    frequencies = jnp.asarray(
+        rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling), jnp.float32
+    )
     angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotary_frequencies(config: ModelConfig) -> list[float]:
+def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> list[float]:
     """θ^(-2i/H) for i = 0..H/2-1 (RoFormer, 2104.09864, section 3.2.2), scaled where asked."""
-    h = config.head_dim
-    frequencies = [config.rope_theta ** (-2 * i / h) for i in range(h // 2)]
-    if config.rope_scaling is None:
+    frequencies = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
+    if scaling is None:
         return frequencies
-    return [_scale_frequency(f, config.rope_scaling) for f in frequencies]
+    return [_scale_frequency(f, scaling) for f in frequencies]
 
 
 def _scale_frequency(frequency: float, scaling: RopeScaling) -> float:

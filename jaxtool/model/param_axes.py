@@ -1,9 +1,17 @@
-"""The one table from parameter path to logical axes. A new parameter without a line here raises."""
+"""The one table from parameter path to logical axes. A new parameter without a line here raises.
 
+Not covered: the batch, whose size is the caller's to check against the mesh.
+"""
+
+import math
 import re
 from typing import Any
 
 import jax
+
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.transformer import init_params
+from jaxtool.parallel.axis_rules import Sharding
 
 Axes = tuple[str | None, ...]
 
@@ -50,3 +58,30 @@ def param_axes(params: Any) -> Any:
         return axes
 
     return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def param_shapes(config: ModelConfig) -> Any:
+    """Tree of ShapeDtypeStructs of the parameters; nothing is computed."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+
+
+def check_divides(config: ModelConfig, sharding: Sharding) -> None:
+    """Raises ValueError if a size of the model is no multiple of the mesh axes it is cut along."""
+    sizes = {
+        "vocab": ("vocab_size", config.vocab_size),
+        "embed": ("d_model", config.d_model),
+        "heads": ("num_heads", config.num_heads),
+        "kv_heads": ("num_kv_heads", config.num_kv_heads),
+        "head_dim": ("head_dim", config.head_dim),
+        "mlp": ("d_ff", config.d_ff),
+        "layers": ("num_layers", config.num_layers),
+    }
+    for axis, (field, size) in sizes.items():
+        mesh_axes = sharding.rules.mesh_axes(axis)
+        parts = math.prod(sharding.mesh.shape[name] for name in mesh_axes)
+        if size % parts:
+            cut = " × ".join(f"{name}={sharding.mesh.shape[name]}" for name in mesh_axes)
+            raise ValueError(
+                f"{field}={size} is no multiple of the mesh's {cut}: "
+                f"make {' × '.join(mesh_axes)} divide {size}, or keep it whole by AxisRules({axis}=())"
+            )

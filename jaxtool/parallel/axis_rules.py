@@ -27,22 +27,26 @@ class AxisRules:
     vocab: MeshAxes = ("tensor",)  # V
     activation_embed: MeshAxes = ()  # D of an activation: whole, or it would collide with batch
 
+    def mesh_axes(self, axis: str) -> MeshAxes:
+        """Mesh axes that logical axis `axis` is cut along."""
+        table: dict[str, MeshAxes] = dataclasses.asdict(self)
+        if axis not in table:
+            raise ValueError(f"unknown logical axis {axis!r}; known: {sorted(table)}")
+        return table[axis]
+
     def spec(self, *axes: str | None) -> PartitionSpec:
         """PartitionSpec of an array with these logical axes (None: keep whole).
 
         Raises:
           ValueError: two logical axes land on the same mesh axis, or a name is unknown.
         """
-        names = {field.name for field in dataclasses.fields(self)}
         entries: list[MeshAxes | None] = []
         used: dict[str, str] = {}
         for axis in axes:
             if axis is None:
                 entries.append(None)
                 continue
-            if axis not in names:
-                raise ValueError(f"unknown logical axis {axis!r}; known: {sorted(names)}")
-            mesh_axes: MeshAxes = dataclasses.asdict(self)[axis]
+            mesh_axes = self.mesh_axes(axis)
             for mesh_axis in mesh_axes:
                 if mesh_axis in used:
                     raise ValueError(

@@ -6,6 +6,7 @@ Not covered: several slices joined by a data-centre network (one axis per networ
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,9 +26,13 @@ class MeshConfig:
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
         if sum(size == REST for size in sizes) > 1:
-            raise ValueError(f"only one mesh axis may be -1, got {dict(zip(AXES, sizes, strict=True))}")
+            raise ValueError(
+                f"only one mesh axis may be -1, got {dict(zip(AXES, sizes, strict=True))}"
+            )
         if any(size < 1 and size != REST for size in sizes):
-            raise ValueError(f"mesh axes must be >= 1 or -1, got {dict(zip(AXES, sizes, strict=True))}")
+            raise ValueError(
+                f"mesh axes must be >= 1 or -1, got {dict(zip(AXES, sizes, strict=True))}"
+            )
 
     def sizes(self, num_devices: int) -> tuple[int, int, int]:
         """Axis sizes for `num_devices` devices; raises if they do not divide."""
@@ -45,7 +50,7 @@ class MeshConfig:
         return data, fsdp, tensor
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Mesh over `devices` (default: all). Auto axes: XLA propagates, we constrain."""
     devices = jax.devices() if devices is None else list(devices)
     return jax.make_mesh(

