@@ -1,0 +1,68 @@
+"""Every gin file of the repository is well formed, and every run and ablation builds its target."""
+
+import pathlib
+
+import pytest
+
+from jaxtool.run import gin_config
+
+CONFIGS = gin_config.REPOSITORY_ROOT / "gin_configs"
+BUILT_FOLDERS = ("runs", "ablations")
+
+
+def gin_files(root: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(root.rglob("*.gin"))
+
+
+def built_files(root: pathlib.Path) -> list[pathlib.Path]:
+    return [file for file in gin_files(root) if file.relative_to(root).parts[0] in BUILT_FOLDERS]
+
+
+def relative(path: pathlib.Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+def check_builds_and_records(file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    target = gin_config.target_of(file)
+    config = gin_config.load(target, files=[file])
+    record = gin_config.write_operative_config(tmp_path, config)
+    assert gin_config.load(target, files=[record]) == config
+
+
+@pytest.mark.parametrize("file", built_files(CONFIGS), ids=relative)
+def test_run_file_builds_and_its_record_builds_the_same(file, tmp_path):
+    check_builds_and_records(file, tmp_path)
+
+
+@pytest.mark.parametrize("file", gin_files(CONFIGS), ids=relative)
+def test_file_is_enabled_for_dynamic_registration_and_explains_itself(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert "from __gin__ import dynamic_registration" in lines
+
+
+@pytest.mark.skipif(not (CONFIGS / "runs").exists(), reason="no gin_configs/runs folder")
+def test_there_are_run_files():
+    assert built_files(CONFIGS)
+
+
+def test_a_temporary_tree_is_found_and_built(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "problem.gin").write_text(
+        "from __gin__ import dynamic_registration\nfrom jaxtool.core import types\n"
+        "types.Problem.question = 'What is 2 + 2?'\n"
+    )
+    run = tmp_path / "runs" / "one.gin"
+    run.write_text(
+        "# A problem.\n# target: jaxtool.core.types.Problem\n"
+        "from __gin__ import dynamic_registration\nfrom jaxtool.core import types\n"
+        "include '../parts/problem.gin'\n"
+        "types.Problem.problem_id = 'p1'\ntypes.Problem.answer = '4'\n"
+    )
+    assert built_files(tmp_path) == [run]
+    assert len(gin_files(tmp_path)) == 2
+    check_builds_and_records(run, tmp_path / "workdir")
+    run.write_text(run.read_text() + "types.Problem.level = 3\n")
+    with pytest.raises(gin_config.ConfigError, match=r"one\.gin:8: types.Problem.level: expected"):
+        check_builds_and_records(run, tmp_path / "workdir")
