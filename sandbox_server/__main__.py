@@ -1,0 +1,79 @@
+"""`python -m sandbox_server`: flags, logging, one line with the address when serving."""
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import os
+import pathlib
+import sys
+
+from sandbox_server.config import LimitSet, ServerConfig
+from sandbox_server.front import server
+from sandbox_server.front.probe import NoIsolation
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sandbox_server", description=__doc__)
+    parser.add_argument(
+        "--ready-file", metavar="PATH", help="written with the address once serving"
+    )
+    parser.add_argument(
+        "--exit-on-stdin-eof", action="store_true", help="end when the starter's pipe closes"
+    )
+    for field in dataclasses.fields(ServerConfig):
+        flag = "--" + field.name.replace("_", "-")
+        if field.name == "default_limits":
+            for limit in dataclasses.fields(LimitSet):
+                limit_flag = "--default-" + limit.name.replace("_", "-")
+                parser.add_argument(limit_flag, type=int, metavar="N")
+        elif field.name == "maximum_limits":
+            continue
+        elif field.type is bool:
+            parser.add_argument(flag, action="store_true", default=None)
+        else:
+            kind = field.type if isinstance(field.type, type) else str
+            parser.add_argument(flag, type=kind, default=None)
+    return parser
+
+
+def config_of(flags: argparse.Namespace) -> ServerConfig:
+    """Settings from parsed flags; what was not given keeps its default."""
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    names = {field.name for field in dataclasses.fields(ServerConfig)}
+    settings = {name: value for name, value in given.items() if name in names}
+    limits = {
+        field.name: given[f"default_{field.name}"]
+        for field in dataclasses.fields(LimitSet)
+        if f"default_{field.name}" in given
+    }
+    return ServerConfig(**settings, default_limits=LimitSet(**limits))
+
+
+def main() -> int:
+    flags = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    try:
+        config = config_of(flags)
+    except ValueError as error:
+        print(f"sandbox_server: {error}", file=sys.stderr)
+        return 2
+
+    def announce(address: str) -> None:
+        print(f"serving on {address}", flush=True)
+        if flags.ready_file:
+            path = pathlib.Path(flags.ready_file)
+            part = path.with_name(path.name + ".part")
+            part.write_text(address, "utf-8")
+            os.replace(part, path)
+
+    try:
+        asyncio.run(server.serve(config, announce, flags.exit_on_stdin_eof))
+    except (NoIsolation, RuntimeError, OSError) as error:
+        print(f"sandbox_server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Executes requests: checks, queue, child, outcome. Plain objects, no gRPC."""
+
+import base64
+import dataclasses
+import os
+import pathlib
+
+from sandbox_server.config import SMALLEST_LIMITS, LimitSet, ServerConfig
+from sandbox_server.front.execution import Outcome, job_limits, run_once
+from sandbox_server.front.pool import Pool
+from sandbox_server.front.queue import FairQueue
+from sandbox_server.inside.lockdown import Tier
+
+_TASKS_REFRESH_CALLS = 64
+
+
+class InvalidRequest(ValueError):
+    """The request asks for what this server does not do."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """One stateless request, checked."""
+
+    code: str
+    stdin: str = ""
+    limits: LimitSet
+    seed: int = 0
+    echo: bool = True
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def merge_limits(asked: dict[str, int], config: ServerConfig) -> LimitSet:
+    """Asked limits over the defaults; zero means default. Raises above the server's maximum."""
+    merged = dataclasses.asdict(config.default_limits)
+    for name, value in asked.items():
+        if not value:
+            continue
+        smallest = getattr(SMALLEST_LIMITS, name)
+        largest = getattr(config.maximum_limits, name)
+        if not smallest <= value <= largest:
+            raise InvalidRequest(f"limit {name}={value} is outside [{smallest}, {largest}]")
+        merged[name] = value
+    return LimitSet(**merged)
+
+
+def check_code(code: str, config: ServerConfig) -> None:
+    size = len(code.encode("utf-8", "surrogatepass"))
+    if size > config.code_bytes:
+        raise InvalidRequest(f"code has {size} bytes, at most {config.code_bytes} are taken")
+
+
+def check_files(files: dict[str, bytes], limits: LimitSet, tier: Tier) -> None:
+    if files and tier is not Tier.NAMESPACE:
+        raise InvalidRequest(f"files need the namespace tier, this server has {tier}")
+    for name in files:
+        parts = name.split("/")
+        if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(parts):
+            raise InvalidRequest(f"file name {name!r} must be relative, without . and ..")
+    if sum(map(len, files.values())) > limits.scratch_bytes:
+        raise InvalidRequest(f"files are larger than {limits.scratch_bytes=}")
+
+
+def tasks_of_user(uid: int) -> int:
+    """Threads that run as `uid` on this machine."""
+    count = 0
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if entry.stat().st_uid == uid:
+                    count += len(os.listdir(entry / "task"))
+            except OSError:
+                continue
+    return count
+
+
+class Engine:
+    """Runs checked programs. The one place where queue, pool and limits meet."""
+
+    def __init__(self, config: ServerConfig, pool: Pool):
+        self.config = config
+        self.pool = pool
+        self.queue = FairQueue(
+            slots=config.slots, capacity=config.max_queued, max_wait_s=config.queue_wait_s
+        )
+        self._task_allowance = 0
+        self._calls_until_refresh = 0
+
+    def task_allowance(self) -> int:
+        """Where executions share the server's user id, RLIMIT_NPROC counts its other tasks too."""
+        if self.pool.tier is Tier.NAMESPACE or self.pool.facts.get("has_own_uids"):
+            return 0
+        if self._calls_until_refresh <= 0:
+            self._task_allowance = tasks_of_user(os.getuid())
+            self._calls_until_refresh = _TASKS_REFRESH_CALLS
+        self._calls_until_refresh -= 1
+        return self._task_allowance
+
+    async def run(self, program: Program, client: str) -> tuple[Outcome, float]:
+        """Outcome and seconds in the queue. Cancelling kills the execution."""
+        async with self.queue.admitted(client) as queued_s, self.pool.child() as child:
+            job = job_limits(program.limits, self.task_allowance()) | {
+                "code": program.code,
+                "stdin": program.stdin,
+                "seed": program.seed,
+                "echo": program.echo,
+                "files": {
+                    name: base64.b64encode(content).decode()
+                    for name, content in program.files.items()
+                },
+            }
+            outcome = await run_once(child, job, program.limits, self.config.flood_bytes)
+            return outcome, queued_s

@@ -1,0 +1,285 @@
+"""One run in a child: sends the job, drains its pipes, holds its clocks, says how it ended.
+
+The status comes from the kernel and from what this process did itself; the child's own words
+(value, error type, texts) are passed on as untrusted. Knows no gRPC.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import json
+import os
+import time
+
+from sandbox_server.config import LimitSet
+from sandbox_server.front.capture import Capture
+from sandbox_server.front.fork_server import Child, Exit
+
+_REPORT_BYTES = 4 << 20
+_BIRTH_TIMEOUT_S = 30.0
+_CORES = os.cpu_count() or 1
+
+
+class Status(enum.IntEnum):
+    """As in sandbox.proto."""
+
+    OK = 1
+    ERROR = 2
+    CPU_LIMIT = 3
+    WALL_LIMIT = 4
+    MEMORY_LIMIT = 5
+    OUTPUT_LIMIT = 6
+    KILLED = 7
+
+
+class BrokenChild(Exception):
+    """A child failed before the program began: infrastructure, not the program."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended. The texts are the program's."""
+
+    status: Status
+    stdout: Capture
+    stderr: Capture
+    report: dict
+    exit_code: int
+    signal: int
+    cpu_ms: int
+    wall_ms: int
+    peak_bytes: int
+
+
+def cpu_clock(pid: int) -> int:
+    """Clock id of the CPU time of a process (all threads), as clock_getcpuclockid builds it."""
+    return (~pid << 3) | 2
+
+
+def job_limits(limits: LimitSet, task_allowance: int) -> dict:
+    """The part of a job that the child enforces on itself before the program."""
+    return {
+        "cpu_s": -(-limits.cpu_ms // 1000) + 2,
+        "memory_bytes": limits.memory_bytes,
+        "scratch_bytes": limits.scratch_bytes,
+        "threads": limits.threads,
+        "task_allowance": task_allowance,
+        "value_chars": limits.output_bytes,
+    }
+
+
+class Run:
+    """One run of one child, from the job to the verdict. Use once."""
+
+    def __init__(self, child: Child, limits: LimitSet, flood_bytes: int):
+        self._child = child
+        self._limits = limits
+        self._flood_bytes = max(flood_bytes, 2 * limits.output_bytes)
+        self._loop = asyncio.get_running_loop()
+        self._stdout = Capture(limits.output_bytes)
+        self._stderr = Capture(limits.output_bytes)
+        self._words = bytearray()
+        self._verdict: Status | None = None
+        self._start = 0.0
+        self._cpu_start = 0.0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._outbox = b""
+        self._is_writing = False
+        self._reading: list[int] = []
+        self.spoke: asyncio.Future[None] = self._loop.create_future()  # a whole report has come
+
+    def begin(self, job: dict) -> None:
+        """Sends the job and starts to watch."""
+        body = json.dumps(job).encode()
+        self._outbox = len(body).to_bytes(4, "big") + body
+        for fd, handler in (
+            (self._child.stdout, self._on_stdout),
+            (self._child.stderr, self._on_stderr),
+            (self._child.control.fileno(), self._on_control),
+        ):
+            self._loop.add_reader(fd, handler)
+            self._reading.append(fd)
+        # Here and not at the start: a late look at the clock would give the program CPU for free.
+        self._cpu_start = self._cpu_seconds()
+        self._timers["birth"] = self._loop.call_later(_BIRTH_TIMEOUT_S, self._child.kill)
+        self._send()
+
+    def end(self) -> None:
+        """Stops watching. Safe to call more than once."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for fd in self._reading:
+            self._loop.remove_reader(fd)
+        self._reading.clear()
+        if self._is_writing:
+            self._loop.remove_writer(self._child.control.fileno())
+            self._is_writing = False
+        if not self.spoke.done():
+            self.spoke.cancel()
+
+    @property
+    def has_started(self) -> bool:
+        return self._start > 0
+
+    @property
+    def verdict(self) -> Status | None:
+        """The limit that this run broke, if any."""
+        return self._verdict
+
+    def _send(self) -> None:
+        try:
+            sent = self._child.control.send(self._outbox)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the child is dead; its end says why
+            sent = len(self._outbox)
+        self._outbox = self._outbox[sent:]
+        if bool(self._outbox) == self._is_writing:
+            return
+        self._is_writing = not self._is_writing
+        if self._is_writing:
+            self._loop.add_writer(self._child.control.fileno(), self._send)
+        else:
+            self._loop.remove_writer(self._child.control.fileno())
+
+    def _read(self, fd: int) -> bytes | None:
+        """A chunk, None if there is none now, empty at the end of the stream."""
+        try:
+            return os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _pump(self, fd: int, capture: Capture) -> None:
+        chunk = self._read(fd)
+        if chunk:
+            capture.feed(chunk)
+            if self._stdout.total + self._stderr.total > self._flood_bytes:
+                self.stop(Status.OUTPUT_LIMIT)
+        elif chunk == b"" and fd in self._reading:
+            self._loop.remove_reader(fd)
+            self._reading.remove(fd)
+
+    def _on_stdout(self) -> None:
+        self._pump(self._child.stdout, self._stdout)
+
+    def _on_stderr(self) -> None:
+        self._pump(self._child.stderr, self._stderr)
+
+    def _on_control(self) -> None:
+        fd = self._child.control.fileno()
+        chunk = self._read(fd)
+        if chunk is None:
+            return
+        if not chunk:
+            self._loop.remove_reader(fd)
+            self._reading.remove(fd)
+            return
+        if not self.has_started:
+            self._started()
+            chunk = chunk[1:]
+        if len(self._words) + len(chunk) > _REPORT_BYTES:
+            return self.stop(Status.OUTPUT_LIMIT)
+        self._words += chunk
+        if self._words.endswith(b"\n") and not self.spoke.done():
+            self.spoke.set_result(None)
+
+    def _started(self) -> None:
+        self._timers["birth"].cancel()
+        self._start = time.monotonic()
+        self._timers["wall"] = self._loop.call_later(
+            self._limits.wall_ms / 1000, self.stop, Status.WALL_LIMIT
+        )
+        self._check_cpu()
+
+    def _cpu_seconds(self) -> float:
+        try:
+            return time.clock_gettime(cpu_clock(self._child.pid))
+        except OSError:  # ended
+            return 0.0
+
+    def _check_cpu(self) -> None:
+        used = self._cpu_seconds() - self._cpu_start
+        left = self._limits.cpu_ms / 1000 - used
+        if left <= 0:
+            return self.stop(Status.CPU_LIMIT)
+        delay = max(0.002, left / min(self._limits.threads, _CORES))
+        self._timers["cpu"] = self._loop.call_later(delay, self._check_cpu)
+
+    def stop(self, verdict: Status) -> None:
+        """Kills the run for a limit it broke."""
+        if self._verdict is None:
+            self._verdict = verdict
+        self._child.kill()
+
+    def outcome(self, end: Exit | None) -> Outcome:
+        """The verdict; `end` is None for a block whose process lives on in a session."""
+        for fd, capture in ((self._child.stdout, self._stdout), (self._child.stderr, self._stderr)):
+            while chunk := self._read(fd):
+                capture.feed(chunk)
+                if capture.total > 2 * self._flood_bytes:
+                    break
+        while chunk := self._read(self._child.control.fileno()):
+            if not self.has_started:
+                self._started()
+                chunk = chunk[1:]
+            if len(self._words) > _REPORT_BYTES:
+                break
+            self._words += chunk
+        self.end()
+        if not self.has_started:
+            raise BrokenChild(self._stderr.text()[-2000:] or f"child ended early: {end}")
+        report = self._report()
+        wall_ms = round((time.monotonic() - self._start) * 1000)
+        if end is None:
+            used = self._cpu_seconds() - self._cpu_start
+            code, sig, peak = int(report.get("exit") or 0), 0, 0
+        else:
+            used = end.cpu_ms / 1000 - self._cpu_start
+            code, sig, peak = end.code, end.signal, end.peak_bytes
+        return Outcome(
+            status=self._judge(code, sig, report, used),
+            stdout=self._stdout,
+            stderr=self._stderr,
+            report=report,
+            exit_code=code,
+            signal=sig,
+            cpu_ms=max(0, round(used * 1000)),
+            wall_ms=wall_ms,
+            peak_bytes=peak,
+        )
+
+    def _judge(self, code: int, sig: int, report: dict, used_s: float) -> Status:
+        if self._verdict is Status.OUTPUT_LIMIT:
+            return Status.OUTPUT_LIMIT
+        if sig:
+            if self._verdict is not None:
+                return self._verdict
+            is_over = used_s * 1000 >= self._limits.cpu_ms
+            return Status.CPU_LIMIT if is_over else Status.KILLED
+        if code == 0:
+            return Status.OK
+        return Status.MEMORY_LIMIT if report.get("memory") is True else Status.ERROR
+
+    def _report(self) -> dict:
+        """The child's last word, checked for shape only."""
+        with contextlib.suppress(ValueError, RecursionError):
+            for line in reversed(bytes(self._words).splitlines()):
+                if line.strip():
+                    report = json.loads(line)
+                    return report if isinstance(report, dict) else {}
+        return {}
+
+
+async def run_once(child: Child, job: dict, limits: LimitSet, flood_bytes: int) -> Outcome:
+    """Runs a stateless job to its end; cancelling this kills it."""
+    run = Run(child, limits, flood_bytes)
+    try:
+        run.begin(job)
+        end = await asyncio.shield(child.ended)
+        return run.outcome(end)
+    finally:
+        run.end()
+        child.close()

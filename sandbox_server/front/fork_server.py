@@ -1,0 +1,264 @@
+"""The front end's handle on one fork server process: start it, order children, learn their ends.
+
+Children are known by numbers of our own; the process ids it sees come from pidfds, so that a pid
+namespace in between does not matter. Restarting a dead fork server is the pool's business.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+from sandbox_server.inside.lockdown import Tier
+
+START_TIMEOUT_S = 120.0  # a cold import of scipy and sympy from a slow disk
+_BOOT = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from sandbox_server.inside import zygote; "
+    "sys.exit(zygote.main(sys.argv[1:]))"
+)
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}  # built, never inherited
+
+
+class ForkServerGone(Exception):
+    """The fork server ended; what ran under it is lost and may be run again."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exit:
+    """What the kernel said of an ended child."""
+
+    status: int  # as of wait()
+    cpu_ms: int
+    peak_bytes: int
+
+    @property
+    def signal(self) -> int:
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+
+    @property
+    def code(self) -> int:
+        return os.WEXITSTATUS(self.status) if os.WIFEXITED(self.status) else -1
+
+
+@dataclasses.dataclass(kw_only=True)
+class Child:
+    """A locked child and our ends of its pipes. Owns the descriptors until `close`."""
+
+    slot: int
+    stdout: int
+    stderr: int
+    control: socket.socket
+    ended: asyncio.Future[Exit]
+    pid: int = 0
+    pidfd: int = -1
+
+    def kill(self) -> None:
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kills what still runs and gives all descriptors back."""
+        self.kill()
+        for fd in (self.stdout, self.stderr, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self.stdout = self.stderr = self.pidfd = -1
+        self.control.close()
+
+
+def command(setup: dict) -> list[str]:
+    """Command line of a fork server; it never looks at the working directory or user site."""
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    return [sys.executable, "-s", "-P", "-B", "-c", _BOOT, root, json.dumps(setup)]
+
+
+def real_pid(pidfd: int) -> int:
+    """Process id as this process sees it, 0 if it has ended."""
+    text = pathlib.Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii")
+    found = re.search(r"^Pid:\s*(-?\d+)", text, re.MULTILINE)
+    return max(0, int(found.group(1))) if found else 0
+
+
+class ForkServer:
+    """One warm fork server process."""
+
+    def __init__(self, tier: Tier, scratch_bytes: int):
+        self._tier = tier
+        self._scratch_bytes = scratch_bytes
+        self._children: dict[int, Child] = {}
+        self._forked: dict[int, asyncio.Future[Child]] = {}
+        self._next = 1
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen | None = None
+        self._ready: asyncio.Future[dict] | None = None
+        self.gone: asyncio.Future[None] | None = None
+        self.facts: dict = {}
+
+    @property
+    def is_alive(self) -> bool:
+        return self.gone is not None and not self.gone.done()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Starts the process and waits until it is warm."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._channel, self._ready, self.gone = ours, loop.create_future(), loop.create_future()
+        setup = {
+            "tier": self._tier,
+            "fd": theirs.fileno(),
+            "parent": os.getpid(),
+            "scratch_bytes": self._scratch_bytes,
+            "is_probe": False,
+        }
+        with theirs:
+            self._process = subprocess.Popen(
+                command(setup),
+                env=ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        loop.add_reader(ours, self._on_message)
+        try:
+            self.facts = await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
+        except (TimeoutError, asyncio.CancelledError):
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kills the process; the kernel kills what runs under it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._lose("stopped")
+
+    async def spawn(self, slot: int) -> Child:
+        """A new child, waiting for its job."""
+        return await self.order({"op": "child", "slot": slot}, slot)
+
+    async def order(self, header: dict, slot: int) -> Child:
+        """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
+        if self._channel is None or not self.is_alive:
+            raise ForkServerGone("the fork server is not running")
+        loop = asyncio.get_running_loop()
+        stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(stdout_write, True)
+        os.set_blocking(stderr_write, True)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        name = self._next
+        self._next += 1
+        child = Child(
+            slot=slot,
+            stdout=stdout_read,
+            stderr=stderr_read,
+            control=ours,
+            ended=loop.create_future(),
+        )
+        self._children[name] = child
+        forked = self._forked[name] = loop.create_future()
+        try:
+            message = json.dumps(header | {"id": name}).encode()
+            fds = [stdout_write, stderr_write, theirs.fileno()]
+            socket.send_fds(self._channel, [message], fds)
+        except OSError as error:
+            self._lose(str(error))
+        finally:
+            os.close(stdout_write)
+            os.close(stderr_write)
+            theirs.close()
+        try:
+            return await forked
+        except BaseException:
+            child.close()
+            raise
+
+    def _on_message(self) -> None:
+        assert self._channel is not None
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._channel, 4096, 4)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                return self._lose(str(error))
+            if not data:
+                return self._lose("its socket closed")
+            self._take(json.loads(data), fds)
+
+    def _take(self, message: dict, fds: list[int]) -> None:
+        if message["op"] == "ready":
+            assert self._ready is not None
+            if not self._ready.done():
+                self._ready.set_result(message)
+            return
+        child = self._children.get(message["id"])
+        if message["op"] == "forked":
+            forked = self._forked.pop(message["id"], None)
+            if child is None or forked is None:
+                for fd in fds:
+                    os.close(fd)
+                return
+            child.pidfd = fds[0]
+            child.pid = real_pid(fds[0])
+            if forked.cancelled():
+                child.close()
+            else:
+                forked.set_result(child)
+        elif message["op"] == "exit" and child is not None:
+            del self._children[message["id"]]
+            end = Exit(
+                status=message["status"],
+                cpu_ms=message["cpu_ms"],
+                peak_bytes=message["peak_kib"] * 1024,
+            )
+            if not child.ended.done():
+                child.ended.set_result(end)
+
+    def _lose(self, why: str) -> None:
+        """Fails everything that waits on this process."""
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel.close()
+            self._channel = None
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        error = ForkServerGone(f"fork server {self.pid}: {why}")
+        for child in self._children.values():
+            child.kill()  # in the Landlock tier nothing else would at once
+        futures = [self._ready, *self._forked.values()]
+        futures += [child.ended for child in self._children.values()]
+        for future in futures:
+            if future is not None and not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting: do not warn
+        self._children.clear()
+        self._forked.clear()
+        if self.gone is not None and not self.gone.done():
+            self.gone.set_result(None)

@@ -1,0 +1,180 @@
+"""Fork servers kept alive, and children forked ahead so that a request finds one waiting."""
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import time
+
+from sandbox_server.config import ServerConfig
+from sandbox_server.front.fork_server import Child, ForkServer, ForkServerGone
+from sandbox_server.inside.lockdown import Tier
+
+_FIRST_BACKOFF_S = 0.05
+_LONGEST_BACKOFF_S = 10.0
+_HEALTHY_AFTER_S = 30.0  # a fork server that lived so long starts again without delay
+_SLOT_COUNT = 2048
+log = logging.getLogger("sandbox_server.pool")
+
+
+class Slots:
+    """Smallest free numbers first; each number is a user id inside, so never shared."""
+
+    def __init__(self, count: int):
+        self._free = list(range(1, count))
+
+    def take(self) -> int:
+        if not self._free:
+            raise RuntimeError("no slot is free")
+        return heapq.heappop(self._free)
+
+    def give_back(self, slot: int) -> None:
+        heapq.heappush(self._free, slot)
+
+
+class _Worker:
+    """One fork server, its spares and its restarts."""
+
+    def __init__(self, tier: Tier, config: ServerConfig, slots: Slots, num_spares: int):
+        self._config = config
+        self._slots = slots
+        self._num_spares = num_spares
+        self.server = ForkServer(tier, config.default_limits.scratch_bytes)
+        self.spares: list[Child] = []
+        self.busy = 0
+        self.restarts = 0
+        self._refill: asyncio.Task[None] | None = None
+        self._lost_slots: set[int] = set()
+
+    async def spawn(self) -> Child:
+        slot = self._slots.take()
+        try:
+            return await self.server.spawn(slot)
+        except BaseException:
+            self._slots.give_back(slot)
+            raise
+
+    async def take(self) -> Child:
+        """A child waiting for a job; another is forked behind it."""
+        while self.spares:
+            child = self.spares.pop(0)
+            if not child.ended.done():
+                self.refill()
+                return child
+            self.discard(child)
+        child = await self.spawn()
+        self.refill()
+        return child
+
+    def discard(self, child: Child) -> None:
+        child.close()
+        if child.ended.done():
+            self._slots.give_back(child.slot)
+        else:
+            child.ended.add_done_callback(lambda _: self._slots.give_back(child.slot))
+
+    def refill(self) -> None:
+        if self._refill is None or self._refill.done():
+            self._refill = asyncio.create_task(self._make_spares())
+
+    async def _make_spares(self) -> None:
+        with contextlib.suppress(ForkServerGone):
+            while len(self.spares) < self._num_spares:
+                self.spares.append(await self.spawn())
+
+    def drop_spares(self) -> None:
+        for child in self.spares:
+            self.discard(child)
+        self.spares.clear()
+
+
+class Pool:
+    """All fork servers of this server."""
+
+    def __init__(self, config: ServerConfig, tier: Tier):
+        self.tier = tier
+        self.slots = Slots(_SLOT_COUNT)
+        share = -(-config.slots // config.num_fork_servers)
+        self._workers = [
+            _Worker(tier, config, self.slots, share) for _ in range(config.num_fork_servers)
+        ]
+        self._keepers: list[asyncio.Task[None]] = []
+        self.is_closing = False
+
+    @property
+    def facts(self) -> dict:
+        """What the first fork server said of itself."""
+        return self._workers[0].server.facts
+
+    @property
+    def restarts(self) -> int:
+        return sum(worker.restarts for worker in self._workers)
+
+    @property
+    def is_ready(self) -> bool:
+        return any(worker.server.is_alive for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.server.pid for worker in self._workers]
+
+    async def start(self) -> None:
+        await asyncio.gather(*(worker.server.start() for worker in self._workers))
+        for worker in self._workers:
+            worker.refill()
+            self._keepers.append(asyncio.create_task(self._keep_alive(worker)))
+
+    async def stop(self) -> None:
+        self.is_closing = True
+        for task in self._keepers:
+            task.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for worker in self._workers:
+            worker.drop_spares()
+            worker.server.stop()
+
+    @contextlib.asynccontextmanager
+    async def child(self):
+        """A waiting child of the least busy fork server; killed and reaped at the end."""
+        alive = [worker for worker in self._workers if worker.server.is_alive]
+        if not alive:
+            raise ForkServerGone("the fork server is being started again")
+        worker = min(alive, key=lambda one: one.busy)
+        worker.busy += 1
+        try:
+            child = await worker.take()
+            try:
+                yield child
+            finally:
+                worker.discard(child)
+        finally:
+            worker.busy -= 1
+
+    def any_server(self) -> ForkServer:
+        """A live fork server, for what is not an execution (sessions)."""
+        alive = [worker for worker in self._workers if worker.server.is_alive]
+        if not alive:
+            raise ForkServerGone("the fork server is being started again")
+        return min(alive, key=lambda one: one.busy).server
+
+    async def _keep_alive(self, worker: _Worker) -> None:
+        """Starts the fork server again when it dies; slower when it keeps dying."""
+        backoff_s = _FIRST_BACKOFF_S
+        started = time.monotonic()
+        while True:
+            assert worker.server.gone is not None
+            await asyncio.shield(worker.server.gone)
+            worker.drop_spares()
+            if time.monotonic() - started > _HEALTHY_AFTER_S:
+                backoff_s = _FIRST_BACKOFF_S
+            worker.restarts += 1
+            log.warning("fork server died; starting again", extra={"backoff_s": backoff_s})
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+            started = time.monotonic()
+            try:
+                await worker.server.start()
+            except (ForkServerGone, TimeoutError) as error:
+                log.error("fork server did not start", extra={"error": str(error)})
+                continue
+            worker.refill()

@@ -1,0 +1,59 @@
+"""Finds the strongest isolation tier that works here, by locking a child in each."""
+
+import os
+import subprocess
+
+from sandbox_server.config import ServerConfig
+from sandbox_server.front.fork_server import ENVIRONMENT, command
+from sandbox_server.inside.lockdown import Tier
+
+_PROBE_TIMEOUT_S = 60
+
+
+class NoIsolation(Exception):
+    """No tier that was asked for works on this machine."""
+
+
+def works(tier: Tier, scratch_bytes: int) -> str:
+    """Empty if `tier` works here, otherwise why not."""
+    setup = {
+        "tier": tier,
+        "fd": -1,
+        "parent": os.getpid(),
+        "scratch_bytes": scratch_bytes,
+        "is_probe": True,
+    }
+    try:
+        done = subprocess.run(
+            command(setup),
+            env=ENVIRONMENT,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {_PROBE_TIMEOUT_S} s"
+    if done.returncode == 0:
+        return ""
+    return done.stderr.decode("utf-8", "replace")[-500:].strip() or f"exit {done.returncode}"
+
+
+def choose(config: ServerConfig) -> tuple[Tier, list[str]]:
+    """Tier to run in, and remarks on stronger ones that do not work. Raises NoIsolation."""
+    if config.isolation == "none":
+        return Tier.NONE, ["isolation is off: programs run with this server's rights"]
+    if config.isolation == "auto":
+        candidates = [Tier.NAMESPACE, Tier.LANDLOCK]
+    else:
+        candidates = [Tier(config.isolation)]
+    remarks = []
+    for tier in candidates:
+        reason = works(tier, config.default_limits.scratch_bytes)
+        if not reason:
+            return tier, remarks
+        remarks.append(f"tier {tier} does not work here: {reason}")
+    raise NoIsolation(
+        "; ".join(remarks) + "; --isolation=none runs without isolation, for trusted code only"
+    )

@@ -1,0 +1,103 @@
+"""Assembles and runs a server: tier, pool, service, health, drain."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from sandbox_server.config import ServerConfig
+from sandbox_server.front import probe
+from sandbox_server.front.engine import Engine
+from sandbox_server.front.pool import Pool
+from sandbox_server.front.service import SandboxService
+from sandbox_server.wire import sandbox_pb2_grpc
+
+SERVICE_NAME = "jaxtool.sandbox.v1.Sandbox"
+log = logging.getLogger("sandbox_server")
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
+)
+
+
+class Server:
+    """One running server. `start`, then `run_until_stopped` or `stop`."""
+
+    def __init__(self, config: ServerConfig):
+        self.config = config
+        tier, remarks = probe.choose(config)
+        self.pool = Pool(config, tier)
+        self.engine = Engine(config, self.pool)
+        self.service = SandboxService(self.engine, remarks)
+        self.address = ""
+        self._grpc: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+
+    async def start(self) -> None:
+        """Binds, warms up, then says SERVING."""
+        server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        sandbox_pb2_grpc.add_SandboxServicer_to_server(self.service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self.address = _bind(server, self.config)
+        self._grpc = server
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.pool.start()
+        await server.start()
+        await self._say(health_pb2.HealthCheckResponse.SERVING)
+
+    async def _say(self, status: int) -> None:
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Refuses what is new, lets what runs end within the drain time, stops."""
+        self.service.is_draining = True
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if self._grpc is not None:
+            await self._grpc.stop(self.config.drain_s)
+        await self.pool.stop()
+        if self.config.address.startswith("unix:"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.config.address.removeprefix("unix:"))
+
+
+def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
+    port = server.add_insecure_port(config.address)
+    if config.address.startswith("unix:"):
+        return config.address
+    return f"{config.address.rpartition(':')[0]}:{port}"
+
+
+async def serve(config: ServerConfig, announce: Callable[[str], None], watch_stdin: bool) -> None:
+    """Runs until SIGTERM, SIGINT, or the end of standard input if that is watched."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    if watch_stdin:
+        # The starter holds the other end of a pipe: when it dies, however, we end.
+        def on_stdin() -> None:
+            if not os.read(sys.stdin.fileno(), 4096):
+                loop.remove_reader(sys.stdin.fileno())
+                stopping.set()
+
+        loop.add_reader(sys.stdin.fileno(), on_stdin)
+    server = Server(config)
+    starting = asyncio.create_task(server.start())
+    stop_wait = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({starting, stop_wait}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            announce(server.address)
+            await stop_wait
+    finally:
+        starting.cancel()
+        stop_wait.cancel()
+        await server.stop()

@@ -1,0 +1,220 @@
+"""The gRPC face: translates messages and errors, decides nothing about executions."""
+
+import asyncio
+import dataclasses
+import logging
+import platform
+import secrets
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from sandbox_server import __version__
+from sandbox_server.config import LimitSet
+from sandbox_server.front.engine import (
+    Engine,
+    InvalidRequest,
+    Program,
+    check_code,
+    check_files,
+    merge_limits,
+)
+from sandbox_server.front.execution import BrokenChild, Outcome
+from sandbox_server.front.fork_server import ForkServerGone
+from sandbox_server.front.queue import QueueFull
+from sandbox_server.inside.lockdown import Tier
+from sandbox_server.wire import sandbox_pb2 as pb
+from sandbox_server.wire import sandbox_pb2_grpc
+
+T = TypeVar("T")
+log = logging.getLogger("sandbox_server.service")
+TIER_NUMBERS = {Tier.NONE: 1, Tier.LANDLOCK: 2, Tier.NAMESPACE: 3}
+
+
+class Refusal(Exception):
+    """A gRPC error to answer with."""
+
+    def __init__(self, *, code: grpc.StatusCode, message: str, retry_after_ms: int = 0):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The gRPC error for each trouble of ours; anything unknown is INTERNAL."""
+    if isinstance(error, QueueFull):
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        return Refusal(code=code, message=str(error), retry_after_ms=error.retry_after_ms)
+    if isinstance(error, InvalidRequest):
+        return Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
+    if isinstance(error, ForkServerGone):
+        return Refusal(code=grpc.StatusCode.UNAVAILABLE, message=str(error), retry_after_ms=200)
+    if isinstance(error, BrokenChild):
+        return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {error}")
+    log.error("unexpected error", exc_info=error)
+    return Refusal(code=grpc.StatusCode.INTERNAL, message=f"{type(error).__name__}: {error}")
+
+
+def _limits_message(limits: LimitSet) -> pb.Limits:
+    return pb.Limits(**dataclasses.asdict(limits))
+
+
+def _asked_limits(message: pb.Limits) -> dict[str, int]:
+    return {field.name: getattr(message, field.name) for field in dataclasses.fields(LimitSet)}
+
+
+def clean(text: object, limit: int) -> str:
+    """Untrusted text from a report: a string of at most `limit` characters, without surrogates."""
+    if not isinstance(text, str):
+        return ""
+    return text[:limit].encode("utf-8", "replace").decode("utf-8")
+
+
+def response_of(outcome: Outcome, *, value_chars: int, base_rss: int = 0) -> pb.ExecuteResponse:
+    """The wire form of an outcome."""
+    report, line = outcome.report, outcome.report.get("line")
+    is_int = isinstance(line, int) and 0 <= line < 1 << 31
+    return pb.ExecuteResponse(
+        status=pb.Status.Name(outcome.status),
+        stdout=outcome.stdout.text(),
+        stderr=outcome.stderr.text(),
+        last_value=clean(report.get("value"), value_chars),
+        error_type=clean(report.get("type"), 200),
+        error_line=line if is_int else 0,  # pyright: ignore[reportArgumentType]
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        stdout_truncated=outcome.stdout.is_truncated or report.get("cut") is True,
+        stderr_truncated=outcome.stderr.is_truncated,
+        stdout_bytes=outcome.stdout.total,
+        stderr_bytes=outcome.stderr.total,
+        cpu_ms=outcome.cpu_ms,
+        wall_ms=outcome.wall_ms,
+        peak_private_bytes=max(0, outcome.peak_bytes - base_rss),
+    )
+
+
+class SandboxService(sandbox_pb2_grpc.SandboxServicer):
+    """Implements sandbox.proto over an engine."""
+
+    def __init__(self, engine: Engine, remarks: list[str]):
+        self._engine = engine
+        self._remarks = remarks
+        self.server_id = secrets.token_hex(8)
+        self.is_draining = False
+
+    async def Execute(self, request, context):
+        return await self._answer(self._execute(request, client_of(context)), context)
+
+    async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
+        client = client_of(context)
+        ended: asyncio.Queue[pb.BatchResponse] = asyncio.Queue()
+        running: set[asyncio.Task[None]] = set()
+
+        async def one(request: pb.ExecuteRequest) -> None:
+            answer = pb.BatchResponse(request_id=request.request_id)
+            try:
+                answer.response.CopyFrom(await self._execute(request, client))
+            except Exception as error:
+                refusal = error if isinstance(error, Refusal) else refusal_of(error)
+                answer.error.code = refusal.code.value[0]
+                answer.error.message = refusal.message
+                answer.error.retry_after_ms = refusal.retry_after_ms
+            ended.put_nowait(answer)
+
+        async def read_all() -> None:
+            async for request in request_iterator:
+                task = asyncio.create_task(one(request))
+                running.add(task)
+                task.add_done_callback(running.discard)
+
+        reader = asyncio.create_task(read_all())
+        try:
+            while not (reader.done() and not running and ended.empty()):
+                getter = asyncio.create_task(ended.get())
+                pending: set[asyncio.Task] = {getter} if reader.done() else {getter, reader}
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if getter.done():
+                    yield getter.result()
+                else:
+                    getter.cancel()
+            reader.result()
+        finally:
+            reader.cancel()
+            for task in running:
+                task.cancel()
+
+    async def Info(self, request, context):
+        engine, facts, config = self._engine, self._engine.pool.facts, self._engine.config
+        return pb.InfoResponse(
+            server_id=self.server_id,
+            version=__version__,
+            tier=pb.Tier.Name(TIER_NUMBERS[engine.pool.tier]),
+            landlock_abi=facts.get("landlock_abi", 0),
+            architecture=platform.machine(),
+            python_version=platform.python_version(),
+            packages=facts.get("packages", {}),
+            default_limits=_limits_message(config.default_limits),
+            maximum_limits=_limits_message(config.maximum_limits),
+            slots=config.slots,
+            running=engine.queue.running,
+            queued=engine.queue.queued,
+            queue_capacity=config.max_queued,
+            session_capacity=config.session_capacity,
+            code_bytes_limit=config.code_bytes,
+            flood_bytes=config.flood_bytes,
+            remarks=self._remarks,
+        )
+
+    async def _execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
+        engine = self._engine
+        self.check_open(request.minimum_tier)
+        limits = merge_limits(_asked_limits(request.limits), engine.config)
+        check_code(request.code, engine.config)
+        files = dict(request.files)
+        check_files(files, limits, engine.pool.tier)
+        program = Program(
+            code=request.code,
+            stdin=request.stdin,
+            limits=limits,
+            seed=request.seed,
+            echo=not request.no_echo,
+            files=files,
+        )
+        outcome, queued_s = await engine.run(program, client)
+        response = response_of(outcome, value_chars=limits.output_bytes)
+        response.request_id = request.request_id
+        response.queue_ms = round(queued_s * 1000)
+        response.server_id = self.server_id
+        return response
+
+    def check_open(self, minimum_tier: int) -> None:
+        """Raises if this server is going away or is weaker than the client wants."""
+        if self.is_draining:
+            raise Refusal(code=grpc.StatusCode.UNAVAILABLE, message="draining: use another server")
+        tier = self._engine.pool.tier
+        if minimum_tier > TIER_NUMBERS[tier]:
+            asked = pb.Tier.Name(minimum_tier)
+            message = f"this server has tier {tier}, the request wants {asked}"
+            raise Refusal(code=grpc.StatusCode.FAILED_PRECONDITION, message=message)
+
+    async def _answer(self, work: Awaitable[T], context: grpc.aio.ServicerContext) -> T:
+        try:
+            return await work
+        except Refusal as refusal:
+            found = refusal
+        except Exception as error:
+            found = refusal_of(error)
+        trailer = (("retry-after-ms", str(found.retry_after_ms)),) if found.retry_after_ms else ()
+        await context.abort(found.code, found.message, trailer)
+        raise AssertionError("abort raises")
+
+
+def client_of(context: grpc.aio.ServicerContext) -> str:
+    """Who waits in the queue: the name a client gives itself, or its address."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "client-id":
+            return str(value)[:64]
+    return context.peer()

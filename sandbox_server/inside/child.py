@@ -1,0 +1,96 @@
+"""One execution: waits for its job on descriptor 3, locks itself, runs the program, reports.
+
+Descriptors: 0 /dev/null or the request's stdin, 1 and 2 pipes, 3 the front end's socket.
+"""
+
+import base64
+import gc
+import json
+import os
+import signal
+
+from sandbox_server.inside import lockdown, namespaces, preload, runner
+
+CONTROL = 3
+EXIT_BROKEN = 117  # the child failed before the program began
+STARTED = b"\n"  # sent just before the program runs
+
+
+def take_descriptors(fds: list[int]) -> None:
+    """Moves stdout, stderr and control to 1, 2 and 3 and closes all others."""
+    # A descriptor of our own: flags of a shared /dev/null would be a channel between programs.
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, fd in enumerate((null, *fds)):
+        os.dup2(fd, target)
+    os.closerange(4, 4096)
+
+
+def receive() -> dict:
+    """Next job: four bytes of length, then JSON. Exits if the front end is gone."""
+    size = int.from_bytes(_read_exactly(4), "big")
+    return json.loads(_read_exactly(size))
+
+
+def _read_exactly(size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(CONTROL, min(size, 1 << 16))
+        if not part:
+            os._exit(0)
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def set_stdin(text: str) -> None:
+    """Feeds `text` to descriptor 0 through sealed memory."""
+    if not text:
+        return
+    fd = os.memfd_create("stdin")
+    os.write(fd, text.encode("utf-8", "replace"))
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
+    os.close(fd)
+
+
+def limits_of(job: dict) -> lockdown.Limits:
+    return lockdown.Limits(
+        cpu_s=job["cpu_s"],
+        memory_bytes=job["memory_bytes"],
+        scratch_bytes=job["scratch_bytes"],
+        threads=job["threads"],
+    )
+
+
+def send_report(report: dict[str, object], value_chars: int) -> None:
+    """One line of JSON; a long value is cut here, the front end reads no more than it must."""
+    value = report.get("value")
+    if isinstance(value, str) and len(value) > value_chars:
+        report["value"], report["cut"] = value[:value_chars], True
+    data = json.dumps(report, default=str).encode() + b"\n"
+    while data:
+        data = data[os.write(CONTROL, data) :]
+
+
+def main(prison: lockdown.Prison, slot: int, fds: list[int], scratch_bytes: int) -> None:
+    """Body of a forked child; never returns."""
+    take_descriptors(fds)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    lockdown.prepare(prison, slot, scratch_bytes)
+    preload.rehearse()
+    job = receive()
+    set_stdin(job["stdin"])
+    if job["scratch_bytes"] != scratch_bytes and prison.tier is lockdown.Tier.NAMESPACE:
+        namespaces.resize_scratch(job["scratch_bytes"])
+    lockdown.lock(prison, slot, limits_of(job), job["task_allowance"])
+    if job["files"]:
+        runner.write_files({k: base64.b64decode(v) for k, v in job["files"].items()})
+    runner.seed_generators(job["seed"])
+    lockdown.filter_calls(prison)
+    gc.enable()
+    os.write(CONTROL, STARTED)
+    report = runner.run(job["code"], runner.make_module(), "<code>", job["echo"])
+    report = runner.finish(report)
+    code = report["exit"]
+    send_report(report, job["value_chars"])
+    os._exit(code if isinstance(code, int) else 1)

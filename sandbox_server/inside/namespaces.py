@@ -1,0 +1,163 @@
+"""The namespace tier's surroundings of a fork server: private root, own user and pid namespace.
+
+Called once per fork server, before anything large is imported. As root the user namespace maps a
+range of unused ids, so that nothing inside owns a host file; a plain user gets a map of one id.
+"""
+
+import contextlib
+import os
+import sys
+import sysconfig
+
+from sandbox_server.inside import linux
+
+UID_BASE = 0x70000000  # above the ranges that distributions and container managers hand out
+UID_COUNT = 4096
+_SETUP_FLAGS = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
+_DEVICES = ("/dev/null", "/dev/urandom")
+
+
+def readable_paths() -> list[str]:
+    """What a program may read: the Python prefixes, shared libraries and time zones."""
+    found = [os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
+    found += [os.path.realpath(path) for path in sysconfig.get_paths().values()]
+    found += [os.path.realpath(p) for p in _LIBRARY_DIRS if os.path.isdir(p)]
+    kept: list[str] = []
+    for path in sorted(set(found)):
+        inside_kept = any(path == k or path.startswith(k + "/") for k in kept)
+        if not inside_kept and os.path.isdir(path):
+            kept.append(path)
+    if "/usr" in kept:  # a system Python: the prefix would be far more than Python
+        kept.remove("/usr")
+        kept += [p for p in sorted(set(found)) if p.startswith("/usr/") and os.path.isdir(p)]
+    return [path for path in kept if path not in ("/", "/root", "/home")]
+
+
+def _bind(source: str, root: str, with_devices: bool = False) -> None:
+    target = root + source
+    if os.path.isdir(source):
+        os.makedirs(target, mode=0o755, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    linux.mount(source, target, "", linux.MS_BIND | linux.MS_REC)
+    linux.make_tree_read_only(target, with_devices)
+
+
+def _link_aliases(root: str) -> None:
+    """Copies the links that lead to bound directories: /lib on merged systems, a venv's python."""
+    for alias in (*_LIBRARY_DIRS, sys.prefix, sys.base_prefix):
+        if os.path.islink(alias) and not os.path.lexists(root + alias):
+            os.makedirs(os.path.dirname(root + alias), mode=0o755, exist_ok=True)
+            os.symlink(os.readlink(alias), root + alias)
+
+
+def build_root() -> None:
+    """Makes a read-only root of the readable paths and moves this process into it."""
+    os.umask(0o022)
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    root = "/tmp"
+    linux.mount("sandbox", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=256k,mode=755")
+    # The old /tmp is hidden now: a Python prefix below it cannot be served.
+    for path in readable_paths():
+        _bind(path, root)
+    _link_aliases(root)
+    for path in _DEVICES:
+        _bind(path, root, with_devices=True)
+    os.mkdir(root + "/tmp", 0o755)
+    os.chdir(root)
+    try:
+        linux.pivot_root(".", ".")
+        linux.umount_detach(".")
+    except OSError:  # pivot_root is refused in some containers and on an initramfs
+        linux.mount(root, "/", "", linux.MS_MOVE)
+        os.chroot(".")
+    os.chdir("/")
+    # The root itself only: what is bound below has its own flags, the devices their own.
+    flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("none", "/", "", flags)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _map_range_from_outside(pid: int, go: int, done: int) -> None:
+    """Waits on pipe `go`, then maps the range into the user namespace of `pid`."""
+    os.read(go, 1)
+    _write(f"/proc/{pid}/uid_map", f"0 {UID_BASE} {UID_COUNT}")
+    _write(f"/proc/{pid}/gid_map", f"0 {UID_BASE} {UID_COUNT}")
+    os.write(done, b"1")
+
+
+def _enter_as_root() -> None:
+    pid = os.getpid()
+    go_read, go_write = os.pipe()
+    done_read, done_write = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.close(done_read)
+        try:
+            _map_range_from_outside(pid, go_read, done_write)
+        finally:
+            os._exit(0)
+    os.close(done_write)
+    linux.unshare(_SETUP_FLAGS)
+    linux.check(linux.LIBC.sethostname(b"sandbox", 7), "sethostname")
+    build_root()
+    os.setgroups([])
+    linux.unshare(linux.CLONE_NEWUSER)
+    os.write(go_write, b"1")
+    if os.read(done_read, 1) != b"1":
+        raise PermissionError("the range of user ids could not be mapped")
+    os.waitpid(helper, 0)
+    for fd in (go_read, go_write, done_read):
+        os.close(fd)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def _enter_as_user() -> None:
+    uid, gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    with contextlib.suppress(OSError):  # gVisor has no such file
+        _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"1000 {uid} 1")
+    _write("/proc/self/gid_map", f"1000 {gid} 1")
+    linux.unshare(_SETUP_FLAGS)
+    linux.check(linux.LIBC.sethostname(b"sandbox", 7), "sethostname")
+    build_root()
+
+
+def enter() -> bool:
+    """Moves this process into new namespaces. True if executions get ids of their own.
+
+    The caller forks next: the child is process 1 of the new pid namespace.
+    """
+    has_range = os.geteuid() == 0 and bool(
+        linux.effective_capabilities() & (1 << linux.CAP_SYS_ADMIN)
+    )
+    if has_range:
+        _enter_as_root()
+    else:
+        _enter_as_user()
+    with contextlib.suppress(OSError):
+        linux.unshare(linux.CLONE_NEWCGROUP)
+    linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWNS)
+    return has_range
+
+
+def mount_scratch(size_bytes: int, uid: int) -> None:
+    """A private /tmp of `size_bytes` in a mount namespace of this process."""
+    linux.unshare(linux.CLONE_NEWNS)
+    inodes = max(64, min(4096, size_bytes // 4096))
+    options = f"size={size_bytes},nr_inodes={inodes},mode=700,uid={uid},gid={uid}"
+    linux.mount("scratch", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+
+
+def resize_scratch(size_bytes: int) -> None:
+    """Changes the size of this process's /tmp, while it may still mount."""
+    flags = linux.MS_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("scratch", "/tmp", "tmpfs", flags, f"size={size_bytes}")

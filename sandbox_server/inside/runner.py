@@ -1,0 +1,158 @@
+"""Runs one program in this process and says how it ended. No isolation here.
+
+The value of a last expression is taken by AST. Tracebacks keep the user's frames only. All it
+reports is untrusted: the program shares this process and can forge every word.
+"""
+
+import ast
+import atexit
+import contextlib
+import io
+import linecache
+import os
+import random
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Callable
+
+import numpy as np
+
+TRACEBACK_FRAMES = 8
+_USER_FILES = ("<code", "<string>", "<stdin>", "/tmp/")
+_CHARS_CUT = 200
+
+
+def open_streams() -> None:
+    """Standard streams over descriptors 0-2, made once in the fork server and inherited."""
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        stream = io.TextIOWrapper(
+            raw, encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.__stdin__ = sys.stdin  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds `random`, and numpy's global generator where it differs from the inherited seed 0."""
+    random.seed(seed)
+    if seed:
+        np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+
+
+def make_module() -> types.ModuleType:
+    """A fresh `__main__` for one program or session."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    return module
+
+
+def _split(source: str, filename: str, echo: bool) -> tuple[types.CodeType, types.CodeType | None]:
+    tree = ast.parse(source, filename)
+    last = None
+    if echo and tree.body and isinstance(tree.body[-1], ast.Expr):
+        expression = tree.body.pop()
+        assert isinstance(expression, ast.Expr)
+        last = compile(ast.Expression(expression.value), filename, "eval", dont_inherit=True)
+    return compile(tree, filename, "exec", dont_inherit=True), last
+
+
+def _user_frames(error: traceback.TracebackException) -> None:
+    """Drops frames of libraries and of this runner, also in chained exceptions."""
+    pending, seen = [error], set()
+    while pending:
+        one = pending.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        frames = [frame for frame in one.stack if frame.filename.startswith(_USER_FILES)]
+        one.stack = traceback.StackSummary.from_list(frames[-TRACEBACK_FRAMES:])
+        pending += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
+        pending += getattr(one, "exceptions", None) or []
+
+
+def _describe(error: BaseException) -> tuple[str, int]:
+    """Trimmed traceback and the line of the innermost frame of the program itself."""
+    detail = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+    line = 0
+    for frame in detail.stack:
+        if frame.filename.startswith("<code") and frame.lineno:
+            line = frame.lineno
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith("<code"):
+        line = error.lineno or 0
+    _user_frames(detail)
+    return "".join(detail.format()), line
+
+
+def _report(error: BaseException) -> dict[str, object]:
+    report: dict[str, object] = {
+        "type": type(error).__name__[:_CHARS_CUT],
+        "memory": isinstance(error, MemoryError),
+        "exit": 1,
+    }
+    if isinstance(error, SystemExit):
+        code = error.code
+        report["exit"] = code & 0xFF if isinstance(code, int) else 0 if code is None else 1
+        if code is not None and not isinstance(code, int):
+            sys.stderr.write(f"{code}\n")
+        return report
+    try:
+        text, report["line"] = _describe(error)
+    except BaseException:  # a hostile __str__, or no memory left for the traceback
+        text = f"{report['type']}\n"
+    with contextlib.suppress(BaseException):
+        sys.stderr.write(text)
+    return report
+
+
+def run(source: str, module: types.ModuleType, filename: str, echo: bool) -> dict[str, object]:
+    """Runs `source` in `module`. Keys: exit, and value or type, line, memory."""
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    try:
+        body, last = _split(source, filename, echo)
+        exec(body, module.__dict__)
+        report: dict[str, object] = {"exit": 0}
+        if last is not None:
+            value = eval(last, module.__dict__)
+            if value is not None:
+                report["value"] = repr(value)
+        return report
+    except BaseException as error:
+        return _report(error)
+
+
+def _quietly(action: Callable[[], object]) -> dict[str, object] | None:
+    try:
+        action()
+    except BaseException as error:
+        return _report(error)
+    return None
+
+
+def finish(report: dict[str, object]) -> dict[str, object]:
+    """What an interpreter does at its end: joins threads, runs atexit handlers, flushes."""
+    if report["exit"] == 0 and threading.active_count() > 1:
+        report = _quietly(threading._shutdown) or report  # pyright: ignore
+    _quietly(atexit._run_exitfuncs)
+    flush()
+    return report
+
+
+def flush() -> None:
+    """Flushes the program's streams, whatever it made of them."""
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__):
+        with contextlib.suppress(BaseException):
+            stream.flush()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def write_files(files: dict[str, bytes]) -> None:
+    """Puts the request's files under /tmp; names were checked by the front end."""
+    for name, content in files.items():
+        path = os.path.join("/tmp", name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)

@@ -1,0 +1,203 @@
+"""The fork server: a warm, single-threaded process that turns requests into locked children.
+
+Started afresh (`-c`, built environment) by the front end, which talks to it over one
+SOCK_SEQPACKET socket: JSON headers, descriptors beside them. It never reads a program's code.
+It ends when the socket closes, and everything below ends with it.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+from sandbox_server.inside import child, keeper, linux, lockdown, namespaces, preload, runner
+from sandbox_server.inside.lockdown import Tier
+
+HEADER_BYTES = 4096
+
+
+def _start_again_without_address_randomisation(arguments: list[str]) -> None:
+    """So that `print(object())` is the same in each run. Containers may refuse: no harm."""
+    if "--settled" in arguments:
+        return
+    try:
+        persona = linux.LIBC.personality(0xFFFFFFFF)
+        linux.LIBC.personality(persona | linux.ADDR_NO_RANDOMIZE)
+    except OSError:
+        pass
+    # glibc takes the size of thread stacks from the limit at this exec.
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    resource.setrlimit(resource.RLIMIT_STACK, (4 << 20, hard))
+    argv = [*sys.orig_argv, "--settled"]
+    os.execve(sys.executable, argv, dict(os.environ))
+
+
+def _wait_for(pid: int) -> int:
+    """Stays as the parent outside the pid namespace, holding nothing."""
+    os.closerange(3, 256)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+class Zygote:
+    """State of the serving loop: the front's socket and the children by process id."""
+
+    def __init__(self, channel: socket.socket, prison: lockdown.Prison, scratch_bytes: int):
+        self.channel = channel
+        self.prison = prison
+        self.scratch_bytes = scratch_bytes
+        self.names: dict[int, int] = {}  # process id -> the front's number for it
+        self.descriptors: dict[int, int] = {}  # pidfd -> process id
+        self.poller = select.poll()
+        self.poller.register(channel, select.POLLIN)
+        self.own_pid_namespace = -1
+        if prison.tier is Tier.NAMESPACE:
+            self.own_pid_namespace = os.pidfd_open(os.getpid())
+
+    def serve(self) -> None:
+        while True:
+            for fd, _ in self.poller.poll():
+                if fd == self.channel.fileno():
+                    if not self._answer():
+                        return
+                else:
+                    self._reap()
+
+    def _answer(self) -> bool:
+        header, fds, _, _ = socket.recv_fds(self.channel, HEADER_BYTES, 8)
+        if not header:
+            return False
+        order = json.loads(header)
+        is_keeper = order["op"] == "keeper"
+        pid = self._fork(order, fds, is_keeper)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.names[pid] = order["id"]
+        self.descriptors[pidfd] = pid
+        self.poller.register(pidfd, select.POLLIN)
+        reply = {"op": "forked", "id": order["id"]}
+        socket.send_fds(self.channel, [json.dumps(reply).encode()], [pidfd])
+        return True
+
+    def _fork(self, order: dict, fds: list[int], is_keeper: bool) -> int:
+        own_namespace = is_keeper and self.own_pid_namespace >= 0
+        if own_namespace:
+            linux.unshare(linux.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if is_keeper:
+                    keeper.main(self.prison, order, fds, self.scratch_bytes)
+                else:
+                    child.main(self.prison, order["slot"], fds, self.scratch_bytes)
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                os._exit(child.EXIT_BROKEN)
+        if own_namespace:
+            linux.setns(self.own_pid_namespace, linux.CLONE_NEWPID)
+        return pid
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self.names.pop(pid, None)
+            if name is None:
+                continue
+            pidfd = next(fd for fd, owner in self.descriptors.items() if owner == pid)
+            self.poller.unregister(pidfd)
+            del self.descriptors[pidfd]
+            os.close(pidfd)
+            cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
+            note = {"op": "exit", "id": name, "status": status, "cpu_ms": cpu_ms}
+            note["peak_kib"] = usage.ru_maxrss
+            self.channel.send(json.dumps(note).encode())
+
+
+def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket) -> None:
+    prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
+    preload.prune_import_path(prison.readable)
+    runner.open_streams()
+    packages = preload.warm_up()
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    data_bytes, address_bytes = preload.settle(procfs)
+    os.close(procfs)
+    prison = lockdown.dataclasses.replace(
+        prison, base_data_bytes=data_bytes, base_address_bytes=address_bytes
+    )
+    ready = {
+        "op": "ready",
+        "packages": packages,
+        "landlock_abi": prison.landlock_abi,
+        "has_own_uids": prison.has_own_uids,
+        "keeps_read_capability": prison.keeps_read_capability,
+    }
+    zygote = Zygote(channel, prison, setup["scratch_bytes"])
+    channel.send(json.dumps(ready).encode())
+    zygote.serve()
+
+
+def _try_once(tier: Tier, has_own_uids: bool, scratch_bytes: int) -> int:
+    """Locks one child all the way. 0 if that works; says why not otherwise."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            prison = lockdown.make_prison(tier, has_own_uids)
+            prison = lockdown.dataclasses.replace(prison, base_address_bytes=1 << 40)
+            lockdown.prepare(prison, 1, scratch_bytes)
+            limits = lockdown.Limits(
+                cpu_s=60, memory_bytes=1 << 30, scratch_bytes=scratch_bytes, threads=1 << 20
+            )
+            lockdown.lock(prison, 1, limits)
+            if tier is Tier.LANDLOCK and not prison.landlock_abi:
+                raise OSError("this kernel has no Landlock")
+            lockdown.filter_calls(prison)
+            os.getcwd()
+        except BaseException as error:
+            os.write(2, f"{type(error).__name__}: {error}".encode())
+            os._exit(1)
+        os._exit(0)
+    return _wait_for(pid)
+
+
+def _probe(tier: Tier, scratch_bytes: int) -> int:
+    try:
+        has_own_uids = namespaces.enter() if tier is Tier.NAMESPACE else False
+        return _try_once(tier, has_own_uids, scratch_bytes)
+    except OSError as error:
+        os.write(2, f"{type(error).__name__}: {error}".encode())
+        return 1
+
+
+def main(arguments: list[str]) -> int:
+    """`arguments`: the set-up as JSON (tier, fd, parent, scratch_bytes, is_probe)."""
+    setup = json.loads(arguments[0])
+    linux.die_with_parent(setup["parent"])
+    if setup["is_probe"]:
+        return _probe(Tier(setup["tier"]), setup["scratch_bytes"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
+    _start_again_without_address_randomisation(arguments)
+    channel = socket.socket(fileno=setup["fd"])
+    procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    has_own_uids = False
+    if setup["tier"] == Tier.NAMESPACE:
+        has_own_uids = namespaces.enter()
+        pid = os.fork()
+        if pid:
+            return _wait_for(pid)
+        linux.prctl(linux.PR_SET_PDEATHSIG, 9)
+    elif setup["tier"] == Tier.LANDLOCK:
+        has_own_uids = os.geteuid() == 0
+    _serve(setup, has_own_uids, procfs, channel)
+    return 0
