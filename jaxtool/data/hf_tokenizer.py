@@ -1,0 +1,144 @@
+"""Hugging Face fast tokenizers and their chat templates, without torch.
+
+Covered: directories with tokenizer.json, or what transformers can make one from; byte-level BPE and
+SentencePiece-style pieces; several end tokens. Not covered: tokenizers that need code from the hub.
+Deviation: no dummy space is put before a text; a prompt that wants one writes it.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as RustTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from jaxtool.data.token_bytes import TEXT_TOKENS, piece_decoder, without_prefix
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class HfTokenizer:
+    """A transformers fast tokenizer as our Tokenizer. Made by `tokenizer_from_dir` and others."""
+
+    fast: PreTrainedTokenizerFast
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    text_tokens: tuple[str, ...] = TEXT_TOKENS  # special tokens that are text all the same
+    # Passed to the chat template, for example (("enable_thinking", False),) for Qwen3.
+    template_variables: tuple[tuple[str, Any], ...] = ()
+
+    @functools.cached_property
+    def _rust(self) -> RustTokenizer:
+        """The tokenizer proper, set to encode exactly the text it is given."""
+        rust = RustTokenizer.from_str(self.fast.backend_tokenizer.to_str())
+        spec = json.loads(rust.to_str())
+        for part in ("normalizer", "pre_tokenizer"):
+            spec[part] = without_prefix(spec[part])
+        return RustTokenizer.from_str(json.dumps(spec | {"truncation": None, "padding": None}))
+
+    @functools.cached_property
+    def _bytes(self) -> tuple[bytes, ...]:
+        decode_piece = piece_decoder(json.loads(self._rust.to_str())["decoder"])
+        added = self._rust.get_added_tokens_decoder()
+        table = [b""] * self.vocab_size
+        for piece, token_id in self._rust.get_vocab(with_added_tokens=True).items():
+            if token_id not in added:
+                table[token_id] = decode_piece(piece)
+        for token_id, token in added.items():
+            is_control = token.special and token.content not in self.text_tokens
+            table[token_id] = b"" if is_control else token.content.encode()
+        return tuple(table)
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """Largest id + 1; a model's embedding table may be padded beyond it."""
+        return max(self._rust.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        return self._rust.encode(text, add_special_tokens=False).ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Bytes of the token; padding rows of an embedding table (ids >= vocab_size) add none."""
+        if token_id < 0:
+            raise ValueError(f"{token_id=} is negative")
+        return self._bytes[token_id] if token_id < self.vocab_size else b""
+
+    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+        if self.fast.chat_template is None:
+            raise ValueError(
+                "the tokenizer has no chat template: add chat_template.jinja to its directory, "
+                "or use a protocol that sets uses_chat_template = false"
+            )
+        text = self.fast.apply_chat_template(
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=True,
+            **dict(self.template_variables),
+        )
+        assert isinstance(text, str)
+        return text
+
+
+def tokenizer_from_dir(
+    path: str | Path,
+    *,
+    text_tokens: tuple[str, ...] = TEXT_TOKENS,
+    template_variables: tuple[tuple[str, Any], ...] = (),
+) -> HfTokenizer:
+    """The tokenizer of a Hugging Face model directory. Reads local files only.
+
+    Raises:
+      FileNotFoundError: no directory at `path`, or no tokenizer in it.
+      ValueError: not a fast tokenizer, no end token, or a decoder that is not supported.
+    """
+    path = Path(path)
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    if not any((path / name).is_file() for name in names):
+        raise FileNotFoundError(f"no tokenizer in {str(path)!r}: it needs one of {names}")
+    fast = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    if not isinstance(fast, PreTrainedTokenizerFast):
+        raise ValueError(f"{type(fast).__name__} of {str(path)!r} is not a fast tokenizer")
+    return wrap_fast_tokenizer(
+        fast,
+        more_eos_ids=_generation_eos_ids(path),
+        text_tokens=text_tokens,
+        template_variables=template_variables,
+    )
+
+
+def wrap_fast_tokenizer(
+    fast: PreTrainedTokenizerFast,
+    *,
+    more_eos_ids: Sequence[int] = (),
+    text_tokens: tuple[str, ...] = TEXT_TOKENS,
+    template_variables: tuple[tuple[str, Any], ...] = (),
+) -> HfTokenizer:
+    """`fast` as our Tokenizer, its decoder checked; without a pad token the end token pads."""
+    eos_ids = tuple(dict.fromkeys([*_token_ids(fast, fast.eos_token), *more_eos_ids]))
+    if not eos_ids:
+        raise ValueError("the tokenizer names no end token: set eos_token in tokenizer_config.json")
+    pad_id = next(iter(_token_ids(fast, fast.pad_token)), eos_ids[0])
+    tokenizer = HfTokenizer(
+        fast=fast,
+        eos_ids=eos_ids,
+        pad_id=pad_id,
+        text_tokens=text_tokens,
+        template_variables=template_variables,
+    )
+    tokenizer.token_bytes(0)  # raises now if the decoder is not supported
+    return tokenizer
+
+
+def _token_ids(fast: PreTrainedTokenizerFast, token: Any) -> list[int]:
+    return [] if token is None else [fast.get_vocab()[str(token)]]
+
+
+def _generation_eos_ids(path: Path) -> list[int]:
+    """End tokens of generation_config.json: Llama 3 and Qwen2.5 chat models have several."""
+    file = path / "generation_config.json"
+    if not file.is_file():
+        return []
+    eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]

@@ -1,0 +1,198 @@
+"""Hugging Face's config.json to ModelConfig and back.
+
+Covered: LlamaForCausalLM (Llama 3, SmolLM2), Qwen2ForCausalLM (Qwen2, Qwen2.5, R1-Distill-Qwen) and
+Qwen3ForCausalLM, in the spellings of transformers 4 and 5. Not covered: mixtures of experts, sliding
+windows, quantised checkpoints, rope scaling other than Llama 3's: each is refused by name, because
+a field that is skipped is another model computed in silence.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtool.model.config import ModelConfig, RopeScaling
+
+LLAMA, QWEN2, QWEN3 = "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"
+_MODEL_TYPES = {LLAMA: "llama", QWEN2: "qwen2", QWEN3: "qwen3"}
+
+# Read below.
+_USED = {
+    "architectures",
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+}
+# Change nothing in the forward pass of a model without dropout.
+_NEUTRAL = {
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "use_cache",
+    "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_position_embeddings",
+    "attention_dropout",
+    "pretraining_tp",
+    "tokenizer_class",
+    "return_dict",
+    "is_llama_config",
+    "transformers.js_config",
+    "unsloth_fixed",
+    "unsloth_version",
+    # Without use_sliding_window these two are not read.
+    "sliding_window",
+    "max_window_layers",
+}
+# Supported with one value only, which is also what a missing field means.
+_ONLY = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_sliding_window": False,
+    "rope_interleaved": False,
+    "partial_rotary_factor": 1.0,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+}
+# What a served model needs and ModelConfig has no use for: kept when a checkpoint is written.
+CARRIED = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def config_from_hf(fields: Mapping[str, Any], ignored_fields: tuple[str, ...] = ()) -> ModelConfig:
+    """ModelConfig of a parsed config.json.
+
+    Args:
+      ignored_fields: names of unknown fields that are known to change nothing.
+
+    Raises:
+      ValueError: an unsupported architecture or field, or a missing one, by name.
+    """
+    architecture = (fields.get("architectures") or ["none"])[0]
+    if architecture not in _MODEL_TYPES:
+        raise ValueError(
+            f"architecture {architecture!r} is not supported: use one of {', '.join(_MODEL_TYPES)}"
+        )
+    _check_fields(fields, ignored_fields)
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
+        if name not in fields:
+            raise ValueError(f"config.json lacks the field {name!r}")
+    num_heads = int(fields["num_attention_heads"])
+    d_model = int(fields["hidden_size"])
+    # Qwen3's class default is 128 whatever the width; the others divide.
+    head_dim = fields.get("head_dim") or (128 if architecture == QWEN3 else d_model // num_heads)
+    theta, scaling = _rope(fields)
+    return ModelConfig(
+        vocab_size=int(fields["vocab_size"]),
+        d_model=d_model,
+        d_ff=int(fields["intermediate_size"]),
+        num_layers=int(fields["num_hidden_layers"]),
+        num_heads=num_heads,
+        num_kv_heads=int(fields.get("num_key_value_heads") or num_heads),
+        head_dim=int(head_dim),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rms_norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
+        ties_embeddings=bool(fields.get("tie_word_embeddings", False)),
+        has_qkv_bias=architecture == QWEN2,
+        has_qk_norm=architecture == QWEN3,
+    )
+
+
+def config_to_hf(config: ModelConfig, carried: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a checkpoint that transformers, vLLM and SGLang read as this model.
+
+    Args:
+      carried: values for `CARRIED`; max_position_embeddings is required, servers size by it.
+
+    Raises:
+      ValueError: no Hugging Face architecture has this combination of features.
+    """
+    if config.has_qk_norm and config.has_qkv_bias:
+        raise ValueError("no Hugging Face architecture has both query/key norms and biases")
+    unknown = sorted(set(carried) - set(CARRIED))
+    if unknown or "max_position_embeddings" not in carried:
+        raise ValueError(f"carried needs max_position_embeddings, allows {CARRIED}, got {unknown=}")
+    architecture = QWEN3 if config.has_qk_norm else QWEN2 if config.has_qkv_bias else LLAMA
+    fields: dict[str, Any] = {
+        "architectures": [architecture],
+        "model_type": _MODEL_TYPES[architecture],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.ties_embeddings,
+        "use_cache": True,
+        **{name: value for name, value in carried.items() if value is not None},
+    }
+    scaling = config.rope_scaling
+    if scaling is not None:
+        # The spelling of transformers 4, which version 5, vLLM and SGLang read as well.
+        fields["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_position,
+        }
+    return fields
+
+
+def _check_fields(fields: Mapping[str, Any], ignored_fields: tuple[str, ...]) -> None:
+    for name, value in fields.items():
+        if name in _USED or name in _NEUTRAL or name in ignored_fields:
+            continue
+        if name in _ONLY:
+            if value is not None and value != _ONLY[name]:
+                raise ValueError(
+                    f"config field {name}={value!r} is not supported: only {_ONLY[name]!r} is"
+                )
+        elif name == "layer_types":
+            other = sorted(set(value or ()) - {"full_attention"})
+            if other:
+                raise ValueError(f"config field layer_types holds {other}: not supported")
+        elif value:
+            raise ValueError(
+                f"config field {name}={value!r} is not known: if it changes nothing in the "
+                "forward pass, name it in ignored_fields"
+            )
+
+
+def _rope(fields: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+    """θ and scaling, from rope_parameters (transformers 5) or rope_theta and rope_scaling (4)."""
+    rope: dict[str, Any] = dict(fields.get("rope_parameters") or fields.get("rope_scaling") or {})
+    theta = float(rope.pop("rope_theta", None) or fields.get("rope_theta") or 10_000.0)
+    kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
+    rope.pop("type", None)
+    if rope.pop("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError("config field partial_rotary_factor is not supported: only 1.0 is")
+    if kind == "default":
+        return theta, None
+    if kind != "llama3":
+        raise ValueError(f"rope_type {kind!r} is not supported: use 'default' or 'llama3'")
+    names = {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_max_position_embeddings": "original_max_position",
+    }
+    if set(rope) != set(names):
+        raise ValueError(f"rope scaling llama3 needs exactly {sorted(names)}, got {sorted(rope)}")
+    return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in names.items()})

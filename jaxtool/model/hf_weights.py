@@ -1,0 +1,217 @@
+"""Hugging Face model directories in and out: config.json and safetensors, without torch.
+
+Covered: one file or shards with an index, float32, bfloat16 and float16, read part by part for each
+device; written in shards that transformers, vLLM and SGLang load. Not covered: .bin files, quantised
+tensors, writing arrays that are cut over several hosts. Tokenizer files are jaxtool.data's.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.hf_config import config_from_hf, config_to_hf
+from jaxtool.model.param_axes import path_name
+from jaxtool.model.transformer import Params
+from jaxtool.model.weight_layout import LAYOUTS, Layout, Leaf, leaves, load_params, to_file
+from jaxtool.parallel.axis_rules import Sharding
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_FLOATS = {"F32", "BF16", "F16"}
+_GIB = 1 << 30
+
+
+def load_hf(
+    path: str | Path, *, sharding: Sharding, ignored_fields: tuple[str, ...] = ()
+) -> tuple[ModelConfig, Params]:
+    """Config and float32 parameters of a Hugging Face directory.
+
+    Raises:
+      FileNotFoundError: no config.json or no safetensors there.
+      ValueError: an architecture, field or tensor that is not supported, by name; a tensor of
+        another shape; a mesh that does not divide the model.
+    """
+    config = config_from_hf(read_config(path), ignored_fields)
+    with SafeTensors(Path(path)) as file:
+        if config.ties_embeddings:
+            file.drop_tied_head()
+        return config, load_params(config, file, sharding)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The parsed config.json of a directory."""
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no config.json in {str(path)!r}: give a Hugging Face directory")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+class SafeTensors:
+    """The tensors of one or several safetensors files (a TensorFile); closed by `with`."""
+
+    def __init__(self, directory: Path):
+        self._stack = ExitStack()
+        self._files: dict[str, Any] = {}
+        for path in _weight_files(directory):
+            file = self._stack.enter_context(safe_open(path, framework="numpy"))
+            # Llama 1 checkpoints store RoPE's frequencies, which follow from the config.
+            names = [name for name in list(file.keys()) if not name.endswith("rotary_emb.inv_freq")]
+            self._files.update(dict.fromkeys(names, file))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._files.keys()
+
+    def tensor_name(self, layout: Layout) -> str:
+        return layout.hf
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._files[name].get_slice(name).get_shape())
+
+    def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
+        tensor = self._files[name].get_slice(name)
+        dtype = tensor.get_dtype()
+        if dtype not in _FLOATS:
+            raise ValueError(f"tensor {name!r} has dtype {dtype}: only {sorted(_FLOATS)} are read")
+        return tensor[rows] if len(tensor.get_shape()) == 1 else tensor[rows, columns]
+
+    def drop_tied_head(self) -> None:
+        """Forgets a stored LM head that is the embedding; raises if it is not."""
+        head, table = LAYOUTS["lm_head"].hf, LAYOUTS["embedding"].hf
+        if head not in self._files or table not in self._files:
+            return
+        for start in range(0, self.shape(table)[0], 4096):
+            part = slice(start, start + 4096)
+            rows, expected = (self.read(name, part, slice(None)) for name in (head, table))
+            if not np.array_equal(rows, expected):
+                raise ValueError(
+                    f"tensor {head!r} differs from {table!r} although the config ties them: "
+                    "set tie_word_embeddings to false in config.json"
+                )
+        del self._files[head]
+
+
+def save_hf(
+    path: str | Path,
+    config: ModelConfig,
+    params: Params,
+    *,
+    carried: Mapping[str, Any],
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    max_shard_bytes: int = 4 * _GIB,
+) -> list[Path]:
+    """Writes config.json and safetensors into the directory `path`, and returns the files.
+
+    One shard at a time is in host memory. Float32 keeps every bit of the parameters.
+
+    Args:
+      params: stacked, as `load_params` gives them.
+      carried: fields of config.json that a server needs, see `hf_config.CARRIED`.
+
+    Raises:
+      ValueError: the parameters are another model's, lie on other hosts, or `path` holds weights.
+    """
+    path = Path(path)
+    fields = config_to_hf(config, carried) | {"torch_dtype": dtype}
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    arrays = {path_name(key): x for key, x in flat}
+    _check_arrays(config, arrays)
+    if path.exists() and any(path.glob("*.safetensors*")):
+        raise ValueError(f"{str(path)!r} already holds weights: give an empty directory")
+    path.mkdir(parents=True, exist_ok=True)
+    itemsize = jnp.dtype(dtype).itemsize
+    shards = list(_plan_shards(config, itemsize, max_shard_bytes))
+    weight_map: dict[str, str] = {}
+    files: list[Path] = []
+    for number, shard in enumerate(shards, start=1):
+        name = _SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        tensors = {
+            LAYOUTS[leaf.name].hf.format(layer=layer): _to_host(
+                arrays[leaf.name], leaf, layer, dtype
+            )
+            for leaf, layer in shard
+        }
+        save_file(tensors, path / name, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(tensors, name))
+        files.append(path / name)
+    if len(shards) > 1:
+        total = itemsize * sum(x.size for x in arrays.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        files.append(_write_json(path / _INDEX, index))
+    files.append(_write_json(path / "config.json", fields))
+    return files
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / _INDEX
+    if index.is_file():
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = [directory / name for name in sorted(set(weight_map.values()))]
+    else:
+        files = [directory / _SINGLE]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"no weight file {str(file)!r}: the directory needs {_SINGLE}, "
+                f"or {_INDEX} and every shard that it names"
+            )
+    return files
+
+
+def _check_arrays(config: ModelConfig, arrays: Mapping[str, jax.Array]) -> None:
+    expected = {leaf.name: leaf.shape for leaf in leaves(config)}
+    got = {name: tuple(x.shape) for name, x in arrays.items()}
+    for name in sorted(expected.keys() | got.keys()):
+        if expected.get(name) != got.get(name):
+            raise ValueError(
+                f"parameter {name!r} has shape {got.get(name)}, the config asks for "
+                f"{expected.get(name)}: these parameters are of another model"
+            )
+    for name, x in arrays.items():
+        if not x.is_fully_addressable:
+            raise ValueError(f"parameter {name!r} is cut over several hosts: gather it first")
+
+
+def _plan_shards(
+    config: ModelConfig, itemsize: int, max_shard_bytes: int
+) -> Iterator[list[tuple[Leaf, int | None]]]:
+    """Tensors in groups of at most `max_shard_bytes`; a larger tensor is a group of its own."""
+    shard: list[tuple[Leaf, int | None]] = []
+    filled = 0
+    for leaf in leaves(config):
+        size = itemsize * int(np.prod(leaf.tensor_shape))
+        for layer in leaf.layers():
+            if shard and filled + size > max_shard_bytes:
+                yield shard
+                shard, filled = [], 0
+            shard.append((leaf, layer))
+            filled += size
+    yield shard
+
+
+def _to_host(
+    x: jax.Array, leaf: Leaf, layer: int | None, dtype: Literal["float32", "bfloat16"]
+) -> np.ndarray:
+    values = np.asarray(x if layer is None else x[layer])
+    kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(np.float32)
+    return to_file(leaf.name, values.astype(kind))
+
+
+def _write_json(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,80 @@
+"""Where a policy comes from: random weights, a GGUF file, or a Hugging Face directory.
+
+Each source is a frozen dataclass with one verb, `load`. Not covered: Orbax checkpoints of a run,
+which jaxtool.run restores over what a source gives the shape of.
+"""
+
+import dataclasses
+from typing import Literal, Protocol
+
+import jax
+
+from jaxtool.core import rng
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.gguf_weights import find_smollm2, load_gguf
+from jaxtool.model.hf_weights import load_hf
+from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
+from jaxtool.model.transformer import Params, init_params
+from jaxtool.parallel.axis_rules import Sharding
+
+
+class PolicySource(Protocol):
+    """Gives float32 parameters, placed by `sharding`, and the config they belong to."""
+
+    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomInit:
+    """A policy from scratch."""
+
+    config: ModelConfig
+
+    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+        """The same numbers on every mesh: they depend on `seed` only."""
+        check_divides(self.config, sharding)
+        placed = sharding.tree(param_axes(param_shapes(self.config)))
+        init = jax.jit(init_params, static_argnums=0, out_shardings=placed)
+        return self.config, init(self.config, rng.key(seed, "params"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GgufFile:
+    """A llama.cpp file."""
+
+    path: str | None = None  # None: SmolLM2-135M-Instruct out of its wheel
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # the files do not say
+    remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
+    scans_layers: bool = True  # see ModelConfig
+
+    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+        """`seed` is not used: every number is in the file."""
+        config, params = load_gguf(
+            find_smollm2() if self.path is None else self.path, sharding=sharding
+        )
+        return _with_run_options(config, self), params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HfDirectory:
+    """config.json and safetensors, as Hugging Face stores a model."""
+
+    path: str
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 on accelerators
+    remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
+    scans_layers: bool = True  # see ModelConfig
+    ignored_fields: tuple[str, ...] = ()  # fields of config.json known to change nothing
+
+    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+        """`seed` is not used: every number is in the files."""
+        config, params = load_hf(self.path, sharding=sharding, ignored_fields=self.ignored_fields)
+        return _with_run_options(config, self), params
+
+
+def _with_run_options(config: ModelConfig, source: GgufFile | HfDirectory) -> ModelConfig:
+    return dataclasses.replace(
+        config,
+        compute_dtype=source.compute_dtype,
+        remat=source.remat,
+        scans_layers=source.scans_layers,
+    )
