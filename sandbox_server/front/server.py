@@ -37,7 +37,7 @@ class Server:
         self.service = SandboxService(self.engine, remarks)
         self.address = ""
         self._grpc: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
 
     async def start(self) -> None:
         """Binds, warms up, then says SERVING."""

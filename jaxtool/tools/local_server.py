@@ -1,0 +1,98 @@
+"""Starts a sandbox server as a child process for as long as a `with` block lasts.
+
+It listens on a unix socket in a private temporary directory and ends with this process, however
+that ends: the server watches a pipe whose other end we hold.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+_STOP_TIMEOUT_S = 10.0
+_LOG_TAIL_CHARS = 2000
+_UNIX_PATH_LIMIT = 100  # the kernel takes 107 bytes
+
+
+class SandboxStartError(RuntimeError):
+    """The server did not come up."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalServer:
+    """A running server: its address for SandboxClient, its process, its log."""
+
+    address: str
+    pid: int
+    log_path: pathlib.Path
+
+
+def _log_tail(path: pathlib.Path) -> str:
+    text = path.read_text("utf-8", "replace")[-_LOG_TAIL_CHARS:].strip()
+    return text or "(its log is empty)"
+
+
+def _wait_until_ready(
+    process: subprocess.Popen, ready: pathlib.Path, log: pathlib.Path, timeout_s: float
+) -> str:
+    stop = time.monotonic() + timeout_s
+    while time.monotonic() < stop:
+        if ready.exists():
+            return ready.read_text("utf-8")
+        if process.poll() is not None:
+            raise SandboxStartError(
+                f"the sandbox server ended with code {process.returncode} before it was ready; "
+                f"end of its log:\n{_log_tail(log)}"
+            )
+        time.sleep(0.02)
+    raise SandboxStartError(
+        f"the sandbox server was not ready after {timeout_s} s; end of its log:\n{_log_tail(log)}"
+    )
+
+
+def _stop(process: subprocess.Popen) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def run_local_server(
+    *, flags: Sequence[str] = (), start_timeout_s: float = 120.0
+) -> Iterator[LocalServer]:
+    """Runs `python -m sandbox_server` with extra `flags`; ready (health SERVING) when it yields."""
+    with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
+        root = pathlib.Path(folder)
+        ready, log = root / "ready", root / "log"
+        socket_path = root / "s"
+        is_short = len(str(socket_path)) < _UNIX_PATH_LIMIT
+        address = f"unix:{socket_path}" if is_short else "127.0.0.1:0"
+        command = [sys.executable, "-m", "sandbox_server", "--address", address]
+        command += ["--ready-file", str(ready), "--exit-on-stdin-eof", "--drain-s", "1", *flags]
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            address = _wait_until_ready(process, ready, log, start_timeout_s)
+            yield LocalServer(address=address, pid=process.pid, log_path=log)
+        finally:
+            _stop(process)
+
+
+@contextlib.contextmanager
+def start_local_server(
+    *, flags: Sequence[str] = (), start_timeout_s: float = 120.0
+) -> Iterator[str]:
+    """As `run_local_server`, yielding the address only."""
+    with run_local_server(flags=flags, start_timeout_s=start_timeout_s) as server:
+        yield server.address

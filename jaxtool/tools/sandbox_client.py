@@ -1,0 +1,271 @@
+"""Asyncio client of one or many sandbox servers: deadlines, safe retries, typed results.
+
+A user's error is a ToolResult; trouble of the infrastructure is retried and then raised as
+ToolUnavailable, so that it is never scored. Use one client from one asyncio loop.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+import grpc
+import grpc.aio
+
+from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
+from jaxtool.tools.balancer import Balancer, Endpoint
+from jaxtool.tools.memo import Memo
+from sandbox_server.wire import sandbox_pb2 as pb
+from sandbox_server.wire import sandbox_pb2_grpc
+
+MAX_CODE_BYTES = 256 << 10  # the server's default; longer programs are the policy's own error
+_DEADLINE_MARGIN_S = 2.0
+_LONGEST_BACKOFF_S = 2.0
+_STATUSES = {
+    pb.STATUS_OK: ToolStatus.OK,
+    pb.STATUS_ERROR: ToolStatus.ERROR,
+    pb.STATUS_CPU_LIMIT: ToolStatus.CPU_LIMIT,
+    pb.STATUS_WALL_LIMIT: ToolStatus.WALL_LIMIT,
+    pb.STATUS_MEMORY_LIMIT: ToolStatus.MEMORY_LIMIT,
+    pb.STATUS_OUTPUT_LIMIT: ToolStatus.OUTPUT_LIMIT,
+    pb.STATUS_KILLED: ToolStatus.KILLED,
+}
+_TIERS = {
+    "any": pb.TIER_UNSPECIFIED,
+    "landlock": pb.TIER_LANDLOCK,
+    "namespace": pb.TIER_NAMESPACE,
+}
+# Execute is pure, so whatever may pass by itself is tried again. These will not pass:
+_HOPELESS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+# The server lives but is busy or gave an odd answer: no reason to avoid it.
+_NOT_SICK = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+_CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 64 << 20),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SandboxClientConfig:
+    """Limits of each execution and manners of the client."""
+
+    cpu_limit_s: float = 5.0  # CPU clock of the program: load does not use it up
+    wall_limit_s: float = 15.0  # for programs that sleep
+    memory_mib: int = 512  # on top of the warm interpreter
+    output_bytes: int = 16 << 10  # of stdout and stderr each, head and tail kept
+    threads: int = 16
+    seed: int = 0  # of random and numpy's global generator
+    minimum_tier: str = "landlock"  # any, landlock or namespace; a weaker server is refused
+    attempts: int = 8  # with the back-off below: about 7 s, a fork server restarts in 3
+    backoff_s: float = 0.1  # doubled each time, at most 2 s
+    queue_allowance_s: float = 60.0  # time a call may wait for a place at a server
+    max_concurrency: int = 64  # calls in flight of this client
+    memo_entries: int = 0  # results kept by code; 0 runs every call
+    token_file: str = ""  # bearer token, as given to the server
+    tls_ca_file: str = ""  # speak TLS, trust this authority
+
+    def __post_init__(self) -> None:
+        for name in ("cpu_limit_s", "wall_limit_s", "backoff_s", "queue_allowance_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        for name in ("memory_mib", "output_bytes", "threads", "attempts", "max_concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.memo_entries < 0 or self.seed < 0:
+            raise ValueError(f"{self.memo_entries=} and {self.seed=} must not be negative")
+        if self.minimum_tier not in _TIERS:
+            raise ValueError(f"{self.minimum_tier=} must be one of {sorted(_TIERS)}")
+
+    @property
+    def deadline_s(self) -> float:
+        return self.queue_allowance_s + self.wall_limit_s + _DEADLINE_MARGIN_S
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientStats:
+    """Counters since the start of the client."""
+
+    executions: int  # calls that ended in a result, memo hits and joins included
+    by_status: Mapping[ToolStatus, int]
+    retries: int
+    failures_by_code: Mapping[str, int]  # failed attempts by gRPC code
+    unavailable: int  # calls given up: ToolUnavailable was raised
+    memo_hits: int
+    memo_joins: int
+    ejected_servers: int  # at this moment
+
+
+class SandboxClient:
+    """A Tool over sandbox servers at `addresses` (host:port or unix:/path)."""
+
+    name = "sandbox"
+
+    def __init__(self, addresses: Sequence[str], config: SandboxClientConfig):
+        self._config = config
+        self.addresses = tuple(addresses)
+        self._balancer = Balancer(self.addresses)
+        self._memo = Memo(config.memo_entries)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._places: asyncio.Semaphore | None = None
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        if config.token_file:
+            token = pathlib.Path(config.token_file).read_text("utf-8").strip()
+            self._metadata = (("authorization", f"Bearer {token}"),)
+        self._by_status: collections.Counter[ToolStatus] = collections.Counter()
+        self._by_code: collections.Counter[str] = collections.Counter()
+        self._retries = 0
+        self._unavailable = 0
+
+    @property
+    def stats(self) -> ClientStats:
+        return ClientStats(
+            executions=self._by_status.total(),
+            by_status=dict(self._by_status),
+            retries=self._retries,
+            failures_by_code=dict(self._by_code),
+            unavailable=self._unavailable,
+            memo_hits=self._memo.hits,
+            memo_joins=self._memo.joins,
+            ejected_servers=self._balancer.num_ejected,
+        )
+
+    async def execute(self, code: str) -> ToolResult:
+        code = code.encode("utf-8", "replace").decode("utf-8")  # protobuf takes no surrogates
+        if len(code.encode()) > MAX_CODE_BYTES:
+            message = f"CodeTooLong: {len(code.encode())} bytes, at most {MAX_CODE_BYTES}"
+            result = ToolResult(status=ToolStatus.ERROR, stderr=message, error_type="CodeTooLong")
+        else:
+            try:
+                result = await self._memo.get(code, self._run)
+            except ToolUnavailable:
+                self._unavailable += 1
+                raise
+        self._by_status[result.status] += 1
+        return result
+
+    async def info(self) -> dict[str, pb.InfoResponse | str]:
+        """What each server says of itself, or why it says nothing."""
+        found: dict[str, pb.InfoResponse | str] = {}
+        for address in self.addresses:
+            try:
+                stub = self._stub(address)
+                found[address] = await stub.Info(
+                    pb.InfoRequest(), timeout=10, metadata=self._metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                found[address] = f"{error.code().name}: {error.details()}"
+        return found
+
+    async def close(self) -> None:
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel in channels:
+            await channel.close()
+
+    def _stub(self, address: str) -> sandbox_pb2_grpc.SandboxStub:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = self._open(address)
+        return sandbox_pb2_grpc.SandboxStub(channel)
+
+    def _open(self, address: str) -> grpc.aio.Channel:
+        if not self._config.tls_ca_file:
+            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        authority = pathlib.Path(self._config.tls_ca_file).read_bytes()
+        credentials = grpc.ssl_channel_credentials(authority)
+        return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+
+    def _request(self, code: str) -> pb.ExecuteRequest:
+        config = self._config
+        limits = pb.Limits(
+            cpu_ms=round(config.cpu_limit_s * 1000),
+            wall_ms=round(config.wall_limit_s * 1000),
+            memory_bytes=config.memory_mib << 20,
+            output_bytes=config.output_bytes,
+            threads=config.threads,
+        )
+        tier = _TIERS[config.minimum_tier]
+        return pb.ExecuteRequest(code=code, limits=limits, seed=config.seed, minimum_tier=tier)
+
+    async def _run(self, code: str) -> ToolResult:
+        if self._places is None:
+            self._places = asyncio.Semaphore(self._config.max_concurrency)
+        async with self._places:
+            return await self._run_with_retries(self._request(code))
+
+    async def _run_with_retries(self, request: pb.ExecuteRequest) -> ToolResult:
+        config = self._config
+        give_up = time.monotonic() + config.deadline_s
+        failed_attempts, backoff_s = 0, config.backoff_s
+        last: Endpoint | None = None
+        while True:
+            endpoint = self._balancer.choose(avoid=last)
+            try:
+                return result_of(await self._call(endpoint, request))
+            except grpc.aio.AioRpcError as error:
+                pause_s = self._judge(endpoint, error, backoff_s)
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    failed_attempts += 1
+                is_over = time.monotonic() + pause_s > give_up
+                if failed_attempts >= config.attempts or is_over:
+                    raise ToolUnavailable(_one_line(endpoint, error)) from error
+            last = endpoint
+            self._retries += 1
+            # Another server is tried at once; the same one gets time to recover.
+            await asyncio.sleep(pause_s)
+            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+
+    async def _call(self, endpoint: Endpoint, request: pb.ExecuteRequest) -> pb.ExecuteResponse:
+        endpoint.in_flight += 1
+        try:
+            response = await self._stub(endpoint.address).Execute(
+                request, timeout=self._config.deadline_s, metadata=self._metadata
+            )
+        finally:
+            endpoint.in_flight -= 1
+        self._balancer.succeeded(endpoint)
+        return response
+
+    def _judge(self, endpoint: Endpoint, error: grpc.aio.AioRpcError, backoff_s: float) -> float:
+        """Counts the failure; seconds to wait before the next attempt. Raises if it is hopeless."""
+        code = error.code()
+        self._by_code[code.name] += 1
+        if code in _HOPELESS:
+            raise ToolUnavailable(_one_line(endpoint, error)) from error
+        if code not in _NOT_SICK:
+            self._balancer.failed(endpoint)
+        for key, value in error.trailing_metadata() or ():
+            if key == "retry-after-ms":
+                return max(backoff_s, int(value) / 1000)
+        return backoff_s
+
+
+def result_of(response: pb.ExecuteResponse) -> ToolResult:
+    """The core's result for a response of the server."""
+    return ToolResult(
+        status=_STATUSES[response.status],
+        stdout=response.stdout,
+        stderr=response.stderr,
+        last_value=response.last_value,
+        error_type=response.error_type,
+        is_truncated=response.stdout_truncated or response.stderr_truncated,
+        cpu_ms=response.cpu_ms,
+        wall_ms=response.wall_ms,
+        queue_ms=response.queue_ms,
+    )
+
+
+def _one_line(endpoint: Endpoint, error: grpc.aio.AioRpcError) -> str:
+    details = " ".join((error.details() or "").split())[:300]
+    return f"sandbox at {endpoint.address}: {error.code().name}: {details}"
