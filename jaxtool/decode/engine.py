@@ -92,7 +92,6 @@ class DecodeEngine:
         model: ModelConfig,
         config: EngineConfig,
         sharding: Sharding,
-        sampling: Sampling,
         is_stop: np.ndarray,
     ):
         """`is_stop` [V] bool: tokens after which a row waits for the host."""
@@ -105,7 +104,6 @@ class DecodeEngine:
                     f"EngineConfig.{name}={count} must be a multiple of data x fsdp = {rows_cut}"
                 )
         self.model, self.config, self.sharding = model, config, sharding
-        self.sampling = sampling
         self.counts = EngineCounts()
         self._is_stop = jax.device_put(is_stop, sharding.named(None))
         self._rows = programs.idle_rows(config.slots, config.forced_tokens)
@@ -196,7 +194,7 @@ class DecodeEngine:
         self._rows.forced_count[slot] = self._rows.forced_next[slot] = 0
         self._free.append(slot)
 
-    def dispatch_window(self) -> tuple[Rows, Window]:
+    def dispatch_window(self, sampling: Sampling) -> tuple[Rows, Window]:
         """Starts K steps on the device and returns at once; `fetch` waits for them."""
         running = self._rows.lengths[self._rows.is_running]
         longest = int(running.max()) + self.config.window_steps + 1
@@ -207,7 +205,7 @@ class DecodeEngine:
             self._rows,
             self._is_stop,
             config=self.model,
-            sampling=self.sampling,
+            sampling=sampling,
             steps=self.config.window_steps,
             view=view,
             sharding=self.sharding,

@@ -1,0 +1,1 @@
+"""Updates parameters from TrainBatches. Knows no text, no tools and no rewards."""

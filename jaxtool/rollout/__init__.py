@@ -1,0 +1,1 @@
+"""Joins decoder, text and tools into trajectories, and trajectories into batches. Updates nothing."""

@@ -1,0 +1,53 @@
+"""Log-prob and entropy of each token, in chunks of the sequence: [B, T, V] never exists."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@functools.partial(jax.named_call, name="token_logprobs")
+def token_logprobs(
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    tokens: Int[Array, "B T"],
+    *,
+    temperature: float,
+    chunk: int,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """log softmax(h_{t-1} W / τ)[token_t] and -Σ p log p of that distribution, float32.
+
+    Column 0 is 0: nothing predicts a first token. The backward pass recomputes each chunk's logits.
+
+    Args:
+      temperature: τ of the sampler, so that both speak of the same distribution.
+      chunk: tokens of a row whose logits exist at once; the last chunk may be shorter.
+    """
+    source, targets = hidden[:, :-1], tokens[:, 1:]
+    length = targets.shape[1]
+    chunk = min(chunk, length)
+    padding = -length % chunk
+
+    @jax.checkpoint
+    def piece(carry: None, xs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+        h, y = xs
+        scores = jax.lax.dot_general(
+            h, head.astype(h.dtype), (((2,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        scores = scores / temperature
+        normaliser = jax.nn.logsumexp(scores, axis=-1)
+        chosen = jnp.take_along_axis(scores, y[:, :, None], axis=-1)[:, :, 0]
+        mean_score = jnp.sum(jnp.exp(scores - normaliser[:, :, None]) * scores, axis=-1)
+        return carry, (chosen - normaliser, normaliser - mean_score)
+
+    def cut(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
+        return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    def join(x: Array) -> Array:
+        x = x.swapaxes(0, 1).reshape(tokens.shape[0], -1)[:, :length]
+        return jnp.pad(x, ((0, 0), (1, 0)))
+
+    _, (logprobs, entropy) = jax.lax.scan(piece, None, (cut(source), cut(targets)))
+    return join(logprobs), join(entropy)

@@ -1,0 +1,162 @@
+"""The learning task that fits a laptop: arithmetic of graded difficulty, with a known need for code.
+
+Three levels a half-million-parameter policy can do in its head, one it cannot (products of
+three-digit numbers, modular powers, long sums), for which only the interpreter helps: by design the
+text-only policy scores about 0 there and the fewest calls on the mix is the share of that level.
+
+Every level is split into train, validation and test by a hash of the question, so no question of one
+split is ever seen in another. A question is a Python expression; its answer is an integer.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from jaxtool.core.rng import stream_seed
+from jaxtool.core.types import Problem
+from jaxtool.data.tokenizer import VocabularyTokenizer
+
+Split = Literal["train", "validation", "test"]
+LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard")
+MENTAL_LEVELS = LEVELS[:3]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArithmeticTask:
+    """Shares of the levels in every problem set drawn from the task."""
+
+    one_digit: float = 0.20
+    two_and_one_digit: float = 0.25
+    two_digit: float = 0.25
+    hard: float = 0.30
+
+    def __post_init__(self) -> None:
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"the shares of the levels must sum to 1, got {self.shares}")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return (self.one_digit, self.two_and_one_digit, self.two_digit, self.hard)
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` problems, levels in their shares, interleaved; repeats only if a level is small."""
+        draw = random.Random(stream_seed(seed, "arithmetic", split))
+        counts = _apportion(self.shares, count)
+        problems = []
+        for level, wanted in zip(LEVELS, counts, strict=True):
+            source = questions(level, split, draw)
+            problems += [make_problem(next(source), level) for _ in range(wanted)]
+        draw.shuffle(problems)
+        return problems
+
+
+def make_problem(question: str, level: str) -> Problem:
+    return Problem(
+        problem_id=f"arithmetic/{question}", question=question, answer=str(value(question)), level=level
+    )
+
+
+def split_of(question: str) -> Split:
+    """80 % train, 10 % validation, 10 % test, by a hash that is the same everywhere."""
+    bucket = hashlib.blake2b(f"arithmetic split {question}".encode(), digest_size=4).digest()
+    part = int.from_bytes(bucket) % 10
+    return "test" if part == 9 else "validation" if part == 8 else "train"
+
+
+def questions(level: str, split: Split, draw: random.Random) -> Iterator[str]:
+    """Endless questions of one level and split; small levels come as shuffled passes."""
+    if level == "hard":
+        while True:
+            question = _hard(draw)
+            if split_of(question) == split:
+                yield question
+    pool = list(_pool(level, split))
+    while True:
+        draw.shuffle(pool)
+        yield from pool
+
+
+def value(question: str) -> int:
+    """Exact value of a question; anything but the task's own forms is refused."""
+    if question.startswith("pow("):
+        a, b, m = (int(x) for x in question[4:-1].split(","))
+        return pow(a, b, m)
+    if question.startswith("sum(range("):
+        a, b = (int(x) for x in question[10:-2].split(","))
+        return sum(range(a, b))
+    for operator in "*+-":
+        left, found, right = question.partition(operator)
+        if found and left.isdigit() and right.isdigit():
+            a, b = int(left), int(right)
+            return a * b if operator == "*" else a + b if operator == "+" else a - b
+    raise ValueError(f"{question!r} is no question of the arithmetic task")
+
+
+def _enumerate(level: str) -> list[str]:
+    first, second = {
+        "one_digit": (range(10), range(10)),
+        "two_and_one_digit": (range(10, 100), range(10)),
+        "two_digit": (range(10, 100), range(10, 100)),
+    }[level]
+    return [f"{a}{operator}{b}" for a in first for operator in "+-" for b in second]
+
+
+@functools.lru_cache
+def _pool(level: str, split: Split) -> tuple[str, ...]:
+    return tuple(q for q in _enumerate(level) if split_of(q) == split)
+
+
+def _hard(draw: random.Random) -> str:
+    kind = draw.randrange(3)
+    if kind == 0:
+        return f"{draw.randrange(100, 1000)}*{draw.randrange(100, 1000)}"
+    if kind == 1:
+        return f"pow({draw.randrange(10, 100)},{draw.randrange(10, 100)},{draw.randrange(100, 1000)})"
+    start = draw.randrange(10, 100)
+    return f"sum(range({start},{start + draw.randrange(100, 900)}))"
+
+
+def _apportion(shares: tuple[float, ...], count: int) -> list[int]:
+    """Largest remainders: whole numbers that sum to `count`."""
+    exact = [share * count for share in shares]
+    counts = [int(x) for x in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: count - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def arithmetic_tokenizer() -> VocabularyTokenizer:
+    """Printable ASCII plus pieces for what the protocol repeats, so that sequences stay short.
+
+    The tags can be written in several ways (whole pieces or single characters), as with real
+    vocabularies.
+    """
+    pieces = [
+        "<tools>",
+        "<code>\n```python\nprint(",
+        ")\n```\n</code>",
+        "<code>",
+        "</code>",
+        "\n```python\n",
+        "\n```\n",
+        "print(",
+        "\n<interpreter>\n",
+        "\n</interpreter>\n",
+        "<answer>\\boxed{",
+        "}</answer>",
+        "</answer>",
+        "pow(",
+        "sum(range(",
+        "))",
+        "SyntaxError: ",
+        "NameError: ",
+        "TypeError: ",
+        "ValueError: ",
+        "invalid syntax",
+    ]
+    ascii_pieces = [chr(code) for code in range(32, 127)]
+    return VocabularyTokenizer(tuple([*pieces, "\n", *ascii_pieces]))

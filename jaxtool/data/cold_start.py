@@ -1,0 +1,127 @@
+"""Demonstrations for the cold start (ReTool, section 2.2): text with interpreter spans to ledgers.
+
+A span counts as the tool's only where a real rollout would put it: straight after a closing code tag.
+An `<interpreter>` anywhere else was written by the author and stays in the loss.
+"""
+
+import dataclasses
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jaxtool.core.rng import stream_seed
+from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
+from jaxtool.data import arithmetic
+from jaxtool.data.protocol import Protocol
+from jaxtool.data.tokenizer import Tokenizer
+
+
+def demonstration(
+    problem: Problem, response: str, *, protocol: Protocol, tokenizer: Tokenizer
+) -> Trajectory:
+    """A ledger of a written response: interpreter spans get origin TOOL, all else POLICY."""
+    prompt = protocol.prompt_ids(tokenizer, problem)
+    ids, origins = list(prompt), [Origin.PROMPT] * len(prompt)
+    for text, origin in split_response(response, protocol):
+        piece = tokenizer.encode(text)
+        ids += piece
+        origins += [origin] * len(piece)
+    if not protocol.answer_close:
+        ids.append(tokenizer.eos_ids[0])
+        origins.append(Origin.POLICY)
+    is_policy = np.asarray(origins) == Origin.POLICY
+    return Trajectory(
+        problem=problem,
+        sample=0,
+        ids=np.asarray(ids, np.int32),
+        origins=np.asarray(origins, np.int8),
+        behaviour_logprobs=np.zeros(len(ids), np.float32),
+        policy_versions=np.where(is_policy, 0, -1).astype(np.int32),
+        finish_reason=FinishReason.ANSWER if protocol.answer_close else FinishReason.EOS,
+        response_text=response,
+        final_text=response,
+    )
+
+
+def split_response(response: str, protocol: Protocol) -> list[tuple[str, Origin]]:
+    """The response cut into (text, POLICY or TOOL) pieces that join to it exactly."""
+    if protocol.tool is None:
+        return [(response, Origin.POLICY)]
+    opening, closing = (part.strip() for part in protocol.tool.observation.split("{output}"))
+    span = re.compile(
+        rf"(?<={re.escape(protocol.tool.code_close)})\s*{re.escape(opening)}.*?{re.escape(closing)}\s*",
+        re.DOTALL,
+    )
+    pieces: list[tuple[str, Origin]] = []
+    at = 0
+    for match in span.finditer(response):
+        pieces.append((response[at : match.start()], Origin.POLICY))
+        pieces.append((match.group(), Origin.TOOL))
+        at = match.end()
+    pieces.append((response[at:], Origin.POLICY))
+    return [(text, origin) for text, origin in pieces if text]
+
+
+def read_demonstrations(path: str | Path) -> list[tuple[Problem, str]]:
+    """(problem, response) rows of a JSONL file: `messages` of user and assistant, as in ReTool-SFT.
+
+    Raises:
+      ValueError: naming the line of a row that lacks either turn.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        turns = {m["role"]: m["content"] for m in json.loads(line).get("messages", [])}
+        if not turns.get("user") or not turns.get("assistant"):
+            raise ValueError(f"{path}:{number}: a row needs a user and an assistant message")
+        problem = Problem(problem_id=f"{Path(path).stem}/{number}", question=turns["user"], answer="")
+        rows.append((problem, turns["assistant"]))
+    return rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArithmeticDemonstrations:
+    """Endless demonstrations of the arithmetic task, a pure function of (seed, index).
+
+    The interpreter's text is what running the program prints; a test runs them in the sandbox.
+    """
+
+    task: arithmetic.ArithmeticTask = dataclasses.field(default_factory=arithmetic.ArithmeticTask)
+    # Chances of 0, 1 and 2 calls. Superfluous calls are planted: RL has something to take away.
+    calls_when_easy: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    calls_when_hard: tuple[float, float, float] = (0.2, 0.5, 0.3)
+
+    def __post_init__(self) -> None:
+        for name in ("calls_when_easy", "calls_when_hard"):
+            chances = getattr(self, name)
+            if len(chances) != 3 or abs(sum(chances) - 1) > 1e-6:
+                raise ValueError(f"{name} must be three chances that sum to 1, got {chances}")
+
+    def take(
+        self, count: int, *, seed: int, index: int, protocol: Protocol, tokenizer: Tokenizer
+    ) -> list[Trajectory]:
+        """`count` demonstrations of the training split for batch `index`."""
+        draw = random.Random(stream_seed(seed, "demonstrations", protocol.name, index))
+        problems = self.task.problems("train", count, draw.randrange(2**31))
+        return [
+            demonstration(
+                problem, self._response(problem, draw, protocol), protocol=protocol, tokenizer=tokenizer
+            )
+            for problem in problems
+        ]
+
+    def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
+        answer = f"<answer>\\boxed{{{problem.answer}}}</answer>"
+        if protocol.tool is None:
+            return answer
+        chances = self.calls_when_hard if problem.level == "hard" else self.calls_when_easy
+        calls = draw.choices((0, 1, 2), chances)[0]
+        code = f"<code>\n```python\nprint({problem.question})\n```\n</code>"
+        observation = protocol.tool.observation.replace("{output}", problem.answer)
+        return (code + observation) * calls + answer
+
+

@@ -1,0 +1,85 @@
+"""Trajectories to a packed TrainBatch: several per row, masks from origins, shapes from few buckets."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtool.core.batch import NO_TRAJECTORY, TrainBatch
+from jaxtool.core.types import Origin, Trajectory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """Shape of packed rows."""
+
+    row_tokens: int = 512  # T; at least the longest trajectory
+    row_multiple: int = 8  # rows are padded to a multiple: few shapes, few compilations
+
+    def __post_init__(self) -> None:
+        if self.row_tokens < 2 or self.row_multiple < 1:
+            raise ValueError(f"{self.row_tokens=} must be >= 2 and {self.row_multiple=} >= 1")
+
+
+def to_batch(
+    trajectories: Sequence[Trajectory], advantages: Sequence[float], config: PackConfig
+) -> TrainBatch:
+    """Packs trajectories; those masked by infrastructure failures are left out.
+
+    Args:
+      advantages: one per trajectory, given to each of its policy tokens.
+    """
+    kept = [i for i, trajectory in enumerate(trajectories) if not trajectory.is_masked]
+    rows = pack([len(trajectories[i].ids) for i in kept], config.row_tokens)
+    count = -(-len(rows) // config.row_multiple) * config.row_multiple
+    batch = empty_batch(max(count, config.row_multiple), config.row_tokens)
+    for b, row in enumerate(rows):
+        at = 0
+        for segment, index in enumerate(row, start=1):
+            trajectory = trajectories[kept[index]]
+            stop = at + len(trajectory.ids)
+            is_policy = trajectory.origins == Origin.POLICY
+            batch.tokens[b, at:stop] = trajectory.ids
+            batch.positions[b, at:stop] = np.arange(stop - at)
+            batch.segment_ids[b, at:stop] = segment
+            batch.trajectory_ids[b, at:stop] = kept[index]
+            batch.loss_mask[b, at:stop] = is_policy
+            batch.behaviour_logprobs[b, at:stop] = trajectory.behaviour_logprobs
+            batch.advantages[b, at:stop] = np.where(is_policy, advantages[kept[index]], 0.0)
+            at = stop
+    batch.check()
+    return batch
+
+
+def empty_batch(rows: int, tokens: int) -> TrainBatch:
+    """All padding, on the host."""
+    shape = (rows, tokens)
+    return TrainBatch(
+        tokens=np.zeros(shape, np.int32),
+        positions=np.zeros(shape, np.int32),
+        segment_ids=np.zeros(shape, np.int32),
+        trajectory_ids=np.full(shape, NO_TRAJECTORY, np.int32),
+        loss_mask=np.zeros(shape, bool),
+        behaviour_logprobs=np.zeros(shape, np.float32),
+        advantages=np.zeros(shape, np.float32),
+    )
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """First-fit decreasing: indices by row, at most `capacity` tokens each. Deterministic."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        length = lengths[index]
+        if length > capacity:
+            raise ValueError(
+                f"a trajectory of {length} tokens does not fit PackConfig.row_tokens={capacity}"
+            )
+        at = next((r for r, free in enumerate(room) if free >= length), None)
+        if at is None:
+            rows.append([])
+            room.append(capacity)
+            at = len(rows) - 1
+        rows[at].append(index)
+        room[at] -= length
+    return rows

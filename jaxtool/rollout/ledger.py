@@ -1,0 +1,88 @@
+"""The ledger of one row while it is being written: append only, frozen into a Trajectory at the end."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
+from jaxtool.data.tokenizer import Tokenizer, decode
+
+
+@dataclasses.dataclass(kw_only=True)
+class RowLedger:
+    """Tokens of one sample with who wrote them; text is derived from bytes, never tokenised again."""
+
+    problem: Problem
+    sample: int
+    slot: int
+    limit: int  # tokens the row may hold, prompt included
+    prompt: Sequence[int]
+    ids: list[int] = dataclasses.field(default_factory=list)
+    origins: list[int] = dataclasses.field(default_factory=list)
+    logprobs: list[float] = dataclasses.field(default_factory=list)
+    versions: list[int] = dataclasses.field(default_factory=list)
+    calls: list[ToolCall] = dataclasses.field(default_factory=list)
+    unexecuted_calls: int = 0
+    segment_start: int = 0  # first token that the policy wrote since the last observation
+    segment: bytearray = dataclasses.field(default_factory=bytearray)  # bytes of its tokens
+    decoded: int = 0  # tokens already in `segment`
+    handled: int = 0  # bytes of `segment` in which tags have been dealt with
+
+    def __post_init__(self) -> None:
+        self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
+        self._begin_segment()
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit."""
+        return self.limit - len(self.ids)
+
+    def add_policy(self, ids: Sequence[int], logprobs: Sequence[float], version: int) -> None:
+        self._extend(ids, Origin.POLICY, logprobs, version)
+
+    def add_observation(self, code: str, result: ToolResult, ids: Sequence[int]) -> None:
+        """Closes the current segment with what the tool said and begins the next one."""
+        start, stop = self.segment_start, len(self.ids)
+        self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
+        self.calls.append(
+            ToolCall(
+                code=code, result=result, start=start, stop=stop, observation_stop=len(self.ids)
+            )
+        )
+        self._begin_segment()
+
+    def decode_segment(self, tokenizer: Tokenizer) -> bytes:
+        """Bytes of the policy's text since the last observation."""
+        for token_id in self.ids[self.decoded :]:
+            self.segment += tokenizer.token_bytes(token_id)
+        self.decoded = len(self.ids)
+        return bytes(self.segment)
+
+    def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
+        return Trajectory(
+            problem=self.problem,
+            sample=self.sample,
+            ids=np.asarray(self.ids, np.int32),
+            origins=np.asarray(self.origins, np.int8),
+            behaviour_logprobs=np.asarray(self.logprobs, np.float32),
+            policy_versions=np.asarray(self.versions, np.int32),
+            tool_calls=tuple(self.calls),
+            unexecuted_calls=self.unexecuted_calls,
+            finish_reason=reason,
+            response_text=decode(tokenizer, self.ids[len(self.prompt) :]),
+            final_text=decode(tokenizer, self.ids[self.segment_start :]),
+        )
+
+    def _extend(
+        self, ids: Sequence[int], origin: Origin, logprobs: Sequence[float], version: int
+    ) -> None:
+        self.ids.extend(ids)
+        self.origins.extend([int(origin)] * len(ids))
+        self.logprobs.extend(logprobs)
+        self.versions.extend([version] * len(ids))
+
+    def _begin_segment(self) -> None:
+        self.segment_start = self.decoded = len(self.ids)
+        self.segment = bytearray()
+        self.handled = 0

@@ -1,0 +1,98 @@
+"""Orbax checkpoints of a run, and policies saved for the next stage or for serving.
+
+A checkpoint holds everything that the next step depends on: parameters, optimizer state and update
+count as arrays; loop step, data iterator, store of n and seed as JSON. Random keys derive from the
+seed and the step, so there is no other random state.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxtool.core.trees import abstract_like
+from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.param_axes import param_axes
+from jaxtool.model.transformer import Params, init_params
+from jaxtool.parallel.axis_rules import Sharding
+
+_POLICY_CONFIG = "model_config.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run directory. Use as a context manager: leaving waits for writes."""
+
+    def __init__(self, directory: Path, *, keep: int = 2):
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Writes the state after `step` loop steps; a kill during it leaves the one before whole."""
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args)
+
+    def restore(self, state: Any) -> tuple[Any, dict[str, Any]]:
+        """Newest checkpoint, laid out like `state`, and its JSON part."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_like(state)), meta=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(self._manager.latest_step(), args=args)
+        return restored.state, restored.meta
+
+
+def save_policy(directory: Path, params: Params, config: ModelConfig) -> None:
+    """Parameters and shape of a policy. Complete once the config file is there."""
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / _POLICY_CONFIG).unlink(missing_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory / "params", params, force=True)
+    (directory / _POLICY_CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1))
+
+
+def is_policy(directory: Path) -> bool:
+    return (directory / _POLICY_CONFIG).is_file()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedPolicy:
+    """A policy that an earlier run left in its `policy` directory."""
+
+    path: str
+
+    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+        """The seed is not used: nothing is random."""
+        del seed
+        directory = Path(self.path).absolute()
+        if not is_policy(directory):
+            raise FileNotFoundError(
+                f"{directory} holds no saved policy: give the `policy` directory of a finished run"
+            )
+        fields = json.loads((directory / _POLICY_CONFIG).read_text())
+        if fields["rope_scaling"] is not None:
+            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        config = ModelConfig(**fields)
+        shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+        target = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shapes,
+            sharding.tree(param_axes(shapes)),
+        )
+        with ocp.StandardCheckpointer() as checkpointer:
+            return config, checkpointer.restore(directory / "params", target)
