@@ -1,0 +1,23 @@
+"""What a reward is: a pure function of a finished group, its correctness and its problem's history."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtool.core.types import Score, Trajectory
+from jaxtool.rewards.n_store import CallHistory
+
+
+class RewardFn(Protocol):
+    """Scores the members of one group. Implementations are frozen dataclasses, so gin can build them."""
+
+    def __call__(
+        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+    ) -> list[Score]:
+        """One score a member, in order.
+
+        Args:
+          group: trajectories of one problem, none of them masked.
+          is_correct: whether each member's answer is equivalent to the reference.
+          history: of the problem, with the calls of this group's correct members already in it.
+        """
+        ...
