@@ -18,7 +18,8 @@ def rms_norm(x: Array, scale: Array, eps: float) -> Array:
     """x / sqrt(mean(x²) + eps) · scale over the last axis, in float32, cast back to x's dtype."""
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
-    return (y * scale.astype(jnp.float32)).astype(x.dtype)
+    scale = scale.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + scale.shape)
+    return (y * scale).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
