@@ -123,9 +123,9 @@ class Run:
         return self._start > 0
 
     @property
-    def verdict(self) -> Status | None:
-        """The limit that this run broke, if any."""
-        return self._verdict
+    def must_not_commit(self) -> bool:
+        """A block that broke a limit, memory included, is rolled back."""
+        return self._verdict is not None or self._report().get("memory") is True
 
     def _send(self) -> None:
         try:
@@ -257,6 +257,8 @@ class Run:
         if sig:
             if self._verdict is not None:
                 return self._verdict
+            if report.get("memory") is True:  # a block killed for its rollback
+                return Status.MEMORY_LIMIT
             is_over = used_s * 1000 >= self._limits.cpu_ms
             return Status.CPU_LIMIT if is_over else Status.KILLED
         if code == 0:

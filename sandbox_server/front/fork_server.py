@@ -84,6 +84,13 @@ class Child:
         self.control.close()
 
 
+def make_pipe() -> tuple[int, int]:
+    """Pipe whose read end does not block and whose write end does."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(write, True)
+    return read, write
+
+
 def command(setup: dict) -> list[str]:
     """Command line of a fork server; it never looks at the working directory or user site."""
     root = str(pathlib.Path(__file__).resolve().parents[2])
@@ -158,18 +165,21 @@ class ForkServer:
 
     async def spawn(self, slot: int) -> Child:
         """A new child, waiting for its job."""
-        return await self.order({"op": "child", "slot": slot}, slot)
+        return await self._order({"op": "child", "slot": slot}, slot, socket.SOCK_STREAM)
 
-    async def order(self, header: dict, slot: int) -> Child:
+    async def spawn_keeper(self, slot: int, settings: dict) -> Child:
+        """The keeper of a session; its control socket keeps message boundaries."""
+        header = {"op": "keeper", "slot": slot} | settings
+        return await self._order(header, slot, socket.SOCK_SEQPACKET)
+
+    async def _order(self, header: dict, slot: int, kind: socket.SocketKind) -> Child:
         """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
         if self._channel is None or not self.is_alive:
             raise ForkServerGone("the fork server is not running")
         loop = asyncio.get_running_loop()
-        stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(stdout_write, True)
-        os.set_blocking(stderr_write, True)
-        ours, theirs = socket.socketpair()
+        stdout_read, stdout_write = make_pipe()
+        stderr_read, stderr_write = make_pipe()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         ours.setblocking(False)
         name = self._next
         self._next += 1

@@ -48,6 +48,7 @@ class Server:
         self._grpc = server
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.pool.start()
+        self.service.sessions.start()
         await server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
 
@@ -61,6 +62,7 @@ class Server:
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         if self._grpc is not None:
             await self._grpc.stop(self.config.drain_s)
+        await self.service.sessions.stop()
         await self.pool.stop()
         if self.config.address.startswith("unix:"):
             with contextlib.suppress(FileNotFoundError):

@@ -24,6 +24,7 @@ from sandbox_server.front.engine import (
 from sandbox_server.front.execution import BrokenChild, Outcome
 from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.queue import QueueFull
+from sandbox_server.front.sessions import KeeperError, SessionLost, Sessions
 from sandbox_server.inside.lockdown import Tier
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
@@ -52,6 +53,10 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
     if isinstance(error, ForkServerGone):
         return Refusal(code=grpc.StatusCode.UNAVAILABLE, message=str(error), retry_after_ms=200)
+    if isinstance(error, SessionLost):
+        return Refusal(code=grpc.StatusCode.NOT_FOUND, message=str(error))
+    if isinstance(error, KeeperError):
+        return Refusal(code=grpc.StatusCode.ABORTED, message=str(error))
     if isinstance(error, BrokenChild):
         return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {error}")
     log.error("unexpected error", exc_info=error)
@@ -103,6 +108,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self._engine = engine
         self._remarks = remarks
         self.server_id = secrets.token_hex(8)
+        self.sessions = Sessions(engine.config, engine, self.server_id)
         self.is_draining = False
 
     async def Execute(self, request, context):
@@ -146,6 +152,54 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             for task in running:
                 task.cancel()
 
+    async def CreateSession(self, request, context):
+        return await self._answer(self._create_session(request), context)
+
+    async def _create_session(self, request: pb.CreateSessionRequest) -> pb.Session:
+        self.check_open(request.minimum_tier)
+        limits = merge_limits(_asked_limits(request.limits), self._engine.config)
+        session = await self.sessions.create(limits, request.seed, request.idle_ttl_ms / 1000)
+        return pb.Session(session_id=session.session_id, server_id=self.server_id)
+
+    async def ExecuteInSession(self, request, context):
+        return await self._answer(self._execute_in_session(request, client_of(context)), context)
+
+    async def _execute_in_session(
+        self, request: pb.SessionExecuteRequest, client: str
+    ) -> pb.ExecuteResponse:
+        self.check_open(0)
+        check_code(request.code, self._engine.config)
+        session = self.sessions.find(request.session_id)
+        asked = {"cpu_ms": request.cpu_ms, "wall_ms": request.wall_ms}
+        clocks = merge_limits(asked, self._engine.config)
+        given = {name: getattr(clocks, name) for name, value in asked.items() if value}
+        limits = dataclasses.replace(session.family.limits, **given)
+        outcome, queued_s, is_rolled_back = await self.sessions.run(
+            request.session_id,
+            request.code,
+            echo=not request.no_echo,
+            limits=limits,
+            client=client,
+        )
+        response = response_of(outcome, value_chars=limits.output_bytes)
+        response.request_id = request.request_id
+        response.queue_ms = round(queued_s * 1000)
+        response.rolled_back = is_rolled_back
+        response.server_id = self.server_id
+        return response
+
+    async def ForkSession(self, request, context):
+        return await self._answer(self._fork_session(request), context)
+
+    async def _fork_session(self, request: pb.ForkSessionRequest) -> pb.Session:
+        self.check_open(0)
+        session = await self.sessions.fork(request.session_id)
+        return pb.Session(session_id=session.session_id, server_id=self.server_id)
+
+    async def CloseSession(self, request, context):
+        existed = await self.sessions.close(request.session_id)
+        return pb.CloseSessionResponse(existed=existed)
+
     async def Info(self, request, context):
         engine, facts, config = self._engine, self._engine.pool.facts, self._engine.config
         return pb.InfoResponse(
@@ -162,6 +216,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             running=engine.queue.running,
             queued=engine.queue.queued,
             queue_capacity=config.max_queued,
+            sessions=len(self.sessions),
             session_capacity=config.session_capacity,
             code_bytes_limit=config.code_bytes,
             flood_bytes=config.flood_bytes,

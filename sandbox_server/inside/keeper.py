@@ -1,5 +1,292 @@
-"""Session keeper, see below."""
+"""The keeper of one session: holds no state of the program, decides who may fork and who runs.
+
+A session is a chain of processes that have run the user's blocks. The present one is the head.
+Before a block the head forks a checkpoint, which is stopped; then the head runs the block. If it
+ends well the checkpoint is killed, otherwise the checkpoint becomes the head. Between blocks the
+head is stopped, so that threads left behind cost nothing.
+
+User code cannot fork: clone goes to this process (seccomp notification), which allows the one fork
+that it has just ordered, from the main thread of that head. Process ids come from the kernel
+(credentials on a socket), never from what a head says. In the namespace tier this process is
+process 1 of a pid namespace of the session, so nothing outlives it.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+
+from sandbox_server.inside import head, linux, lockdown
+
+_NOTIF_RECEIVE = 0xC0502100
+_NOTIF_SEND = 0xC0182101
+_CONTINUE = 1
+_HELLO_TIMEOUT_S = 5.0
+MAX_HEADS = 8  # branches of one session family
+TASK_ALLOWANCE = 2 * MAX_HEADS + 1  # processes beside the threads of the running block
 
 
-def main(prison, order, fds, scratch_bytes):
-    raise NotImplementedError
+@dataclasses.dataclass(kw_only=True)
+class Process:
+    """A head or a checkpoint: its process id as the kernel told it, and our end of its channel."""
+
+    pid: int
+    channel: socket.socket
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Branch:
+    """One line of states: its head, and the checkpoint while a block runs."""
+
+    head: Process
+    checkpoint: Process | None = None
+
+
+class _Deaf(Exception):
+    """A head did not do as ordered."""
+
+
+class Keeper:
+    """Event loop over the front end's socket and the notification descriptor."""
+
+    def __init__(self, front: socket.socket, first: Process, listener: int):
+        self._front = front
+        self._listener = listener
+        self._branches = {0: Branch(head=first)}
+        self._permits = 0  # forks that the ordered process may still do
+        self._permitted = 0  # its process id
+        self._is_branching = False
+        self._verbs = {
+            "block": self._on_block,
+            "commit": self._on_commit,
+            "branch": self._on_branch,
+            "drop": self._on_drop,
+        }
+        self._poller = select.poll()
+        for fd in (front.fileno(), listener):
+            if fd >= 0:
+                self._poller.register(fd, select.POLLIN)
+        self._wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._poller.register(self._wake, select.POLLIN)
+
+    def serve(self) -> None:
+        while True:
+            for fd, _ in self._poller.poll():
+                if fd == self._listener:
+                    self._decide()
+                elif fd == self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake, 512)
+                    self._reap()
+                elif not self._obey():
+                    return
+
+    def kill_all(self) -> None:
+        for branch in self._branches.values():
+            for process in (branch.head, branch.checkpoint):
+                if process is not None:
+                    process.signal(signal.SIGKILL)
+
+    def _say(self, message: dict, fds: list[int] | None = None) -> None:
+        socket.send_fds(self._front, [json.dumps(message).encode()], fds or [])
+
+    def _obey(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._front, 4096, 8)
+        if not data:
+            return False
+        order = json.loads(data)
+        try:
+            self._verbs[order["op"]](order, fds)
+        except (_Deaf, KeyError, OSError) as error:
+            self._say({"op": "failed", "id": order.get("id", 0), "why": str(error)})
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _on_block(self, order: dict, fds: list[int]) -> None:
+        """Checkpoint, then let the head go on with the block's pipes."""
+        branch = self._branches[order["branch"]]
+        branch.checkpoint = self._fork(branch.head, fds, order="block")
+        branch.checkpoint.signal(signal.SIGSTOP)
+        pidfds = [os.pidfd_open(branch.head.pid), os.pidfd_open(branch.checkpoint.pid)]
+        self._say({"op": "forked", "id": order["id"]}, pidfds)
+        for fd in pidfds:
+            os.close(fd)
+
+    def _on_commit(self, order: dict, _fds: list[int]) -> None:
+        branch = self._branches[order["branch"]]
+        branch.head.signal(signal.SIGSTOP)
+        self._drop(branch.checkpoint)
+        branch.checkpoint = None
+        self._say({"op": "done", "id": order["id"]})
+
+    def _on_branch(self, order: dict, fds: list[int]) -> None:
+        if len(self._branches) >= MAX_HEADS:
+            raise _Deaf(f"a session has at most {MAX_HEADS} branches")
+        source = self._branches[order["branch"]].head
+        made = self._fork(source, fds, order="branch")
+        for process in (made, source):
+            process.signal(signal.SIGSTOP)
+        self._branches[order["new"]] = Branch(head=made)
+        self._say({"op": "done", "id": order["id"]})
+
+    def _on_drop(self, order: dict, _fds: list[int]) -> None:
+        branch = self._branches.pop(order["branch"])
+        self._drop(branch.head)
+        self._drop(branch.checkpoint)
+        self._say({"op": "done", "id": order["id"]})
+
+    def _drop(self, process: Process | None) -> None:
+        if process is not None:
+            process.signal(signal.SIGKILL)
+            process.channel.close()
+
+    def _fork(self, source: Process, fds: list[int], *, order: str) -> Process:
+        """Orders `source` to fork and waits for the child's word, deciding forks meanwhile."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._is_branching = order == "branch"
+        self._permits, self._permitted = (2 if self._is_branching else 1), source.pid
+        source.signal(signal.SIGCONT)
+        with theirs:
+            socket.send_fds(source.channel, [order.encode()], [theirs.fileno(), *fds])
+        poller = select.poll()
+        poller.register(ours, select.POLLIN)
+        if self._listener >= 0:
+            poller.register(self._listener, select.POLLIN)
+        stop = time.monotonic() + _HELLO_TIMEOUT_S
+        try:
+            while True:
+                left_ms = round((stop - time.monotonic()) * 1000)
+                events = poller.poll(left_ms) if left_ms > 0 else []
+                if not events:
+                    raise _Deaf("the session's process does not answer")
+                for fd, _ in events:
+                    if fd == self._listener:
+                        self._decide()
+                    else:
+                        return Process(pid=_sender(ours, source.pid), channel=ours)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            self._permits = 0
+
+    def _decide(self) -> None:
+        """Answers one notification: an ordered fork, or a signal of a process to itself."""
+        note = bytearray(80)
+        try:
+            fcntl.ioctl(self._listener, _NOTIF_RECEIVE, note)
+        except OSError:  # the caller is gone
+            return
+        name, pid, _, nr, _, _, first = struct.unpack_from("=QIIiIQQ", note)
+        if nr == linux.number("clone", linux.MACHINE):
+            # The second fork of a branch comes from the copy, whose id nobody knows yet.
+            is_copy = self._is_branching and pid not in self._heads()
+            may = self._permits > 0 and (pid == self._permitted or is_copy)
+            self._permits -= may
+        else:
+            may = first & 0xFFFFFFFF == pid
+        answer = struct.pack("=QqiI", name, 0, 0 if may else -1, _CONTINUE if may else 0)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._listener, _NOTIF_SEND, answer)
+
+    def _heads(self) -> set[int]:
+        return {branch.head.pid for branch in self._branches.values()}
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for name, branch in list(self._branches.items()):
+                if branch.head.pid == pid:
+                    self._on_head_death(name, branch, status, usage)
+
+    def _on_head_death(self, name: int, branch: Branch, status: int, usage) -> None:
+        """Rolls back to the checkpoint, if a block was running."""
+        branch.head.channel.close()
+        if branch.checkpoint is None:
+            del self._branches[name]
+        else:
+            branch.head, branch.checkpoint = branch.checkpoint, None
+            branch.head.signal(signal.SIGSTOP)  # its parent's death has continued it
+        cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
+        self._say(
+            {
+                "op": "died",
+                "branch": name,
+                "status": status,
+                "cpu_ms": cpu_ms,
+                "peak_kib": usage.ru_maxrss,
+                "rolled_back": name in self._branches,
+            }
+        )
+
+
+def _sender(channel: socket.socket, parent: int) -> int:
+    """Process id of who wrote to `channel`, as the kernel knows it."""
+    size = struct.calcsize("3i")
+    _, ancillary, _, _ = channel.recvmsg(64, socket.CMSG_SPACE(size))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            pid = struct.unpack("3i", data[:size])[0]
+            if pid not in (0, parent):
+                return pid
+    raise _Deaf("the session's process broke the protocol")
+
+
+def _start_head(prison: lockdown.Prison, order: dict, scratch_bytes: int) -> tuple[Process, int]:
+    """Forks the first head; its process and the notification descriptor."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        head.main(prison, order, theirs.fileno(), scratch_bytes)
+    theirs.close()
+    data, fds, _, _ = socket.recv_fds(ours, 4096, 1)
+    if data != head.READY:
+        raise RuntimeError(f"the first head failed: {data.decode('utf-8', 'replace')}")
+    ours.send(b"go")
+    return Process(pid=pid, channel=ours), fds[0] if fds else -1
+
+
+def main(prison: lockdown.Prison, order: dict, fds: list[int], scratch_bytes: int) -> None:
+    """Body of the forked keeper. `fds`: two unused pipes and the front end's socket."""
+    front = socket.socket(fileno=os.dup(fds[2]))
+    os.set_inheritable(front.fileno(), False)
+    keep = front.fileno()
+    for fd in range(3, 256):
+        if fd != keep:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        first, listener = _start_head(prison, order, scratch_bytes)
+    except (OSError, RuntimeError) as error:
+        front.send(json.dumps({"op": "failed", "id": 0, "why": str(error)}).encode())
+        os._exit(1)
+    first.signal(signal.SIGSTOP)
+    keeper = Keeper(front, first, listener)
+    front.send(json.dumps({"op": "done", "id": 0}).encode())
+    try:
+        keeper.serve()
+    finally:
+        keeper.kill_all()
+        os._exit(0)

@@ -46,6 +46,7 @@ class Prison:
     readable: tuple[str, ...]
     program: bytes  # system call filter of one execution
     session_program: bytes
+    notify_program: bytes  # beside the session's: forks and signals go to the keeper
     base_data_bytes: int = 0  # the warm interpreter, on top of which memory is counted
     base_address_bytes: int = 0
 
@@ -93,6 +94,7 @@ def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
         readable=readable,
         program=seccomp.assemble(rules[0], linux.MACHINE),
         session_program=seccomp.assemble(rules[1], linux.MACHINE),
+        notify_program=seccomp.assemble(seccomp.make_notify_rules(), linux.MACHINE, seccomp.ALLOW),
     )
 
 

@@ -143,10 +143,11 @@ def make_rules(*, has_scratch: bool, can_truncate: bool, is_session: bool) -> di
         for name, index in (("open", 1), ("openat", 2)):
             rules[name] = Rule(cases=(((Test(index=index, mask=0x240, value=0),), ALLOW),))
     if is_session:
-        fork = ((Test(index=0, value=_FORK_FLAGS),), NOTIFY)
+        fork = ((Test(index=0, value=_FORK_FLAGS),), ALLOW)  # the keeper's filter has it too
         rules["clone"] = Rule(cases=(*rules["clone"].cases, fork))
-        # The pid changes with each block, so the session keeper compares it.
-        rules |= {name: Rule(otherwise=NOTIFY) for name in ("kill", "tgkill")}
+        rules |= {name: Rule(otherwise=ALLOW) for name in ("kill", "tgkill")}
+        wake = ((Test(index=0, value=1), Test(index=1, value=18)), ALLOW)  # see head.py
+        rules["prctl"] = Rule(cases=(*rules["prctl"].cases, wake))
         for name in ("getpgid", "getsid", "sched_getaffinity", "sched_getparam"):
             rules[name] = _one_of(0, (0,))
         rules["prlimit64"] = Rule(cases=rules["prlimit64"].cases[:1])
@@ -154,6 +155,13 @@ def make_rules(*, has_scratch: bool, can_truncate: bool, is_session: bool) -> di
             otherwise=ALLOW
         )  # how a block gets its pipes; sendmsg stays refused
     return rules
+
+
+def make_notify_rules() -> dict[str, Rule]:
+    """The second filter of a session: the keeper decides forks and signals, ids change there."""
+    fork = ((Test(index=0, mask=0x10000, value=0),), NOTIFY)
+    rules = {"clone": Rule(cases=(fork,), otherwise=ALLOW)}
+    return rules | {name: Rule(otherwise=NOTIFY) for name in ("kill", "tgkill")}
 
 
 def _rule_code(rule: Rule) -> list[Instruction]:
@@ -190,9 +198,11 @@ def _search(ranges: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
     return [(_JGE, 0, 1, first), (_JUMP, 0, 0, len(low)), *low, *high]
 
 
-def assemble(rules: dict[str, Rule], machine: str) -> bytes:
+def assemble(
+    rules: dict[str, Rule], machine: str, default_action: int = refuse(errno.EPERM)
+) -> bytes:
     """BPF program; OWN_PID is still a placeholder in it."""
-    default = [(_RETURN, 0, 0, refuse(errno.EPERM))]
+    default = [(_RETURN, 0, 0, default_action)]
     by_number = {}
     for name, rule in rules.items():
         nr = number(name, machine) if name in SYSCALLS else None

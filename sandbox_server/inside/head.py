@@ -1,0 +1,124 @@
+"""The process that holds a session's state: forks when its keeper orders it, runs blocks.
+
+After the first block this code shares its process with the user's: nothing it says is trusted.
+"""
+
+import gc
+import os
+import random
+import signal
+import socket
+
+from sandbox_server.inside import child, linux, lockdown, namespaces, runner, seccomp
+
+READY = b"ready"
+CHANNEL = 4  # the keeper's socket; 0-3 are as in a single execution
+_SIGCONT_ON_ORPHAN = signal.SIGCONT  # a checkpoint wakes to find its keeper dead, and ends
+
+
+def _lock(prison: lockdown.Prison, order: dict, channel: socket.socket, scratch: int) -> None:
+    """As a single execution, but clone and kill are decided by the keeper."""
+    slot = order["slot"]
+    lockdown.prepare(prison, slot, scratch)
+    if prison.tier is lockdown.Tier.NAMESPACE and order["scratch_bytes"] != scratch:
+        namespaces.resize_scratch(order["scratch_bytes"])
+    lockdown.lock(prison, slot, child.limits_of(order), order["task_allowance"])
+    listener = 0
+    if prison.tier is not lockdown.Tier.NONE:
+        listener = seccomp.install(prison.notify_program, with_listener=True)
+    fds = [listener] if listener else []
+    socket.send_fds(channel, [READY], fds)
+    for fd in fds:
+        os.close(fd)
+    channel.recv(16)  # the keeper holds the listener now
+    if prison.tier is not lockdown.Tier.NONE:
+        seccomp.install(prison.session_program)
+
+
+def main(prison: lockdown.Prison, order: dict, channel_fd: int, scratch: int) -> None:
+    """Body of the first head; never returns."""
+    try:
+        os.dup2(channel_fd, CHANNEL)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2, 3):
+            os.dup2(null, fd)
+        os.closerange(CHANNEL + 1, 4096)
+        channel = socket.socket(fileno=CHANNEL)
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # killed checkpoints leave no zombies
+        _lock(prison, order, channel, scratch)
+        runner.seed_generators(order["seed"])
+        gc.enable()
+        _serve(channel)
+    except BaseException as error:
+        with_reason = f"{type(error).__name__}: {error}".encode()
+        os.write(CHANNEL, with_reason[:2000])
+    finally:
+        os._exit(child.EXIT_BROKEN)
+
+
+def _serve(channel: socket.socket) -> None:
+    module = runner.make_module()
+    while True:
+        order, fds, _, _ = socket.recv_fds(channel, 64, 8)
+        if not order:
+            os._exit(0)
+        new_channel, *pipes = fds
+        random_state = random.getstate()  # a fork reseeds it
+        if order == b"branch":
+            is_copy = _fork_twice()
+        else:
+            is_copy = os.fork() == 0
+            if is_copy:
+                linux.prctl(linux.PR_SET_PDEATHSIG, _SIGCONT_ON_ORPHAN)
+        if is_copy:
+            random.setstate(random_state)
+            for fd in pipes:
+                os.close(fd)
+            os.dup2(new_channel, CHANNEL)
+            os.close(new_channel)
+            os.write(CHANNEL, b"hello")
+            continue
+        os.close(new_channel)
+        if order == b"block":
+            _take(pipes)
+            _run_block(module)
+            _finish_block()
+
+
+def _fork_twice() -> bool:
+    """True in a grandchild whose parent has ended, so that it belongs to the keeper."""
+    pid = os.fork()
+    if pid:
+        return False
+    if os.fork():
+        os._exit(0)
+    linux.prctl(linux.PR_SET_PDEATHSIG, _SIGCONT_ON_ORPHAN)
+    return True
+
+
+def _take(pipes: list[int]) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, fd in enumerate((null, *pipes)):
+        os.dup2(fd, target)
+    for fd in (null, *pipes):
+        os.close(fd)
+
+
+def _run_block(module) -> None:
+    job = child.receive()
+    os.write(child.CONTROL, child.STARTED)
+    report = runner.run(job["code"], module, f"<code {job['block']}>", job["echo"])
+    runner.flush()
+    child.send_report(report, job["value_chars"])
+
+
+def _finish_block() -> None:
+    """Lets go of the block's pipes, so that its output has an end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (1, 2, 3):
+        os.dup2(null, fd)
+    os.close(null)
