@@ -1,0 +1,118 @@
+// Builds the page from the data in #report-data.
+
+const report = JSON.parse(document.getElementById('report-data').textContent);
+const THEMES = ['auto', 'light', 'dark'];
+const THEME_SIGNS = { auto: '◐', light: '☀', dark: '☾' };
+const darkness = matchMedia('(prefers-color-scheme: dark)');
+
+function storedTheme() {
+  try { return localStorage.getItem('jaxtool-theme') || 'auto'; } catch { return 'auto'; }
+}
+
+function applyTheme(theme) {
+  const isDark = theme === 'dark' || (theme === 'auto' && darkness.matches);
+  document.documentElement.dataset.theme = isDark ? 'dark' : 'light';
+  try { localStorage.setItem('jaxtool-theme', theme); } catch { /* a page from file:// may not keep it */ }
+}
+
+function themeButton() {
+  let theme = storedTheme();
+  const show = () => {
+    applyTheme(theme);
+    button.textContent = THEME_SIGNS[theme];
+    button.title = `colours: ${theme}`;
+    button.setAttribute('aria-label', `colours: ${theme}; change`);
+  };
+  const button = el('button', {
+    class: 'button icon',
+    type: 'button',
+    onclick: () => { theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]; show(); },
+  });
+  darkness.addEventListener('change', show);
+  show();
+  return button;
+}
+
+// Arms have fixed colours; other series take the next free one in each chart.
+function seriesColors(series) {
+  const isArm = series.map(({ name }) => report.arms.includes(name));
+  const start = isArm.some(Boolean) ? report.arms.length : 0;
+  let next = start;
+  return series.map(({ name }, i) => {
+    if (isArm[i]) return seriesColor(report.arms.indexOf(name));
+    next += 1;
+    return seriesColor(next - 1);
+  });
+}
+
+const NUMBER = /^[-−+]?[\d.,]+(e[-−]?\d+)?\s*%?(\s*±.*)?$/;
+
+function cell(value, tag) {
+  if (value === null) return el(tag, { class: 'number muted' }, '–');
+  if (isNumber(value)) return el(tag, { class: 'number' }, format(value));
+  if (!NUMBER.test(value)) return el(tag, null, value);
+  const [center, spread] = value.split(/\s*±/);
+  return el(tag, { class: 'number' }, center.replace('-', '−'),
+    spread === undefined ? null : el('span', { class: 'plus-minus' }, ` ±${spread}`));
+}
+
+function table({ title, columns, rows, note }) {
+  const isNumeric = columns.map((_, i) => rows.length > 0 && rows.every((row) => (
+    row[i] === null || isNumber(row[i]) || NUMBER.test(row[i]))) && rows.some((row) => row[i] !== null));
+  const first = (value) => {
+    const node = cell(value, 'td');
+    const arm = report.arms.indexOf(value);
+    if (arm >= 0) node.prepend(el('span', { class: 'dot', '--dot': seriesColor(arm) }));
+    return node;
+  };
+  return el('div', { class: 'card table-card' },
+    title ? el('h3', null, title) : null,
+    el('div', { class: 'table-scroll' }, el('table', null,
+      el('thead', null, el('tr', null, columns.map((name, i) => el('th', { scope: 'col', class: isNumeric[i] ? 'number' : '' }, name)))),
+      el('tbody', null, rows.map((row) => el('tr', null, row.map((value, i) => (i === 0 ? first(value) : cell(value, 'td')))))))),
+    note ? el('p', { class: 'note' }, note) : null);
+}
+
+function section(title, lead, ...content) {
+  const id = `s-${title.toLowerCase().replace(/[^a-z0-9]+/g, '-')}`;
+  return { title, id, node: el('section', { id }, el('h2', null, title), lead ? el('p', { class: 'lead' }, lead) : null, content) };
+}
+
+function configuration(text) {
+  const lines = text.split('\n').map((line) => el('span', { class: line.startsWith('#') ? 'comment' : '' }, `${line}\n`));
+  return el('details', { class: 'card' }, el('summary', null, 'The full configuration, defaults included'), el('pre', null, lines));
+}
+
+function sections() {
+  const found = report.sections.map(({ title, note, tables, curves }) => section(title, note,
+    tables.map(table),
+    curves.length ? el('div', { class: 'charts' }, curves.map((curve) => new Chart(curve, seriesColors(curve.series)).node)) : null));
+  if (report.trajectories.length) {
+    found.push(section('Trajectories', 'What the policy wrote, token by token. Point at a token, or focus one and use the arrow keys, for its figures.',
+      new Viewer(report.trajectories).node));
+  }
+  if (report.config) found.push(section('Configuration', '', configuration(report.config)));
+  return found;
+}
+
+function navigation(found) {
+  const smooth = el('label', { class: 'smooth' }, el('span', null, 'Smoothing'), el('input', {
+    type: 'range', min: 0, max: 0.95, step: 0.05, value: 0, 'aria-label': 'Smoothing of the curves',
+    oninput: (event) => setSmoothing(Number(event.target.value)),
+  }));
+  const hasCurves = report.sections.some(({ curves }) => curves.length);
+  return el('nav', { class: 'nav' }, el('div', { class: 'wrap' },
+    el('div', { class: 'links' }, found.map(({ title, id }) => el('a', { href: `#${id}` }, title))),
+    el('div', { class: 'tools' }, hasCurves ? smooth : null, themeButton())));
+}
+
+const found = sections();
+document.getElementById('page').replaceChildren(
+  el('header', { class: 'head wrap' }, el('h1', null, report.title), report.subtitle ? el('p', null, report.subtitle) : null),
+  navigation(found),
+  el('main', { class: 'wrap' },
+    report.headlines.length ? el('div', { class: 'headlines' }, report.headlines.map(({ label, value, note }) => el('div', { class: 'headline' },
+      el('div', { class: 'label' }, label), el('div', { class: 'value' }, value), note ? el('div', { class: 'note' }, note) : null))) : null,
+    found.map(({ node }) => node)),
+  el('footer', { class: 'wrap' }, `Written ${report.written} by jaxtool. This file is complete: it loads nothing.`),
+  tip);
