@@ -87,6 +87,10 @@ def test_a_view_marks_the_executed_code_and_keeps_figures_of_policy_tokens_only(
     assert (view.finish_reason, view.sample, view.tool_coefficient) == ("length", 3, 0.9)
 
 
+def test_the_token_before_the_code_is_not_code():
+    assert origins_of(make_view(code="=1"))[2:8] == ["policy"] * 3 + ["code"] + ["policy"] * 2
+
+
 @pytest.mark.parametrize("code", ["not in the pieces", ""])
 def test_where_the_code_is_not_found_the_whole_segment_is_code(code):
     assert origins_of(make_view(code=code))[2:8] == ["code"] * 6
