@@ -1,0 +1,220 @@
+"""Problem sets from JSONL files, and the split of any problem set by hash.
+
+Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv, MAWPS and HotpotQA (question keys, answer
+key, a pattern for the answer), duplicates, contamination of a training file by a test file.
+Not covered: rows with several acceptable answers (refused), downloads, prompts, order (`batches`).
+
+Every fault of a file is one line that names file, line number and key, before anything is trained.
+"""
+
+import dataclasses
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtool.core.rng import stream_seed
+from jaxtool.core.types import Problem
+
+Split = Literal["train", "validation", "test"]
+
+
+def split_of(text: str, *, salt: str = "problem split") -> Split:
+    """80 % train, 10 % validation, 10 % test, by a hash that is the same everywhere.
+
+    Args:
+      text: what identifies the problem, its question or its id.
+      salt: another salt is another split.
+    """
+    bucket = hashlib.blake2b(f"{salt} {text}".encode(), digest_size=4).digest()
+    part = int.from_bytes(bucket) % 10
+    return "test" if part == 9 else "validation" if part == 8 else "train"
+
+
+def question_hash(question: str) -> str:
+    """16 hexadecimal digits of the question's words; spacing does not matter, case does."""
+    words = " ".join(question.split())
+    return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JsonlFormat:
+    """Where a row keeps its question and answer."""
+
+    question_keys: tuple[str, ...] = ("question",)  # several are joined as sentences
+    answer_key: str = "answer"
+    answer_pattern: str | None = None  # searched in the answer's text; group 1 is the answer
+    level_key: str | None = None  # None: the level is the file's name
+
+    def __post_init__(self) -> None:
+        if not self.question_keys:
+            raise ValueError("question_keys must not be empty")
+        if self.answer_pattern is not None and re.compile(self.answer_pattern).groups != 1:
+            raise ValueError(f"answer_pattern needs exactly one group: {self.answer_pattern!r}")
+
+
+def gsm8k_format() -> JsonlFormat:
+    """A worked solution that ends in `#### 72`."""
+    return JsonlFormat(answer_pattern=r"####\s*(\S.*?)\s*\Z")
+
+
+def math_format() -> JsonlFormat:
+    """MATH-500: `problem`, `answer` in LaTeX, `level` 1..5."""
+    return JsonlFormat(question_keys=("problem",), level_key="level")
+
+
+def aime_format() -> JsonlFormat:
+    """AIME: `problem`, an integer as number or text."""
+    return JsonlFormat(question_keys=("problem",))
+
+
+def svamp_format() -> JsonlFormat:
+    """SVAMP: a body and a question, a number."""
+    return JsonlFormat(question_keys=("Body", "Question"), answer_key="Answer")
+
+
+def asdiv_format() -> JsonlFormat:
+    """ASDiv: a body and a question, an answer with its unit in brackets, which is dropped."""
+    return JsonlFormat(
+        question_keys=("body", "question"), answer_pattern=r"\A(.+?)(?:\s*\([^()]*\))?\Z"
+    )
+
+
+def mawps_format() -> JsonlFormat:
+    """MAWPS: `input`, `target`."""
+    return JsonlFormat(question_keys=("input",), answer_key="target")
+
+
+def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
+    """Problems of a JSONL file in its order, duplicates of a question left out.
+
+    problem_id is the file's stem and a hash of the question: it survives reordering and new rows.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a row without question or answer, or two answers to one question; one line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no problem file {path}")
+    first: dict[str, tuple[int, Problem]] = {}
+    for number, row in _rows(path):
+        where = f"{path}:{number}"
+        question = _question(row, layout, where)
+        problem = Problem(
+            problem_id=f"{path.stem}/{question_hash(question)}",
+            question=question,
+            answer=_answer(row, layout, where),
+            level=path.stem if layout.level_key is None else _text(row, layout.level_key, where),
+        )
+        earlier_number, earlier = first.setdefault(problem.problem_id, (number, problem))
+        if earlier.answer != problem.answer:
+            raise ValueError(
+                f"{where}: key {layout.answer_key!r} says {problem.answer!r}, but line "
+                f"{earlier_number} answers the same question with {earlier.answer!r}"
+            )
+    if not first:
+        raise ValueError(f"{path}: the file holds no problem")
+    return [problem for _, problem in first.values()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JsonlTask:
+    """A problem set of files, with its splits.
+
+    With one file all three splits are cut from it by hash. With a test file of its own, that is the
+    whole test split: the other file gives train and validation, less any question that it shares with
+    the test file.
+    """
+
+    path: str
+    layout: JsonlFormat = dataclasses.field(default_factory=JsonlFormat)
+    test_path: str | None = None  # in the same layout
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` different problems of a split, drawn by the seed.
+
+        Raises:
+          ValueError: the split holds fewer.
+        """
+        pool = self._pool(split)
+        if count > len(pool):
+            raise ValueError(
+                f"{count} problems asked of split {split!r} of {self.path}, which holds {len(pool)}"
+            )
+        return random.Random(stream_seed(seed, "jsonl", split)).sample(pool, count)
+
+    def _pool(self, split: Split) -> list[Problem]:
+        if self.test_path is None:
+            return [p for p in read_problems(self.path, self.layout) if _split(p) == split]
+        test = read_problems(self.test_path, self.layout)
+        if split == "test":
+            return test
+        held_out = {question_hash(p.question) for p in test}
+        rest = [
+            p
+            for p in read_problems(self.path, self.layout)
+            if question_hash(p.question) not in held_out
+        ]
+        return [p for p in rest if (_split(p) == "validation") == (split == "validation")]
+
+
+def _split(problem: Problem) -> Split:
+    return split_of(question_hash(problem.question))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of each line that is not empty."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: no JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{path}:{number}: a row must be an object, not {line.strip()[:40]}"
+                )
+            yield number, row
+
+
+def _question(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
+    return _join_sentences([_text(row, key, where) for key in layout.question_keys])
+
+
+def _join_sentences(parts: Sequence[str]) -> str:
+    """SVAMP's bodies have no full stop, so that body and question would run into each other."""
+    ended = [part if part[-1] in ".?!,;:" else f"{part}." for part in parts[:-1]]
+    return " ".join([*ended, parts[-1]])
+
+
+def _answer(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
+    text = _text(row, layout.answer_key, where)
+    if layout.answer_pattern is None:
+        return text
+    match = re.search(layout.answer_pattern, text)
+    if match is None:
+        raise ValueError(
+            f"{where}: no answer: key {layout.answer_key!r} does not match "
+            f"{layout.answer_pattern!r}: {text[-60:]!r}"
+        )
+    return match[1].strip()
+
+
+def _text(row: dict[str, Any], key: str, where: str) -> str:
+    """A value as text; a float without a fraction as an integer."""
+    value = row.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        kind = "has no key" if key not in row else f"has {str(value)[:40]!r} for key"
+        raise ValueError(f"{where}: the row {kind} {key!r}; a text or a number is needed")
+    text = str(value).strip()
+    if not text:
+        raise ValueError(f"{where}: key {key!r} is empty")
+    return text

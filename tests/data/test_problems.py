@@ -1,0 +1,213 @@
+"""Problem files: each layout by hand, each fault by name, the real files where they are."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jaxtool.data import problems
+from jaxtool.data.problems import JsonlFormat, JsonlTask, read_problems, split_of
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("layout", "row", "question", "answer"),
+    [
+        (JsonlFormat(), {"question": " 1+1? ", "answer": "2"}, "1+1?", "2"),
+        (
+            problems.gsm8k_format(),
+            {"question": "How many?", "answer": "6*12=<<6*12=72>>72\n#### 1,072 "},
+            "How many?",
+            "1,072",
+        ),
+        (
+            problems.math_format(),
+            {"problem": "x?", "answer": r"\frac{1}{2}", "level": "3"},
+            "x?",
+            r"\frac{1}{2}",
+        ),
+        (problems.aime_format(), {"problem": "b?", "answer": 70, "id": "0"}, "b?", "70"),
+        (
+            problems.svamp_format(),
+            {"Body": "There are 9 figs", "Question": "How many?", "Answer": 145.0},
+            "There are 9 figs. How many?",
+            "145",
+        ),
+        (
+            problems.asdiv_format(),
+            {"body": "Seven apples.", "question": "How many?", "answer": "9 (apples)"},
+            "Seven apples. How many?",
+            "9",
+        ),
+        (
+            problems.asdiv_format(),
+            {"body": "A", "question": "Who?", "answer": "Mrs. Hilt"},
+            "A. Who?",
+            "Mrs. Hilt",
+        ),
+        (problems.mawps_format(), {"input": "How long?", "target": 2.5}, "How long?", "2.5"),
+    ],
+)
+def test_layouts(tmp_path: Path, layout: JsonlFormat, row: dict, question: str, answer: str):
+    [problem] = read_problems(write(tmp_path / "set.jsonl", row), layout)
+    assert (problem.question, problem.answer) == (question, answer)
+    assert problem.problem_id.startswith("set/")
+    assert problem.level == row.get("level", "set")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "b"}, r"set.jsonl:3: the row has no key 'answer'; a text or a number"),
+        ({"question": "b", "answer": None}, r"set.jsonl:3: the row has 'None' for key 'answer'"),
+        ({"question": "b", "answer": ["x", "y"]}, r"set.jsonl:3: .* for key 'answer'"),
+        ({"question": "b", "answer": True}, r"set.jsonl:3: the row has 'True' for key 'answer'"),
+        ({"question": "b", "answer": "  "}, r"set.jsonl:3: key 'answer' is empty"),
+        ({"answer": "1"}, r"set.jsonl:3: the row has no key 'question'"),
+        ({"question": "a", "answer": "2"}, r"set.jsonl:3: key 'answer' says '2', but line 1"),
+        ("{", r"set.jsonl:3: no JSON"),
+        ("[1]", r"set.jsonl:3: a row must be an object"),
+    ],
+)
+def test_a_bad_row_is_one_line_with_file_line_and_key(tmp_path: Path, row: object, message: str):
+    path = write(tmp_path / "set.jsonl", {"question": "a", "answer": "1"}, "", row)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_problems(path, JsonlFormat())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_marker_is_an_error_that_shows_the_answer(tmp_path: Path):
+    path = write(tmp_path / "set.jsonl", {"question": "a", "answer": "so it is 72"})
+    with pytest.raises(ValueError, match=r"set.jsonl:1: no answer: key 'answer' .* 'so it is 72'"):
+        read_problems(path, problems.gsm8k_format())
+
+
+def test_missing_and_empty_files_are_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no problem file .*none\.jsonl"):
+        read_problems(tmp_path / "none.jsonl", JsonlFormat())
+    with pytest.raises(ValueError, match=r"empty\.jsonl: the file holds no problem"):
+        read_problems(write(tmp_path / "empty.jsonl"), JsonlFormat())
+
+
+@pytest.mark.parametrize("pattern", ["no group", "(a)(b)"])
+def test_an_answer_pattern_has_one_group(pattern: str):
+    with pytest.raises(ValueError, match="exactly one group"):
+        JsonlFormat(answer_pattern=pattern)
+
+
+def test_no_question_key_is_refused():
+    with pytest.raises(ValueError, match="must not be empty"):
+        JsonlFormat(question_keys=())
+
+
+def test_duplicates_go_whatever_their_spacing(tmp_path: Path):
+    rows = [{"question": q, "answer": "1"} for q in ("a b", "c", "a  b ", "c")]
+    found = read_problems(write(tmp_path / "set.jsonl", *rows), JsonlFormat())
+    assert [p.question for p in found] == ["a b", "c"]
+
+
+def test_ids_survive_reordering_and_new_rows(tmp_path: Path):
+    rows = [{"question": q, "answer": "1"} for q in "abc"]
+    before = read_problems(write(tmp_path / "set.jsonl", *rows), JsonlFormat())
+    more = [{"question": "new", "answer": "1"}, *rows[::-1]]
+    after = read_problems(write(tmp_path / "set.jsonl", *more), JsonlFormat())
+    assert {p.problem_id for p in before} < {p.problem_id for p in after}
+
+
+def test_split_is_80_10_10_and_pinned():
+    """Pinned: a change of the hash would move test questions into training."""
+    assert [split_of(f"q{i}") for i in range(8)] == [
+        "test",
+        "train",
+        "validation",
+        "train",
+        "train",
+        "train",
+        "train",
+        "train",
+    ]
+    shares = Counter(split_of(str(i)) for i in range(20_000))
+    assert shares["train"] / 20_000 == pytest.approx(0.8, abs=0.01)
+    assert shares["validation"] / 20_000 == pytest.approx(0.1, abs=0.01)
+    assert shares["test"] / 20_000 == pytest.approx(0.1, abs=0.01)
+
+
+def test_another_salt_is_another_split():
+    texts = [str(i) for i in range(100)]
+    assert [split_of(t, salt="a") for t in texts] != [split_of(t, salt="b") for t in texts]
+
+
+def make_task(tmp_path: Path, **fields: str) -> JsonlTask:
+    rows = [{"question": f"q{i}", "answer": str(i)} for i in range(200)]
+    return JsonlTask(path=str(write(tmp_path / "set.jsonl", *rows)), **fields)
+
+
+def test_splits_of_one_file_are_disjoint_and_complete(tmp_path: Path):
+    task = make_task(tmp_path)
+    sizes = {"train": 160, "validation": 20, "test": 20}
+    found: list[str] = []
+    for split in ("train", "validation", "test"):
+        with pytest.raises(ValueError, match=f"999 problems asked of split '{split}'") as caught:
+            task.problems(split, 999, seed=0)
+        size = int(str(caught.value).rsplit(" ", 1)[1])
+        assert abs(size - sizes[split]) < 20
+        found += [p.problem_id for p in task.problems(split, size, seed=0)]
+    assert len(found) == len(set(found)) == 200
+
+
+def test_problems_are_drawn_by_the_seed(tmp_path: Path):
+    task = make_task(tmp_path)
+    assert task.problems("train", 20, seed=1) == task.problems("train", 20, seed=1)
+    assert task.problems("train", 20, seed=1) != task.problems("train", 20, seed=2)
+
+
+def test_a_test_file_is_the_test_split_and_leaves_the_training_file(tmp_path: Path):
+    shared = [{"question": f"q{i}", "answer": str(i)} for i in range(10)]
+    test_path = write(tmp_path / "test.jsonl", *shared, {"question": "only here", "answer": "1"})
+    task = make_task(tmp_path, test_path=str(test_path))
+    assert len(task.problems("test", 11, seed=0)) == 11
+    held_out = {f"q{i}" for i in range(10)} | {"only here"}
+    validation = task.problems("validation", 10, seed=0)
+    train = task.problems("train", 160, seed=0)
+    assert not held_out & {p.question for p in [*train, *validation]}
+    assert not {p.question for p in train} & {p.question for p in validation}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "size", "first_answer"),
+    [
+        ("gsm8k_train", problems.gsm8k_format(), 7473, "72"),
+        ("gsm8k_test", problems.gsm8k_format(), 1319, "18"),
+        ("math500", problems.math_format(), 500, "4"),
+        ("aime24", problems.aime_format(), 30, "204"),
+        ("aime25", problems.aime_format(), 30, "70"),
+        ("svamp_test", problems.svamp_format(), 1000, "145"),
+        ("asdiv_test", problems.asdiv_format(), 2214, "9"),
+        ("mawps_addsub", problems.mawps_format(), 395, "43"),
+        ("mawps_multiarith", problems.mawps_format(), 580, "39"),
+        ("mawps_singleop", problems.mawps_format(), 531, "14"),
+        ("hotpotqa_500", JsonlFormat(level_key="level"), 500, "Chief of Protocol"),
+    ],
+)
+def test_real_files(name: str, layout: JsonlFormat, size: int, first_answer: str):
+    path = DATA / f"{name}.jsonl"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not in ../shared/data")
+    found = read_problems(path, layout)
+    assert len(found) == size
+    assert first_answer in [p.answer for p in found]
+
+
+def test_a_real_file_with_many_references_is_refused():
+    path = DATA / "musique_200.jsonl"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not in ../shared/data")
+    with pytest.raises(ValueError, match=r"musique_200.jsonl:1: the row has .* for key 'answer'"):
+        read_problems(path, JsonlFormat())
