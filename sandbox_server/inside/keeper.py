@@ -98,6 +98,9 @@ class Keeper:
             for process in (branch.head, branch.checkpoint):
                 if process is not None:
                     process.signal(signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # no zombies for the fork server
+            while True:
+                os.wait()
 
     def _say(self, message: dict, fds: list[int] | None = None) -> None:
         socket.send_fds(self._front, [json.dumps(message).encode()], fds or [])

@@ -1,0 +1,143 @@
+"""Starts sandbox servers for tests, as root or as a plain user, and watches what they leave."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+import grpc
+
+from sandbox_server.config import ServerConfig
+from sandbox_server.front import probe
+from sandbox_server.inside.lockdown import Tier
+from sandbox_server.wire import sandbox_pb2 as pb
+from sandbox_server.wire import sandbox_pb2_grpc
+
+PLAIN_UID = 65534
+_AS_USER = str(pathlib.Path(__file__).with_name("as_plain_user.py"))
+_ROOT = str(pathlib.Path(__file__).resolve().parents[2])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A running server and a blocking stub to it."""
+
+    pid: int
+    address: str
+    folder: pathlib.Path
+    stub: sandbox_pb2_grpc.SandboxStub
+    process: subprocess.Popen
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text("utf-8", "replace")
+
+    def execute(self, code: str, **fields) -> pb.ExecuteResponse:
+        return self.stub.Execute(pb.ExecuteRequest(code=code, **fields), timeout=60)
+
+    def descendants(self) -> set[int]:
+        """All processes below the server."""
+        children: dict[int, list[int]] = {}
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError, IndexError, ValueError):
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    children.setdefault(int(fields[1]), []).append(int(entry.name))
+        found, pending = set(), [self.pid]
+        while pending:
+            for pid in children.get(pending.pop(), []):
+                found.add(pid)
+                pending.append(pid)
+        return found
+
+    def open_descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def footprint(self) -> tuple[int, int]:
+        return len(self.descendants()), self.open_descriptors()
+
+    def settled_footprint(self, expected: tuple[int, int], timeout_s: float = 5.0):
+        """The footprint, given time to come back to `expected`."""
+        stop = time.monotonic() + timeout_s
+        while (found := self.footprint()) != expected and time.monotonic() < stop:
+            time.sleep(0.02)
+        return found
+
+
+@functools.cache
+def why_not(tier: str, as_user: bool) -> str:
+    """Empty if `tier` works here for root or for a plain user, otherwise the reason."""
+    if as_user and os.geteuid() != 0:
+        return "changing to another user needs root"
+    if as_user:
+        code = (
+            "from sandbox_server.front import probe; from sandbox_server.inside.lockdown import "
+            f"Tier; print(probe.works(Tier({tier!r}), 1 << 20), end='')"
+        )
+        command = [sys.executable, _AS_USER, str(PLAIN_UID), sys.executable, "-c"]
+        code = f"import sys; sys.path.insert(0, {_ROOT!r}); {code}"
+        done = subprocess.run([*command, code], capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+    return probe.works(Tier(tier), ServerConfig().default_limits.scratch_bytes)
+
+
+@contextlib.contextmanager
+def serving(*flags: str, as_user: bool = False, env: dict[str, str] | None = None):
+    """A server for the length of a `with` block; checks that it ends and leaves no process."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="sandbox-test-"))
+    folder.chmod(0o777)
+    command = [sys.executable, "-m", "sandbox_server", "--ready-file", str(folder / "ready")]
+    if "--address" not in flags:
+        command += ["--address", f"unix:{folder}/s"]
+    command += ["--drain-s", "1", *flags]
+    if as_user:
+        command = [sys.executable, _AS_USER, str(PLAIN_UID), *command]
+    environment = dict(os.environ) | {"PYTHONPATH": _ROOT} | (env or {})
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        address = _wait(process, folder)
+        with grpc.insecure_channel(address) as channel:
+            yield Serving(
+                pid=process.pid,
+                address=address,
+                folder=folder,
+                stub=sandbox_pb2_grpc.SandboxStub(channel),
+                process=process,
+            )
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(process: subprocess.Popen, folder: pathlib.Path) -> str:
+    stop = time.monotonic() + 120
+    while time.monotonic() < stop and process.poll() is None:
+        if (folder / "ready").exists():
+            return (folder / "ready").read_text()
+        time.sleep(0.02)
+    raise RuntimeError(f"the server did not start:\n{(folder / 'log').read_text()}")
+
+
+def setups() -> Iterator[tuple[str, bool]]:
+    """Tier and whether as a plain user."""
+    for tier in ("namespace", "landlock"):
+        for as_user in (False, True):
+            yield tier, as_user
+
+
+def flags_for(tier: str) -> Sequence[str]:
+    return ("--isolation", tier)

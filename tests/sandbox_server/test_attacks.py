@@ -1,0 +1,219 @@
+"""Each hostile program in attacks/ in every tier, as root and as a plain user, alone and in a session.
+
+A file's header says which statuses are right: `# Expect: OK | ERROR`, and `# Expect-session:` where
+a session differs. Contained means: such a status, no line with ESCAPED, a concurrent neighbour with
+the right answer, a clean next execution, no process or descriptor left, the canary untouched.
+"""
+
+import os
+import pathlib
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+from helpers.sandbox_serving import Serving, serving, setups, why_not
+
+from sandbox_server.wire import sandbox_pb2 as pb
+
+ATTACKS = sorted((pathlib.Path(__file__).parent / "attacks").glob("*.py.txt"))
+_CPU_MS = 400
+_WALL_MS = 8000  # far away, so that a busy machine does not change a status
+_SHORT_WALL_MS = 800  # for programs that sleep
+_SECRET = "NEIGHBOUR" + "-SECRET"
+_NEIGHBOUR = f"secret = '{_SECRET}'\nprint(sum(i * i for i in range(20000)))"
+_NEIGHBOUR_ANSWER = f"{sum(i * i for i in range(20000))}\n"
+_PROBE = """
+import builtins, json, math, os, random, sys, threading
+import numpy as np
+print(len([1, 2]), math.pi, json.loads("[1]"), threading.active_count(), sys.getrecursionlimit())
+print(random.random(), np.random.rand(), os.environ.get("POISON"), "/tmp" in sys.path)
+try:
+    print(os.listdir("/tmp"))
+except OSError:
+    print([])
+"""
+_STARTED_LATE_S = 1.5
+
+
+def test_the_suite_is_complete():
+    assert len(ATTACKS) >= 60
+    areas = {path.name.split("_")[0] for path in ATTACKS}
+    assert areas == {
+        "process", "memory", "cpu", "output", "files", "network", "kernel", "forge", "bomb",
+    }  # fmt: skip
+    for path in ATTACKS:
+        assert expected(path, "stateless"), path
+        assert "\t" not in path.read_text(), path
+
+
+def expected(path: pathlib.Path, mode: str) -> set[str]:
+    text = path.read_text("utf-8")
+    for key in ("Expect-session", "Expect") if mode == "session" else ("Expect",):
+        found = re.search(rf"^# {key}: (.+)$", text, re.MULTILINE)
+        if found:
+            names = {name.strip() for name in found.group(1).split("|")}
+            return {name for name in names if f"STATUS_{name}" in pb.Status.keys()}
+    return set()
+
+
+class Surroundings:
+    """What attacks aim at: a canary file, listening sockets, a neighbour at work."""
+
+    def __init__(self, server: Serving, owner: int):
+        self.server = server
+        self.canary = server.folder / "canary"
+        self.canary.write_text("canary")
+        os.chown(self.canary, owner, owner)
+        self.canary.chmod(0o666)
+        self.canary_facts = self._facts()
+        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.unix.bind(str(server.folder / "datagrams"))
+        (server.folder / "datagrams").chmod(0o777)
+        self.abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.abstract_name = f"sandbox-test-{server.pid}"
+        self.abstract.bind("\0" + self.abstract_name)
+        for one in (self.unix, self.abstract):
+            one.setblocking(False)
+        self.wrong: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._be_a_neighbour)
+        self._thread.start()
+
+    def _facts(self) -> tuple:
+        stat = self.canary.stat()
+        return (
+            self.canary.read_text(),
+            stat.st_mode,
+            stat.st_mtime_ns,
+            stat.st_uid,
+            stat.st_ctime_ns,
+        )
+
+    def _be_a_neighbour(self) -> None:
+        while not self._stop.is_set():
+            got = self.server.execute(_NEIGHBOUR)
+            if got.status != pb.STATUS_OK or got.stdout != _NEIGHBOUR_ANSWER:
+                self.wrong.append(str(got)[:500])
+            self._stop.wait(0.05)
+
+    def rest(self) -> None:
+        """Ends the neighbour."""
+        self._stop.set()
+        self._thread.join()
+
+    def close(self) -> None:
+        """Ends the neighbour and the listeners; their findings stay in `damage`."""
+        self.rest()
+        self.final_damage = self.damage()
+        for one in (self.tcp, self.unix, self.abstract):
+            one.close()
+
+    def source(self, path: pathlib.Path, mode: str) -> str:
+        text = path.read_text("utf-8")
+        for key, value in {
+            "CANARY": self.canary,
+            "SERVER_PID": self.server.pid,
+            "PORT": self.tcp.getsockname()[1],
+            "ABSTRACT": self.abstract_name,
+            "UNIX": self.server.folder / "datagrams",
+            "MODE": mode,
+        }.items():
+            text = text.replace(f"@{key}@", str(value))
+        return text
+
+    def damage(self) -> list[str]:
+        """What has changed around the sandbox."""
+        found = list(self.wrong)
+        if self._facts() != self.canary_facts:
+            found.append(f"canary: {self._facts()}")
+        for name, one in (("unix", self.unix), ("abstract", self.abstract)):
+            try:
+                found.append(f"{name} socket got {one.recv(64)!r}")
+            except BlockingIOError:
+                continue
+        return found
+
+
+def _limits(path: pathlib.Path, mode: str) -> pb.Limits:
+    sleeps = "WALL_LIMIT" in expected(path, mode)
+    return pb.Limits(
+        cpu_ms=_CPU_MS,
+        wall_ms=_SHORT_WALL_MS if sleeps else _WALL_MS,
+        memory_bytes=192 << 20,
+        scratch_bytes=16 << 20,
+    )
+
+
+def _run(server: Serving, source: str, mode: str, limits: pb.Limits) -> pb.ExecuteResponse:
+    if mode == "stateless":
+        return server.execute(source, limits=limits)
+    session = server.stub.CreateSession(pb.CreateSessionRequest(limits=limits), timeout=60)
+    request = pb.SessionExecuteRequest(session_id=session.session_id, code=source)
+    result = server.stub.ExecuteInSession(request, timeout=60)
+    after = pb.SessionExecuteRequest(session_id=session.session_id, code="None")
+    if result.rolled_back:
+        assert server.stub.ExecuteInSession(after, timeout=60).status == pb.STATUS_OK
+    server.stub.CloseSession(pb.CloseSessionRequest(session_id=session.session_id), timeout=60)
+    return result
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(tier, as_user) for tier, as_user in setups()],
+    ids=lambda p: f"{p[0]}-{'user' if p[1] else 'self'}",
+)
+def surroundings(request):
+    tier, as_user = request.param
+    reason = why_not(tier, as_user)
+    if reason:
+        pytest.skip(f"tier {tier}, plain user {as_user}: {reason}")
+    secret = {"SANDBOX_TEST_SECRET": "escaped"}
+    flags = ("--isolation", tier, "--slots", "2")
+    with serving(*flags, as_user=as_user, env=secret) as server:
+        around = Surroundings(server, 65534 if as_user else os.geteuid())
+        try:
+            server.execute("1")
+            yield around
+        finally:
+            around.close()
+        assert around.final_damage == []
+
+
+@pytest.mark.parametrize("mode", ["stateless", "session"])
+@pytest.mark.parametrize("path", ATTACKS, ids=lambda p: p.name.removesuffix(".py.txt"))
+def test_attack_is_contained(surroundings, path, mode):
+    server = surroundings.server
+    before = server.execute(_PROBE)
+    start = time.monotonic()
+    limits = _limits(path, mode)
+    result = _run(server, surroundings.source(path, mode), mode, limits)
+    seconds = time.monotonic() - start
+    status = pb.Status.Name(result.status).removeprefix("STATUS_")
+    shown = f"{status}\n{result.stdout[-1500:]}\n{result.stderr[-1500:]}"
+    assert "ESCAPED" not in result.stdout + result.last_value, shown
+    assert "\nESCAPED" not in result.stderr, shown
+    assert status in expected(path, mode), shown
+    assert seconds < limits.wall_ms / 1000 + _STARTED_LATE_S, f"{seconds=}\n{shown}"
+    after = server.execute(_PROBE)
+    assert after.stdout == before.stdout
+    assert after.status == pb.STATUS_OK
+    assert surroundings.damage() == []
+
+
+def test_nothing_is_left_behind(surroundings):
+    """After the whole suite: as many processes and descriptors as a fresh server has."""
+    surroundings.rest()
+    server = surroundings.server
+    # Front end, a process outside and one inside the pid namespace, two spares.
+    tier = pb.Tier.Name(server.stub.Info(pb.InfoRequest()).tier)
+    expected_processes = 4 if tier == "TIER_NAMESPACE" else 3
+    stop = time.monotonic() + 5
+    while len(server.descendants()) != expected_processes and time.monotonic() < stop:
+        time.sleep(0.05)
+    assert len(server.descendants()) == expected_processes
+    assert server.open_descriptors() < 40
+    assert server.stub.Info(pb.InfoRequest()).sessions == 0
