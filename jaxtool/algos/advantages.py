@@ -44,31 +44,16 @@ def group_advantages(
         raise ValueError(f"group ids {group_ids.min()}..{group_ids.max()}, {num_groups=}")
     if not np.all(np.isfinite(rewards[is_valid])):
         raise ValueError(f"valid rewards must be finite: {rewards[is_valid]}")
-    # float64 on the way: a reward of 1e4 + tiny differences would lose its variance in float32.
+    # float64 on the way: sums of equal float32 rewards are then exact, so equal rewards give exactly 0
+    # and not a rounding error divided by a tiny std.
     selected = np.where(is_valid, rewards, 0.0).astype(np.float64)
     count = np.bincount(group_ids, weights=is_valid, minlength=num_groups)
     total = np.bincount(group_ids, weights=selected, minlength=num_groups)
     mean = np.where(count > 1, total / np.maximum(count, 1), 0.0)
     deviations = np.where(is_valid, selected - mean[group_ids], 0.0)
-    deviations[_is_constant(selected, group_ids, num_groups, is_valid)[group_ids]] = 0.0
     if normalizes_by_std:
         squares = np.bincount(group_ids, weights=deviations**2, minlength=num_groups)
         variance = squares / np.maximum(count - 1, 1)
         std = np.where(count > 1, np.sqrt(variance), 1.0)
         deviations = deviations / (std[group_ids] + STD_EPSILON)
     return deviations.astype(np.float32)
-
-
-def _is_constant(
-    values: np.ndarray, group_ids: np.ndarray, num_groups: int, is_valid: np.ndarray
-) -> np.ndarray:
-    """[num_groups] True where two or more valid members all have the same value.
-
-    The mean of equal numbers may be off by one rounding, which division by a tiny std would enlarge.
-    """
-    lowest = np.full(num_groups, np.inf)
-    highest = np.full(num_groups, -np.inf)
-    np.minimum.at(lowest, group_ids[is_valid], values[is_valid])
-    np.maximum.at(highest, group_ids[is_valid], values[is_valid])
-    count = np.bincount(group_ids, weights=is_valid, minlength=num_groups)
-    return (count > 1) & (lowest == highest)

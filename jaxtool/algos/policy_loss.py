@@ -70,7 +70,7 @@ def kl_k3(
     logprobs: Float[Array, "B T"],
     reference_logprobs: Float[Array, "B T"],
     *,
-    clamp: float | None,
+    clamp: float | None = None,
 ) -> Float[Array, "B T"]:
     """k3 = exp(d) - d - 1 with d = log π_ref - log π: unbiased for KL(π ‖ π_ref), never negative.
 
@@ -205,10 +205,9 @@ def _by_trajectory(
     num_trajectories: int,
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Sum of values and number of tokens in the mask, for each of n = num_trajectories."""
-    mask = mask & (trajectory_ids >= 0)
-    selected = jnp.where(mask, values.astype(jnp.float32), 0.0)
-    # Index n collects what belongs to no trajectory: a negative index would wrap around.
-    index = jnp.where(mask, trajectory_ids, num_trajectories).ravel()
-    sums = jax.ops.segment_sum(selected.ravel(), index, num_trajectories + 1)
-    counts = jax.ops.segment_sum(mask.ravel().astype(jnp.float32), index, num_trajectories + 1)
-    return sums[:-1], counts[:-1]
+    selected = jnp.where(mask, values.astype(jnp.float32), 0.0).ravel()
+    # segment_sum drops indices out of range, so -1 belongs to nobody.
+    index = trajectory_ids.ravel()
+    sums = jax.ops.segment_sum(selected, index, num_trajectories)
+    counts = jax.ops.segment_sum(mask.ravel().astype(jnp.float32), index, num_trajectories)
+    return sums, counts

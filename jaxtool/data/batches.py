@@ -5,6 +5,7 @@ Not covered: where problems come from (`problems`, `arithmetic`), shares between
 """
 
 import hashlib
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,44 +16,53 @@ from jaxtool.core.types import Problem
 
 
 class ProblemBatches(Iterator[list[Problem]]):
-    """Batches of different problems, for ever.
+    """Batches of different problems, for ever; in each epoch every entry comes once.
 
-    An epoch ends where less than a batch is left; what is left comes in the next epochs, whose orders
-    differ. So a batch never holds a problem twice, which would merge its groups.
+    A problem may stand in the list several times, which is how a small level keeps its share. What
+    would come twice into one batch, which would merge two groups, waits for the next one.
     """
 
     def __init__(self, problems: Sequence[Problem], *, batch_size: int, seed: int) -> None:
         """Nothing is read ahead and no thread is started.
 
         Args:
-          problems: with different ids.
-          batch_size: problems a batch, at most as many as there are.
+          problems: none of them may be more than one in batch_size of the list.
+          batch_size: problems a batch.
           seed: of the order.
         """
-        if not 1 <= batch_size <= len(problems):
-            raise ValueError(f"{batch_size=} must be in 1..{len(problems)}, the number of problems")
-        ids = [problem.problem_id for problem in problems]
-        if len(set(ids)) != len(ids):
-            twice = next(problem_id for problem_id in ids if ids.count(problem_id) > 1)
-            raise ValueError(f"problem_id {twice!r} stands for more than one problem")
-        text = "\n".join([str(seed), str(batch_size), *ids])
+        self._problems = list(problems)
+        self._batch_size = batch_size
+        _check(self._problems, batch_size)
+        text = "\n".join([str(seed), str(batch_size), *(p.problem_id for p in problems)])
         self._fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         # Hashed, because grain shuffles epoch e of seed s like epoch e - 1 of seed s + 1.
-        dataset = (
-            grain.MapDataset.source(list(problems))
-            .shuffle(seed=stream_seed(seed, "problem batches") % 2**32)
-            .batch(batch_size, drop_remainder=True, batch_fn=list)
-            .repeat()
-        )
+        shuffle_seed = stream_seed(seed, "problem batches") % 2**32
+        dataset = grain.MapDataset.range(len(self._problems)).shuffle(seed=shuffle_seed).repeat()
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        self._iterator = iter(dataset.to_iter_dataset(options))
+        self._indices = iter(dataset.to_iter_dataset(options))
+        self._waiting: list[int] = []
 
     def __next__(self) -> list[Problem]:
-        return next(self._iterator)
+        batch: dict[str, Problem] = {}
+        again: list[int] = []
+        waiting = deque(self._waiting)
+        while len(batch) < self._batch_size:
+            index = waiting.popleft() if waiting else int(next(self._indices))
+            problem = self._problems[index]
+            if problem.problem_id in batch:
+                again.append(index)
+            else:
+                batch[problem.problem_id] = problem
+        self._waiting = [*again, *waiting]
+        return list(batch.values())
 
     def get_state(self) -> dict[str, Any]:
         """JSON-able position; from it on the stream is the same in any process."""
-        return {"fingerprint": self._fingerprint, "grain": self._iterator.get_state()}
+        return {
+            "fingerprint": self._fingerprint,
+            "grain": self._indices.get_state(),
+            "waiting": list(self._waiting),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues at a position.
@@ -65,4 +75,21 @@ class ProblemBatches(Iterator[list[Problem]]):
                 f"the saved position belongs to other problems, batch size or seed "
                 f"({state['fingerprint']}, here {self._fingerprint}): restore them or start anew"
             )
-        self._iterator.set_state(state["grain"])
+        self._indices.set_state(state["grain"])
+        self._waiting = list(state["waiting"])
+
+
+def _check(problems: Sequence[Problem], batch_size: int) -> None:
+    """Raises ValueError if batches of different problems cannot be made for ever."""
+    if not 1 <= batch_size <= len(problems):
+        raise ValueError(f"{batch_size=} must be in 1..{len(problems)}, the number of problems")
+    by_id: dict[str, Problem] = {}
+    for problem in problems:
+        if by_id.setdefault(problem.problem_id, problem) != problem:
+            raise ValueError(f"problem_id {problem.problem_id!r} stands for two different problems")
+    problem_id, copies = Counter(p.problem_id for p in problems).most_common(1)[0]
+    if copies * batch_size > len(problems):
+        raise ValueError(
+            f"{problem_id!r} stands {copies} times among {len(problems)} problems: more than once "
+            f"in every batch of {batch_size}"
+        )

@@ -4,7 +4,7 @@ Covered: extraction, the number path, worker processes with a hard time limit, c
 Not covered: free-text answers (exact match after normalisation), several acceptable references.
 
 math-verify evaluates what the policy wrote (9^9^9^9), and its own limit needs the main thread of a
-process; so it runs in children. They are plain subprocesses, not multiprocessing ones: those would
+process; so it runs in children, which die of a CPU-time limit. They are plain subprocesses, not multiprocessing ones: those would
 import the parent's __main__ again, and with it jax.
 """
 
@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from jaxtool.rewards.answers import equal_numbers, extract_answer
 
 # Importing sympy and building a parser: 1 s on an idle core, many times that on a loaded one.
 START_LIMIT_S = 120.0
+# Wall time after which a child is killed that has not used up its CPU time, in CPU limits.
+WALL_LIMITS = 30
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -33,7 +36,7 @@ class CheckCounts:
     without_answer: int = 0
     by_number: int = 0
     by_math_verify: int = 0
-    timed_out: int = 0  # killed; judged wrong
+    timed_out: int = 0  # over the limit; judged wrong
     failed: int = 0  # math-verify raised or died; judged wrong
 
 
@@ -44,21 +47,21 @@ class AnswerChecker:
     """
 
     def __init__(
-        self, *, num_workers: int = 1, time_limit_s: float = 2.0, answer_tag: str = "answer"
+        self, *, num_workers: int = 1, cpu_limit_s: float = 2.0, answer_tag: str = "answer"
     ) -> None:
         """Starts nothing.
 
         Args:
           num_workers: processes, 170 MB each at most in practice.
-          time_limit_s: wall clock for one answer; 99 % of real ones take under 0.06 s.
+          cpu_limit_s: CPU seconds for one answer; 99 % of real ones take under 0.06.
           answer_tag: name of the tag around the answer.
         """
-        if num_workers < 1 or time_limit_s <= 0:
+        if num_workers < 1 or cpu_limit_s <= 0:
             raise ValueError(
-                f"need num_workers >= 1, time_limit_s > 0: {num_workers=} {time_limit_s=}"
+                f"need num_workers >= 1 and cpu_limit_s > 0: {num_workers=} {cpu_limit_s=}"
             )
         self._num_workers = num_workers
-        self._time_limit_s = time_limit_s
+        self._cpu_limit_s = cpu_limit_s
         self._answer_tag = answer_tag
         self._workers: list[_Worker] = []
         self.counts = CheckCounts()
@@ -114,7 +117,7 @@ class AnswerChecker:
                 self._grow(min(self._num_workers, len(jobs) + len(busy)))
                 for worker in [w for w in self._workers if w not in busy][: len(jobs)]:
                     i, answer, reference = jobs.popleft()
-                    worker.ask(answer, reference, self._time_limit_s)
+                    worker.ask(answer, reference, WALL_LIMITS * self._cpu_limit_s)
                     selector.register(worker.fileno(), selectors.EVENT_READ, worker)
                     busy[worker] = i
                 wait_s = max(0.0, min(w.deadline for w in busy) - time.monotonic())
@@ -133,7 +136,7 @@ class AnswerChecker:
         if reply is None or "died" in reply:
             worker.kill()
             self._workers.remove(worker)
-            if reply is None:
+            if reply is None or worker.died_of_time():
                 self.counts.timed_out += 1
             else:
                 self.counts.failed += 1
@@ -146,7 +149,7 @@ class AnswerChecker:
 
     def _grow(self, size: int) -> None:
         """Starts workers until there are `size`; the time that takes is on no answer's account."""
-        started = [_Worker(2 * self._time_limit_s) for _ in range(size - len(self._workers))]
+        started = [_Worker(self._cpu_limit_s) for _ in range(size - len(self._workers))]
         self._workers += started
         for worker in started:
             worker.wait_until_ready()
@@ -155,11 +158,11 @@ class AnswerChecker:
 class _Worker:
     """One child process and the bytes it has written."""
 
-    def __init__(self, alarm_s: float) -> None:
+    def __init__(self, cpu_limit_s: float) -> None:
         # -P: the directory of the script is no place to import from. A session of its own: Ctrl-C is
         # for the run, which closes its workers itself.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", math_worker.__file__, str(alarm_s)],
+            [sys.executable, "-P", math_worker.__file__, str(cpu_limit_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -205,7 +208,11 @@ class _Worker:
             reason = f"not ready in {START_LIMIT_S} s" if reply is None else reply
             raise RuntimeError(f"the answer checker's worker did not start: {reason}")
 
+    def died_of_time(self) -> bool:
+        return self._process.returncode == -signal.SIGPROF
+
     def kill(self) -> None:
+        """Ends the process, if it has not ended by itself, and waits for it."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()

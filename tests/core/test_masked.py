@@ -89,6 +89,7 @@ def test_whitened_entries_have_mean_zero_and_variance_one():
     np.testing.assert_allclose(masked.masked_var(whitened, mask), 1.0, rtol=1e-4)
     np.testing.assert_array_equal(whitened[~mask], 0.0)
     kept = masked.whiten(values, mask, shifts_mean=False)
+    np.testing.assert_array_equal(kept[~mask], 0.0)
     np.testing.assert_allclose(
         masked.masked_mean(kept, mask), masked.masked_mean(values, mask), rtol=1e-4
     )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 
 import pytest
 
@@ -19,7 +20,7 @@ def take(batches: ProblemBatches, count: int) -> list[list[str]]:
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 5, 11])
 def test_interrupted_equals_uninterrupted(stop: int):
-    """Through JSON into another object; the stops lie before, in and after the epoch's last batch."""
+    """Through JSON into another object; the stops lie before, in and after the end of an epoch."""
     whole = take(ProblemBatches(make_problems(10), batch_size=3, seed=7), 20)
     first = ProblemBatches(make_problems(10), batch_size=3, seed=7)
     before = take(first, stop)
@@ -31,17 +32,36 @@ def test_interrupted_equals_uninterrupted(stop: int):
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 3), (10, 5), (7, 7), (5, 1), (9, 2)])
-def test_no_problem_twice_in_an_epoch(count: int, batch_size: int):
-    batches = take(ProblemBatches(make_problems(count), batch_size=batch_size, seed=0), 60)
-    an_epoch = count // batch_size
-    for start in range(0, 60 - an_epoch + 1, an_epoch):
-        seen = [p for batch in batches[start : start + an_epoch] for p in batch]
-        assert len(seen) == len(set(seen)) == an_epoch * batch_size
+def test_every_entry_comes_once_an_epoch(count: int, batch_size: int):
+    """Up to those that wait, fewer than a batch."""
+    stream = ProblemBatches(make_problems(count), batch_size=batch_size, seed=0)
+    for batches in range(1, 40):
+        [batch] = take(stream, 1)
+        assert len(set(batch)) == batch_size
+        if batches == 1:
+            seen = Counter({f"p{i}": 0 for i in range(count)})
+        seen.update(batch)
+        assert max(seen.values()) - min(seen.values()) <= 2
+    waiting = len(stream.get_state()["waiting"])
+    assert waiting < batch_size
 
 
-def test_every_problem_comes_although_epochs_drop_a_rest():
-    batches = take(ProblemBatches(make_problems(10), batch_size=4, seed=0), 40)
-    assert {p for batch in batches for p in batch} == {f"p{i}" for i in range(10)}
+@pytest.mark.parametrize("stop", [1, 2, 9])
+def test_copies_keep_their_share_and_never_meet_in_a_batch(stop: int):
+    """p0 stands 5 times in 20, so it is in every batch of 4, once; it survives a restart too."""
+    problems = make_problems(16) + make_problems(1) * 4
+    stream = ProblemBatches(problems, batch_size=4, seed=1)
+    before = take(stream, stop)
+    state = json.loads(json.dumps(stream.get_state()))
+    after = take(stream, 50 - stop)
+    resumed = ProblemBatches(problems, batch_size=4, seed=1)
+    resumed.set_state(state)
+    assert take(resumed, 50 - stop) == after
+    batches = before + after
+    assert all(len(set(batch)) == 4 for batch in batches)
+    copies = sum("p0" in batch for batch in batches)
+    assert 45 <= copies <= 50
+    assert len(stream.get_state()["waiting"]) <= 5
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -76,5 +96,11 @@ def test_a_batch_must_fit(batch_size: int):
 
 
 def test_one_id_for_two_problems_is_refused():
-    with pytest.raises(ValueError, match="'p0' stands for more than one problem"):
-        ProblemBatches(make_problems(2) + make_problems(1), batch_size=1, seed=0)
+    twin = Problem(problem_id="p0", question="another", answer="1")
+    with pytest.raises(ValueError, match="'p0' stands for two different problems"):
+        ProblemBatches([*make_problems(2), twin], batch_size=1, seed=0)
+
+
+def test_a_problem_that_would_fill_the_batches_is_refused():
+    with pytest.raises(ValueError, match=r"'p0' stands 3 times among 5 problems: .* batch of 2"):
+        ProblemBatches(make_problems(3) + make_problems(1) * 2, batch_size=2, seed=0)

@@ -1,7 +1,7 @@
 """math-verify behind our own extraction, in processes that can be killed."""
 
 import os
-import time
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +18,7 @@ def boxed(answer: str) -> str:
 
 @pytest.fixture(scope="module")
 def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(num_workers=1, time_limit_s=20.0) as checker:
+    with AnswerChecker(num_workers=1, cpu_limit_s=10.0) as checker:
         yield checker
 
 
@@ -75,31 +75,36 @@ def test_numbers_start_no_process():
 
 
 def test_a_hanging_answer_is_killed_counted_and_does_not_spoil_the_others():
-    with AnswerChecker(num_workers=2, time_limit_s=20.0) as checker:
-        assert checker.check([boxed("2x")], ["x+x"]) == [True]
-        checker._time_limit_s = 1.0
-        started = time.monotonic()
+    with AnswerChecker(num_workers=2, cpu_limit_s=1.0) as checker:
         hanging = boxed(HANGS)
         texts = [hanging, boxed("x+x"), hanging, boxed("y")]
         verdicts = checker.check(texts, ["2x", "2x", "2x", "z"])
         assert verdicts == [False, True, False, False]
         assert checker.counts.timed_out == 2
-        assert time.monotonic() - started < 60
         processes = [worker._process for worker in checker._workers]
     assert all(process.poll() is not None for process in processes)
 
 
 def test_a_worker_that_dies_is_replaced_and_counted():
-    with AnswerChecker(time_limit_s=20.0) as checker:
+    with AnswerChecker(cpu_limit_s=10.0) as checker:
         assert checker.check([boxed("2x")], ["x+x"]) == [True]
-        os.kill(checker._workers[0]._process.pid, 9)
+        os.kill(checker._workers[0]._process.pid, signal.SIGKILL)
         checker._workers[0]._process.wait()
         assert checker.check([boxed("2x"), boxed("2x")], ["x+x", "x+x"]) == [False, True]
         assert checker.counts.failed == 1
 
 
+def test_a_worker_that_uses_no_time_at_all_is_killed_too(monkeypatch: pytest.MonkeyPatch):
+    with AnswerChecker(cpu_limit_s=10.0) as checker:
+        assert checker.check([boxed("2x")], ["x+x"]) == [True]
+        os.kill(checker._workers[0]._process.pid, signal.SIGSTOP)
+        monkeypatch.setattr("jaxtool.rewards.answer_checker.WALL_LIMITS", 0.05)
+        assert checker.check([boxed("2x")], ["x+x"]) == [False]
+        assert checker.counts.timed_out == 1
+
+
 def test_a_closed_checker_can_be_used_again():
-    checker = AnswerChecker(time_limit_s=20.0)
+    checker = AnswerChecker(cpu_limit_s=10.0)
     for _ in range(2):
         assert checker.check([boxed("2x")], ["x+x"]) == [True]
         checker.close()
