@@ -15,7 +15,7 @@ from jaxtool.rewards.n_store import CallHistory, FewestCalls, GlobalMinimum
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutcomeReward:
-    """r = correct or wrong. Defaults: ReTool (2504.11536), section 2.2; correct=1, wrong=0: OTC-PO."""
+    """r = correct or wrong. Defaults: ReTool (2504.11536), reward design; correct=1, wrong=0: OTC-PO."""
 
     correct: float = 1.0
     wrong: float = -1.0

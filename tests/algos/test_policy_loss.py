@@ -282,3 +282,33 @@ def test_a_token_without_a_trajectory_is_not_counted_even_if_the_mask_says_so():
 def test_everything_works_under_jit():
     mean = jax.jit(policy_loss.sequence_mean, static_argnums=3)
     assert [float(x) for x in mean(VALUES, MASK, IDS, 4)] == [17.0, 3.0]
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_order_of_rows_and_numbers_of_trajectories_do_not_matter(name: str):
+    values, mask, ids, n = random_rows(5)
+    rng = np.random.default_rng(5)
+    rows, numbers = rng.permutation(values.shape[0]), rng.permutation(n)
+    renumbered = np.where(ids >= 0, numbers[np.maximum(ids, 0)], -1).astype(np.int32)
+    moved = [jnp.asarray(a[rows]) for a in (values, mask, renumbered)]
+    original = aggregate(name, jnp.asarray(values), jnp.asarray(mask), jnp.asarray(ids), n)
+    np.testing.assert_allclose(aggregate(name, *moved, n), original, rtol=1e-5, atol=1e-5)
+
+
+def test_trajectories_of_one_length_make_token_and_sequence_mean_equal():
+    ids = jnp.asarray([[0, 0, 0, 1, 1, 1]], jnp.int32)
+    values = row(1.0, 2.0, 3.0, 4.0, 5.0, 9.0)
+    mask = jnp.ones((1, 6), bool)
+    by_token = divide(policy_loss.token_mean(values, mask))
+    np.testing.assert_allclose(by_token, divide(policy_loss.sequence_mean(values, mask, ids, 2)))
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_rows_over_8_devices_give_the_sums_of_one(name: str):
+    values, mask, ids, n = random_rows(6, rows=8)
+    arrays = [jnp.asarray(a) for a in (values, mask, ids)]
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    reduce = jax.jit(lambda v, m, i: aggregate(name, v, m, i, n))
+    sharded = reduce(*(jax.device_put(a, sharding) for a in arrays))
+    np.testing.assert_allclose(sharded, reduce(*arrays), rtol=1e-5, atol=1e-6)

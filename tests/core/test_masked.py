@@ -116,3 +116,10 @@ def test_bfloat16_is_summed_in_float32():
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"values.shape=\(3,\), mask.shape=\(1,\)"):
         masked.masked_sum(jnp.ones(3), jnp.ones(1, bool))
+
+
+def test_whitening_by_hand():
+    """Valid 1, 3, 5: mean 3, population variance 8/3."""
+    mask = jnp.array([True, False, True, True])
+    whitened = masked.whiten(jnp.array([1.0, 50.0, 3.0, 5.0]), mask)
+    np.testing.assert_allclose(whitened, [-1.2247449, 0.0, 0.0, 1.2247449], rtol=1e-5)
