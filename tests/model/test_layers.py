@@ -1,0 +1,94 @@
+"""RoPE, its scaling and grouped-query attention on cases worked out by hand."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtool.model.attention import attention, cached_attention
+from jaxtool.model.config import RopeScaling
+from jaxtool.model.layers import rms_norm, rotary_frequencies, rotate
+
+
+def test_frequencies_fall_from_one_by_the_formula():
+    assert rotary_frequencies(4, 100.0, None) == pytest.approx([1.0, 0.1])
+
+
+def test_rotate_turns_the_pairs_of_the_two_halves():
+    angles = 2.0 * jnp.array([[[1.0, 0.1]]])
+    x = jnp.array([[[[1.0, 0.0, 0.0, 1.0]]]])
+    expected = [math.cos(2.0), -math.sin(0.2), math.sin(2.0), math.cos(0.2)]
+    rotated = rotate(x, (jnp.cos(angles), jnp.sin(angles)))
+    np.testing.assert_allclose(rotated[0, 0, 0], expected, rtol=1e-6)
+
+
+def test_llama3_scaling_gives_the_numbers_of_transformers():
+    # ROPE_INIT_FUNCTIONS["llama3"] of transformers 5.23 at theta 5e5, head_dim 32.
+    expected = [
+        1.0,
+        0.44036662578582764,
+        0.193922758102417,
+        0.08539710193872452,
+        0.03760603070259094,
+        0.016560440883040428,
+        0.00729266507551074,
+        0.0032114461064338684,
+        0.0005248460220173001,
+        7.784655463183299e-05,
+        3.428102354519069e-05,
+        1.5096217794052791e-05,
+        6.647869668086059e-06,
+        2.927499735960737e-06,
+        1.289173155782919e-06,
+        5.677088097399974e-07,
+    ]
+    scaling = RopeScaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192
+    )
+    np.testing.assert_allclose(rotary_frequencies(32, 500_000.0, scaling), expected, rtol=2e-6)
+
+
+def test_rms_norm_by_hand():
+    x = jnp.array([[3.0, 4.0]])  # mean square 12.5
+    expected = [3.0 / math.sqrt(12.5), 2 * 4.0 / math.sqrt(12.5)]
+    np.testing.assert_allclose(rms_norm(x, jnp.array([1.0, 2.0]), 0.0)[0], expected, rtol=1e-6)
+
+
+def attention_by_hand() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One query at position 1 of four heads over two key/value heads, H = 2; and its result.
+
+    Key/value head 0 has keys (1,0), (0,1); head 1 has them swapped, and values ten times larger.
+    Scores are sqrt(2)·ln(w)/sqrt(2), so a head that asks for weight w gets w/(1+w) on that key.
+    """
+
+    def asks(weight: float, axis: int) -> list[float]:
+        q = [0.0, 0.0]
+        q[axis] = math.sqrt(2) * math.log(weight)
+        return q
+
+    q = np.array([asks(3, 0), asks(4, 1), asks(3, 0), asks(9, 1)], np.float32)
+    k = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]], np.float32)  # [T, K, H]
+    v = np.array([[[1, 0], [10, 0]], [[0, 1], [0, 10]]], np.float32)
+    expected = np.array([[3 / 4, 1 / 4], [1 / 5, 4 / 5], [2.5, 7.5], [9, 1]], np.float32)
+    return q, k, v, expected
+
+
+def test_grouped_attention_by_hand():
+    q, k, v, expected = attention_by_hand()
+    queries = np.stack([np.zeros_like(q), q])[None]  # position 0 is not looked at
+    mask = np.tril(np.ones((2, 2), bool))[None]
+    out = attention(jnp.asarray(queries), jnp.asarray(k[None]), jnp.asarray(v[None]), mask)
+    np.testing.assert_allclose(out[0, 1], expected, rtol=1e-5)
+    np.testing.assert_allclose(out[0, 0], v[0][[0, 0, 1, 1]], rtol=1e-6)
+
+
+def test_grouped_attention_over_a_cache_by_hand():
+    q, k, v, expected = attention_by_hand()
+    garbage = np.full((2, 3, 2), 1e3, np.float32)  # slots beyond the position
+    k_cache = np.concatenate([k.transpose(1, 0, 2), garbage], axis=1)[None]
+    v_cache = np.concatenate([v.transpose(1, 0, 2), garbage], axis=1)[None]
+    out = cached_attention(
+        jnp.asarray(q)[None, None], jnp.asarray(k_cache), jnp.asarray(v_cache), jnp.array([[1]])
+    )
+    np.testing.assert_allclose(out[0, 0], expected, rtol=1e-5)
