@@ -3,13 +3,12 @@
 import argparse
 import asyncio
 import dataclasses
-import logging
 import os
 import pathlib
 import sys
 
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front import server
+from sandbox_server.front import logs, selftest, server
 from sandbox_server.front.probe import NoIsolation
 
 
@@ -21,6 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exit-on-stdin-eof", action="store_true", help="end when the starter's pipe closes"
     )
+    parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning"])
+    parser.add_argument("--selftest", action="store_true", help="print findings and end")
+    parser.add_argument("--attacks", default="", metavar="DIR", help="attack files for --selftest")
     for field in dataclasses.fields(ServerConfig):
         flag = "--" + field.name.replace("_", "-")
         if field.name == "default_limits":
@@ -52,7 +54,7 @@ def config_of(flags: argparse.Namespace) -> ServerConfig:
 
 def main() -> int:
     flags = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    logs.set_up(flags.log_level)
     try:
         config = config_of(flags)
     except ValueError as error:
@@ -68,6 +70,8 @@ def main() -> int:
             os.replace(part, path)
 
     try:
+        if flags.selftest:
+            return asyncio.run(selftest.run(config, flags.attacks))
         asyncio.run(server.serve(config, announce, flags.exit_on_stdin_eof))
     except (NoIsolation, RuntimeError, OSError) as error:
         print(f"sandbox_server: {error}", file=sys.stderr)

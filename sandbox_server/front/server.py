@@ -12,7 +12,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sandbox_server.config import ServerConfig
-from sandbox_server.front import probe
+from sandbox_server.front import canaries, metrics, probe
+from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.service import SandboxService
@@ -34,23 +35,56 @@ class Server:
         tier, remarks = probe.choose(config)
         self.pool = Pool(config, tier)
         self.engine = Engine(config, self.pool)
-        self.service = SandboxService(self.engine, remarks)
+        self.metrics = metrics.Metrics()
+        self.service = SandboxService(self.engine, remarks, self.metrics)
+        self._page: asyncio.Server | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self.address = ""
         self._grpc: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
 
     async def start(self) -> None:
-        """Binds, warms up, then says SERVING."""
-        server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        """Binds, warms up, tests itself, then says SERVING."""
+        interceptors = []
+        if self.config.token_file:
+            interceptors.append(TokenCheck(read_token(self.config.token_file)))
+        server = grpc.aio.server(interceptors=interceptors, options=_CHANNEL_OPTIONS)
         sandbox_pb2_grpc.add_SandboxServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self.address = _bind(server, self.config)
         self._grpc = server
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.pool.start()
+        await canaries.check(self.engine)
         self.service.sessions.start()
+        self._add_gauges()
+        if self.config.metrics_address:
+            self._page = await metrics.serve_page(self.metrics, self.config.metrics_address)
         await server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
+        self._watcher = asyncio.create_task(self._watch_health())
+        log.info("serving", extra={"address": self.address, "tier": str(self.pool.tier)})
+
+    def _add_gauges(self) -> None:
+        queue = self.engine.queue
+        self.metrics.gauges |= {
+            "sandbox_running": lambda: queue.running,
+            "sandbox_queued": lambda: queue.queued,
+            "sandbox_sessions": lambda: len(self.service.sessions),
+            "sandbox_session_evictions": lambda: self.service.sessions.evictions,
+            "sandbox_fork_server_restarts": lambda: self.pool.restarts,
+            "sandbox_open_descriptors": lambda: len(os.listdir("/proc/self/fd")),
+        }
+
+    async def _watch_health(self) -> None:
+        """NOT_SERVING while no fork server lives."""
+        was_ready = True
+        while True:
+            await asyncio.sleep(0.25)
+            if self.pool.is_ready != was_ready:
+                was_ready = not was_ready
+                status = health_pb2.HealthCheckResponse
+                await self._say(status.SERVING if was_ready else status.NOT_SERVING)
 
     async def _say(self, status: int) -> None:
         for name in ("", SERVICE_NAME):
@@ -58,10 +92,15 @@ class Server:
 
     async def stop(self) -> None:
         """Refuses what is new, lets what runs end within the drain time, stops."""
+        log.info("draining", extra={"running": self.engine.queue.running})
         self.service.is_draining = True
+        if self._watcher is not None:
+            self._watcher.cancel()
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         if self._grpc is not None:
             await self._grpc.stop(self.config.drain_s)
+        if self._page is not None:
+            self._page.close()
         await self.service.sessions.stop()
         await self.pool.stop()
         if self.config.address.startswith("unix:"):
@@ -70,7 +109,13 @@ class Server:
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
-    port = server.add_insecure_port(config.address)
+    credentials = server_credentials(config)
+    if credentials is not None:
+        port = server.add_secure_port(config.address, credentials)
+    else:
+        if not config.is_local:
+            log.warning("the token travels unencrypted: give --tls-certificate and --tls-key")
+        port = server.add_insecure_port(config.address)
     if config.address.startswith("unix:"):
         return config.address
     return f"{config.address.rpartition(':')[0]}:{port}"

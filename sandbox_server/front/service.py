@@ -23,6 +23,7 @@ from sandbox_server.front.engine import (
 )
 from sandbox_server.front.execution import BrokenChild, Outcome
 from sandbox_server.front.fork_server import ForkServerGone
+from sandbox_server.front.metrics import Metrics
 from sandbox_server.front.queue import QueueFull
 from sandbox_server.front.sessions import KeeperError, SessionLost, Sessions
 from sandbox_server.inside.lockdown import Tier
@@ -104,8 +105,9 @@ def response_of(outcome: Outcome, *, value_chars: int, base_rss: int = 0) -> pb.
 class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     """Implements sandbox.proto over an engine."""
 
-    def __init__(self, engine: Engine, remarks: list[str]):
+    def __init__(self, engine: Engine, remarks: list[str], metrics: Metrics):
         self._engine = engine
+        self._metrics = metrics
         self._remarks = remarks
         self.server_id = secrets.token_hex(8)
         self.sessions = Sessions(engine.config, engine, self.server_id)
@@ -125,6 +127,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
                 answer.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
                 refusal = error if isinstance(error, Refusal) else refusal_of(error)
+                self._metrics.by_error[refusal.code.name.lower()] += 1
                 answer.error.code = refusal.code.value[0]
                 answer.error.message = refusal.message
                 answer.error.retry_after_ms = refusal.retry_after_ms
@@ -183,9 +186,8 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         )
         response = response_of(outcome, value_chars=limits.output_bytes)
         response.request_id = request.request_id
-        response.queue_ms = round(queued_s * 1000)
         response.rolled_back = is_rolled_back
-        response.server_id = self.server_id
+        self._count(response, queued_s, request.code)
         return response
 
     async def ForkSession(self, request, context):
@@ -241,9 +243,25 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         outcome, queued_s = await engine.run(program, client)
         response = response_of(outcome, value_chars=limits.output_bytes)
         response.request_id = request.request_id
+        self._count(response, queued_s, request.code)
+        return response
+
+    def _count(self, response: pb.ExecuteResponse, queued_s: float, code: str) -> None:
+        """Completes a response, counts it and logs it."""
         response.queue_ms = round(queued_s * 1000)
         response.server_id = self.server_id
-        return response
+        name = pb.Status.Name(response.status).removeprefix("STATUS_").lower()
+        metrics = self._metrics
+        metrics.by_status[name] += 1
+        metrics.queue_s.observe(queued_s)
+        metrics.cpu_s.observe(response.cpu_ms / 1000)
+        metrics.wall_s.observe(response.wall_ms / 1000)
+        if log.isEnabledFor(logging.DEBUG) or self._engine.config.log_code:
+            facts = {"status": name, "cpu_ms": response.cpu_ms, "queue_ms": response.queue_ms}
+            facts["request_id"] = response.request_id[:64]
+            if self._engine.config.log_code:
+                facts["code"] = code
+            log.info("execution", extra=facts)
 
     def check_open(self, minimum_tier: int) -> None:
         """Raises if this server is going away or is weaker than the client wants."""
@@ -251,7 +269,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             raise Refusal(code=grpc.StatusCode.UNAVAILABLE, message="draining: use another server")
         tier = self._engine.pool.tier
         if minimum_tier > TIER_NUMBERS[tier]:
-            asked = pb.Tier.Name(minimum_tier)
+            asked = pb.Tier.Name(minimum_tier) if minimum_tier in pb.Tier.values() else minimum_tier
             message = f"this server has tier {tier}, the request wants {asked}"
             raise Refusal(code=grpc.StatusCode.FAILED_PRECONDITION, message=message)
 
@@ -262,6 +280,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             found = refusal
         except Exception as error:
             found = refusal_of(error)
+        self._metrics.by_error[found.code.name.lower()] += 1
         trailer = (("retry-after-ms", str(found.retry_after_ms)),) if found.retry_after_ms else ()
         await context.abort(found.code, found.message, trailer)
         raise AssertionError("abort raises")
