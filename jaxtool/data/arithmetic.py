@@ -10,16 +10,14 @@ split is ever seen in another. A question is a Python expression; its answer is 
 
 import dataclasses
 import functools
-import hashlib
 import random
 from collections.abc import Iterator
-from typing import Literal
 
 from jaxtool.core.rng import stream_seed
 from jaxtool.core.types import Problem
+from jaxtool.data.problems import Split, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 
-Split = Literal["train", "validation", "test"]
 LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard")
 MENTAL_LEVELS = LEVELS[:3]
 
@@ -59,19 +57,12 @@ def make_problem(question: str, level: str) -> Problem:
     )
 
 
-def split_of(question: str) -> Split:
-    """80 % train, 10 % validation, 10 % test, by a hash that is the same everywhere."""
-    bucket = hashlib.blake2b(f"arithmetic split {question}".encode(), digest_size=4).digest()
-    part = int.from_bytes(bucket) % 10
-    return "test" if part == 9 else "validation" if part == 8 else "train"
-
-
 def questions(level: str, split: Split, draw: random.Random) -> Iterator[str]:
     """Endless questions of one level and split; small levels come as shuffled passes."""
     if level == "hard":
         while True:
             question = _hard(draw)
-            if split_of(question) == split:
+            if _split_of(question) == split:
                 yield question
     pool = list(_pool(level, split))
     while True:
@@ -104,9 +95,13 @@ def _enumerate(level: str) -> list[str]:
     return [f"{a}{operator}{b}" for a in first for operator in "+-" for b in second]
 
 
+def _split_of(question: str) -> Split:
+    return split_of(question, salt="arithmetic split")
+
+
 @functools.lru_cache
 def _pool(level: str, split: Split) -> tuple[str, ...]:
-    return tuple(q for q in _enumerate(level) if split_of(q) == split)
+    return tuple(q for q in _enumerate(level) if _split_of(q) == split)
 
 
 def _hard(draw: random.Random) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtool.algos.policy_loss import (
     clipped_surrogate,
@@ -21,13 +22,16 @@ from jaxtool.algos.policy_loss import (
     truncated_importance_weights,
 )
 from jaxtool.core.batch import TrainBatch
+from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import (
-    OptimizerConfig,
-    PerToken,
+    Gradients,
+    Metrics,
     TrainState,
-    accumulate,
+    add_gradients,
     apply_gradients,
     batch_logprobs,
+    row_blocks,
+    zero_gradients,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import Params
@@ -47,7 +51,7 @@ class GrpoConfig:
     entropy_coef: float = 0.0
     importance_cap: float | None = None  # truncated importance sampling against the sampler; 2
     updates_per_batch: int = 1  # mini-batches of one rollout batch; 1 is strictly on-policy
-    micro_batches: int = 1  # row blocks whose gradients are summed for one update
+    block_rows: int = 16  # packed rows per gradient block: the shape that is compiled
     logprob_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
@@ -55,7 +59,7 @@ class GrpoConfig:
             raise ValueError(f"{self.aggregation=} must be 'token_mean' or 'sequence_mean'")
         if not 0 <= self.clip_low < 1 or self.clip_high < 0:
             raise ValueError(f"{self.clip_low=} must be in [0, 1) and {self.clip_high=} >= 0")
-        for name in ("updates_per_batch", "micro_batches", "logprob_chunk"):
+        for name in ("updates_per_batch", "block_rows", "logprob_chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GrpoConfig.{name} must be >= 1, got {getattr(self, name)}")
         if self.kl_coef < 0 or (self.importance_cap is not None and self.importance_cap <= 0):
@@ -76,127 +80,148 @@ class LearnerSetup:
 
 def update(
     state: TrainState, reference: Params | None, batch: TrainBatch, setup: LearnerSetup
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """All updates of one rollout batch; the metrics are those of the first."""
-    parts = setup.grpo.updates_per_batch
-    old = old_logprobs(state.params, batch, setup=setup) if parts > 1 else None
-    if batch.shape[0] % (parts * setup.grpo.micro_batches):
-        raise ValueError(
-            f"{batch.shape[0]} packed rows do not divide into {parts=} x "
-            f"{setup.grpo.micro_batches=}: make PackConfig.row_multiple a multiple of both"
-        )
-    first: dict[str, jax.Array] = {}
-    for part in range(parts):
-        # Strided, because packing puts the longest trajectories first.
-        mini = jax.tree.map(lambda x: x[part::parts], batch)  # noqa: B023
-        mini_old = None if old is None else old[part::parts]
-        state, metrics = grpo_step(state, reference, mini, mini_old, setup=setup)
+) -> tuple[TrainState, Metrics]:
+    """All updates of one host batch; the metrics are those of the first.
+
+    Args:
+      reference: parameters of the KL term; None where kl_coef is 0.
+    """
+    parts = min(setup.grpo.updates_per_batch, batch.shape[0])
+    # Strided, because packing puts the longest trajectories into the first rows.
+    mini_batches = [jax.tree.map(lambda x: x[part::parts], batch) for part in range(parts)]  # noqa: B023
+    olds: list[list[jax.Array | None]] = [
+        [
+            None if parts == 1 else old_logprobs(state.params, block, setup=setup)
+            for block in row_blocks(mini, setup.grpo.block_rows, setup.sharding)
+        ]
+        for mini in mini_batches
+    ]
+    first: Metrics = {}
+    for mini, old in zip(mini_batches, olds, strict=True):
+        if not mini.loss_mask.any():
+            continue
+        state, metrics = _update_once(state, reference, mini, old, setup)
         first = first or metrics
     return state, first
 
 
-@functools.partial(jax.jit, static_argnames=("setup",))
-def old_logprobs(params: Params, batch: TrainBatch, *, setup: LearnerSetup) -> jax.Array:
-    """log π_old [B, T] under the learner's own forward pass."""
-    return _logprobs(params, batch, setup)[0]
-
-
-@functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("state",))
-def grpo_step(
+def _update_once(
     state: TrainState,
     reference: Params | None,
     batch: TrainBatch,
+    olds: list[jax.Array | None],
+    setup: LearnerSetup,
+) -> tuple[TrainState, Metrics]:
+    count = np.float32(_loss_count(batch, setup.grpo))
+    tokens = float(batch.loss_mask.sum())
+    total = zero_gradients(state.params)
+    sums: list[Metrics] = []
+    blocks = row_blocks(batch, setup.grpo.block_rows, setup.sharding)
+    for block, old in zip(blocks, olds, strict=True):
+        total, block_sums = grpo_block(
+            total, state.params, reference, block, old, count, setup=setup
+        )
+        sums.append(block_sums)
+    loss = total.loss
+    state, grad_norm = apply_gradients(
+        state, total, config=setup.optimizer, sharding=setup.sharding
+    )
+    metrics: Metrics = {"policy/loss": loss, "policy/grad_norm": grad_norm}
+    for name in sums[0]:
+        values = [block_sums[name] for block_sums in sums]
+        metrics[name] = max(values) if "/max_" in name else sum(values) / tokens
+    return state, metrics
+
+
+def _loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
+    """What the summed loss of the whole batch is divided by."""
+    if config.aggregation == "token_mean":
+        return int(batch.loss_mask.sum())
+    return len(np.unique(np.asarray(batch.trajectory_ids)[np.asarray(batch.loss_mask)]))
+
+
+@functools.partial(jax.jit, static_argnames=("setup",))
+def old_logprobs(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> jax.Array:
+    """log π_old [B, T] under the learner's own forward pass."""
+    return _logprobs(params, block, setup)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
+def grpo_block(
+    total: Gradients,
+    params: Params,
+    reference: Params | None,
+    block: TrainBatch,
     old: jax.Array | None,
+    count: jax.Array,
     *,
     setup: LearnerSetup,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer step on one (mini-)batch.
+) -> tuple[Gradients, Metrics]:
+    """Adds one block's share of the loss and its gradient; returns sums for the metrics.
 
     Args:
-      reference: parameters of the KL term; None where kl_coef is 0.
       old: log π_old [B, T]; None means that π_old is the current policy.
+      count: of the whole (mini-)batch, what the summed loss is divided by.
     """
     config = setup.grpo
-    on_policy = old is None
-    counts = token_mean(batch.advantages, batch.loss_mask)[1], _reduce(batch.advantages, batch, setup)[1]
 
-    def loss_of(
-        params: Params, inputs: tuple[TrainBatch, jax.Array]
-    ) -> tuple[jax.Array, PerToken]:
-        part, part_old = inputs
-        logprobs, entropy = _logprobs(params, part, setup)
-        anchor = jax.lax.stop_gradient(logprobs) if on_policy else part_old
-        loss, per_token = _per_token_loss(logprobs, anchor, entropy, part, config)
+    def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
+        logprobs, entropy = _logprobs(params, block, setup)
+        anchor = jax.lax.stop_gradient(logprobs) if old is None else old
+        loss, is_clipped = _token_loss(logprobs, anchor, entropy, block, config)
+        values = {
+            "policy/entropy_nats": entropy,
+            "policy/clipped_fraction": is_clipped.astype(jnp.float32),
+            "mismatch/mean_abs_logprob_nats": jnp.abs(logprobs - block.behaviour_logprobs),
+        }
         if reference is not None:
-            reference_logprobs = jax.lax.stop_gradient(_logprobs(reference, part, setup)[0])
-            per_token["kl"] = kl_k3(logprobs, reference_logprobs)
-            loss = loss + config.kl_coef * per_token["kl"]
-        total, _ = _reduce(loss, part, setup)
-        return total / counts[1], jax.lax.stop_gradient(per_token)
+            values["policy/kl_k3_nats"] = kl_k3(logprobs, _logprobs(reference, block, setup)[0])
+            loss = loss + config.kl_coef * values["policy/kl_k3_nats"]
+        sums = {name: token_mean(x, block.loss_mask)[0] for name, x in values.items()}
+        gap = values["mismatch/mean_abs_logprob_nats"]
+        sums["mismatch/max_abs_logprob_nats"] = jnp.max(jnp.where(block.loss_mask, gap, 0.0))
+        return _summed(loss, block, setup) / count, sums
 
-    inputs = batch, batch.behaviour_logprobs if old is None else old
-    loss, per_token, grads = accumulate(loss_of, state.params, inputs, config.micro_batches)
-    state, grad_norm = apply_gradients(state, grads, setup.optimizer, setup.sharding)
-    return state, {
-        "policy/loss": loss,
-        "policy/grad_norm": grad_norm,
-        "tokens/policy_per_step": counts[0],
-    } | _metrics(per_token, batch)
+    (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return add_gradients(total, loss, grads), sums
 
 
-def _per_token_loss(
-    logprobs: jax.Array, old: jax.Array, entropy: jax.Array, batch: TrainBatch, config: GrpoConfig
-) -> tuple[jax.Array, PerToken]:
-    """Surrogate, importance weight and entropy bonus of each token, and what the metrics need."""
+def _token_loss(
+    logprobs: jax.Array, old: jax.Array, entropy: jax.Array, block: TrainBatch, config: GrpoConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Clipped surrogate with importance weight and entropy bonus, and where it was clipped."""
     loss, is_clipped = clipped_surrogate(
         logprobs,
         old,
-        batch.advantages,
+        block.advantages,
         clip_low=config.clip_low,
         clip_high=config.clip_high,
         dual_clip=config.dual_clip,
     )
     if config.importance_cap is not None:
-        loss = loss * truncated_importance_weights(
-            old, batch.behaviour_logprobs, cap=config.importance_cap
+        weights = truncated_importance_weights(
+            old, block.behaviour_logprobs, cap=config.importance_cap
         )
+        loss = loss * weights
     if config.entropy_coef:
         loss = loss - config.entropy_coef * entropy
-    return loss, {"logprobs": logprobs, "entropy": entropy, "clipped": is_clipped}
+    return loss, is_clipped
 
 
-def _metrics(per_token: PerToken, batch: TrainBatch) -> dict[str, jax.Array]:
-    def mean(values: jax.Array) -> jax.Array:
-        total, count = token_mean(values.astype(jnp.float32), batch.loss_mask)
-        return total / count
-
-    gap = jnp.abs(per_token["logprobs"] - batch.behaviour_logprobs)
-    metrics = {
-        "policy/entropy_nats": mean(per_token["entropy"]),
-        "policy/clipped_fraction": mean(per_token["clipped"]),
-        "mismatch/mean_abs_logprob_nats": mean(gap),
-        "mismatch/max_abs_logprob_nats": jnp.max(jnp.where(batch.loss_mask, gap, 0.0)),
-    }
-    if "kl" in per_token:
-        metrics["policy/kl_k3_nats"] = mean(per_token["kl"])
-    return metrics
-
-
-def _reduce(
-    values: jax.Array, batch: TrainBatch, setup: LearnerSetup
-) -> tuple[jax.Array, jax.Array]:
-    """(sum, count) of the chosen average."""
+def _summed(values: jax.Array, block: TrainBatch, setup: LearnerSetup) -> jax.Array:
     if setup.grpo.aggregation == "token_mean":
-        return token_mean(values, batch.loss_mask)
-    return sequence_mean(values, batch.loss_mask, batch.trajectory_ids, setup.num_trajectories)
+        return token_mean(values, block.loss_mask)[0]
+    return sequence_mean(
+        values, block.loss_mask, block.trajectory_ids, setup.num_trajectories
+    )[0]
 
 
 def _logprobs(
-    params: Params, batch: TrainBatch, setup: LearnerSetup
+    params: Params, block: TrainBatch, setup: LearnerSetup
 ) -> tuple[jax.Array, jax.Array]:
     return batch_logprobs(
         params,
-        batch,
+        block,
         model=setup.model,
         temperature=setup.temperature,
         chunk=setup.grpo.logprob_chunk,

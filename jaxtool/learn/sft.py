@@ -4,16 +4,20 @@ import dataclasses
 import functools
 
 import jax
+import numpy as np
 
 from jaxtool.algos.policy_loss import token_mean
 from jaxtool.core.batch import TrainBatch
+from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import (
-    OptimizerConfig,
-    PerToken,
+    Gradients,
+    Metrics,
     TrainState,
-    accumulate,
+    add_gradients,
     apply_gradients,
     batch_logprobs,
+    row_blocks,
+    zero_gradients,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import Params
@@ -24,41 +28,50 @@ from jaxtool.parallel.axis_rules import Sharding
 class SftConfig:
     """Cross-entropy, averaged over all trained tokens of the batch."""
 
-    micro_batches: int = 1  # gradients of this many row blocks are summed before the update
+    block_rows: int = 16  # packed rows per gradient block: the shape that is compiled
     logprob_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
-        if self.micro_batches < 1 or self.logprob_chunk < 1:
-            raise ValueError(f"{self.micro_batches=} and {self.logprob_chunk=} must be >= 1")
+        if self.block_rows < 1 or self.logprob_chunk < 1:
+            raise ValueError(f"{self.block_rows=} and {self.logprob_chunk=} must be >= 1")
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "config", "optimizer", "sharding"), donate_argnames=("state",)
-)
-def sft_step(
-    state: TrainState,
-    batch: TrainBatch,
-    *,
-    model: ModelConfig,
-    config: SftConfig,
-    optimizer: OptimizerConfig,
-    sharding: Sharding,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update: L = -Σ log p(token) / number of tokens, over the loss mask."""
-    count = batch.loss_mask.sum()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftSetup:
+    """What stays the same from step to step. Hashable, so jit-static."""
 
-    def loss_of(params: Params, part: TrainBatch) -> tuple[jax.Array, PerToken]:
+    model: ModelConfig
+    sft: SftConfig
+    optimizer: OptimizerConfig
+    sharding: Sharding
+
+
+def update(state: TrainState, batch: TrainBatch, setup: SftSetup) -> tuple[TrainState, Metrics]:
+    """One update on a host batch: L = -Σ log p(token) / number of trained tokens."""
+    tokens = np.float32(batch.loss_mask.sum())
+    total = zero_gradients(state.params)
+    for block in row_blocks(batch, setup.sft.block_rows, setup.sharding):
+        total = _block(total, state.params, block, tokens, setup=setup)
+    loss = total.loss
+    state, grad_norm = apply_gradients(
+        state, total, config=setup.optimizer, sharding=setup.sharding
+    )
+    return state, {"sft/loss_nats": loss, "sft/grad_norm": grad_norm}
+
+
+@functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
+def _block(
+    total: Gradients, params: Params, block: TrainBatch, tokens: jax.Array, *, setup: SftSetup
+) -> Gradients:
+    def loss_of(params: Params) -> jax.Array:
         logprobs, _ = batch_logprobs(
             params,
-            part,
-            model=model,
+            block,
+            model=setup.model,
             temperature=1.0,
-            chunk=config.logprob_chunk,
-            sharding=sharding,
+            chunk=setup.sft.logprob_chunk,
+            sharding=setup.sharding,
         )
-        total, _ = token_mean(-logprobs, part.loss_mask)
-        return total / count, {}
+        return token_mean(-logprobs, block.loss_mask)[0] / tokens
 
-    loss, _, grads = accumulate(loss_of, state.params, batch, config.micro_batches)
-    state, grad_norm = apply_gradients(state, grads, optimizer, sharding)
-    return state, {"sft/loss_nats": loss, "sft/grad_norm": grad_norm, "sft/tokens": count}
+    return add_gradients(total, *jax.value_and_grad(loss_of)(params))

@@ -14,11 +14,10 @@ class PackConfig:
     """Shape of packed rows."""
 
     row_tokens: int = 512  # T; at least the longest trajectory
-    row_multiple: int = 8  # rows are padded to a multiple: few shapes, few compilations
 
     def __post_init__(self) -> None:
-        if self.row_tokens < 2 or self.row_multiple < 1:
-            raise ValueError(f"{self.row_tokens=} must be >= 2 and {self.row_multiple=} >= 1")
+        if self.row_tokens < 2:
+            raise ValueError(f"{self.row_tokens=} must be >= 2")
 
 
 def to_batch(
@@ -31,8 +30,7 @@ def to_batch(
     """
     kept = [i for i, trajectory in enumerate(trajectories) if not trajectory.is_masked]
     rows = pack([len(trajectories[i].ids) for i in kept], config.row_tokens)
-    count = -(-len(rows) // config.row_multiple) * config.row_multiple
-    batch = empty_batch(max(count, config.row_multiple), config.row_tokens)
+    batch = empty_batch(len(rows), config.row_tokens)
     for b, row in enumerate(rows):
         at = 0
         for segment, index in enumerate(row, start=1):

@@ -1,0 +1,1 @@
+"""What a person starts: runs, their configuration, checkpoints, metrics and reports."""

@@ -1,0 +1,123 @@
+"""Figures of a set of scored trajectories: what a step logs and what an evaluation reports.
+
+TC is the mean number of calls that got an observation; TP = correct answers / calls (OTC-PO,
+section 2.1) and is undefined (None) without calls. Trajectories masked by infrastructure failures
+count in nothing but `tools/infrastructure_failed_fraction`.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtool.core.types import FinishReason, Origin, Score, ToolStatus, Trajectory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Accuracy and cost of one set of answers."""
+
+    problems: int
+    answers: int
+    accuracy: float
+    accuracy_stderr: float  # over problems: samples of one problem are not independent
+    tool_calls: float  # TC
+    tool_calls_stderr: float
+    tool_productivity: float | None  # TP
+
+
+def figures(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> Figures:
+    """Figures of all answers that the infrastructure let finish."""
+    kept = [(t, c) for t, c in zip(trajectories, is_correct, strict=True) if not t.is_masked]
+    if not kept:
+        raise ValueError("no trajectory finished: there is nothing to report")
+    by_problem: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
+    for trajectory, correct in kept:
+        by_problem[trajectory.problem.problem_id].append(
+            (float(correct), float(trajectory.num_tool_calls))
+        )
+    means = np.array([np.mean(pairs, axis=0) for pairs in by_problem.values()])
+    errors = (
+        np.std(means, axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros(2)
+    )
+    correct = sum(c for _, c in kept)
+    calls = sum(t.num_tool_calls for t, _ in kept)
+    return Figures(
+        problems=len(means),
+        answers=len(kept),
+        accuracy=correct / len(kept),
+        accuracy_stderr=float(errors[0]),
+        tool_calls=calls / len(kept),
+        tool_calls_stderr=float(errors[1]),
+        tool_productivity=correct / calls if calls else None,
+    )
+
+
+def figures_by_level(
+    trajectories: Sequence[Trajectory], is_correct: Sequence[bool]
+) -> dict[str, Figures]:
+    """Figures per level, levels in order of first appearance."""
+    levels = dict.fromkeys(t.problem.level for t in trajectories)
+    out = {}
+    for level in levels:
+        chosen = [i for i, t in enumerate(trajectories) if t.problem.level == level]
+        out[level] = figures([trajectories[i] for i in chosen], [is_correct[i] for i in chosen])
+    return out
+
+
+def step_metrics(
+    trajectories: Sequence[Trajectory], scores: Sequence[Score | None]
+) -> dict[str, float]:
+    """Metrics of one rollout batch under the names that docs and report use."""
+    kept = [(t, s) for t, s in zip(trajectories, scores, strict=True) if s is not None]
+    metrics = {
+        "tools/infrastructure_failed_fraction": 1 - len(kept) / max(1, len(trajectories)),
+    }
+    if not kept:
+        return metrics
+    ts = [t for t, _ in kept]
+    correct = [s.is_correct for _, s in kept]
+    whole = figures(ts, correct)
+    metrics |= {
+        "reward/mean": float(np.mean([s.reward for _, s in kept])),
+        "reward/accuracy_fraction": whole.accuracy,
+        "reward/tool_coefficient_mean": float(np.mean([s.tool_coefficient for _, s in kept])),
+        "tools/calls_per_answer": whole.tool_calls,
+        "tools/answers_with_call_fraction": float(np.mean([t.num_tool_calls > 0 for t in ts])),
+        "tools/unexecuted_per_answer": float(np.mean([t.unexecuted_calls for t in ts])),
+        "tokens/response_mean": float(np.mean([np.sum(t.origins != Origin.PROMPT) for t in ts])),
+        "tokens/policy_mean": float(np.mean([t.num_policy_tokens for t in ts])),
+    }
+    if whole.tool_productivity is not None:
+        metrics["tools/productivity_ratio"] = whole.tool_productivity
+    for name, wanted in (("correct", True), ("wrong", False)):
+        calls = [t.num_tool_calls for t, c in zip(ts, correct, strict=True) if c is wanted]
+        if calls:
+            metrics[f"tools/calls_per_{name}_answer"] = float(np.mean(calls))
+    for level, part in figures_by_level(ts, correct).items():
+        metrics[f"level/accuracy_fraction/{level}"] = part.accuracy
+        metrics[f"level/calls_per_answer/{level}"] = part.tool_calls
+    return metrics | _status_metrics(ts) | _finish_metrics(ts)
+
+
+def _status_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    counts = collections.Counter(c.result.status for t in trajectories for c in t.tool_calls)
+    total = sum(counts.values())
+    if not total:
+        return {}
+    failed = {
+        f"tools/failed_fraction/{status}": counts[status] / total
+        for status in ToolStatus
+        if status is not ToolStatus.OK
+    }
+    return {"tools/ok_fraction": counts[ToolStatus.OK] / total, **failed}
+
+
+def _finish_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    counts = collections.Counter(t.finish_reason for t in trajectories)
+    return {
+        f"tokens/finish_fraction/{reason}": counts[reason] / len(trajectories)
+        for reason in FinishReason
+        if reason is not FinishReason.INFRASTRUCTURE
+    }

@@ -1,0 +1,144 @@
+"""What answers problems in a run: policy, tokenizer, protocol, engine, sandbox and answer checker.
+
+Everything that can be wrong with a run is found here, before the first step.
+"""
+
+import dataclasses
+from asyncio import Runner
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+import numpy as np
+
+from jaxtool.core.types import Score, Trajectory
+from jaxtool.data.protocol import load_protocol, stop_token_mask
+from jaxtool.data.tokenizer import Tokenizer, check_has_text
+from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.sources import PolicySource
+from jaxtool.model.transformer import Params
+from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.rewards.answer_checker import AnswerChecker
+from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.run.sources import Sandbox, TokenizerSource, open_sandbox
+from jaxtool.run.trajectory_log import TrajectoryView, trajectory_view
+from jaxtool.tools.sandbox_client import SandboxClient
+
+
+class ActorConfig(Protocol):
+    """The part of a run's configuration that this module reads."""
+
+    @property
+    def tokenizer(self) -> TokenizerSource: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def rollout(self) -> RolloutConfig: ...
+    @property
+    def engine(self) -> EngineConfig: ...
+    @property
+    def sandbox(self) -> Sandbox: ...
+    @property
+    def mesh(self) -> MeshConfig: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Open resources of a run."""
+
+    model: ModelConfig
+    sharding: Sharding  # of the learner
+    tokenizer: Tokenizer
+    engine: DecodeEngine
+    collector: Collector
+    checker: AnswerChecker
+    client: SandboxClient | None
+    runner: Runner
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of the last collection and of engine and client since the start."""
+        times, counts = self.collector.times, self.engine.counts
+        metrics = {
+            "timing/decode_s": times.decode_s,
+            "timing/tool_wait_s": times.tool_wait_s,
+            "tokens/reprefilled_total": counts.reprefilled_tokens,
+            "tokens/sampled_total": counts.sampled_tokens,
+            "tokens/useful_slot_steps_fraction": counts.sampled_tokens / max(1, counts.slot_steps),
+        }
+        if self.client is not None:
+            stats = self.client.stats
+            metrics |= {
+                "tools/executions_total": stats.executions,
+                "tools/retries_total": stats.retries,
+                "tools/memo_hits_total": stats.memo_hits,
+            }
+        return metrics
+
+    def views(
+        self,
+        arm: str,
+        step: int,
+        trajectories: Sequence[Trajectory],
+        scores: Sequence[Score | None],
+        advantages: np.ndarray,
+        count: int,
+    ) -> list[TrajectoryView]:
+        """About `count` evenly spaced trajectories as the report shows them."""
+        stride = max(1, len(trajectories) // max(1, count))
+        return [
+            trajectory_view(
+                trajectories[i],
+                score,
+                arm=arm,
+                step=step,
+                token_texts=[self._show(int(token)) for token in trajectories[i].ids],
+                advantages=np.full(len(trajectories[i].ids), advantages[i]),
+            )
+            for i in range(0, len(trajectories), stride)
+            if (score := scores[i]) is not None
+        ]
+
+    def _show(self, token: int) -> str:
+        return self.tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+
+
+def open_actor(
+    stack: ExitStack, runner: Runner, config: ActorConfig, source: PolicySource, seed: int
+) -> tuple[Actor, Params]:
+    """Loads and checks everything, cheap checks first; `stack` closes it."""
+    protocol = load_protocol(config.protocol)
+    tokenizer = config.tokenizer.load()
+    check_has_text(tokenizer, protocol.all_tags)
+    mesh = make_mesh(config.mesh)
+    sharding = Sharding(mesh)
+    model, params = source.load(sharding, seed)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the policy's vocabulary only "
+            f"{model.vocab_size}: they do not belong together"
+        )
+    is_stop = np.zeros(model.vocab_size, bool)
+    is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, protocol.stop_tags)
+    engine = DecodeEngine(
+        model=model, config=config.engine, sharding=Sharding(mesh, decode()), is_stop=is_stop
+    )
+    client = None
+    if protocol.tool is not None:
+        client = stack.enter_context(open_sandbox(config.sandbox, runner))
+    collector = Collector(
+        engine=engine, tokenizer=tokenizer, protocol=protocol, tool=client, config=config.rollout
+    )
+    checker = stack.enter_context(AnswerChecker())
+    actor = Actor(
+        model=model,
+        sharding=sharding,
+        tokenizer=tokenizer,
+        engine=engine,
+        collector=collector,
+        checker=checker,
+        client=client,
+        runner=runner,
+    )
+    return actor, params

@@ -1,0 +1,265 @@
+"""The RL run: rollouts with tool calls, rewards, one policy update, over and over.
+
+Synchronous and strictly on-policy: the engine holds the parameters of the step. Killed at any moment
+and started again, the run goes on from its last checkpoint to the same numbers.
+"""
+
+import dataclasses
+import time
+from asyncio import Runner
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtool.algos.advantages import group_advantages
+from jaxtool.core.types import Score, Trajectory
+from jaxtool.data.batches import ProblemBatches
+from jaxtool.decode.engine import EngineConfig
+from jaxtool.decode.sampling import Sampling
+from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.state import TrainState, make_state
+from jaxtool.model.sources import PolicySource
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.n_store import CallStore
+from jaxtool.rewards.outcome import OutcomeReward
+from jaxtool.rewards.scoring import score_trajectories
+from jaxtool.rollout.batching import PackConfig, to_batch
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.rollout.statistics import step_metrics
+from jaxtool.run.actor import Actor, open_actor
+from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
+from jaxtool.run.evaluate import evaluate, judge
+from jaxtool.run.metrics import MetricsWriter
+from jaxtool.run.progress import ProgressDisplay
+from jaxtool.run.sources import Sandbox, Task, TokenizerSource
+from jaxtool.run.trajectory_log import TrajectoryLog
+from jaxtool.run.workdir import claim_workdir
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How much of everything. The batch of a step is problems_per_step x samples trajectories."""
+
+    steps: int
+    problems_per_step: int = 16
+    samples: int = 8  # G, per problem
+    pool: int = 4096  # training problems drawn once and gone through in shuffled passes
+    eval_every: int = 0  # steps between validations; 0: never
+    eval_problems: int = 100
+    checkpoint_every: int = 10  # steps
+    log_trajectories_every: int = 10  # steps between trajectories kept for the report
+    log_trajectories: int = 8  # of such a step
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "problems_per_step", "samples", "pool", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
+        if self.pool < self.problems_per_step:
+            raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RlConfig:
+    """One RL run."""
+
+    policy: PolicySource
+    tokenizer: TokenizerSource
+    task: Task
+    protocol: str  # a template of jaxtool/data/templates, or a path ending in .toml
+    schedule: Schedule
+    optimizer: OptimizerConfig
+    reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+    grpo: GrpoConfig = dataclasses.field(default_factory=GrpoConfig)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+    pack: PackConfig = dataclasses.field(default_factory=PackConfig)
+    sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        if self.sampling.temperature == 0:
+            raise ValueError("RlConfig.sampling is greedy: all samples of a group would be equal")
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Run:
+    """What changes from step to step."""
+
+    state: TrainState
+    batches: ProblemBatches
+    store: CallStore
+
+    def meta(self) -> dict[str, Any]:
+        return {"batches": self.batches.get_state(), "store": self.store.state_dict()}
+
+
+def train(
+    config: RlConfig, *, workdir: Path, seed: int, init_from: Path | None = None
+) -> Path:
+    """Runs or resumes an RL run; returns the directory of the saved policy.
+
+    Args:
+      init_from: policy directory of an earlier run, in place of `config.policy`.
+    """
+    policy_dir = workdir / "policy"
+    claim_workdir(workdir, config, seed, init_from)
+    if is_policy(policy_dir):
+        return policy_dir
+    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    schedule = config.schedule
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        actor, params = open_actor(stack, runner, config, source, seed)
+        setup = LearnerSetup(
+            model=actor.model,
+            grpo=config.grpo,
+            optimizer=config.optimizer,
+            sharding=actor.sharding,
+            temperature=config.sampling.temperature,
+            num_trajectories=schedule.problems_per_step * schedule.samples,
+        )
+        reference = params if config.grpo.kl_coef else None
+        pool = config.task.problems("train", schedule.pool, seed)
+        run = _Run(
+            state=make_state(params, config.optimizer, actor.sharding),
+            batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
+            store=CallStore(),
+        )
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
+        start = checkpoints.latest_step or 0
+        if start:
+            run.state, meta = checkpoints.restore(run.state)
+            run.batches.set_state(meta["batches"])
+            run.store = CallStore.from_state_dict(meta["store"])
+        resume = start - 1 if start else None
+        writer = stack.enter_context(MetricsWriter(workdir, resume))
+        log = stack.enter_context(TrajectoryLog(workdir, resume))
+        progress = stack.enter_context(
+            ProgressDisplay(workdir.name, schedule.steps, initial=start)
+        )
+        for step in range(start, schedule.steps):
+            actor.engine.load(run.state.params)
+            metrics = _step(config, actor, run, setup, reference, log, workdir.name, seed, step)
+            if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
+                metrics |= _validate(config, actor, run, seed, step)
+            writer.write(step, metrics)
+            progress.update(
+                step + 1,
+                {
+                    "reward": metrics.get("reward/mean", float("nan")),
+                    "accuracy": metrics.get("reward/accuracy_fraction", float("nan")),
+                    "calls": metrics.get("tools/calls_per_answer", float("nan")),
+                },
+            )
+            if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
+                checkpoints.save(step + 1, run.state, run.meta())
+        save_policy(policy_dir, run.state.params, actor.model)
+    return policy_dir
+
+
+def _step(
+    config: RlConfig,
+    actor: Actor,
+    run: _Run,
+    setup: LearnerSetup,
+    reference: Any,
+    log: TrajectoryLog,
+    arm: str,
+    seed: int,
+    step: int,
+) -> dict[str, float]:
+    """Collect, score, learn. Changes `run`; returns the step's metrics."""
+    started = time.monotonic()
+    problems = next(run.batches)
+    trajectories = actor.runner.run(
+        actor.collector.collect(
+            problems,
+            samples=config.schedule.samples,
+            sampling=config.sampling,
+            seed=seed,
+            stream=("train", step),
+            version=step,
+        )
+    )
+    correct = judge(actor.checker, trajectories)
+    scores = score_trajectories(trajectories, correct, config.reward, run.store)
+    metrics = step_metrics(trajectories, scores) | actor.metrics()
+    _check_infrastructure(metrics, config.sandbox, step)
+    advantages = _advantages(trajectories, scores, config)
+    if step % config.schedule.log_trajectories_every == 0:
+        kept = config.schedule.log_trajectories
+        log.write(actor.views(arm, step, trajectories, scores, advantages, kept))
+    collected = time.monotonic()
+    metrics["reward/learnable_group_fraction"] = _learnable(advantages, config.schedule.samples)
+    batch = to_batch(trajectories, advantages, config.pack)
+    run.state, learned = update(run.state, reference, batch, setup)
+    metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
+    metrics |= {
+        "timing/collect_s": collected - started,
+        "timing/update_s": time.monotonic() - collected,
+        "timing/step_s": time.monotonic() - started,
+    }
+    return metrics
+
+
+def _advantages(
+    trajectories: list[Trajectory], scores: list[Score | None], config: RlConfig
+) -> np.ndarray:
+    """[B] float32, 0 for masked trajectories."""
+    samples = config.schedule.samples
+    return group_advantages(
+        np.array([s.reward if s else 0.0 for s in scores], np.float32),
+        (np.arange(len(trajectories)) // samples).astype(np.int32),
+        len(trajectories) // samples,
+        np.array([s is not None for s in scores]),
+        normalizes_by_std=config.grpo.normalizes_by_std,
+    )
+
+
+def _learnable(advantages: np.ndarray, samples: int) -> float:
+    """Share of groups whose rewards differ, so that they teach something."""
+    return float(np.mean(np.any(advantages.reshape(-1, samples) != 0, axis=1)))
+
+
+def _check_infrastructure(metrics: dict[str, float], sandbox: Sandbox, step: int) -> None:
+    failed = metrics["tools/infrastructure_failed_fraction"]
+    if failed > sandbox.max_failed_fraction:
+        raise RuntimeError(
+            f"step {step}: the sandbox failed {failed:.0%} of the trajectories, more than "
+            f"Sandbox.max_failed_fraction = {sandbox.max_failed_fraction:.0%}; none was scored. "
+            "Mend the sandbox and run the same command again: it goes on from the last checkpoint"
+        )
+
+
+def _validate(
+    config: RlConfig, actor: Actor, run: _Run, seed: int, step: int
+) -> dict[str, float]:
+    """Sampled accuracy and calls on validation problems, with the updated policy."""
+    actor.engine.load(run.state.params)
+    evaluation = evaluate(
+        actor.collector,
+        actor.runner,
+        actor.checker,
+        config.task.problems("validation", config.schedule.eval_problems, seed),
+        samples=1,
+        sampling=config.sampling,
+        seed=seed,
+        stream=("validation",),
+        version=step + 1,
+    )
+    metrics = {
+        "validation/accuracy_fraction": evaluation.overall["accuracy"],
+        "validation/calls_per_answer": evaluation.overall["tool_calls"],
+    }
+    for level, part in evaluation.levels.items():
+        metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
+        metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
+    return metrics
+
+

@@ -1,0 +1,130 @@
+"""The cold-start run: demonstrations to a policy. Exactly resumable; a finished run is left alone."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from jaxtool.core.types import Trajectory
+from jaxtool.data.protocol import Protocol as TextProtocol
+from jaxtool.data.protocol import load_protocol
+from jaxtool.data.tokenizer import Tokenizer, check_has_text
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.sft import SftConfig, SftSetup, update
+from jaxtool.learn.state import make_state
+from jaxtool.model.sources import PolicySource
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.rollout.batching import PackConfig, to_batch
+from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
+from jaxtool.run.metrics import MetricsWriter
+from jaxtool.run.progress import ProgressDisplay
+from jaxtool.run.sources import TokenizerSource
+from jaxtool.run.workdir import claim_workdir
+
+
+class Demonstrations(Protocol):
+    """A pure function of (seed, index): the iterator's state is the step."""
+
+    def take(
+        self, count: int, *, seed: int, index: int, protocol: TextProtocol, tokenizer: Tokenizer
+    ) -> list[Trajectory]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemonstrationStream:
+    """So many demonstrations per batch, written in one protocol."""
+
+    demonstrations: Demonstrations
+    protocol: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a stream needs {self.count=} >= 1 demonstrations per batch")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftRunConfig:
+    """One cold start."""
+
+    policy: PolicySource
+    tokenizer: TokenizerSource
+    streams: tuple[DemonstrationStream, ...]
+    optimizer: OptimizerConfig
+    steps: int
+    sft: SftConfig = dataclasses.field(default_factory=SftConfig)
+    pack: PackConfig = dataclasses.field(default_factory=PackConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    checkpoint_every: int = 100  # steps
+    log_every: int = 10  # steps between rows of metrics
+
+    def __post_init__(self) -> None:
+        if not self.streams:
+            raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
+        for name in ("steps", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
+
+
+def train(
+    config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | None = None
+) -> Path:
+    """Runs or resumes a cold start; returns the directory of the saved policy.
+
+    Args:
+      init_from: policy directory of an earlier run, in place of `config.policy`.
+    """
+    policy_dir = workdir / "policy"
+    claim_workdir(workdir, config, seed, init_from)
+    if is_policy(policy_dir):
+        return policy_dir
+    sharding = Sharding(make_mesh(config.mesh))
+    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    model, params = source.load(sharding, seed)
+    tokenizer = config.tokenizer.load()
+    protocols = [load_protocol(stream.protocol) for stream in config.streams]
+    for protocol in protocols:
+        check_has_text(tokenizer, protocol.all_tags)
+    setup = SftSetup(
+        model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding
+    )
+    state = make_state(params, config.optimizer, sharding)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        start = checkpoints.latest_step or 0
+        if start:
+            state, _ = checkpoints.restore(state)
+        with (
+            MetricsWriter(workdir, resume_step=start - 1 if start else None) as writer,
+            ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
+        ):
+            for step in range(start, config.steps):
+                demonstrations = _take(config.streams, protocols, tokenizer, seed, step)
+                batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
+                state, metrics = update(state, batch, setup)
+                if (step + 1) % config.log_every == 0:
+                    values = jax.device_get(metrics)
+                    writer.write(step, values)
+                    progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
+                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                    checkpoints.save(step + 1, state, {"seed": seed})
+    save_policy(policy_dir, state.params, model)
+    return policy_dir
+
+
+def _take(
+    streams: Sequence[DemonstrationStream],
+    protocols: Sequence[TextProtocol],
+    tokenizer: Tokenizer,
+    seed: int,
+    step: int,
+) -> list[Trajectory]:
+    taken: list[Trajectory] = []
+    for stream, protocol in zip(streams, protocols, strict=True):
+        taken += stream.demonstrations.take(
+            stream.count, seed=seed, index=step, protocol=protocol, tokenizer=tokenizer
+        )
+    return taken

