@@ -46,7 +46,7 @@ class Exit:
 
     status: int  # as of wait()
     cpu_ms: int
-    peak_bytes: int
+    peak_bytes: int  # resident memory on top of the warm interpreter
 
     @property
     def signal(self) -> int:
@@ -156,6 +156,10 @@ class ForkServer:
             self.stop()
             raise
 
+    def private_bytes(self, peak_kib: int) -> int:
+        """Of a peak of resident memory, what is on top of the warm interpreter."""
+        return max(0, peak_kib - self.facts.get("base_rss_kib", 0)) * 1024
+
     def stop(self) -> None:
         """Kills the process; the kernel kills what runs under it."""
         if self._process is not None and self._process.poll() is None:
@@ -245,7 +249,7 @@ class ForkServer:
             end = Exit(
                 status=message["status"],
                 cpu_ms=message["cpu_ms"],
-                peak_bytes=message["peak_kib"] * 1024,
+                peak_bytes=self.private_bytes(message["peak_kib"]),
             )
             if not child.ended.done():
                 child.ended.set_result(end)

@@ -79,7 +79,7 @@ def clean(text: object, limit: int) -> str:
     return text[:limit].encode("utf-8", "replace").decode("utf-8")
 
 
-def response_of(outcome: Outcome, *, value_chars: int, base_rss: int = 0) -> pb.ExecuteResponse:
+def response_of(outcome: Outcome, *, value_chars: int) -> pb.ExecuteResponse:
     """The wire form of an outcome."""
     report, line = outcome.report, outcome.report.get("line")
     is_int = isinstance(line, int) and 0 <= line < 1 << 31
@@ -98,7 +98,7 @@ def response_of(outcome: Outcome, *, value_chars: int, base_rss: int = 0) -> pb.
         stderr_bytes=outcome.stderr.total,
         cpu_ms=outcome.cpu_ms,
         wall_ms=outcome.wall_ms,
-        peak_private_bytes=max(0, outcome.peak_bytes - base_rss),
+        peak_private_bytes=outcome.peak_bytes,
     )
 
 

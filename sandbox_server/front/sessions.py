@@ -14,6 +14,7 @@ import secrets
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front.engine import Engine, InvalidRequest
@@ -37,9 +38,10 @@ class KeeperError(Exception):
 class Family:
     """One keeper process and the branches (sessions) that it holds."""
 
-    def __init__(self, keeper: Child, limits: LimitSet):
+    def __init__(self, keeper: Child, limits: LimitSet, private_bytes: Callable[[int], int]):
         self._loop = asyncio.get_running_loop()
         self._keeper = keeper
+        self._private_bytes = private_bytes
         self.limits = limits
         self.lock = asyncio.Lock()  # one order at a time; blocks of branches run side by side
         self.branches: set[int] = {0}
@@ -145,7 +147,7 @@ class Family:
             end = Exit(
                 status=message["status"],
                 cpu_ms=message["cpu_ms"],
-                peak_bytes=message["peak_kib"] * 1024,
+                peak_bytes=self._private_bytes(message["peak_kib"]),
             )
             block = self._blocks.get(message["branch"])
             if not message["rolled_back"]:
@@ -213,11 +215,12 @@ class Sessions:
         settings = job_limits(limits, TASK_ALLOWANCE + self._engine.task_allowance())
         settings |= {"cpu_s": _NO_CPU_BACKSTOP_S, "seed": seed}
         try:
-            keeper = await pool.any_server().spawn_keeper(slot, settings)
+            server = pool.any_server()
+            keeper = await server.spawn_keeper(slot, settings)
         except BaseException:
             pool.slots.give_back(slot)
             raise
-        family = Family(keeper, limits)
+        family = Family(keeper, limits, server.private_bytes)
 
         def _free(_: object) -> None:
             family.close()

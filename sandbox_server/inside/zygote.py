@@ -125,6 +125,15 @@ class Zygote:
             self.channel.send(json.dumps(note).encode())
 
 
+def _resident_kib_of_a_child() -> int:
+    """Resident memory that a child has before its program begins: what all of them share."""
+    pid = os.fork()
+    if pid == 0:
+        preload.rehearse()
+        os._exit(0)
+    return os.wait4(pid, 0)[2].ru_maxrss
+
+
 def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket) -> None:
     prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
     preload.prune_import_path(prison.readable)
@@ -142,6 +151,7 @@ def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket)
         "landlock_abi": prison.landlock_abi,
         "has_own_uids": prison.has_own_uids,
         "keeps_read_capability": prison.keeps_read_capability,
+        "base_rss_kib": _resident_kib_of_a_child(),
     }
     zygote = Zygote(channel, prison, setup["scratch_bytes"])
     channel.send(json.dumps(ready).encode())

@@ -1,0 +1,10 @@
+"""One server for the tests that need no special flags."""
+
+import pytest
+from helpers.sandbox_serving import serving
+
+
+@pytest.fixture(scope="session")
+def server():
+    with serving("--slots", "2") as running:
+        yield running

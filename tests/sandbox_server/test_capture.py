@@ -1,0 +1,52 @@
+"""Output is cut to head and tail, at characters."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox_server.front.capture import Capture
+
+
+def _captured(data: bytes, limit: int, chunk: int = 7) -> Capture:
+    capture = Capture(limit)
+    for start in range(0, len(data), chunk):
+        capture.feed(data[start : start + chunk])
+    return capture
+
+
+def test_short_output_is_kept_whole():
+    assert _captured("héllo".encode(), 64).text() == "héllo"
+
+
+def test_long_output_keeps_head_and_tail():
+    capture = _captured(b"a" * 100 + b"z" * 100, 40)
+    assert capture.text() == "a" * 30 + "\n[… 160 bytes cut …]\n" + "z" * 10
+    assert capture.is_truncated
+    assert capture.total == 200
+
+
+def test_bad_bytes_are_replaced_one_by_one():
+    assert _captured(b"ok\xff\xfeok", 64).text() == "ok\ufffd\ufffdok"
+
+
+@given(st.text(alphabet="aé数😀", max_size=300), st.integers(16, 200), st.integers(1, 50))
+def test_a_cut_never_breaks_a_character(text, limit, chunk):
+    capture = _captured(text.encode(), limit, chunk)
+    shown = capture.text()
+    assert "\ufffd" not in shown
+    if capture.is_truncated:
+        head, _, rest = shown.partition("\n[… ")
+        tail = rest.partition(" bytes cut …]\n")[2]
+        assert text.startswith(head)
+        assert text.endswith(tail)
+        assert len((head + tail).encode()) <= limit
+        cut = int(rest.partition(" ")[0])
+        assert cut + len((head + tail).encode()) == len(text.encode())
+    else:
+        assert shown == text
+
+
+def test_memory_stays_bounded_under_a_flood():
+    capture = Capture(1024)
+    for _ in range(200):
+        capture.feed(b"x" * 65536)
+    assert len(capture._tail) < 300_000

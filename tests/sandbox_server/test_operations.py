@@ -1,0 +1,201 @@
+"""Running a server: tokens, TLS, refusal of open binds, health, metrics, queue, drain, self-test."""
+
+import concurrent.futures
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from helpers.sandbox_serving import serving
+
+from sandbox_server.config import LimitSet, ServerConfig
+from sandbox_server.wire import sandbox_pb2 as pb
+from sandbox_server.wire import sandbox_pb2_grpc
+
+_TOKEN = "correct-horse-battery-staple"
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"address": "0.0.0.0:50051"}, "--token-file"),
+        ({"address": "[::]:50051"}, "--token-file"),
+        ({"address": "10.0.0.1:1"}, "--token-file"),
+        ({"isolation": "off"}, "isolation"),
+        ({"slots": 0}, "slots"),
+        ({"tls_key": "k"}, "together"),
+        ({"tls_client_ca": "c"}, "certificate"),
+        ({"default_limits": LimitSet(cpu_ms=10**9)}, "maximum"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, word):
+    with pytest.raises(ValueError, match=word):
+        ServerConfig(**settings)
+
+
+def test_refusals_reach_the_command_line():
+    command = [sys.executable, "-m", "sandbox_server", "--address", "0.0.0.0:0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--token-file" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_only_the_token_opens_the_door(tmp_path):
+    token_file = tmp_path / "token"
+    token_file.write_text(_TOKEN + "\n")
+    with serving("--token-file", str(token_file)) as server:
+        request = pb.ExecuteRequest(code="1 + 1")
+        for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", _TOKEN),)):
+            with pytest.raises(grpc.RpcError) as caught:
+                server.stub.Execute(request, metadata=metadata)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            with pytest.raises(grpc.RpcError) as caught:
+                list(server.stub.ExecuteBatch(iter([request]), metadata=metadata))
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        good = (("authorization", f"Bearer {_TOKEN}"),)
+        assert server.stub.Execute(request, metadata=good).last_value == "2"
+        with grpc.insecure_channel(server.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            answer = health.Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert _TOKEN not in server.log()
+
+
+def _make_certificates(folder: pathlib.Path) -> None:
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test ca",
+            "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    for name in ("server", "client"):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+                "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", f"{name}.pem")  # fmt: skip
+
+
+def test_mutual_tls_wants_a_certificate(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates of this test and is not here")
+    _make_certificates(tmp_path)
+    port = _free_port()
+    flags = ("--tls-certificate", f"{tmp_path}/server.pem", "--tls-key", f"{tmp_path}/server.key")
+    flags += ("--tls-client-ca", f"{tmp_path}/ca.pem", "--address", f"127.0.0.1:{port}")
+    authority = (tmp_path / "ca.pem").read_bytes()
+    pair = ((tmp_path / "client.key").read_bytes(), (tmp_path / "client.pem").read_bytes())
+    with serving(*flags):
+        for key, chain, works in ((*pair, True), (None, None, False)):
+            credentials = grpc.ssl_channel_credentials(authority, key, chain)
+            with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+                stub = sandbox_pb2_grpc.SandboxStub(channel)
+                if works:
+                    assert stub.Execute(pb.ExecuteRequest(code="2")).last_value == "2"
+                else:
+                    with pytest.raises(grpc.RpcError) as caught:
+                        stub.Execute(pb.ExecuteRequest(code="2"), timeout=10)
+                    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_metrics_count_what_happened_and_code_stays_out_of_the_log():
+    port = _free_port()
+    flags = ("--metrics-address", f"127.0.0.1:{port}", "--log-level", "debug")
+    with serving(*flags) as server:
+        server.execute("marker_of_user_code = 1")
+        server.execute("1 / 0")
+        with pytest.raises(grpc.RpcError):
+            server.execute("1", limits=pb.Limits(cpu_ms=1))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            text = page.read().decode()
+        log = server.log()
+    assert 'sandbox_executions_total{status="ok"} 1\n' in text
+    assert 'sandbox_executions_total{status="error"} 1\n' in text
+    assert 'sandbox_refusals_total{code="invalid_argument"} 1\n' in text
+    assert "sandbox_cpu_seconds_count 2\n" in text
+    assert "sandbox_running 0\n" in text
+    assert "marker_of_user_code" not in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert {line["message"] for line in lines} >= {"serving", "execution", "draining"} - {
+        "draining"
+    }
+
+
+def test_a_full_queue_says_when_to_come_back():
+    with serving("--slots", "1", "--queue-capacity", "2") as server:
+        request = pb.ExecuteRequest(code="import time; time.sleep(0.5)")
+        calls = [server.stub.Execute.future(request) for _ in range(8)]
+        refused = [call.exception() for call in calls if call.exception() is not None]
+        served = [call for call in calls if call.exception() is None]
+        assert all(call.result().status == pb.STATUS_OK for call in served)
+        codes = {error.code() for error in refused}
+        assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        hints = [dict(error.trailing_metadata())["retry-after-ms"] for error in refused]
+        assert len(served) == 3
+        assert len(refused) == 5
+        assert all(int(ms) > 0 for ms in hints)
+
+
+def test_a_greedy_client_does_not_starve_another():
+    with serving("--slots", "1") as server:
+        slow = pb.ExecuteRequest(code="import time; time.sleep(0.1)")
+        greedy = (("client-id", "greedy"),)
+        calls = [server.stub.Execute.future(slow, metadata=greedy) for _ in range(30)]
+        time.sleep(0.2)
+        start = time.monotonic()
+        server.stub.Execute(pb.ExecuteRequest(code="1"), metadata=(("client-id", "modest"),))
+        assert time.monotonic() - start < 1.5
+        for call in calls:
+            call.cancel()
+
+
+def test_sigterm_lets_running_programs_end():
+    with serving("--drain-s", "20") as server:
+        request = pb.ExecuteRequest(code="import time; time.sleep(1)\n'done'")
+        call = server.stub.Execute.future(request)
+        while server.stub.Info(pb.InfoRequest()).running == 0:
+            time.sleep(0.01)
+        server.process.terminate()
+        assert call.result(timeout=20).last_value == "'done'"
+        server.process.wait(20)
+        with pytest.raises(grpc.RpcError) as caught:
+            server.execute("1")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_many_callers_at_once_get_their_own_answers(server):
+    with concurrent.futures.ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda i: server.execute(f"{i} ** 3").last_value, range(100)))
+    assert answers == [str(i**3) for i in range(100)]
+
+
+@pytest.mark.slow
+def test_selftest_reports_and_passes():
+    attacks = pathlib.Path(__file__).parent / "attacks"
+    some = ["kernel_exec", "files_host_secrets", "cpu_loop", "network_tcp"]
+    command = [sys.executable, "-m", "sandbox_server", "--selftest"]
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in some:
+            shutil.copy(attacks / f"{name}.py.txt", folder)
+        done = subprocess.run(
+            [*command, "--attacks", folder], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "attacks contained: 14 of 14" in done.stdout
+    for word in ("tier:", "landlock ABI", "executions/s", "default limits"):
+        assert word in done.stdout
