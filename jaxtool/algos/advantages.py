@@ -44,9 +44,9 @@ def group_advantages(
         raise ValueError(f"group ids {group_ids.min()}..{group_ids.max()}, {num_groups=}")
     if not np.all(np.isfinite(rewards[is_valid])):
         raise ValueError(f"valid rewards must be finite: {rewards[is_valid]}")
-    # float64 on the way: sums of equal float32 rewards are then exact, so equal rewards give exactly 0
-    # and not a rounding error divided by a tiny std.
-    selected = np.where(is_valid, rewards, 0.0).astype(np.float64)
+    # bincount sums in float64: exact for equal float32 rewards, so these give exactly 0 and not a
+    # rounding error divided by a tiny std.
+    selected = np.where(is_valid, rewards, 0.0)
     count = np.bincount(group_ids, weights=is_valid, minlength=num_groups)
     total = np.bincount(group_ids, weights=selected, minlength=num_groups)
     mean = np.where(count > 1, total / np.maximum(count, 1), 0.0)

@@ -36,7 +36,8 @@ class CheckCounts:
     without_answer: int = 0
     by_number: int = 0
     by_math_verify: int = 0
-    timed_out: int = 0  # over the limit; judged wrong
+    timed_out: int = 0  # over the CPU limit; judged wrong
+    stalled: int = 0  # no reply and no CPU time used: the machine's fault; judged wrong
     failed: int = 0  # math-verify raised or died; judged wrong
 
 
@@ -136,7 +137,9 @@ class AnswerChecker:
         if reply is None or "died" in reply:
             worker.kill()
             self._workers.remove(worker)
-            if reply is None or worker.died_of_time():
+            if reply is None:
+                self.counts.stalled += 1
+            elif worker.died_of_time():
                 self.counts.timed_out += 1
             else:
                 self.counts.failed += 1

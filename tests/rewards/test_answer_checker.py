@@ -80,7 +80,7 @@ def test_a_hanging_answer_is_killed_counted_and_does_not_spoil_the_others():
         texts = [hanging, boxed("x+x"), hanging, boxed("y")]
         verdicts = checker.check(texts, ["2x", "2x", "2x", "z"])
         assert verdicts == [False, True, False, False]
-        assert checker.counts.timed_out == 2
+        assert (checker.counts.timed_out, checker.counts.stalled) == (2, 0)
         processes = [worker._process for worker in checker._workers]
     assert all(process.poll() is not None for process in processes)
 
@@ -100,7 +100,7 @@ def test_a_worker_that_uses_no_time_at_all_is_killed_too(monkeypatch: pytest.Mon
         os.kill(checker._workers[0]._process.pid, signal.SIGSTOP)
         monkeypatch.setattr("jaxtool.rewards.answer_checker.WALL_LIMITS", 0.05)
         assert checker.check([boxed("2x")], ["x+x"]) == [False]
-        assert checker.counts.timed_out == 1
+        assert checker.counts.stalled == 1
 
 
 def test_a_closed_checker_can_be_used_again():
