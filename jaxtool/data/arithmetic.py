@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from jaxtool.core.rng import stream_seed
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import Split, split_of
+from jaxtool.data.problems import Split, apportion, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 
 LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard")
@@ -42,7 +42,7 @@ class ArithmeticTask:
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` problems, levels in their shares, interleaved; repeats only if a level is small."""
         draw = random.Random(stream_seed(seed, "arithmetic", split))
-        counts = _apportion(self.shares, count)
+        counts = apportion(self.shares, count)
         problems = []
         for level, wanted in zip(LEVELS, counts, strict=True):
             source = questions(level, split, draw)
@@ -112,16 +112,6 @@ def _hard(draw: random.Random) -> str:
         return f"pow({draw.randrange(10, 100)},{draw.randrange(10, 100)},{draw.randrange(100, 1000)})"
     start = draw.randrange(10, 100)
     return f"sum(range({start},{start + draw.randrange(100, 900)}))"
-
-
-def _apportion(shares: tuple[float, ...], count: int) -> list[int]:
-    """Largest remainders: whole numbers that sum to `count`."""
-    exact = [share * count for share in shares]
-    counts = [int(x) for x in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))
-    for i in by_remainder[: count - sum(counts)]:
-        counts[i] += 1
-    return counts
 
 
 def arithmetic_tokenizer() -> VocabularyTokenizer:

@@ -34,6 +34,16 @@ def split_of(text: str, *, salt: str = "problem split") -> Split:
     return "test" if part == 9 else "validation" if part == 8 else "train"
 
 
+def apportion(shares: tuple[float, ...], count: int) -> list[int]:
+    """`count` in parts of these shares by largest remainders: whole numbers that sum to it."""
+    exact = [share * count for share in shares]
+    counts = [int(x) for x in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: count - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
 def question_hash(question: str) -> str:
     """16 hexadecimal digits of the question's words; spacing does not matter, case does."""
     words = " ".join(question.split())

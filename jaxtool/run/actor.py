@@ -105,7 +105,12 @@ class Actor:
 
 
 def open_actor(
-    stack: ExitStack, runner: Runner, config: ActorConfig, source: PolicySource, seed: int
+    stack: ExitStack,
+    runner: Runner,
+    config: ActorConfig,
+    source: PolicySource,
+    seed: int,
+    sandbox_addresses: tuple[str, ...] = (),
 ) -> tuple[Actor, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it."""
     protocol = load_protocol(config.protocol)
@@ -126,7 +131,7 @@ def open_actor(
     )
     client = None
     if protocol.tool is not None:
-        client = stack.enter_context(open_sandbox(config.sandbox, runner))
+        client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
     collector = Collector(
         engine=engine, tokenizer=tokenizer, protocol=protocol, tool=client, config=config.rollout
     )

@@ -100,12 +100,18 @@ class _Run:
 
 
 def train(
-    config: RlConfig, *, workdir: Path, seed: int, init_from: Path | None = None
+    config: RlConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    init_from: Path | None = None,
+    sandbox_addresses: tuple[str, ...] = (),
 ) -> Path:
     """Runs or resumes an RL run; returns the directory of the saved policy.
 
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
+      sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
     """
     policy_dir = workdir / "policy"
     claim_workdir(workdir, config, seed, init_from)
@@ -115,7 +121,9 @@ def train(
     schedule = config.schedule
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, params = open_actor(stack, runner, config, source, seed)
+        actor, params = open_actor(
+            stack, runner, config, source, seed, sandbox_addresses
+        )
         setup = LearnerSetup(
             model=actor.model,
             grpo=config.grpo,

@@ -71,10 +71,16 @@ class Sandbox:
 
 
 @contextlib.contextmanager
-def open_sandbox(config: Sandbox, runner: Runner) -> Iterator[SandboxClient]:
-    """A client whose servers passed the preflight; a server started here ends with the block."""
+def open_sandbox(
+    config: Sandbox, runner: Runner, addresses: tuple[str, ...] = ()
+) -> Iterator[SandboxClient]:
+    """A client whose servers passed the preflight; a server started here ends with the block.
+
+    Args:
+      addresses: running servers, in place of `config.addresses`.
+    """
     with contextlib.ExitStack() as stack:
-        addresses = config.addresses
+        addresses = addresses or config.addresses
         if not addresses:
             flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
             addresses = (stack.enter_context(start_local_server(flags=flags)),)

@@ -1,0 +1,70 @@
+"""Evaluates saved policies on the test split of a run's task, greedy and sampled.
+
+  python -m experiments.evaluate --gin_file gin_configs/runs/quickstart_grpo.gin \
+      --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
+
+--json PATH writes {"arms": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
+"tool_calls_stderr", "tool_productivity" (null without calls), "problems", "answers", "levels": {level:
+the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "calls_cut",
+"accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain"}}}.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from experiments import launch
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gin_file", required=True, help="an RL run file: task, protocol, engine")
+    parser.add_argument(
+        "--gin_param", action="append", default=[], help="one binding, may be repeated"
+    )
+    parser.add_argument(
+        "--policy", action="append", required=True, help="NAME=DIR, or DIR; may be repeated"
+    )
+    parser.add_argument("--problems", type=int, default=400, help="questions of the test split")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--sandbox", action="append", default=[], help="address of a running sandbox server"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    from jaxtool.run import compare, gin_config, rl_loop
+
+    config = gin_config.load(
+        rl_loop.RlConfig, files=[arguments.gin_file], params=arguments.gin_param
+    )
+    policies = {}
+    for text in arguments.policy:
+        name, found, path = text.rpartition("=")
+        policies[name if found else Path(text).parent.name] = Path(path)
+    comparison = compare.compare(
+        config,
+        policies,
+        problems=arguments.problems,
+        seed=arguments.seed,
+        sandbox_addresses=tuple(arguments.sandbox),
+    )
+    compare.print_tables(comparison)
+    if arguments.json:
+        arms = dict(comparison.arms)
+        first = arms.pop(next(iter(arms)))
+        record = comparison.as_json()
+        record["paired"] = {
+            arm: {way: compare.paired(both[way], first[way]) for way in both}
+            for arm, both in arms.items()
+        }
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    launch.run(main)

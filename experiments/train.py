@@ -1,0 +1,78 @@
+"""Runs one gin file: a cold start or an RL run. A second start with the same flags goes on.
+
+  python -m experiments.train --gin_file gin_configs/runs/quickstart_grpo.gin --workdir runs/grpo \
+      --init_from runs/cold_start/policy --gin_param 'Schedule.steps = 20'
+
+--json PATH writes {"policy": directory of the saved policy, "workdir", "seed", "seconds": of this
+process, "last": the last row of metrics.jsonl}.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from experiments import launch
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gin_file", required=True, help="run file, see gin_configs/README.md")
+    parser.add_argument(
+        "--gin_param", action="append", default=[], help="one binding, may be repeated"
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="directory of this run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init_from", type=Path, help="`policy` directory of an earlier run")
+    parser.add_argument(
+        "--sandbox", action="append", default=[], help="address of a running sandbox server"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    from jaxtool.run import gin_config, rl_loop, sft_loop
+    from jaxtool.run.metrics import read_metrics
+    from jaxtool.run.report import report_of_workdir, write_report
+
+    started = time.monotonic()
+    config = gin_config.load(
+        gin_config.target_of(arguments.gin_file),
+        files=[arguments.gin_file],
+        params=arguments.gin_param,
+    )
+    flags = {
+        "workdir": arguments.workdir,
+        "seed": arguments.seed,
+        "init_from": arguments.init_from,
+    }
+    if not (arguments.workdir / "operative_config.gin").exists():
+        gin_config.write_operative_config(arguments.workdir, config)
+    if isinstance(config, sft_loop.SftRunConfig):
+        policy = sft_loop.train(config, **flags)
+    elif isinstance(config, rl_loop.RlConfig):
+        policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
+    else:
+        raise ValueError(f"{arguments.gin_file} builds a {type(config).__name__}, which is no run")
+    report = write_report(
+        arguments.workdir / "report.html", report_of_workdir(arguments.workdir)
+    )
+    print(f"policy {policy}\nreport {report}")
+    if arguments.json:
+        rows = read_metrics(arguments.workdir / "metrics.jsonl")
+        record = {
+            "policy": str(policy),
+            "workdir": str(arguments.workdir),
+            "seed": arguments.seed,
+            "seconds": time.monotonic() - started,
+            "last": rows[-1] if rows else {},
+        }
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    launch.run(main)

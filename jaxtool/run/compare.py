@@ -1,0 +1,197 @@
+"""Arms of an experiment on one untouched test set: figures, paired differences, table, report.
+
+The arms answer the same questions, so differences between them are taken question by question and
+their standard error is that of the paired difference.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jaxtool.core.types import Score
+from jaxtool.run.actor import Actor, open_actor
+from jaxtool.run.checkpoints import SavedPolicy
+from jaxtool.run.evaluate import GREEDY, Evaluation, Runner, evaluate
+from jaxtool.run.report import Headline, Report, Section, Table, metric_sections
+from jaxtool.run.rl_loop import RlConfig
+from jaxtool.run.trajectory_log import TrajectoryView
+
+SAMPLINGS = ("greedy", "sampled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Evaluations by arm and way of sampling ("greedy", "sampled")."""
+
+    arms: Mapping[str, Mapping[str, Evaluation]]
+    views: tuple[TrajectoryView, ...]  # some greedy answers of every arm
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"arms": {arm: {sampling: figures}}}`, see `Evaluation.as_json`."""
+        return {
+            "arms": {
+                arm: {sampling: evaluation.as_json() for sampling, evaluation in both.items()}
+                for arm, both in self.arms.items()
+            }
+        }
+
+
+def compare(
+    config: RlConfig,
+    policies: Mapping[str, Path],
+    *,
+    problems: int,
+    seed: int,
+    sandbox_addresses: tuple[str, ...] = (),
+) -> Comparison:
+    """Every arm on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
+
+    The only place that touches the test split.
+    """
+    first = next(iter(policies.values()))
+    arms: dict[str, dict[str, Evaluation]] = {}
+    views: list[TrajectoryView] = []
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        actor, _ = open_actor(
+            stack, runner, config, SavedPolicy(path=str(first)), seed, sandbox_addresses
+        )
+        questions = config.task.problems("test", problems, seed)
+        for arm, policy in policies.items():
+            _, params = SavedPolicy(path=str(policy)).load(actor.sharding, seed)
+            actor.engine.load(params)
+            arms[arm] = {
+                name: evaluate(
+                    actor.collector,
+                    runner,
+                    actor.checker,
+                    questions,
+                    samples=1,
+                    sampling=GREEDY if name == "greedy" else config.sampling,
+                    seed=seed,
+                    stream=("test",),
+                    version=0,
+                )
+                for name in SAMPLINGS
+            }
+            views += _views(actor, arm, arms[arm]["greedy"])
+    return Comparison(arms=arms, views=tuple(views))
+
+
+def _views(actor: Actor, arm: str, evaluation: Evaluation, count: int = 24) -> list[TrajectoryView]:
+    scores = [Score(reward=float(c), is_correct=c) for c in evaluation.is_correct]
+    zeros = np.zeros(len(scores))
+    return actor.views(arm, 0, evaluation.trajectories, scores, zeros, count)
+
+
+def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
+    """What `new` changes against `old` on the same questions.
+
+    Keys: `calls_cut` (share of old's calls saved), `accuracy_difference_points` and its `_stderr`
+    (paired over questions, in percentage points), `productivity_gain` (TP new / TP old - 1).
+    """
+    by_question = [
+        {
+            (t.problem.problem_id, t.sample): float(c)
+            for t, c in zip(e.trajectories, e.is_correct, strict=True)
+            if not t.is_masked
+        }
+        for e in (new, old)
+    ]
+    shared = sorted(by_question[0].keys() & by_question[1].keys())
+    gaps = np.array([by_question[0][key] - by_question[1][key] for key in shared])
+    old_calls, new_calls = old.overall["tool_calls"], new.overall["tool_calls"]
+    old_tp, new_tp = old.overall["tool_productivity"], new.overall["tool_productivity"]
+    return {
+        "calls_cut": 1 - new_calls / old_calls if old_calls else None,
+        "accuracy_difference_points": float(100 * gaps.mean()),
+        "accuracy_difference_points_stderr": float(100 * gaps.std(ddof=1) / np.sqrt(len(gaps))),
+        "productivity_gain": new_tp / old_tp - 1 if new_tp and old_tp else None,
+    }
+
+
+def _cell(part: Mapping[str, Any]) -> str:
+    return f"{100 * part['accuracy']:.1f} ± {100 * part['accuracy_stderr']:.1f}"
+
+
+def overall_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+    """Columns and rows of the main table: one row per arm and way of sampling."""
+    columns = ("arm", "sampling", "accuracy %", "calls (TC)", "productivity (TP)")
+    rows: list[tuple[str | float | None, ...]] = []
+    for arm, both in comparison.arms.items():
+        for sampling, evaluation in both.items():
+            whole = evaluation.overall
+            tp = whole["tool_productivity"]
+            calls = f"{whole['tool_calls']:.2f} ± {whole['tool_calls_stderr']:.2f}"
+            rows.append((arm, sampling, _cell(whole), calls, "–" if tp is None else f"{tp:.2f}"))
+    return columns, rows
+
+
+def level_rows(
+    comparison: Comparison, sampling: str
+) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+    """Columns and rows by level: accuracy and calls of each arm."""
+    arms = list(comparison.arms)
+    columns = ("level", "questions", *(f"{arm}: accuracy %" for arm in arms), *(f"{arm}: calls" for arm in arms))
+    levels = comparison.arms[arms[0]][sampling].levels
+    rows: list[tuple[str | float | None, ...]] = []
+    for level in levels:
+        parts = [comparison.arms[arm][sampling].levels[level] for arm in arms]
+        accuracies = [_cell(part) for part in parts]
+        calls = [f"{part['tool_calls']:.2f}" for part in parts]
+        rows.append((level, levels[level]["answers"], *accuracies, *calls))
+    return columns, rows
+
+
+def print_tables(comparison: Comparison) -> None:
+    """Both tables on the console."""
+    console = Console()
+    for title, (columns, rows) in (
+        ("Test set, all levels", overall_rows(comparison)),
+        ("Test set by level, greedy", level_rows(comparison, "greedy")),
+        ("Test set by level, sampled", level_rows(comparison, "sampled")),
+    ):
+        table = RichTable(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column, justify="left" if column in ("arm", "level", "sampling") else "right")
+        for row in rows:
+            table.add_row(*map(str, row))
+        console.print(table)
+
+
+def comparison_report(
+    comparison: Comparison,
+    *,
+    title: str,
+    subtitle: str,
+    headlines: Sequence[Headline],
+    metrics: Mapping[str, list[dict[str, float]]],
+    views: Sequence[TrajectoryView],
+    config: str,
+) -> Report:
+    """Tables, training curves of the arms and trajectories of training and test."""
+    columns, rows = overall_rows(comparison)
+    tables = [Table(title="All levels", columns=columns, rows=tuple(rows))]
+    for sampling in SAMPLINGS:
+        columns, rows = level_rows(comparison, sampling)
+        tables.append(Table(title=f"By level, {sampling}", columns=columns, rows=tuple(rows)))
+    note = (
+        "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
+        "TP: correct answers per call (OTC-PO, section 2.1)."
+    )
+    results = Section(title="Untouched test set", note=note, tables=tuple(tables))
+    return Report(
+        title=title,
+        subtitle=subtitle,
+        arms=tuple(comparison.arms),
+        headlines=tuple(headlines),
+        sections=(results, *metric_sections(dict(metrics))),
+        trajectories=(*comparison.views, *views),
+        config=config,
+    )
