@@ -28,6 +28,7 @@ from jaxtool.parallel.axis_rules import Sharding
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = {"F32", "BF16", "F16"}
 _GIB = 1 << 30
+_TIED_ROWS = 4096  # compared at a time
 
 
 def load_hf(
@@ -95,8 +96,9 @@ class SafeTensors:
         head, table = LAYOUTS["lm_head"].hf, LAYOUTS["embedding"].hf
         if head not in self._files or table not in self._files:
             return
-        for start in range(0, self.shape(table)[0], 4096):
-            part = slice(start, start + 4096)
+        size = self.shape(table)[0]
+        for start in range(0, size, _TIED_ROWS):
+            part = slice(start, min(start + _TIED_ROWS, size))
             rows, expected = (self.read(name, part, slice(None)) for name in (head, table))
             if not np.array_equal(rows, expected):
                 raise ValueError(

