@@ -18,7 +18,7 @@ from helpers.sandbox_serving import Serving, serving, setups, why_not
 from sandbox_server.wire import sandbox_pb2 as pb
 
 ATTACKS = sorted((pathlib.Path(__file__).parent / "attacks").glob("*.py.txt"))
-_CPU_MS = 400
+_CPU_MS = 300
 _WALL_MS = 8000  # far away, so that a busy machine does not change a status
 _SHORT_WALL_MS = 800  # for programs that sleep
 _SECRET = "NEIGHBOUR" + "-SECRET"
@@ -78,6 +78,7 @@ class Surroundings:
         for one in (self.unix, self.abstract):
             one.setblocking(False)
         self.wrong: list[str] = []
+        self.clean = ""  # what the probe prints in a server that nobody has attacked
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._be_a_neighbour)
         self._thread.start()
@@ -175,7 +176,7 @@ def surroundings(request):
     with serving(*flags, as_user=as_user, env=secret) as server:
         around = Surroundings(server, 65534 if as_user else os.geteuid())
         try:
-            server.execute("1")
+            around.clean = server.execute(_PROBE).stdout
             yield around
         finally:
             around.close()
@@ -186,7 +187,6 @@ def surroundings(request):
 @pytest.mark.parametrize("path", ATTACKS, ids=lambda p: p.name.removesuffix(".py.txt"))
 def test_attack_is_contained(surroundings, path, mode):
     server = surroundings.server
-    before = server.execute(_PROBE)
     start = time.monotonic()
     limits = _limits(path, mode)
     result = _run(server, surroundings.source(path, mode), mode, limits)
@@ -198,9 +198,25 @@ def test_attack_is_contained(surroundings, path, mode):
     assert status in expected(path, mode), shown
     assert seconds < limits.wall_ms / 1000 + _STARTED_LATE_S, f"{seconds=}\n{shown}"
     after = server.execute(_PROBE)
-    assert after.stdout == before.stdout
+    assert after.stdout == surroundings.clean
     assert after.status == pb.STATUS_OK
     assert surroundings.damage() == []
+
+
+def test_without_isolation_these_attacks_get_out():
+    """The attacks do attack: harmless ones of each area print ESCAPED where there is no wall."""
+    names = ("files_host_secrets", "network_tcp", "network_listen", "process_fork_bomb",
+             "process_posix_spawn", "kernel_signal_others")  # fmt: skip
+    with serving("--isolation", "none") as server:
+        around = Surroundings(server, os.geteuid())
+        try:
+            limits = pb.Limits(cpu_ms=3000, wall_ms=9000)
+            for name in names:
+                path = next(path for path in ATTACKS if path.name == f"{name}.py.txt")
+                result = server.execute(around.source(path, "stateless"), limits=limits)
+                assert "ESCAPED" in result.stdout, f"{name}: {result}"
+        finally:
+            around.close()
 
 
 def test_nothing_is_left_behind(surroundings):

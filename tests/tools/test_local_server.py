@@ -1,0 +1,61 @@
+"""The embedded server: comes up, says why when it does not, and never outlives its starter."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxtool.tools.local_server import SandboxStartError, run_local_server
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_it_ends_with_the_block():
+    with run_local_server() as server:
+        assert _is_running(server.pid)
+        folder = server.log_path.parent
+    assert not _is_running(server.pid)
+    assert not folder.exists()
+
+
+def test_a_failed_start_shows_the_log():
+    with (
+        pytest.raises(SandboxStartError, match="ended with code 2") as caught,
+        run_local_server(flags=["--slots", "0"]),
+    ):
+        pass
+    assert "slots" in str(caught.value)
+
+
+def test_a_slow_start_is_given_up():
+    with (
+        pytest.raises(SandboxStartError, match=r"not ready after 0\.01 s"),
+        run_local_server(start_timeout_s=0.01),
+    ):
+        pass
+
+
+def test_it_dies_with_a_killed_starter():
+    code = (
+        "import time\nfrom jaxtool.tools.local_server import run_local_server\n"
+        "with run_local_server() as server:\n    print(server.pid, flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        assert _is_running(pid)
+        os.kill(starter.pid, signal.SIGKILL)
+        starter.wait()
+        stop = time.monotonic() + 20
+        while _is_running(pid) and time.monotonic() < stop:
+            time.sleep(0.05)
+        assert not _is_running(pid)
