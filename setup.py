@@ -1,5 +1,7 @@
 """Packaging of jaxtool. Tool settings (ruff, pyright, pytest, import-linter) live in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 SANDBOX = [
@@ -47,7 +49,7 @@ setup(
     name="jaxtool",
     version="0.1.0",
     description="Reinforcement learning of tool use in JAX: ReTool and OTC-PO on TPUs, GPUs and laptops",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -99,9 +99,7 @@ def main() -> None:
             title="jaxtool quickstart",
             subtitle=f"seed {arguments.seed}, {TEST_PROBLEMS} test questions",
             headlines=headlines,
-            metrics={
-                stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in STAGES
-            },
+            metrics={stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in STAGES},
             views=[
                 view
                 for stage in ("grpo", "otc_grpo")

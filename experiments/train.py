@@ -58,9 +58,7 @@ def main() -> None:
         policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     else:
         raise ValueError(f"{arguments.gin_file} builds a {type(config).__name__}, which is no run")
-    report = write_report(
-        arguments.workdir / "report.html", report_of_workdir(arguments.workdir)
-    )
+    report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
     if arguments.json:
         rows = read_metrics(arguments.workdir / "metrics.jsonl")

@@ -1,6 +1,7 @@
 """TrainBatch: what the collector makes and the learner eats. Knows no text and no model."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,16 +14,17 @@ NO_TRAJECTORY = -1  # trajectory index of padding
 class TrainBatch:
     """Packed rows: several trajectories may share a row, none spans two.
 
+    Arrays are numpy's on the host and JAX's on the device.
     `logprob[b, t]` everywhere means log p(tokens[b, t] | what precedes it in its segment).
     """
 
-    tokens: jax.Array | np.ndarray  # [B, T] int32
-    positions: jax.Array | np.ndarray  # [B, T] int32, from 0 in each trajectory
-    segment_ids: jax.Array | np.ndarray  # [B, T] int32, 1.. within a row, 0 on padding
-    trajectory_ids: jax.Array | np.ndarray  # [B, T] int32, index in the batch, -1 on padding
-    loss_mask: jax.Array | np.ndarray  # [B, T] bool, tokens the policy wrote (or SFT trains)
-    behaviour_logprobs: jax.Array | np.ndarray  # [B, T] float32, 0 off the loss mask
-    advantages: jax.Array | np.ndarray  # [B, T] float32, 0 off the loss mask
+    tokens: Any  # [B, T] int32
+    positions: Any  # [B, T] int32, from 0 in each trajectory
+    segment_ids: Any  # [B, T] int32, 1.. within a row, 0 on padding
+    trajectory_ids: Any  # [B, T] int32, index in the batch, -1 on padding
+    loss_mask: Any  # [B, T] bool, tokens the policy wrote (or SFT trains)
+    behaviour_logprobs: Any  # [B, T] float32, 0 off the loss mask
+    advantages: Any  # [B, T] float32, 0 off the loss mask
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ depends on slots, batch order, tool latency or the number of hosts.
 import hashlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -18,7 +19,7 @@ def stream_seed(seed: int, *path: str | int) -> int:
 
 def key(seed: int, *path: str | int) -> jax.Array:
     """Typed JAX key of the stream named by `path`."""
-    return jax.random.wrap_key_data(row_key(seed, *path))
+    return jax.random.wrap_key_data(jnp.asarray(row_key(seed, *path)))
 
 
 def row_key(seed: int, *path: str | int) -> np.ndarray:

@@ -53,7 +53,10 @@ class ArithmeticTask:
 
 def make_problem(question: str, level: str) -> Problem:
     return Problem(
-        problem_id=f"arithmetic/{question}", question=question, answer=str(value(question)), level=level
+        problem_id=f"arithmetic/{question}",
+        question=question,
+        answer=str(value(question)),
+        level=level,
     )
 
 
@@ -109,7 +112,9 @@ def _hard(draw: random.Random) -> str:
     if kind == 0:
         return f"{draw.randrange(100, 1000)}*{draw.randrange(100, 1000)}"
     if kind == 1:
-        return f"pow({draw.randrange(10, 100)},{draw.randrange(10, 100)},{draw.randrange(100, 1000)})"
+        return (
+            f"pow({draw.randrange(10, 100)},{draw.randrange(10, 100)},{draw.randrange(100, 1000)})"
+        )
     start = draw.randrange(10, 100)
     return f"sum(range({start},{start + draw.randrange(100, 900)}))"
 
@@ -122,6 +127,7 @@ def arithmetic_tokenizer() -> VocabularyTokenizer:
     """
     pieces = [
         "<tools>",
+        "<text>",
         "<code>\n```python\nprint(",
         ")\n```\n</code>",
         "<code>",

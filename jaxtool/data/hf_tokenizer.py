@@ -51,9 +51,13 @@ class HfTokenizer:
             table[token_id] = b"" if is_control else token.content.encode()
         return tuple(table)
 
-    @functools.cached_property
+    @property
     def vocab_size(self) -> int:
         """Largest id + 1; a model's embedding table may be padded beyond it."""
+        return self._vocab_size
+
+    @functools.cached_property
+    def _vocab_size(self) -> int:
         return max(self._rust.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> list[int]:

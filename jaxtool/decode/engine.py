@@ -243,7 +243,7 @@ class DecodeEngine:
         rows.keys[slot] = placement.row_key
         rows.forced_next[slot] = rows.forced_count[slot] = 0
 
-    def _append_chunks(self, outputs: dict[int, list[int]]) -> None:
+    def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
         c = self.config.forced_tokens
         r = self.config.append_rows

@@ -129,7 +129,8 @@ def _update_once(
     metrics: Metrics = {"policy/loss": loss, "policy/grad_norm": grad_norm}
     for name in sums[0]:
         values = [block_sums[name] for block_sums in sums]
-        metrics[name] = max(values) if "/max_" in name else sum(values) / tokens
+        whole = jnp.stack(values)
+        metrics[name] = jnp.max(whole) if "/max_" in name else jnp.sum(whole) / tokens
     return state, metrics
 
 

@@ -10,7 +10,6 @@ from optax.contrib import MuonDimensionNumbers
 from jaxtool.model.param_axes import axes_of, path_name
 
 
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Gradients are clipped by their global norm, then AdamW or Muon. ReTool: AdamW, constant 1e-6."""
@@ -29,7 +28,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "muon") or self.decay not in ("constant", "cosine"):
-            raise ValueError(f"{self.name=} must be adamw or muon, {self.decay=} constant or cosine")
+            raise ValueError(
+                f"{self.name=} must be adamw or muon, {self.decay=} constant or cosine"
+            )
         if self.decay == "cosine" and self.total_steps <= self.warmup_steps:
             raise ValueError(f"a cosine needs {self.total_steps=} > {self.warmup_steps=}")
         if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.muon_learning_rate <= 0:
@@ -73,7 +74,11 @@ def _matrix_axes(params: Any) -> Any:
         if not name.startswith("layers/") or not name.endswith("/kernel"):
             return None
         axes = axes_of(name)
-        inputs = 1 if axes[1] in ("embed", "mlp") else 2  # the output projection reads heads x width
-        return MuonDimensionNumbers(tuple(range(1, 1 + inputs)), tuple(range(1 + inputs, len(axes))))
+        inputs = (
+            1 if axes[1] in ("embed", "mlp") else 2
+        )  # the output projection reads heads x width
+        return MuonDimensionNumbers(
+            tuple(range(1, 1 + inputs)), tuple(range(1 + inputs, len(axes)))
+        )
 
     return jax.tree_util.tree_map_with_path(leaf, params)

@@ -97,8 +97,9 @@ def apply_gradients(
 ) -> tuple[TrainState, jax.Array]:
     """One optimizer step; returns the gradient's norm before clipping as well."""
     updates, opt_state = config.optimizer().update(total.grads, state.opt_state, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
     state = TrainState(
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         opt_state=opt_state,
         step=state.step + 1,
     )

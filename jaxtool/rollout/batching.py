@@ -21,7 +21,7 @@ class PackConfig:
 
 
 def to_batch(
-    trajectories: Sequence[Trajectory], advantages: Sequence[float], config: PackConfig
+    trajectories: Sequence[Trajectory], advantages: Sequence[float] | np.ndarray, config: PackConfig
 ) -> TrainBatch:
     """Packs trajectories; those masked by infrastructure failures are left out.
 

@@ -52,7 +52,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_like(state)), meta=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(self._manager.latest_step(), args=args)
+        restored: Any = self._manager.restore(self._manager.latest_step(), args=args)
         return restored.state, restored.meta
 
 

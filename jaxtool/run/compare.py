@@ -120,7 +120,9 @@ def _cell(part: Mapping[str, Any]) -> str:
     return f"{100 * part['accuracy']:.1f} ± {100 * part['accuracy_stderr']:.1f}"
 
 
-def overall_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+def overall_rows(
+    comparison: Comparison,
+) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
     """Columns and rows of the main table: one row per arm and way of sampling."""
     columns = ("arm", "sampling", "accuracy %", "calls (TC)", "productivity (TP)")
     rows: list[tuple[str | float | None, ...]] = []
@@ -138,7 +140,12 @@ def level_rows(
 ) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
     """Columns and rows by level: accuracy and calls of each arm."""
     arms = list(comparison.arms)
-    columns = ("level", "questions", *(f"{arm}: accuracy %" for arm in arms), *(f"{arm}: calls" for arm in arms))
+    columns = (
+        "level",
+        "questions",
+        *(f"{arm}: accuracy %" for arm in arms),
+        *(f"{arm}: calls" for arm in arms),
+    )
     levels = comparison.arms[arms[0]][sampling].levels
     rows: list[tuple[str | float | None, ...]] = []
     for level in levels:
@@ -159,7 +166,9 @@ def print_tables(comparison: Comparison) -> None:
     ):
         table = RichTable(title=title, title_justify="left")
         for column in columns:
-            table.add_column(column, justify="left" if column in ("arm", "level", "sampling") else "right")
+            table.add_column(
+                column, justify="left" if column in ("arm", "level", "sampling") else "right"
+            )
         for row in rows:
             table.add_row(*map(str, row))
         console.print(table)

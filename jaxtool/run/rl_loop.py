@@ -121,9 +121,7 @@ def train(
     schedule = config.schedule
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, params = open_actor(
-            stack, runner, config, source, seed, sandbox_addresses
-        )
+        actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses)
         setup = LearnerSetup(
             model=actor.model,
             grpo=config.grpo,
@@ -148,9 +146,7 @@ def train(
         resume = start - 1 if start else None
         writer = stack.enter_context(MetricsWriter(workdir, resume))
         log = stack.enter_context(TrajectoryLog(workdir, resume))
-        progress = stack.enter_context(
-            ProgressDisplay(workdir.name, schedule.steps, initial=start)
-        )
+        progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         for step in range(start, schedule.steps):
             actor.engine.load(run.state.params)
             metrics = _step(config, actor, run, setup, reference, log, workdir.name, seed, step)
@@ -245,9 +241,7 @@ def _check_infrastructure(metrics: dict[str, float], sandbox: Sandbox, step: int
         )
 
 
-def _validate(
-    config: RlConfig, actor: Actor, run: _Run, seed: int, step: int
-) -> dict[str, float]:
+def _validate(config: RlConfig, actor: Actor, run: _Run, seed: int, step: int) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
     actor.engine.load(run.state.params)
     evaluation = evaluate(
@@ -269,5 +263,3 @@ def _validate(
         metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
         metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
     return metrics
-
-

@@ -70,9 +70,7 @@ class SftRunConfig:
                 raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
 
 
-def train(
-    config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | None = None
-) -> Path:
+def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | None = None) -> Path:
     """Runs or resumes a cold start; returns the directory of the saved policy.
 
     Args:
@@ -89,9 +87,7 @@ def train(
     protocols = [load_protocol(stream.protocol) for stream in config.streams]
     for protocol in protocols:
         check_has_text(tokenizer, protocol.all_tags)
-    setup = SftSetup(
-        model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding
-    )
+    setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
     state = make_state(params, config.optimizer, sharding)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         start = checkpoints.latest_step or 0

@@ -37,5 +37,3 @@ def _first_difference(before: str, after: str) -> str:
     removed = next((line[2:].strip() for line in changed if line.startswith("- ")), "nothing")
     added = next((line[2:].strip() for line in changed if line.startswith("+ ")), "nothing")
     return f"there: {removed}; now: {added}"
-
-
