@@ -170,6 +170,17 @@ def config_from_gguf(file: GgufTensors) -> ModelConfig:
     )
 
 
+def carried_from_gguf(file: GgufTensors) -> dict[str, Any]:
+    """Fields for `hf_config.CARRIED`, so that the model can be written as a Hugging Face directory."""
+    names = {
+        "max_position_embeddings": f"{file.architecture}.context_length",
+        "bos_token_id": "tokenizer.ggml.bos_token_id",
+        "eos_token_id": "tokenizer.ggml.eos_token_id",
+        "pad_token_id": "tokenizer.ggml.padding_token_id",
+    }
+    return {ours: file.fields[theirs] for ours, theirs in names.items() if theirs in file.fields}
+
+
 def _check_fields(prefix: str, fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         is_off = not value or value == "none"

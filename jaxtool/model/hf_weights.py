@@ -6,13 +6,13 @@ tensors, writing arrays that are cut over several hosts. Tokenizer files are jax
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from safetensors import safe_open
@@ -25,9 +25,10 @@ from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import LAYOUTS, Layout, Leaf, leaves, load_params, to_file
 from jaxtool.parallel.axis_rules import Sharding
 
+Dtype = Literal["float32", "bfloat16"]
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = {"F32", "BF16", "F16"}
-_GIB = 1 << 30
+GIB = 1 << 30
 _TIED_ROWS = 4096  # compared at a time
 
 
@@ -114,12 +115,12 @@ def save_hf(
     params: Params,
     *,
     carried: Mapping[str, Any],
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-    max_shard_bytes: int = 4 * _GIB,
+    dtype: Dtype = "bfloat16",
+    max_shard_bytes: int = 4 * GIB,
 ) -> list[Path]:
-    """Writes config.json and safetensors into the directory `path`, and returns the files.
+    """Writes `params` as a Hugging Face directory and returns the files.
 
-    One shard at a time is in host memory. Float32 keeps every bit of the parameters.
+    Float32 keeps every bit of the parameters.
 
     Args:
       params: stacked, as `load_params` gives them.
@@ -128,23 +129,47 @@ def save_hf(
     Raises:
       ValueError: the parameters are another model's, lie on other hosts, or `path` holds weights.
     """
-    path = Path(path)
-    fields = config_to_hf(config, carried) | {"torch_dtype": dtype}
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     arrays = {path_name(key): x for key, x in flat}
     _check_arrays(config, arrays)
+
+    def tensor_of(leaf: Leaf, layer: int | None) -> np.ndarray:
+        x = arrays[leaf.name]
+        return np.asarray(x if layer is None else x[layer])
+
+    return write_hf(
+        path, config, tensor_of, carried=carried, dtype=dtype, max_shard_bytes=max_shard_bytes
+    )
+
+
+def write_hf(
+    path: str | Path,
+    config: ModelConfig,
+    tensor_of: Callable[[Leaf, int | None], np.ndarray],
+    *,
+    carried: Mapping[str, Any],
+    dtype: Dtype,
+    max_shard_bytes: int = 4 * GIB,
+) -> list[Path]:
+    """Writes config.json and safetensors into the directory `path`; one shard at a time in memory.
+
+    Args:
+      tensor_of: one parameter of one layer, in our shape; None for those outside the layers.
+    """
+    path = Path(path)
+    fields = config_to_hf(config, carried) | {"torch_dtype": dtype}
     if path.exists() and any(path.glob("*.safetensors*")):
         raise ValueError(f"{str(path)!r} already holds weights: give an empty directory")
     path.mkdir(parents=True, exist_ok=True)
-    itemsize = jnp.dtype(dtype).itemsize
-    shards = list(_plan_shards(config, itemsize, max_shard_bytes))
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+    shards = list(_plan_shards(config, kind.itemsize, max_shard_bytes))
     weight_map: dict[str, str] = {}
     files: list[Path] = []
     for number, shard in enumerate(shards, start=1):
         name = _SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {
-            LAYOUTS[leaf.name].hf.format(layer=layer): _to_host(
-                arrays[leaf.name], leaf, layer, dtype
+            LAYOUTS[leaf.name].hf.format(layer=layer): to_file(
+                leaf.name, tensor_of(leaf, layer).astype(kind)
             )
             for leaf, layer in shard
         }
@@ -152,7 +177,7 @@ def save_hf(
         weight_map.update(dict.fromkeys(tensors, name))
         files.append(path / name)
     if len(shards) > 1:
-        total = itemsize * sum(x.size for x in arrays.values())
+        total = kind.itemsize * sum(leaf.size for leaf in leaves(config))
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         files.append(_write_json(path / _INDEX, index))
     files.append(_write_json(path / "config.json", fields))
@@ -196,7 +221,7 @@ def _plan_shards(
     shard: list[tuple[Leaf, int | None]] = []
     filled = 0
     for leaf in leaves(config):
-        size = itemsize * int(np.prod(leaf.tensor_shape))
+        size = itemsize * math.prod(leaf.tensor_shape)
         for layer in leaf.layers():
             if shard and filled + size > max_shard_bytes:
                 yield shard
@@ -204,14 +229,6 @@ def _plan_shards(
             shard.append((leaf, layer))
             filled += size
     yield shard
-
-
-def _to_host(
-    x: jax.Array, leaf: Leaf, layer: int | None, dtype: Literal["float32", "bfloat16"]
-) -> np.ndarray:
-    values = np.asarray(x if layer is None else x[layer])
-    kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(np.float32)
-    return to_file(leaf.name, values.astype(kind))
 
 
 def _write_json(path: Path, value: Any) -> Path:

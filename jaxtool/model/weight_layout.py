@@ -105,6 +105,11 @@ class Leaf:
         return self.shape[0] if self.name.startswith("layers/") else None
 
     @property
+    def size(self) -> int:
+        """Numbers in all layers."""
+        return math.prod(self.shape)
+
+    @property
     def tensor_shape(self) -> tuple[int, ...]:
         """Shape without the layer axis."""
         return self.shape if self.num_layers is None else self.shape[1:]
@@ -190,6 +195,12 @@ def from_file(
     return block.reshape(sizes)[inner].transpose(np.argsort(layout.order))
 
 
+def whole_from_file(leaf: Leaf, layer: int | None, file: TensorFile) -> np.ndarray:
+    """One parameter of one layer, all of it, in our shape."""
+    shape = leaf.tensor_shape
+    return from_file(leaf.name, file, layer, shape, (slice(None),) * len(shape))
+
+
 def _span(axes: tuple[int, ...], shape: tuple[int, ...], index: Index) -> slice:
     """Part of a flattened axis that holds the part `index` of its first axis."""
     if not axes:
@@ -220,8 +231,9 @@ def _place(leaf: Leaf, layer: int | None, file: TensorFile, placed: Any) -> jax.
     shape = leaf.tensor_shape
 
     def block(index: Index | None) -> np.ndarray:
-        whole = (slice(None),) * len(shape)
-        return from_file(leaf.name, file, layer, shape, whole if index is None else index)
+        if index is None:
+            return whole_from_file(leaf, layer, file)
+        return from_file(leaf.name, file, layer, shape, index)
 
     return jax.make_array_from_callback(shape, placed, block)
 
