@@ -1,0 +1,1 @@
+"""jaxtool: reinforcement learning of tool use in JAX (ReTool and OTC-PO)."""

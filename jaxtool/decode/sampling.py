@@ -68,7 +68,7 @@ def inverse_cdf(
         total = jnp.sum(sums, axis=-1)
         cumulative = jnp.cumsum(sums, axis=-1)
         target = uniforms * cumulative[:, -1]
-        block = _first_above(cumulative, target)
+        block = _first_above(cumulative, target, sums)
         before = jnp.take_along_axis(cumulative - sums, block[:, None], axis=1)[:, 0]
         inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
         block_sum = jnp.maximum(jnp.sum(inside, axis=-1), jnp.finfo(jnp.float32).tiny)
@@ -80,12 +80,17 @@ def inverse_cdf(
 
 def _invert(weights: Array, uniforms: Array) -> Array:
     cumulative = jnp.cumsum(weights, axis=-1)
-    return _first_above(cumulative, uniforms * cumulative[:, -1])
+    return _first_above(cumulative, uniforms * cumulative[:, -1], weights)
 
 
-def _first_above(cumulative: Array, target: Array) -> Array:
-    """First index whose cumulative weight exceeds the target; never one of weight zero."""
-    index = jnp.sum(cumulative <= target[:, None], axis=-1)
-    # Rounding can put the target on the total: then the last index that added weight is meant.
-    last = jnp.sum(cumulative < cumulative[:, -1:], axis=-1)
-    return jnp.minimum(index, last).astype(jnp.int32)
+def _first_above(cumulative: Array, target: Array, weights: Array) -> Array:
+    """First index whose cumulative weight exceeds the target; never one of weight zero.
+
+    XLA sums prefixes in a tree, so rounding can make the sum rise or fall over an entry of weight
+    zero, and can put the target on the total: then the last entry that has weight is meant.
+    """
+    is_possible = weights > 0
+    is_above = is_possible & (cumulative > target[:, None])
+    last = weights.shape[1] - 1 - jnp.argmax(is_possible[:, ::-1], axis=-1)
+    first = jnp.argmax(is_above, axis=-1)
+    return jnp.where(jnp.any(is_above, axis=-1), first, last).astype(jnp.int32)

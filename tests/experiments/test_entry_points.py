@@ -1,0 +1,111 @@
+"""The commands of the README, shortened: cold start, RL, evaluation and report, as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxtool.run.gin_config import REPOSITORY_ROOT
+
+RUNS = "gin_configs/runs"
+SHORT_RL = [
+    "STEPS = 2",
+    "Schedule.problems_per_step = 4",
+    "Schedule.samples = 4",
+    "Schedule.pool = 32",
+    "Schedule.checkpoint_every = 1",
+    "EngineConfig.slots = 16",
+    "RolloutConfig.max_response_tokens = 40",
+]
+
+
+def start(module, *flags, check=True):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, flags)],
+        cwd=REPOSITORY_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def params(*bindings):
+    return [flag for binding in bindings for flag in ("--gin_param", binding)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base policy after three steps."""
+    workdir = tmp_path_factory.mktemp("base")
+    file = f"{RUNS}/quickstart_base.gin"
+    short = params("STEPS = 3", "OptimizerConfig.warmup_steps = 1", "SftRunConfig.log_every = 1")
+    start("experiments.train", "--gin_file", file, "--workdir", workdir, *short)
+    return workdir
+
+
+def test_rl_run_trains_evaluates_and_reports(base, tmp_path):
+    record = tmp_path / "train.json"
+    workdir = tmp_path / "otc"
+    run_file = f"{RUNS}/quickstart_otc_grpo.gin"
+    start(
+        "experiments.train",
+        *("--gin_file", run_file, "--workdir", workdir, "--init_from", base / "policy"),
+        *("--json", record, *params(*SHORT_RL)),
+    )
+    figures = json.loads(record.read_text())
+    assert figures["last"]["step"] == 1
+    assert figures["last"]["tokens/reprefilled_total"] == 0
+    assert figures["last"]["mismatch/max_abs_logprob_nats"] < 1e-4
+    assert "trajectories" in (workdir / "report.html").read_text()
+    assert (workdir / "operative_config.gin").exists()
+
+    results = tmp_path / "results.json"
+    policies = [
+        ("--policy", f"{name}={workdir / 'policy' if name == 'otc' else base / 'policy'}")
+        for name in ("base", "otc")
+    ]
+    start(
+        "experiments.evaluate",
+        *("--gin_file", run_file, "--problems", 20, "--json", results),
+        *(flag for pair in policies for flag in pair),
+        *params("EngineConfig.slots = 16", "RolloutConfig.max_response_tokens = 40"),
+    )
+    found = json.loads(results.read_text())
+    for arm in ("base", "otc"):
+        for way in ("greedy", "sampled"):
+            part = found["arms"][arm][way]
+            assert part["answers"] == 20
+            assert 0 <= part["accuracy"] <= 1
+            assert set(part["levels"]) == {"one_digit", "two_and_one_digit", "two_digit", "hard"}
+    assert set(found["paired"]) == {"otc"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gin_param", "GrpoConfig.clip_lo = 0.1"], "clip_low"),
+        (["--gin_param", "GrpoConfig.clip_low = 'a'"], "clip_low"),
+        (["--init_from", "nowhere"], "holds no saved policy"),
+        (["--gin_param", "RlConfig.protocol = 'retol'"], "no protocol template 'retol'"),
+        (["--gin_param", "MeshConfig.tensor = 3"], "does not divide"),
+        (["--sandbox", "127.0.0.1:9", *params("SandboxClientConfig.attempts = 1")], "127.0.0.1:9"),
+    ],
+    ids=["unknown", "type", "policy", "protocol", "mesh", "sandbox"],
+)
+def test_bad_input_is_one_line_and_ends_before_training(flags, message, tmp_path):
+    done = start(
+        "experiments.train",
+        *("--gin_file", f"{RUNS}/quickstart_grpo.gin", "--workdir", tmp_path / "run", *flags),
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "policy").exists()
