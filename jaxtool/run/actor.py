@@ -119,11 +119,7 @@ def open_actor(
     mesh = make_mesh(config.mesh)
     sharding = Sharding(mesh)
     model, params = source.load(sharding, seed)
-    if tokenizer.vocab_size > model.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the policy's vocabulary only "
-            f"{model.vocab_size}: they do not belong together"
-        )
+    check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
     is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, protocol.stop_tags)
     engine = DecodeEngine(
@@ -147,3 +143,12 @@ def open_actor(
         runner=runner,
     )
     return actor, params
+
+
+def check_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """Raises ValueError if the tokenizer can write ids that the policy does not have."""
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the policy's vocabulary only "
+            f"{model.vocab_size}: they do not belong together"
+        )

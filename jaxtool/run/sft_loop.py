@@ -19,6 +19,7 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, to_batch
+from jaxtool.run.actor import check_vocabulary
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
@@ -84,6 +85,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     model, params = source.load(sharding, seed)
     tokenizer = config.tokenizer.load()
+    check_vocabulary(tokenizer, model)
     protocols = [load_protocol(stream.protocol) for stream in config.streams]
     for protocol in protocols:
         check_has_text(tokenizer, protocol.all_tags)
