@@ -10,6 +10,7 @@ the cache has rows, paged caches.
 
 import dataclasses
 import functools
+import heapq
 from collections.abc import Sequence
 
 import jax
@@ -108,7 +109,7 @@ class DecodeEngine:
         self._is_stop = jax.device_put(is_stop, sharding.named(None))
         self._rows = programs.idle_rows(config.slots, config.forced_tokens)
         self._high_water = np.zeros(config.slots, np.int32)
-        self._free = list(range(config.slots))[::-1]
+        self._free = list(range(config.slots))  # a heap: the same rows get the same slots
         self._params: Params | None = None
         self._cache = programs.empty_cache(
             config=model, sharding=sharding, rows=config.slots, slots=config.max_tokens
@@ -131,7 +132,7 @@ class DecodeEngine:
         self._params = publish(params, self.model, self.sharding)
 
     def take_slot(self) -> int:
-        return self._free.pop()
+        return heapq.heappop(self._free)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
         """Runs all but the last token of each prompt, once, in calls of one fixed shape."""
@@ -192,7 +193,7 @@ class DecodeEngine:
         self._rows.is_running[slot] = False
         self._rows.lengths[slot] = 0
         self._rows.forced_count[slot] = self._rows.forced_next[slot] = 0
-        self._free.append(slot)
+        heapq.heappush(self._free, slot)
 
     def dispatch_window(self, sampling: Sampling) -> tuple[Rows, Window]:
         """Starts K steps on the device and returns at once; `fetch` waits for them."""
