@@ -1,0 +1,113 @@
+"""Inverse-CDF sampling by hand, against float64, and at the ends of the interval."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtool.core import rng
+from jaxtool.decode.sampling import Sampling, inverse_cdf, sample
+
+LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
+draw = jax.jit(inverse_cdf)
+sampled = jax.jit(sample, static_argnums=3)
+
+
+def test_inverse_cdf_by_hand():
+    """p = 1/8, 1/4, 1/8, 1/2: the steps are at 1/8, 3/8 and 1/2."""
+    p = np.array([0.125, 0.25, 0.125, 0.5], np.float32)
+    uniforms = np.array([0.0, 0.124, 0.126, 0.374, 0.376, 0.499, 0.501, LARGEST], np.float32)
+    tokens, logprobs = draw(jnp.tile(jnp.log(p)[None], (8, 1)), uniforms)
+    assert tokens.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    np.testing.assert_allclose(logprobs, np.log(p[tokens]), atol=1e-6)
+
+
+@pytest.mark.parametrize("vocab", [40, 1024, 1025, 3000])
+def test_both_paths_equal_the_definition_in_float64(vocab):
+    numbers = np.random.default_rng(vocab)
+    logits = (3 * numbers.standard_normal((256, vocab))).astype(np.float32)
+    uniforms = numbers.random(256).astype(np.float32)
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(axis=1, keepdims=True)
+    cumulative = np.cumsum(p, axis=1)
+    wanted = (cumulative <= uniforms[:, None]).sum(axis=1)
+    # Where the uniform falls within rounding of a step, float32 may say either neighbour.
+    is_clear = np.abs(cumulative - uniforms[:, None]).min(axis=1) > 2e-6
+    assert is_clear.mean() > 0.9
+    tokens, logprobs = draw(logits, uniforms)
+    np.testing.assert_array_equal(np.asarray(tokens)[is_clear], wanted[is_clear])
+    np.testing.assert_allclose(logprobs, np.log(p[np.arange(256), tokens]), atol=2e-5)
+
+
+@pytest.mark.parametrize("vocab", [48, 1000, 1025, 5000])
+@pytest.mark.parametrize("uniform", [0.0, LARGEST, None])
+def test_a_token_of_probability_zero_is_never_drawn(vocab, uniform):
+    """Also where rounding makes a running sum rise over an entry that adds nothing."""
+    numbers = np.random.default_rng(vocab)
+    logits = (2 * numbers.standard_normal((2048, vocab))).astype(np.float32)
+    is_possible = numbers.random((2048, vocab)) < numbers.random((2048, 1))
+    is_possible[:, numbers.integers(vocab)] = True
+    logits = np.where(is_possible, logits, -np.inf).astype(np.float32)
+    uniforms = numbers.random(2048) if uniform is None else np.full(2048, uniform)
+    tokens, logprobs = draw(logits, uniforms.astype(np.float32))
+    assert is_possible[np.arange(2048), tokens].all()
+    assert np.isfinite(logprobs).all()
+
+
+def test_uniforms_on_every_step_never_hit_an_impossible_token():
+    """The running sums themselves as uniforms, impossible tokens between all possible ones."""
+    numbers = np.random.default_rng(0)
+    v = 1000
+    weights = numbers.random(v).astype(np.float32) * (np.arange(v) % 2)
+    steps = np.asarray(jnp.cumsum(jnp.asarray(weights)))
+    uniforms = (steps / steps[-1]).astype(np.float32)
+    uniforms = np.clip(np.concatenate([uniforms, np.nextafter(uniforms, 0)]), 0, LARGEST)
+    logits = np.tile(np.log(np.maximum(weights, 1e-45))[None], (len(uniforms), 1))
+    logits[:, weights == 0] = -np.inf
+    tokens, _ = draw(logits.astype(np.float32), uniforms.astype(np.float32))
+    assert (np.asarray(tokens) % 2 == 1).all()
+
+
+def test_frequencies_are_the_softmax():
+    """40 000 draws of 8 tokens; a bound of 5 standard errors fails by chance 8 · 5.7e-7 = 5e-6."""
+    count = 40_000
+    logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.2], np.float32)
+    keys = np.tile(rng.row_key(1, "frequencies"), (count, 1))
+    positions = np.arange(count, dtype=np.int32)
+    tiled = np.tile(logits[None], (count, 1))
+    tokens, _ = sampled(tiled, keys, positions, Sampling(temperature=2.0))
+    p = np.exp(logits / 2)
+    p /= p.sum()
+    frequency = np.bincount(tokens, minlength=8) / count
+    error = np.sqrt(p * (1 - p) / count)
+    assert math.erfc(5 / math.sqrt(2)) * 8 < 1e-5
+    assert (np.abs(frequency - p) < 5 * error).all()
+
+
+def test_a_draw_depends_on_key_and_position_alone():
+    numbers = np.random.default_rng(3)
+    logits = numbers.standard_normal((16, 48)).astype(np.float32)
+    keys = np.stack([rng.row_key(0, i) for i in range(16)])
+    positions = np.arange(16, dtype=np.int32)
+    tokens, logprobs = sampled(logits, keys, positions, Sampling())
+    order = numbers.permutation(16)
+    again, again_logprobs = sampled(logits[order], keys[order], positions[order], Sampling())
+    np.testing.assert_array_equal(again, tokens[order])
+    np.testing.assert_array_equal(again_logprobs, logprobs[order])
+    later, _ = sampled(logits, keys, positions + 100, Sampling())
+    assert (later != tokens).any()
+
+
+def test_greedy_takes_the_most_likely_and_reports_its_logprob_at_temperature_one():
+    logits = np.log(np.array([[0.2, 0.5, 0.3]], np.float32))
+    keys, positions = np.zeros((1, 2), np.uint32), np.zeros(1, np.int32)
+    tokens, logprobs = sampled(logits, keys, positions, Sampling(temperature=0.0))
+    assert tokens.tolist() == [1]
+    np.testing.assert_allclose(logprobs, np.log([0.5]), atol=1e-6)
+
+
+def test_a_negative_temperature_is_refused():
+    with pytest.raises(ValueError, match=r"self.temperature=-1 must be >= 0"):
+        Sampling(temperature=-1)
