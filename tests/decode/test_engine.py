@@ -1,0 +1,250 @@
+"""The slot decoder against the slow path: the whole sequence through the training forward pass."""
+
+import dataclasses
+import random
+
+import jax
+import numpy as np
+import pytest
+from helpers.decoding import (
+    SMALL,
+    STOPS,
+    Job,
+    assert_same_rows,
+    make_engine,
+    random_jobs,
+    run_jobs,
+    teacher_forced,
+)
+from helpers.tiny_models import FAMILIES, VOCAB, random_params
+
+from jaxtool.core import rng
+from jaxtool.decode import programs
+from jaxtool.decode.engine import EngineConfig, Placement
+from jaxtool.decode.sampling import Sampling
+from jaxtool.parallel import axis_rules
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+
+MODEL = FAMILIES["qwen3"]
+OUTPUTS = (1, SMALL.forced_tokens, SMALL.forced_tokens + 1, 3 * SMALL.forced_tokens + 2)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(MODEL)
+
+
+@pytest.fixture(scope="module")
+def engine(params):
+    return make_engine(MODEL, params)
+
+
+def assert_teacher_forced(params, rows, temperature=1.0):
+    rows = list(rows)
+    expected = teacher_forced(params, MODEL, [row.ids for row in rows], temperature)
+    compared = 0
+    for row, wanted in zip(rows, expected, strict=True):
+        got = np.asarray(row.logprobs)
+        is_policy = ~np.isnan(got)
+        compared += is_policy.sum()
+        np.testing.assert_allclose(got[is_policy], wanted[is_policy], atol=1e-4)
+    assert compared > 20
+
+
+def test_decoder_logprobs_equal_the_training_forward_pass(engine, params):
+    rows = run_jobs(engine, random_jobs(12))
+    assert_teacher_forced(params, rows.values())
+
+
+@pytest.mark.parametrize("length", OUTPUTS)
+def test_paused_and_resumed_equals_uninterrupted_teacher_forcing(engine, params, length):
+    """Outputs that ride the window, the threshold itself, one more, and several chunks."""
+    before = dataclasses.replace(engine.counts)
+    rows = run_jobs(engine, random_jobs(10, outputs=(length, length), seed=length))
+    assert sum(len(row.job.outputs) - len(row.outputs) for row in rows.values()) > 5
+    assert_teacher_forced(params, rows.values())
+    assert engine.counts.reprefilled_tokens == 0
+    given = sum(
+        len(o) * (len(r.job.outputs) - len(r.outputs))
+        for r in rows.values()
+        for o in r.job.outputs[:1]
+    )
+    assert engine.counts.appended_tokens - before.appended_tokens == given
+
+
+@pytest.mark.parametrize("length", OUTPUTS)
+def test_a_kept_cache_gives_the_tokens_that_prefilling_everything_again_gives(engine, length):
+    rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=90 + length))
+    resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
+    assert len(resumed) >= 2
+    again = []
+    for row in resumed:
+        start = 1 + int(np.flatnonzero(np.isnan(row.logprobs))[-1])
+        again.append(dataclasses.replace(row.job, prompt=tuple(row.ids[:start]), outputs=()))
+    for row, other in zip(resumed, run_jobs(engine, again).values(), strict=True):
+        wanted = next(r for r in resumed if r.job.name == other.job.name)
+        assert other.ids == wanted.ids
+    assert engine.counts.reprefilled_tokens == 0
+
+
+def test_neighbours_slots_order_and_latency_change_nothing(engine):
+    jobs = random_jobs(20, outputs=(2, 9), seed=5)
+    together = run_jobs(engine, jobs)
+    shuffled = list(jobs)
+    random.Random(1).shuffle(shuffled)
+    waits = random.Random(2)
+    assert_same_rows(run_jobs(engine, shuffled, latency=lambda: waits.randrange(5)), together)
+    alone = {}
+    for job in jobs[:4]:
+        alone |= run_jobs(engine, [job])
+    assert_same_rows(alone, {name: together[name] for name in alone})
+
+
+def test_slots_are_released_and_refilled(engine):
+    assert engine.num_free == SMALL.slots
+    rows = run_jobs(engine, random_jobs(3 * SMALL.slots, seed=6))
+    assert len(rows) == 3 * SMALL.slots
+    assert engine.num_free == SMALL.slots
+    assert not engine.is_any_running
+
+
+def test_a_prompt_is_prefilled_once_and_broadcast_to_its_samples(engine, params):
+    before = engine.counts.prefilled_tokens
+    prompt = tuple(range(20, 29))
+    [prefilled] = engine.prefill([prompt])
+    assert engine.counts.prefilled_tokens - before == len(prompt) - 1
+    slots = [engine.take_slot() for _ in range(5)]
+    placements = [
+        Placement(slot=s, prompt=prefilled, row_key=rng.row_key(0, f"sample {i}"), limit=60)
+        for i, s in enumerate(slots)
+    ]
+    engine.place(placements)
+    log = engine.fetch(*engine.dispatch_window(Sampling()))
+    assert engine.counts.prefilled_tokens - before == len(prompt) - 1
+    alone = run_jobs(engine, [Job(name=f"sample {i}", prompt=prompt) for i in range(5)])
+    firsts = [int(log.tokens[0, s]) for s in slots]
+    assert firsts == [alone[f"sample {i}"].ids[len(prompt)] for i in range(5)]
+    assert len(set(firsts)) > 1
+    for slot in slots:
+        engine.release(slot)
+
+
+def test_limit_and_stop_tokens_end_a_row_and_nothing_else_does(engine):
+    jobs = [dataclasses.replace(j, limit=len(j.prompt) + 3) for j in random_jobs(12, seed=7)]
+    rows = run_jobs(engine, jobs)
+    reasons = set()
+    for row in rows.values():
+        new = row.ids[len(row.job.prompt) :]
+        assert 1 <= len(new) <= 3
+        assert not set(new[:-1]) & set(STOPS)
+        reasons.add("limit" if len(new) == 3 else "stop")
+        assert len(new) == 3 or new[-1] in STOPS
+    assert reasons == {"limit", "stop"}
+
+
+def test_a_row_that_is_resumed_goes_on_as_if_it_had_not_stopped(engine, params):
+    never = make_engine(MODEL, params, stops=())
+    [job] = random_jobs(1, seed=8)
+    job = dataclasses.replace(job, limit=40)
+    wanted = run_jobs(never, [job])[job.name]
+    assert set(wanted.ids[len(job.prompt) :]) & set(STOPS)
+    [prompt] = engine.prefill([job.prompt])
+    slot = engine.take_slot()
+    key = rng.row_key(0, job.name)
+    engine.place([Placement(slot=slot, prompt=prompt, row_key=key, limit=job.limit)])
+    ids = list(job.prompt)
+    while len(ids) < job.limit:
+        if not engine.is_running(slot):
+            engine.resume(slot)
+        log = engine.fetch(*engine.dispatch_window(Sampling()))
+        ids += log.tokens[log.is_sampled[:, slot], slot].tolist()
+    engine.release(slot)
+    assert ids == wanted.ids
+
+
+def test_one_window_of_k_steps_equals_k_windows_of_one(engine, params):
+    single = make_engine(MODEL, params, dataclasses.replace(SMALL, window_steps=1))
+    jobs = random_jobs(6, outputs=(3,), seed=9)
+    assert_same_rows(run_jobs(single, jobs), run_jobs(engine, jobs))
+
+
+def test_greedy_rows_follow_the_most_likely_token(engine, params):
+    rows = run_jobs(engine, random_jobs(4, seed=10), sampling=Sampling(temperature=0.0))
+    for row in rows.values():
+        start = len(row.job.prompt)
+        best = max(
+            range(VOCAB),
+            key=lambda t, ids=row.ids[:start]: teacher_forced(params, MODEL, [[*ids, t]])[0][-1],
+        )
+        assert row.ids[start] == best
+        break
+    assert_teacher_forced(params, rows.values())
+
+
+def test_logprobs_are_those_of_the_tempered_distribution(engine, params):
+    rows = run_jobs(engine, random_jobs(8, seed=11), sampling=Sampling(temperature=0.7))
+    assert_teacher_forced(params, rows.values(), temperature=0.7)
+
+
+def test_nothing_is_compiled_after_the_warm_up(engine, params):
+    """Other lengths, other numbers of rows, other tool outputs: the same programs."""
+    run_jobs(engine, random_jobs(12, outputs=(1, 9, 20), seed=12))
+    engine.load(params)
+    compiled: list[str] = []
+    is_listening = True
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        del duration
+        if is_listening and "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    sizes = {p: p._cache_size() for p in (programs.window, programs.append, programs.place)}
+    for seed, count in ((13, 1), (14, 5), (15, 17)):
+        engine.load(params)
+        run_jobs(engine, random_jobs(count, outputs=(seed - 9, 15, 3), seed=seed))
+    is_listening = False
+    assert compiled == []
+    assert sizes == {p: p._cache_size() for p in sizes}
+
+
+def test_eight_devices_give_the_tokens_of_one(engine, params):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    sharded = make_engine(MODEL, params, sharding=Sharding(mesh, axis_rules.decode()))
+    jobs = random_jobs(10, outputs=(3, 9), seed=16)
+    assert_same_rows(run_jobs(sharded, jobs), run_jobs(engine, jobs))
+
+
+def test_rows_that_the_mesh_does_not_divide_are_refused(params):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    config = dataclasses.replace(SMALL, slots=6)
+    with pytest.raises(ValueError, match=r"slots=6 must be a multiple of data x fsdp = 4"):
+        make_engine(MODEL, params, config, Sharding(mesh, axis_rules.decode()))
+
+
+def test_a_prompt_that_does_not_fit_is_refused_by_name(engine):
+    with pytest.raises(ValueError, match=r"prompt of 64 tokens .* EngineConfig.max_tokens=64"):
+        engine.prefill([[1] * 64])
+    with pytest.raises(ValueError, match="prompt of 0 tokens"):
+        engine.prefill([[]])
+    assert engine.num_free == SMALL.slots
+
+
+def test_an_engine_without_parameters_says_so():
+    from jaxtool.decode.engine import DecodeEngine
+    from jaxtool.parallel.axis_rules import single_device
+
+    bare = DecodeEngine(
+        model=MODEL, config=SMALL, sharding=single_device(), is_stop=np.zeros(VOCAB, bool)
+    )
+    with pytest.raises(RuntimeError, match="call load"):
+        bare.prefill([[1, 2]])
+
+
+def test_sizes_double_up_to_the_longest():
+    config = EngineConfig(max_tokens=100, min_view=30, min_prompt_bucket=128)
+    assert config.views == (30, 60, 100)
+    assert config.prompt_buckets == (100,)
+    with pytest.raises(ValueError, match=r"EngineConfig.slots must be >= 1, got 0"):
+        EngineConfig(slots=0)

@@ -1,0 +1,174 @@
+"""Drives a DecodeEngine by hand: rows with scripted tool outputs and tool latencies in windows."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers.tiny_models import VOCAB, full_logits
+
+from jaxtool.core import rng
+from jaxtool.decode.engine import DecodeEngine, EngineConfig, Placement
+from jaxtool.decode.sampling import Sampling
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.transformer import Params
+from jaxtool.parallel.axis_rules import Sharding, single_device
+
+STOPS = (3, 5, 7, 11)
+SMALL = EngineConfig(
+    slots=8,
+    max_tokens=64,
+    window_steps=4,
+    min_view=32,
+    prefill_rows=4,
+    min_prompt_bucket=8,
+    forced_tokens=6,
+    append_rows=2,
+)
+
+
+def make_engine(
+    model: ModelConfig,
+    params: Params,
+    config: EngineConfig = SMALL,
+    sharding: Sharding | None = None,
+    stops: Sequence[int] = STOPS,
+) -> DecodeEngine:
+    is_stop = np.zeros(VOCAB, bool)
+    is_stop[list(stops)] = True
+    engine = DecodeEngine(
+        model=model, config=config, sharding=sharding or single_device(), is_stop=is_stop
+    )
+    engine.load(params)
+    return engine
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One row: at its n-th stop it gets the n-th tool output; without one left it ends."""
+
+    name: str  # names the random stream
+    prompt: tuple[int, ...]
+    outputs: tuple[tuple[int, ...], ...] = ()
+    limit: int = 60
+
+
+@dataclasses.dataclass(kw_only=True)
+class Row:
+    job: Job
+    ids: list[int]
+    logprobs: list[float]  # nan where the policy did not write the token
+    outputs: list[tuple[int, ...]]
+    wait: int = 0  # windows until the tool answers
+
+
+def random_jobs(count: int, outputs: Sequence[int] = (), seed: int = 0) -> list[Job]:
+    """Jobs with random prompts of 2 to 9 tokens and tool outputs of the given lengths."""
+    numbers = np.random.default_rng(seed)
+
+    def draw(length: int) -> tuple[int, ...]:
+        return tuple(int(x) for x in numbers.integers(12, VOCAB, length))
+
+    return [
+        Job(
+            name=f"job {i}",
+            prompt=draw(2 + i % 8),
+            outputs=tuple(draw(n) for n in outputs),
+        )
+        for i in range(count)
+    ]
+
+
+def run_jobs(
+    engine: DecodeEngine,
+    jobs: Sequence[Job],
+    *,
+    sampling: Sampling | None = None,
+    latency: Callable[[], int] = lambda: 0,
+) -> dict[str, Row]:
+    """Finished rows by job name. A free slot is refilled from the queue at once."""
+    queue = list(jobs)
+    rows: dict[int, Row] = {}
+    done: dict[str, Row] = {}
+    while queue or rows:
+        admitted = [queue.pop(0) for _ in range(min(engine.num_free, len(queue)))]
+        prompts = engine.prefill([job.prompt for job in admitted])
+        placements = []
+        for job, prompt in zip(admitted, prompts, strict=True):
+            slot = engine.take_slot()
+            rows[slot] = new_row(job)
+            placements.append(
+                Placement(
+                    slot=slot, prompt=prompt, row_key=rng.row_key(0, job.name), limit=job.limit
+                )
+            )
+        engine.place(placements)
+        if engine.is_any_running:
+            log = engine.fetch(*engine.dispatch_window(sampling or Sampling()))
+            for slot, row in list(rows.items()):
+                steps = np.flatnonzero(log.is_sampled[:, slot])
+                row.ids += log.tokens[steps, slot].tolist()
+                row.logprobs += log.logprobs[steps, slot].tolist()
+                if steps.size and not engine.is_running(slot):
+                    room = row.job.limit - len(row.ids)
+                    if row.outputs and len(row.outputs[0]) < room:
+                        row.wait = 1 + latency()
+                    else:
+                        done[row.job.name] = row
+                        engine.release(slot)
+                        del rows[slot]
+        answered: dict[int, Sequence[int]] = {}
+        for slot, row in rows.items():
+            if row.wait:
+                row.wait -= 1
+                if not row.wait:
+                    output = row.outputs.pop(0)
+                    row.ids += output
+                    row.logprobs += [np.nan] * len(output)
+                    answered[slot] = output
+        engine.append(answered)
+    return done
+
+
+def new_row(job: Job) -> Row:
+    return Row(
+        job=job,
+        ids=list(job.prompt),
+        logprobs=[np.nan] * len(job.prompt),
+        outputs=list(job.outputs),
+    )
+
+
+_forced = jax.jit(
+    lambda params, config, tokens, temperature, sharding: jax.nn.log_softmax(
+        full_logits(params, config, tokens, sharding) / temperature
+    ),
+    static_argnums=(1, 4),
+)
+
+
+def teacher_forced(
+    params: Params, config: ModelConfig, ids: Sequence[Sequence[int]], temperature: float = 1.0
+) -> list[np.ndarray]:
+    """log p(ids[t] | ids[:t]) of whole sequences by the training forward pass; nan for t = 0."""
+    out = []
+    for begin in range(0, len(ids), 8):
+        part = ids[begin : begin + 8]
+        tokens = np.zeros((8, 64), np.int32)
+        for i, sequence in enumerate(part):
+            tokens[i, : len(sequence)] = sequence
+        logprobs = np.asarray(
+            _forced(params, config, jnp.asarray(tokens), temperature, single_device())
+        )
+        for i, sequence in enumerate(part):
+            at = np.arange(len(sequence) - 1)
+            out.append(np.concatenate([[np.nan], logprobs[i, at, np.asarray(sequence[1:])]]))
+    return out
+
+
+def assert_same_rows(got: dict[str, Row], wanted: dict[str, Row], atol: float = 1e-5) -> None:
+    assert got.keys() == wanted.keys()
+    for name, row in wanted.items():
+        assert got[name].ids == row.ids, name
+        np.testing.assert_allclose(got[name].logprobs, row.logprobs, atol=atol)
