@@ -44,7 +44,7 @@ class ServerConfig:
     address: str = "127.0.0.1:0"  # host:port, or unix:/path
     isolation: str = "auto"  # auto takes the strongest tier that works; none only in as many words
     slots: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
-    fork_servers: int = 0  # 0: one for four slots; a fork is about 2 ms of its time
+    fork_servers: int = 0  # of each kind (with and without scipy); 0: one for four slots
     default_limits: LimitSet = LimitSet()
     maximum_limits: LimitSet = MAXIMUM_LIMITS
     flood_bytes: int = MIB  # output beyond which an execution is killed

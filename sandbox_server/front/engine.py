@@ -98,7 +98,7 @@ class Engine:
 
     async def run(self, program: Program, client: str) -> tuple[Outcome, float]:
         """Outcome and seconds in the queue. Cancelling kills the execution."""
-        async with self.queue.admitted(client) as queued_s, self.pool.child() as child:
+        async with self.queue.admitted(client) as queued_s, self.pool.child(program.code) as child:
             job = job_limits(program.limits, self.task_allowance()) | {
                 "code": program.code,
                 "stdin": program.stdin,

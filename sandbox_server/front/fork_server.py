@@ -99,16 +99,18 @@ def command(setup: dict) -> list[str]:
 
 def real_pid(pidfd: int) -> int:
     """Process id as this process sees it, 0 if it has ended."""
-    text = pathlib.Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii")
-    found = re.search(r"^Pid:\s*(-?\d+)", text, re.MULTILINE)
+    fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
+    found = re.search(rb"\nPid:\s*(-?\d+)", os.read(fd, 512))
+    os.close(fd)
     return max(0, int(found.group(1))) if found else 0
 
 
 class ForkServer:
     """One warm fork server process."""
 
-    def __init__(self, tier: Tier, scratch_bytes: int):
+    def __init__(self, tier: Tier, scratch_bytes: int, with_scipy: bool):
         self._tier = tier
+        self._with_scipy = with_scipy
         self._scratch_bytes = scratch_bytes
         self._children: dict[int, Child] = {}
         self._forked: dict[int, asyncio.Future[Child]] = {}
@@ -139,6 +141,7 @@ class ForkServer:
             "parent": os.getpid(),
             "scratch_bytes": self._scratch_bytes,
             "is_probe": False,
+            "with_scipy": self._with_scipy,
         }
         with theirs:
             self._process = subprocess.Popen(

@@ -14,6 +14,7 @@ _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 10.0
 _HEALTHY_AFTER_S = 30.0  # a fork server that lived so long starts again without delay
 _SLOT_COUNT = 2048
+_SCIPY_WORDS = ("scipy", "lambdify", "sympy.stats")  # lambdify imports scipy if it can
 log = logging.getLogger("sandbox_server.pool")
 
 
@@ -35,11 +36,14 @@ class Slots:
 class _Worker:
     """One fork server, its spares and its restarts."""
 
-    def __init__(self, tier: Tier, config: ServerConfig, slots: Slots, num_spares: int):
+    def __init__(
+        self, tier: Tier, config: ServerConfig, slots: Slots, num_spares: int, with_scipy: bool
+    ):
         self._config = config
         self._slots = slots
         self._num_spares = num_spares
-        self.server = ForkServer(tier, config.default_limits.scratch_bytes)
+        self.with_scipy = with_scipy
+        self.server = ForkServer(tier, config.default_limits.scratch_bytes, with_scipy)
         self.spares: list[Child] = []
         self.busy = 0
         self.restarts = 0
@@ -96,7 +100,9 @@ class Pool:
         self.slots = Slots(_SLOT_COUNT)
         share = -(-config.slots // config.num_fork_servers)
         self._workers = [
-            _Worker(tier, config, self.slots, share) for _ in range(config.num_fork_servers)
+            _Worker(tier, config, self.slots, share, with_scipy)
+            for with_scipy in (True, False)
+            for _ in range(config.num_fork_servers)
         ]
         self._keepers: list[asyncio.Task[None]] = []
         self.is_closing = False
@@ -134,12 +140,12 @@ class Pool:
             worker.server.stop()
 
     @contextlib.asynccontextmanager
-    async def child(self):
-        """A waiting child of the least busy fork server; killed and reaped at the end."""
-        alive = [worker for worker in self._workers if worker.server.is_alive]
-        if not alive:
-            raise ForkServerGone("the fork server is being started again")
-        worker = min(alive, key=lambda one: one.busy)
+    async def child(self, code: str):
+        """A waiting child for `code`; killed and reaped at the end.
+
+        Where the text names scipy the child has it loaded; elsewhere importing it works too, slower.
+        """
+        worker = self._least_busy(any(word in code for word in _SCIPY_WORDS))
         worker.busy += 1
         try:
             child = await worker.take()
@@ -150,12 +156,16 @@ class Pool:
         finally:
             worker.busy -= 1
 
-    def any_server(self) -> ForkServer:
-        """A live fork server, for what is not an execution (sessions)."""
+    def _least_busy(self, with_scipy: bool) -> _Worker:
+        """A live fork server, of the kind asked for if there is one."""
         alive = [worker for worker in self._workers if worker.server.is_alive]
         if not alive:
             raise ForkServerGone("the fork server is being started again")
-        return min(alive, key=lambda one: one.busy).server
+        return min(alive, key=lambda one: (one.with_scipy != with_scipy, one.busy))
+
+    def server_for_session(self) -> ForkServer:
+        """A live fork server for a program that is not known yet: with everything loaded."""
+        return self._least_busy(with_scipy=True).server
 
     async def _keep_alive(self, worker: _Worker) -> None:
         """Starts the fork server again when it dies; slower when it keeps dying."""

@@ -22,6 +22,7 @@ def works(tier: Tier, scratch_bytes: int) -> str:
         "parent": os.getpid(),
         "scratch_bytes": scratch_bytes,
         "is_probe": True,
+        "with_scipy": False,
     }
     try:
         done = subprocess.run(

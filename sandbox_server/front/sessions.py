@@ -215,7 +215,7 @@ class Sessions:
         settings = job_limits(limits, TASK_ALLOWANCE + self._engine.task_allowance())
         settings |= {"cpu_s": _NO_CPU_BACKSTOP_S, "seed": seed}
         try:
-            server = pool.any_server()
+            server = pool.server_for_session()
             keeper = await server.spawn_keeper(slot, settings)
         except BaseException:
             pool.slots.give_back(slot)

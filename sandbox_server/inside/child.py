@@ -16,13 +16,20 @@ EXIT_BROKEN = 117  # the child failed before the program began
 STARTED = b"\n"  # sent just before the program runs
 
 
-def take_descriptors(fds: list[int]) -> None:
-    """Moves stdout, stderr and control to 1, 2 and 3 and closes all others."""
+def take_descriptors(fds: list[int], keep: int) -> None:
+    """Moves stdout, stderr and control to 1, 2 and 3 and closes all others but `keep`."""
     # A descriptor of our own: flags of a shared /dev/null would be a channel between programs.
     null = os.open(os.devnull, os.O_RDONLY)
     for target, fd in enumerate((null, *fds)):
         os.dup2(fd, target)
-    os.closerange(4, 4096)
+    close_above(4, keep)
+
+
+def close_above(first: int, keep: int) -> None:
+    """Closes all descriptors from `first` on, except `keep`."""
+    if keep >= first:
+        os.closerange(first, keep)
+    os.closerange(max(first, keep + 1), 4096)
 
 
 def receive() -> dict:
@@ -74,7 +81,7 @@ def send_report(report: dict[str, object], value_chars: int) -> None:
 
 def main(prison: lockdown.Prison, slot: int, fds: list[int], scratch_bytes: int) -> None:
     """Body of a forked child; never returns."""
-    take_descriptors(fds)
+    take_descriptors(fds, prison.ruleset)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     lockdown.prepare(prison, slot, scratch_bytes)
     preload.rehearse()

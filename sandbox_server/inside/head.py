@@ -42,7 +42,7 @@ def main(prison: lockdown.Prison, order: dict, channel_fd: int, scratch: int) ->
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2, 3):
             os.dup2(null, fd)
-        os.closerange(CHANNEL + 1, 4096)
+        child.close_above(CHANNEL + 1, prison.ruleset)
         channel = socket.socket(fileno=CHANNEL)
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)

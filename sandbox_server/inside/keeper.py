@@ -273,9 +273,8 @@ def main(prison: lockdown.Prison, order: dict, fds: list[int], scratch_bytes: in
     """Body of the forked keeper. `fds`: two unused pipes and the front end's socket."""
     front = socket.socket(fileno=os.dup(fds[2]))
     os.set_inheritable(front.fileno(), False)
-    keep = front.fileno()
     for fd in range(3, 256):
-        if fd != keep:
+        if fd not in (front.fileno(), prison.ruleset):
             with contextlib.suppress(OSError):
                 os.close(fd)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)

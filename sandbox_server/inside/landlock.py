@@ -16,17 +16,10 @@ READ = READ_FILE | READ_DIR
 WRITE_FILE = 1 << 1
 EXECUTE = 1 << 0
 _BITS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-SCRATCH_BITS = (
-    WRITE_FILE
-    | READ
-    | (1 << 4)
-    | (1 << 5)
-    | (1 << 7)
-    | (1 << 8)
-    | (1 << 12)
-    | (1 << 13)
-    | (1 << 14)
-)  # remove dir and file, make dir, file and symlink, refer, truncate; no devices, no sockets
+REFER = 1 << 13  # rename and link across directories; refused unless given
+# Execute, make devices, sockets and pipes, ioctl of devices: what no execution ever needs. In the
+# namespace tier the mounts say what is readable and writable, Landlock refuses these on top.
+NEVER = EXECUTE | (1 << 6) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 15)
 
 
 def abi() -> int:
@@ -41,9 +34,9 @@ def handled_access(version: int) -> int:
     return (1 << _BITS_BY_ABI.get(version, 16)) - 1
 
 
-def make_ruleset(version: int, rules: Sequence[tuple[str, int]]) -> int:
-    """File descriptor of a ruleset that allows `rules` (path, access bits) and no more."""
-    handled = handled_access(version)
+def make_ruleset(version: int, rules: Sequence[tuple[str, int]], handled: int) -> int:
+    """File descriptor of a ruleset: of the `handled` access bits only what `rules` give."""
+    handled &= handled_access(version)
     net = 3 if version >= 4 else 0  # TCP bind and connect: none is ever allowed
     scoped = 3 if version >= 6 else 0  # abstract sockets and signals to the outside
     attribute = struct.pack("QQQ", handled, net, scoped)
@@ -65,6 +58,5 @@ def make_ruleset(version: int, rules: Sequence[tuple[str, int]]) -> int:
 
 
 def restrict(ruleset: int) -> None:
-    """Binds this process (no_new_privs must be set) and closes the ruleset."""
+    """Binds this process for good; no_new_privs must be set."""
     linux.syscall("landlock_restrict_self", ruleset, 0)
-    os.close(ruleset)

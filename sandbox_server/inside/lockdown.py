@@ -7,6 +7,7 @@ Landlock, seccomp. What runs between the two steps is our own code only.
 import dataclasses
 import enum
 import errno
+import fcntl
 import os
 import resource
 
@@ -43,6 +44,7 @@ class Prison:
     has_own_uids: bool  # each slot has a user id of its own
     keeps_read_capability: bool = False  # the Python prefix is closed to other users
     landlock_abi: int
+    ruleset: int  # descriptor of the Landlock rules, -1 without Landlock; made once, never changed
     readable: tuple[str, ...]
     program: bytes  # system call filter of one execution
     session_program: bytes
@@ -63,6 +65,22 @@ def _other_users_can_read(path: str) -> bool:
         if path == "/":
             return True
         path = os.path.dirname(path)
+
+
+def _make_ruleset(tier: Tier, version: int, readable: tuple[str, ...]) -> int:
+    if not version or tier is Tier.NONE:
+        return -1
+    if tier is Tier.NAMESPACE:
+        refer = [("/", landlock.REFER)]
+        fd = landlock.make_ruleset(version, refer, landlock.NEVER | landlock.REFER)
+    else:
+        rules = [(path, landlock.READ) for path in readable]
+        rules += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
+        rules += [("/dev/urandom", landlock.READ_FILE)]
+        fd = landlock.make_ruleset(version, rules, landlock.handled_access(version))
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)  # no child gives that number to a pipe
+    os.close(fd)
+    return moved
 
 
 def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
@@ -91,6 +109,7 @@ def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
         has_own_uids=has_own_uids,
         keeps_read_capability=keeps,
         landlock_abi=version,
+        ruleset=_make_ruleset(tier, version, readable),
         readable=readable,
         program=seccomp.assemble(rules[0], linux.MACHINE),
         session_program=seccomp.assemble(rules[1], linux.MACHINE),
@@ -145,15 +164,6 @@ def _change_identity(prison: Prison, slot: int) -> None:
 
 def lock(prison: Prison, slot: int, limits: Limits, task_allowance: int = 0) -> None:
     """Second step: everything except the system call filter. `task_allowance` adds to threads."""
-    if prison.tier is Tier.NAMESPACE:
-        rules = [("/", landlock.READ), ("/tmp", landlock.SCRATCH_BITS)]
-    else:
-        rules = [(path, landlock.READ) for path in prison.readable]
-    rules += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
-    rules += [("/dev/urandom", landlock.READ_FILE)]
-    ruleset = -1
-    if prison.landlock_abi and prison.tier is not Tier.NONE:
-        ruleset = landlock.make_ruleset(prison.landlock_abi, rules)
     _apply_limits(prison, dataclasses.replace(limits, threads=limits.threads + task_allowance))
     if prison.tier is Tier.NONE:
         return
@@ -161,8 +171,9 @@ def lock(prison: Prison, slot: int, limits: Limits, task_allowance: int = 0) -> 
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_PDEATHSIG, 9)  # a change of ids has cleared an earlier one
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    if ruleset >= 0:
-        landlock.restrict(ruleset)
+    if prison.ruleset >= 0:
+        landlock.restrict(prison.ruleset)
+        os.close(prison.ruleset)
     if prison.tier is Tier.NAMESPACE:
         os.chdir("/tmp")
 

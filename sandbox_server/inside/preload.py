@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.metadata
 import os
 import sys
 import types
@@ -38,7 +39,8 @@ WARM_UP = (
     "np.linalg.eigvals(np.array([[1.0, 2.0], [3.0, 4.0]])); np.roots([1, -3, 2])",
     "np.random.default_rng(0).normal(size=4).mean()",
     "from scipy import optimize, integrate\noptimize.brentq(lambda t: t**2 - 2, 0, 2)",
-    "integrate.quad(lambda t: t**2, 0, 1); optimize.minimize(lambda v: (v**2).sum(), [1.0, 2.0])",
+    "from scipy import integrate\nintegrate.quad(lambda t: t**2, 0, 1)",
+    "from scipy import optimize\noptimize.minimize(lambda v: (v**2).sum(), [1.0, 2.0])",
     "import itertools, collections, fractions, decimal\nfractions.Fraction(1, 3) + 1",
     "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nprint(f(10))\n[i for i in range(9)]",
     "class A:\n    pass\nraise ValueError('é')",
@@ -55,10 +57,18 @@ def prune_import_path(readable: tuple[str, ...]) -> None:
     sys.argv[:] = [""]
 
 
-def warm_up() -> dict[str, str]:
-    """Imports and runs the set above. Versions of the main packages."""
+def _is_heavy(text: str) -> bool:
+    return "scipy" in text or text == "sympy.stats"
+
+
+def warm_up(with_scipy: bool) -> dict[str, str]:
+    """Imports and runs the set above, without what needs scipy if so asked. Package versions.
+
+    scipy brings 120 shared libraries: mapping and unmapping them costs each fork 1.6 ms.
+    """
     for name in MODULES:
-        importlib.import_module(name)
+        if with_scipy or not _is_heavy(name):
+            importlib.import_module(name)
     import numpy
 
     with open(os.devnull, "w", encoding="utf-8") as null:
@@ -66,13 +76,15 @@ def warm_up() -> dict[str, str]:
         sys.stdout = sys.stderr = null
         module = runner.make_module()
         for source in WARM_UP:
+            if not with_scipy and _is_heavy(source):
+                continue
             runner.run(source, module, "<code>", True)
         sys.stdout, sys.stderr = streams
     runner.make_module()
     runner.seed_generators(0)
     numpy.random.seed(0)
     atexit._clear()
-    return {name: str(sys.modules[name].__version__) for name in ("numpy", "scipy", "sympy")}
+    return {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "sympy")}
 
 
 def rehearse() -> None:

@@ -138,7 +138,7 @@ def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket)
     prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
     preload.prune_import_path(prison.readable)
     runner.open_streams()
-    packages = preload.warm_up()
+    packages = preload.warm_up(setup["with_scipy"])
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     data_bytes, address_bytes = preload.settle(procfs)
     os.close(procfs)
@@ -191,7 +191,7 @@ def _probe(tier: Tier, scratch_bytes: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """`arguments`: the set-up as JSON (tier, fd, parent, scratch_bytes, is_probe)."""
+    """`arguments`: the set-up as JSON (tier, fd, parent, scratch_bytes, is_probe, with_scipy)."""
     setup = json.loads(arguments[0])
     linux.die_with_parent(setup["parent"])
     if setup["is_probe"]:

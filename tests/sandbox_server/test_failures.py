@@ -24,10 +24,10 @@ def _children(pid: int) -> list[int]:
     return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _fork_server(server) -> int:
-    """The process that forks executions: below a waiting one in the namespace tier."""
-    (first,) = _children(server.pid)
-    return first if len(_children(first)) > 1 else _children(first)[0]
+def _fork_servers(server) -> list[int]:
+    """The processes that fork executions: below a waiting one in the namespace tier."""
+    tops = _children(server.pid)
+    return [top if len(_children(top)) != 1 else _children(top)[0] for top in tops]
 
 
 def _refusals_until_answer(server) -> list:
@@ -53,7 +53,8 @@ def test_killed_fork_server_fails_in_flight_calls_at_once_and_comes_back(tier):
             time.sleep(0.01)
         below = server.descendants()
         killed_at = time.monotonic()
-        os.kill(_fork_server(server), signal.SIGKILL)
+        for pid in _fork_servers(server):
+            os.kill(pid, signal.SIGKILL)
         codes = [call.exception().code() for call in calls]
         answered_s = time.monotonic() - killed_at
         assert codes == [grpc.StatusCode.UNAVAILABLE] * 2
@@ -67,6 +68,21 @@ def test_killed_fork_server_fails_in_flight_calls_at_once_and_comes_back(tier):
         with pytest.raises(grpc.RpcError) as caught:
             server.stub.ExecuteInSession(lost)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_one_killed_fork_server_is_replaced_by_the_other_at_once(server):
+    for pid in _fork_servers(server):
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)
+        start = time.monotonic()
+        assert server.execute("import scipy.special\nprint(1)").stdout == "1\n"
+        assert server.execute("6 * 7").last_value == "42"
+        assert time.monotonic() - start < _BACK_S * _BUSY_FACTOR
+        stop = time.monotonic() + 30
+        while len(_fork_servers(server)) < 2 or len(server.descendants()) < 6:
+            assert time.monotonic() < stop
+            time.sleep(0.1)
+        time.sleep(1.0)
 
 
 @pytest.mark.parametrize("tier", ["namespace", "landlock"])
@@ -84,7 +100,7 @@ def test_killed_front_end_leaves_no_process(tier):
             time.sleep(0.01)
         time.sleep(0.1)
         below = server.descendants()
-        assert len(below) >= 5
+        assert len(below) >= 7
         os.kill(server.pid, signal.SIGKILL)
         server.process.wait(10)
         stop = time.monotonic() + 10
