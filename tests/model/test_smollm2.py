@@ -18,7 +18,7 @@ from jaxtool.parallel.axis_rules import single_device
 
 pytestmark = pytest.mark.real_model
 
-SLOTS = 96
+SLOTS, PROMPT = 96, 64
 
 
 @pytest.fixture(scope="module")
@@ -27,28 +27,29 @@ def smollm2():
     return *GgufFile(path=str(path)).load(single_device(), seed=0), tokenizer_from_gguf(path)
 
 
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def step(config, params, tokens, cache, positions, last):
+    """Greedy choice after token `last` of the row, and the cache."""
+    hidden, cache = cached_hidden_states(
+        params, config, tokens, positions, cache, view=SLOTS, sharding=single_device()
+    )
+    return jnp.argmax(logits(params, config, hidden[0, last])), cache
+
+
 def greedy(config, params, tokenizer, question: str, max_new_tokens: int) -> str:
-    sharding = single_device()
-
-    @functools.partial(jax.jit, donate_argnums=2)
-    def step(params, tokens, cache, positions):
-        hidden, cache = cached_hidden_states(
-            params, config, tokens, positions, cache, view=SLOTS, sharding=sharding
-        )
-        return jnp.argmax(logits(params, config, hidden[:, -1]), axis=-1), cache
-
-    twin = jax.jit(unstack_layers)(params)
     prompt = tokenizer.encode(tokenizer.render_chat([{"role": "user", "content": question}]))
-    cache, new, written = make_cache(config, 1, SLOTS), prompt, []
-    start = 0
-    for _ in range(max_new_tokens):
-        positions = jnp.arange(start, start + len(new), dtype=jnp.int32)[None]
-        chosen, cache = step(twin, jnp.asarray([new], jnp.int32), cache, positions)
-        start += len(new)
-        new = [int(chosen[0])]
-        if new[0] in tokenizer.eos_ids:
+    # Padded to one length: positions beyond the cache write nothing.
+    tokens = np.zeros((1, PROMPT), np.int32)
+    tokens[0, : len(prompt)] = prompt
+    positions = np.full((1, PROMPT), SLOTS, np.int32)
+    positions[0, : len(prompt)] = range(len(prompt))
+    cache, last, written = make_cache(config, 1, SLOTS), len(prompt) - 1, []
+    for position in range(len(prompt), len(prompt) + max_new_tokens):
+        chosen, cache = step(config, params, tokens, cache, positions, last)
+        if int(chosen) in tokenizer.eos_ids:
             break
-        written += new
+        written.append(int(chosen))
+        tokens, positions, last = np.array([[chosen]]), np.array([[position]], np.int32), 0
     return decode(tokenizer, written)
 
 
@@ -62,9 +63,14 @@ def test_config_is_the_published_one(smollm2):
 
 def test_greedy_answers_are_sensible(smollm2):
     # Seen with this file in float32; a wrong order of the rotated halves gives word salad.
-    answer = greedy(*smollm2, "What is the capital of France?", 16)
-    assert answer == "The capital of France is Paris."
-    assert greedy(*smollm2, "What is 3+4? Answer with just the number.", 16) == "3 + 4 = 7"
+    config, params, tokenizer = smollm2
+    twin = jax.jit(unstack_layers)(params)
+    answers = {
+        "What is the capital of France?": "The capital of France is Paris.",
+        "What is 3+4? Answer with just the number.": "3 + 4 = 7",
+    }
+    for question, answer in answers.items():
+        assert greedy(config, twin, tokenizer, question, 16) == answer
 
 
 def test_logits_equal_those_of_transformers(smollm2):
