@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxtool.tools.watch import TooManyFailures, ToolWatch, ToolWatchConfig
+from jaxtool.tools.watch import ToolWatch, ToolWatchConfig, TooManyFailures
 
 _CONFIG = ToolWatchConfig(max_failure_rate=0.1, window=100, min_trajectories=20, quiet_steps=3)
 
@@ -11,7 +11,7 @@ def test_it_stops_above_the_rate_and_not_below():
     watch = ToolWatch(_CONFIG)
     assert watch.observe(lost=10, trajectories=100, tool_calls=5) == ""
     with pytest.raises(TooManyFailures, match=r"11 of the last 100 .*11\.0%"):
-        watch.observe(lost=1, trajectories=1, tool_calls=1)
+        watch.observe(lost=11, trajectories=100, tool_calls=1)
 
 
 def test_a_few_trajectories_say_nothing_yet():
