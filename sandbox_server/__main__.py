@@ -9,6 +9,7 @@ import sys
 
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import logs, selftest, server
+from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.probe import NoIsolation
 
 
@@ -73,7 +74,7 @@ def main() -> int:
         if flags.selftest:
             return asyncio.run(selftest.run(config, flags.attacks))
         asyncio.run(server.serve(config, announce, flags.exit_on_stdin_eof))
-    except (NoIsolation, RuntimeError, OSError) as error:
+    except (NoIsolation, ForkServerGone, RuntimeError, OSError, ValueError) as error:
         print(f"sandbox_server: {error}", file=sys.stderr)
         return 1
     return 0

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front.engine import Engine, InvalidRequest
+from sandbox_server.front.engine import Engine
 from sandbox_server.front.execution import Outcome, Run, job_limits
 from sandbox_server.front.fork_server import Child, Exit, ForkServerGone, make_pipe, real_pid
+from sandbox_server.front.queue import QueueFull
 from sandbox_server.inside.keeper import MAX_HEADS, TASK_ALLOWANCE
 
 _ANSWER_TIMEOUT_S = 15.0
@@ -256,7 +257,7 @@ class Sessions:
                 self.evictions += 1
                 await self._end(session)
                 return
-        raise InvalidRequest("all sessions are busy")
+        raise QueueFull("all sessions are busy", 500)
 
     def find(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
@@ -271,7 +272,7 @@ class Sessions:
         session = self.find(session_id)
         await self._make_room()
         if len(session.family.branches) >= MAX_HEADS:
-            raise InvalidRequest(f"a session family has at most {MAX_HEADS} branches")
+            raise QueueFull(f"a session family has at most {MAX_HEADS} branches", 500)
         async with session.lock:
             branch = await session.family.fork(session.branch)
         return self._register(session.family, branch, session.idle_s)

@@ -18,9 +18,9 @@ from helpers.sandbox_serving import Serving, serving, setups, why_not
 from sandbox_server.wire import sandbox_pb2 as pb
 
 ATTACKS = sorted((pathlib.Path(__file__).parent / "attacks").glob("*.py.txt"))
-_CPU_MS = 300
+_CPU_MS = 250
 _WALL_MS = 8000  # far away, so that a busy machine does not change a status
-_SHORT_WALL_MS = 800  # for programs that sleep
+_SHORT_WALL_MS = 500  # for programs that sleep
 _SECRET = "NEIGHBOUR" + "-SECRET"
 _NEIGHBOUR = f"secret = '{_SECRET}'\nprint(sum(i * i for i in range(20000)))"
 _NEIGHBOUR_ANSWER = f"{sum(i * i for i in range(20000))}\n"

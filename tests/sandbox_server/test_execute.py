@@ -101,6 +101,12 @@ def test_limits_are_exact_as_asked(server):
         "except RuntimeError:\n    pass\nstop.set()\nprint(made + 1)"
     )
     assert server.execute(threads, limits=pb.Limits(threads=5)).stdout == "5\n"
+    if server.stub.Info(pb.InfoRequest()).tier == pb.TIER_NAMESPACE:
+        write = "open('/tmp/x', 'wb').write(bytes({} << 20))\nprint('fits')"
+        limits = pb.Limits(scratch_bytes=4 << 20)
+        assert server.execute(write.format(3), limits=limits).stdout == "fits\n"
+        too_much = server.execute(write.format(5), limits=limits)
+        assert (too_much.status, too_much.error_type) == (pb.STATUS_ERROR, "OSError")
     cut = server.execute("print('a' * 5000)", limits=pb.Limits(output_bytes=400))
     assert cut.status == pb.STATUS_OK
     assert cut.stdout_truncated
