@@ -36,7 +36,9 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         if self.max_response_tokens < 1 or self.max_tool_calls < 0:
-            raise ValueError(f"{self.max_response_tokens=} must be >= 1, {self.max_tool_calls=} >= 0")
+            raise ValueError(
+                f"{self.max_response_tokens=} must be >= 1, {self.max_tool_calls=} >= 0"
+            )
         if self.at_tool_limit not in ("finish", "continue"):
             raise ValueError(f"{self.at_tool_limit=} must be 'finish' or 'continue'")
 
@@ -80,6 +82,7 @@ class Collector:
         self._rows: dict[int, RowLedger] = {}
         self._tasks: set[asyncio.Task[_Observation]] = set()
         self._done: dict[tuple[str, int], Trajectory] = {}
+        self._fetching: asyncio.Future[Window] | None = None
 
     async def collect(
         self,
@@ -101,6 +104,7 @@ class Collector:
         self.times = CollectTimes()
         self._done = {}
         prompts = [self.protocol.prompt_ids(self.tokenizer, problem) for problem in problems]
+        self._check_fit(prompts)
         queue = collections.deque((i, s) for i in range(len(problems)) for s in range(samples))
         prefilled: dict[int, Prefilled] = {}
         try:
@@ -124,31 +128,31 @@ class Collector:
         """Fills free slots from the queue; a prompt runs once, for all samples of its problem."""
         admitted = [queue.popleft() for _ in range(min(self.engine.num_free, len(queue)))]
         fresh = sorted({i for i, _ in admitted} - set(prefilled))
-        for i, prompt in zip(
-            fresh, self.engine.prefill([prompts[i] for i in fresh]), strict=True
-        ):
+        for i, prompt in zip(fresh, self.engine.prefill([prompts[i] for i in fresh]), strict=True):
             prefilled[i] = prompt
         placements = []
         for i, sample in admitted:
             slot = self.engine.take_slot()
             limit = len(prompts[i]) + self.config.max_response_tokens
-            if limit > self.engine.config.max_tokens:
-                raise ValueError(
-                    f"a prompt of {len(prompts[i])} tokens and max_response_tokens="
-                    f"{self.config.max_response_tokens} exceed EngineConfig.max_tokens="
-                    f"{self.engine.config.max_tokens}: raise it to {limit} or more"
-                )
             self._rows[slot] = RowLedger(
                 problem=problems[i], sample=sample, slot=slot, limit=limit, prompt=prompts[i]
             )
             key = rng.row_key(seed, *stream, problems[i].problem_id, sample)
-            placements.append(
-                Placement(slot=slot, prompt=prefilled[i], row_key=key, limit=limit)
-            )
+            placements.append(Placement(slot=slot, prompt=prefilled[i], row_key=key, limit=limit))
         self.engine.place(placements)
         waiting = {i for i, _ in queue}
         for i in [i for i in prefilled if i not in waiting]:
             del prefilled[i]
+
+    def _check_fit(self, prompts: Sequence[Sequence[int]]) -> None:
+        longest = max(map(len, prompts), default=0)
+        limit = longest + self.config.max_response_tokens
+        if limit > self.engine.config.max_tokens:
+            raise ValueError(
+                f"a prompt of {longest} tokens and max_response_tokens="
+                f"{self.config.max_response_tokens} exceed EngineConfig.max_tokens="
+                f"{self.engine.config.max_tokens}: raise it to {limit} or more"
+            )
 
     async def _advance(self, sampling: Sampling, version: int) -> None:
         """One window, or a wait for a tool when no row can decode; then what came back."""
@@ -156,7 +160,11 @@ class Collector:
         if self.engine.is_any_running:
             handle = self.engine.dispatch_window(sampling)
             # In a thread, so that tool calls go out and come in while the device works.
-            log = await asyncio.to_thread(self.engine.fetch, *handle)
+            fetch = asyncio.to_thread(self.engine.fetch, *handle)
+            self._fetching = asyncio.ensure_future(fetch)
+            # Shielded: a thread cannot be cancelled, so `_abandon` must be able to wait for it.
+            log = await asyncio.shield(self._fetching)
+            self._fetching = None
             self.times.decode_s += time.monotonic() - started
             self._consume(log, version)
             await asyncio.sleep(0)
@@ -260,6 +268,9 @@ class Collector:
         """After an error or Ctrl-C: no task and no slot stays behind."""
         for task in self._tasks:
             task.cancel()
+        if self._fetching is not None:  # its results must not land in slots that are free again
+            await asyncio.wait([self._fetching])
+            self._fetching = None
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         for slot in list(self._rows):

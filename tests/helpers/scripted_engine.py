@@ -1,0 +1,206 @@
+"""Stands in for a DecodeEngine: what the policy "samples" is written down, the verbs are the same."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+
+from jaxtool.core.types import Problem
+from jaxtool.data.protocol import Protocol, load_protocol, stop_token_mask
+from jaxtool.data.tokenizer import VocabularyTokenizer
+from jaxtool.decode.engine import Placement, Prefilled
+from jaxtool.decode.programs import Window
+from jaxtool.decode.sampling import Sampling
+from jaxtool.rollout.collector import Collector, RolloutConfig
+
+EOS = "<end of response>"
+
+
+def substrings(text: str) -> set[str]:
+    return {text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
+
+
+def splits(text: str) -> list[list[str]]:
+    """All ways to cut a text into pieces."""
+    if not text:
+        return [[]]
+    return [[text[:i], *rest] for i in range(1, len(text) + 1) for rest in splits(text[i:])]
+
+
+def splitting_tokenizer() -> VocabularyTokenizer:
+    """A vocabulary in which the tags have every tokenisation, also run into what follows."""
+    pieces = substrings("</code>") | substrings("</answer>")
+    pieces |= {"<code>", "<answer>", "<interpreter>", "</interpreter>", "<tools>"}
+    pieces |= {">\n", "e>\n\nSo", "x</code>y", "</code></answer>", "</code> </code>", "r>."}
+    pieces |= {"\n", *(chr(code) for code in range(32, 127))}
+    return VocabularyTokenizer(tuple(sorted(pieces)))
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Slot:
+    script: list[int]
+    length: int
+    limit: int
+    sampled: int = 0
+    is_running: bool = True
+
+
+class ScriptedEngine:
+    """Rows follow scripts: {prompt ids: one list of token ids per sample, in order of placement}."""
+
+    def __init__(
+        self,
+        scripts: dict[tuple[int, ...], list[list[int]]],
+        *,
+        is_stop: Sequence[bool],
+        slots: int = 4,
+        window_steps: int = 4,
+        max_tokens: int = 512,
+        fetch_s: float = 0.0,
+    ):
+        self.config = SimpleNamespace(slots=slots, max_tokens=max_tokens)
+        self.windows = 0
+        self.prefilled: list[tuple[int, ...]] = []
+        self.appended: list[tuple[int, ...]] = []
+        self._scripts = {prompt: [list(s) for s in rest] for prompt, rest in scripts.items()}
+        self._is_stop = is_stop
+        self._window_steps = window_steps
+        self._fetch_s = fetch_s
+        self._free = list(range(slots))
+        self._rows: dict[int, _Slot] = {}
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    @property
+    def is_any_running(self) -> bool:
+        return any(row.is_running for row in self._rows.values())
+
+    def take_slot(self) -> int:
+        return self._free.pop(0)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
+        self.prefilled += [tuple(p) for p in prompts]
+        return [Prefilled((), i, tuple(p)) for i, p in enumerate(prompts)]
+
+    def place(self, placements: Sequence[Placement]) -> None:
+        for placement in placements:
+            assert placement.slot not in self._rows, "a slot was placed twice"
+            script = self._scripts[placement.prompt.ids].pop(0)
+            self._rows[placement.slot] = _Slot(
+                script=script, length=len(placement.prompt.ids), limit=placement.limit
+            )
+
+    def append(self, outputs: dict[int, Sequence[int]]) -> None:
+        for slot, ids in outputs.items():
+            row = self._rows[slot]
+            assert not row.is_running, "tool tokens for a row that is decoding"
+            row.length += len(ids)
+            assert row.length < row.limit, "tool tokens beyond the limit of the row"
+            row.is_running = True
+            self.appended.append(tuple(ids))
+
+    def resume(self, slot: int) -> None:
+        self._rows[slot].is_running = True
+
+    def release(self, slot: int) -> None:
+        assert slot not in self._free, "a slot was released twice"
+        self._rows.pop(slot, None)
+        self._free.append(slot)
+
+    def is_running(self, slot: int) -> bool:
+        return self._rows[slot].is_running
+
+    def dispatch_window(self, sampling: Sampling) -> tuple[None, None]:
+        del sampling
+        return None, None
+
+    def fetch(self, rows: None, log: None) -> Window:
+        del rows, log
+        time.sleep(self._fetch_s)
+        self.windows += 1
+        shape = (self._window_steps, self.config.slots)
+        tokens, logprobs = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        is_sampled = np.zeros(shape, bool)
+        for k in range(self._window_steps):
+            for slot, row in self._rows.items():
+                if not row.is_running:
+                    continue
+                assert row.script, "the row was not ended where its script ends"
+                tokens[k, slot] = row.script.pop(0)
+                row.sampled += 1
+                row.length += 1
+                logprobs[k, slot] = -row.sampled / 8
+                is_sampled[k, slot] = True
+                if self._is_stop[tokens[k, slot]] or row.length >= row.limit:
+                    row.is_running = False
+        return Window(
+            tokens=tokens, logprobs=logprobs, is_sampled=is_sampled, steps=self._window_steps
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A collector whose policy follows scripts."""
+
+    problems: list[Problem]
+    engine: ScriptedEngine
+    collector: Collector
+    tokenizer: VocabularyTokenizer
+    protocol: Protocol
+
+    async def collect(self, samples: int = 1, version: int = 3):
+        return await self.collector.collect(
+            self.problems,
+            samples=samples,
+            sampling=Sampling(),
+            seed=0,
+            stream=("test", 0),
+            version=version,
+        )
+
+
+def ids_of(pieces: Sequence[str], tokenizer: VocabularyTokenizer) -> list[int]:
+    """One id per piece: the tokenisation is the test's, not the tokenizer's."""
+    return [1 if p == EOS else tokenizer.pieces.index(p) + 2 for p in pieces]
+
+
+def stage(
+    scripts: Sequence[Sequence[Sequence[str]]],
+    *,
+    tool,
+    config: RolloutConfig | None = None,
+    protocol: str = "arithmetic_tools",
+    **engine_options,
+) -> Stage:
+    """Args: scripts [problem][sample] of pieces; a piece is one token."""
+    tokenizer = splitting_tokenizer()
+    loaded = load_protocol(protocol)
+    problems = [
+        Problem(problem_id=f"p{i}", question=f"{i}+1", answer=str(i + 1), level="easy")
+        for i in range(len(scripts))
+    ]
+    table = {
+        tuple(loaded.prompt_ids(tokenizer, problem)): [ids_of(s, tokenizer) for s in samples]
+        for problem, samples in zip(problems, scripts, strict=True)
+    }
+    engine = ScriptedEngine(
+        table, is_stop=stop_token_mask(tokenizer, loaded.stop_tags), **engine_options
+    )
+    collector = Collector(
+        engine=engine,
+        tokenizer=tokenizer,
+        protocol=loaded,
+        tool=tool,
+        config=config or RolloutConfig(),
+    )
+    return Stage(
+        problems=problems,
+        engine=engine,
+        collector=collector,
+        tokenizer=tokenizer,
+        protocol=loaded,
+    )
