@@ -1,0 +1,57 @@
+"""Ledgers written by hand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtool.core.types import (
+    FinishReason,
+    Origin,
+    Problem,
+    ToolCall,
+    ToolResult,
+    ToolStatus,
+    Trajectory,
+)
+
+_ORIGINS = {"Q": Origin.PROMPT, "p": Origin.POLICY, "t": Origin.TOOL}
+
+
+def ledger(
+    origins: str,
+    *,
+    problem: str = "p0",
+    sample: int = 0,
+    level: str = "easy",
+    calls: Sequence[ToolStatus] = (),
+    reason: FinishReason = FinishReason.ANSWER,
+    unexecuted: int = 0,
+    first_id: int = 10,
+) -> Trajectory:
+    """Origins as letters: Q prompt, p policy, t tool. Ids count up; log-probs are -1, -2, ... / 10.
+
+    The n-th run of tool letters belongs to the n-th call.
+    """
+    kinds = np.array([_ORIGINS[letter] for letter in origins], np.int8)
+    is_policy = kinds == Origin.POLICY
+    logprobs = np.where(is_policy, -np.cumsum(is_policy) / 10, 0).astype(np.float32)
+    spans, at = [], 0
+    for part in origins.replace("Qp", "Q|p").replace("tp", "t|p").split("|"):
+        at += len(part)
+        if part.endswith("t"):
+            first = at - len(part.lstrip("Q"))
+            spans.append((first, at - part.count("t"), at))
+    return Trajectory(
+        problem=Problem(problem_id=problem, question="1+1", answer="2", level=level),
+        sample=sample,
+        ids=np.arange(first_id, first_id + len(kinds), dtype=np.int32),
+        origins=kinds,
+        behaviour_logprobs=logprobs,
+        policy_versions=np.where(is_policy, 0, -1).astype(np.int32),
+        tool_calls=tuple(
+            ToolCall(code="1", result=ToolResult(status=s), start=a, stop=b, observation_stop=c)
+            for s, (a, b, c) in zip(calls, spans, strict=True)
+        ),
+        unexecuted_calls=unexecuted,
+        finish_reason=reason,
+    )

@@ -1,0 +1,83 @@
+"""TC, TP and their errors by hand."""
+
+import math
+
+import pytest
+from helpers.ledgers import ledger
+
+from jaxtool.core.types import FinishReason, Score, ToolStatus
+from jaxtool.rollout.statistics import figures, figures_by_level, step_metrics
+
+OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
+LOST = FinishReason.INFRASTRUCTURE
+
+
+def four_answers():
+    """Two problems, two samples: calls 1, 0 | 2, 1; correct yes, no | yes, yes; one answer lost."""
+    return [
+        ledger("Qpptp", problem="a", calls=[OK], level="easy"),
+        ledger("Qpp", problem="a", sample=1, level="easy"),
+        ledger("Qptptp", problem="b", calls=[ERROR, OK], level="hard", unexecuted=1),
+        ledger("Qpttp", problem="b", sample=1, calls=[OK], level="hard"),
+        ledger("Qp", problem="c", reason=LOST, unexecuted=1),
+    ], [True, False, True, True, True]
+
+
+def test_figures_by_hand():
+    """TC = 4 / 4, TP = 3 correct / 4 calls; problem means 0.5, 1 and 0.5, 1.5: errors 0.25, 0.5."""
+    whole = figures(*four_answers())
+    assert (whole.problems, whole.answers) == (2, 4)
+    assert whole.accuracy == 0.75
+    assert whole.tool_calls == 1.0
+    assert whole.tool_productivity == 0.75
+    assert whole.accuracy_stderr == pytest.approx(math.sqrt(0.125 / 2))
+    assert whole.tool_calls_stderr == pytest.approx(math.sqrt(0.5 / 2))
+
+
+def test_productivity_without_calls_is_none_and_one_problem_has_no_error():
+    whole = figures([ledger("Qp")], [True])
+    assert whole.tool_productivity is None
+    assert (whole.accuracy, whole.accuracy_stderr) == (1.0, 0.0)
+
+
+def test_without_a_finished_answer_there_is_nothing_to_report():
+    with pytest.raises(ValueError, match="nothing to report"):
+        figures([ledger("Qp", reason=LOST)], [True])
+
+
+def test_levels_are_separate_and_in_order_of_appearance():
+    trajectories, correct = four_answers()
+    levels = figures_by_level(trajectories[:4], correct[:4])
+    assert list(levels) == ["easy", "hard"]
+    assert (levels["easy"].accuracy, levels["easy"].tool_calls) == (0.5, 0.5)
+    assert (levels["hard"].accuracy, levels["hard"].tool_calls) == (1.0, 1.5)
+
+
+def test_step_metrics_by_hand():
+    trajectories, correct = four_answers()
+    scores = [
+        None if t.is_masked else Score(reward=1.0 if c else -1.0, is_correct=c)
+        for t, c in zip(trajectories, correct, strict=True)
+    ]
+    metrics = step_metrics(trajectories, scores)
+    assert metrics["tools/infrastructure_failed_fraction"] == pytest.approx(0.2)
+    assert metrics["reward/mean"] == 0.5
+    assert metrics["reward/accuracy_fraction"] == 0.75
+    assert metrics["tools/calls_per_answer"] == 1.0
+    assert metrics["tools/calls_per_correct_answer"] == pytest.approx(4 / 3)
+    assert metrics["tools/calls_per_wrong_answer"] == 0.0
+    assert metrics["tools/answers_with_call_fraction"] == 0.75
+    assert metrics["tools/unexecuted_per_answer"] == 0.25
+    assert metrics["tools/ok_fraction"] == 0.75
+    assert metrics["tools/failed_fraction/error"] == 0.25
+    assert metrics["tools/failed_fraction/killed"] == 0.0
+    assert metrics["tools/productivity_ratio"] == 0.75
+    assert metrics["tokens/response_mean"] == pytest.approx((4 + 2 + 5 + 4) / 4)
+    assert metrics["tokens/policy_mean"] == pytest.approx((3 + 2 + 3 + 2) / 4)
+    assert metrics["tokens/finish_fraction/answer"] == 1.0
+    assert metrics["level/calls_per_answer/hard"] == 1.5
+
+
+def test_a_step_in_which_everything_failed_has_no_reward_metrics():
+    metrics = step_metrics([ledger("Qp", reason=LOST)], [None])
+    assert metrics == {"tools/infrastructure_failed_fraction": 1.0}
