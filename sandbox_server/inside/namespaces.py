@@ -16,6 +16,7 @@ UID_COUNT = 4096
 _SETUP_FLAGS = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
 _DEVICES = ("/dev/null", "/dev/urandom")
+_STAGING = ("/tmp", "/mnt", "/srv", "/media", "/opt", "/var")
 
 
 def readable_paths() -> list[str]:
@@ -53,19 +54,38 @@ def _link_aliases(root: str) -> None:
             os.symlink(os.readlink(alias), root + alias)
 
 
+def _staging_directory(readable: list[str]) -> str:
+    """A directory to mount the new root on that hides nothing which the root must hold."""
+    for path in _STAGING:
+        inside = [p for p in readable if p == path or p.startswith(path + "/")]
+        if os.path.isdir(path) and not inside:
+            return path
+    raise FileNotFoundError(f"no directory to build the root on: tried {', '.join(_STAGING)}")
+
+
+def _spares(readable: list[str]) -> dict[str, str]:
+    """Second places for what lies below /tmp (a virtual environment), which the scratch hides."""
+    hidden = [path for path in readable if path.startswith("/tmp/")]
+    return {path: f"/.below_tmp/{number}" for number, path in enumerate(hidden)}
+
+
 def build_root() -> None:
     """Makes a read-only root of the readable paths and moves this process into it."""
     os.umask(0o022)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    root = "/tmp"
+    readable = readable_paths()
+    root = _staging_directory(readable)
     linux.mount("sandbox", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=256k,mode=755")
-    # The old /tmp is hidden now: a Python prefix below it cannot be served.
-    for path in readable_paths():
+    for path in readable:
         _bind(path, root)
+    for path, spare in _spares(readable).items():
+        os.makedirs(root + spare, mode=0o755)
+        linux.mount(path, root + spare, "", linux.MS_BIND | linux.MS_REC)
+        linux.make_tree_read_only(root + spare, False)
     _link_aliases(root)
     for path in _DEVICES:
         _bind(path, root, with_devices=True)
-    os.mkdir(root + "/tmp", 0o755)
+    os.makedirs(root + "/tmp", mode=0o755, exist_ok=True)
     os.chdir(root)
     try:
         linux.pivot_root(".", ".")
@@ -152,9 +172,13 @@ def enter() -> bool:
 def mount_scratch(size_bytes: int, uid: int) -> None:
     """A private /tmp of `size_bytes` in a mount namespace of this process."""
     linux.unshare(linux.CLONE_NEWNS)
+    spares = _spares(readable_paths())
     inodes = max(64, min(4096, size_bytes // 4096))
     options = f"size={size_bytes},nr_inodes={inodes},mode=700,uid={uid},gid={uid}"
     linux.mount("scratch", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+    for path, spare in spares.items():
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        linux.mount(spare, path, "", linux.MS_BIND | linux.MS_REC)
 
 
 def resize_scratch(size_bytes: int) -> None:
