@@ -13,7 +13,17 @@ BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 METASPACE = "▁"
 
 # Tags of tool-use protocols: text even where a tokenizer declares them special.
-_TAGS = ["code", "interpreter", "answer", "think", "search", "result", "information", "tool_call", "tool_response"]
+_TAGS = [
+    "code",
+    "interpreter",
+    "answer",
+    "think",
+    "search",
+    "result",
+    "information",
+    "tool_call",
+    "tool_response",
+]
 TEXT_TOKENS = tuple(f"<{slash}{tag}>" for tag in _TAGS for slash in ("", "/"))
 
 
