@@ -121,7 +121,7 @@ def prepare(prison: Prison, slot: int, scratch_bytes: int) -> None:
     """First step, before a job is known; this process may wait after it."""
     os.setsid()
     if prison.tier is Tier.NAMESPACE:
-        namespaces.mount_scratch(scratch_bytes, prison.uid(slot))
+        namespaces.mount_scratch(scratch_bytes, prison.uid(slot), prison.readable)
 
 
 def _apply_limits(prison: Prison, limits: Limits) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 
 from sandbox_server.inside import linux
 
@@ -54,7 +55,7 @@ def _link_aliases(root: str) -> None:
             os.symlink(os.readlink(alias), root + alias)
 
 
-def _staging_directory(readable: list[str]) -> str:
+def _staging_directory(readable: Sequence[str]) -> str:
     """A directory to mount the new root on that hides nothing which the root must hold."""
     for path in _STAGING:
         inside = [p for p in readable if p == path or p.startswith(path + "/")]
@@ -63,7 +64,7 @@ def _staging_directory(readable: list[str]) -> str:
     raise FileNotFoundError(f"no directory to build the root on: tried {', '.join(_STAGING)}")
 
 
-def _spares(readable: list[str]) -> dict[str, str]:
+def _spares(readable: Sequence[str]) -> dict[str, str]:
     """Second places for what lies below /tmp (a virtual environment), which the scratch hides."""
     hidden = [path for path in readable if path.startswith("/tmp/")]
     return {path: f"/.below_tmp/{number}" for number, path in enumerate(hidden)}
@@ -169,10 +170,13 @@ def enter() -> bool:
     return has_range
 
 
-def mount_scratch(size_bytes: int, uid: int) -> None:
-    """A private /tmp of `size_bytes` in a mount namespace of this process."""
+def mount_scratch(size_bytes: int, uid: int, readable: Sequence[str]) -> None:
+    """A private /tmp of `size_bytes` in a mount namespace of this process.
+
+    `readable` is what the root was built of: what lies below /tmp is put back on top.
+    """
     linux.unshare(linux.CLONE_NEWNS)
-    spares = _spares(readable_paths())
+    spares = _spares(readable)
     inodes = max(64, min(4096, size_bytes // 4096))
     options = f"size={size_bytes},nr_inodes={inodes},mode=700,uid={uid},gid={uid}"
     linux.mount("scratch", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)

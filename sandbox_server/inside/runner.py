@@ -21,6 +21,10 @@ import numpy as np
 
 TRACEBACK_FRAMES = 8
 _USER_FILES = ("<code", "<string>", "<stdin>", "/tmp/")
+# Python and this package may themselves be installed below /tmp.
+_OUR_FILES = tuple(
+    path + "/" for path in (sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(__file__)))
+)
 _CHARS_CUT = 200
 
 
@@ -69,10 +73,14 @@ def _user_frames(error: traceback.TracebackException) -> None:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        frames = [frame for frame in one.stack if frame.filename.startswith(_USER_FILES)]
+        frames = [frame for frame in one.stack if _is_users(frame.filename)]
         one.stack = traceback.StackSummary.from_list(frames[-TRACEBACK_FRAMES:])
         pending += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
         pending += getattr(one, "exceptions", None) or []
+
+
+def _is_users(filename: str) -> bool:
+    return filename.startswith(_USER_FILES) and not filename.startswith(_OUR_FILES)
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
