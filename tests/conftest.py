@@ -3,6 +3,8 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests compile hundreds of small programs and run each a few times: compiling is what they wait for.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 from jaxtyping import install_import_hook
