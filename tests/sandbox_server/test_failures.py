@@ -75,10 +75,10 @@ def test_one_killed_fork_server_is_replaced_by_the_other_at_once(server):
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)
         start = time.monotonic()
-        assert server.execute("import scipy.special\nprint(1)").stdout == "1\n"
+        assert server.execute("import scipy\nprint(1)").stdout == "1\n"
         assert server.execute("6 * 7").last_value == "42"
         assert time.monotonic() - start < _BACK_S * _BUSY_FACTOR
-        stop = time.monotonic() + 30
+        stop = time.monotonic() + 60
         while len(_fork_servers(server)) < 2 or len(server.descendants()) < 6:
             assert time.monotonic() < stop
             time.sleep(0.1)
