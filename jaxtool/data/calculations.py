@@ -56,9 +56,10 @@ def _one_digit_sum(draw: random.Random) -> tuple[str, int]:
 
 
 def _chain_sum(draw: random.Random) -> tuple[str, int]:
-    terms = [draw.randrange(1, 10 ** draw.randint(1, 3)) for _ in range(draw.randint(2, 4))]
-    text, total = str(terms[0]), terms[0]
-    for term in terms[1:]:
+    total = draw.randrange(10, 1000)  # two digits or more: never a one-digit sum
+    text = str(total)
+    for _ in range(draw.randint(1, 3)):
+        term = draw.randrange(1, 10 ** draw.randint(1, 3))
         sign = draw.choice((1, -1))
         text += f" {'+' if sign > 0 else '-'} {term}"
         total += sign * term
