@@ -38,9 +38,7 @@ def figures(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> F
             (float(correct), float(trajectory.num_tool_calls))
         )
     means = np.array([np.mean(pairs, axis=0) for pairs in by_problem.values()])
-    errors = (
-        np.std(means, axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros(2)
-    )
+    errors = np.std(means, axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros(2)
     correct = sum(c for _, c in kept)
     calls = sum(t.num_tool_calls for t, _ in kept)
     return Figures(
@@ -57,8 +55,8 @@ def figures(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> F
 def figures_by_level(
     trajectories: Sequence[Trajectory], is_correct: Sequence[bool]
 ) -> dict[str, Figures]:
-    """Figures per level, levels in order of first appearance."""
-    levels = dict.fromkeys(t.problem.level for t in trajectories)
+    """Figures per level, levels in order of first appearance; problems without one are left out."""
+    levels = dict.fromkeys(t.problem.level for t in trajectories if t.problem.level)
     out = {}
     for level in levels:
         chosen = [i for i, t in enumerate(trajectories) if t.problem.level == level]

@@ -81,3 +81,8 @@ def test_step_metrics_by_hand():
 def test_a_step_in_which_everything_failed_has_no_reward_metrics():
     metrics = step_metrics([ledger("Qp", reason=LOST)], [None])
     assert metrics == {"tools/infrastructure_failed_fraction": 1.0}
+
+
+def test_problems_without_a_level_make_no_level_metrics():
+    metrics = step_metrics([ledger("Qp", level="")], [Score(reward=1.0, is_correct=True)])
+    assert not [name for name in metrics if name.startswith("level/")]
