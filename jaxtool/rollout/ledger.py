@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
-from jaxtool.data.tokenizer import Tokenizer, decode
+from jaxtool.data.tokenizer import Tokenizer, decode, written_bytes
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -55,7 +55,7 @@ class RowLedger:
     def decode_segment(self, tokenizer: Tokenizer) -> bytes:
         """Bytes of the policy's text since the last observation."""
         for token_id in self.ids[self.decoded :]:
-            self.segment += tokenizer.token_bytes(token_id)
+            self.segment += written_bytes(tokenizer, token_id)
         self.decoded = len(self.ids)
         return bytes(self.segment)
 
