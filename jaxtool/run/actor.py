@@ -14,6 +14,7 @@ import numpy as np
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.protocol import load_protocol, stop_token_mask
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
+from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
@@ -24,6 +25,7 @@ from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.run.sources import Sandbox, TokenizerSource, open_sandbox
 from jaxtool.run.trajectory_log import TrajectoryView, trajectory_view
+from jaxtool.tools.base import Tool
 from jaxtool.tools.sandbox_client import SandboxClient
 
 
@@ -101,7 +103,7 @@ class Actor:
         ]
 
     def _show(self, token: int) -> str:
-        return self.tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+        return decode_ids(self.tokenizer, [token])
 
 
 def open_actor(
@@ -111,8 +113,13 @@ def open_actor(
     source: PolicySource,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
+    tool: Tool | None = None,
 ) -> tuple[Actor, Params]:
-    """Loads and checks everything, cheap checks first; `stack` closes it."""
+    """Loads and checks everything, cheap checks first; `stack` closes it.
+
+    Args:
+      tool: answers calls in place of a sandbox; the caller closes it.
+    """
     protocol = load_protocol(config.protocol)
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, protocol.all_tags)
@@ -126,10 +133,14 @@ def open_actor(
         model=model, config=config.engine, sharding=Sharding(mesh, decode()), is_stop=is_stop
     )
     client = None
-    if protocol.tool is not None:
+    if protocol.tool is not None and tool is None:
         client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
     collector = Collector(
-        engine=engine, tokenizer=tokenizer, protocol=protocol, tool=client, config=config.rollout
+        engine=engine,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        tool=client or tool,
+        config=config.rollout,
     )
     checker = stack.enter_context(AnswerChecker())
     actor = Actor(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtool.algos.advantages import group_advantages
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
-from jaxtool.decode.engine import EngineConfig
+from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -39,6 +39,7 @@ from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, Task, TokenizerSource
 from jaxtool.run.trajectory_log import TrajectoryLog
 from jaxtool.run.workdir import claim_workdir
+from jaxtool.tools.base import Tool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,12 @@ class _Run:
     batches: ProblemBatches
     store: CallStore
 
-    def meta(self) -> dict[str, Any]:
-        return {"batches": self.batches.get_state(), "store": self.store.state_dict()}
+    def meta(self, counts: EngineCounts) -> dict[str, Any]:
+        return {
+            "batches": self.batches.get_state(),
+            "store": self.store.state_dict(),
+            "counts": dataclasses.asdict(counts),
+        }
 
 
 def train(
@@ -106,12 +111,14 @@ def train(
     seed: int,
     init_from: Path | None = None,
     sandbox_addresses: tuple[str, ...] = (),
+    tool: Tool | None = None,
 ) -> Path:
     """Runs or resumes an RL run; returns the directory of the saved policy.
 
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
       sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
+      tool: answers calls in place of any sandbox; the caller closes it.
     """
     policy_dir = workdir / "policy"
     claim_workdir(workdir, config, seed, init_from)
@@ -121,7 +128,7 @@ def train(
     schedule = config.schedule
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses)
+        actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
         setup = LearnerSetup(
             model=actor.model,
             grpo=config.grpo,
@@ -143,6 +150,7 @@ def train(
             run.state, meta = checkpoints.restore(run.state)
             run.batches.set_state(meta["batches"])
             run.store = CallStore.from_state_dict(meta["store"])
+            actor.engine.counts = EngineCounts(**meta["counts"])
         resume = start - 1 if start else None
         writer = stack.enter_context(MetricsWriter(workdir, resume))
         log = stack.enter_context(TrajectoryLog(workdir, resume))
@@ -162,7 +170,7 @@ def train(
                 },
             )
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
-                checkpoints.save(step + 1, run.state, run.meta())
+                checkpoints.save(step + 1, run.state, run.meta(actor.engine.counts))
         save_policy(policy_dir, run.state.params, actor.model)
     return policy_dir
 

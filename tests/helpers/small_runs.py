@@ -1,0 +1,142 @@
+"""Runs small enough for a test, in which a random policy makes calls: the tags are one character."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from jaxtool.core.types import Problem, Score, ToolResult, ToolStatus, Trajectory
+from jaxtool.data.problems import Split
+from jaxtool.data.tokenizer import VocabularyTokenizer
+from jaxtool.decode.engine import EngineConfig
+from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.model.config import tiny
+from jaxtool.model.sources import RandomInit
+from jaxtool.parallel.mesh import make_mesh
+from jaxtool.rewards.n_store import CallHistory
+from jaxtool.rollout.batching import PackConfig
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.run.rl_loop import RlConfig, Schedule
+
+# One id more than the tokenizer has: padded vocabularies are common.
+MODEL = dataclasses.replace(tiny(17), num_layers=1, scans_layers=False)
+
+PROTOCOL = """
+[[messages]]
+role = "user"
+content = "{question}="
+
+[format]
+uses_chat_template = false
+response_prefix = ""
+
+[tool]
+code_open = "<"
+code_close = ">"
+fence = "```"
+observation = "[{output}]"
+max_output_chars = 9
+error_style = "last_line"
+empty_output = "0"
+
+[answer]
+close = "!!"
+style = "boxed"
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmallTokenizer:
+    characters: str = "012345+=<>![]?"
+
+    def load(self) -> VocabularyTokenizer:
+        return VocabularyTokenizer(tuple(self.characters))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Questions "0+1", "1+2", ..."""
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        del split, seed
+        return [
+            Problem(problem_id=f"sum/{i}", question=f"{i}+{i + 1}", answer=f"{2 * i + 1}")
+            for i in range(count)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthReward:
+    """Differs inside a group, so that every step has something to learn; also uses n."""
+
+    def __call__(
+        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+    ) -> list[Score]:
+        del history
+        return [
+            Score(reward=len(t.ids) / 10 + t.num_tool_calls, is_correct=c)
+            for t, c in zip(group, is_correct, strict=True)
+        ]
+
+
+class CountingTool:
+    """Says how long the program is; raises `error` at call number `fails_at`."""
+
+    name = "counting"
+
+    def __init__(self, fails_at: int | None = None, error: Exception | None = None):
+        self.calls = 0
+        self._fails_at, self._error = fails_at, error
+
+    async def execute(self, code: str) -> ToolResult:
+        self.calls += 1
+        if self._error is not None and self._fails_at is not None and self.calls >= self._fails_at:
+            raise self._error
+        return ToolResult(status=ToolStatus.OK, stdout=str(len(code)) * 8)
+
+    async def close(self) -> None:
+        return None
+
+
+def one_device_mesh(config):
+    del config
+    from jaxtool.parallel.mesh import MeshConfig
+
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def rl_config(folder: Path, **fields) -> RlConfig:
+    protocol = folder / "one_character.toml"
+    protocol.write_text(PROTOCOL)
+    defaults = {
+        "policy": RandomInit(config=MODEL),
+        "tokenizer": SmallTokenizer(),
+        "task": Sums(),
+        "protocol": str(protocol),
+        "schedule": Schedule(
+            steps=4,
+            problems_per_step=2,
+            samples=8,
+            pool=5,
+            checkpoint_every=2,
+            log_trajectories_every=1,
+        ),
+        "optimizer": OptimizerConfig(learning_rate=1e-2),
+        "reward": LengthReward(),
+        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32),
+        "rollout": RolloutConfig(max_response_tokens=24, max_tool_calls=2),
+        "engine": EngineConfig(
+            slots=8,
+            max_tokens=32,
+            window_steps=8,
+            min_view=32,
+            prefill_rows=2,
+            min_prompt_bucket=8,
+            forced_tokens=8,
+            append_rows=2,
+        ),
+        "pack": PackConfig(row_tokens=32),
+    }
+    return RlConfig(**(defaults | fields))
