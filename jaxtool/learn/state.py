@@ -103,7 +103,7 @@ def apply_gradients(
         opt_state=opt_state,
         step=state.step + 1,
     )
-    return constrain_state(state, sharding), optax.global_norm(total.grads)
+    return constrain_state(state, sharding), optax.tree.norm(total.grads)
 
 
 def batch_logprobs(
