@@ -138,22 +138,15 @@ def overall_rows(
 def level_rows(
     comparison: Comparison, sampling: str
 ) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
-    """Columns and rows by level: accuracy and calls of each arm."""
+    """Columns and rows by level: accuracy in percent and calls of each arm, `96.0 ± 2.0 / 0.30`."""
     arms = list(comparison.arms)
-    columns = (
-        "level",
-        "questions",
-        *(f"{arm}: accuracy %" for arm in arms),
-        *(f"{arm}: calls" for arm in arms),
-    )
     levels = comparison.arms[arms[0]][sampling].levels
     rows: list[tuple[str | float | None, ...]] = []
     for level in levels:
         parts = [comparison.arms[arm][sampling].levels[level] for arm in arms]
-        accuracies = [_cell(part) for part in parts]
-        calls = [f"{part['tool_calls']:.2f}" for part in parts]
-        rows.append((level, levels[level]["answers"], *accuracies, *calls))
-    return columns, rows
+        cells = [f"{_cell(part)} / {part['tool_calls']:.2f}" for part in parts]
+        rows.append((level, levels[level]["answers"], *cells))
+    return ("level", "answers", *arms), rows
 
 
 def print_tables(comparison: Comparison) -> None:
@@ -161,8 +154,8 @@ def print_tables(comparison: Comparison) -> None:
     console = Console()
     for title, (columns, rows) in (
         ("Test set, all levels", overall_rows(comparison)),
-        ("Test set by level, greedy", level_rows(comparison, "greedy")),
-        ("Test set by level, sampled", level_rows(comparison, "sampled")),
+        ("By level, greedy: accuracy % / calls", level_rows(comparison, "greedy")),
+        ("By level, sampled: accuracy % / calls", level_rows(comparison, "sampled")),
     ):
         table = RichTable(title=title, title_justify="left")
         for column in columns:
@@ -189,7 +182,11 @@ def comparison_report(
     tables = [Table(title="All levels", columns=columns, rows=tuple(rows))]
     for sampling in SAMPLINGS:
         columns, rows = level_rows(comparison, sampling)
-        tables.append(Table(title=f"By level, {sampling}", columns=columns, rows=tuple(rows)))
+        tables.append(
+            Table(
+                title=f"By level, {sampling}: accuracy % / calls", columns=columns, rows=tuple(rows)
+            )
+        )
     note = (
         "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
         "TP: correct answers per call (OTC-PO, section 2.1)."
