@@ -89,7 +89,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
 def test_a_tokenizer_of_another_policy_is_refused(tmp_path):
     tokenizer = SmallTokenizer(characters="012345+=<>![]?abc")
     config = config_of(tmp_path, Demonstrations(), tokenizer=tokenizer)
-    with pytest.raises(ValueError, match="tokenizer has 19 tokens, .* only 17"):
+    with pytest.raises(ValueError, match=r"tokenizer has 19 tokens, .* only 17"):
         sft_loop.train(config, workdir=tmp_path / "run", seed=1)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
