@@ -5,6 +5,7 @@ and started again, the run goes on from its last checkpoint to the same numbers.
 """
 
 import dataclasses
+import sys
 import time
 from asyncio import Runner
 from contextlib import ExitStack
@@ -40,6 +41,7 @@ from jaxtool.run.sources import Sandbox, Task, TokenizerSource
 from jaxtool.run.trajectory_log import TrajectoryLog
 from jaxtool.run.workdir import claim_workdir
 from jaxtool.tools.base import Tool
+from jaxtool.tools.watch import ToolWatch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ class _Run:
     state: TrainState
     batches: ProblemBatches
     store: CallStore
+    watch: ToolWatch  # starts anew with every process
 
     def meta(self, counts: EngineCounts) -> dict[str, Any]:
         return {
@@ -143,6 +146,7 @@ def train(
             state=make_state(params, config.optimizer, actor.sharding),
             batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
             store=CallStore(),
+            watch=ToolWatch(config.sandbox.watch),
         )
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start = checkpoints.latest_step or 0
@@ -202,7 +206,8 @@ def _step(
     correct = judge(actor.checker, trajectories)
     scores = score_trajectories(trajectories, correct, config.reward, run.store)
     metrics = step_metrics(trajectories, scores) | actor.metrics()
-    _check_infrastructure(metrics, config.sandbox, step)
+    if actor.collector.protocol.tool is not None:
+        _watch_tool(run.watch, trajectories, scores, step)
     advantages = _advantages(trajectories, scores, config)
     if step % config.schedule.log_trajectories_every == 0:
         kept = config.schedule.log_trajectories
@@ -239,14 +244,17 @@ def _learnable(advantages: np.ndarray, samples: int) -> float:
     return float(np.mean(np.any(advantages.reshape(-1, samples) != 0, axis=1)))
 
 
-def _check_infrastructure(metrics: dict[str, float], sandbox: Sandbox, step: int) -> None:
-    failed = metrics["tools/infrastructure_failed_fraction"]
-    if failed > sandbox.max_failed_fraction:
-        raise RuntimeError(
-            f"step {step}: the sandbox failed {failed:.0%} of the trajectories, more than "
-            f"Sandbox.max_failed_fraction = {sandbox.max_failed_fraction:.0%}; none was scored. "
-            "Mend the sandbox and run the same command again: it goes on from the last checkpoint"
-        )
+def _watch_tool(
+    watch: ToolWatch, trajectories: list[Trajectory], scores: list[Score | None], step: int
+) -> None:
+    """Raises when the sandbox loses too many trajectories; says when nobody calls it any more."""
+    warning = watch.observe(
+        lost=sum(score is None for score in scores),
+        trajectories=len(trajectories),
+        tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
+    )
+    if warning:
+        print(f"warning: step {step}: {warning}", file=sys.stderr, flush=True)
 
 
 def _validate(config: RlConfig, actor: Actor, run: _Run, seed: int, step: int) -> dict[str, float]:

@@ -16,6 +16,7 @@ from jaxtool.model.gguf_weights import find_smollm2
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.tools.watch import ToolWatchConfig
 
 
 class TokenizerSource(Protocol):
@@ -58,16 +59,12 @@ class Task(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sandbox:
-    """Where tool calls go, and when a broken sandbox ends the run."""
+    """Where tool calls go, and when a broken or unused sandbox is said out loud."""
 
     addresses: tuple[str, ...] = ()  # host:port or unix:/path; empty: start one as a child process
     client: SandboxClientConfig = dataclasses.field(default_factory=SandboxClientConfig)
     isolation: Literal["auto", "namespace", "landlock"] = "auto"  # of the child process
-    max_failed_fraction: float = 0.2  # of a step's trajectories, lost to the infrastructure
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_failed_fraction <= 1:
-            raise ValueError(f"{self.max_failed_fraction=} must be in 0..1")
+    watch: ToolWatchConfig = dataclasses.field(default_factory=ToolWatchConfig)  # ends or warns
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.run import actor, rl_loop
 from jaxtool.run.checkpoints import SavedPolicy
 from jaxtool.run.sources import Sandbox
+from jaxtool.tools.watch import ToolWatchConfig, TooManyFailures
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +114,9 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
 
 def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
     tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
-    config = rl_config(tmp_path, sandbox=Sandbox(max_failed_fraction=0.0))
-    with pytest.raises(RuntimeError, match=r"step 0: the sandbox failed .* none was scored"):
+    watch = ToolWatchConfig(max_failure_rate=0.0, min_trajectories=1)
+    config = rl_config(tmp_path, sandbox=Sandbox(watch=watch))
+    with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
         rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
     assert not (tmp_path / "run" / "policy").exists()
