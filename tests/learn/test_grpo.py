@@ -1,0 +1,275 @@
+"""The GRPO update through the real model: masks, blocks, packing, clipping, devices."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.ledgers import ledger
+from helpers.tiny_models import VOCAB, random_params, random_tokens
+
+from jaxtool.core.types import ToolStatus
+from jaxtool.learn import grpo
+from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.state import make_state, row_blocks
+from jaxtool.model.config import tiny
+from jaxtool.model.param_axes import param_axes
+from jaxtool.parallel.axis_rules import Sharding, single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.rollout.batching import PackConfig, pack, to_batch
+
+MODEL = dataclasses.replace(tiny(VOCAB), num_layers=1, scans_layers=False)
+SHAPES = ("QQpppttpp", "QQppp", "QQpppppp", "Qppttp", "QQQpp", "QpppttpQ"[:7], "QQpp", "Qpppp")
+ADVANTAGES = np.array([1.0, -0.5, 0.25, 2.0, -1.0, 0.5, -2.0, 1.5], np.float32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(MODEL)
+
+
+def trajectories(seed: int = 0):
+    made = []
+    for i, shape in enumerate(SHAPES):
+        t = ledger(shape, problem=f"p{i}", calls=[ToolStatus.OK] * ("t" in shape))
+        made.append(
+            dataclasses.replace(t, ids=np.asarray(random_tokens(1, len(shape), seed + i))[0])
+        )
+    return made
+
+
+def batch_of(row_tokens: int = 16):
+    return to_batch(trajectories(), ADVANTAGES, PackConfig(row_tokens=row_tokens))
+
+
+def setup_of(sharding: Sharding | None = None, **fields) -> LearnerSetup:
+    return LearnerSetup(
+        model=MODEL,
+        grpo=GrpoConfig(**({"block_rows": 8, "logprob_chunk": 8} | fields)),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        sharding=sharding or single_device(),
+        temperature=1.0,
+        num_trajectories=len(SHAPES),
+    )
+
+
+def gradients(params, batch, setup: LearnerSetup, reference=None, old=None):
+    """Loss, gradient and metric sums of a batch as its blocks add up."""
+    total = grpo.zero_gradients(params)
+    count = np.float32(grpo._loss_count(batch, setup.grpo))
+    sums = []
+    for block in row_blocks(batch, setup.grpo.block_rows, setup.sharding):
+        total, part = grpo.grpo_block(total, params, reference, block, old, count, setup=setup)
+        sums.append(part)
+    return total, sums
+
+
+def assert_same_gradients(one, other, rtol=1e-4, atol=1e-6):
+    np.testing.assert_allclose(one.loss, other.loss, rtol=rtol, atol=atol)
+    for x, y in zip(jax.tree.leaves(one.grads), jax.tree.leaves(other.grads), strict=True):
+        assert np.any(y != 0)
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_on_policy_gradient_equals_the_slow_path(params, aggregation):
+    """-Σ A ∇log p by a plain loop over trajectories, each in a row of its own."""
+    batch = batch_of()
+    setup = setup_of(aggregation=aggregation)
+    got, _ = gradients(params, batch, setup)
+    singles = [to_batch([t], [1.0], PackConfig(row_tokens=16)) for t in trajectories()]
+
+    def slow(params):
+        total, count = 0.0, 0
+        for advantage, single in zip(ADVANTAGES, singles, strict=True):
+            block = jax.tree.map(jnp.asarray, single)
+            logprobs = grpo._logprobs(params, block, setup)[0]
+            mine = jnp.where(block.loss_mask, logprobs, 0.0).sum()
+            tokens = int(single.loss_mask.sum())
+            total -= advantage * (mine if aggregation == "token_mean" else mine / tokens)
+            count += tokens if aggregation == "token_mean" else 1
+        return total / count
+
+    wanted = jax.jit(jax.grad(slow))(params)
+    for x, y in zip(jax.tree.leaves(got.grads), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_on_policy_loss_by_hand(params):
+    """The ratio is 1, so the loss is -Σ A over policy tokens / their number; nothing is clipped."""
+    tokens = np.array([t.num_policy_tokens for t in trajectories()])
+    total, [sums] = gradients(params, batch_of(), setup_of())
+    np.testing.assert_allclose(total.loss, -(ADVANTAGES * tokens).sum() / tokens.sum(), rtol=1e-6)
+    assert float(sums["policy/clipped_fraction"]) == 0.0
+    total, _ = gradients(params, batch_of(), setup_of(aggregation="sequence_mean"))
+    np.testing.assert_allclose(total.loss, -ADVANTAGES.mean(), rtol=1e-5)
+
+
+FULL = {"kl_coef": 0.3, "entropy_coef": 0.2, "importance_cap": 2.0}
+
+
+def test_tool_and_prompt_tokens_carry_no_loss_kl_or_entropy(params):
+    """Garbage in every per-token field off the mask changes neither loss nor any gradient."""
+    batch, setup = batch_of(), setup_of(**FULL)
+    reference = random_params(MODEL, seed=1)
+    old = jnp.zeros(batch.shape) - 3.0
+    old = jnp.pad(old, ((0, 8 - batch.shape[0]), (0, 0)))
+    wanted, _ = gradients(params, batch, setup, reference, old)
+    numbers = np.random.default_rng(0)
+    garbage = {
+        name: np.where(
+            batch.loss_mask, getattr(batch, name), numbers.normal(0, 50, batch.shape)
+        ).astype(np.float32)
+        for name in ("advantages", "behaviour_logprobs")
+    }
+    off = np.zeros((8, batch.shape[1]), bool)
+    off[: batch.shape[0]] = ~batch.loss_mask
+    noisy_old = jnp.where(off, 40.0, old)
+    got, _ = gradients(params, dataclasses.replace(batch, **garbage), setup, reference, noisy_old)
+    np.testing.assert_array_equal(got.loss, wanted.loss)
+    for x, y in zip(jax.tree.leaves(got.grads), jax.tree.leaves(wanted.grads), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_gradient_with_respect_to_logprobs_is_zero_exactly_off_the_mask():
+    batch = batch_of()
+    setup = setup_of(**FULL)
+    [block] = row_blocks(batch, 8, single_device())
+    numbers = np.random.default_rng(1)
+    shape = block.tokens.shape
+
+    def loss(logprobs, entropy):
+        per_token, _ = grpo._token_loss(
+            logprobs, jax.lax.stop_gradient(logprobs), entropy, block, setup.grpo
+        )
+        per_token = per_token + setup.grpo.kl_coef * grpo.kl_k3(logprobs, logprobs - 0.3)
+        return grpo._summed(per_token, block, setup)
+
+    values = [jnp.asarray(numbers.normal(-2, 1, shape), jnp.float32) for _ in range(2)]
+    for gradient in jax.grad(loss, argnums=(0, 1))(*values):
+        np.testing.assert_array_equal(gradient != 0, block.loss_mask)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_blocks_of_any_size_give_the_update_of_one_batch(params, aggregation):
+    batch = batch_of()
+    assert batch.shape[0] == 4
+    wanted, _ = gradients(params, batch, setup_of(aggregation=aggregation, block_rows=4))
+    for rows in (1, 2) if aggregation == "token_mean" else (3,):
+        got, _ = gradients(params, batch, setup_of(aggregation=aggregation, block_rows=rows))
+        assert_same_gradients(got, wanted)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_packed_equals_one_trajectory_per_row(params, aggregation):
+    packed = batch_of(16)
+    single = batch_of(9)
+    assert len(pack([len(s) for s in SHAPES], 9)) > packed.shape[0]
+    setup = setup_of(aggregation=aggregation)
+    got, _ = gradients(params, packed, setup)
+    wanted, _ = gradients(params, single, setup)
+    assert_same_gradients(got, wanted)
+
+
+def test_kl_against_the_policy_itself_is_zero(params):
+    plain, _ = gradients(params, batch_of(), setup_of())
+    with_kl, [sums] = gradients(params, batch_of(), setup_of(kl_coef=5.0), reference=params)
+    assert float(sums["policy/kl_k3_nats"]) == pytest.approx(0.0, abs=1e-5)
+    assert_same_gradients(with_kl, plain)
+    other = random_params(MODEL, seed=1)
+    away, [sums] = gradients(params, batch_of(), setup_of(kl_coef=5.0), reference=other)
+    assert float(sums["policy/kl_k3_nats"]) > 0.1
+    assert float(away.loss) > float(plain.loss)
+
+
+def test_importance_weights_are_capped(params):
+    """A sampler that gave every token probability e^-50 would weigh e^40 and more: it weighs 2."""
+    batch = batch_of()
+    behaviour = np.where(batch.loss_mask, -50.0, 0.0).astype(np.float32)
+    batch = dataclasses.replace(batch, behaviour_logprobs=behaviour)
+    plain, _ = gradients(params, batch, setup_of())
+    capped, _ = gradients(params, batch, setup_of(importance_cap=2.0))
+    np.testing.assert_allclose(capped.loss, 2 * plain.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("shift", "sign"), [(-0.5, 1.0), (0.5, -1.0)])
+def test_clipping_is_active_off_policy(params, shift, sign):
+    """Ratio e^0.5 with A > 0 is above 1.28, e^-0.5 with A < 0 below 0.8: no gradient is left."""
+    batch = batch_of()
+    batch = dataclasses.replace(batch, advantages=sign * batch.loss_mask.astype(np.float32))
+    setup = setup_of()
+    [block] = row_blocks(batch, 8, single_device())
+    old = grpo.old_logprobs(params, block, setup=setup) + shift
+    total, [sums] = gradients(params, batch, setup, old=old)
+    assert float(sums["policy/clipped_fraction"]) == batch.loss_mask.sum()
+    assert all(not np.any(g) for g in jax.tree.leaves(total.grads))
+    bound = 1.28 if sign > 0 else 0.8
+    np.testing.assert_allclose(total.loss, -sign * bound, rtol=1e-5)
+
+
+def test_several_updates_per_batch_take_as_many_steps(params):
+    state = make_state(params, setup_of().optimizer, single_device())
+    once, first = grpo.update(state, None, batch_of(), setup_of())
+    assert int(once.step) == 1
+    assert float(first["policy/clipped_fraction"]) == 0.0
+    state = make_state(params, setup_of().optimizer, single_device())
+    twice, metrics = grpo.update(state, None, batch_of(), setup_of(updates_per_batch=2))
+    assert int(twice.step) == 2
+    assert set(metrics) == set(first)
+
+
+def test_updates_raise_the_probability_of_what_was_rewarded(params):
+    batch = batch_of()
+    setup = setup_of()
+    [block] = row_blocks(batch, 8, single_device())
+    before = grpo.old_logprobs(params, block, setup=setup)
+    state = make_state(params, setup.optimizer, single_device())
+    for _ in range(3):
+        state, _ = grpo.update(state, None, batch, setup)
+    change = (grpo.old_logprobs(state.params, block, setup=setup) - before) * block.advantages
+    assert float(change.sum()) > 0
+
+
+def test_eight_devices_give_the_update_of_one(params):
+    batch = batch_of()
+    wanted_state = make_state(params, setup_of().optimizer, single_device())
+    wanted, metrics = grpo.update(wanted_state, None, batch, setup_of())
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    placed = jax.device_put(params, sharding.tree(param_axes(params)))
+    setup = setup_of(sharding)
+    got, sharded_metrics = grpo.update(
+        make_state(placed, setup.optimizer, sharding), None, batch, setup
+    )
+    for name in ("policy/loss", "policy/grad_norm", "policy/entropy_nats"):
+        np.testing.assert_allclose(sharded_metrics[name], metrics[name], rtol=1e-4)
+    # Adam divides by |g|: where a gradient is all rounding, an update is 0.01 either way.
+    kernel = lambda state: state.params["layers"]["mlp"]["gate"]["kernel"]  # noqa: E731
+    assert np.mean(np.abs(np.asarray(kernel(got)) - np.asarray(kernel(wanted))) < 1e-5) > 0.999
+    # Moments are cut like their parameters, before and after an update.
+    moments = [x for x in jax.tree.leaves(got.opt_state) if x.shape == kernel(got).shape]
+    assert len(moments) >= 2
+    assert all(x.sharding == kernel(got).sharding for x in [*moments[:2]])
+    assert not kernel(got).sharding.is_fully_replicated
+
+
+def test_blocks_that_the_mesh_does_not_divide_are_refused(params):
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    with pytest.raises(ValueError, match="blocks of 2 rows do not divide over data x fsdp = 4"):
+        next(row_blocks(batch_of(), 2, sharding))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"aggregation": "mean"}, "aggregation='mean' must be"),
+        ({"clip_low": 1.0}, "clip_low=1.0 must be"),
+        ({"block_rows": 0}, "GrpoConfig.block_rows must be >= 1"),
+        ({"kl_coef": -1.0}, "kl_coef=-1.0 must be"),
+        ({"importance_cap": 0.0}, "importance_cap=0.0"),
+    ],
+)
+def test_impossible_options_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        GrpoConfig(**fields)

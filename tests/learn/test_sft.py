@@ -1,0 +1,86 @@
+"""The cold start's loss by hand, and optimizers that lower it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers.ledgers import ledger
+from helpers.tiny_models import VOCAB, full_logits, random_params
+
+from jaxtool.core.types import ToolStatus
+from jaxtool.learn import sft
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.sft import SftConfig, SftSetup
+from jaxtool.learn.state import make_state
+from jaxtool.model.config import tiny
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.rollout.batching import PackConfig, to_batch
+
+MODEL = dataclasses.replace(tiny(VOCAB), num_layers=1)
+LEDGERS = [ledger("QQpppttpp", calls=[ToolStatus.OK]), ledger("Qppp", first_id=30)]
+BATCH = to_batch(LEDGERS, np.ones(2), PackConfig(row_tokens=16))
+
+
+def setup_of(**fields) -> SftSetup:
+    return SftSetup(
+        model=MODEL,
+        sft=SftConfig(block_rows=2, logprob_chunk=8),
+        optimizer=OptimizerConfig(**fields),
+        sharding=single_device(),
+    )
+
+
+def losses(setup: SftSetup, steps: int) -> list[float]:
+    state = make_state(random_params(MODEL), setup.optimizer, single_device())
+    out = []
+    for _ in range(steps):
+        state, metrics = sft.update(state, BATCH, setup)
+        out.append(float(metrics["sft/loss_nats"]))
+    return out
+
+
+def test_the_loss_is_the_mean_over_tokens_that_the_author_wrote():
+    """By log-softmax of whole sequences: policy tokens count, prompt and interpreter do not."""
+    params = random_params(MODEL)
+    wanted = []
+    for t in LEDGERS:
+        scores = full_logits(params, MODEL, t.ids[None], single_device())
+        logprobs = jax.nn.log_softmax(scores)[0]
+        wanted += [-float(logprobs[i - 1, t.ids[i]]) for i in np.flatnonzero(t.origins == 2)]
+    assert len(wanted) == 8
+    [first] = losses(setup_of(), 1)
+    assert first == pytest.approx(np.mean(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "adamw", "learning_rate": 1e-2},
+        {"name": "muon", "learning_rate": 1e-2, "muon_learning_rate": 0.05},
+    ],
+)
+def test_every_optimizer_lowers_the_loss(fields):
+    curve = losses(setup_of(**fields), 12)
+    assert curve[-1] < 0.5 * curve[0]
+
+
+def test_schedules_by_hand():
+    warm = OptimizerConfig(learning_rate=1.0, warmup_steps=4).schedule(1.0)
+    assert [float(warm(i)) for i in (0, 4, 9)] == [0.25, 1.0, 1.0]
+    cosine = OptimizerConfig(decay="cosine", total_steps=10, warmup_steps=2, end_fraction=0.1)
+    values = [float(cosine.schedule(2.0)(i)) for i in (0, 2, 6, 10)]
+    np.testing.assert_allclose(values, [0.0, 2.0, 1.1, 0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "sgd"}, "name='sgd' must be adamw or muon"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"decay": "cosine", "warmup_steps": 5, "total_steps": 5}, "total_steps=5 > self.warmup"),
+    ],
+)
+def test_impossible_optimizers_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**fields)
