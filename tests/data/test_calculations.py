@@ -32,7 +32,9 @@ def test_splits_are_disjoint_and_a_question_has_one_level():
 
 def test_levels_come_in_their_shares():
     problems = CalculationTask().problems("test", 50, 2)
-    counts = {level: sum(p.level == level for p in problems) for level in {p.level for p in problems}}
+    counts = {
+        level: sum(p.level == level for p in problems) for level in {p.level for p in problems}
+    }
     assert counts == {"one_digit_sum": 10, "chain_sum": 15, "product": 25}
     with pytest.raises(ValueError, match="must sum to 1"):
         CalculationTask(product=0.9)
