@@ -7,9 +7,7 @@ import jax
 
 def abstract_like(tree: Any) -> Any:
     """Shapes, dtypes and shardings of a tree of device arrays: a target to restore into."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def num_parameters(tree: Any) -> int:

@@ -126,7 +126,9 @@ class Trajectory:
         for name in ("origins", "behaviour_logprobs", "policy_versions"):
             shape = getattr(self, name).shape
             if shape != (t,):
-                raise ValueError(f"ledger of {self.problem.problem_id}: {name} has {shape=}, ids {t=}")
+                raise ValueError(
+                    f"ledger of {self.problem.problem_id}: {name} has {shape=}, ids {t=}"
+                )
         is_policy = self.origins == Origin.POLICY
         if np.any(self.origins == Origin.PAD):
             raise ValueError(f"ledger of {self.problem.problem_id} holds PAD tokens")

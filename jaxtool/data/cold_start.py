@@ -78,7 +78,9 @@ def read_demonstrations(path: str | Path) -> list[tuple[Problem, str]]:
         turns = {m["role"]: m["content"] for m in json.loads(line).get("messages", [])}
         if not turns.get("user") or not turns.get("assistant"):
             raise ValueError(f"{path}:{number}: a row needs a user and an assistant message")
-        problem = Problem(problem_id=f"{Path(path).stem}/{number}", question=turns["user"], answer="")
+        problem = Problem(
+            problem_id=f"{Path(path).stem}/{number}", question=turns["user"], answer=""
+        )
         rows.append((problem, turns["assistant"]))
     return rows
 
@@ -109,7 +111,10 @@ class ArithmeticDemonstrations:
         problems = self.task.problems("train", count, draw.randrange(2**31))
         return [
             demonstration(
-                problem, self._response(problem, draw, protocol), protocol=protocol, tokenizer=tokenizer
+                problem,
+                self._response(problem, draw, protocol),
+                protocol=protocol,
+                tokenizer=tokenizer,
             )
             for problem in problems
         ]
@@ -123,5 +128,3 @@ class ArithmeticDemonstrations:
         code = f"<code>\n```python\nprint({problem.question})\n```\n</code>"
         observation = protocol.tool.observation.replace("{output}", problem.answer)
         return (code + observation) * calls + answer
-
-

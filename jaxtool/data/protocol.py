@@ -44,7 +44,9 @@ class ToolFormat:
         if "{output}" not in self.observation:
             raise ValueError(f"tool.observation lacks {{output}}: {self.observation!r}")
         if self.error_style not in ("last_line", "traceback"):
-            raise ValueError(f"tool.error_style must be last_line or traceback, got {self.error_style!r}")
+            raise ValueError(
+                f"tool.error_style must be last_line or traceback, got {self.error_style!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,9 @@ def load_protocol(name_or_path: str) -> Protocol:
 def _from_table(table: dict[str, Any], name: str) -> Protocol:
     known = {"messages", "format", "tool", "answer"}
     if unknown := set(table) - known:
-        raise ValueError(f"protocol {name!r}: unknown keys {sorted(unknown)}; known: {sorted(known)}")
+        raise ValueError(
+            f"protocol {name!r}: unknown keys {sorted(unknown)}; known: {sorted(known)}"
+        )
     try:
         messages = tuple((m["role"], m["content"]) for m in table["messages"])
         form, answer = table["format"], table["answer"]

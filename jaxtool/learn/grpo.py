@@ -212,9 +212,7 @@ def _token_loss(
 def _summed(values: jax.Array, block: TrainBatch, setup: LearnerSetup) -> jax.Array:
     if setup.grpo.aggregation == "token_mean":
         return token_mean(values, block.loss_mask)[0]
-    return sequence_mean(
-        values, block.loss_mask, block.trajectory_ids, setup.num_trajectories
-    )[0]
+    return sequence_mean(values, block.loss_mask, block.trajectory_ids, setup.num_trajectories)[0]
 
 
 def _logprobs(
