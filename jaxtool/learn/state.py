@@ -123,11 +123,19 @@ def batch_logprobs(
     return token_logprobs(hidden, head, batch.tokens, temperature=temperature, chunk=chunk)
 
 
-def row_blocks(batch: TrainBatch, rows: int, sharding: Sharding) -> Iterator[TrainBatch]:
-    """The batch on the device in blocks of `rows` rows, the last one filled up with padding."""
+def check_block_rows(rows: int, sharding: Sharding) -> None:
+    """Raises ValueError if a gradient block cannot be cut over the mesh."""
     cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
     if rows % cut:
-        raise ValueError(f"blocks of {rows} rows do not divide over data x fsdp = {cut} devices")
+        raise ValueError(
+            f"block_rows={rows} does not divide over data x fsdp = {cut} devices: "
+            f"make it a multiple of {cut}"
+        )
+
+
+def row_blocks(batch: TrainBatch, rows: int, sharding: Sharding) -> Iterator[TrainBatch]:
+    """The batch on the device in blocks of `rows` rows, the last one filled up with padding."""
+    check_block_rows(rows, sharding)
     placed = sharding.named("batch", "length")
     for begin in range(0, batch.shape[0], rows):
         block = jax.tree.map(lambda x: x[begin : begin + rows], batch)  # noqa: B023

@@ -22,7 +22,7 @@ from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.state import TrainState, make_state
+from jaxtool.learn.state import TrainState, check_block_rows, make_state
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
@@ -88,6 +88,11 @@ class RlConfig:
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
             raise ValueError("RlConfig.sampling is greedy: all samples of a group would be equal")
+        if self.pack.row_tokens < self.engine.max_tokens:
+            raise ValueError(
+                f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
+                f"{self.engine.max_tokens}: the longest trajectory would not fit a row"
+            )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -132,6 +137,7 @@ def train(
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
+        check_block_rows(config.grpo.block_rows, actor.sharding)
         setup = LearnerSetup(
             model=actor.model,
             grpo=config.grpo,

@@ -14,7 +14,7 @@ from jaxtool.data.protocol import load_protocol
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup, update
-from jaxtool.learn.state import make_state
+from jaxtool.learn.state import check_block_rows, make_state
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -82,6 +82,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     if is_policy(policy_dir):
         return policy_dir
     sharding = Sharding(make_mesh(config.mesh))
+    check_block_rows(config.sft.block_rows, sharding)
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     model, params = source.load(sharding, seed)
     tokenizer = config.tokenizer.load()

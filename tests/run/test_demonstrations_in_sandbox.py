@@ -1,0 +1,37 @@
+"""The interpreter's text in the demonstrations is what the real sandbox prints."""
+
+import asyncio
+
+from jaxtool.data.arithmetic import arithmetic_tokenizer
+from jaxtool.data.cold_start import ArithmeticDemonstrations, split_response
+from jaxtool.data.protocol import load_protocol, observation_text, parse_code
+from jaxtool.tools.local_server import start_local_server
+from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+
+
+def test_demonstrated_observations_equal_those_of_the_sandbox():
+    protocol = load_protocol("arithmetic_tools")
+    assert protocol.tool is not None
+    demonstrations = ArithmeticDemonstrations().take(
+        24, seed=0, index=0, protocol=protocol, tokenizer=arithmetic_tokenizer()
+    )
+    calls = []
+    for demonstration in demonstrations:
+        pieces = [text for text, _ in split_response(demonstration.response_text, protocol)]
+        calls += [
+            (parse_code(code, protocol.tool), observation)
+            for code, observation in zip(pieces[::2], pieces[1::2], strict=False)
+        ]
+    assert len(calls) > 10
+
+    async def run(address):
+        client = SandboxClient((address,), SandboxClientConfig())
+        try:
+            return await asyncio.gather(*(client.execute(code) for code, _ in calls))
+        finally:
+            await client.close()
+
+    with start_local_server() as address:
+        results = asyncio.run(run(address))
+    shown = [observation_text(result, protocol) for result in results]
+    assert shown == [observation for _, observation in calls]
