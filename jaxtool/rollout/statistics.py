@@ -32,24 +32,35 @@ def figures(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> F
     kept = [(t, c) for t, c in zip(trajectories, is_correct, strict=True) if not t.is_masked]
     if not kept:
         raise ValueError("no trajectory finished: there is nothing to report")
-    by_problem: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
-    for trajectory, correct in kept:
-        by_problem[trajectory.problem.problem_id].append(
-            (float(correct), float(trajectory.num_tool_calls))
-        )
-    means = np.array([np.mean(pairs, axis=0) for pairs in by_problem.values()])
-    errors = np.std(means, axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros(2)
+    clusters = [t.problem.problem_id for t, _ in kept]
+    accuracy, accuracy_stderr = clustered_mean([float(c) for _, c in kept], clusters)
+    calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t, _ in kept], clusters)
     correct = sum(c for _, c in kept)
     calls = sum(t.num_tool_calls for t, _ in kept)
     return Figures(
-        problems=len(means),
+        problems=len(set(clusters)),
         answers=len(kept),
-        accuracy=correct / len(kept),
-        accuracy_stderr=float(errors[0]),
-        tool_calls=calls / len(kept),
-        tool_calls_stderr=float(errors[1]),
+        accuracy=accuracy,
+        accuracy_stderr=accuracy_stderr,
+        tool_calls=calls_mean,
+        tool_calls_stderr=calls_stderr,
         tool_productivity=correct / calls if calls else None,
     )
+
+
+def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:
+    """Mean over all values and its standard error, values of one cluster (problem) not independent.
+
+    SE = sqrt(G/(G-1) Σ_g (Σ_{i∈g} (x_i - mean))²) / N; with one value a cluster it is s / sqrt(N).
+    """
+    mean = float(np.mean(values))
+    sums: dict[str, float] = collections.defaultdict(float)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    if len(sums) < 2:
+        return mean, 0.0
+    squares = sum(total**2 for total in sums.values())
+    return mean, float(np.sqrt(len(sums) / (len(sums) - 1) * squares) / len(values))
 
 
 def figures_by_level(

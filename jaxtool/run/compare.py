@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jaxtool.core.types import Score
+from jaxtool.rollout.statistics import clustered_mean
 from jaxtool.run.actor import Actor, open_actor
 from jaxtool.run.checkpoints import SavedPolicy
 from jaxtool.run.evaluate import GREEDY, Evaluation, Runner, evaluate
@@ -96,22 +97,20 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
     Keys: `calls_cut` (share of old's calls saved), `accuracy_difference_points` and its `_stderr`
     (paired over questions, in percentage points), `productivity_gain` (TP new / TP old - 1).
     """
-    by_question = [
-        {
-            (t.problem.problem_id, t.sample): float(c)
-            for t, c in zip(e.trajectories, e.is_correct, strict=True)
-            if not t.is_masked
-        }
-        for e in (new, old)
+    pairs = [
+        (float(c) - float(d), t.problem.problem_id)
+        for t, c, u, d in zip(
+            new.trajectories, new.is_correct, old.trajectories, old.is_correct, strict=True
+        )
+        if not t.is_masked and not u.is_masked
     ]
-    shared = sorted(by_question[0].keys() & by_question[1].keys())
-    gaps = np.array([by_question[0][key] - by_question[1][key] for key in shared])
+    gap, error = clustered_mean([g for g, _ in pairs], [question for _, question in pairs])
     old_calls, new_calls = old.overall["tool_calls"], new.overall["tool_calls"]
     old_tp, new_tp = old.overall["tool_productivity"], new.overall["tool_productivity"]
     return {
         "calls_cut": 1 - new_calls / old_calls if old_calls else None,
-        "accuracy_difference_points": float(100 * gaps.mean()),
-        "accuracy_difference_points_stderr": float(100 * gaps.std(ddof=1) / np.sqrt(len(gaps))),
+        "accuracy_difference_points": 100 * gap,
+        "accuracy_difference_points_stderr": 100 * error,
         "productivity_gain": new_tp / old_tp - 1 if new_tp and old_tp else None,
     }
 

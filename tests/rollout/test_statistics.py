@@ -6,7 +6,7 @@ import pytest
 from helpers.ledgers import ledger
 
 from jaxtool.core.types import FinishReason, Score, ToolStatus
-from jaxtool.rollout.statistics import figures, figures_by_level, step_metrics
+from jaxtool.rollout.statistics import clustered_mean, figures, figures_by_level, step_metrics
 
 OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
 LOST = FinishReason.INFRASTRUCTURE
@@ -86,3 +86,11 @@ def test_a_step_in_which_everything_failed_has_no_reward_metrics():
 def test_problems_without_a_level_make_no_level_metrics():
     metrics = step_metrics([ledger("Qp", level="")], [Score(reward=1.0, is_correct=True)])
     assert not [name for name in metrics if name.startswith("level/")]
+
+
+def test_clustered_mean_by_hand():
+    """Values 1, 1, 0 with the first two of one problem: mean 2/3, sums 2/3 and -2/3."""
+    mean, error = clustered_mean([1.0, 1.0, 0.0], ["a", "a", "b"])
+    assert mean == pytest.approx(2 / 3)
+    assert error == pytest.approx((2 / 1 * (4 / 9 + 4 / 9)) ** 0.5 / 3)
+    assert clustered_mean([1.0, 0.0], ["a", "a"]) == (0.5, 0.0)
