@@ -223,7 +223,9 @@ def _step(
     batch = to_batch(trajectories, advantages, config.pack)
     run.state, learned = update(run.state, reference, batch, setup)
     metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
+    sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
     metrics |= {
+        "tokens/sampled_per_s": sampled / (collected - started),
         "timing/collect_s": collected - started,
         "timing/update_s": time.monotonic() - collected,
         "timing/step_s": time.monotonic() - started,

@@ -44,7 +44,7 @@ def rows_of(workdir):
             name: value
             for name, value in row.items()
             if not name.startswith("timing/")
-            and name not in ("time_s", "tokens/useful_slot_steps_fraction")
+            and name not in ("time_s", "tokens/useful_slot_steps_fraction", "tokens/sampled_per_s")
         }
         for row in rows
     ]
