@@ -256,7 +256,7 @@ def test_eight_devices_give_the_update_of_one(params):
 
 def test_blocks_that_the_mesh_does_not_divide_are_refused(params):
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
-    with pytest.raises(ValueError, match="blocks of 2 rows do not divide over data x fsdp = 4"):
+    with pytest.raises(ValueError, match="block_rows=2 does not divide over data x fsdp = 4"):
         next(row_blocks(batch_of(), 2, sharding))
 
 
