@@ -41,7 +41,6 @@ def test_file_is_enabled_for_dynamic_registration_and_explains_itself(file):
     assert "from __gin__ import dynamic_registration" in lines
 
 
-@pytest.mark.skipif(not (CONFIGS / "runs").exists(), reason="no gin_configs/runs folder")
 def test_there_are_run_files():
     assert built_files(CONFIGS)
 
