@@ -9,7 +9,6 @@ the cache has rows, paged caches.
 """
 
 import dataclasses
-import functools
 import heapq
 from collections.abc import Sequence
 
@@ -18,12 +17,12 @@ import numpy as np
 
 from jaxtool.decode import programs
 from jaxtool.decode.programs import Rows, Window
+from jaxtool.decode.publish import publish
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
-from jaxtool.model.param_axes import param_axes
-from jaxtool.model.transformer import Params, unstack_layers
-from jaxtool.parallel.axis_rules import Sharding, is_axes
+from jaxtool.model.transformer import Params
+from jaxtool.parallel.axis_rules import Sharding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,18 +291,6 @@ class DecodeEngine:
         if self._params is None:
             raise RuntimeError("the engine has no parameters yet: call load(params) first")
         return self._params
-
-
-@functools.partial(jax.jit, static_argnames=("model", "sharding"))
-def publish(params: Params, model: ModelConfig, sharding: Sharding) -> Params:
-    """The learner's tree as the decoder wants it: layers apart, compute dtype, decode sharding."""
-    axes = param_axes(params)
-    axes["layers"] = tuple(
-        jax.tree.map(lambda a: a[1:], axes["layers"], is_leaf=is_axes)
-        for _ in range(model.num_layers)
-    )
-    published = jax.tree.map(lambda x: x.astype(model.dtype), unstack_layers(params))
-    return jax.lax.with_sharding_constraint(published, sharding.tree(axes))
 
 
 def _doublings(first: int, last: int) -> tuple[int, ...]:
