@@ -110,9 +110,7 @@ class DecodeEngine:
         self._high_water = np.zeros(config.slots, np.int32)
         self._free = list(range(config.slots))  # a heap: the same rows get the same slots
         self._params: Params | None = None
-        self._cache = programs.empty_cache(
-            config=model, sharding=sharding, rows=config.slots, slots=config.max_tokens
-        )
+        self._cache: KVCache | None = self._empty_cache()
 
     @property
     def cache_bytes(self) -> int:
@@ -128,7 +126,20 @@ class DecodeEngine:
 
     def load(self, params: Params) -> None:
         """Publishes learner parameters (stacked layers, float32) to the decoder's layout and dtype."""
+        self._params = None  # the copy before goes first: two need not fit
         self._params = publish(params, self.model, self.sharding)
+        if self._cache is None:
+            self._cache = self._empty_cache()
+
+    def unload(self) -> None:
+        """Frees parameters and cache for the learner; `load` makes both again.
+
+        Raises:
+          RuntimeError: a slot is taken, whose cache would be lost.
+        """
+        if len(self._free) < self.config.slots:
+            raise RuntimeError(f"{self.config.slots - len(self._free)} slots are still taken")
+        self._params = self._cache = None
 
     def take_slot(self) -> int:
         return heapq.heappop(self._free)
@@ -286,6 +297,14 @@ class DecodeEngine:
             bucket = next(b for b in self.config.prompt_buckets if b >= len(prompt) - 1)
             by_bucket.setdefault(bucket, []).append(index)
         return by_bucket
+
+    def _empty_cache(self) -> KVCache:
+        return programs.empty_cache(
+            config=self.model,
+            sharding=self.sharding,
+            rows=self.config.slots,
+            slots=self.config.max_tokens,
+        )
 
     def _loaded(self) -> Params:
         if self._params is None:

@@ -19,7 +19,7 @@ from jaxtool.decode.engine import DecodeEngine, EngineConfig
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
-from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
@@ -44,6 +44,8 @@ class ActorConfig(Protocol):
     def sandbox(self) -> Sandbox: ...
     @property
     def mesh(self) -> MeshConfig: ...
+    @property
+    def axes(self) -> AxisRules: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,7 @@ def open_actor(
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, protocol.all_tags)
     mesh = make_mesh(config.mesh)
-    sharding = Sharding(mesh)
+    sharding = Sharding(mesh, config.axes)
     model, params = source.load(sharding, seed)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)

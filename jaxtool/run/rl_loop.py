@@ -24,6 +24,7 @@ from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import TrainState, check_block_rows, make_state
 from jaxtool.model.sources import PolicySource
+from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallStore
@@ -84,6 +85,8 @@ class RlConfig:
     pack: PackConfig = dataclasses.field(default_factory=PackConfig)
     sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
+    unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
@@ -154,6 +157,7 @@ def train(
             store=CallStore(),
             watch=ToolWatch(config.sandbox.watch),
         )
+        del params  # `state` holds a copy: another one for the whole run would cost as much as a moment
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start = checkpoints.latest_step or 0
         if start:
@@ -209,6 +213,8 @@ def _step(
             version=step,
         )
     )
+    if config.unloads_decoder:
+        actor.engine.unload()
     correct = judge(actor.checker, trajectories)
     scores = score_trajectories(trajectories, correct, config.reward, run.store)
     metrics = step_metrics(trajectories, scores) | actor.metrics()

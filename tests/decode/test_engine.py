@@ -242,6 +242,20 @@ def test_an_engine_without_parameters_says_so():
         bare.prefill([[1, 2]])
 
 
+def test_an_engine_unloads_and_comes_back_but_never_under_a_row(params):
+    engine = make_engine(MODEL, params)
+    jobs = random_jobs(3, outputs=(3,), seed=18)
+    before = run_jobs(engine, jobs)
+    engine.unload()
+    with pytest.raises(RuntimeError, match="call load"):
+        engine.prefill([[1, 2]])
+    engine.load(params)
+    assert_same_rows(run_jobs(engine, jobs), before)
+    engine.take_slot()
+    with pytest.raises(RuntimeError, match="1 slots are still taken"):
+        engine.unload()
+
+
 def test_sizes_double_up_to_the_longest():
     config = EngineConfig(max_tokens=100, min_view=30, min_prompt_bucket=128)
     assert config.views == (30, 60, 100)

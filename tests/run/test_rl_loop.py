@@ -80,6 +80,13 @@ def test_the_small_run_calls_and_learns(uninterrupted):
     assert any(np.any(x != y) for x, y in zip(jax.tree.leaves(first), after, strict=True))
 
 
+def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(uninterrupted, tmp_path):
+    folder, _ = uninterrupted
+    config = dataclasses.replace(rl_config(folder), unloads_decoder=True)
+    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+
+
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(uninterrupted, tmp_path, share):
     """Before the first checkpoint and after it; parameters, metrics and logged trajectories."""
