@@ -1,18 +1,26 @@
 """Where a policy comes from: random weights, a GGUF file, or a Hugging Face directory.
 
-Each source is a frozen dataclass with one verb, `load`. Not covered: Orbax checkpoints of a run,
+Each source is a frozen dataclass that loads its weights, or says their shape alone. Not covered: Orbax checkpoints of a run,
 which jaxtool.run restores over what a source gives the shape of.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Literal, Protocol
 
 import jax
 
 from jaxtool.core import rng
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.gguf_weights import find_smollm2, load_gguf
-from jaxtool.model.hf_weights import load_hf
+from jaxtool.model.gguf_weights import (
+    GgufTensors,
+    config_from_gguf,
+    find_smollm2,
+    load_gguf,
+    open_gguf,
+)
+from jaxtool.model.hf_config import config_from_hf
+from jaxtool.model.hf_weights import load_hf, read_config
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel.axis_rules import Sharding
@@ -22,6 +30,10 @@ class PolicySource(Protocol):
     """Gives float32 parameters, placed by `sharding`, and the config they belong to."""
 
     def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]: ...
+
+    def model_config(self) -> ModelConfig:
+        """Without reading a weight: what `load` would give first."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +49,9 @@ class RandomInit:
         init = jax.jit(init_params, static_argnums=0, out_shardings=placed)
         return self.config, init(self.config, rng.key(seed, "params"))
 
+    def model_config(self) -> ModelConfig:
+        return self.config
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GgufFile:
@@ -49,10 +64,15 @@ class GgufFile:
 
     def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
         """`seed` is not used: every number is in the file."""
-        config, params = load_gguf(
-            find_smollm2() if self.path is None else self.path, sharding=sharding
-        )
+        config, params = load_gguf(self._path, sharding=sharding)
         return _with_run_options(config, self), params
+
+    def model_config(self) -> ModelConfig:
+        return _with_run_options(config_from_gguf(GgufTensors(open_gguf(self._path))), self)
+
+    @property
+    def _path(self) -> str | Path:
+        return find_smollm2() if self.path is None else self.path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,11 +84,41 @@ class HfDirectory:
     remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
     scans_layers: bool = True  # see ModelConfig
     ignored_fields: tuple[str, ...] = ()  # fields of config.json known to change nothing
+    # What the directory must hold; its run options are not read. With it a run can be planned on a
+    # machine that has no weights.
+    expected: ModelConfig | None = None
 
     def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
         """`seed` is not used: every number is in the files."""
+        self.model_config()  # another model than expected is refused before its weights are read
         config, params = load_hf(self.path, sharding=sharding, ignored_fields=self.ignored_fields)
         return _with_run_options(config, self), params
+
+    def model_config(self) -> ModelConfig:
+        """Of config.json, or of `expected` where there is no directory.
+
+        Raises:
+          ValueError: both are there and differ; the message names the fields.
+        """
+        if self.expected is not None and not Path(self.path).exists():
+            return _with_run_options(self.expected, self)
+        config = config_from_hf(read_config(self.path), self.ignored_fields)
+        config = _with_run_options(config, self)
+        if self.expected is not None:
+            _check_expected(config, _with_run_options(self.expected, self), self.path)
+        return config
+
+
+def _check_expected(found: ModelConfig, expected: ModelConfig, path: str) -> None:
+    wanted = dataclasses.asdict(expected)
+    other = {k: v for k, v in dataclasses.asdict(found).items() if v != wanted[k]}
+    if other:
+        raise ValueError(
+            f"{path!r} holds another model than HfDirectory.expected: "
+            + ", ".join(
+                f"{name}={value} instead of {wanted[name]}" for name, value in other.items()
+            )
+        )
 
 
 def _with_run_options(config: ModelConfig, source: GgufFile | HfDirectory) -> ModelConfig:

@@ -79,15 +79,7 @@ class SavedPolicy:
     def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
         """The seed is not used: nothing is random."""
         del seed
-        directory = Path(self.path).absolute()
-        if not is_policy(directory):
-            raise FileNotFoundError(
-                f"{directory} holds no saved policy: give the `policy` directory of a finished run"
-            )
-        fields = json.loads((directory / _POLICY_CONFIG).read_text())
-        if fields["rope_scaling"] is not None:
-            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-        config = ModelConfig(**fields)
+        config = self.model_config()
         shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
         target = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -95,4 +87,19 @@ class SavedPolicy:
             sharding.tree(param_axes(shapes)),
         )
         with ocp.StandardCheckpointer() as checkpointer:
-            return config, checkpointer.restore(directory / "params", target)
+            return config, checkpointer.restore(self._directory / "params", target)
+
+    def model_config(self) -> ModelConfig:
+        if not is_policy(self._directory):
+            raise FileNotFoundError(
+                f"{self._directory} holds no saved policy: "
+                "give the `policy` directory of a finished run"
+            )
+        fields = json.loads((self._directory / _POLICY_CONFIG).read_text())
+        if fields["rope_scaling"] is not None:
+            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        return ModelConfig(**fields)
+
+    @property
+    def _directory(self) -> Path:
+        return Path(self.path).absolute()

@@ -157,7 +157,9 @@ def train(
             store=CallStore(),
             watch=ToolWatch(config.sandbox.watch),
         )
-        del params  # `state` holds a copy: another one for the whole run would cost as much as a moment
+        del (
+            params
+        )  # `state` holds a copy: another one for the whole run would cost as much as a moment
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start = checkpoints.latest_step or 0
         if start:

@@ -1,5 +1,7 @@
 """Sources of a policy give float32 parameters and the run's options, or a one-line error."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,8 +52,23 @@ def test_files_take_the_options_of_the_run(tmp_path):
         loaded_config, loaded = source.load(single_device(), seed=0)
         assert loaded_config.compute_dtype == "bfloat16"
         assert (loaded_config.remat, loaded_config.scans_layers) == ("block", False)
+        assert source.model_config() == loaded_config
         assert loaded_config.d_model == config.d_model
         assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype("float32")}
+
+
+def test_an_expected_model_stands_in_for_an_absent_directory_and_checks_a_present_one(tmp_path):
+    config = dataclasses.replace(FAMILIES["qwen2"], rms_norm_eps=1e-6)
+    path = str(tmp_path / "hf")
+    source = HfDirectory(path=path, expected=config, compute_dtype="bfloat16", remat="block")
+    planned = source.model_config()
+    assert planned == dataclasses.replace(config, compute_dtype="bfloat16", remat="block")
+    save_hf(path, config, random_params(config), carried={"max_position_embeddings": 64})
+    assert source.load(single_device(), seed=0)[0] == planned
+    other = dataclasses.replace(config, d_ff=config.d_ff + 1, rope_theta=5.0)
+    with pytest.raises(ValueError, match=r"rope_theta=.* instead of 5.0") as error:
+        HfDirectory(path=path, expected=other).load(single_device(), seed=0)
+    assert f"d_ff={config.d_ff} instead of {config.d_ff + 1}" in str(error.value)
 
 
 def test_a_missing_file_or_wheel_is_named(tmp_path, monkeypatch):
