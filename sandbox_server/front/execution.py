@@ -18,6 +18,7 @@ from sandbox_server.front.fork_server import Child, Exit
 
 _REPORT_BYTES = 4 << 20
 _BIRTH_TIMEOUT_S = 30.0
+_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
 _CORES = os.cpu_count() or 1
 
 
@@ -70,9 +71,13 @@ def job_limits(limits: LimitSet, task_allowance: int) -> dict:
 
 
 class Run:
-    """One run of one child, from the job to the verdict. Use once."""
+    """One run of one child, from the job to the verdict. Use once.
 
-    def __init__(self, child: Child, limits: LimitSet, flood_bytes: int):
+    `is_block`: the child has run user code before, so it is watched from the first moment.
+    """
+
+    def __init__(self, child: Child, limits: LimitSet, flood_bytes: int, *, is_block: bool = False):
+        self._is_block = is_block
         self._child = child
         self._limits = limits
         self._flood_bytes = max(flood_bytes, 2 * limits.output_bytes)
@@ -102,7 +107,10 @@ class Run:
             self._reading.append(fd)
         # Here and not at the start: a late look at the clock would give the program CPU for free.
         self._cpu_start = self._cpu_seconds()
-        self._timers["birth"] = self._loop.call_later(_BIRTH_TIMEOUT_S, self._child.kill)
+        birth_s = _BLOCK_BIRTH_TIMEOUT_S if self._is_block else _BIRTH_TIMEOUT_S
+        self._timers["birth"] = self._loop.call_later(birth_s, self._child.kill)
+        if self._is_block:
+            self._check_cpu()
         self._send()
 
     def end(self) -> None:
@@ -192,7 +200,8 @@ class Run:
         self._timers["wall"] = self._loop.call_later(
             self._limits.wall_ms / 1000, self.stop, Status.WALL_LIMIT
         )
-        self._check_cpu()
+        if not self._is_block:
+            self._check_cpu()
 
     def _cpu_seconds(self) -> float:
         try:

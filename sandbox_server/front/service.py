@@ -22,10 +22,11 @@ from sandbox_server.front.engine import (
     merge_limits,
 )
 from sandbox_server.front.execution import BrokenChild, Outcome
+from sandbox_server.front.family import KeeperError, SessionLost
 from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.metrics import Metrics
 from sandbox_server.front.queue import QueueFull
-from sandbox_server.front.sessions import KeeperError, SessionLost, Sessions
+from sandbox_server.front.sessions import Sessions
 from sandbox_server.inside.lockdown import Tier
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
@@ -161,7 +162,12 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     async def _create_session(self, request: pb.CreateSessionRequest) -> pb.Session:
         self.check_open(request.minimum_tier)
         limits = merge_limits(_asked_limits(request.limits), self._engine.config)
-        session = await self.sessions.create(limits, request.seed, request.idle_ttl_ms / 1000)
+        session = await self.sessions.create(
+            limits,
+            request.seed,
+            request.idle_ttl_ms / 1000,
+            has_checkpoints=not request.no_checkpoint,
+        )
         return pb.Session(session_id=session.session_id, server_id=self.server_id)
 
     async def ExecuteInSession(self, request, context):
@@ -187,6 +193,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         response = response_of(outcome, value_chars=limits.output_bytes)
         response.request_id = request.request_id
         response.rolled_back = is_rolled_back
+        response.session_lost = not session.is_alive
         self._count(response, queued_s, request.code)
         return response
 

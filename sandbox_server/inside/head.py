@@ -8,10 +8,12 @@ import os
 import random
 import signal
 import socket
+import types
 
 from sandbox_server.inside import child, linux, lockdown, namespaces, runner, seccomp
 
 READY = b"ready"
+RUN = b"run"  # a block without a checkpoint before it
 CHANNEL = 4  # the keeper's socket; 0-3 are as in a single execution
 _SIGCONT_ON_ORPHAN = signal.SIGCONT  # a checkpoint wakes to find its keeper dead, and ends
 
@@ -66,6 +68,9 @@ def _serve(channel: socket.socket) -> None:
         order, fds, _, _ = socket.recv_fds(channel, 64, 8)
         if not order:
             os._exit(0)
+        if order == RUN:
+            _run_block(module, fds)
+            continue
         new_channel, *pipes = fds
         random_state = random.getstate()  # a fork reseeds it
         if order == b"branch":
@@ -84,9 +89,7 @@ def _serve(channel: socket.socket) -> None:
             continue
         os.close(new_channel)
         if order == b"block":
-            _take(pipes)
-            _run_block(module)
-            _finish_block()
+            _run_block(module, pipes)
 
 
 def _fork_twice() -> bool:
@@ -108,16 +111,18 @@ def _take(pipes: list[int]) -> None:
         os.close(fd)
 
 
-def _run_block(module) -> None:
+def _run_block(module: types.ModuleType, pipes: list[int]) -> None:
+    _take(pipes)
     job = child.receive()
     os.write(child.CONTROL, child.STARTED)
     report = runner.run(job["code"], module, f"<code {job['block']}>", job["echo"])
     runner.flush()
     child.send_report(report, job["value_chars"])
+    _let_go()
 
 
-def _finish_block() -> None:
-    """Lets go of the block's pipes, so that its output has an end."""
+def _let_go() -> None:
+    """Closes the block's pipes, so that its output has an end."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (1, 2, 3):
         os.dup2(null, fd)

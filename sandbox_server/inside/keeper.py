@@ -2,8 +2,9 @@
 
 A session is a chain of processes that have run the user's blocks. The present one is the head.
 Before a block the head forks a checkpoint, which is stopped; then the head runs the block. If it
-ends well the checkpoint is killed, otherwise the checkpoint becomes the head. Between blocks the
-head is stopped, so that threads left behind cost nothing.
+ends well the checkpoint is killed, otherwise the checkpoint becomes the head. A session may do
+without checkpoints: then the death of its head is its end. Between blocks the head is stopped, so
+that threads left behind cost nothing.
 
 User code cannot fork: clone goes to this process (seccomp notification), which allows the one fork
 that it has just ordered, from the main thread of that head. Process ids come from the kernel
@@ -120,11 +121,17 @@ class Keeper:
         return True
 
     def _on_block(self, order: dict, fds: list[int]) -> None:
-        """Checkpoint, then let the head go on with the block's pipes."""
+        """Checkpoint if so ordered, then let the head go on with the block's pipes."""
         branch = self._branches[order["branch"]]
-        branch.checkpoint = self._fork(branch.head, fds, order="block")
-        branch.checkpoint.signal(signal.SIGSTOP)
-        pidfds = [os.pidfd_open(branch.head.pid), os.pidfd_open(branch.checkpoint.pid)]
+        processes = [branch.head]
+        if order["checkpoint"]:
+            branch.checkpoint = self._fork(branch.head, fds, order="block")
+            branch.checkpoint.signal(signal.SIGSTOP)
+            processes.append(branch.checkpoint)
+        else:
+            branch.head.signal(signal.SIGCONT)
+            socket.send_fds(branch.head.channel, [head.RUN], fds)
+        pidfds = [os.pidfd_open(process.pid) for process in processes]
         self._say({"op": "forked", "id": order["id"]}, pidfds)
         for fd in pidfds:
             os.close(fd)

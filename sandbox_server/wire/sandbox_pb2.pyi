@@ -81,7 +81,7 @@ class ExecuteRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., code: _Optional[str] = ..., stdin: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., no_echo: bool = ..., files: _Optional[_Mapping[str, bytes]] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
-    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id")
+    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     STDOUT_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class ExecuteResponse(_message.Message):
     PEAK_PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROLLED_BACK_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_LOST_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     status: Status
     stdout: str
@@ -120,7 +121,8 @@ class ExecuteResponse(_message.Message):
     peak_private_bytes: int
     rolled_back: bool
     server_id: str
-    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: bool = ..., stderr_truncated: bool = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: bool = ..., server_id: _Optional[str] = ...) -> None: ...
+    session_lost: bool
+    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: bool = ..., stderr_truncated: bool = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: bool = ..., server_id: _Optional[str] = ..., session_lost: bool = ...) -> None: ...
 
 class BatchError(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")
@@ -143,16 +145,18 @@ class BatchResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., response: _Optional[_Union[ExecuteResponse, _Mapping]] = ..., error: _Optional[_Union[BatchError, _Mapping]] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("limits", "seed", "idle_ttl_ms", "minimum_tier")
+    __slots__ = ("limits", "seed", "idle_ttl_ms", "minimum_tier", "no_checkpoint")
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     IDLE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_TIER_FIELD_NUMBER: _ClassVar[int]
+    NO_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     limits: Limits
     seed: int
     idle_ttl_ms: int
     minimum_tier: Tier
-    def __init__(self, limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., idle_ttl_ms: _Optional[int] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ...) -> None: ...
+    no_checkpoint: bool
+    def __init__(self, limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., idle_ttl_ms: _Optional[int] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ..., no_checkpoint: bool = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("session_id", "server_id")

@@ -113,7 +113,10 @@ class SandboxServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteInSession(self, request, context):
-        """One block in a session. Commits its state if it ends by itself, rolls back otherwise.
+        """One block in a session. Commits its state if it ends by itself, OK or ERROR. One that breaks a
+        limit, exits or is killed is rolled back to the state before it: names and values, random state,
+        threads. /tmp and the positions of open files are not rolled back. Without checkpoints such a
+        block ends the session instead. Not safe to retry: whether a lost call has run is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

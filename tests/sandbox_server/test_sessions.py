@@ -58,7 +58,7 @@ def test_state_lives_between_blocks_and_errors_keep_it(server):
         assert 'File "<code 4>", line 2, in f\n    return 1 / 0' in trace
 
 
-@pytest.mark.parametrize(
+_BREAKS = pytest.mark.parametrize(
     ("code", "status"),
     [
         ("x = 0\nwhile True: pass", pb.STATUS_CPU_LIMIT),
@@ -71,15 +71,96 @@ def test_state_lives_between_blocks_and_errors_keep_it(server):
     ],
     ids=["cpu", "wall", "exit", "segfault", "flood", "memory", "descriptors"],
 )
+
+
+@_BREAKS
 def test_what_did_not_end_by_itself_is_rolled_back(server, code, status):
     limits = pb.Limits(cpu_ms=400, wall_ms=1500)
     with _session(server, limits=limits) as session:
         session.run("x = 42\nimport random")
         expected = session.run("random.getstate()[1][:5]").last_value
         result = session.run(code)
-        assert (result.status, result.rolled_back) == (status, True)
+        assert (result.status, result.rolled_back, result.session_lost) == (status, True, False)
         assert session.run("x").last_value == "42"
         assert session.run("random.getstate()[1][:5]").last_value == expected
+
+
+@_BREAKS
+def test_without_checkpoints_it_ends_the_session_and_says_so(server, code, status):
+    limits = pb.Limits(cpu_ms=400, wall_ms=1500)
+    with _session(server, limits=limits, no_checkpoint=True) as session:
+        assert session.run("x = 41").status == pb.STATUS_OK
+        failed = session.run("x += 1\n1 / 0")
+        assert (failed.status, failed.session_lost) == (pb.STATUS_ERROR, False)
+        branch = session.fork()
+        assert session.run("x").last_value == "42"
+        result = session.run(code)
+        assert (result.status, result.rolled_back, result.session_lost) == (status, False, True)
+        assert _code_of(session) is grpc.StatusCode.NOT_FOUND
+        assert branch.run("x").last_value == "42"
+        branch.close()
+
+
+def _code_of(session) -> grpc.StatusCode | None:
+    """Why a block is refused, None if it ran."""
+    try:
+        session.run("1")
+    except grpc.RpcError as error:
+        return error.code()
+    return None
+
+
+@pytest.mark.parametrize("no_checkpoint", [False, True])
+def test_a_program_that_takes_its_sessions_channel_loses_the_session_only(server, no_checkpoint):
+    """The next block never starts: its CPU is bounded all the same, and the place is given back."""
+    steal = (
+        "import os, threading\ndef steal():\n    while True:\n        try:\n"
+        "            os.read(4, 64)\n        except OSError:\n            pass\n"
+        "[threading.Thread(target=steal, daemon=True).start() for _ in range(8)]"
+    )
+    limits = pb.Limits(cpu_ms=400, wall_ms=1500)
+    with _session(server, limits=limits, no_checkpoint=no_checkpoint) as session:
+        session.run(steal)
+        stop = time.monotonic() + 20
+        while (code := _code_of(session)) is None and time.monotonic() < stop:
+            pass  # a thread may lose the race for a few blocks
+        assert code is grpc.StatusCode.NOT_FOUND
+        assert _code_of(session) is grpc.StatusCode.NOT_FOUND
+        assert server.execute("1 + 1").last_value == "2"
+        assert server.stub.Info(pb.InfoRequest()).running == 0
+
+
+def test_a_cancelled_block_is_rolled_back_or_ends_its_session(server):
+    for no_checkpoint in (False, True):
+        with _session(server, no_checkpoint=no_checkpoint) as session:
+            session.run("x = 1")
+            request = pb.SessionExecuteRequest(
+                session_id=session.session_id, code="x = 2\nwhile True: pass"
+            )
+            call = server.stub.ExecuteInSession.future(request)
+            while server.stub.Info(pb.InfoRequest()).running == 0:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            call.cancel()
+            while server.stub.Info(pb.InfoRequest()).running:
+                time.sleep(0.01)
+            if no_checkpoint:
+                assert _code_of(session) is grpc.StatusCode.NOT_FOUND
+            else:
+                assert session.run("x").last_value == "1"
+
+
+def test_files_and_positions_are_not_rolled_back(server):
+    """What sandbox.proto says of /tmp, and of files that were open before the block."""
+    with _session(server, limits=pb.Limits(cpu_ms=400, wall_ms=1500)) as session:
+        if session.run("open('/tmp/kept', 'w').write('before')").status != pb.STATUS_OK:
+            pytest.skip("no scratch in this tier")
+        session.run("file = open('/tmp/kept', buffering=0, mode='rb')")
+        broken = session.run("file.read(3)\nopen('/tmp/made', 'w').close()\nwhile True: pass")
+        assert broken.rolled_back
+        assert session.run("import os\nos.path.exists('/tmp/made'), file.tell()").last_value == (
+            "(True, 3)"
+        )
 
 
 def test_branches_share_the_past_and_not_the_future(server):

@@ -1,0 +1,245 @@
+"""The front end's end of one session family: orders to its keeper, and blocks run through it.
+
+A family is one keeper process (inside/keeper.py, which does the forks) and its branches. Who may
+call, and when sessions end, is the business of sessions.py.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from sandbox_server.config import LimitSet
+from sandbox_server.front.execution import Outcome, Run
+from sandbox_server.front.fork_server import Child, Exit, make_pipe, real_pid
+
+_ANSWER_TIMEOUT_S = 15.0
+
+
+class SessionLost(Exception):
+    """No such session here: never was, expired, evicted, or broken."""
+
+
+class KeeperError(Exception):
+    """The keeper refused an order."""
+
+
+class Family:
+    """One keeper process and the branches (sessions) that it holds."""
+
+    def __init__(
+        self,
+        keeper: Child,
+        limits: LimitSet,
+        private_bytes: Callable[[int], int],
+        *,
+        has_checkpoints: bool,
+    ):
+        self._loop = asyncio.get_running_loop()
+        self._keeper = keeper
+        self._private_bytes = private_bytes
+        self.limits = limits
+        self.has_checkpoints = has_checkpoints
+        self.lock = asyncio.Lock()  # one order at a time; blocks of branches run side by side
+        self.branches: set[int] = {0}
+        self._next_branch = 1
+        self._next_order = 1
+        self._answers: dict[int, asyncio.Future[list[int]]] = {0: self._loop.create_future()}
+        self._blocks: dict[int, asyncio.Future[tuple[Exit, bool]]] = {}
+        self.is_closed = False
+        self._loop.add_reader(keeper.control.fileno(), self._on_message)
+
+    @property
+    def slot(self) -> int:
+        return self._keeper.slot
+
+    @property
+    def ended(self) -> asyncio.Future[Exit]:
+        return self._keeper.ended
+
+    async def ready(self) -> None:
+        await self._answer_to(0)
+
+    async def _answer_to(self, name: int) -> list[int]:
+        try:
+            return await asyncio.wait_for(self._answers[name], _ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            raise KeeperError("the keeper does not answer") from None
+        finally:
+            self._answers.pop(name, None)
+
+    async def order(self, order: dict, fds: list[int] | None = None) -> list[int]:
+        """Sends an order; descriptors of the answer."""
+        if self.is_closed:
+            raise SessionLost("the session has ended")
+        name = self._next_order
+        self._next_order += 1
+        self._answers[name] = self._loop.create_future()
+        message = json.dumps(order | {"id": name}).encode()
+        try:
+            socket.send_fds(self._keeper.control, [message], fds or [])
+        except OSError as error:
+            self.close()
+            raise SessionLost(f"the session's keeper is gone: {error}") from None
+        return await self._answer_to(name)
+
+    async def start_block(self, branch: int, fds: list[int]) -> tuple[int, int]:
+        """Hands the pipes to the head: pidfds of it and of its checkpoint, -1 without one."""
+        self._blocks[branch] = self._loop.create_future()
+        order = {"op": "block", "branch": branch, "checkpoint": self.has_checkpoints}
+        async with self.lock:
+            head, *checkpoint = await self.order(order, fds)
+        return head, checkpoint[0] if checkpoint else -1
+
+    def block_end(self, branch: int) -> asyncio.Future[tuple[Exit, bool]]:
+        """Exit of the head and whether it was rolled back, if the head dies."""
+        return self._blocks[branch]
+
+    async def commit(self, branch: int) -> None:
+        async with self.lock:
+            await self.order({"op": "commit", "branch": branch})
+
+    async def fork(self, branch: int) -> int:
+        new = self._next_branch
+        self._next_branch += 1
+        async with self.lock:
+            await self.order({"op": "branch", "branch": branch, "new": new})
+        self.branches.add(new)
+        return new
+
+    async def drop(self, branch: int) -> None:
+        """Ends one branch; the keeper ends with its last one."""
+        self.branches.discard(branch)
+        if not self.branches:
+            return self.close()
+        with contextlib.suppress(SessionLost, KeeperError):
+            async with self.lock:
+                await self.order({"op": "drop", "branch": branch})
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._loop.remove_reader(self._keeper.control.fileno())
+        error = SessionLost("the session has ended")
+        for future in (*self._answers.values(), *self._blocks.values()):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
+        self._keeper.control.close()  # the keeper kills its processes and ends
+
+    def _on_message(self) -> None:
+        while not self.is_closed:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._keeper.control, 4096, 4)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                return self.close()
+            self._take(json.loads(data), fds)
+
+    def _take(self, message: dict, fds: list[int]) -> None:
+        if message["op"] == "died":
+            end = Exit(
+                status=message["status"],
+                cpu_ms=message["cpu_ms"],
+                peak_bytes=self._private_bytes(message["peak_kib"]),
+            )
+            block = self._blocks.get(message["branch"])
+            if not message["rolled_back"]:
+                self.branches.discard(message["branch"])
+            if block is not None and not block.done():
+                block.set_result((end, message["rolled_back"]))
+            return
+        answer = self._answers.get(message["id"])
+        if answer is None or answer.done():
+            for fd in fds:
+                os.close(fd)
+        elif message["op"] == "failed":
+            answer.set_exception(KeeperError(message["why"]))
+        else:
+            answer.set_result(fds)
+
+
+async def run_block(
+    family: Family, branch: int, job: dict, limits: LimitSet, flood_bytes: int
+) -> tuple[Outcome, bool]:
+    """Outcome, and whether the state was rolled back. Cancelling kills the block.
+
+    Even then it returns only when the branch has settled, so that the next block finds it whole.
+    """
+    cancelled = asyncio.get_running_loop().create_future()
+    block = asyncio.create_task(_run(family, branch, job, limits, flood_bytes, cancelled))
+    try:
+        return await asyncio.shield(block)
+    except asyncio.CancelledError:
+        cancelled.set_result(None)
+        await asyncio.wait({block})
+        block.exception()  # nobody else will look
+        raise
+
+
+async def _run(
+    family: Family,
+    branch: int,
+    job: dict,
+    limits: LimitSet,
+    flood_bytes: int,
+    cancelled: asyncio.Future[None],
+) -> tuple[Outcome, bool]:
+    stdout_read, stdout_write = make_pipe()
+    stderr_read, stderr_write = make_pipe()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+    head = Child(
+        slot=family.slot, stdout=stdout_read, stderr=stderr_read, control=ours, ended=ended
+    )
+    checkpoint = -1
+    run = Run(head, limits, flood_bytes, is_block=True)
+    try:
+        try:
+            pipes = [stdout_write, stderr_write, theirs.fileno()]
+            head.pidfd, checkpoint = await family.start_block(branch, pipes)
+        finally:
+            os.close(stdout_write)
+            os.close(stderr_write)
+            theirs.close()
+        head.pid = real_pid(head.pidfd)
+        death = family.block_end(branch)
+        run.begin(job)
+        ends: set[asyncio.Future] = {death, run.spoke, cancelled}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not death.done() and (cancelled.done() or run.must_not_commit):
+            head.kill()
+            await asyncio.shield(death)
+        if death.done():
+            end, is_rolled_back = death.result()
+            return run.outcome(end), is_rolled_back
+        try:
+            await family.commit(branch)
+        except KeeperError:
+            if not death.done():
+                raise
+        if death.done():  # it died between its last word and the commit
+            end, is_rolled_back = death.result()
+            return run.outcome(end), is_rolled_back
+        outcome = run.outcome(None)
+        os.close(head.pidfd)
+        head.pidfd = -1  # so that closing does not kill a committed head
+        return outcome, False
+    except SessionLost:
+        if checkpoint >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(checkpoint, signal.SIGKILL)
+        raise
+    finally:
+        run.end()
+        head.close()
+        if checkpoint >= 0:
+            os.close(checkpoint)
