@@ -35,6 +35,7 @@ class ModelConfig:
     has_qk_norm: bool = False  # Qwen3: RMSNorm of each query and key head
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
     remat: Literal["none", "block"] = "none"  # "block" recomputes each layer in the backward pass
+    attention_block: int | None = None  # training: queries whose scores exist at once; None: all
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class ModelConfig:
             raise ValueError(f"{self.num_heads=} must be a multiple of {self.num_kv_heads=}")
         if self.head_dim % 2:
             raise ValueError(f"{self.head_dim=} must be even: RoPE rotates pairs")
+        if self.attention_block is not None and self.attention_block < 1:
+            raise ValueError(f"{self.attention_block=} must be >= 1, or None")
 
     @property
     def dtype(self) -> jnp.dtype:

@@ -61,6 +61,7 @@ class GgufFile:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # the files do not say
     remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
     scans_layers: bool = True  # see ModelConfig
+    attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
 
     def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
         """`seed` is not used: every number is in the file."""
@@ -83,6 +84,7 @@ class HfDirectory:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 on accelerators
     remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
     scans_layers: bool = True  # see ModelConfig
+    attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
     ignored_fields: tuple[str, ...] = ()  # fields of config.json known to change nothing
     # What the directory must hold; its run options are not read. With it a run can be planned on a
     # machine that has no weights.
@@ -127,4 +129,5 @@ def _with_run_options(config: ModelConfig, source: GgufFile | HfDirectory) -> Mo
         compute_dtype=source.compute_dtype,
         remat=source.remat,
         scans_layers=source.scans_layers,
+        attention_block=source.attention_block,
     )

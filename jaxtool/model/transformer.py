@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention import attention, cached_attention, segment_mask
+from jaxtool.model.blockwise_attention import blockwise_attention
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, LayerCache, write
 from jaxtool.model.layers import (
@@ -78,11 +79,18 @@ def hidden_states(
     sharding: Sharding,
 ) -> Float[Array, "B T D"]:
     """Last hidden states of packed rows, normalised, in the compute dtype."""
-    mask = segment_mask(segment_ids, positions)
     rotary = rotary_angles(positions, config)
+    block = config.attention_block
+    mask = segment_mask(segment_ids, positions) if block is None else None
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
-        return attention(q, k, v, mask), None
+        # Whole rows of some heads, also where the residual stream is cut along the row.
+        q = sharding.constrain(q, "batch", None, "heads", None)
+        k, v = (sharding.constrain(x, "batch", None, "kv_heads", None) for x in (k, v))
+        if mask is not None:
+            return attention(q, k, v, mask), None
+        assert block is not None
+        return blockwise_attention(q, k, v, segment_ids, positions, block=block), None
 
     def layer(x: Array, layer_params: Any) -> tuple[Array, None]:
         x, _ = _merge_block(config, layer_params)(x, rotary, attend)

@@ -1,0 +1,84 @@
+"""Attention in blocks of queries equals attention at once: values, gradients, whole model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_models import FAMILIES, next_token_loss, random_params, random_tokens
+
+from jaxtool.model.attention import attention, segment_mask
+from jaxtool.model.blockwise_attention import blockwise_attention
+from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+
+# Two segments and padding, none of which ends where a block does.
+SEGMENTS = jnp.array([[1] * 5 + [2] * 6 + [0] * 2, [1] * 13], jnp.int32)
+POSITIONS = jnp.array([[*range(5), *range(6), 0, 0], [*range(13)]], jnp.int32)
+
+
+def qkv(dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = ((2, 13, 4, 8), (2, 13, 2, 8), (2, 13, 2, 8))
+    return [jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
+
+
+@pytest.mark.parametrize("block", [1, 4, 13, 64])
+def test_every_block_size_gives_the_attention_of_whole_rows(block):
+    q, k, v = qkv()
+    wanted = attention(q, k, v, segment_mask(SEGMENTS, POSITIONS))
+    got = blockwise_attention(q, k, v, SEGMENTS, POSITIONS, block=block)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+def test_gradients_are_those_of_whole_rows(dtype, tolerance):
+    weights = jax.random.normal(jax.random.key(1), (2, 13, 4, 8))
+
+    def total(attend):
+        return lambda q, k, v: jnp.sum(attend(q, k, v).astype(jnp.float32) * weights)
+
+    def whole(q, k, v):
+        return attention(q, k, v, segment_mask(SEGMENTS, POSITIONS))
+
+    def blocks(q, k, v):
+        return blockwise_attention(q, k, v, SEGMENTS, POSITIONS, block=4)
+
+    wanted = jax.grad(total(whole), argnums=(0, 1, 2))(*qkv(dtype))
+    got = jax.grad(total(blocks), argnums=(0, 1, 2))(*qkv(dtype))
+    for x, y in zip(got, wanted, strict=True):
+        assert x.dtype == dtype
+        x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+        assert np.abs(y).max() > 0.1
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def test_the_scores_of_a_row_never_exist():
+    """Memory of value and gradient at 2048 tokens: far below one [T, T] matrix per head."""
+    tokens, heads = 2048, 4
+    x = jax.ShapeDtypeStruct((1, tokens, heads, 8), jnp.float32)
+    ids = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
+
+    def loss(x, ids, block):
+        return jnp.sum(blockwise_attention(x, x, x, ids, ids, block=block))
+
+    def memory(block):
+        step = jax.jit(jax.value_and_grad(loss), static_argnums=2)
+        return step.lower(x, ids, block).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(64) < 4 * tokens * tokens * heads / 4 < memory(tokens)
+
+
+@pytest.mark.parametrize("rules", [AxisRules(), AxisRules(length=("tensor",))], ids=["rows", "cut"])
+def test_the_model_learns_the_same_on_a_mesh_and_with_rows_cut_over_it(rules):
+    config = FAMILIES["qwen2"]
+    params, tokens = random_params(config), random_tokens(8, 16)
+    step = jax.jit(jax.value_and_grad(next_token_loss), static_argnums=(1, 3))
+    loss, gradients = step(params, config, tokens, single_device())
+    blocks = dataclasses.replace(config, attention_block=8)
+    sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)), rules)
+    got_loss, got = step(params, blocks, tokens, sharding)
+    np.testing.assert_allclose(got_loss, loss, rtol=1e-5)
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(gradients), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
