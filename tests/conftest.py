@@ -14,6 +14,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Shapes and dtypes in these signatures are checked at every call; must come before their import.
 install_import_hook(
-    ["jaxtool.core.masked", "jaxtool.algos.advantages", "jaxtool.algos.policy_loss"],
+    [
+        "jaxtool.core.masked",
+        "jaxtool.algos.advantages",
+        "jaxtool.algos.aggregation",
+        "jaxtool.algos.gae",
+        "jaxtool.algos.kl",
+        "jaxtool.algos.off_policy",
+        "jaxtool.algos.policy_loss",
+        "jaxtool.algos.ratios",
+        "jaxtool.algos.value_loss",
+    ],
     "beartype.beartype",
 )

@@ -76,6 +76,7 @@ class ToolCall:
     start: int  # index of the first policy token of the segment that ended in the call
     stop: int  # index just past the policy token that completed the call's closing tag
     observation_stop: int  # index just past the last tool token of the observation
+    tool: str = ""  # name of the tool that answered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,8 @@ class Score:
     reward: float  # what the learner gets
     is_correct: bool
     tool_coefficient: float = 1.0  # r_tool of OTC-PO (equations 5 and 6); 1 where none applies
-    fewest_calls: int | None = None  # n used for this trajectory, None where unknown
+    fewest_calls: float | None = None  # n used for this trajectory, None where unknown
+    shaping: float = 0.0  # added to the advantage within bounds (ASPO), not to the reward
 
 
 def split_groups(trajectories: Sequence[Trajectory]) -> list[list[int]]:

@@ -1,28 +1,27 @@
-"""GRPO (DeepSeekMath, 2402.03300, equation 3) with DAPO's and Dr.GRPO's choices as options.
+"""The policy update: GRPO (DeepSeekMath, 2402.03300, equation 3) and its relatives as options of one loss.
 
 Deviations from the papers: no KL term by default (ReTool, DAPO); clip-low and clip-high differ (DAPO);
 averages are over policy tokens of the whole batch by default (DAPO), not per sequence first. With one
 update per batch π_old is the policy that is being differentiated, so the ratio is exactly 1 and
-nothing is clipped.
+nothing is clipped. A KL of `kl_coef` 0 keeps no reference policy.
 """
 
 import dataclasses
 import functools
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtool.algos.policy_loss import (
-    clipped_surrogate,
-    kl_k3,
-    sequence_mean,
-    token_mean,
-    truncated_importance_weights,
-)
+from jaxtool.algos import aggregation, kl
+from jaxtool.algos.off_policy import mismatch_metrics
 from jaxtool.core.batch import TrainBatch
+from jaxtool.core.truncation import Truncation
+from jaxtool.learn.corrections import Correction
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_losses import PolicyLoss, PpoClip
 from jaxtool.learn.state import (
     Gradients,
     Metrics,
@@ -37,33 +36,56 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
+Advantage = Literal["grpo", "no_std", "leave_one_out", "reinforce_plus_plus"]
+Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_constant_mean"]
+KlEstimator = Literal["k1", "k2", "k3"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrpoConfig:
-    """One policy loss; every variant is a field."""
+    """The policy's update; every variant is a field. A critic, where there is one, gives the advantages."""
 
-    normalizes_by_std: bool = True  # False is Dr.GRPO: rewards keep their scale
-    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"  # OTC-PO: sequence_mean
-    clip_low: float = 0.2
-    clip_high: float = 0.28  # DAPO's clip-higher
-    dual_clip: float | None = None  # bound of the loss where the advantage is negative; verl: 10
-    kl_coef: float = 0.0  # of k3 against the parameters the run began with
+    advantage: Advantage = "grpo"  # "no_std" is Dr.GRPO: rewards keep their scale
+    shaping_limit: float = 0.7  # k of clipped advantage shaping (ASPO), for rewards that shape
+    shaping_floor: float = 0.0  # smallest bound of it; > 0 keeps the signal where all are correct
+    loss: PolicyLoss = dataclasses.field(default_factory=PpoClip)
+    aggregation: Aggregation = (
+        "token_mean"  # OTC-PO: sequence_mean; Dr.GRPO: sequence_constant_mean
+    )
+    constant_tokens: float = 1.0  # divisor of sequence_constant_mean: max_response_tokens
+    kl_coef: float = 0.0  # of the KL against the parameters the run began with
+    kl_estimator: KlEstimator = "k3"  # as a loss; k1 has no gradient in expectation
     entropy_coef: float = 0.0
-    importance_cap: float | None = None  # truncated importance sampling against the sampler; 2
+    corrections: tuple[Correction, ...] = ()  # weights against the sampler; they multiply
+    anchor: Literal["learner", "sampler"] = (
+        "learner"  # whose log-probs are π_old: decoupled, bypass
+    )
     updates_per_batch: int = 1  # mini-batches of one rollout batch; 1 is strictly on-policy
     block_rows: int = 16  # packed rows per gradient block: the shape that is compiled
     logprob_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
-        if self.aggregation not in ("token_mean", "sequence_mean"):
-            raise ValueError(f"{self.aggregation=} must be 'token_mean' or 'sequence_mean'")
-        if not 0 <= self.clip_low < 1 or self.clip_high < 0:
-            raise ValueError(f"{self.clip_low=} must be in [0, 1) and {self.clip_high=} >= 0")
+        for name, choices in (
+            ("advantage", get_args(Advantage)),
+            ("aggregation", get_args(Aggregation)),
+            ("kl_estimator", get_args(KlEstimator)),
+            ("anchor", ("learner", "sampler")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
         for name in ("updates_per_batch", "block_rows", "logprob_chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GrpoConfig.{name} must be >= 1, got {getattr(self, name)}")
-        if self.kl_coef < 0 or (self.importance_cap is not None and self.importance_cap <= 0):
-            raise ValueError(f"{self.kl_coef=} must be >= 0 and {self.importance_cap=} > 0")
+        for name in ("kl_coef", "shaping_limit", "shaping_floor"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
+        if self.constant_tokens <= 0:
+            raise ValueError(f"{self.constant_tokens=} must be > 0")
+        if self.anchor == "sampler" and self.corrections:
+            raise ValueError(
+                "anchor='sampler' (bypass) lets the loss's own ratio correct for the sampler: "
+                f"corrections={self.corrections} would do it twice; leave them out"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +98,7 @@ class LearnerSetup:
     sharding: Sharding
     temperature: float  # of the sampler
     num_trajectories: int  # in a rollout batch, masked ones included
+    truncation: Truncation = dataclasses.field(default_factory=Truncation)  # of the sampler
 
 
 def update(
@@ -87,11 +110,12 @@ def update(
       reference: parameters of the KL term; None where kl_coef is 0.
     """
     parts = min(setup.grpo.updates_per_batch, batch.shape[0])
+    needs_old = parts > 1 and setup.grpo.anchor == "learner"
     # Strided, because packing puts the longest trajectories into the first rows.
     mini_batches = [jax.tree.map(lambda x: x[part::parts], batch) for part in range(parts)]  # noqa: B023
     olds: list[list[jax.Array | None]] = [
         [
-            None if parts == 1 else old_logprobs(state.params, block, setup=setup)
+            None if not needs_old else old_logprobs(state.params, block, setup=setup)
             for block in row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         ]
         for mini in mini_batches
@@ -105,6 +129,14 @@ def update(
     return state, first
 
 
+def measure(
+    state: TrainState, reference: Params | None, batch: TrainBatch, setup: LearnerSetup
+) -> Metrics:
+    """Metrics of the update that `update` would make, which is not made."""
+    num_blocks = math.ceil(batch.shape[0] / setup.grpo.block_rows)
+    return _gradients(state, reference, batch, [None] * num_blocks, setup)[1]
+
+
 def _update_once(
     state: TrainState,
     reference: Params | None,
@@ -112,6 +144,20 @@ def _update_once(
     olds: list[jax.Array | None],
     setup: LearnerSetup,
 ) -> tuple[TrainState, Metrics]:
+    total, metrics = _gradients(state, reference, batch, olds, setup)
+    state, grad_norm = apply_gradients(
+        state, total, config=setup.optimizer, sharding=setup.sharding
+    )
+    return state, metrics | {"policy/grad_norm": grad_norm}
+
+
+def _gradients(
+    state: TrainState,
+    reference: Params | None,
+    batch: TrainBatch,
+    olds: list[jax.Array | None],
+    setup: LearnerSetup,
+) -> tuple[Gradients, Metrics]:
     count = np.float32(_loss_count(batch, setup.grpo))
     tokens = float(batch.loss_mask.sum())
     total = zero_gradients(state.params)
@@ -122,20 +168,15 @@ def _update_once(
             total, state.params, reference, block, old, count, setup=setup
         )
         sums.append(block_sums)
-    loss = total.loss
-    state, grad_norm = apply_gradients(
-        state, total, config=setup.optimizer, sharding=setup.sharding
-    )
-    metrics: Metrics = {"policy/loss": loss, "policy/grad_norm": grad_norm}
+    metrics: Metrics = {"policy/loss": total.loss}
     for name in sums[0]:
-        values = [block_sums[name] for block_sums in sums]
-        whole = jnp.stack(values)
+        whole = jnp.stack([block_sums[name] for block_sums in sums])
         metrics[name] = jnp.max(whole) if "/max_" in name else jnp.sum(whole) / tokens
-    return state, metrics
+    return total, metrics
 
 
 def _loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
-    """What the summed loss of the whole batch is divided by."""
+    """What the summed loss of the whole batch is divided by: tokens, or trajectories with a token."""
     if config.aggregation == "token_mean":
         return int(batch.loss_mask.sum())
     return len(np.unique(np.asarray(batch.trajectory_ids)[np.asarray(batch.loss_mask)]))
@@ -168,19 +209,27 @@ def grpo_block(
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
         logprobs, entropy = _logprobs(params, block, setup)
-        anchor = jax.lax.stop_gradient(logprobs) if old is None else old
-        loss, is_clipped = _token_loss(logprobs, anchor, entropy, block, config)
+        loss, is_clipped, weights = _token_loss(logprobs, old, entropy, block, setup)
         values = {
             "policy/entropy_nats": entropy,
             "policy/clipped_fraction": is_clipped.astype(jnp.float32),
-            "mismatch/mean_abs_logprob_nats": jnp.abs(logprobs - block.behaviour_logprobs),
         }
+        if config.corrections:
+            values["policy/correction_weight_mean"] = weights
+            values["policy/rejected_fraction"] = (weights == 0.0).astype(jnp.float32)
         if reference is not None:
-            values["policy/kl_k3_nats"] = kl_k3(logprobs, _logprobs(reference, block, setup)[0])
-            loss = loss + config.kl_coef * values["policy/kl_k3_nats"]
-        sums = {name: token_mean(x, block.loss_mask)[0] for name, x in values.items()}
-        gap = values["mismatch/mean_abs_logprob_nats"]
-        sums["mismatch/max_abs_logprob_nats"] = jnp.max(jnp.where(block.loss_mask, gap, 0.0))
+            reference_logprobs = _logprobs(reference, block, setup)[0]
+            values["policy/kl_k3_nats"] = kl.kl_k3(logprobs, reference_logprobs)
+            loss = loss + config.kl_coef * _kl(logprobs, reference_logprobs, config)
+        sums = {name: aggregation.token_mean(x, block.loss_mask)[0] for name, x in values.items()}
+        gap = mismatch_metrics(logprobs, block.behaviour_logprobs, block.loss_mask)
+        sums |= {
+            "mismatch/mean_abs_logprob_nats": gap.abs_difference[0],
+            "mismatch/max_abs_logprob_nats": gap.max_abs_difference,
+            "mismatch/kl_k1_nats": gap.k1_kl[0],
+            "mismatch/kl_k3_nats": gap.k3_kl[0],
+            "mismatch/chi2": gap.chi2[0],
+        }
         return _summed(loss, block, setup) / count, sums
 
     (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
@@ -188,31 +237,42 @@ def grpo_block(
 
 
 def _token_loss(
-    logprobs: jax.Array, old: jax.Array, entropy: jax.Array, block: TrainBatch, config: GrpoConfig
-) -> tuple[jax.Array, jax.Array]:
-    """Clipped surrogate with importance weight and entropy bonus, and where it was clipped."""
-    loss, is_clipped = clipped_surrogate(
-        logprobs,
-        old,
-        block.advantages,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        dual_clip=config.dual_clip,
-    )
-    if config.importance_cap is not None:
-        weights = truncated_importance_weights(
-            old, block.behaviour_logprobs, cap=config.importance_cap
-        )
-        loss = loss * weights
+    logprobs: jax.Array,
+    old: jax.Array | None,
+    entropy: jax.Array,
+    block: TrainBatch,
+    setup: LearnerSetup,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Policy loss with corrections and entropy bonus, where it was clipped, and the corrections."""
+    config = setup.grpo
+    before = jax.lax.stop_gradient(logprobs) if old is None else old
+    anchor = block.behaviour_logprobs if config.anchor == "sampler" else before
+    loss, is_clipped = config.loss(logprobs, anchor, block, setup.num_trajectories)
+    weights = jnp.ones_like(loss)
+    for correction in config.corrections:
+        weights = weights * correction(before, block, setup.num_trajectories)
+    loss = loss * weights
     if config.entropy_coef:
         loss = loss - config.entropy_coef * entropy
-    return loss, is_clipped
+    return loss, is_clipped, weights
+
+
+def _kl(logprobs: jax.Array, reference: jax.Array, config: GrpoConfig) -> jax.Array:
+    estimators = {"k1": kl.kl_k1, "k2": kl.kl_k2, "k3": kl.kl_k3}
+    return estimators[config.kl_estimator](logprobs, reference)
 
 
 def _summed(values: jax.Array, block: TrainBatch, setup: LearnerSetup) -> jax.Array:
-    if setup.grpo.aggregation == "token_mean":
-        return token_mean(values, block.loss_mask)[0]
-    return sequence_mean(values, block.loss_mask, block.trajectory_ids, setup.num_trajectories)[0]
+    """This block's share of the aggregated loss, before the division by `_loss_count`."""
+    config = setup.grpo
+    rows = block.loss_mask, block.trajectory_ids, setup.num_trajectories
+    if config.aggregation == "token_mean":
+        return aggregation.token_mean(values, block.loss_mask)[0]
+    if config.aggregation == "sequence_mean":
+        return aggregation.sequence_mean(values, *rows)[0]
+    if config.aggregation == "sequence_sum":
+        return aggregation.sequence_sum(values, *rows)[0]
+    return aggregation.sequence_constant_mean(values, *rows, tokens=config.constant_tokens)[0]
 
 
 def _logprobs(
@@ -225,4 +285,5 @@ def _logprobs(
         temperature=setup.temperature,
         chunk=setup.grpo.logprob_chunk,
         sharding=setup.sharding,
+        truncation=setup.truncation,
     )

@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from jaxtool.algos.policy_loss import token_mean
+from jaxtool.algos.aggregation import token_mean
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import (

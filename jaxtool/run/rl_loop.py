@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtool.algos.advantages import group_advantages
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
+from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import TrainState, check_block_rows, make_state
@@ -147,6 +147,7 @@ def train(
             optimizer=config.optimizer,
             sharding=actor.sharding,
             temperature=config.sampling.temperature,
+            truncation=config.sampling.truncation,
             num_trajectories=schedule.problems_per_step * schedule.samples,
         )
         reference = params if config.grpo.kl_coef else None
@@ -246,12 +247,13 @@ def _advantages(
 ) -> np.ndarray:
     """[B] float32, 0 for masked trajectories."""
     samples = config.schedule.samples
-    return group_advantages(
+    return trajectory_advantages(
         np.array([s.reward if s else 0.0 for s in scores], np.float32),
+        np.array([s.shaping if s else 0.0 for s in scores], np.float32),
         (np.arange(len(trajectories)) // samples).astype(np.int32),
         len(trajectories) // samples,
         np.array([s is not None for s in scores]),
-        normalizes_by_std=config.grpo.normalizes_by_std,
+        config.grpo,
     )
 
 

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxtool.algos.advantages import group_advantages
+from jaxtool.algos.advantages import (
+    batch_normalized_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    shaped_advantages,
+)
 
 
 def one_group(rewards: list[float], *, with_std: bool) -> np.ndarray:
@@ -122,3 +127,89 @@ def test_bad_input_is_refused(rewards: list[float], group_ids: list[int], messag
             np.ones(2, bool),
             normalizes_by_std=False,
         )
+
+
+def test_leave_one_out_by_hand():
+    """Others' means: 0, ⅓, ⅓, ⅓; a single member keeps its reward."""
+    rewards = np.array([1, 0, 0, 0, 2], np.float32)
+    groups = np.array([0, 0, 0, 0, 1], np.int32)
+    got = leave_one_out_advantages(rewards, groups, 2, np.ones(5, bool))
+    np.testing.assert_allclose(got, [1, -1 / 3, -1 / 3, -1 / 3, 2], rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1))
+def test_leave_one_out_equals_its_definition(seed: int):
+    rewards, group_ids, is_valid = random_batch(seed)
+    got = leave_one_out_advantages(rewards, group_ids, 4, is_valid)
+    for i in range(rewards.size):
+        others = [
+            j
+            for j in range(rewards.size)
+            if j != i and group_ids[j] == group_ids[i] and is_valid[j]
+        ]
+        wanted = rewards[i] - np.mean(rewards[others]) if others else rewards[i]
+        assert got[i] == pytest.approx(wanted if is_valid[i] else 0.0, abs=1e-6)
+
+
+def test_batch_normalized_by_hand():
+    """Groups (1, 0) and (3, 3): centred ½, -½, 0, 0; population std √⅛; all-equal groups stay 0."""
+    rewards, groups = np.array([1, 0, 3, 3], np.float32), np.array([0, 0, 1, 1], np.int32)
+    got = batch_normalized_advantages(rewards, groups, 2, np.ones(4, bool))
+    np.testing.assert_allclose(got, [np.sqrt(2), -np.sqrt(2), 0, 0], rtol=1e-5)
+
+
+ESTIMATORS = {
+    "grpo": lambda *a: group_advantages(*a, normalizes_by_std=True),
+    "no_std": lambda *a: group_advantages(*a, normalizes_by_std=False),
+    "leave_one_out": leave_one_out_advantages,
+    "batch": batch_normalized_advantages,
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_shift_changes_nothing_and_a_scale_only_what_is_not_normalised(name: str):
+    """With every group of two or more."""
+    rewards, group_ids, _ = random_batch(0)
+    is_valid = np.ones(rewards.size, bool)
+    plain = ESTIMATORS[name](rewards, group_ids, 4, is_valid)
+    shifted = ESTIMATORS[name](rewards + 5, group_ids, 4, is_valid)
+    scaled = ESTIMATORS[name](4 * rewards, group_ids, 4, is_valid)
+    np.testing.assert_allclose(shifted, plain, atol=1e-5)
+    factor = 1 if name in ("grpo", "batch") else 4
+    np.testing.assert_allclose(scaled, factor * plain, rtol=1e-4, atol=1e-6)
+    order = np.random.default_rng(1).permutation(rewards.size)
+    permuted = ESTIMATORS[name](rewards[order], group_ids[order], 4, is_valid)
+    np.testing.assert_allclose(permuted, plain[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_masked_members_get_nothing_and_are_not_looked_at(name: str):
+    rewards, group_ids, is_valid = random_batch(1)
+    got = ESTIMATORS[name](np.where(is_valid, rewards, np.nan), group_ids, 4, is_valid)
+    assert not got[~is_valid].any()
+    other = ESTIMATORS[name](np.where(is_valid, rewards, np.float32(7)), group_ids, 4, is_valid)
+    np.testing.assert_array_equal(got, other)
+    nobody = ESTIMATORS[name](rewards, group_ids, 4, np.zeros(rewards.size, bool))
+    assert not nobody.any()
+
+
+def test_shaped_advantages_by_hand():
+    """k = ½: bounds 1, ½, 0; the sign of A stays; with a floor of ⅛ the all-correct group gets ⅛."""
+    advantages = np.array([2, -1, 0, 0], np.float32)
+    shaping = np.array([-3, 0.25, -0.5, 0], np.float32)
+    plain = shaped_advantages(advantages, shaping, limit=0.5, floor=0.0)
+    np.testing.assert_array_equal(plain, [1, -0.75, 0, 0])
+    floored = shaped_advantages(advantages, shaping, limit=0.5, floor=0.125)
+    np.testing.assert_array_equal(floored, [1, -0.75, -0.125, 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), limit=st.floats(0, 0.99))
+def test_shaping_below_the_advantage_never_turns_its_sign(seed: int, limit: float):
+    rng = np.random.default_rng(seed)
+    advantages, shaping = (rng.normal(size=20).astype(np.float32) for _ in "ab")
+    got = shaped_advantages(advantages, 10 * shaping, limit=limit, floor=0.0)
+    assert np.all(np.sign(got) == np.sign(advantages))
+    neutral = shaped_advantages(advantages, 0 * shaping, limit=limit, floor=1.0)
+    np.testing.assert_array_equal(neutral, advantages)

@@ -1,25 +1,14 @@
-"""Token losses and aggregations: hand-computed values, and what must not change the result."""
+"""Policy losses: hand-computed values, neutral settings, and what must not change the result."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.rows import log_row, random_rows, row
 
 from jaxtool.algos import policy_loss
-from jaxtool.core.masked import divide
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
-
-
-def row(*values: float) -> jax.Array:
-    return jnp.asarray([values], jnp.float32)
-
-
-def log_row(*ratios: float) -> jax.Array:
-    return jnp.log(row(*ratios))
-
-
-# --- clipped surrogate ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,240 +64,126 @@ def test_on_policy_ratio_is_one_so_the_gradient_is_the_policy_gradient():
     assert not clipped.any()
 
 
-def test_old_logprobs_and_advantages_carry_no_gradient():
-    def f(old: jax.Array, advantages: jax.Array) -> jax.Array:
-        return policy_loss.clipped_surrogate(row(-1.0), old, advantages, dual_clip=None, **CLIP)[
-            0
-        ].sum()
+# --- GSPO, CISPO, SAPO -----------------------------------------------------------------------------
 
-    for gradient in jax.grad(f, argnums=(0, 1))(row(-1.1), row(2.0)):
-        assert float(gradient[0, 0]) == 0.0
+# Two trajectories in one row, a tool token in the first, padding at the end.
+MASK = jnp.array([[True, False, True, True, True, False]])
+IDS = jnp.array([[0, 0, 0, 1, 1, -1]], jnp.int32)
 
 
-# --- KL ------------------------------------------------------------------------------------------
+def losses(name: str, logprobs, old, advantages, mask=MASK, ids=IDS, n=2):
+    if name == "clip":
+        return policy_loss.clipped_surrogate(logprobs, old, advantages, dual_clip=None, **CLIP)
+    if name == "gspo":
+        return policy_loss.gspo(logprobs, old, advantages, mask, ids, n, **CLIP)
+    if name == "cispo":
+        return policy_loss.cispo(logprobs, old, advantages, clip_low=None, clip_high=0.28)
+    return policy_loss.sapo(logprobs, old, advantages, tau_positive=1.0, tau_negative=1.05)
 
 
-def test_k3_by_hand():
-    # reference half as likely: .5 - ln .5 - 1 = .19315; twice as likely: 2 - ln 2 - 1 = .30685
-    k3 = policy_loss.kl_k3(row(0.0, 0.0, -1.0), log_row(0.5, 2.0, np.exp(-1.0)), clamp=None)
-    np.testing.assert_allclose(k3, row(0.19314718, 0.30685282, 0.0), atol=1e-6)
-
-
-def test_k3_is_never_negative_and_unbiased():
-    rng = np.random.default_rng(0)
-    policy, reference = (np.log(rng.dirichlet(np.ones(6))) for _ in range(2))
-    tokens = jnp.asarray(policy[None], jnp.float32), jnp.asarray(reference[None], jnp.float32)
-    k3 = policy_loss.kl_k3(*tokens, clamp=None)
-    assert (k3 >= 0).all()
-    expectation = np.sum(np.exp(policy) * np.asarray(k3[0]))
-    np.testing.assert_allclose(
-        expectation, np.sum(np.exp(policy) * (policy - reference)), rtol=1e-5
-    )
-
-
-def test_k3_clamp_bounds_value_and_stops_the_gradient():
-    def f(logprobs: jax.Array) -> jax.Array:
-        return policy_loss.kl_k3(logprobs, row(0.0), clamp=10.0).sum()
-
-    value, gradient = jax.value_and_grad(f)(row(-5.0))
-    assert float(value) == 10.0
-    assert float(gradient[0, 0]) == 0.0
-
-
-# --- importance weights and mismatch ---------------------------------------------------------------
-
-
-def test_truncated_importance_weights_by_hand_and_without_gradient():
-    def f(logprobs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        weights = policy_loss.truncated_importance_weights(logprobs, row(0.0, 0.0, 0.0), cap=2.0)
-        return weights.sum(), weights
-
-    (_, weights), gradient = jax.value_and_grad(f, has_aux=True)(log_row(0.5, 1.0, 7.0))
-    np.testing.assert_allclose(weights, row(0.5, 1.0, 2.0), rtol=1e-6)
-    np.testing.assert_array_equal(gradient, np.zeros((1, 3)))
-
-
-def test_mismatch_metrics_by_hand():
-    train, behaviour = row(-1.0, -2.0, -3.0, -50.0), row(-1.5, -2.0, -2.0, 0.0)
-    mask = jnp.array([[True, True, True, False]])
-    metrics = policy_loss.mismatch_metrics(train, behaviour, mask)
-    assert float(metrics.max_abs_difference) == 1.0
-    assert [float(x) for x in metrics.abs_difference] == [1.5, 3.0]
-    # Δ = .5, 0, -1: e^.5 - .5 - 1 = .14872; 0; e^-1 + 1 - 1 = .36788
-    np.testing.assert_allclose(metrics.k3_kl[0], 0.14872127 + 0.36787944, rtol=1e-5)
-    nothing = policy_loss.mismatch_metrics(train, behaviour, jnp.zeros_like(mask))
-    assert float(nothing.max_abs_difference) == 0.0
-    assert float(divide(nothing.k3_kl)) == 0.0
-
-
-# --- aggregations ----------------------------------------------------------------------------------
-
-# Two rows: trajectory 0 | 1 | padding, and 2 | 3, where 3 is fully masked.
-VALUES = jnp.array([[1.0, 2.0, 3.0, 10.0, 99.0], [4.0, 5.0, 6.0, 99.0, 99.0]])
-MASK = jnp.array([[True, False, True, True, False], [True, True, True, False, False]])
-IDS = jnp.array([[0, 0, 0, 1, -1], [2, 2, 2, 3, 3]], jnp.int32)
-
-
-def test_aggregations_by_hand():
-    def pair(result: tuple[jax.Array, jax.Array]) -> tuple[float, float]:
-        return float(result[0]), float(result[1])
-
-    assert pair(policy_loss.token_mean(VALUES, MASK)) == (29.0, 6.0)
-    # trajectory means 2, 10, 5; number 3 has no token and does not count
-    assert pair(policy_loss.sequence_mean(VALUES, MASK, IDS, 4)) == (17.0, 3.0)
-    assert pair(policy_loss.sequence_sum(VALUES, MASK, IDS, 4)) == (29.0, 3.0)
-    constant = policy_loss.sequence_constant_mean(VALUES, MASK, IDS, 4, tokens=58.0)
-    assert pair(constant) == (0.5, 3.0)
-
-
-def aggregate(name: str, values: jax.Array, mask: jax.Array, ids: jax.Array, n: int):
-    if name == "token_mean":
-        return policy_loss.token_mean(values, mask)
-    if name == "sequence_constant_mean":
-        return policy_loss.sequence_constant_mean(values, mask, ids, n, tokens=7.0)
-    return {
-        "sequence_mean": policy_loss.sequence_mean,
-        "sequence_sum": policy_loss.sequence_sum,
-    }[name](values, mask, ids, n)
-
-
-AGGREGATIONS = ["token_mean", "sequence_mean", "sequence_sum", "sequence_constant_mean"]
-
-
-def random_rows(seed: int, rows: int = 4, t: int = 12):
-    """Packed rows of random trajectories; each row ends in padding."""
-    rng = np.random.default_rng(seed)
-    ids = np.full((rows, t), -1, np.int32)
-    number = 0
-    for r in range(rows):
-        position = 0
-        while position < t - 2:
-            length = int(rng.integers(1, 5))
-            ids[r, position : min(position + length, t - 1)] = number
-            position += length
-            number += 1
-    mask = (rng.random((rows, t)) < 0.6) & (ids >= 0)
-    return rng.normal(size=(rows, t)).astype(np.float32), mask, ids, number
-
-
-@pytest.mark.parametrize("name", AGGREGATIONS)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_packed_equals_unpacked(name: str, seed: int):
-    values, mask, ids, n = random_rows(seed)
-    alone = [np.where(ids == i) for i in range(n)]
-    t = ids.shape[1]
-    single = [np.zeros((n, t), a.dtype) for a in (values, mask)]
-    single_ids = np.full((n, t), -1, np.int32)
-    for i, where in enumerate(alone):
-        length = len(where[0])
-        single[0][i, :length], single[1][i, :length] = values[where], mask[where]
-        single_ids[i, :length] = i
-    packed = aggregate(name, jnp.asarray(values), jnp.asarray(mask), jnp.asarray(ids), n)
-    unpacked = aggregate(name, *map(jnp.asarray, single), jnp.asarray(single_ids), n)
-    np.testing.assert_allclose(packed, unpacked, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", AGGREGATIONS)
-def test_accumulated_micro_batches_equal_one_batch(name: str):
-    """Value and gradient; micro-batches hold different numbers of tokens and trajectories."""
-    values, mask, ids, n = (
-        jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in random_rows(3)
-    )
-    parts = [slice(0, 1), slice(1, 4)]
-    count = sum(aggregate(name, values[p], mask[p], ids[p], n)[1] for p in parts)
-
-    def whole(x: jax.Array) -> jax.Array:
-        return divide(aggregate(name, x**2, mask, ids, n))
-
-    def part(x: jax.Array, p: slice) -> jax.Array:
-        return aggregate(name, x**2, mask[p], ids[p], n)[0] / count
-
-    accumulated = [jax.value_and_grad(part)(values[p], p) for p in parts]
-    value, gradient = jax.value_and_grad(whole)(values)
-    np.testing.assert_allclose(sum(a[0] for a in accumulated), value, rtol=1e-5)
-    np.testing.assert_allclose(
-        np.concatenate([a[1] for a in accumulated]), gradient, rtol=1e-5, atol=1e-7
-    )
-
-
-@pytest.mark.parametrize("name", AGGREGATIONS)
-def test_tool_tokens_carry_no_loss(name: str):
-    """Gradient exactly 0 on tokens outside the mask, whatever stands there, KL included."""
-    _, mask, ids, n = random_rows(4)
-    rng = np.random.default_rng(4)
-    logprobs = -rng.exponential(size=mask.shape).astype(np.float32)
-    old = np.where(mask, logprobs + 0.1, 0.0).astype(np.float32)
-    logprobs = np.where(mask, logprobs, -1e4).astype(np.float32)  # an impossible tool token
-    advantages = jnp.asarray(rng.normal(size=mask.shape), jnp.float32)
-
-    def loss(x: jax.Array, old: jax.Array) -> jax.Array:
-        surrogate, _ = policy_loss.clipped_surrogate(x, old, advantages, dual_clip=3.0, **CLIP)
-        weights = policy_loss.truncated_importance_weights(x, old, cap=2.0)
-        per_token = surrogate * weights + 0.1 * policy_loss.kl_k3(x, old, clamp=10.0)
-        return divide(aggregate(name, per_token, jnp.asarray(mask), jnp.asarray(ids), n))
-
-    for tool_token in (0.0, -1e4, 1e4):
-        before = jnp.asarray(np.where(mask, old, tool_token), jnp.float32)
-        value, gradient = jax.value_and_grad(loss)(jnp.asarray(logprobs), before)
-        assert np.isfinite(value)
-        np.testing.assert_array_equal(np.asarray(gradient)[~mask], 0.0)
-        assert np.all(np.asarray(gradient)[mask] != 0.0)
-
-
-@pytest.mark.parametrize("name", AGGREGATIONS)
-def test_nan_outside_the_mask_does_not_leak(name: str):
-    values = jnp.where(MASK, VALUES, jnp.nan)
+def slope_of(name: str, logprobs, old, advantages, mask=MASK, ids=IDS, n=2) -> np.ndarray:
+    """Gradient of the loss summed over the mask."""
 
     def f(x: jax.Array) -> jax.Array:
-        return divide(aggregate(name, x, MASK, IDS, 4))
+        loss = losses(name, x, old, advantages, mask, ids, n)[0]
+        return jnp.where(mask, loss, 0.0).sum()
 
-    value, gradient = jax.value_and_grad(f)(values)
-    np.testing.assert_allclose(value, f(VALUES))
-    assert np.isfinite(gradient).all()
-
-
-@pytest.mark.parametrize("name", AGGREGATIONS)
-def test_nothing_in_the_mask_gives_zero_of_zero(name: str):
-    total, count = aggregate(name, VALUES, jnp.zeros_like(MASK), IDS, 4)
-    assert (float(total), float(count)) == (0.0, 0.0)
-    assert float(divide((total, count))) == 0.0
+    return np.asarray(jax.grad(f)(logprobs))
 
 
-def test_a_token_without_a_trajectory_is_not_counted_even_if_the_mask_says_so():
-    total, count = policy_loss.sequence_sum(VALUES, jnp.ones_like(MASK), IDS, 4)
-    assert (float(total), float(count)) == (16.0 + 15.0 + 198.0, 4.0)
+def test_gspo_by_hand():
+    """Ratios 1.21 and 1 of trajectory 0: s = √1.21 = 1.1, on both of its tokens; the tool's 9 is not seen.
+
+    Trajectory 1: ratios 2 and 2, s = 2, A > 0: clipped at 1.28, both tokens at once.
+    """
+    logprobs = log_row(1.21, 9.0, 1.0, 2.0, 2.0, 1.0)
+    loss, clipped = losses("gspo", logprobs, jnp.zeros((1, 6)), jnp.ones((1, 6)))
+    np.testing.assert_allclose(loss[MASK], [-1.1, -1.1, -1.28, -1.28], rtol=1e-6)
+    np.testing.assert_array_equal(clipped[MASK], [False, False, True, True])
+    slope = slope_of("gspo", logprobs, jnp.zeros((1, 6)), jnp.ones((1, 6)))
+    # d(-s A): -s on each token of the trajectory that is not clipped
+    np.testing.assert_allclose(slope, [[-1.1, 0, -1.1, 0, 0, 0]], rtol=1e-6)
 
 
-def test_everything_works_under_jit():
-    mean = jax.jit(policy_loss.sequence_mean, static_argnums=3)
-    assert [float(x) for x in mean(VALUES, MASK, IDS, 4)] == [17.0, 3.0]
+def test_gspo_is_ppo_where_each_trajectory_has_one_token():
+    rng = np.random.default_rng(0)
+    logprobs, old, advantages = (jnp.asarray(rng.normal(size=(2, 3)), jnp.float32) for _ in "abc")
+    one = jnp.ones((2, 3), bool), jnp.arange(6, dtype=jnp.int32).reshape(2, 3), 6
+    for got, wanted in zip(
+        losses("gspo", logprobs, old, advantages, *one),
+        losses("clip", logprobs, old, advantages),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    got, wanted = (slope_of(name, logprobs, old, advantages, *one) for name in ("gspo", "clip"))
+    assert np.any(wanted == 0)  # something is clipped
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", AGGREGATIONS)
-def test_order_of_rows_and_numbers_of_trajectories_do_not_matter(name: str):
-    values, mask, ids, n = random_rows(5)
-    rng = np.random.default_rng(5)
-    rows, numbers = rng.permutation(values.shape[0]), rng.permutation(n)
-    renumbered = np.where(ids >= 0, numbers[np.maximum(ids, 0)], -1).astype(np.int32)
-    moved = [jnp.asarray(a[rows]) for a in (values, mask, renumbered)]
-    original = aggregate(name, jnp.asarray(values), jnp.asarray(mask), jnp.asarray(ids), n)
-    np.testing.assert_allclose(aggregate(name, *moved, n), original, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(
+    ("low", "ratio", "advantage", "gradient", "is_clipped"),
+    [
+        (None, 1.1, 1.0, -1.1, False),
+        (None, 3.0, 1.0, -1.28, True),  # PPO would give 0 here
+        (None, 0.1, -1.0, 0.1, False),  # and here
+        (0.2, 0.1, -1.0, 0.8, True),
+        (None, 3.0, -2.0, 2.56, True),
+    ],
+)
+def test_cispo_by_hand(low, ratio, advantage, gradient, is_clipped):
+    def f(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss, clipped = policy_loss.cispo(x, row(0.0), row(advantage), clip_low=low, clip_high=0.28)
+        return loss.sum(), clipped
+
+    (value, clipped), slope = jax.value_and_grad(f, has_aux=True)(log_row(ratio))
+    np.testing.assert_allclose(slope, [[gradient]], rtol=1e-6)
+    np.testing.assert_allclose(value, gradient * np.log(ratio), rtol=1e-5)
+    assert bool(clipped[0, 0]) is is_clipped
 
 
-def test_trajectories_of_one_length_make_token_and_sequence_mean_equal():
-    ids = jnp.asarray([[0, 0, 0, 1, 1, 1]], jnp.int32)
-    values = row(1.0, 2.0, 3.0, 4.0, 5.0, 9.0)
-    mask = jnp.ones((1, 6), bool)
-    by_token = divide(policy_loss.token_mean(values, mask))
-    np.testing.assert_allclose(by_token, divide(policy_loss.sequence_mean(values, mask, ids, 2)))
+def test_sapo_by_hand():
+    """σ(0) = ½, so f(1) = 2/τ. At ρ = 2, A = 1: 4σ(1) = 2.924234; slope f'(2)⋅2 = 4σ(1)(1-σ(1))⋅2 = 1.572895."""
+    at_one = losses("sapo", row(0.0, 0.0), row(0.0, 0.0), row(3.0, -3.0))[0]
+    np.testing.assert_allclose(at_one, [[-6.0, 6.0 / 1.05]], rtol=1e-6)
+    mask = jnp.ones((1, 1), bool)
+    loss, clipped = losses("sapo", log_row(2.0), row(0.0), row(1.0))
+    np.testing.assert_allclose(loss, [[-2.924234]], rtol=1e-6)
+    slope = slope_of("sapo", log_row(2.0), row(0.0), row(1.0), mask)
+    np.testing.assert_allclose(slope, [[-1.572895]], rtol=1e-5)
+    assert not clipped.any()
 
 
-@pytest.mark.parametrize("name", AGGREGATIONS)
-def test_rows_over_8_devices_give_the_sums_of_one(name: str):
-    values, mask, ids, n = random_rows(6, rows=8)
-    arrays = [jnp.asarray(a) for a in (values, mask, ids)]
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    reduce = jax.jit(lambda v, m, i: aggregate(name, v, m, i, n))
-    sharded = reduce(*(jax.device_put(a, sharding) for a in arrays))
-    np.testing.assert_allclose(sharded, reduce(*arrays), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", ["clip", "gspo", "cispo", "sapo"])
+class TestEveryLoss:
+    def test_on_policy_it_is_the_policy_gradient(self, name: str):
+        rng = np.random.default_rng(0)
+        logprobs, advantages = (jnp.asarray(rng.normal(size=(1, 6)), jnp.float32) for _ in "ab")
+        slope = slope_of(name, logprobs, logprobs, advantages)
+        np.testing.assert_allclose(slope, np.where(MASK, -advantages, 0.0), rtol=1e-5)
+
+    def test_it_scales_with_the_advantages(self, name: str):
+        rng = np.random.default_rng(1)
+        logprobs, old, advantages = (
+            jnp.asarray(rng.normal(size=(1, 6)), jnp.float32) for _ in "abc"
+        )
+        one, five = (slope_of(name, logprobs, old, k * advantages) for k in (1.0, 5.0))
+        np.testing.assert_allclose(five, 5.0 * one, rtol=1e-5)
+
+    def test_what_stands_off_the_mask_changes_nothing(self, name: str):
+        """A tool token's log-prob may be anything, and gets gradient 0."""
+        rng = np.random.default_rng(2)
+        _, mask, ids, n = random_rows(7)
+        logprobs, old, advantages = (rng.normal(size=mask.shape).astype(np.float32) for _ in "abc")
+        args = jnp.asarray(mask), jnp.asarray(ids), n
+        wanted = slope_of(name, *map(jnp.asarray, (logprobs, old, advantages)), *args)
+        assert np.all(wanted[~mask] == 0.0)
+        noisy = [np.where(mask, x, y) for x, y in ((logprobs, -1e4), (old, 1e4), (advantages, 9))]
+        got = slope_of(name, *(jnp.asarray(x, jnp.float32) for x in noisy), *args)
+        np.testing.assert_array_equal(got, wanted)
+
+    def test_old_logprobs_and_advantages_carry_no_gradient(self, name: str):
+        def f(old: jax.Array, advantages: jax.Array) -> jax.Array:
+            return losses(name, row(*[-1.0] * 6), old, advantages)[0].sum()
+
+        for gradient in jax.grad(f, argnums=(0, 1))(row(*[-1.1] * 6), row(*[2.0] * 6)):
+            np.testing.assert_array_equal(gradient, np.zeros((1, 6)))

@@ -90,8 +90,8 @@ def test_rl_run_trains_evaluates_and_reports(base, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--gin_param", "GrpoConfig.clip_lo = 0.1"], "clip_low"),
-        (["--gin_param", "GrpoConfig.clip_low = 'a'"], "clip_low"),
+        (["--gin_param", "PpoClip.clip_lo = 0.1"], "clip_low"),
+        (["--gin_param", "PpoClip.clip_low = 'a'"], "clip_low"),
         (["--init_from", "nowhere"], "holds no saved policy"),
         (["--gin_param", "RlConfig.protocol = 'retol'"], "no protocol template 'retol'"),
         (["--gin_param", "MeshConfig.tensor = 3"], "does not divide"),

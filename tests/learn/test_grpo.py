@@ -11,8 +11,16 @@ from helpers.tiny_models import VOCAB, random_params, random_tokens
 
 from jaxtool.core.types import ToolStatus
 from jaxtool.learn import grpo
+from jaxtool.learn.corrections import (
+    GeometricRejection,
+    SequenceTruncation,
+    TokenMask,
+    TokenTruncation,
+)
+from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_losses import Cispo, Gspo, PpoClip, Sapo
 from jaxtool.learn.state import make_state, row_blocks
 from jaxtool.model.config import tiny
 from jaxtool.model.param_axes import param_axes
@@ -107,7 +115,7 @@ def test_on_policy_loss_by_hand(params):
     np.testing.assert_allclose(total.loss, -ADVANTAGES.mean(), rtol=1e-5)
 
 
-FULL = {"kl_coef": 0.3, "entropy_coef": 0.2, "importance_cap": 2.0}
+FULL = {"kl_coef": 0.3, "entropy_coef": 0.2, "corrections": (TokenTruncation(cap=2.0),)}
 
 
 def test_tool_and_prompt_tokens_carry_no_loss_kl_or_entropy(params):
@@ -141,10 +149,8 @@ def test_gradient_with_respect_to_logprobs_is_zero_exactly_off_the_mask():
     shape = block.tokens.shape
 
     def loss(logprobs, entropy):
-        per_token, _ = grpo._token_loss(
-            logprobs, jax.lax.stop_gradient(logprobs), entropy, block, setup.grpo
-        )
-        per_token = per_token + setup.grpo.kl_coef * grpo.kl_k3(logprobs, logprobs - 0.3)
+        per_token, _, _ = grpo._token_loss(logprobs, None, entropy, block, setup)
+        per_token = per_token + setup.grpo.kl_coef * grpo._kl(logprobs, logprobs - 0.3, setup.grpo)
         return grpo._summed(per_token, block, setup)
 
     values = [jnp.asarray(numbers.normal(-2, 1, shape), jnp.float32) for _ in range(2)]
@@ -190,7 +196,7 @@ def test_importance_weights_are_capped(params):
     behaviour = np.where(batch.loss_mask, -50.0, 0.0).astype(np.float32)
     batch = dataclasses.replace(batch, behaviour_logprobs=behaviour)
     plain, _ = gradients(params, batch, setup_of())
-    capped, _ = gradients(params, batch, setup_of(importance_cap=2.0))
+    capped, _ = gradients(params, batch, setup_of(corrections=(TokenTruncation(cap=2.0),)))
     np.testing.assert_allclose(capped.loss, 2 * plain.loss, rtol=1e-5)
 
 
@@ -263,13 +269,133 @@ def test_blocks_that_the_mesh_does_not_divide_are_refused(params):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"aggregation": "mean"}, "aggregation='mean' must be"),
-        ({"clip_low": 1.0}, "clip_low=1.0 must be"),
+        ({"aggregation": "mean"}, "aggregation='mean' must be one of"),
         ({"block_rows": 0}, "GrpoConfig.block_rows must be >= 1"),
         ({"kl_coef": -1.0}, "kl_coef=-1.0 must be"),
-        ({"importance_cap": 0.0}, "importance_cap=0.0"),
+        ({"advantage": "std"}, "advantage='std' must be one of"),
+        ({"kl_estimator": "k4"}, "kl_estimator='k4' must be one of"),
+        ({"constant_tokens": 0.0}, "constant_tokens=0.0 must be > 0"),
+        ({"anchor": "sampler", "corrections": (TokenTruncation(),)}, "would do it twice"),
     ],
 )
 def test_impossible_options_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         GrpoConfig(**fields)
+
+
+AGGREGATIONS = ["token_mean", "sequence_mean", "sequence_sum", "sequence_constant_mean"]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS[2:])
+def test_losses_of_sums_over_trajectories_by_hand(params, aggregation):
+    """On policy: -Σ A|y| / 8 trajectories, and that over the constant."""
+    tokens = np.array([t.num_policy_tokens for t in trajectories()])
+    total, _ = gradients(params, batch_of(), setup_of(aggregation=aggregation, constant_tokens=4.0))
+    wanted = -(ADVANTAGES * tokens).sum() / len(SHAPES)
+    divisor = 4.0 if aggregation == "sequence_constant_mean" else 1.0
+    np.testing.assert_allclose(total.loss, wanted / divisor, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [Gspo(), Cispo(), Sapo()], ids=lambda x: type(x).__name__)
+def test_every_loss_has_the_gradient_of_ppo_on_policy(params, loss):
+    wanted, _ = gradients(params, batch_of(), setup_of())
+    got, [sums] = gradients(params, batch_of(), setup_of(loss=loss))
+    for x, y in zip(jax.tree.leaves(got.grads), jax.tree.leaves(wanted.grads), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    assert float(sums["policy/clipped_fraction"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [TokenTruncation(), SequenceTruncation(), TokenMask(), GeometricRejection()],
+    ids=lambda x: type(x).__name__,
+)
+def test_corrections_do_nothing_where_sampler_and_learner_agree(params, correction):
+    batch, setup = batch_of(), setup_of(corrections=(correction,))
+    [block] = row_blocks(batch, 8, single_device())
+    exact = np.asarray(grpo.old_logprobs(params, block, setup=setup))[: batch.shape[0]]
+    behaviour = np.where(batch.loss_mask, exact, 0.0).astype(np.float32)
+    batch = dataclasses.replace(batch, behaviour_logprobs=behaviour)
+    wanted, _ = gradients(params, batch, setup_of())
+    got, [sums] = gradients(params, batch, setup)
+    assert float(sums["policy/rejected_fraction"]) == 0.0
+    assert float(sums["mismatch/max_abs_logprob_nats"]) < 1e-5
+    assert_same_gradients(got, wanted)
+
+
+def test_rejected_trajectories_carry_no_gradient_and_stay_in_the_denominator(params):
+    """Behaviour log-probs of -1, -2, ... / 10 are far from a random policy: everything is rejected."""
+    setup = setup_of(corrections=(GeometricRejection(), TokenTruncation()))
+    total, [sums] = gradients(params, batch_of(), setup)
+    assert float(sums["policy/rejected_fraction"]) == batch_of().loss_mask.sum()
+    assert not any(np.any(g) for g in jax.tree.leaves(total.grads))
+
+
+def test_bypass_takes_the_samplers_logprobs_as_the_anchor(params):
+    """Ratio to a sampler that gave every token e^-50: e^20 by the clamp, all clipped where A > 0."""
+    batch = batch_of()
+    behaviour = np.where(batch.loss_mask, -50.0, 0.0).astype(np.float32)
+    batch = dataclasses.replace(
+        batch, behaviour_logprobs=behaviour, advantages=batch.loss_mask.astype(np.float32)
+    )
+    total, [sums] = gradients(params, batch, setup_of(anchor="sampler"))
+    np.testing.assert_allclose(total.loss, -1.28, rtol=1e-5)
+    assert float(sums["policy/clipped_fraction"]) == batch.loss_mask.sum()
+    decoupled, [sums] = gradients(params, batch, setup_of())
+    np.testing.assert_allclose(decoupled.loss, -1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_estimators_enter_the_loss(params, estimator):
+    other = random_params(MODEL, seed=1)
+    config = {"kl_coef": 5.0, "kl_estimator": estimator}
+    plain, _ = gradients(params, batch_of(), setup_of())
+    away, _ = gradients(params, batch_of(), setup_of(**config), reference=other)
+    own, _ = gradients(params, batch_of(), setup_of(**config), reference=params)
+    np.testing.assert_allclose(own.loss, plain.loss, rtol=1e-4)
+    assert abs(float(away.loss) - float(plain.loss)) > 0.1
+
+
+def test_measuring_gives_the_metrics_of_the_update(params):
+    state = make_state(params, setup_of().optimizer, single_device())
+    measured = grpo.measure(state, None, batch_of(), setup_of(block_rows=2))
+    _, updated = grpo.update(state, None, batch_of(), setup_of(block_rows=2))
+    assert set(updated) - set(measured) == {"policy/grad_norm"}
+    for name, value in measured.items():
+        np.testing.assert_array_equal(value, updated[name])
+
+
+@pytest.mark.parametrize(
+    ("advantage", "wanted"),
+    [
+        ("grpo", [1.5, -0.5, -0.5, -0.5]),
+        ("no_std", [0.75, -0.25, -0.25, -0.25]),
+        ("leave_one_out", [1.0, -1 / 3, -1 / 3, -1 / 3]),
+        ("reinforce_plus_plus", [3**0.5, -(3**-0.5), -(3**-0.5), -(3**-0.5)]),
+    ],
+)
+def test_advantage_estimators_by_name(advantage, wanted):
+    rewards, zero = np.array([1, 0, 0, 0], np.float32), np.zeros(4, np.float32)
+    group = np.zeros(4, np.int32), 1, np.ones(4, bool)
+    config = GrpoConfig(advantage=advantage, shaping_limit=0.5)
+    got = trajectory_advantages(rewards, zero, *group, config)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    shaping = np.array([-9, 0, 0, 0], np.float32)
+    shaped = trajectory_advantages(rewards, shaping, *group, config)
+    np.testing.assert_allclose(shaped, [got[0] / 2, *got[1:]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: PpoClip(clip_low=1.0), "clip_low=1.0 must be"),
+        (lambda: PpoClip(dual_clip=1.0), "dual_clip=1.0 must be > 1"),
+        (lambda: Gspo(clip_high=-1.0), "clip_high=-1.0 >= 0"),
+        (lambda: Sapo(tau_negative=0.0), "tau_negative=0.0 must be > 0"),
+        (lambda: TokenTruncation(cap=0.0), "high=0.0"),
+        (lambda: TokenMask(low=2.0, high=1.0), "low=2.0 high=1.0"),
+    ],
+)
+def test_impossible_choices_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
