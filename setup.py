@@ -57,7 +57,7 @@ setup(
     package_data={
         "jaxtool.data": ["templates/*"],
         "jaxtool.run": ["templates/*"],
-        "sandbox_server": ["wire/*.proto", "deploy/*"],
+        "sandbox_server": ["wire/*.proto", "deploy/*", "attacks/*.py.txt"],
     },
     # Nothing by default: the extra says which machine this is, so that a sandbox host never gets jax.
     install_requires=[],

@@ -23,7 +23,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning"])
     parser.add_argument("--selftest", action="store_true", help="print findings and end")
-    parser.add_argument("--attacks", default="", metavar="DIR", help="attack files for --selftest")
+    parser.add_argument(
+        "--attacks", default="", metavar="DIR", help="more attack files for --selftest"
+    )
+    parser.add_argument(
+        "--json", default="", metavar="PATH", help="findings of --selftest, in full"
+    )
     for field in dataclasses.fields(ServerConfig):
         flag = "--" + field.name.replace("_", "-")
         if field.name == "default_limits":
@@ -72,7 +77,7 @@ def main() -> int:
 
     try:
         if flags.selftest:
-            return asyncio.run(selftest.run(config, flags.attacks))
+            return asyncio.run(selftest.run(config, flags.attacks, flags.json))
         asyncio.run(server.serve(config, announce, flags.exit_on_stdin_eof))
     except (NoIsolation, ForkServerGone, RuntimeError, OSError, ValueError) as error:
         print(f"sandbox_server: {error}", file=sys.stderr)

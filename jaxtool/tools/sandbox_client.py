@@ -9,7 +9,8 @@ import collections
 import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -17,21 +18,14 @@ import grpc.aio
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
 from jaxtool.tools.memo import Memo
+from jaxtool.tools.sandbox_session import SandboxSession
+from jaxtool.tools.sandbox_wire import one_line, refusal_of, result_of, retry_after_s, sendable
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
-MAX_CODE_BYTES = 256 << 10  # the server's default; longer programs are the policy's own error
+T = TypeVar("T")
 _DEADLINE_MARGIN_S = 2.0
 _LONGEST_BACKOFF_S = 2.0
-_STATUSES = {
-    pb.STATUS_OK: ToolStatus.OK,
-    pb.STATUS_ERROR: ToolStatus.ERROR,
-    pb.STATUS_CPU_LIMIT: ToolStatus.CPU_LIMIT,
-    pb.STATUS_WALL_LIMIT: ToolStatus.WALL_LIMIT,
-    pb.STATUS_MEMORY_LIMIT: ToolStatus.MEMORY_LIMIT,
-    pb.STATUS_OUTPUT_LIMIT: ToolStatus.OUTPUT_LIMIT,
-    pb.STATUS_KILLED: ToolStatus.KILLED,
-}
 _TIERS = {
     "any": pb.TIER_UNSPECIFIED,
     "landlock": pb.TIER_LANDLOCK,
@@ -74,6 +68,8 @@ class SandboxClientConfig:
     memo_entries: int = 0  # results kept by code; 0 runs every call
     token_file: str = ""  # bearer token, as given to the server
     tls_ca_file: str = ""  # speak TLS, trust this authority
+    tls_certificate_file: str = ""  # and show this certificate (mTLS)
+    tls_key_file: str = ""  # its key
 
     def __post_init__(self) -> None:
         for name in ("cpu_limit_s", "wall_limit_s", "backoff_s", "queue_allowance_s"):
@@ -86,6 +82,12 @@ class SandboxClientConfig:
             raise ValueError(f"{self.memo_entries=} and {self.seed=} must not be negative")
         if self.minimum_tier not in _TIERS:
             raise ValueError(f"{self.minimum_tier=} must be one of {sorted(_TIERS)}")
+        if bool(self.tls_certificate_file) != bool(self.tls_key_file):
+            raise ValueError(
+                f"{self.tls_certificate_file=} and {self.tls_key_file=} are given together"
+            )
+        if self.tls_certificate_file and not self.tls_ca_file:
+            raise ValueError(f"{self.tls_certificate_file=} needs tls_ca_file: TLS starts with it")
 
     @property
     def deadline_s(self) -> float:
@@ -141,11 +143,9 @@ class SandboxClient:
         )
 
     async def execute(self, code: str) -> ToolResult:
-        code = code.encode("utf-8", "replace").decode("utf-8")  # protobuf takes no surrogates
-        if len(code.encode()) > MAX_CODE_BYTES:
-            message = f"CodeTooLong: {len(code.encode())} bytes, at most {MAX_CODE_BYTES}"
-            result = ToolResult(status=ToolStatus.ERROR, stderr=message, error_type="CodeTooLong")
-        else:
+        code = sendable(code)
+        result = refusal_of(code)
+        if result is None:
             try:
                 result = await self._memo.get(code, self._run)
             except ToolUnavailable:
@@ -153,6 +153,39 @@ class SandboxClient:
                 raise
         self._by_status[result.status] += 1
         return result
+
+    async def create_session(self, *, has_checkpoints: bool = True) -> SandboxSession:
+        """A stateful interpreter on one of the servers; close it when done.
+
+        Args:
+          has_checkpoints: a block that breaks a limit is rolled back; without, it costs several
+            times less and such a block ends the session.
+        """
+        request = pb.CreateSessionRequest(
+            limits=self._limits(),
+            seed=self._config.seed,
+            minimum_tier=_TIERS[self._config.minimum_tier],
+            no_checkpoint=not has_checkpoints,
+        )
+
+        async def create(stub: sandbox_pb2_grpc.SandboxStub) -> pb.Session:
+            return await stub.CreateSession(
+                request, timeout=self._config.deadline_s, metadata=self._metadata
+            )
+
+        try:
+            # Safe to retry: a session whose name was lost on the way expires at its server.
+            endpoint, made = await self._with_retries(create)
+        except ToolUnavailable:
+            self._unavailable += 1
+            raise
+        return SandboxSession(
+            address=endpoint.address,
+            session_id=made.session_id,
+            stub=self._stub(endpoint.address),
+            metadata=self._metadata,
+            deadline_s=self._config.deadline_s,
+        )
 
     async def info(self) -> dict[str, pb.InfoResponse | str]:
         """What each server says of itself, or why it says nothing."""
@@ -183,28 +216,42 @@ class SandboxClient:
         if not self._config.tls_ca_file:
             return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         authority = pathlib.Path(self._config.tls_ca_file).read_bytes()
-        credentials = grpc.ssl_channel_credentials(authority)
+        key, chain = None, None
+        if self._config.tls_key_file:
+            key = pathlib.Path(self._config.tls_key_file).read_bytes()
+            chain = pathlib.Path(self._config.tls_certificate_file).read_bytes()
+        credentials = grpc.ssl_channel_credentials(authority, key, chain)
         return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
 
-    def _request(self, code: str) -> pb.ExecuteRequest:
+    def _limits(self) -> pb.Limits:
         config = self._config
-        limits = pb.Limits(
+        return pb.Limits(
             cpu_ms=round(config.cpu_limit_s * 1000),
             wall_ms=round(config.wall_limit_s * 1000),
             memory_bytes=config.memory_mib << 20,
             output_bytes=config.output_bytes,
             threads=config.threads,
         )
-        tier = _TIERS[config.minimum_tier]
-        return pb.ExecuteRequest(code=code, limits=limits, seed=config.seed, minimum_tier=tier)
 
     async def _run(self, code: str) -> ToolResult:
-        if self._places is None:
-            self._places = asyncio.Semaphore(self._config.max_concurrency)
-        async with self._places:
-            return await self._run_with_retries(self._request(code))
+        config = self._config
+        tier = _TIERS[config.minimum_tier]
+        request = pb.ExecuteRequest(
+            code=code, limits=self._limits(), seed=config.seed, minimum_tier=tier
+        )
 
-    async def _run_with_retries(self, request: pb.ExecuteRequest) -> ToolResult:
+        async def execute(stub: sandbox_pb2_grpc.SandboxStub) -> pb.ExecuteResponse:
+            return await stub.Execute(request, timeout=config.deadline_s, metadata=self._metadata)
+
+        if self._places is None:
+            self._places = asyncio.Semaphore(config.max_concurrency)
+        async with self._places:
+            return result_of((await self._with_retries(execute))[1])
+
+    async def _with_retries(
+        self, call: Callable[[sandbox_pb2_grpc.SandboxStub], Awaitable[T]]
+    ) -> tuple[Endpoint, T]:
+        """The server that answered and its answer. `call` must be safe to repeat."""
         config = self._config
         give_up = time.monotonic() + config.deadline_s
         failed_attempts, backoff_s = 0, config.backoff_s
@@ -212,26 +259,26 @@ class SandboxClient:
         while True:
             endpoint = self._balancer.choose(avoid=last)
             try:
-                return result_of(await self._call(endpoint, request))
+                return endpoint, await self._call(endpoint, call)
             except grpc.aio.AioRpcError as error:
                 pause_s = self._judge(endpoint, error, backoff_s)
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     failed_attempts += 1
                 is_over = time.monotonic() + pause_s > give_up
                 if failed_attempts >= config.attempts or is_over:
-                    raise ToolUnavailable(_one_line(endpoint, error)) from error
+                    raise ToolUnavailable(one_line(endpoint.address, error)) from error
             last = endpoint
             self._retries += 1
             # Another server is tried at once; the same one gets time to recover.
             await asyncio.sleep(pause_s)
             backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
 
-    async def _call(self, endpoint: Endpoint, request: pb.ExecuteRequest) -> pb.ExecuteResponse:
+    async def _call(
+        self, endpoint: Endpoint, call: Callable[[sandbox_pb2_grpc.SandboxStub], Awaitable[T]]
+    ) -> T:
         endpoint.in_flight += 1
         try:
-            response = await self._stub(endpoint.address).Execute(
-                request, timeout=self._config.deadline_s, metadata=self._metadata
-            )
+            response = await call(self._stub(endpoint.address))
         finally:
             endpoint.in_flight -= 1
         self._balancer.succeeded(endpoint)
@@ -242,30 +289,7 @@ class SandboxClient:
         code = error.code()
         self._by_code[code.name] += 1
         if code in _HOPELESS:
-            raise ToolUnavailable(_one_line(endpoint, error)) from error
+            raise ToolUnavailable(one_line(endpoint.address, error)) from error
         if code not in _NOT_SICK:
             self._balancer.failed(endpoint)
-        for key, value in error.trailing_metadata() or ():
-            if key == "retry-after-ms":
-                return max(backoff_s, int(value) / 1000)
-        return backoff_s
-
-
-def result_of(response: pb.ExecuteResponse) -> ToolResult:
-    """The core's result for a response of the server."""
-    return ToolResult(
-        status=_STATUSES[response.status],
-        stdout=response.stdout,
-        stderr=response.stderr,
-        last_value=response.last_value,
-        error_type=response.error_type,
-        is_truncated=response.stdout_truncated or response.stderr_truncated,
-        cpu_ms=response.cpu_ms,
-        wall_ms=response.wall_ms,
-        queue_ms=response.queue_ms,
-    )
-
-
-def _one_line(endpoint: Endpoint, error: grpc.aio.AioRpcError) -> str:
-    details = " ".join((error.details() or "").split())[:300]
-    return f"sandbox at {endpoint.address}: {error.code().name}: {details}"
+        return max(backoff_s, retry_after_s(error))

@@ -1,24 +1,54 @@
-"""`--selftest`: what this machine offers, how fast it is, and whether the walls hold."""
+"""`--selftest`: what this machine offers, how fast it is, and whether the walls hold.
+
+`--json PATH` writes the findings with the keys of `Findings`.
+"""
 
 import asyncio
 import dataclasses
+import json
+import os
 import pathlib
 import platform
 import re
 import time
 
+from sandbox_server import __version__
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import canaries, probe
 from sandbox_server.front.engine import Engine, Program
 from sandbox_server.front.pool import Pool
 from sandbox_server.inside.lockdown import Tier
 
+ATTACKS = pathlib.Path(__file__).parents[1] / "attacks"
 _SPEED_SECONDS = 2.0
 _SPEED_PROGRAMS = {
     "print": "print(1 + 1)",
     "sympy solve": "import sympy as sp\nx = sp.Symbol('x')\nprint(sp.solve(x**2 - 5*x + 6, x))",
 }
 _ATTACK_LIMITS = LimitSet(cpu_ms=500, wall_ms=3000, memory_bytes=192 << 20, scratch_bytes=16 << 20)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the self-test found out."""
+
+    version: str  # of this package
+    tier: str  # namespace, landlock or none
+    remarks: list[str]  # what is weaker than it could be, and why
+    landlock_abi: int  # 0: not there
+    architecture: str
+    python_version: str
+    packages: dict[str, str]
+    start_s: float  # until the fork servers were warm
+    slots: int
+    default_limits: dict[str, int]
+    maximum_limits: dict[str, int]
+    executions_per_s: dict[str, float]  # by program, with twice as many callers as slots
+    attacks: list[canaries.Verdict]  # name, is_contained, detail; empty in tier none
+
+    @property
+    def escaped(self) -> list[canaries.Verdict]:
+        return [verdict for verdict in self.attacks if not verdict.is_contained]
 
 
 async def _speed(engine: Engine, code: str) -> float:
@@ -38,57 +68,99 @@ async def _speed(engine: Engine, code: str) -> float:
     return done / (time.monotonic() - start)
 
 
-async def _attack_files(engine: Engine, folder: pathlib.Path) -> list[canaries.Verdict]:
-    """Runs a folder of attack files (see tests/sandbox_server/attacks); aims them at nothing."""
-    verdicts = []
-    for path in sorted(folder.glob("*.py.txt")):
-        code = re.sub(r"@PORT@|@SERVER_PID@", "1", path.read_text("utf-8"))
-        code = re.sub(r"@(CANARY|UNIX)@", "/nonexistent/target", code)
-        expected = re.search(r"^# Expect: (.+)$", code, re.MULTILINE)
-        names = {n.strip() for n in expected.group(1).split("|")} if expected else set()
-        outcome, _ = await engine.run(Program(code=code, limits=_ATTACK_LIMITS), "attack")
-        text = outcome.stdout.text()
-        is_contained = "ESCAPED" not in text and outcome.status.name in names
-        detail = f"{outcome.status.name}, expected {sorted(names)}, {text[-200:]!r}"
-        verdicts.append(
-            canaries.Verdict(
-                name=path.name.removesuffix(".py.txt"), is_contained=is_contained, detail=detail
-            )
-        )
-    return verdicts
+async def _attack(engine: Engine, path: pathlib.Path) -> canaries.Verdict:
+    """Runs one attack file, aimed at nothing; its header says which statuses are right."""
+    code = re.sub(r"@PORT@|@SERVER_PID@", "1", path.read_text("utf-8"))
+    code = re.sub(r"@(CANARY|UNIX)@", "/nonexistent/target", code)
+    expected = re.search(r"^# Expect: (.+)$", code, re.MULTILINE)
+    names = {name.strip() for name in expected.group(1).split("|")} if expected else set()
+    outcome, _ = await engine.run(Program(code=code, limits=_ATTACK_LIMITS), "attack")
+    text = outcome.stdout.text()
+    return canaries.Verdict(
+        name=path.name.removesuffix(".py.txt"),
+        is_contained="ESCAPED" not in text and outcome.status.name in names,
+        detail=f"{outcome.status.name}, expected {sorted(names)}, {text[-200:]!r}",
+    )
 
 
-async def run(config: ServerConfig, attack_folder: str) -> int:
-    """Prints the findings; 0 if the server may be used."""
+async def _attacks(engine: Engine, more: str) -> list[canaries.Verdict]:
+    """The canaries, this package's attack files and those of the folder `more`."""
+    folders = [ATTACKS, pathlib.Path(more)] if more else [ATTACKS]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.py.txt"))]
+    if not all(any(folder.glob("*.py.txt")) for folder in folders):
+        raise canaries.SelfTestFailed(f"no attack files (*.py.txt) in one of {folders}")
+    places = asyncio.Semaphore(engine.config.slots)  # never a full queue
+
+    async def attack(path: pathlib.Path) -> canaries.Verdict:
+        async with places:
+            return await _attack(engine, path)
+
+    verdicts = await canaries.try_attacks(engine)
+    return verdicts + await asyncio.gather(*(attack(path) for path in paths))
+
+
+async def find(config: ServerConfig, more_attacks: str = "") -> Findings:
+    """Starts fork servers and tries everything. Raises canaries.SelfTestFailed if nothing runs."""
     tier, remarks = probe.choose(config)
-    print(f"tier: {tier}")
-    for remark in remarks:
-        print(f"remark: {remark}")
     pool = Pool(config, tier)
     engine = Engine(config, pool)
     start = time.monotonic()
     await pool.start()
+    start_s = time.monotonic() - start
     try:
-        facts = pool.facts
-        print(f"landlock ABI: {facts['landlock_abi']}, architecture: {platform.machine()}")
-        packages = ", ".join(f"{k} {v}" for k, v in sorted(facts["packages"].items()))
-        print(f"python {platform.python_version()}, {packages}")
-        print(f"warm after {time.monotonic() - start:.1f} s, {config.slots} slots")
-        print(f"default limits: {dataclasses.asdict(config.default_limits)}")
-        print(f"maximum limits: {dataclasses.asdict(config.maximum_limits)}")
         await canaries.check_works(engine)
-        for name, code in _SPEED_PROGRAMS.items():
-            print(f"{name}: {await _speed(engine, code):.0f} executions/s")
-        verdicts = [] if tier is Tier.NONE else await canaries.try_attacks(engine)
-        if attack_folder and tier is not Tier.NONE:
-            verdicts += await _attack_files(engine, pathlib.Path(attack_folder))
+        return Findings(
+            version=__version__,
+            tier=str(tier),
+            remarks=remarks,
+            landlock_abi=pool.facts["landlock_abi"],
+            architecture=platform.machine(),
+            python_version=platform.python_version(),
+            packages=pool.facts["packages"],
+            start_s=round(start_s, 2),
+            slots=config.slots,
+            default_limits=dataclasses.asdict(config.default_limits),
+            maximum_limits=dataclasses.asdict(config.maximum_limits),
+            executions_per_s={
+                name: round(await _speed(engine, code), 1) for name, code in _SPEED_PROGRAMS.items()
+            },
+            attacks=[] if tier is Tier.NONE else await _attacks(engine, more_attacks),
+        )
+    finally:
+        await pool.stop()
+
+
+def _print(found: Findings) -> None:
+    print(f"sandbox_server {found.version}, tier: {found.tier}")
+    for remark in found.remarks:
+        print(f"remark: {remark}")
+    print(f"landlock ABI: {found.landlock_abi}, architecture: {found.architecture}")
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(found.packages.items()))
+    print(f"python {found.python_version}, {packages}")
+    print(f"warm after {found.start_s:.1f} s, {found.slots} slots")
+    print(f"default limits: {found.default_limits}")
+    print(f"maximum limits: {found.maximum_limits}")
+    for name, rate in found.executions_per_s.items():
+        print(f"{name}: {rate:.0f} executions/s")
+    for verdict in found.escaped:
+        print(f"FAILED: attack {verdict.name!r}: {verdict.detail}")
+    if found.attacks:
+        contained = len(found.attacks) - len(found.escaped)
+        print(f"attacks contained: {contained} of {len(found.attacks)}")
+    else:
+        print("attacks not tried: there is no isolation")
+
+
+async def run(config: ServerConfig, more_attacks: str, json_path: str) -> int:
+    """Prints the findings; 0 if the server may be used."""
+    try:
+        found = await find(config, more_attacks)
     except canaries.SelfTestFailed as error:
         print(f"FAILED: {error}")
         return 1
-    finally:
-        await pool.stop()
-    escaped = [verdict for verdict in verdicts if not verdict.is_contained]
-    for verdict in escaped:
-        print(f"FAILED: attack {verdict.name!r}: {verdict.detail}")
-    print(f"attacks contained: {len(verdicts) - len(escaped)} of {len(verdicts)}")
-    return 1 if escaped else 0
+    _print(found)
+    if json_path:
+        part = pathlib.Path(json_path + ".part")
+        part.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n", "utf-8")
+        os.replace(part, json_path)
+    return 1 if found.escaped else 0

@@ -1,4 +1,4 @@
-"""Each hostile program in attacks/ in every tier, as root and as a plain user, alone and in a session.
+"""Each hostile program in sandbox_server/attacks in every tier, as root and as a plain user, alone and in a session.
 
 A file's header says which statuses are right: `# Expect: OK | ERROR`, and `# Expect-session:` where
 a session differs. Contained means: such a status, no line with ESCAPED, a concurrent neighbour with
@@ -15,9 +15,10 @@ import time
 import pytest
 from helpers.sandbox_serving import Serving, serving, setups, why_not
 
+from sandbox_server.front import selftest
 from sandbox_server.wire import sandbox_pb2 as pb
 
-ATTACKS = sorted((pathlib.Path(__file__).parent / "attacks").glob("*.py.txt"))
+ATTACKS = sorted(selftest.ATTACKS.glob("*.py.txt"))
 _CPU_MS = 250
 _WALL_MS = 8000  # far away, so that a busy machine does not change a status
 _SHORT_WALL_MS = 500  # for programs that sleep
@@ -195,7 +196,7 @@ def _cases():
         yield from (pytest.param(path, mode, id=f"{name}-{mode}") for mode in modes)
 
 
-@pytest.mark.parametrize(("path", "mode"), _cases())
+@pytest.mark.parametrize(("path", "mode"), list(_cases()))
 def test_attack_is_contained(surroundings, path, mode):
     server = surroundings.server
     start = time.monotonic()

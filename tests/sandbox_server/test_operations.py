@@ -1,9 +1,9 @@
 """Running a server: tokens, TLS, refusal of open binds, health, metrics, queue, drain, self-test."""
 
+import asyncio
 import concurrent.futures
+import dataclasses
 import json
-import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +12,11 @@ import urllib.request
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from helpers.certificates import make_certificates
 from helpers.sandbox_serving import serving
 
 from sandbox_server.config import LimitSet, ServerConfig
+from sandbox_server.front import canaries, selftest
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
@@ -75,24 +77,8 @@ def test_only_the_token_opens_the_door(tmp_path):
         assert _TOKEN not in server.log()
 
 
-def _make_certificates(folder: pathlib.Path) -> None:
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test ca",
-            "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    for name in ("server", "client"):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
-                "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", f"{name}.pem")  # fmt: skip
-
-
 def test_mutual_tls_wants_a_certificate(tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificates of this test and is not here")
-    _make_certificates(tmp_path)
+    make_certificates(tmp_path)
     port = _free_port()
     flags = ("--tls-certificate", f"{tmp_path}/server.pem", "--tls-key", f"{tmp_path}/server.key")
     flags += ("--tls-client-ca", f"{tmp_path}/ca.pem", "--address", f"127.0.0.1:{port}")
@@ -183,19 +169,37 @@ def test_many_callers_at_once_get_their_own_answers(server):
 
 
 @pytest.mark.slow
-def test_selftest_reports_and_passes():
-    attacks = pathlib.Path(__file__).parent / "attacks"
-    some = ["kernel_exec", "files_host_secrets", "cpu_loop", "network_tcp"]
-    command = [sys.executable, "-m", "sandbox_server", "--selftest"]
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        for name in some:
-            shutil.copy(attacks / f"{name}.py.txt", folder)
-        done = subprocess.run(
-            [*command, "--attacks", folder], capture_output=True, text=True, check=False
-        )
+def test_selftest_reports_and_passes(tmp_path):
+    """Its own attacks without a flag, more of them with one."""
+    (tmp_path / "more_than_ours.py.txt").write_text("# Expect: OK\nprint('contained')\n")
+    command = [sys.executable, "-m", "sandbox_server", "--selftest", "--attacks", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--json", str(tmp_path / "found.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "attacks contained: 14 of 14" in done.stdout
+    shipped = {path.name.removesuffix(".py.txt") for path in selftest.ATTACKS.glob("*.py.txt")}
+    assert len(shipped) >= 60
+    total = len(shipped) + 1 + len(canaries._ATTACKS)
+    assert f"attacks contained: {total} of {total}" in done.stdout
     for word in ("tier:", "landlock ABI", "executions/s", "default limits"):
         assert word in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert set(found) == {field.name for field in dataclasses.fields(selftest.Findings)}
+    assert {attack["name"] for attack in found["attacks"]} >= shipped | {"more_than_ours"}
+    assert all(attack["is_contained"] for attack in found["attacks"])
+    assert found["executions_per_s"]["print"] > 1
+
+
+def test_selftest_fails_when_an_attack_gets_out(tmp_path, monkeypatch):
+    """Also a program that ends with another status than its header says."""
+    (tmp_path / "a.py.txt").write_text("# Expect: OK\nprint('ESCAPED')\n")
+    (tmp_path / "b.py.txt").write_text("# Expect: ERROR\nprint('contained')\n")
+    monkeypatch.setattr(selftest, "ATTACKS", tmp_path)
+    monkeypatch.setattr(selftest, "_SPEED_SECONDS", 0.1)
+    found = asyncio.run(selftest.find(ServerConfig(slots=1)))
+    assert [verdict.name for verdict in found.escaped] == ["a", "b"]
+    (tmp_path / "empty").mkdir()
+    assert asyncio.run(selftest.run(ServerConfig(slots=1), str(tmp_path / "empty"), "")) == 1

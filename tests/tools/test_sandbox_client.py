@@ -9,7 +9,8 @@ from helpers.sandbox_serving import serving
 
 from jaxtool.core.types import ToolStatus, ToolUnavailable
 from jaxtool.tools.local_server import start_local_server
-from jaxtool.tools.sandbox_client import MAX_CODE_BYTES, SandboxClient, SandboxClientConfig
+from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.tools.sandbox_wire import MAX_CODE_BYTES
 
 _QUICK = SandboxClientConfig(cpu_limit_s=0.5, wall_limit_s=4.0, backoff_s=0.05)
 
@@ -185,6 +186,8 @@ def test_hopeless_errors_are_not_retried(tmp_path):
         ({"attempts": 0}, "attempts"),
         ({"memo_entries": -1}, "memo_entries"),
         ({"minimum_tier": "strong"}, "minimum_tier"),
+        ({"tls_ca_file": "ca", "tls_key_file": "key"}, "together"),
+        ({"tls_certificate_file": "c", "tls_key_file": "k"}, "tls_ca_file"),
     ],
 )
 def test_bad_settings_are_refused_by_name(settings, word):
