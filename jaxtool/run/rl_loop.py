@@ -23,8 +23,9 @@ from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import TrainState, check_block_rows, make_state
+from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
-from jaxtool.parallel.axis_rules import AxisRules
+from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallStore
@@ -141,15 +142,7 @@ def train(
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
         check_block_rows(config.grpo.block_rows, actor.sharding)
-        setup = LearnerSetup(
-            model=actor.model,
-            grpo=config.grpo,
-            optimizer=config.optimizer,
-            sharding=actor.sharding,
-            temperature=config.sampling.temperature,
-            truncation=config.sampling.truncation,
-            num_trajectories=schedule.problems_per_step * schedule.samples,
-        )
+        setup = learner_setup(config, actor.model, actor.sharding)
         reference = params if config.grpo.kl_coef else None
         pool = config.task.problems("train", schedule.pool, seed)
         run = _Run(
@@ -190,6 +183,19 @@ def train(
                 checkpoints.save(step + 1, run.state, run.meta(actor.engine.counts))
         save_policy(policy_dir, run.state.params, actor.model)
     return policy_dir
+
+
+def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> LearnerSetup:
+    """What the learner's programs are compiled for."""
+    return LearnerSetup(
+        model=model,
+        grpo=config.grpo,
+        optimizer=config.optimizer,
+        sharding=sharding,
+        temperature=config.sampling.temperature,
+        truncation=config.sampling.truncation,
+        num_trajectories=config.schedule.problems_per_step * config.schedule.samples,
+    )
 
 
 def _step(
