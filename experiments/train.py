@@ -19,7 +19,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gin_file", required=True, help="run file, see gin_configs/README.md")
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        required=True,
+        help="run file, see gin_configs/README.md; further ones are laid over it, the last wins",
+    )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
@@ -41,8 +46,8 @@ def main() -> None:
 
     started = time.monotonic()
     config = gin_config.load(
-        gin_config.target_of(arguments.gin_file),
-        files=[arguments.gin_file],
+        gin_config.target_of(arguments.gin_file[0]),
+        files=arguments.gin_file,
         params=arguments.gin_param,
     )
     flags = {
@@ -57,7 +62,7 @@ def main() -> None:
     elif isinstance(config, rl_loop.RlConfig):
         policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     else:
-        raise ValueError(f"{arguments.gin_file} builds a {type(config).__name__}, which is no run")
+        raise ValueError(f"{arguments.gin_file[0]} builds a {type(config).__name__}, which is no run")
     report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
     if arguments.json:

@@ -11,13 +11,19 @@ class RewardFn(Protocol):
     """Scores the members of one group. Implementations are frozen dataclasses, so gin can build them."""
 
     def __call__(
-        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+        self,
+        group: Sequence[Trajectory],
+        is_correct: Sequence[bool],
+        costs: Sequence[float],
+        history: CallHistory,
+        /,
     ) -> list[Score]:
         """One score a member, in order.
 
         Args:
           group: trajectories of one problem, none of them masked.
           is_correct: whether each member's answer is equivalent to the reference.
+          costs: m of each member by the run's `Price`: its number of calls, where nothing else is said.
           history: of the problem, with the calls of this group's correct members already in it.
         """
         ...

@@ -20,12 +20,12 @@ MAX_WINDOW_GROUPS = 32
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallHistory:
-    """Calls of the correct trajectories of one problem."""
+    """Calls (or costs, by `price`) of the correct trajectories of one problem."""
 
-    counts: Mapping[int, int] = dataclasses.field(default_factory=dict)  # calls -> trajectories
-    group_minima: tuple[int, ...] = ()  # by group with a correct one, oldest first, latest 32
+    counts: Mapping[float, int] = dataclasses.field(default_factory=dict)  # calls -> trajectories
+    group_minima: tuple[float, ...] = ()  # by group with a correct one, oldest first, latest 32
 
-    def with_group(self, correct_calls: Sequence[int]) -> "CallHistory":
+    def with_group(self, correct_calls: Sequence[float]) -> "CallHistory":
         """This history and one more group; unchanged where nobody in the group was correct.
 
         Args:
@@ -36,23 +36,23 @@ class CallHistory:
         if min(correct_calls) < 0:
             raise ValueError(f"calls cannot be negative: {list(correct_calls)}")
         counts = dict(self.counts)
-        for calls in correct_calls:
+        for calls in map(float, correct_calls):
             counts[calls] = counts.get(calls, 0) + 1
-        minima = (*self.group_minima, min(correct_calls))[-MAX_WINDOW_GROUPS:]
+        minima = (*self.group_minima, float(min(correct_calls)))[-MAX_WINDOW_GROUPS:]
         return CallHistory(counts=dict(sorted(counts.items())), group_minima=minima)
 
 
 class FewestCalls(Protocol):
     """A pure estimator of n; None where there is not enough evidence."""
 
-    def __call__(self, history: CallHistory, /) -> int | None: ...
+    def __call__(self, history: CallHistory, /) -> float | None: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GlobalMinimum:
     """Fewest calls of any correct trajectory so far: the paper's choice for OTC-GRPO."""
 
-    def __call__(self, history: CallHistory, /) -> int | None:
+    def __call__(self, history: CallHistory, /) -> float | None:
         return min(history.counts, default=None)
 
 
@@ -66,7 +66,7 @@ class WindowMinimum:
         if not 1 <= self.groups <= MAX_WINDOW_GROUPS:
             raise ValueError(f"groups must be in 1..{MAX_WINDOW_GROUPS}: {self.groups=}")
 
-    def __call__(self, history: CallHistory, /) -> int | None:
+    def __call__(self, history: CallHistory, /) -> float | None:
         return min(history.group_minima[-self.groups :], default=None)
 
 
@@ -80,7 +80,7 @@ class LowerQuantile:
         if not 0 < self.q <= 1:
             raise ValueError(f"q must be in (0, 1]: {self.q=}")
 
-    def __call__(self, history: CallHistory, /) -> int | None:
+    def __call__(self, history: CallHistory, /) -> float | None:
         # Rounded: 0.1 * 30 is a little more than 3 in floating point.
         return _smallest_with(history, round(self.q * sum(history.counts.values()), 9))
 
@@ -95,11 +95,11 @@ class KSuccesses:
         if self.k < 1:
             raise ValueError(f"k must be positive: {self.k=}")
 
-    def __call__(self, history: CallHistory, /) -> int | None:
+    def __call__(self, history: CallHistory, /) -> float | None:
         return _smallest_with(history, self.k)
 
 
-def _smallest_with(history: CallHistory, successes: float) -> int | None:
+def _smallest_with(history: CallHistory, successes: float) -> float | None:
     total = 0
     for calls in sorted(history.counts):
         total += history.counts[calls]
@@ -121,7 +121,7 @@ class CallStore:
         """What is known of a problem; an empty history if it was never solved."""
         return self._histories.get(problem_id, CallHistory())
 
-    def update(self, problem_id: str, correct_calls: Sequence[int]) -> CallHistory:
+    def update(self, problem_id: str, correct_calls: Sequence[float]) -> CallHistory:
         """Adds one group's correct trajectories and returns the history with them."""
         history = self.history(problem_id).with_group(correct_calls)
         if history.counts:
@@ -144,8 +144,8 @@ class CallStore:
         return cls(
             {
                 problem_id: CallHistory(
-                    counts={int(calls): int(count) for calls, count in entry["counts"]},
-                    group_minima=tuple(int(calls) for calls in entry["group_minima"]),
+                    counts={float(calls): int(count) for calls, count in entry["counts"]},
+                    group_minima=tuple(float(calls) for calls in entry["group_minima"]),
                 )
                 for problem_id, entry in state.items()
             }

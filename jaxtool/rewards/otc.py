@@ -15,13 +15,13 @@ with ReTool's -1 the printed product would make a wrong answer *less* bad the mo
 import math
 
 
-def r_tool_ppo(m: int, c: float) -> float:
+def r_tool_ppo(m: float, c: float) -> float:
     """cos(mπ / (2m + c)): 1 at m = 0, ½ at m = c, towards 0 with more. OTC-PO, equation 5."""
     _check(m, 0, c)
     return math.cos(m * math.pi / (2 * m + c))
 
 
-def f(m: int, n: int) -> float:
+def f(m: float, n: float) -> float:
     """0 if m = n = 0; m if n = 0; 2nm / (m + n) otherwise. OTC-PO, equation 6, first line."""
     _check(m, n, 1)
     if m == 0 and n == 0:
@@ -31,7 +31,7 @@ def f(m: int, n: int) -> float:
     return 2 * n * m / (m + n)
 
 
-def r_tool_grpo(m: int, n: int, c: float) -> float:
+def r_tool_grpo(m: float, n: float, c: float) -> float:
     """1 if f = n = 0; cos(mπ / (2m + c)) if n = 0; sin(f(m,n)π / 2n) otherwise. OTC-PO, equation 6.
 
     The sine is sin(πm / (m + n)): 1 at m = n, lower on both sides.
@@ -50,6 +50,6 @@ def scaled_reward(base: float, tool_coefficient: float, *, alpha: float) -> floa
     return alpha * tool_coefficient * base if base > 0 else base
 
 
-def _check(m: int, n: int, c: float) -> None:
+def _check(m: float, n: float, c: float) -> None:
     if m < 0 or n < 0 or c <= 0:
         raise ValueError(f"need m >= 0, n >= 0 and c > 0: {m=} {n=} {c=}")

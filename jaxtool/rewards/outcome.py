@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards import otc
+from jaxtool.rewards.decay import Decay, check_decay, decayed
 from jaxtool.rewards.n_store import CallHistory, FewestCalls, GlobalMinimum
 
 
@@ -24,11 +25,16 @@ class OutcomeReward:
         _check_base(self.correct, self.wrong)
 
     def __call__(
-        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+        self,
+        group: Sequence[Trajectory],
+        is_correct: Sequence[bool],
+        costs: Sequence[float],
+        history: CallHistory,
+        /,
     ) -> list[Score]:
         return [
             Score(reward=self.correct if right else self.wrong, is_correct=right)
-            for _, right in zip(group, is_correct, strict=True)
+            for right in is_correct
         ]
 
 
@@ -37,7 +43,7 @@ class OtcGrpoReward:
     """α ⋅ r_tool(m, n, c) ⋅ correct if correct, else wrong. OTC-PO (2504.14870), equations 6 and 7.
 
     Where n is unknown r_tool is 1. A correct trajectory with m < n (only with an estimator other than
-    the minimum) counts as one with n calls; see `otc`.
+    the minimum) counts as one with n calls; see `otc`. Other decays than the cosine fall with m - n.
     """
 
     alpha: float = 1.0  # paper
@@ -45,26 +51,42 @@ class OtcGrpoReward:
     correct: float = 1.0
     wrong: float = 0.0  # paper; -1 is ReTool's
     estimator: FewestCalls = dataclasses.field(default_factory=GlobalMinimum)
+    decay: Decay = "cosine"  # paper: equation 6, with its sine around n
+    min_solve_rate: float = (
+        0.0  # groups with a smaller share of correct answers need not save calls
+    )
 
     def __post_init__(self) -> None:
         _check_base(self.correct, self.wrong)
         _check_scale(self.alpha, self.c)
+        check_decay(self.decay)
 
     def __call__(
-        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+        self,
+        group: Sequence[Trajectory],
+        is_correct: Sequence[bool],
+        costs: Sequence[float],
+        history: CallHistory,
+        /,
     ) -> list[Score]:
         n = self.estimator(history)
+        is_scaled = sum(is_correct) / len(is_correct) >= self.min_solve_rate
         scores = []
-        for trajectory, right in zip(group, is_correct, strict=True):
+        for right, cost in zip(is_correct, costs, strict=True):
             coefficient = 1.0
-            if right and n is not None:
-                coefficient = otc.r_tool_grpo(max(trajectory.num_tool_calls, n), n, self.c)
+            if right and is_scaled and n is not None:
+                coefficient = self._coefficient(max(cost, n), n)
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
             scores.append(
                 Score(reward=reward, is_correct=right, tool_coefficient=coefficient, fewest_calls=n)
             )
         return scores
+
+    def _coefficient(self, m: float, n: float) -> float:
+        if self.decay == "cosine":
+            return otc.r_tool_grpo(m, n, self.c)
+        return decayed(m - n, self.c, self.decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,17 +97,24 @@ class OtcPpoReward:
     c: float = 3.0  # the tool limit (paper: 3 for code, 4 for search)
     correct: float = 1.0
     wrong: float = 0.0  # paper; -1 is ReTool's
+    decay: Decay = "cosine"  # paper
 
     def __post_init__(self) -> None:
         _check_base(self.correct, self.wrong)
         _check_scale(self.alpha, self.c)
+        check_decay(self.decay)
 
     def __call__(
-        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+        self,
+        group: Sequence[Trajectory],
+        is_correct: Sequence[bool],
+        costs: Sequence[float],
+        history: CallHistory,
+        /,
     ) -> list[Score]:
         scores = []
-        for trajectory, right in zip(group, is_correct, strict=True):
-            coefficient = otc.r_tool_ppo(trajectory.num_tool_calls, self.c) if right else 1.0
+        for right, cost in zip(is_correct, costs, strict=True):
+            coefficient = decayed(cost, self.c, self.decay) if right else 1.0
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
             scores.append(Score(reward=reward, is_correct=right, tool_coefficient=coefficient))

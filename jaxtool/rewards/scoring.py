@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxtool.core.types import Score, Trajectory, split_groups
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallStore
+from jaxtool.rewards.price import Price
 
 
 def score_trajectories(
@@ -15,6 +16,7 @@ def score_trajectories(
     is_correct: Sequence[bool],
     reward_fn: RewardFn,
     store: CallStore,
+    price: Price | None = None,
 ) -> list[Score | None]:
     """One score a trajectory, None for masked ones, which do not enter n either.
 
@@ -22,22 +24,26 @@ def score_trajectories(
       trajectories: finished, whole groups; members of a group need not stand together.
       is_correct: whether each answer is equivalent to the reference; ignored for masked ones.
       reward_fn: called once a problem.
-      store: gets the calls of the correct trajectories before they are scored; changed in place.
+      price: what m is; None counts calls.
+      store: gets the costs of the correct trajectories before they are scored; changed in place.
 
     Raises:
       ValueError: the two sequences differ in length.
     """
     if len(trajectories) != len(is_correct):
         raise ValueError(f"{len(trajectories)=} differs from {len(is_correct)=}")
+    costs = [(price or Price()).cost(trajectory) for trajectory in trajectories]
     scores: list[Score | None] = [None] * len(trajectories)
     for indices in split_groups(trajectories):
         valid = [i for i in indices if not trajectories[i].is_masked]
         if not valid:
             continue
-        correct_calls = [trajectories[i].num_tool_calls for i in valid if is_correct[i]]
-        history = store.update(trajectories[valid[0]].problem.problem_id, correct_calls)
+        correct_costs = [costs[i] for i in valid if is_correct[i]]
+        history = store.update(trajectories[valid[0]].problem.problem_id, correct_costs)
         group = [trajectories[i] for i in valid]
-        group_scores = reward_fn(group, [bool(is_correct[i]) for i in valid], history)
+        group_scores = reward_fn(
+            group, [bool(is_correct[i]) for i in valid], [costs[i] for i in valid], history
+        )
         for i, score in zip(valid, group_scores, strict=True):
             scores[i] = score
     return scores

@@ -30,6 +30,7 @@ from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallStore
 from jaxtool.rewards.outcome import OutcomeReward
+from jaxtool.rewards.price import Price
 from jaxtool.rewards.scoring import score_trajectories
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import RolloutConfig
@@ -79,6 +80,7 @@ class RlConfig:
     schedule: Schedule
     optimizer: OptimizerConfig
     reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+    price: Price = dataclasses.field(default_factory=Price)  # m of the OTC equations; calls
     grpo: GrpoConfig = dataclasses.field(default_factory=GrpoConfig)
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
@@ -225,7 +227,7 @@ def _step(
     if config.unloads_decoder:
         actor.engine.unload()
     correct = judge(actor.checker, trajectories)
-    scores = score_trajectories(trajectories, correct, config.reward, run.store)
+    scores = score_trajectories(trajectories, correct, config.reward, run.store, config.price)
     metrics = step_metrics(trajectories, scores) | actor.metrics()
     if actor.collector.protocol.tool is not None:
         _watch_tool(run.watch, trajectories, scores, step)

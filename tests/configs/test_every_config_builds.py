@@ -34,6 +34,20 @@ def test_run_file_builds_and_its_record_builds_the_same(file, tmp_path):
     check_builds_and_records(file, tmp_path)
 
 
+ALGORITHMS = sorted((CONFIGS / "algos").glob("*.gin"))
+
+
+@pytest.mark.parametrize("file", ALGORITHMS, ids=relative)
+def test_algorithm_builds_on_a_run(file, tmp_path):
+    """Laid over the quickstart's GRPO run, each of them changes it, and the record builds the same."""
+    run = CONFIGS / "runs" / "quickstart_grpo.gin"
+    target = gin_config.target_of(run)
+    config = gin_config.load(target, files=[run, file])
+    assert (config == gin_config.load(target, files=[run])) is (file.name == "grpo.gin")
+    record = gin_config.write_operative_config(tmp_path, config)
+    assert gin_config.load(target, files=[record]) == config
+
+
 @pytest.mark.parametrize("file", gin_files(CONFIGS), ids=relative)
 def test_file_is_enabled_for_dynamic_registration_and_explains_itself(file):
     lines = file.read_text(encoding="utf-8").splitlines()

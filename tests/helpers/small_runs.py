@@ -72,12 +72,17 @@ class LengthReward:
     """Differs inside a group, so that every step has something to learn; also uses n."""
 
     def __call__(
-        self, group: Sequence[Trajectory], is_correct: Sequence[bool], history: CallHistory, /
+        self,
+        group: Sequence[Trajectory],
+        is_correct: Sequence[bool],
+        costs: Sequence[float],
+        history: CallHistory,
+        /,
     ) -> list[Score]:
         del history
         return [
-            Score(reward=len(t.ids) / 10 + t.num_tool_calls, is_correct=c)
-            for t, c in zip(group, is_correct, strict=True)
+            Score(reward=len(t.ids) / 10 + cost, is_correct=c)
+            for t, c, cost in zip(group, is_correct, costs, strict=True)
         ]
 
 

@@ -1,0 +1,35 @@
+"""What tool use costs: m of the OTC equations, by call, by tool and by token. OTC-PO counts calls."""
+
+import dataclasses
+
+from jaxtool.core.types import ToolCall, Trajectory
+
+# Costs are rounded to it, so that the store of n keeps few different ones.
+COST_RESOLUTION = 0.01
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Price:
+    """Cost of a trajectory: a sum over its calls that got an observation. Defaults: number of calls."""
+
+    per_call: float = 1.0
+    per_tool: tuple[tuple[str, float], ...] = ()  # (tool's name, price) in place of per_call
+    per_code_token: float = 0.0  # tokens that the policy wrote since the last observation
+    per_observation_token: float = 0.0
+
+    def __post_init__(self) -> None:
+        prices = [self.per_call, self.per_code_token, self.per_observation_token]
+        if min([*prices, *(price for _, price in self.per_tool)]) < 0:
+            raise ValueError(f"prices must be >= 0: {self}")
+
+    def cost(self, trajectory: Trajectory) -> float:
+        """m = Σ over calls of price + tokens ⋅ price of a token, rounded to 0.01."""
+        total = sum(self._of(call) for call in trajectory.tool_calls)
+        return round(total / COST_RESOLUTION) * COST_RESOLUTION if total % 1 else float(total)
+
+    def _of(self, call: ToolCall) -> float:
+        return (
+            dict(self.per_tool).get(call.tool, self.per_call)
+            + self.per_code_token * (call.stop - call.start)
+            + self.per_observation_token * (call.observation_stop - call.stop)
+        )

@@ -1,0 +1,129 @@
+"""Rewards that compete with OTC or help it: terms that are added to a base reward.
+
+Covered: overlong punishment, tool bonus, turn penalty, length penalty, and the sum.
+Not covered: base rewards (`outcome`, `adaptive`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtool.core.types import Origin, Score, Trajectory
+from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.n_store import CallHistory
+from jaxtool.rewards.outcome import OutcomeReward
+
+
+def overlong_punishment(tokens: int, max_tokens: int, cache_tokens: int) -> float:
+    """0 up to L - C, (L - C - |y|) / C in between, -1 beyond L. DAPO (2503.14476), equation 13.
+
+    Args:
+      tokens: |y|.
+      max_tokens: L, the budget of a response.
+      cache_tokens: C, the soft zone at its end.
+    """
+    soft = max_tokens - cache_tokens
+    if tokens <= soft:
+        return 0.0
+    return -1.0 if tokens > max_tokens else (soft - tokens) / cache_tokens
+
+
+def tool_bonus(m: float, *, per_call: float, limit: float) -> float:
+    """min(0.1 m, 0.4) for a wrong answer: public ReTool recipes (verl, slime), which score it
+    min(-0.6, -1 + 0.1 m) "to encourage tool calls": the opposite of OTC."""
+    return min(per_call * m, limit)
+
+
+class RewardTerm(Protocol):
+    """What is added for one trajectory. Implementations are frozen dataclasses."""
+
+    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OverlongPunishment:
+    """DAPO's soft punishment; a response that stops at the budget gets all of it."""
+
+    max_tokens: int  # L: RolloutConfig.max_response_tokens
+    cache_tokens: int  # C; DAPO: a fifth of max_tokens
+    counts_tool_tokens: bool = True  # as the budget does; False: tokens that the policy wrote
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cache_tokens <= self.max_tokens:
+            raise ValueError(f"need 0 < {self.cache_tokens=} <= {self.max_tokens=}")
+
+    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+        del is_correct, cost
+        tokens = response_tokens(trajectory, counts_tool_tokens=self.counts_tool_tokens)
+        return overlong_punishment(tokens, self.max_tokens, self.cache_tokens)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolBonus:
+    """Wrong answers are less bad with calls: the reward of public ReTool recipes. Not the paper's."""
+
+    per_call: float = 0.1
+    limit: float = 0.4
+
+    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+        del trajectory
+        return 0.0 if is_correct else tool_bonus(cost, per_call=self.per_call, limit=self.limit)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TurnPenalty:
+    """-per_call ⋅ m, right or wrong: the additive cost that OTC-PO found unstable (2504.14870, 4)."""
+
+    per_call: float = 0.1
+    only_correct: bool = False
+
+    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+        del trajectory
+        return 0.0 if self.only_correct and not is_correct else -self.per_call * cost
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthPenalty:
+    """-per_token ⋅ |y|, |y| the tokens that the policy wrote: the length term of LCPO-Exact
+    (L1, 2503.04697) with target 0."""
+
+    per_token: float = 0.0003  # L1's α
+    only_correct: bool = False
+
+    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+        del cost
+        if self.only_correct and not is_correct:
+            return 0.0
+        return -self.per_token * response_tokens(trajectory, counts_tool_tokens=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SumReward:
+    """Base reward plus terms."""
+
+    terms: tuple[RewardTerm, ...]
+    base: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+
+    def __call__(
+        self,
+        group: Sequence[Trajectory],
+        is_correct: Sequence[bool],
+        costs: Sequence[float],
+        history: CallHistory,
+        /,
+    ) -> list[Score]:
+        scores = self.base(group, is_correct, costs, history)
+        members = zip(scores, group, is_correct, costs, strict=True)
+        return [
+            dataclasses.replace(
+                score, reward=score.reward + sum(term(t, right, cost) for term in self.terms)
+            )
+            for score, t, right, cost in members
+        ]
+
+
+def response_tokens(trajectory: Trajectory, *, counts_tool_tokens: bool) -> int:
+    """Tokens after the prompt, with or without those that tools wrote."""
+    if not counts_tool_tokens:
+        return trajectory.num_policy_tokens
+    return int((trajectory.origins != Origin.PROMPT).sum())
