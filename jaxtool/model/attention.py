@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtool.model.kv_cache import LayerCache
+
 # Finite, so that a row with no key at all gives a uniform softmax and not NaN.
 MASKED_SCORE = -1e30
 
@@ -38,23 +40,27 @@ def attention(
 
 
 def cached_attention(
-    q: Float[Array, "B C N H"],
-    k_cache: Float[Array, "B K S H"],
-    v_cache: Float[Array, "B K S H"],
-    positions: Int[Array, "B C"],
+    q: Float[Array, "B C N H"], cache: LayerCache, positions: Int[Array, "B C"]
 ) -> Float[Array, "B C N H"]:
     """Queries of C new tokens per row over a cache that already holds their keys and values.
 
-    A query sees cache slots 0..its own position; whatever lies beyond is never read.
+    A query sees cache slots 0..its own position; whatever lies beyond is never read. The scales of an
+    int8 cache multiply scores and weights, so that no float copy of the cache is made.
     """
     b, c, n, h = q.shape
-    kv, s = k_cache.shape[1], k_cache.shape[2]
+    kv, s = cache.k.shape[1], cache.k.shape[2]
     grouped = q.reshape(b, c, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, h)
-    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k_cache, preferred_element_type=jnp.float32)
+    k, v = cache.k.astype(q.dtype), cache.v.astype(q.dtype)
+    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k, preferred_element_type=jnp.float32)
+    if cache.k_scale is not None:
+        scores = scores * cache.k_scale[:, :, None, :]
     mask = jnp.arange(s)[None, None, :] <= positions[:, :, None]  # [B, C, S]
     mask = jnp.broadcast_to(mask[:, None, :, :], (b, n // kv, c, s)).reshape(b, 1, -1, s)
-    probs = _softmax(scores, mask, h).astype(v_cache.dtype)
-    out = jnp.einsum("bkqs,bksh->bkqh", probs, v_cache, preferred_element_type=jnp.float32)
+    probs = _softmax(scores, mask, h)
+    if cache.v_scale is not None:
+        probs = probs * cache.v_scale[:, :, None, :]
+    probs = probs.astype(q.dtype)
+    out = jnp.einsum("bkqs,bksh->bkqh", probs, v, preferred_element_type=jnp.float32)
     out = out.reshape(b, kv, n // kv, c, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(b, c, n, h).astype(q.dtype)
 

@@ -5,6 +5,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn"]
+Remat = Literal["none", "block", "dots", "named"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -34,8 +37,10 @@ class ModelConfig:
     has_qkv_bias: bool = False  # Qwen2
     has_qk_norm: bool = False  # Qwen3: RMSNorm of each query and key head
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
-    remat: Literal["none", "block"] = "none"  # "block" recomputes each layer in the backward pass
+    remat: Remat = "none"  # what the backward pass computes again, see jaxtool/model/remat.py
+    attention: AttentionBackend = "auto"  # see jaxtool/model/attention_backends.py
     attention_block: int | None = None  # training: queries whose scores exist at once; None: all
+    cache: Literal["compute_dtype", "int8"] = "compute_dtype"  # keys and values of decoded tokens
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 
     def __post_init__(self) -> None:

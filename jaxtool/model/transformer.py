@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.attention import attention, cached_attention, segment_mask
-from jaxtool.model.blockwise_attention import blockwise_attention
+from jaxtool.model.attention_backends import attend_to_cache, training_attention
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, LayerCache, write
 from jaxtool.model.layers import (
@@ -26,6 +25,7 @@ from jaxtool.model.layers import (
     rms_norm,
     rotary_angles,
 )
+from jaxtool.model.remat import keep, rematerialized
 from jaxtool.parallel.axis_rules import Sharding
 
 Params = dict[str, Any]
@@ -46,7 +46,7 @@ class Block(nnx.Module):
     ) -> tuple[Array, LayerCache | None]:
         q, k, v = self.attention.project(self.attention_norm(x), rotary)
         out, kept = attend(q, k, v)
-        x = x + self.attention.output(out)
+        x = keep(x + self.attention.output(keep(out)))
         x = x + self.mlp(self.mlp_norm(x))
         return x, kept
 
@@ -80,24 +80,19 @@ def hidden_states(
 ) -> Float[Array, "B T D"]:
     """Last hidden states of packed rows, normalised, in the compute dtype."""
     rotary = rotary_angles(positions, config)
-    block = config.attention_block
-    mask = segment_mask(segment_ids, positions) if block is None else None
+    attend_rows = training_attention(config, segment_ids, positions, sharding)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
         # Whole rows of some heads, also where the residual stream is cut along the row.
         q = sharding.constrain(q, "batch", None, "heads", None)
         k, v = (sharding.constrain(x, "batch", None, "kv_heads", None) for x in (k, v))
-        if mask is not None:
-            return attention(q, k, v, mask), None
-        assert block is not None
-        return blockwise_attention(q, k, v, segment_ids, positions, block=block), None
+        return attend_rows(q, k, v), None
 
     def layer(x: Array, layer_params: Any) -> tuple[Array, None]:
         x, _ = _merge_block(config, layer_params)(x, rotary, attend)
         return sharding.constrain(x, "batch", "length", "activation_embed"), None
 
-    if config.remat == "block":
-        layer = jax.checkpoint(layer)
+    layer = rematerialized(layer, config.remat)
     x = _embed(params, config, tokens, sharding)
     if config.scans_layers:
         x, _ = jax.lax.scan(layer, x, params["layers"])
@@ -136,8 +131,7 @@ def cached_hidden_states(
             q: Array, k: Array, v: Array, layer_cache: LayerCache = layer_cache
         ) -> tuple[Array, LayerCache]:
             updated = write(layer_cache, k, v, positions)
-            out = cached_attention(q, updated.k[:, :, :view], updated.v[:, :, :view], positions)
-            return out, updated
+            return attend_to_cache(q, updated.view(view), positions, config, sharding), updated
 
         x, updated = _merge_block(config, layer_params)(x, rotary, attend)
         x = sharding.constrain(x, "batch", "length", "activation_embed")

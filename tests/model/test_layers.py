@@ -8,6 +8,7 @@ import pytest
 
 from jaxtool.model.attention import attention, cached_attention
 from jaxtool.model.config import RopeScaling
+from jaxtool.model.kv_cache import LayerCache
 from jaxtool.model.layers import rms_norm, rotary_frequencies, rotate
 
 
@@ -88,7 +89,6 @@ def test_grouped_attention_over_a_cache_by_hand():
     garbage = np.full((2, 3, 2), 1e3, np.float32)  # slots beyond the position
     k_cache = np.concatenate([k.transpose(1, 0, 2), garbage], axis=1)[None]
     v_cache = np.concatenate([v.transpose(1, 0, 2), garbage], axis=1)[None]
-    out = cached_attention(
-        jnp.asarray(q)[None, None], jnp.asarray(k_cache), jnp.asarray(v_cache), jnp.array([[1]])
-    )
+    cache = LayerCache(jnp.asarray(k_cache), jnp.asarray(v_cache))
+    out = cached_attention(jnp.asarray(q)[None, None], cache, jnp.array([[1]]))
     np.testing.assert_allclose(out[0, 0], expected, rtol=1e-5)

@@ -152,7 +152,17 @@ def loss_and_gradients():
     return lambda config: value_and_grad(params, config, tokens, single_device())
 
 
-@pytest.mark.parametrize("change", [{"remat": "block"}, {"scans_layers": False}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"remat": "block"},
+        {"remat": "dots"},
+        {"remat": "named"},
+        {"remat": "named", "scans_layers": False},
+        {"scans_layers": False},
+    ],
+    ids=str,
+)
 def test_remat_and_unrolling_change_no_number(loss_and_gradients, change):
     config = FAMILIES["qwen3"]
     loss, gradients = loss_and_gradients(config)
@@ -161,6 +171,13 @@ def test_remat_and_unrolling_change_no_number(loss_and_gradients, change):
     for x, y in zip(jax.tree.leaves(gradients), jax.tree.leaves(other_gradients), strict=True):
         assert np.any(x != 0)
         np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-4)
+
+
+def backward_products(config) -> int:
+    """Matrix products in the gradient of a loss."""
+    params, tokens = random_params(config), random_tokens(ROWS, LENGTH)
+    loss = lambda p: next_token_loss(p, config, tokens, single_device())  # noqa: E731
+    return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general[")
 
 
 def test_remat_recomputes_and_scan_scans():
@@ -175,6 +192,11 @@ def test_remat_recomputes_and_scan_scans():
 
     assert "remat" not in program(remat="none")
     assert "remat" in program(remat="block")
+    products = {
+        remat: backward_products(dataclasses.replace(config, remat=remat))
+        for remat in ("none", "dots", "named", "block")
+    }
+    assert products["none"] < products["dots"] < products["named"] < products["block"]
     assert "scan[" in program(scans_layers=True)
     assert "scan[" not in program(scans_layers=False)
 

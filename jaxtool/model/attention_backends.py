@@ -1,0 +1,160 @@
+"""Which code computes attention, for training and over the decoder's cache: one choice, one place.
+
+"xla" runs everywhere and is what the others are tested against. "pallas_tpu" is splash attention for
+training and `jaxtool.model.pallas_attention` over the cache. "cudnn" is for training on NVIDIA GPUs.
+Not covered: a GPU kernel over the cache (jax 0.12 deprecates the one it ships); XLA serves it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxtool.model.attention import attention, cached_attention, segment_mask
+from jaxtool.model.blockwise_attention import blockwise_attention
+from jaxtool.model.config import AttentionBackend, ModelConfig
+from jaxtool.model.kv_cache import LayerCache
+from jaxtool.model.pallas_attention import LANES, flash_cached_attention
+from jaxtool.model.splash_attention import splash_attention
+from jaxtool.parallel.axis_rules import Sharding
+
+Attend = Callable[[Array, Array, Array], Array]
+
+_CUDNN_WIDEST_HEAD = 128
+
+
+def training_backend(config: ModelConfig, length: int, sharding: Sharding) -> AttentionBackend:
+    """The backend of rows of `length` tokens on this mesh; never "auto".
+
+    Raises:
+      ValueError: `config.attention` names one that the platform or the shapes do not allow.
+    """
+    platform = sharding.mesh.devices.flat[0].platform
+    obstacles = {
+        "xla": None,
+        "pallas_tpu": _needs("tpu", platform) or _lanes(head_dim=config.head_dim, length=length),
+        "cudnn": _needs("gpu", platform) or _cudnn_obstacle(config),
+    }
+    # cuDNN only on request: nobody has measured it here.
+    return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "training")
+
+
+def cached_backend(config: ModelConfig, slots: int, sharding: Sharding) -> AttentionBackend:
+    """The backend over `slots` cache slots on this mesh; never "auto".
+
+    Raises:
+      ValueError: `config.attention` names one that the platform or the shapes do not allow.
+    """
+    platform = sharding.mesh.devices.flat[0].platform
+    obstacles = {
+        "xla": None,
+        "pallas_tpu": _needs("tpu", platform)
+        or _lanes(head_dim=config.head_dim, cache_slots=slots),
+        "cudnn": "it has no kernel over a cache",
+    }
+    return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "decoding")
+
+
+def training_attention(
+    config: ModelConfig,
+    segment_ids: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    sharding: Sharding,
+) -> Attend:
+    """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H] under the mask of packed segments."""
+    backend = training_backend(config, segment_ids.shape[1], sharding)
+    if backend == "pallas_tpu":
+        return lambda q, k, v: _splash_over_mesh(q, k, v, segment_ids, sharding)
+    if config.attention_block is not None and backend == "xla":
+        block = config.attention_block
+        return lambda q, k, v: blockwise_attention(q, k, v, segment_ids, positions, block=block)
+    mask = segment_mask(segment_ids, positions)
+    if backend == "cudnn":
+        return functools.partial(fused_attention, mask=mask, implementation="cudnn")
+    return lambda q, k, v: attention(q, k, v, mask)
+
+
+def attend_to_cache(
+    q: Float[Array, "B C N H"],
+    cache: LayerCache,
+    positions: Int[Array, "B C"],
+    config: ModelConfig,
+    sharding: Sharding,
+) -> Float[Array, "B C N H"]:
+    """`cached_attention` by the backend that `config.attention` asks for."""
+    backend = cached_backend(config, cache.k.shape[2], sharding)
+    if backend == "xla":
+        return cached_attention(q, cache, positions)
+    if sharding.mesh.size == 1:
+        return flash_cached_attention(q, cache, positions)
+    rules = sharding.rules
+    queries = rules.spec("batch", None, "heads", None)
+    slots = jax.tree.map(lambda x: rules.spec("batch", "kv_heads", *(None,) * (x.ndim - 2)), cache)
+    return jax.shard_map(
+        flash_cached_attention,
+        mesh=sharding.mesh,
+        in_specs=(queries, slots, rules.spec("batch", None)),
+        out_specs=queries,
+        check_vma=False,
+    )(q, cache, positions)
+
+
+def _splash_over_mesh(
+    q: Array, k: Array, v: Array, segment_ids: Array, sharding: Sharding
+) -> Array:
+    if sharding.mesh.size == 1:
+        return splash_attention(q, k, v, segment_ids)
+    rules = sharding.rules
+    queries = rules.spec("batch", None, "heads", None)
+    keys = rules.spec("batch", None, "kv_heads", None)
+    return jax.shard_map(
+        splash_attention,
+        mesh=sharding.mesh,
+        in_specs=(queries, keys, keys, rules.spec("batch", None)),
+        out_specs=queries,
+        check_vma=False,
+    )(q, k, v, segment_ids)
+
+
+def fused_attention(q: Array, k: Array, v: Array, *, mask: Array, implementation: str) -> Array:
+    """`attention` by jax.nn.dot_product_attention."""
+    # A query without any key is garbage that no loss counts, but cuDNN must find one: itself.
+    mask = mask | jnp.eye(mask.shape[1], dtype=bool)[None]
+    return jax.nn.dot_product_attention(
+        q, k, v, mask=mask[:, None], implementation="cudnn" if implementation == "cudnn" else "xla"
+    )
+
+
+def _choose(
+    asked: AttentionBackend,
+    obstacles: dict[str, str | None],
+    preferred: tuple[AttentionBackend, ...],
+    use: str,
+) -> AttentionBackend:
+    if asked == "auto":
+        return next(name for name in preferred if obstacles[name] is None)
+    obstacle = obstacles[asked]
+    if obstacle is not None:
+        raise ValueError(f"attention={asked!r} cannot serve {use}: {obstacle}; use 'auto' or 'xla'")
+    return asked
+
+
+def _needs(wanted: str, platform: str) -> str | None:
+    return None if platform == wanted else f"it needs a {wanted}, the mesh is of {platform} devices"
+
+
+def _lanes(**sizes: int) -> str | None:
+    for name, size in sizes.items():
+        if size % LANES:
+            return f"{name}={size} is no multiple of {LANES}"
+    return None
+
+
+def _cudnn_obstacle(config: ModelConfig) -> str | None:
+    if config.compute_dtype != "bfloat16":
+        return f"it takes bfloat16, compute_dtype is {config.compute_dtype}"
+    if config.head_dim % 8 or config.head_dim > _CUDNN_WIDEST_HEAD:
+        return f"head_dim={config.head_dim} is no multiple of 8 up to {_CUDNN_WIDEST_HEAD}"
+    return None

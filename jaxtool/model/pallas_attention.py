@@ -1,0 +1,138 @@
+"""Attention over the KV cache as a Pallas TPU kernel: blocks of slots, running softmax.
+
+The method is FlashAttention-2's (2307.08691, algorithm 1): one pass over the keys with a running
+maximum and sum. A row reads the blocks up to its own longest position and no more, so short rows do
+not pay for long neighbours. int8 caches are scaled inside: scores by the key's, weights by the value's.
+Not covered: paged caches, gradients, other platforms.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Int
+
+from jaxtool.model.attention import MASKED_SCORE
+from jaxtool.model.kv_cache import LayerCache
+
+LANES = 128  # of a TPU vector register: last axes come in multiples of it
+_MOST_QUERIES = 512  # rows of a query block: [512, block] float32 scores fit the vector memory
+_MOST_SLOTS = 512
+
+
+def flash_cached_attention(
+    q: Float[Array, "B C N H"],
+    cache: LayerCache,
+    positions: Int[Array, "B C"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "B C N H"]:
+    """`jaxtool.model.attention.cached_attention`; S must be a multiple of 128.
+
+    Args:
+      interpret: runs the kernel's operations one by one on any platform, for tests.
+    """
+    b, c, n, h = q.shape
+    kv, s = cache.k.shape[1:3]
+    group = n // kv
+    slots = math.gcd(s, _MOST_SLOTS)
+    # All query heads of one token stand together, so a block of queries spans few positions.
+    queries = q.reshape(b, c, kv, group, h).transpose(0, 2, 1, 3, 4).reshape(b, kv, c * group, h)
+    at = jnp.repeat(jnp.minimum(positions, s - 1), group, axis=1)  # [B, Q]
+    block = min(-(-c * group // 8) * 8, _MOST_QUERIES)
+    padding = -c * group % block
+    queries = jnp.pad(queries, ((0, 0), (0, 0), (0, padding), (0, 0)))
+    at = jnp.pad(at, ((0, 0), (0, padding)))
+    num_blocks = at.shape[1] // block
+    # The last block of slots that any query of a block may see.
+    last = jnp.max(at.reshape(b, num_blocks, block), axis=2) // slots
+
+    def query_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
+        return i, k, j, 0
+
+    def slot_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
+        # Beyond the last block the same one is named again, which copies nothing.
+        return i, k, jnp.minimum(t, last[i, j]), 0
+
+    def scale_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
+        return i, k, 0, jnp.minimum(t, last[i, j])
+
+    query_spec = pl.BlockSpec((1, 1, block, h), query_at)
+    slot_spec = pl.BlockSpec((1, 1, slots, h), slot_at)
+    at_spec = pl.BlockSpec((1, block, 1), lambda i, k, j, t, last: (i, j, 0))
+    scales = [x[:, :, None, :] for x in (cache.k_scale, cache.v_scale) if x is not None]
+    out = pl.pallas_call(
+        functools.partial(_kernel, slots=slots, is_scaled=bool(scales)),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=1,
+            grid=(b, kv, num_blocks, s // slots),
+            in_specs=[query_spec, slot_spec, slot_spec, at_spec]
+            + [pl.BlockSpec((1, 1, 1, slots), scale_at)] * len(scales),
+            out_specs=query_spec,
+            scratch_shapes=[
+                pltpu.VMEM((block, LANES), jnp.float32),
+                pltpu.VMEM((block, LANES), jnp.float32),
+                pltpu.VMEM((block, h), jnp.float32),
+            ],
+        ),
+        out_shape=jax.ShapeDtypeStruct(queries.shape, q.dtype),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")
+        ),
+        interpret=interpret,
+    )(last, queries, cache.k, cache.v, at[:, :, None], *scales)
+    out = out[:, :, : c * group].reshape(b, kv, c, group, h).transpose(0, 2, 1, 3, 4)
+    return out.reshape(b, c, n, h)
+
+
+def _kernel(
+    last_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any, at_ref: Any, *refs: Any, **static: Any
+):
+    """One block of slots of one block of queries: max, sum and weighted values so far."""
+    is_scaled, slots = static["is_scaled"], static["slots"]
+    k_scale_ref, v_scale_ref = refs[:2] if is_scaled else (None, None)
+    out_ref, max_ref, sum_ref, values_ref = refs[-4:]
+    t = pl.program_id(3)
+    last = last_ref[pl.program_id(0), pl.program_id(2)]
+
+    @pl.when(t == 0)
+    def _start() -> None:
+        max_ref[...] = jnp.full_like(max_ref, MASKED_SCORE)
+        sum_ref[...] = jnp.zeros_like(sum_ref)
+        values_ref[...] = jnp.zeros_like(values_ref)
+
+    @pl.when(t <= last)
+    def _add() -> None:
+        q, k = q_ref[0, 0], k_ref[0, 0]
+        scores = jax.lax.dot_general(
+            q, k.astype(q.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        scores = scores * q.shape[-1] ** -0.5
+        if k_scale_ref is not None:
+            scores = scores * k_scale_ref[0, 0]
+        slot = t * slots + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+        scores = jnp.where(slot <= at_ref[0], scores, MASKED_SCORE)
+        before = max_ref[:, :1]
+        highest = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
+        shrink = jnp.exp(before - highest)
+        weights = jnp.exp(scores - highest)
+        total = shrink * sum_ref[:, :1] + jnp.sum(weights, axis=1, keepdims=True)
+        if v_scale_ref is not None:
+            weights = weights * v_scale_ref[0, 0]
+        values = jax.lax.dot_general(
+            weights.astype(q.dtype),
+            v_ref[0, 0].astype(q.dtype),
+            (((1,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        values_ref[...] = shrink * values_ref[...] + values
+        max_ref[...] = jnp.broadcast_to(highest, max_ref.shape)
+        sum_ref[...] = jnp.broadcast_to(total, sum_ref.shape)
+
+    @pl.when(t == last)
+    def _finish() -> None:
+        out_ref[0, 0] = (values_ref[...] / sum_ref[:, :1]).astype(out_ref.dtype)

@@ -1,0 +1,129 @@
+"""Every attention backend gives what XLA gives; what cannot run here says why. Kernels run interpreted."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_models import FAMILIES
+
+from jaxtool.model.attention import attention, cached_attention, segment_mask
+from jaxtool.model.attention_backends import cached_backend, fused_attention, training_backend
+from jaxtool.model.kv_cache import LayerCache
+from jaxtool.model.pallas_attention import flash_cached_attention
+from jaxtool.model.quantize import quantize
+from jaxtool.model.splash_attention import splash_attention
+from jaxtool.parallel.axis_rules import single_device
+
+WIDE = dataclasses.replace(FAMILIES["qwen2"], head_dim=128)
+
+
+def normal(seed: int, *shape: int, dtype: str = "float32") -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def cache_of(rows: int, slots: int, *, dtype: str = "float32", int8: bool = False) -> LayerCache:
+    k, v = normal(1, rows, 2, slots, 128, dtype=dtype), normal(2, rows, 2, slots, 128, dtype=dtype)
+    if not int8:
+        return LayerCache(k, v)
+    (k, k_scale), (v, v_scale) = quantize(k, (-1,)), quantize(v, (-1,))
+    return LayerCache(k, v, k_scale, v_scale)
+
+
+@pytest.mark.parametrize(
+    ("columns", "dtype", "int8", "tolerance"),
+    [
+        (1, "float32", False, 2e-6),
+        (5, "float32", False, 2e-6),
+        (300, "float32", False, 2e-6),  # three blocks of queries, the last padded
+        (1, "bfloat16", False, 2e-2),
+        (5, "float32", True, 5e-6),
+    ],
+)
+def test_flash_kernel_equals_xla_over_a_cache(columns, dtype, int8, tolerance):
+    """Rows of all lengths over three blocks of slots; garbage beyond each."""
+    rows, slots = 4, 384
+    q = normal(0, rows, columns, 4, 128, dtype=dtype)
+    cache = cache_of(rows, slots, dtype=dtype, int8=int8)
+    starts = np.array([0, 127, 128, slots - 1])[:, None]  # the last row runs over the cache's end
+    positions = jnp.asarray(starts + np.arange(columns), jnp.int32)
+    got = flash_cached_attention(q, cache, positions, interpret=True)
+    wanted = cached_attention(q, cache, positions)
+    assert got.dtype == wanted.dtype
+    got, wanted = (np.asarray(x, np.float32) for x in (got, wanted))
+    assert np.std(wanted) > 0.05
+    np.testing.assert_allclose(got, wanted, atol=tolerance)
+
+
+def packed_rows() -> tuple[jax.Array, jax.Array]:
+    """Two segments and padding that end inside a block; one row that is a single segment."""
+    lengths = ((100, 90, 66), (256,))
+    segments = [np.repeat(np.arange(1, len(row) + 1), row) for row in lengths]
+    segments[0][segments[0] == 3] = 0
+    positions = [np.concatenate([np.arange(n) for n in row]) for row in lengths]
+    return jnp.asarray(np.stack(segments), jnp.int32), jnp.asarray(np.stack(positions), jnp.int32)
+
+
+@pytest.mark.parametrize("backend", ["splash", "fused"])
+def test_training_kernels_equal_xla_in_values_and_gradients(backend):
+    segments, positions = packed_rows()
+    q, k, v = normal(0, 2, 256, 4, 64), normal(1, 2, 256, 2, 64), normal(2, 2, 256, 2, 64)
+    mask = segment_mask(segments, positions)
+    weights = normal(3, 2, 256, 4, 64) * (segments != 0)[:, :, None, None]
+    attends = {
+        "splash": lambda q, k, v: splash_attention(q, k, v, segments, interpret=True),
+        "fused": lambda q, k, v: fused_attention(q, k, v, mask=mask, implementation="xla"),
+    }
+
+    def weighted(attend):
+        return jax.value_and_grad(lambda *x: jnp.sum(attend(*x) * weights), argnums=(0, 1, 2))
+
+    value, gradients = weighted(attends[backend])(q, k, v)
+    wanted, wanted_gradients = weighted(lambda *x: attention(*x, mask))(q, k, v)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for got, expected in zip(gradients, wanted_gradients, strict=True):
+        assert np.any(expected != 0)
+        np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def mesh_of(platform: str):
+    """As much of a Sharding as choosing a backend looks at."""
+    return SimpleNamespace(
+        mesh=SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
+    )
+
+
+def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewhere():
+    narrow = dataclasses.replace(WIDE, head_dim=64)
+    half = dataclasses.replace(WIDE, compute_dtype="bfloat16")
+    for choose in (training_backend, cached_backend):
+        assert choose(WIDE, 256, mesh_of("tpu")) == "pallas_tpu"
+        assert choose(WIDE, 200, mesh_of("tpu")) == "xla"
+        assert choose(narrow, 256, mesh_of("tpu")) == "xla"
+        assert choose(half, 256, mesh_of("gpu")) == "xla"
+        assert choose(WIDE, 256, single_device()) == "xla"
+    asked = dataclasses.replace(half, attention="cudnn")
+    assert training_backend(asked, 200, mesh_of("gpu")) == "cudnn"
+    with pytest.raises(ValueError, match=r"cannot serve decoding: it has no kernel over a cache"):
+        cached_backend(asked, 256, mesh_of("gpu"))
+
+
+@pytest.mark.parametrize(
+    ("attention", "head_dim", "length", "platform", "words"),
+    [
+        ("pallas_tpu", 128, 256, "cpu", "needs a tpu, the mesh is of cpu devices"),
+        ("pallas_tpu", 64, 256, "tpu", "head_dim=64 is no multiple of 128"),
+        ("pallas_tpu", 128, 200, "tpu", "length=200 is no multiple of 128"),
+        ("cudnn", 128, 256, "cpu", "needs a gpu, the mesh is of cpu devices"),
+        ("cudnn", 128, 256, "gpu", "takes bfloat16, compute_dtype is float32"),
+    ],
+)
+def test_a_backend_that_cannot_serve_is_refused_with_the_reason(
+    attention, head_dim, length, platform, words
+):
+    config = dataclasses.replace(WIDE, attention=attention, head_dim=head_dim)
+    with pytest.raises(ValueError, match=words) as caught:
+        training_backend(config, length, mesh_of(platform))
+    assert "use 'auto' or 'xla'" in str(caught.value)

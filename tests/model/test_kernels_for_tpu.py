@@ -1,0 +1,99 @@
+"""The TPU kernels compiled ahead for real slices, forward and backward, on one chip and cut over four.
+
+Nothing runs: the TPU compiler of `pip install libtpu` says whether a slice would take the program.
+"""
+
+import dataclasses
+import importlib.util
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_models import FAMILIES, next_token_loss
+from jax.experimental import topologies
+
+from jaxtool.model.kv_cache import make_cache
+from jaxtool.model.param_axes import param_axes, param_shapes
+from jaxtool.model.transformer import cached_hidden_states, unstack_layers
+from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
+from jaxtool.parallel.mesh import AXES
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU compiler is not installed: pip install libtpu",
+)
+
+MODEL = dataclasses.replace(
+    FAMILIES["qwen2"],
+    d_model=256,
+    d_ff=512,
+    head_dim=128,
+    vocab_size=512,
+    compute_dtype="bfloat16",
+    attention="pallas_tpu",
+)
+ROWS, SLOTS = 8, 256
+
+
+def sharding_on(topology: str, shape: tuple[int, int, int], rules: AxisRules) -> Sharding:
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not ask the cloud what machine this is
+    slice_ = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    devices = np.array(slice_.devices[: int(np.prod(shape))]).reshape(shape)
+    types = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return Sharding(jax.sharding.Mesh(devices, AXES, axis_types=types), rules)
+
+
+def shapes(sharding: Sharding, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.named("batch", None))
+
+
+def params_on(sharding: Sharding) -> dict:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        param_shapes(MODEL),
+        sharding.tree(param_axes(param_shapes(MODEL))),
+    )
+
+
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 2)], ids=str)
+def test_splash_attention_of_a_gradient_compiles(topology, shape):
+    sharding = sharding_on(topology, shape, AxisRules())
+    gradient = jax.jit(jax.grad(next_token_loss), static_argnums=(1, 3))
+    compiled = gradient.lower(
+        params_on(sharding), MODEL, shapes(sharding, ROWS, SLOTS), sharding
+    ).compile()
+    assert compiled.as_text().count("tpu_custom_call") >= 3  # forward, queries' and keys' gradients
+
+
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
+@pytest.mark.parametrize(
+    ("shape", "columns"), [((1, 1, 1), 1), ((1, 1, 1), 200), ((1, 2, 2), 1)], ids=str
+)
+def test_cached_attention_of_a_decode_step_compiles(topology, cache, shape, columns):
+    sharding = sharding_on(topology, shape, decode())
+    config = dataclasses.replace(MODEL, cache=cache)
+
+    def step(params, tokens, positions, cache):
+        return cached_hidden_states(
+            unstack_layers(params), config, tokens, positions, cache, view=SLOTS, sharding=sharding
+        )
+
+    def slots(x):
+        axes = ("batch", "kv_heads", *(None,) * (x.ndim - 2))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.named(*axes))
+
+    compiled = (
+        jax.jit(step)
+        .lower(
+            params_on(sharding),
+            shapes(sharding, ROWS, columns),
+            shapes(sharding, ROWS, columns),
+            jax.tree.map(slots, jax.eval_shape(lambda: make_cache(config, ROWS, 2 * SLOTS))),
+        )
+        .compile()
+    )
+    assert compiled.as_text().count("tpu_custom_call") == config.num_layers
