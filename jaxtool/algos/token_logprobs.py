@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxtool.core.truncation import Truncation, kept_weights
+
 
 @functools.partial(jax.named_call, name="token_logprobs")
 def token_logprobs(
@@ -15,6 +17,7 @@ def token_logprobs(
     *,
     temperature: float,
     chunk: int,
+    truncation: Truncation | None = None,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """log softmax(h_{t-1} W / τ)[token_t] and -Σ p log p of that distribution, float32.
 
@@ -23,6 +26,8 @@ def token_logprobs(
     Args:
       temperature: τ of the sampler, so that both speak of the same distribution.
       chunk: tokens of a row whose logits exist at once; the last chunk may be shorter.
+      truncation: of the sampler: both values are then of the renormalised rest, whose tokens are
+        found anew from these logits (`jaxtool.core.truncation` says what that can differ by).
     """
     source, targets = hidden[:, :-1], tokens[:, 1:]
     length = targets.shape[1]
@@ -36,9 +41,18 @@ def token_logprobs(
             h, head.astype(h.dtype), (((2,), (0,)), ((), ())), preferred_element_type=jnp.float32
         )
         scores = scores / temperature
-        normaliser = jax.nn.logsumexp(scores, axis=-1)
         chosen = jnp.take_along_axis(scores, y[:, :, None], axis=-1)[:, :, 0]
-        mean_score = jnp.sum(jnp.exp(scores - normaliser[:, :, None]) * scores, axis=-1)
+        if truncation is None or not truncation.is_on:
+            normaliser = jax.nn.logsumexp(scores, axis=-1)
+            probs = jnp.exp(scores - normaliser[:, :, None])
+        else:
+            top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+            weights = jnp.exp(scores - top).reshape(-1, scores.shape[-1])
+            weights = kept_weights(weights, y.reshape(-1), truncation).reshape(scores.shape)
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            normaliser = (top + jnp.log(total))[:, :, 0]
+            probs = weights / total
+        mean_score = jnp.sum(probs * scores, axis=-1)
         return carry, (chosen - normaliser, normaliser - mean_score)
 
     def cut(x: Array) -> Array:

@@ -1,78 +1,32 @@
-"""Host side of the decoder: slots, and the verbs prefill, place, append, resume, release, window.
+"""Host side of the decoder: rows of the cache, and the verbs prefill, place, append, window.
 
 Which program runs a token, and in which shape, depends on that token's own row alone (its prompt's
-length bucket, its tool output's length), never on its neighbours. That is what makes a row's tokens
-the same whatever shares the batch with it.
+length bucket, its tool output's length), never on its neighbours, as long as there is one view and one
+window width. With several, neighbours choose among programs that differ by rounding.
 
-Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`), decoding wider than
-the cache has rows, paged caches.
+Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`), paged caches.
 """
 
 import dataclasses
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from jaxtool.decode import programs
+from jaxtool.decode import ahead, programs
+from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.programs import Rows, Window
 from jaxtool.decode.publish import publish
-from jaxtool.decode.sampling import Sampling
+from jaxtool.decode.sampling import Draw, Sampling, common_draw
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """Shapes of the decoder. Every program is compiled for these and no others."""
-
-    slots: int = 64  # B, rows of the cache; at least 4, small products are slow in bfloat16
-    max_tokens: int = 512  # S, longest trajectory, prompt included
-    window_steps: int = 32  # K; peers saw 25 % lost by returning on every end of a row
-    min_view: int = 128  # attention reads this many cache slots, doubled up to max_tokens
-    prefill_rows: int = 8  # R, prompts per prefill call
-    min_prompt_bucket: int = 16  # shortest padded prompt, doubled up to max_tokens
-    forced_tokens: int = 32  # F; longer tool outputs go by chunks of this many tokens
-    append_rows: int = 4  # tool outputs per chunked append
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ValueError(f"EngineConfig.{field.name} must be >= 1, got {value}")
-
-    @property
-    def views(self) -> tuple[int, ...]:
-        return _doublings(self.min_view, self.max_tokens)
-
-    @property
-    def prompt_buckets(self) -> tuple[int, ...]:
-        return _doublings(self.min_prompt_bucket, self.max_tokens)
-
-
-@dataclasses.dataclass(kw_only=True)
-class EngineCounts:
-    """Work done since the engine was made."""
-
-    windows: int = 0
-    steps: int = 0
-    slot_steps: int = 0  # steps x slots: what the device paid for
-    sampled_tokens: int = 0
-    prefilled_tokens: int = 0  # prompt tokens run, once per problem
-    appended_tokens: int = 0  # tool tokens, riding or by chunk
-    reprefilled_tokens: int = 0  # tokens run a second time; 0 is the promise
-
-
-@dataclasses.dataclass(frozen=True)
-class Prefilled:
-    """A prompt whose keys and values wait to be placed in any number of slots."""
-
-    cache: KVCache  # of the prefill call it was part of
-    source: int  # row of that call
-    ids: tuple[int, ...]
+_Item = TypeVar("_Item")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,10 +35,23 @@ class Placement:
     prompt: Prefilled
     row_key: np.ndarray  # [2] uint32
     limit: int  # tokens the row may hold, prompt included
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flight:
+    """A window on the device."""
+
+    chosen: (
+        np.ndarray
+    )  # [W] int32, the slots it decodes; the number of slots where one is left empty
+    lengths: np.ndarray  # [W] int32, before
+    rows: Rows
+    log: Window
 
 
 class DecodeEngine:
-    """Slots over one KV cache. Host arrays say what each row does; the cache never leaves the device."""
+    """Slots (rows) of one KV cache. Host arrays say what each does; the cache stays on the device."""
 
     def __init__(
         self,
@@ -98,7 +65,12 @@ class DecodeEngine:
         if is_stop.shape != (model.vocab_size,):
             raise ValueError(f"{is_stop.shape=} must be ({model.vocab_size},)")
         rows_cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
-        for name, count in (("slots", config.slots), ("prefill_rows", config.prefill_rows)):
+        for name, count in (
+            ("slots", config.slots),
+            ("rows", config.rows),
+            ("min_slots", config.min_slots),
+            ("prefill_rows", config.prefill_rows),
+        ):
             if count % rows_cut:
                 raise ValueError(
                     f"EngineConfig.{name}={count} must be a multiple of data x fsdp = {rows_cut}"
@@ -106,15 +78,19 @@ class DecodeEngine:
         self.model, self.config, self.sharding = model, config, sharding
         self.counts = EngineCounts()
         self._is_stop = jax.device_put(is_stop, sharding.named(None))
-        self._rows = programs.idle_rows(config.slots, config.forced_tokens)
-        self._high_water = np.zeros(config.slots, np.int32)
-        self._free = list(range(config.slots))  # a heap: the same rows get the same slots
+        self._rows = programs.idle_rows(config.cache_rows, config.forced_tokens)
+        self._high_water = np.zeros(config.cache_rows, np.int32)
+        self._draws: list[Draw] = ["plain"] * config.cache_rows
+        self._ages = np.zeros(config.cache_rows, np.int64)  # the older of two rows decodes first
+        self._placed = 0
+        self._free = list(range(config.cache_rows))  # a heap: the same rows get the same slots
+        self._known: set[tuple[Any, ...]] | None = None  # programs of `compile`; None: not called
         self._params: Params | None = None
         self._cache: KVCache | None = self._empty_cache()
 
     @property
     def cache_bytes(self) -> int:
-        return cache_bytes(self.model, self.config.slots, self.config.max_tokens)
+        return cache_bytes(self.model, self.config.cache_rows, self.config.max_tokens)
 
     @property
     def num_free(self) -> int:
@@ -137,9 +113,37 @@ class DecodeEngine:
         Raises:
           RuntimeError: a slot is taken, whose cache would be lost.
         """
-        if len(self._free) < self.config.slots:
-            raise RuntimeError(f"{self.config.slots - len(self._free)} slots are still taken")
+        taken = self.config.cache_rows - len(self._free)
+        if taken:
+            raise RuntimeError(f"{taken} slots are still taken")
         self._params = self._cache = None
+
+    def compile(
+        self,
+        samplings: Sequence[Sampling],
+        report: Callable[[int, int, str], None] = lambda done, total, name: None,
+    ) -> int:
+        """Compiles every program that rows with these samplings can need; returns how many.
+
+        Args:
+          report: told (programs done, programs in all, name of the one just done).
+        """
+        draws: set[Draw] = {sampling.draw for sampling in samplings}
+        if len(draws) > 1:
+            draws.add("mixed")
+        made = ahead.compile_all(
+            self._loaded(),
+            self._loaded_cache(),
+            self._rows,
+            self._is_stop,
+            model=self.model,
+            config=self.config,
+            sharding=self.sharding,
+            draws=tuple(draws),
+            report=report,
+        )
+        self._known = (self._known or set()) | made
+        return len(made)
 
     def take_slot(self) -> int:
         return heapq.heappop(self._free)
@@ -147,34 +151,30 @@ class DecodeEngine:
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
         """Runs all but the last token of each prompt, once, in calls of one fixed shape."""
         out: dict[int, Prefilled] = {}
-        for bucket, indices in self._by_bucket(prompts).items():
-            for chunk in _chunks(indices, self.config.prefill_rows):
-                tokens = np.zeros((self.config.prefill_rows, bucket), np.int32)
-                for row, index in enumerate(chunk):
-                    ids = prompts[index][:-1]
-                    tokens[row, : len(ids)] = ids
-                    self.counts.prefilled_tokens += len(ids)
-                cache = programs.prefill(
-                    self._loaded(), tokens, config=self.model, sharding=self.sharding
-                )
-                for row, index in enumerate(chunk):
-                    out[index] = Prefilled(cache, row, tuple(prompts[index]))
+        for call in self.start_prefill(prompts):
+            while not call.is_done:
+                self.advance_prefill(call)
+            out |= dict(zip(call.indices, call.prefilled(), strict=True))
         return [out[index] for index in range(len(prompts))]
+
+    def start_prefill(self, prompts: Sequence[Sequence[int]]) -> list[PrefillCall]:
+        """The same in pieces, so that windows can run in between: see `advance_prefill`."""
+        calls = start_prefill(prompts, self.config)
+        self.counts.prefilled_tokens += sum(len(ids) - 1 for ids in prompts)
+        return calls
+
+    def advance_prefill(self, call: PrefillCall) -> None:
+        """Runs up to `EngineConfig.prefill_chunk` tokens of each prompt of a call."""
+        self._use("prefill", call.bucket)
+        advance_prefill(
+            call, self._loaded(), model=self.model, config=self.config, sharding=self.sharding
+        )
 
     def place(self, placements: Sequence[Placement]) -> None:
         """Copies prefilled prompts into slots and starts those rows."""
-        by_call: dict[int, list[Placement]] = {}
         for placement in placements:
-            by_call.setdefault(id(placement.prompt.cache), []).append(placement)
-        for group in by_call.values():
-            sources = np.zeros(self.config.slots, np.int32)
-            slots = np.full(self.config.slots, self.config.slots, np.int32)  # out of range: dropped
-            for i, placement in enumerate(group):
-                sources[i], slots[i] = placement.prompt.source, placement.slot
-                self._start(placement)
-            self._cache = programs.place(
-                self._cache, group[0].prompt.cache, sources, slots, sharding=self.sharding
-            )
+            self._start(placement)
+        self._copy([(p.slot, p.prompt) for p in placements])
 
     def append(self, outputs: dict[int, Sequence[int]]) -> None:
         """Puts tool tokens behind each slot's pending token and sets those rows running.
@@ -194,6 +194,29 @@ class DecodeEngine:
         for slots in _chunks(sorted(long), self.config.append_rows):
             self._append_chunks({slot: long[slot] for slot in slots})
 
+    def rerun(self, rows: dict[int, Sequence[int]]) -> None:
+        """In place of `append`: forgets each slot's cache and runs all its tokens again.
+
+        What engines do that give their cache away at a tool call; here for comparison.
+
+        Args:
+          rows: every token of the row, from its prompt to the end of the tool's output.
+        """
+        slots = sorted(rows)
+        for call in start_prefill([rows[slot] for slot in slots], self.config):
+            while not call.is_done:
+                self.advance_prefill(call)
+            copies = zip([slots[i] for i in call.indices], call.prefilled(), strict=True)
+            self._copy(list(copies))
+        for slot in slots:
+            ids = rows[slot]
+            known = int(self._rows.lengths[slot])
+            self.counts.reprefilled_tokens += known
+            self.counts.appended_tokens += len(ids) - 1 - known
+            self._rows.lengths[slot] = self._high_water[slot] = len(ids) - 1
+            self._rows.pending[slot] = ids[-1]
+            self._rows.is_running[slot] = True
+
     def resume(self, slot: int) -> None:
         """Goes on with a row that stopped at what was no closing tag."""
         self._rows.is_running[slot] = True
@@ -205,54 +228,112 @@ class DecodeEngine:
         self._rows.forced_count[slot] = self._rows.forced_next[slot] = 0
         heapq.heappush(self._free, slot)
 
-    def dispatch_window(self, sampling: Sampling) -> tuple[Rows, Window]:
-        """Starts K steps on the device and returns at once; `fetch` waits for them."""
-        running = self._rows.lengths[self._rows.is_running]
-        longest = int(running.max()) + self.config.window_steps + 1
+    def is_running(self, slot: int) -> bool:
+        return bool(self._rows.is_running[slot])
+
+    def dispatch_window(self, *, others_wait: bool = False) -> Flight:
+        """Starts K steps on the device and returns at once; `fetch` waits for them.
+
+        The rows that were placed first decode first where more run than there are slots.
+
+        Args:
+          others_wait: rows that are not placed yet could use what becomes free, so the window may
+            end when fewer than `EngineConfig.refill_below` of its rows run.
+        """
+        running = np.flatnonzero(self._rows.is_running)
+        width = next((w for w in self.config.widths if w >= len(running)), self.config.slots)
+        others_wait = others_wait or len(running) > width
+        running = running[np.argsort(self._ages[running], kind="stable")][:width]
+        longest = int(self._rows.lengths[running].max()) + self.config.window_steps + 1
         view = next((v for v in self.config.views if v >= longest), self.config.views[-1])
-        self._cache, rows, log = programs.window(
+        draw = common_draw(self._draws[slot] for slot in running)
+        count = self.config.cache_rows
+        if width == count:
+            chosen, rows = np.arange(count, dtype=np.int32), self._rows
+        else:
+            chosen = np.full(width, count, np.int32)
+            chosen[: len(running)] = np.sort(running)
+            rows = self._rows.take(chosen)
+        least = int(np.ceil(self.config.refill_below * len(running))) if others_wait else 1
+        self._use("window", width, view, draw)
+        self._cache, after, log = programs.window(
             self._loaded(),
-            self._cache,
-            self._rows,
+            self._loaded_cache(),
+            rows,
+            None if width == count else chosen,
+            np.int32(max(1, least)),
             self._is_stop,
             config=self.model,
-            sampling=sampling,
+            draw=draw,
             steps=self.config.window_steps,
             view=view,
             sharding=self.sharding,
         )
-        return rows, log
+        return Flight(chosen=chosen, lengths=rows.lengths.copy(), rows=after, log=log)
 
-    def fetch(self, rows: Rows, log: Window) -> Window:
-        """Waits for a window; afterwards rows with is_running False wait for the host."""
-        rows, log = jax.device_get((rows, log))
+    def fetch(self, flight: Flight) -> Window:
+        """Waits for a window; afterwards rows with is_running False wait for the host.
+
+        Returns:
+          The log with a column for each slot, decoded in this window or not.
+        """
+        rows, log = jax.device_get((flight.rows, flight.log))
+        count = self.config.cache_rows
+        places = np.flatnonzero(flight.chosen < count)
+        chosen = flight.chosen[places]
         for name in ("lengths", "pending", "is_running", "forced_next"):
-            np.copyto(getattr(self._rows, name), getattr(rows, name))
+            getattr(self._rows, name)[chosen] = getattr(rows, name)[places]
         np.maximum(self._high_water, self._rows.lengths, out=self._high_water)
         steps = int(log.steps)
         self.counts.windows += 1
         self.counts.steps += steps
-        self.counts.slot_steps += steps * self.config.slots
+        self.counts.slot_steps += steps * len(flight.chosen)
+        self.counts.useful_slot_steps += int((rows.lengths - flight.lengths)[places].sum())
         self.counts.sampled_tokens += int(log.is_sampled[:steps].sum())
-        return dataclasses.replace(
-            log,
-            tokens=log.tokens[:steps],
-            logprobs=log.logprobs[:steps],
-            is_sampled=log.is_sampled[:steps],
+
+        def widened(x: np.ndarray) -> np.ndarray:
+            if len(flight.chosen) == count:
+                return x[:steps]
+            out = np.zeros((steps, count), x.dtype)
+            out[:, chosen] = x[:steps, places]
+            return out
+
+        return Window(
+            tokens=widened(log.tokens),
+            logprobs=widened(log.logprobs),
+            is_sampled=widened(log.is_sampled),
             steps=steps,
         )
 
-    def is_running(self, slot: int) -> bool:
-        return bool(self._rows.is_running[slot])
-
     def _start(self, placement: Placement) -> None:
-        slot, rows = placement.slot, self._rows
+        rows, slot = self._rows, placement.slot
         rows.lengths[slot] = self._high_water[slot] = len(placement.prompt.ids) - 1
         rows.pending[slot] = placement.prompt.ids[-1]
         rows.is_running[slot] = True
         rows.limits[slot] = placement.limit
         rows.keys[slot] = placement.row_key
         rows.forced_next[slot] = rows.forced_count[slot] = 0
+        rows.sampling.set(slot, placement.sampling)
+        self._draws[slot] = placement.sampling.draw
+        self._placed += 1
+        self._ages[slot] = self._placed
+
+    def _copy(self, prompts: Sequence[tuple[int, Prefilled]]) -> None:
+        """Prefilled caches into slots, `prefill_rows` at a time."""
+        by_call: dict[int, list[tuple[int, Prefilled]]] = {}
+        for slot, prompt in prompts:
+            by_call.setdefault(id(prompt.cache), []).append((slot, prompt))
+        for group in by_call.values():
+            cache = group[0][1].cache
+            self._use("place", group[0][1].bucket)
+            for part in _chunks(group, self.config.prefill_rows):
+                sources = np.zeros(self.config.prefill_rows, np.int32)
+                slots = np.full_like(sources, self.config.cache_rows)  # out of range: dropped
+                for i, (slot, prompt) in enumerate(part):
+                    sources[i], slots[i] = prompt.source, slot
+                self._cache = programs.place(
+                    self._loaded_cache(), cache, sources, slots, sharding=self.sharding
+                )
 
     def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
@@ -261,8 +342,9 @@ class DecodeEngine:
         longest = max(len(ids) - 1 for ids in outputs.values())
         for begin in range(0, longest, c):
             tokens = np.zeros((r, c), np.int32)
-            slots = np.full(r, self.config.slots, np.int32)
+            slots = np.full(r, self.config.cache_rows, np.int32)
             starts = np.full(r, self.config.max_tokens, np.int32)
+            end = 0
             for i, (slot, ids) in enumerate(outputs.items()):
                 part = ids[begin : min(begin + c, len(ids) - 1)]
                 if not part:
@@ -272,10 +354,12 @@ class DecodeEngine:
                 tokens[i, : len(part)] = part
                 self.counts.reprefilled_tokens += max(0, int(self._high_water[slot]) - start)
                 self._rows.lengths[slot] = self._high_water[slot] = start + len(part)
-            view = next(v for v in self.config.views if v >= int(self._rows.lengths.max()))
+                end = max(end, start + len(part))
+            view = next(v for v in self.config.views if v >= end)
+            self._use("append", view)
             self._cache = programs.append(
                 self._loaded(),
-                self._cache,
+                self._loaded_cache(),
                 slots,
                 tokens,
                 starts,
@@ -286,23 +370,17 @@ class DecodeEngine:
         for slot, ids in outputs.items():
             self._rows.pending[slot] = ids[-1]
 
-    def _by_bucket(self, prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
-        by_bucket: dict[int, list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            if not 1 <= len(prompt) < self.config.max_tokens:
-                raise ValueError(
-                    f"a prompt of {len(prompt)} tokens does not fit EngineConfig.max_tokens="
-                    f"{self.config.max_tokens}: raise it or shorten the prompt"
-                )
-            bucket = next(b for b in self.config.prompt_buckets if b >= len(prompt) - 1)
-            by_bucket.setdefault(bucket, []).append(index)
-        return by_bucket
+    def _use(self, *key: Any) -> None:
+        """Counts programs that `compile` should have made."""
+        if self._known is not None and key not in self._known:
+            self._known.add(key)
+            self.counts.late_programs += 1
 
     def _empty_cache(self) -> KVCache:
         return programs.empty_cache(
             config=self.model,
             sharding=self.sharding,
-            rows=self.config.slots,
+            rows=self.config.cache_rows,
             slots=self.config.max_tokens,
         )
 
@@ -311,14 +389,11 @@ class DecodeEngine:
             raise RuntimeError("the engine has no parameters yet: call load(params) first")
         return self._params
 
-
-def _doublings(first: int, last: int) -> tuple[int, ...]:
-    sizes = []
-    while first < last:
-        sizes.append(first)
-        first *= 2
-    return (*sizes, last)
+    def _loaded_cache(self) -> KVCache:
+        if self._cache is None:
+            raise RuntimeError("the engine gave its cache away: call load(params) first")
+        return self._cache
 
 
-def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
+def _chunks(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:
     return [items[i : i + size] for i in range(0, len(items), size)]

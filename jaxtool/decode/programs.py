@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxtool.decode.sampling import Sampling, sample
+from jaxtool.decode.sampling import Draw, RowSampling, plain_rows, sample
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, gather_rows, make_cache, scatter_rows
 from jaxtool.model.param_axes import CACHE_AXES
@@ -28,7 +28,10 @@ _STATICS = ("config", "sharding")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The small per-row state that host and device hand each other once per window."""
+    """The small per-row state that host and device hand each other once per window.
+
+    On the device B is the width of the window, which may be a part of the cache's rows.
+    """
 
     lengths: Any  # [B] int32, tokens in the cache
     pending: Any  # [B] int32, the token to run next
@@ -38,6 +41,14 @@ class Rows:
     forced: Any  # [B, F] int32, tool tokens that ride the window
     forced_next: Any  # [B] int32, first forced token not yet made pending
     forced_count: Any  # [B] int32
+    sampling: RowSampling
+
+    def take(self, chosen: np.ndarray) -> "Rows":
+        """Copies of some rows of host arrays; idle rows where an index is out of range."""
+        rows = self.lengths.shape[0]
+        taken = jax.tree.map(lambda x: x[np.minimum(chosen, rows - 1)], self)
+        taken.is_running[chosen >= rows] = False
+        return taken
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +78,27 @@ def prefill(
     _, cache = cached_hidden_states(
         params, config, tokens, _columns(r, c), cache, view=c, sharding=sharding
     )
-    return cache
+    return _constrain(cache, sharding)
+
+
+@functools.partial(jax.jit, static_argnames=_STATICS, donate_argnames=("cache",))
+def prefill_chunk(
+    params: Params,
+    cache: KVCache,
+    tokens: Int[Array, "R C"],
+    start: Int[Array, ""],
+    *,
+    config: ModelConfig,
+    sharding: Sharding,
+) -> KVCache:
+    """Columns start..start+C-1 of R prompts whose earlier columns are in `cache` [R, K, bucket, H]."""
+    r, c = tokens.shape
+    view = jax.tree.leaves(cache)[0].shape[2]
+    positions = start + _columns(r, c)
+    _, cache = cached_hidden_states(
+        params, config, tokens, positions, cache, view=view, sharding=sharding
+    )
+    return _constrain(cache, sharding)
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",), donate_argnames=("cache",))
@@ -98,33 +129,90 @@ def append(
     """Runs C tokens of R rows from `starts` on; padding lands beyond the row and is overwritten."""
     r, c = tokens.shape
     positions = starts[:, None] + _columns(r, c)
-    rows = gather_rows(cache, slots)
+    rows = _gather_view(cache, slots, view)
     _, rows = cached_hidden_states(
         params, config, tokens, positions, rows, view=view, sharding=sharding
     )
-    return _constrain(scatter_rows(cache, slots, rows), sharding)
+    return _constrain(_scatter_columns(cache, rows, slots, starts, c), sharding)
 
 
 @functools.partial(
-    jax.jit, static_argnames=(*_STATICS, "sampling", "steps", "view"), donate_argnames=("cache",)
+    jax.jit, static_argnames=(*_STATICS, "draw", "steps", "view"), donate_argnames=("cache",)
 )
 def window(
     params: Params,
     cache: KVCache,
     rows: Rows,
+    chosen: Int[Array, " B"] | None,
+    least: Int[Array, ""],
     is_stop: Bool[Array, " V"],
     *,
     config: ModelConfig,
-    sampling: Sampling,
+    draw: Draw,
     steps: int,
     view: int,
     sharding: Sharding,
 ) -> tuple[KVCache, Rows, Window]:
-    """Up to `steps` tokens for every running row; ends early only when all rows are idle.
+    """Up to `steps` tokens for every running row; ends early when fewer than `least` rows run.
 
     A row stops when it samples a token of `is_stop` (one that ends the response, or that could
     complete a closing tag: the host looks at the text) or when it is as long as its limit.
+
+    Args:
+      chosen: rows of the cache that `rows` are; they are copied out, decoded side by side, and what
+        they wrote is copied back. None: `rows` are all of them, in place.
+      least: 1 or more; 1 goes on until every row is idle.
     """
+    if chosen is not None:
+        first = rows.lengths
+        part = _constrain(_gather_view(cache, chosen, view), sharding)
+        part, rows, log = _decode(
+            params, part, rows, least, is_stop, config, draw, steps, view, sharding
+        )
+        return _constrain(_scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
+    return _decode(params, cache, rows, least, is_stop, config, draw, steps, view, sharding)
+
+
+def _gather_view(cache: KVCache, chosen: Array, view: int) -> KVCache:
+    """Columns 0..view-1 of some rows; an index out of range gives the last row."""
+
+    def take(x: Array) -> Array:
+        def row(i: Array) -> Array:
+            sizes = (1, x.shape[1], view, *x.shape[3:])
+            return jax.lax.dynamic_slice(x, (i,) + (0,) * (x.ndim - 1), sizes)[0]
+
+        return jax.vmap(row)(chosen)
+
+    return jax.tree.map(take, cache)
+
+
+def _scatter_columns(
+    whole: KVCache, part: KVCache, chosen: Array, first: Array, count: int
+) -> KVCache:
+    """Copies columns first[b]..first[b]+count-1 of row b of `part` to row chosen[b] of `whole`."""
+    columns = first[:, None] + jnp.arange(count)[None]
+
+    def copy(x: Array, y: Array) -> Array:
+        b = jnp.arange(y.shape[0])[:, None]
+        new = y.at[b, :, columns].get(mode="clip")
+        inside = jnp.where(columns < y.shape[2], columns, x.shape[2])  # what was clipped is dropped
+        return x.at[chosen[:, None], :, inside].set(new, mode="drop")
+
+    return jax.tree.map(copy, whole, part)
+
+
+def _decode(
+    params: Params,
+    cache: KVCache,
+    rows: Rows,
+    least: Array,
+    is_stop: Array,
+    config: ModelConfig,
+    draw: Draw,
+    steps: int,
+    view: int,
+    sharding: Sharding,
+) -> tuple[KVCache, Rows, Window]:
     b = rows.lengths.shape[0]
     log = Window(
         tokens=jnp.zeros((steps, b), jnp.int32),
@@ -135,7 +223,7 @@ def window(
 
     def goes_on(carry: tuple[KVCache, Rows, Window]) -> Array:
         _, rows, log = carry
-        return (log.steps < steps) & jnp.any(rows.is_running)
+        return (log.steps < steps) & (jnp.sum(rows.is_running, dtype=jnp.int32) >= least)
 
     def step(carry: tuple[KVCache, Rows, Window]) -> tuple[KVCache, Rows, Window]:
         cache, rows, log = carry
@@ -149,7 +237,7 @@ def window(
             sharding=sharding,
         )
         scores = logits(params, config, hidden[:, 0])
-        tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, sampling)
+        tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, rows.sampling, draw)
         rows, is_sampled = _advance(rows, tokens, is_stop)
         log = Window(
             tokens=log.tokens.at[log.steps].set(tokens),
@@ -198,4 +286,5 @@ def idle_rows(rows: int, forced_capacity: int) -> Rows:
         forced=np.zeros((rows, forced_capacity), np.int32),
         forced_next=np.zeros(rows, np.int32),
         forced_count=np.zeros(rows, np.int32),
+        sampling=plain_rows(rows),
     )

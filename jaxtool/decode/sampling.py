@@ -1,49 +1,117 @@
 """Draws a token and gives the log-prob of the distribution it was drawn from.
 
 Inverse CDF: one uniform number per row, found first among block sums and then inside one block.
-The sum of all blocks is the normaliser, so the log-prob costs nothing more. On XLA's CPU this is two
-to three times quicker than `jax.random.categorical` over a vocabulary of 152k.
+The sum of all blocks is the normaliser, so the log-prob costs nothing more. On XLA's CPU this is four
+to twenty times quicker than `jax.random.categorical`, which is Gumbel noise on every token and an
+argmax (benchmarks/sampling.py). Every row has its own temperature and truncation.
 """
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from jaxtool.core.truncation import Truncation, kept_floor
+
 _BLOCK = 512  # near the square root of the common vocabulary sizes (50k to 152k)
+
+# What the rows of a window need: "plain" is temperature alone; "mixed" can do everything per row.
+Draw = Literal["greedy", "plain", "mixed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn."""
+    """How tokens of one row are drawn: temperature first, then top-k, top-p and min-p."""
 
     temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0: no limit
+    top_p: float = 1.0
+    min_p: float = 0.0  # of the probability of the most likely token
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ValueError(f"{self.temperature=} must be >= 0 (0 is greedy)")
+        _ = self.truncation
+
+    @property
+    def truncation(self) -> Truncation:
+        """The part that the learner must repeat beside the temperature."""
+        return Truncation(top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+
+    @property
+    def draw(self) -> Draw:
+        if self.temperature == 0:
+            return "greedy"
+        return "mixed" if self.truncation.is_on else "plain"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowSampling:
+    """`Sampling` of every row, on host or device."""
+
+    temperature: Any  # [B] float32
+    top_k: Any  # [B] int32
+    top_p: Any  # [B] float32
+    min_p: Any  # [B] float32
+
+    def set(self, row: int, sampling: Sampling) -> None:
+        """Writes one row of host arrays."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[row] = getattr(sampling, field.name)
+
+
+def plain_rows(rows: int) -> RowSampling:
+    """Host arrays of rows at temperature 1."""
+    return RowSampling(
+        temperature=np.ones(rows, np.float32),
+        top_k=np.zeros(rows, np.int32),
+        top_p=np.ones(rows, np.float32),
+        min_p=np.zeros(rows, np.float32),
+    )
+
+
+def common_draw(draws: Iterable[Draw]) -> Draw:
+    """The cheapest program that serves all these rows."""
+    wanted = set(draws)
+    return wanted.pop() if len(wanted) == 1 else "mixed"
 
 
 def sample(
     logits: Float[Array, "B V"],
     row_keys: UInt32[Array, "B 2"],
     positions: Int[Array, " B"],
-    sampling: Sampling,
+    sampling: RowSampling,
+    draw: Draw,
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """Tokens and their log-probs.
+    """Tokens and their log-probs under the distribution they were drawn from.
 
     Args:
       row_keys: key data of (seed, step, problem, sample), see `jaxtool.core.rng.row_key`.
       positions: index in the trajectory of the token to be drawn, folded into the key.
-      sampling: greedy draws report the log-prob at temperature 1.
+      draw: "greedy" and "plain" must be true of all rows. Greedy draws report the log-prob at
+        temperature 1 of the whole vocabulary.
     """
-    if sampling.temperature == 0:
-        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        logprobs = jax.nn.log_softmax(logits, axis=-1)
-        return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=1)[:, 0]
+    if draw == "greedy":
+        return _greedy(logits)
     uniforms = jax.vmap(_uniform)(row_keys, positions)
-    return inverse_cdf(logits / sampling.temperature, uniforms)
+    if draw == "plain":
+        return inverse_cdf(logits / sampling.temperature[:, None], uniforms)
+    is_greedy = sampling.temperature == 0
+    scores = logits / jnp.where(is_greedy, 1.0, sampling.temperature)[:, None]
+    tokens, logprobs = inverse_cdf(scores, uniforms, sampling)
+    best, best_logprobs = _greedy(logits)
+    return jnp.where(is_greedy, best, tokens), jnp.where(is_greedy, best_logprobs, logprobs)
+
+
+def _greedy(logits: Array) -> tuple[Array, Array]:
+    tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    best = jnp.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
+    return tokens, best - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _uniform(row_key: Array, position: Array) -> Array:
@@ -52,12 +120,17 @@ def _uniform(row_key: Array, position: Array) -> Array:
 
 
 def inverse_cdf(
-    logits: Float[Array, "B V"], uniforms: Float[Array, " B"]
+    logits: Float[Array, "B V"],
+    uniforms: Float[Array, " B"],
+    truncation: RowSampling | None = None,
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """min { i : Σ_{j≤i} softmax(logits)_j > u } and the log-prob of that token."""
+    """min { i : Σ_{j≤i} p_j > u } and log p_i, p = softmax(logits) renormalised over what is kept."""
     b, v = logits.shape
     top = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.exp(logits - top)
+    if truncation is not None:
+        floor = kept_floor(weights, truncation.top_k, truncation.top_p, truncation.min_p)
+        weights = jnp.where(weights >= floor[:, None], weights, 0.0)
     if v <= 2 * _BLOCK:
         tokens = _invert(weights, uniforms)
         total = jnp.sum(weights, axis=-1)

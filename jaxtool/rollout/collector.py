@@ -1,7 +1,8 @@
 """Problems in, finished trajectories out: windows of the decoder interleaved with tool calls.
 
 Tool calls run concurrently while other rows decode; a row that waits keeps its slot and its cache.
-The result depends on (seed, stream, problem, sample) alone, not on slots, order or tool latency.
+The result depends on (seed, stream, problem, sample) alone, not on slots, order or tool latency, and
+not on the two switches that make the decoder do what others do, for comparison.
 
 Not covered: rewards (see `jaxtool.rewards`), overlap of sampling with updates.
 """
@@ -19,9 +20,10 @@ from jaxtool.core import rng
 from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolUnavailable, Trajectory
 from jaxtool.data.protocol import Protocol, observation_text, parse_code
 from jaxtool.data.tokenizer import Tokenizer
-from jaxtool.decode.engine import DecodeEngine, Placement, Prefilled
+from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
+from jaxtool.rollout.admission import Admission, Entry, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.ledger import RowLedger
 from jaxtool.tools.base import Tool
 
@@ -33,6 +35,10 @@ class RolloutConfig:
     max_response_tokens: int = 256  # policy and tool tokens together
     max_tool_calls: int = 3  # observations per trajectory; 3 is OTC-PO's limit for code
     at_tool_limit: Literal["finish", "continue"] = "finish"  # "continue" is ToRL: ignore and go on
+    # For comparison only. "reprefill" runs the whole row again after each call; "lockstep" decodes a
+    # batch until every row of it has stopped, then runs their tools, and takes no row in between.
+    kv: Literal["kept", "reprefill"] = "kept"
+    schedule: Literal["slots", "lockstep"] = "slots"
 
     def __post_init__(self) -> None:
         if self.max_response_tokens < 1 or self.max_tool_calls < 0:
@@ -41,6 +47,10 @@ class RolloutConfig:
             )
         if self.at_tool_limit not in ("finish", "continue"):
             raise ValueError(f"{self.at_tool_limit=} must be 'finish' or 'continue'")
+        if self.kv not in ("kept", "reprefill"):
+            raise ValueError(f"{self.kv=} must be 'kept' or 'reprefill'")
+        if self.schedule not in ("slots", "lockstep"):
+            raise ValueError(f"{self.schedule=} must be 'slots' or 'lockstep'")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -50,6 +60,8 @@ class CollectTimes:
     total_s: float = 0.0
     decode_s: float = 0.0
     tool_wait_s: float = 0.0
+    prefill_s: float = 0.0
+    useful_fraction: float = 0.0  # of the slot-steps until the queue was empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +91,11 @@ class Collector:
         self.tool = tool
         self.config = config
         self.times = CollectTimes()
+        self.group_order: list[str] = []  # problem ids as their groups were complete
+        self._expected = ExpectedLengths()
         self._rows: dict[int, RowLedger] = {}
+        self._calls: list[tuple[RowLedger, str]] = []  # that wait for the end of a lock-step batch
+        self._left: collections.Counter[str] = collections.Counter()  # samples not yet finished
         self._tasks: set[asyncio.Task[_Observation]] = set()
         self._done: dict[tuple[str, int], Trajectory] = {}
         self._fetching: asyncio.Future[Window] | None = None
@@ -102,47 +118,52 @@ class Collector:
         """
         started = time.monotonic()
         self.times = CollectTimes()
+        self.group_order = []
         self._done = {}
+        self._left = collections.Counter({p.problem_id: samples for p in problems})
         prompts = [self.protocol.prompt_ids(self.tokenizer, problem) for problem in problems]
         self._check_fit(prompts)
-        queue = collections.deque((i, s) for i in range(len(problems)) for s in range(samples))
-        prefilled: dict[int, Prefilled] = {}
+        entries = [
+            Entry(
+                problem=i,
+                sample=sample,
+                row_key=rng.row_key(seed, *stream, problems[i].problem_id, sample),
+                limit=len(prompts[i]) + self.config.max_response_tokens,
+                sampling=sampling,
+            )
+            for i in self._expected.order(problems)
+            for sample in range(samples)
+        ]
+        admission = Admission(self.engine, prompts, entries)
+        useful = UsefulSteps(self.engine.counts)
         try:
-            while queue or self._rows:
-                self._admit(problems, prompts, queue, prefilled, seed, stream)
-                await self._advance(sampling, version)
+            while not admission.is_done or self._rows:
+                self._admit(admission, problems, prompts)
+                if admission.is_queue_empty:
+                    useful.stop()
+                await self._advance(admission, version)
         finally:
             await self._abandon()
+        self.times.useful_fraction = useful.fraction
         self.times.total_s = time.monotonic() - started
         return [self._done[p.problem_id, s] for p in problems for s in range(samples)]
 
     def _admit(
-        self,
-        problems: Sequence[Problem],
-        prompts: Sequence[list[int]],
-        queue: collections.deque[tuple[int, int]],
-        prefilled: dict[int, Prefilled],
-        seed: int,
-        stream: Sequence[str | int],
+        self, admission: Admission, problems: Sequence[Problem], prompts: Sequence[list[int]]
     ) -> None:
-        """Fills free slots from the queue; a prompt runs once, for all samples of its problem."""
-        admitted = [queue.popleft() for _ in range(min(self.engine.num_free, len(queue)))]
-        fresh = sorted({i for i, _ in admitted} - set(prefilled))
-        for i, prompt in zip(fresh, self.engine.prefill([prompts[i] for i in fresh]), strict=True):
-            prefilled[i] = prompt
-        placements = []
-        for i, sample in admitted:
-            slot = self.engine.take_slot()
-            limit = len(prompts[i]) + self.config.max_response_tokens
-            self._rows[slot] = RowLedger(
-                problem=problems[i], sample=sample, slot=slot, limit=limit, prompt=prompts[i]
-            )
-            key = rng.row_key(seed, *stream, problems[i].problem_id, sample)
-            placements.append(Placement(slot=slot, prompt=prefilled[i], row_key=key, limit=limit))
-        self.engine.place(placements)
-        waiting = {i for i, _ in queue}
-        for i in [i for i in prefilled if i not in waiting]:
-            del prefilled[i]
+        """Gives free slots to the next rows and runs the prompts that they need."""
+        started = time.monotonic()
+        if self.config.schedule == "slots" or not self._rows:
+            for slot, entry in admission.take():
+                self._rows[slot] = RowLedger(
+                    problem=problems[entry.problem],
+                    sample=entry.sample,
+                    slot=slot,
+                    limit=entry.limit,
+                    prompt=prompts[entry.problem],
+                )
+        admission.advance()
+        self.times.prefill_s += time.monotonic() - started
 
     def _check_fit(self, prompts: Sequence[Sequence[int]]) -> None:
         longest = max(map(len, prompts), default=0)
@@ -154,13 +175,14 @@ class Collector:
                 f"{self.engine.config.max_tokens}: raise it to {limit} or more"
             )
 
-    async def _advance(self, sampling: Sampling, version: int) -> None:
+    async def _advance(self, admission: Admission, version: int) -> None:
         """One window, or a wait for a tool when no row can decode; then what came back."""
         started = time.monotonic()
         if self.engine.is_any_running:
-            handle = self.engine.dispatch_window(sampling)
+            others_wait = not admission.is_queue_empty or bool(self._tasks)
+            flight = self.engine.dispatch_window(others_wait=others_wait)
             # In a thread, so that tool calls go out and come in while the device works.
-            fetch = asyncio.to_thread(self.engine.fetch, *handle)
+            fetch = asyncio.to_thread(self.engine.fetch, flight)
             self._fetching = asyncio.ensure_future(fetch)
             # Shielded: a thread cannot be cancelled, so `_abandon` must be able to wait for it.
             log = await asyncio.shield(self._fetching)
@@ -168,8 +190,13 @@ class Collector:
             self.times.decode_s += time.monotonic() - started
             self._consume(log, version)
             await asyncio.sleep(0)
-        elif self._tasks:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        elif self._calls or self._tasks:
+            for row, code in self._calls:
+                self._start_call(row, code)
+            self._calls = []
+            is_lockstep = self.config.schedule == "lockstep"
+            until = asyncio.ALL_COMPLETED if is_lockstep else asyncio.FIRST_COMPLETED
+            await asyncio.wait(self._tasks, return_when=until)
             self.times.tool_wait_s += time.monotonic() - started
         self._observe([task for task in self._tasks if task.done()])
 
@@ -220,7 +247,10 @@ class Collector:
         code = parse_code(segment, self.protocol.tool)
         over_limit = len(row.calls) >= self.config.max_tool_calls
         if code and row.room > 0 and not over_limit:
-            self._tasks.add(asyncio.create_task(self._run_tool(row, code)))
+            if self.config.schedule == "lockstep":
+                self._calls.append((row, code))
+            else:
+                self._start_call(row, code)
             return
         row.unexecuted_calls += 1
         if row.room <= 0:
@@ -229,6 +259,9 @@ class Collector:
             self._finish(row, FinishReason.TOOL_LIMIT)
         else:
             self._look_at(row)  # the same token may carry a second tag
+
+    def _start_call(self, row: RowLedger, code: str) -> None:
+        self._tasks.add(asyncio.create_task(self._run_tool(row, code)))
 
     async def _run_tool(self, row: RowLedger, code: str) -> _Observation:
         assert self.tool is not None
@@ -256,11 +289,19 @@ class Collector:
                 self._finish(row, FinishReason.LENGTH)
             else:
                 outputs[row.slot] = ids
-        self.engine.append(outputs)
+        if self.config.kv == "kept":
+            self.engine.append(outputs)
+        else:
+            self.engine.rerun({slot: self._rows[slot].ids for slot in outputs})
 
     def _finish(self, row: RowLedger, reason: FinishReason) -> None:
         trajectory = row.freeze(reason, self.tokenizer)
-        self._done[row.problem.problem_id, row.sample] = trajectory
+        problem_id = row.problem.problem_id
+        self._done[problem_id, row.sample] = trajectory
+        self._expected.add(problem_id, len(row.ids) - len(row.prompt))
+        self._left[problem_id] -= 1
+        if not self._left[problem_id]:
+            self.group_order.append(problem_id)
         self.engine.release(row.slot)
         del self._rows[row.slot]
 
@@ -273,6 +314,7 @@ class Collector:
             self._fetching = None
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self._calls.clear()
         for slot in list(self._rows):
             self.engine.release(slot)
             del self._rows[slot]

@@ -3,9 +3,9 @@
 import dataclasses
 import random
 
-import jax
 import numpy as np
 import pytest
+from helpers.compilations import compilations
 from helpers.decoding import (
     SMALL,
     STOPS,
@@ -120,7 +120,7 @@ def test_a_prompt_is_prefilled_once_and_broadcast_to_its_samples(engine, params)
         for i, s in enumerate(slots)
     ]
     engine.place(placements)
-    log = engine.fetch(*engine.dispatch_window(Sampling()))
+    log = engine.fetch(engine.dispatch_window())
     assert engine.counts.prefilled_tokens - before == len(prompt) - 1
     alone = run_jobs(engine, [Job(name=f"sample {i}", prompt=prompt) for i in range(5)])
     firsts = [int(log.tokens[0, s]) for s in slots]
@@ -157,7 +157,7 @@ def test_a_row_that_is_resumed_goes_on_as_if_it_had_not_stopped(engine, params):
     while len(ids) < job.limit:
         if not engine.is_running(slot):
             engine.resume(slot)
-        log = engine.fetch(*engine.dispatch_window(Sampling()))
+        log = engine.fetch(engine.dispatch_window())
         ids += log.tokens[log.is_sampled[:, slot], slot].tolist()
     engine.release(slot)
     assert ids == wanted.ids
@@ -191,22 +191,105 @@ def test_nothing_is_compiled_after_the_warm_up(engine, params):
     """Other lengths, other numbers of rows, other tool outputs: the same programs."""
     run_jobs(engine, random_jobs(12, outputs=(1, 9, 20), seed=12))
     engine.load(params)
-    compiled: list[str] = []
-    is_listening = True
-
-    def listen(event: str, duration: float, **_: object) -> None:
-        del duration
-        if is_listening and "backend_compile" in event:
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
     sizes = {p: p._cache_size() for p in (programs.window, programs.append, programs.place)}
-    for seed, count in ((13, 1), (14, 5), (15, 17)):
-        engine.load(params)
-        run_jobs(engine, random_jobs(count, outputs=(seed - 9, 15, 3), seed=seed))
-    is_listening = False
+    with compilations() as compiled:
+        for seed, count in ((13, 1), (14, 5), (15, 17)):
+            engine.load(params)
+            run_jobs(engine, random_jobs(count, outputs=(seed - 9, 15, 3), seed=seed))
     assert compiled == []
     assert sizes == {p: p._cache_size() for p in sizes}
+
+
+OPTIONS = {
+    "more cache rows than slots": {"rows": 16, "slots": 4},
+    "narrow windows": {"min_slots": 2},
+    "windows that end early": {"refill_below": 0.75},
+    "prefill in chunks": {"prefill_chunk": 4},
+    "all of them": {
+        "rows": 12,
+        "slots": 4,
+        "min_slots": 1,
+        "refill_below": 1.0,
+        "prefill_chunk": 3,
+        "min_view": 16,
+    },
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_gives_the_tokens_of_the_plain_engine(engine, params, option):
+    jobs = random_jobs(20, outputs=(2, 9), seed=20)
+    jobs += [dataclasses.replace(j, prompt=j.prompt * 3, name=j.name + "x") for j in jobs[:8]]
+    other = make_engine(MODEL, params, dataclasses.replace(SMALL, **OPTIONS[option]))
+    waits = random.Random(3)
+    rows = run_jobs(other, jobs, latency=lambda: waits.randrange(4))
+    assert_same_rows(rows, run_jobs(engine, jobs))
+    assert other.counts.reprefilled_tokens == 0
+    assert other.num_free == other.config.cache_rows
+    if option == "windows that end early":
+        assert other.counts.steps < SMALL.window_steps * other.counts.windows
+
+
+def test_running_every_row_again_gives_the_same_tokens_and_is_counted(engine, params):
+    other = make_engine(MODEL, params)
+    jobs = random_jobs(12, outputs=(2, 9), seed=21)
+    rows = run_jobs(other, jobs, reruns=True)
+    assert_same_rows(rows, run_jobs(engine, jobs))
+    again = 0
+    for row in rows.values():
+        is_tool = np.isnan(row.logprobs)
+        is_tool[: len(row.job.prompt)] = False
+        first = np.flatnonzero(is_tool & ~np.roll(is_tool, 1))
+        again += int((first - 1).sum())  # all before the output but the pending token
+    assert again > 100
+    assert other.counts.reprefilled_tokens == again
+
+
+def test_useful_slot_steps_are_those_in_which_a_row_ran(engine, params):
+    other = make_engine(MODEL, params)
+    rows = run_jobs(other, random_jobs(12, outputs=(2, 9), seed=22))
+    # Every token but the prompt's is made pending by one step, except those of chunks.
+    made = sum(len(row.ids) - len(row.job.prompt) for row in rows.values())
+    chunked = sum(9 for row in rows.values() if not row.outputs)
+    assert chunked > 0
+    assert other.counts.useful_slot_steps == made - chunked
+    assert other.counts.slot_steps == SMALL.slots * other.counts.steps
+
+
+def test_an_engine_compiled_ahead_compiles_nothing_later(params):
+    """Every program, of every width, view, bucket and way of drawing."""
+    fields = {"rows": 12, "slots": 4, "min_slots": 2, "prefill_chunk": 16, "min_view": 64}
+    config = dataclasses.replace(SMALL, **fields, window_steps=3)
+    other = make_engine(MODEL, params, config)
+    told = []
+    nucleus = Sampling(top_p=0.9)
+    count = other.compile([Sampling(), nucleus], lambda *news: told.append(news))
+    assert [news[:2] for news in told] == [(i + 1, len(told)) for i in range(len(told))]
+    assert count >= len(told) >= 2 * 2 + 1 + 4
+    jobs = random_jobs(14, outputs=(2, 9), seed=23)
+    jobs += [dataclasses.replace(j, prompt=j.prompt * 4, name=j.name + "x") for j in jobs[:6]]
+    with compilations() as compiled:
+        run_jobs(other, jobs)
+        run_jobs(other, jobs, sampling=nucleus)
+    assert compiled == []
+    assert other.counts.late_programs == 0
+    run_jobs(other, jobs[:2], sampling=Sampling(temperature=0.0))
+    assert other.counts.late_programs > 0
+
+
+def test_rows_of_one_window_each_draw_in_their_own_way(engine, params):
+    ways = (Sampling(temperature=0.0), Sampling(temperature=0.6), Sampling(top_k=3))
+    ways += (Sampling(), Sampling(top_p=0.7), Sampling(min_p=0.2, temperature=2.0))
+    jobs = [
+        dataclasses.replace(job, sampling=ways[i % len(ways)])
+        for i, job in enumerate(random_jobs(18, outputs=(3,), seed=24))
+    ]
+    mixed = run_jobs(engine, jobs)
+    for way in ways:
+        mine = [job for job in jobs if job.sampling is way]
+        assert_same_rows(run_jobs(engine, mine), {job.name: mixed[job.name] for job in mine})
+    plain = run_jobs(engine, [dataclasses.replace(job, sampling=None) for job in jobs])
+    assert sum(plain[job.name].ids != mixed[job.name].ids for job in jobs) > 6
 
 
 def test_eight_devices_give_the_tokens_of_one(engine, params):

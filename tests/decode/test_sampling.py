@@ -8,11 +8,24 @@ import numpy as np
 import pytest
 
 from jaxtool.core import rng
-from jaxtool.decode.sampling import Sampling, inverse_cdf, sample
+from jaxtool.decode.sampling import RowSampling, Sampling, common_draw, inverse_cdf, sample
 
 LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
 draw = jax.jit(inverse_cdf)
-sampled = jax.jit(sample, static_argnums=3)
+_sample = jax.jit(sample, static_argnums=4)
+
+
+def rows_of(samplings) -> RowSampling:
+    fields = ("temperature", "top_k", "top_p", "min_p")
+    values = {name: np.array([getattr(s, name) for s in samplings]) for name in fields}
+    as_int = values.pop("top_k").astype(np.int32)
+    return RowSampling(top_k=as_int, **{n: v.astype(np.float32) for n, v in values.items()})
+
+
+def sampled(logits, keys, positions, sampling):
+    """One way for all rows, or a list with one for each."""
+    ways = sampling if isinstance(sampling, list) else [sampling] * len(logits)
+    return _sample(logits, keys, positions, rows_of(ways), common_draw(way.draw for way in ways))
 
 
 def test_inverse_cdf_by_hand():
@@ -111,3 +124,40 @@ def test_greedy_takes_the_most_likely_and_reports_its_logprob_at_temperature_one
 def test_a_negative_temperature_is_refused():
     with pytest.raises(ValueError, match=r"self.temperature=-1 must be >= 0"):
         Sampling(temperature=-1)
+
+
+def test_each_row_draws_in_its_own_way():
+    numbers = np.random.default_rng(4)
+    logits = (2 * numbers.standard_normal((24, 1500))).astype(np.float32)
+    keys = np.stack([rng.row_key(0, i) for i in range(24)])
+    positions = np.arange(24, dtype=np.int32)
+    ways = [Sampling(), Sampling(temperature=0.0), Sampling(temperature=1.7)]
+    ways += [Sampling(top_k=5), Sampling(top_p=0.5), Sampling(min_p=0.3, temperature=0.8)]
+    mixed = sampled(logits, keys, positions, ways * 4)
+    assert common_draw(way.draw for way in ways) == "mixed"
+    for i, way in enumerate(ways):
+        tokens, logprobs = sampled(logits, keys, positions, way)
+        np.testing.assert_array_equal(mixed[0][i::6], tokens[i::6])
+        np.testing.assert_allclose(mixed[1][i::6], logprobs[i::6], atol=1e-6)
+
+
+def test_the_cheapest_program_that_serves_all_rows_is_chosen():
+    assert common_draw(["plain", "plain"]) == "plain"
+    assert common_draw(["greedy"]) == "greedy"
+    assert common_draw(["greedy", "plain"]) == "mixed"
+    assert Sampling(top_k=3, temperature=0.0).draw == "greedy"
+    assert Sampling(top_p=0.9).draw == "mixed"
+
+
+def test_truncated_frequencies_are_the_renormalised_softmax():
+    """p = 0.4, 0.3, 0.2, 0.1 with top_p 0.65: the nucleus is the first two, 4/7 and 3/7."""
+    count = 20_000
+    logits = np.tile(np.log([[0.4, 0.3, 0.2, 0.1]]), (count, 1)).astype(np.float32)
+    keys = np.tile(rng.row_key(1, "nucleus"), (count, 1))
+    way = Sampling(top_p=0.65)
+    tokens, logprobs = sampled(logits, keys, np.arange(count, dtype=np.int32), way)
+    assert set(np.asarray(tokens).tolist()) == {0, 1}
+    wanted = np.log(np.array([4 / 7, 3 / 7]))
+    np.testing.assert_allclose(logprobs, wanted[np.asarray(tokens)], atol=1e-6)
+    share = float(np.mean(np.asarray(tokens) == 0))
+    assert abs(share - 4 / 7) < 5 * math.sqrt(4 / 7 * 3 / 7 / count)

@@ -52,6 +52,7 @@ class Job:
     prompt: tuple[int, ...]
     outputs: tuple[tuple[int, ...], ...] = ()
     limit: int = 60
+    sampling: Sampling | None = None  # None: that of the run
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -86,8 +87,13 @@ def run_jobs(
     *,
     sampling: Sampling | None = None,
     latency: Callable[[], int] = lambda: 0,
+    reruns: bool = False,
 ) -> dict[str, Row]:
-    """Finished rows by job name. A free slot is refilled from the queue at once."""
+    """Finished rows by job name. A free slot is refilled from the queue at once.
+
+    Args:
+      reruns: run the whole row again at each tool output, in place of appending to it.
+    """
     queue = list(jobs)
     rows: dict[int, Row] = {}
     done: dict[str, Row] = {}
@@ -100,12 +106,16 @@ def run_jobs(
             rows[slot] = new_row(job)
             placements.append(
                 Placement(
-                    slot=slot, prompt=prompt, row_key=rng.row_key(0, job.name), limit=job.limit
+                    slot=slot,
+                    prompt=prompt,
+                    row_key=rng.row_key(0, job.name),
+                    limit=job.limit,
+                    sampling=job.sampling or sampling or Sampling(),
                 )
             )
         engine.place(placements)
         if engine.is_any_running:
-            log = engine.fetch(*engine.dispatch_window(sampling or Sampling()))
+            log = engine.fetch(engine.dispatch_window(others_wait=bool(queue)))
             for slot, row in list(rows.items()):
                 steps = np.flatnonzero(log.is_sampled[:, slot])
                 row.ids += log.tokens[steps, slot].tolist()
@@ -127,7 +137,10 @@ def run_jobs(
                     row.ids += output
                     row.logprobs += [np.nan] * len(output)
                     answered[slot] = output
-        engine.append(answered)
+        if reruns:
+            engine.rerun({slot: rows[slot].ids for slot in answered})
+        else:
+            engine.append(answered)
     return done
 
 

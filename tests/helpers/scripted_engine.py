@@ -1,5 +1,6 @@
 """Stands in for a DecodeEngine: what the policy "samples" is written down, the verbs are the same."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -7,15 +8,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jaxtool.core.types import Problem
+from jaxtool.core.types import Problem, Trajectory
 from jaxtool.data.protocol import Protocol, load_protocol, stop_token_mask
 from jaxtool.data.tokenizer import VocabularyTokenizer
-from jaxtool.decode.engine import Placement, Prefilled
+from jaxtool.decode.config import EngineCounts
+from jaxtool.decode.engine import Placement
+from jaxtool.decode.prefill import PrefillCall
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 EOS = "<end of response>"
+ANSWER = ["<answer>", "4", "</answer>"]
+CALL = ["<code>", "2", "+", "2", "</code>"]
 
 
 def substrings(text: str) -> set[str]:
@@ -59,9 +64,15 @@ class ScriptedEngine:
         window_steps: int = 4,
         max_tokens: int = 512,
         fetch_s: float = 0.0,
+        prefill_chunk: int = 0,
     ):
-        self.config = SimpleNamespace(slots=slots, max_tokens=max_tokens)
+        self.config = SimpleNamespace(
+            slots=slots, max_tokens=max_tokens, prefill_chunk=prefill_chunk
+        )
+        self.counts = EngineCounts()
         self.windows = 0
+        self.reruns = 0
+        self.placed_at: list[int] = []  # windows gone by when each row was placed
         self.prefilled: list[tuple[int, ...]] = []
         self.appended: list[tuple[int, ...]] = []
         self._scripts = {prompt: [list(s) for s in rest] for prompt, rest in scripts.items()}
@@ -82,13 +93,26 @@ class ScriptedEngine:
     def take_slot(self) -> int:
         return self._free.pop(0)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
+    def start_prefill(self, prompts: Sequence[Sequence[int]]) -> list[PrefillCall]:
         self.prefilled += [tuple(p) for p in prompts]
-        return [Prefilled((), i, tuple(p)) for i, p in enumerate(prompts)]
+        return [
+            PrefillCall(
+                prompts=(tuple(p),),
+                indices=(i,),
+                tokens=np.zeros((1, len(p)), np.int32),
+                end=len(p),
+            )
+            for i, p in enumerate(prompts)
+        ]
+
+    def advance_prefill(self, call: PrefillCall) -> None:
+        call.cache = ()
+        call.done += self.config.prefill_chunk or call.end
 
     def place(self, placements: Sequence[Placement]) -> None:
         for placement in placements:
             assert placement.slot not in self._rows, "a slot was placed twice"
+            self.placed_at.append(self.windows)
             script = self._scripts[placement.prompt.ids].pop(0)
             self._rows[placement.slot] = _Slot(
                 script=script, length=len(placement.prompt.ids), limit=placement.limit
@@ -103,6 +127,10 @@ class ScriptedEngine:
             row.is_running = True
             self.appended.append(tuple(ids))
 
+    def rerun(self, rows: dict[int, Sequence[int]]) -> None:
+        self.append({slot: ids[self._rows[slot].length :] for slot, ids in rows.items()})
+        self.reruns += len(rows)
+
     def resume(self, slot: int) -> None:
         self._rows[slot].is_running = True
 
@@ -114,12 +142,11 @@ class ScriptedEngine:
     def is_running(self, slot: int) -> bool:
         return self._rows[slot].is_running
 
-    def dispatch_window(self, sampling: Sampling) -> tuple[None, None]:
-        del sampling
-        return None, None
+    def dispatch_window(self, *, others_wait: bool) -> None:
+        del others_wait
 
-    def fetch(self, rows: None, log: None) -> Window:
-        del rows, log
+    def fetch(self, flight: None) -> Window:
+        del flight
         time.sleep(self._fetch_s)
         self.windows += 1
         shape = (self._window_steps, self.config.slots)
@@ -137,6 +164,8 @@ class ScriptedEngine:
                 is_sampled[k, slot] = True
                 if self._is_stop[tokens[k, slot]] or row.length >= row.limit:
                     row.is_running = False
+        self.counts.slot_steps += is_sampled.size
+        self.counts.useful_slot_steps += int(is_sampled.sum())
         return Window(
             tokens=tokens, logprobs=logprobs, is_sampled=is_sampled, steps=self._window_steps
         )
@@ -204,3 +233,12 @@ def stage(
         tokenizer=tokenizer,
         protocol=loaded,
     )
+
+
+def run(made: Stage, samples: int = 1) -> list[Trajectory]:
+    """Collects, checks every ledger and that nothing stays behind."""
+    trajectories = asyncio.run(made.collect(samples))
+    for trajectory in trajectories:
+        trajectory.check()
+    assert made.engine.num_free == made.engine.config.slots
+    return trajectories

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from helpers.scripted_engine import EOS, Stage, ids_of, splits, stage
+from helpers.scripted_engine import ANSWER, CALL, EOS, Stage, ids_of, run, splits, stage
 
 from jaxtool.core.types import FinishReason, Origin, ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.data.tokenizer import decode
@@ -12,18 +12,7 @@ from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.tools.fakes import ArithmeticTool, FailingTool, ScriptedTool, SlowTool
 
-ANSWER = ["<answer>", "4", "</answer>"]
-CALL = ["<code>", "2", "+", "2", "</code>"]
 OBSERVATION = "\n<interpreter>\n4\n</interpreter>\n"
-
-
-def run(made: Stage, samples: int = 1):
-    """Collects, checks every ledger and that nothing stays behind."""
-    trajectories = asyncio.run(made.collect(samples))
-    for trajectory in trajectories:
-        trajectory.check()
-    assert made.engine.num_free == made.engine.config.slots
-    return trajectories
 
 
 def texts(trajectory, made: Stage) -> list[tuple[Origin, str]]:
@@ -335,6 +324,8 @@ def test_all_infrastructure_failures_are_masked():
         ({"max_response_tokens": 0}, "max_response_tokens=0"),
         ({"max_tool_calls": -1}, "max_tool_calls=-1"),
         ({"at_tool_limit": "stop"}, "at_tool_limit='stop' must be 'finish' or 'continue'"),
+        ({"kv": "lost"}, "kv='lost' must be 'kept' or 'reprefill'"),
+        ({"schedule": "batch"}, "schedule='batch' must be 'slots' or 'lockstep'"),
     ],
 )
 def test_impossible_budgets_are_refused(fields, message):

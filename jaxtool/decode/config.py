@@ -1,0 +1,81 @@
+"""Shapes and counters of the decoder."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Shapes of the decoder. Every program is compiled for these and no others."""
+
+    slots: int = 64  # W, rows decoded at once; at least 4, small products are slow in bfloat16
+    rows: int = (
+        0  # B, rows of the cache; 0: slots. With more, rows that wait for tools take no slot
+    )
+    min_slots: int = 0  # windows narrow by halves to this when few rows run; 0: never
+    max_tokens: int = 512  # S, longest trajectory, prompt included
+    window_steps: int = 32  # K; peers saw 25 % lost by returning on every end of a row
+    refill_below: float = 0.0  # share of a window's rows; when fewer run and others wait, it ends
+    min_view: int = 128  # attention reads this many cache slots, doubled up to max_tokens
+    prefill_rows: int = 8  # R, prompts per prefill call and rows per copy into the cache
+    prefill_chunk: int = 0  # longer prompts are prefilled so many tokens a window; 0: at once
+    min_prompt_bucket: int = 16  # shortest padded prompt, doubled up to max_tokens
+    forced_tokens: int = 32  # F; longer tool outputs go by chunks of this many tokens
+    append_rows: int = 4  # tool outputs per chunked append
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.default == 0 else 1
+            if value < least:
+                raise ValueError(f"EngineConfig.{field.name} must be >= {least}, got {value}")
+        if self.refill_below > 1:
+            raise ValueError(f"EngineConfig.{self.refill_below=} must be in [0, 1]")
+        if self.rows and self.rows < self.slots:
+            raise ValueError(f"EngineConfig.rows={self.rows} must be 0 or >= slots={self.slots}")
+        if self.min_slots > self.slots:
+            raise ValueError(f"EngineConfig.{self.min_slots=} must be <= {self.slots=}")
+
+    @property
+    def cache_rows(self) -> int:
+        return self.rows or self.slots
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Rows that a window can decode."""
+        return doublings(self.min_slots or self.slots, self.slots)
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        return doublings(self.min_view, self.max_tokens)
+
+    @property
+    def prompt_buckets(self) -> tuple[int, ...]:
+        return doublings(self.min_prompt_bucket, self.max_tokens)
+
+    def chunk_of(self, bucket: int) -> int:
+        """Columns of a bucket that one prefill call runs."""
+        return min(self.prefill_chunk or bucket, bucket)
+
+
+@dataclasses.dataclass(kw_only=True)
+class EngineCounts:
+    """Work done since the engine was made."""
+
+    windows: int = 0
+    steps: int = 0
+    slot_steps: int = 0  # steps x rows decoded: what the device paid for
+    useful_slot_steps: int = 0  # those in which the row ran, on a sampled or a tool token
+    sampled_tokens: int = 0
+    prefilled_tokens: int = 0  # prompt tokens run, once per problem
+    appended_tokens: int = 0  # tool tokens, riding or by chunk
+    reprefilled_tokens: int = 0  # tokens run a second time; 0 is the promise
+    late_programs: int = 0  # programs first used after `compile`: each is a stall; 0 is the promise
+
+
+def doublings(first: int, last: int) -> tuple[int, ...]:
+    """first, 2 first, 4 first, ..., last."""
+    sizes = []
+    while first < last:
+        sizes.append(first)
+        first *= 2
+    return (*sizes, last)

@@ -1,0 +1,145 @@
+"""The queue of one collection: in which order rows begin, one prefill per problem, placement.
+
+Longest expected first, so that no long row ends alone; a problem's samples stay together, so that its
+prefilled prompt is needed for a short time. Not covered: what rows do once they run.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtool.core.types import Problem
+from jaxtool.decode.config import EngineCounts
+from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.prefill import PrefillCall, Prefilled
+from jaxtool.decode.sampling import Sampling
+
+
+class ExpectedLengths:
+    """Mean response length of each problem seen so far; a problem not seen has that of all."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._whole = (0.0, 0)
+
+    def add(self, problem_id: str, tokens: int) -> None:
+        total, count = self._sums.get(problem_id, (0.0, 0))
+        self._sums[problem_id] = total + tokens, count + 1
+        self._whole = self._whole[0] + tokens, self._whole[1] + 1
+
+    def order(self, problems: Sequence[Problem]) -> list[int]:
+        """Indices of `problems`, the longest first; as they came where nothing is known."""
+        return sorted(range(len(problems)), key=lambda i: (-self._mean(problems[i]), i))
+
+    def _mean(self, problem: Problem) -> float:
+        total, count = self._sums.get(problem.problem_id, self._whole)
+        return total / max(1, count)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row that is to be decoded."""
+
+    problem: int  # index of its problem
+    sample: int
+    row_key: np.ndarray  # [2] uint32
+    limit: int
+    sampling: Sampling
+
+
+class UsefulSteps:
+    """Share of slot-steps in which a row ran, from the start until `stop` is first called."""
+
+    def __init__(self, counts: EngineCounts):
+        self._counts = counts
+        self._first = self._last = (counts.useful_slot_steps, counts.slot_steps)
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        if not self._is_stopped:
+            self._last = (self._counts.useful_slot_steps, self._counts.slot_steps)
+            self._is_stopped = True
+
+    @property
+    def fraction(self) -> float:
+        """1 where the queue was empty before the first window."""
+        useful, steps = (b - a for a, b in zip(self._first, self._last, strict=True))
+        return useful / steps if steps else 1.0
+
+
+class Admission:
+    """Rows that wait for a slot, and prompts on their way into the cache."""
+
+    def __init__(
+        self, engine: DecodeEngine, prompts: Sequence[Sequence[int]], entries: Sequence[Entry]
+    ):
+        """`entries` in the order in which they should begin."""
+        self._engine = engine
+        self._prompts = prompts
+        self._queue = collections.deque(entries)
+        self._calls: collections.deque[PrefillCall] = collections.deque()
+        self._problems: dict[int, tuple[int, ...]] = {}  # id of a call -> its problems
+        self._prefilled: dict[int, Prefilled | None] = {}  # None: on its way
+        self._waiting: list[
+            tuple[int, Entry]
+        ] = []  # slots taken by rows whose prompt is on its way
+
+    @property
+    def is_queue_empty(self) -> bool:
+        return not self._queue
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every row runs or has run."""
+        return not self._queue and not self._waiting
+
+    def take(self) -> list[tuple[int, Entry]]:
+        """Gives free slots to the next rows; they are taken but do not run yet."""
+        count = min(self._engine.num_free, len(self._queue))
+        taken = [(self._engine.take_slot(), self._queue.popleft()) for _ in range(count)]
+        fresh = sorted({entry.problem for _, entry in taken} - set(self._prefilled))
+        for call in self._engine.start_prefill([self._prompts[i] for i in fresh]):
+            self._calls.append(call)
+            self._problems[id(call)] = tuple(fresh[index] for index in call.indices)
+        self._prefilled |= dict.fromkeys(fresh)
+        self._waiting += taken
+        return taken
+
+    def advance(self) -> None:
+        """Runs prompts, then starts the rows that have theirs.
+
+        Where prompts go by chunks only one chunk is run while other rows can decode.
+        """
+        chunk = self._engine.config.prefill_chunk
+        while self._calls:
+            call = self._calls[0]
+            self._engine.advance_prefill(call)
+            if call.is_done:
+                self._calls.popleft()
+                self._prefilled |= zip(self._problems.pop(id(call)), call.prefilled(), strict=True)
+            if chunk and (self._engine.is_any_running or call.is_done):
+                break
+        self._place()
+
+    def _place(self) -> None:
+        placements, waiting = [], []
+        for slot, entry in self._waiting:
+            prompt = self._prefilled[entry.problem]
+            if prompt is None:
+                waiting.append((slot, entry))
+                continue
+            placements.append(
+                Placement(
+                    slot=slot,
+                    prompt=prompt,
+                    row_key=entry.row_key,
+                    limit=entry.limit,
+                    sampling=entry.sampling,
+                )
+            )
+        self._waiting = waiting
+        self._engine.place(placements)
+        needed = {entry.problem for entry in self._queue} | {e.problem for _, e in waiting}
+        self._prefilled = {i: prompt for i, prompt in self._prefilled.items() if i in needed}

@@ -1,0 +1,78 @@
+"""When rows begin, decode and wait: the switches for comparison, chunked prompts, order, useful steps."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from helpers.scripted_engine import ANSWER, CALL, EOS, run, stage
+
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.tools.fakes import ArithmeticTool, SlowTool
+
+SWITCHES = [(kv, schedule) for kv in ("kept", "reprefill") for schedule in ("slots", "lockstep")]
+
+
+@pytest.mark.parametrize(("kv", "schedule"), SWITCHES)
+def test_the_switches_change_no_token(kv, schedule):
+    scripts = [[[*CALL, *["a"] * i, *CALL, *ANSWER] for _ in range(2)] for i in range(5)]
+    expected = run(stage(scripts, tool=ArithmeticTool()), samples=2)
+    made = stage(
+        scripts,
+        tool=SlowTool(ArithmeticTool(), seed=1, max_latency_s=0.005),
+        config=RolloutConfig(kv=kv, schedule=schedule),
+    )
+    for one, other in zip(run(made, samples=2), expected, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+        np.testing.assert_array_equal(one.origins, other.origins)
+    assert made.engine.reruns == (20 if kv == "reprefill" else 0)
+
+
+def test_lock_step_decodes_while_no_tool_runs_and_refills_when_all_have_finished():
+    """A tool sees no window go by, and the third row begins after both others have ended."""
+    seen = []
+
+    class Watches(ArithmeticTool):
+        async def execute(self, code):
+            before = made.engine.windows
+            await asyncio.sleep(0.02)
+            seen.append(made.engine.windows - before)
+            assert len(made.engine.placed_at) == 2
+            return await super().execute(code)
+
+    scripts = [[[*CALL, *ANSWER]], [["a"] * 30 + [EOS]], [["a", EOS]]]
+    config = RolloutConfig(schedule="lockstep")
+    made = stage(scripts, tool=Watches(), slots=2, window_steps=4, config=config)
+    run(made)
+    assert seen == [0]
+    first, second, third = made.engine.placed_at
+    assert first == second == 0
+    assert third >= 9  # 31 tokens in windows of four, and the answer
+
+
+def test_prompts_that_go_by_chunks_start_their_rows_later_and_change_nothing():
+    scripts = [[[*CALL, *ANSWER]], [["a"] * 20 + [EOS]], [["a", EOS]], [["b", EOS]]]
+    expected = run(stage(scripts, tool=ArithmeticTool(), slots=2))
+    made = stage(scripts, tool=ArithmeticTool(), slots=2, prefill_chunk=3)
+    for one, other in zip(run(made), expected, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+    assert made.engine.placed_at[1] > made.engine.placed_at[0]
+
+
+def test_the_longest_expected_problem_begins_first_the_next_time():
+    scripts = [[["a"] * n + [EOS] for _ in range(4)] for n in (2, 9, 4)]
+    made = stage(scripts, tool=ArithmeticTool(), slots=2)
+    given = [made.problems[i] for i in (0, 1, 2)]
+    run(made, samples=2)
+    assert made.collector.group_order[0] == "p0"
+    assert sorted(made.collector.group_order) == [p.problem_id for p in given]
+    made.engine.prefilled.clear()
+    run(made, samples=2)
+    longest_first = [made.protocol.prompt_ids(made.tokenizer, given[i]) for i in (1, 2, 0)]
+    assert made.engine.prefilled == [tuple(ids) for ids in longest_first]
+
+
+def test_useful_steps_count_until_the_queue_is_empty():
+    """One slot, four rows of three tokens in windows of four: three of four steps are useful."""
+    made = stage([[["a", "a", EOS]]] * 4, tool=ArithmeticTool(), slots=1, window_steps=4)
+    run(made)
+    assert made.collector.times.useful_fraction == pytest.approx(0.75)
