@@ -16,6 +16,7 @@ import optax
 
 from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.core.batch import NO_TRAJECTORY, TrainBatch
+from jaxtool.core.truncation import Truncation
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes, path_name
@@ -114,13 +115,16 @@ def batch_logprobs(
     temperature: float,
     chunk: int,
     sharding: Sharding,
+    truncation: Truncation | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probs and entropies [B, T] of packed rows; those of a segment's first token mean nothing."""
     hidden = hidden_states(
         params, model, batch.tokens, batch.positions, batch.segment_ids, sharding
     )
     head = params["embedding"].T if model.ties_embeddings else params["lm_head"]
-    return token_logprobs(hidden, head, batch.tokens, temperature=temperature, chunk=chunk)
+    return token_logprobs(
+        hidden, head, batch.tokens, temperature=temperature, chunk=chunk, truncation=truncation
+    )
 
 
 def check_block_rows(rows: int, sharding: Sharding) -> None:
