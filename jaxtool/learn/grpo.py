@@ -160,7 +160,7 @@ def _gradients(
 ) -> tuple[Gradients, Metrics]:
     count = np.float32(_loss_count(batch, setup.grpo))
     tokens = float(batch.loss_mask.sum())
-    total = zero_gradients(state.params)
+    total = zero_gradients(state.params, setup.sharding)
     sums: list[Metrics] = []
     blocks = row_blocks(batch, setup.grpo.block_rows, setup.sharding)
     for block, old in zip(blocks, olds, strict=True):

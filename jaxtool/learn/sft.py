@@ -49,7 +49,7 @@ class SftSetup:
 def update(state: TrainState, batch: TrainBatch, setup: SftSetup) -> tuple[TrainState, Metrics]:
     """One update on a host batch: L = -Σ log p(token) / number of trained tokens."""
     tokens = np.float32(batch.loss_mask.sum())
-    total = zero_gradients(state.params)
+    total = zero_gradients(state.params, setup.sharding)
     for block in row_blocks(batch, setup.sft.block_rows, setup.sharding):
         total = _block(total, state.params, block, tokens, setup=setup)
     loss = total.loss

@@ -83,9 +83,16 @@ class Gradients:
     grads: Params
 
 
-@jax.jit
-def zero_gradients(params: Params) -> Gradients:
-    return Gradients(loss=jnp.float32(0), grads=jax.tree.map(jnp.zeros_like, params))
+@functools.partial(jax.jit, static_argnames=("sharding",))
+def zero_gradients(params: Params, sharding: Sharding) -> Gradients:
+    """Laid out like the parameters: zeros take no layout from them, every device would hold all."""
+    grads = jax.tree.map(
+        lambda axes, x: sharding.constrain(jnp.zeros_like(x), *axes),
+        param_axes(params),
+        params,
+        is_leaf=is_axes,
+    )
+    return Gradients(loss=jnp.float32(0), grads=grads)
 
 
 def add_gradients(total: Gradients, loss: jax.Array, grads: Params) -> Gradients:

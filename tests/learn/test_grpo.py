@@ -65,7 +65,7 @@ def setup_of(sharding: Sharding | None = None, **fields) -> LearnerSetup:
 
 def gradients(params, batch, setup: LearnerSetup, reference=None, old=None):
     """Loss, gradient and metric sums of a batch as its blocks add up."""
-    total = grpo.zero_gradients(params)
+    total = grpo.zero_gradients(params, setup.sharding)
     count = np.float32(grpo._loss_count(batch, setup.grpo))
     sums = []
     for block in row_blocks(batch, setup.grpo.block_rows, setup.sharding):
@@ -258,6 +258,16 @@ def test_eight_devices_give_the_update_of_one(params):
     assert len(moments) >= 2
     assert all(x.sharding == kernel(got).sharding for x in [*moments[:2]])
     assert not kernel(got).sharding.is_fully_replicated
+
+
+def test_gradients_are_cut_like_their_parameters_before_and_after_a_block(params):
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    placed = jax.device_put(params, sharding.tree(param_axes(params)))
+    zeros = grpo.zero_gradients(placed, sharding)
+    summed, _ = gradients(placed, batch_of(), setup_of(sharding))
+    for total in (zeros, summed):
+        for x, y in zip(jax.tree.leaves(total.grads), jax.tree.leaves(placed), strict=True):
+            assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
 def test_blocks_that_the_mesh_does_not_divide_are_refused(params):
