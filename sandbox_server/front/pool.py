@@ -59,16 +59,15 @@ class _Worker:
             raise
 
     async def take(self) -> Child:
-        """A child waiting for a job; another is forked behind it."""
+        """A child waiting for a job. While others wait too, the next fork does not disturb its run."""
         while self.spares:
             child = self.spares.pop(0)
             if not child.ended.done():
-                self.refill()
+                if not self.spares:
+                    self.refill()
                 return child
             self.discard(child)
-        child = await self.spawn()
-        self.refill()
-        return child
+        return await self.spawn()
 
     def discard(self, child: Child) -> None:
         child.close()
@@ -153,6 +152,7 @@ class Pool:
                 yield child
             finally:
                 worker.discard(child)
+                worker.refill()
         finally:
             worker.busy -= 1
 

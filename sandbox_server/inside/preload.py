@@ -1,19 +1,16 @@
-"""Makes the fork server warm: imports, first calls, and a heap that is cheap to fork.
+"""Makes the fork server warm: imports and first calls.
 
 Knows nothing of isolation. Runs once, before the first child exists.
 """
 
 import atexit
-import contextlib
-import ctypes
-import gc
 import importlib
 import importlib.metadata
 import os
 import sys
 import types
 
-from sandbox_server.inside import linux, runner
+from sandbox_server.inside import runner
 
 MODULES = (
     "asyncio", "bisect", "cmath", "collections", "concurrent.futures", "copy", "csv",
@@ -93,33 +90,3 @@ def rehearse() -> None:
     module = types.ModuleType("__main__")
     runner.run("x = 1\nfor i in range(3):\n    x += i\nstr(x)", module, "<code>", True)
     sys.modules["__main__"] = main
-
-
-def _read_proc(procfs: int, name: str) -> str:
-    fd = os.open(f"self/{name}", os.O_RDONLY, dir_fd=procfs)
-    with os.fdopen(fd, "r", encoding="utf-8", errors="replace") as file:
-        return file.read()
-
-
-def settle(procfs: int) -> tuple[int, int]:
-    """Freezes the heap and merges it into huge pages. Bytes of data and of address space."""
-    gc.collect()
-    gc.freeze()
-    collapse = linux.LIBC.madvise
-    collapse.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    huge = 2 << 20
-    for line in _read_proc(procfs, "maps").splitlines():
-        fields = line.split()
-        is_anonymous = len(fields) < 6 or fields[5] == "[heap]"
-        if not is_anonymous or not fields[1].startswith("rw"):
-            continue
-        start, stop = (int(part, 16) for part in fields[0].split("-"))
-        start, stop = -(-start // huge) * huge, stop // huge * huge
-        for address in range(start, stop, huge):
-            collapse(address, huge, linux.MADV_COLLAPSE)  # refused before Linux 6.1: no harm
-    sizes = {}
-    for line in _read_proc(procfs, "status").splitlines():
-        key, _, value = line.partition(":")
-        with contextlib.suppress(ValueError, IndexError):
-            sizes[key] = int(value.split()[0]) * 1024
-    return sizes["VmData"], sizes["VmSize"]

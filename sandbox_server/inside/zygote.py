@@ -13,7 +13,7 @@ import socket
 import sys
 import traceback
 
-from sandbox_server.inside import child, keeper, linux, lockdown, namespaces, preload, runner
+from sandbox_server.inside import child, heap, keeper, linux, lockdown, namespaces, preload, runner
 from sandbox_server.inside.lockdown import Tier
 
 HEADER_BYTES = 4096
@@ -140,7 +140,7 @@ def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket)
     runner.open_streams()
     packages = preload.warm_up(setup["with_scipy"])
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    data_bytes, address_bytes = preload.settle(procfs)
+    data_bytes, address_bytes = heap.settle(procfs)
     os.close(procfs)
     prison = lockdown.dataclasses.replace(
         prison, base_data_bytes=data_bytes, base_address_bytes=address_bytes
