@@ -16,7 +16,8 @@ from sandbox_server.config import LimitSet
 from sandbox_server.front.capture import Capture
 from sandbox_server.front.fork_server import Child, Exit
 
-_REPORT_BYTES = 4 << 20
+_REPORT_SLACK_BYTES = 16 << 10  # of a report, beside its value
+_BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
 _BIRTH_TIMEOUT_S = 30.0
 _BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
 _CORES = os.cpu_count() or 1
@@ -81,6 +82,7 @@ class Run:
         self._child = child
         self._limits = limits
         self._flood_bytes = max(flood_bytes, 2 * limits.output_bytes)
+        self._report_bytes = _BYTES_PER_CHAR * limits.output_bytes + _REPORT_SLACK_BYTES
         self._loop = asyncio.get_running_loop()
         self._stdout = Capture(limits.output_bytes)
         self._stderr = Capture(limits.output_bytes)
@@ -188,7 +190,7 @@ class Run:
         if not self.has_started:
             self._started()
             chunk = chunk[1:]
-        if len(self._words) + len(chunk) > _REPORT_BYTES:
+        if len(self._words) + len(chunk) > self._report_bytes:
             return self.stop(Status.OUTPUT_LIMIT)
         self._words += chunk
         if self._words.endswith(b"\n") and not self.spoke.done():
@@ -234,7 +236,7 @@ class Run:
             if not self.has_started:
                 self._started()
                 chunk = chunk[1:]
-            if len(self._words) > _REPORT_BYTES:
+            if len(self._words) > self._report_bytes:
                 break
             self._words += chunk
         self.end()
@@ -244,7 +246,7 @@ class Run:
         wall_ms = round((time.monotonic() - self._start) * 1000)
         if end is None:
             used = self._cpu_seconds() - self._cpu_start
-            code, sig, peak = int(report.get("exit") or 0), 0, 0
+            code, sig, peak = _exit_code(report), 0, 0
         else:
             used = end.cpu_ms / 1000 - self._cpu_start
             code, sig, peak = end.code, end.signal, end.peak_bytes
@@ -275,13 +277,17 @@ class Run:
         return Status.MEMORY_LIMIT if report.get("memory") is True else Status.ERROR
 
     def _report(self) -> dict:
-        """The child's last word, checked for shape only."""
+        """The child's last line, checked for shape only."""
         with contextlib.suppress(ValueError, RecursionError):
-            for line in reversed(bytes(self._words).splitlines()):
-                if line.strip():
-                    report = json.loads(line)
-                    return report if isinstance(report, dict) else {}
+            report = json.loads(self._words.rstrip().rpartition(b"\n")[2])
+            return report if isinstance(report, dict) else {}
         return {}
+
+
+def _exit_code(report: dict) -> int:
+    """A block's own word for how it ended: 1 for anything that is no exit code."""
+    code = report.get("exit", 1)
+    return code if type(code) is int and 0 <= code <= 255 else 1
 
 
 async def run_once(child: Child, job: dict, limits: LimitSet, flood_bytes: int) -> Outcome:

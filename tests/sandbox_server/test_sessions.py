@@ -130,6 +130,28 @@ def test_a_program_that_takes_its_sessions_channel_loses_the_session_only(server
         assert server.stub.Info(pb.InfoRequest()).running == 0
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        b'{"exit": 1e999}', b'{"exit": NaN}', b'{"exit": "1"}', b'{"exit": [1]}', b'{"exit": -1}',
+        b'{"exit": ' + b"9" * 50 + b"}", b'{"exit": 0, "value": 7, "type": {}, "line": 1e9}',
+        b'{"exit": 0, "value": "\\ud800", "type": "\\ud800", "line": 99999999999}',
+        b"[" * 30_000, b'{"a":' * 30_000, b"\xff\xfe{", b"7", b"", b"\0", b"\n" * 100_000,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_forged_report_is_a_result_and_no_error_of_the_server(server, word):
+    """Session blocks speak for themselves; whatever they say has a status and a clean answer."""
+    code = f"import os, time\nos.write(3, {word!r} + b'\\n')\ntime.sleep(0.2)"
+    with _session(server) as session:
+        result = session.run(code)
+        assert result.status in (pb.STATUS_OK, pb.STATUS_ERROR)
+        assert result.exit_code in (0, 1)
+        assert server.execute(code).status == pb.STATUS_OK  # there the kernel speaks
+        # Its real end comes after the forged one and may cost it its session, never more.
+        assert _code_of(session) in (None, grpc.StatusCode.NOT_FOUND)
+
+
 def test_a_cancelled_block_is_rolled_back_or_ends_its_session(server):
     for no_checkpoint in (False, True):
         with _session(server, no_checkpoint=no_checkpoint) as session:
