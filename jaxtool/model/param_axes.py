@@ -20,6 +20,7 @@ _TABLE: tuple[tuple[str, Axes], ...] = (
     (r"embedding", ("vocab", "embed")),
     (r"lm_head", ("embed", "vocab")),
     (r"final_norm", (None,)),
+    (r"value_head", (None,)),  # of a critic
     (r"layers/(attention|mlp)_norm/scale", ("layers", None)),
     (r"layers/attention/(query|key)_norm/scale", ("layers", None)),
     (r"layers/attention/query/kernel", ("layers", "embed", "heads", "head_dim")),

@@ -19,10 +19,11 @@ from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
-from jaxtool.learn.group_advantages import trajectory_advantages
-from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, update
+from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
+from jaxtool.learn.learner import Learner, LearnerState, needs_reference, policy_params
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.state import TrainState, check_block_rows, make_state
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.learn.state import Metrics, check_block_rows
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
@@ -31,13 +32,14 @@ from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallStore
 from jaxtool.rewards.outcome import OutcomeReward
 from jaxtool.rewards.price import Price
-from jaxtool.rewards.scoring import score_trajectories
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.run.actor import Actor, open_actor
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
-from jaxtool.run.evaluate import evaluate, judge
+from jaxtool.run.evaluate import evaluate
+from jaxtool.run.experience import gather
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, Task, TokenizerSource
@@ -82,6 +84,8 @@ class RlConfig:
     reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
     price: Price = dataclasses.field(default_factory=Price)  # m of the OTC equations; calls
     grpo: GrpoConfig = dataclasses.field(default_factory=GrpoConfig)
+    critic: CriticConfig | None = None  # with one the learner is PPO: it makes the advantages
+    selection: Selection = dataclasses.field(default_factory=Selection)
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
@@ -94,6 +98,11 @@ class RlConfig:
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
             raise ValueError("RlConfig.sampling is greedy: all samples of a group would be equal")
+        if self.selection.tool_free_samples > self.schedule.samples:
+            raise ValueError(
+                f"Selection.tool_free_samples={self.selection.tool_free_samples} are more than "
+                f"Schedule.samples={self.schedule.samples}"
+            )
         if self.pack.row_tokens < self.engine.max_tokens:
             raise ValueError(
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
@@ -105,7 +114,7 @@ class RlConfig:
 class _Run:
     """What changes from step to step."""
 
-    state: TrainState
+    state: LearnerState
     batches: ProblemBatches
     store: CallStore
     watch: ToolWatch  # starts anew with every process
@@ -144,11 +153,14 @@ def train(
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
         check_block_rows(config.grpo.block_rows, actor.sharding)
-        setup = learner_setup(config, actor.model, actor.sharding)
-        reference = params if config.grpo.kl_coef else None
+        learner = Learner(
+            setup=learner_setup(config, actor.model, actor.sharding),
+            critic=config.critic,
+            reference=params if needs_reference(config.grpo, config.critic) else None,
+        )
         pool = config.task.problems("train", schedule.pool, seed)
         run = _Run(
-            state=make_state(params, config.optimizer, actor.sharding),
+            state=learner.start(params),
             batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
             store=CallStore(),
             watch=ToolWatch(config.sandbox.watch),
@@ -168,8 +180,8 @@ def train(
         log = stack.enter_context(TrajectoryLog(workdir, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         for step in range(start, schedule.steps):
-            actor.engine.load(run.state.params)
-            metrics = _step(config, actor, run, setup, reference, log, workdir.name, seed, step)
+            actor.engine.load(policy_params(run.state))
+            metrics = _step(config, actor, run, learner, log, workdir.name, seed, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(config, actor, run, seed, step)
             writer.write(step, metrics)
@@ -183,7 +195,7 @@ def train(
             )
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(actor.engine.counts))
-        save_policy(policy_dir, run.state.params, actor.model)
+        save_policy(policy_dir, policy_params(run.state), actor.model)
     return policy_dir
 
 
@@ -204,8 +216,7 @@ def _step(
     config: RlConfig,
     actor: Actor,
     run: _Run,
-    setup: LearnerSetup,
-    reference: Any,
+    learner: Learner,
     log: TrajectoryLog,
     arm: str,
     seed: int,
@@ -213,32 +224,25 @@ def _step(
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
-    problems = next(run.batches)
-    trajectories = actor.runner.run(
-        actor.collector.collect(
-            problems,
-            samples=config.schedule.samples,
-            sampling=config.sampling,
-            seed=seed,
-            stream=("train", step),
-            version=step,
-        )
-    )
+    experience = gather(config, actor, run.batches, run.store, seed, step)
     if config.unloads_decoder:
         actor.engine.unload()
-    correct = judge(actor.checker, trajectories)
-    scores = score_trajectories(trajectories, correct, config.reward, run.store, config.price)
-    metrics = step_metrics(trajectories, scores) | actor.metrics()
+    trajectories, scores = experience.trajectories, experience.scores
+    metrics = step_metrics(trajectories, scores) | actor.metrics() | experience.metrics()
     if actor.collector.protocol.tool is not None:
         _watch_tool(run.watch, trajectories, scores, step)
-    advantages = _advantages(trajectories, scores, config)
+    signals = np.zeros(len(trajectories), np.float32)
+    signals[experience.rows] = learner.signals(
+        [scores[i] for i in experience.rows], config.schedule.samples
+    )
     if step % config.schedule.log_trajectories_every == 0:
         kept = config.schedule.log_trajectories
-        log.write(actor.views(arm, step, trajectories, scores, advantages, kept))
+        log.write(actor.views(arm, step, trajectories, scores, signals, kept))
     collected = time.monotonic()
-    metrics["reward/learnable_group_fraction"] = _learnable(advantages, config.schedule.samples)
-    batch = to_batch(trajectories, advantages, config.pack)
-    run.state, learned = update(run.state, reference, batch, setup)
+    learned: Metrics = {}
+    if rows := experience.learned_rows:
+        batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
+        run.state, learned = learner.update(run.state, batch)
     metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
     metrics |= {
@@ -248,26 +252,6 @@ def _step(
         "timing/step_s": time.monotonic() - started,
     }
     return metrics
-
-
-def _advantages(
-    trajectories: list[Trajectory], scores: list[Score | None], config: RlConfig
-) -> np.ndarray:
-    """[B] float32, 0 for masked trajectories."""
-    samples = config.schedule.samples
-    return trajectory_advantages(
-        np.array([s.reward if s else 0.0 for s in scores], np.float32),
-        np.array([s.shaping if s else 0.0 for s in scores], np.float32),
-        (np.arange(len(trajectories)) // samples).astype(np.int32),
-        len(trajectories) // samples,
-        np.array([s is not None for s in scores]),
-        config.grpo,
-    )
-
-
-def _learnable(advantages: np.ndarray, samples: int) -> float:
-    """Share of groups whose rewards differ, so that they teach something."""
-    return float(np.mean(np.any(advantages.reshape(-1, samples) != 0, axis=1)))
 
 
 def _watch_tool(
@@ -285,7 +269,7 @@ def _watch_tool(
 
 def _validate(config: RlConfig, actor: Actor, run: _Run, seed: int, step: int) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
-    actor.engine.load(run.state.params)
+    actor.engine.load(policy_params(run.state))
     evaluation = evaluate(
         actor.collector,
         actor.runner,

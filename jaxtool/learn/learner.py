@@ -1,0 +1,75 @@
+"""The learner of a run: the policy loss alone (GRPO and relatives), or with a critic (PPO)."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxtool.core.batch import TrainBatch
+from jaxtool.core.types import Score
+from jaxtool.learn import grpo, ppo
+from jaxtool.learn.group_advantages import trajectory_advantages
+from jaxtool.learn.grpo import LearnerSetup
+from jaxtool.learn.ppo import CriticConfig, PpoState
+from jaxtool.learn.state import Metrics, TrainState, make_state
+from jaxtool.model.transformer import Params
+
+LearnerState = TrainState | PpoState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learner:
+    """What stays the same from step to step; the state goes in and comes out."""
+
+    setup: LearnerSetup
+    critic: CriticConfig | None
+    reference: Params | None  # of the KL terms; None where their coefficients are 0
+
+    def start(self, params: Params) -> LearnerState:
+        """State before the first update; `params` are copied."""
+        if self.critic is None:
+            return make_state(params, self.setup.optimizer, self.setup.sharding)
+        return ppo.make_ppo_state(params, self.setup, self.critic)
+
+    def signals(self, scores: list[Score | None], samples: int) -> np.ndarray:
+        """[B] float32, what a batch gives to each trajectory's policy tokens; 0 for masked ones.
+
+        The advantage in the trajectory's group, or its reward where a critic makes the advantages.
+
+        Args:
+          scores: of whole groups, one after another; None for masked trajectories.
+          samples: trajectories of a group.
+        """
+        rewards = np.array([s.reward if s else 0.0 for s in scores], np.float32)
+        shaping = np.array([s.shaping if s else 0.0 for s in scores], np.float32)
+        if self.critic is None:
+            return trajectory_advantages(
+                rewards,
+                shaping,
+                (np.arange(len(scores)) // samples).astype(np.int32),
+                len(scores) // samples,
+                np.array([s is not None for s in scores]),
+                self.setup.grpo,
+            )
+        if np.any(shaping):
+            raise ValueError(
+                "this reward shapes group advantages, and with RlConfig.critic there are none: "
+                "choose another reward, or no critic"
+            )
+        return rewards
+
+    def update(self, state: LearnerState, batch: TrainBatch) -> tuple[LearnerState, Metrics]:
+        """All updates of one batch."""
+        if isinstance(state, PpoState):
+            assert self.critic is not None
+            return ppo.update(state, self.reference, batch, self.setup, self.critic)
+        return grpo.update(state, self.reference, batch, self.setup)
+
+
+def needs_reference(config: grpo.GrpoConfig, critic: CriticConfig | None) -> bool:
+    """Whether the first parameters must be kept for a KL term."""
+    return bool(config.kl_coef or (critic is not None and critic.reward_kl_coef))
+
+
+def policy_params(state: LearnerState) -> Params:
+    """Parameters of the policy, to sample from and to save."""
+    return state.policy.params if isinstance(state, PpoState) else state.params

@@ -1,0 +1,203 @@
+"""What one step learns from: problems drawn, answered and scored until the batch is full."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from jaxtool.algos.filters import groups_with_spread
+from jaxtool.core.types import Problem, Score, Trajectory
+from jaxtool.data.batches import ProblemBatches
+from jaxtool.decode.sampling import Sampling
+from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.n_store import CallStore
+from jaxtool.rewards.price import Price
+from jaxtool.rewards.scoring import score_trajectories
+from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.rollout.selection import Selection, choose_members, is_dropped
+from jaxtool.run.actor import Actor
+from jaxtool.run.evaluate import judge
+
+
+class ExperienceSchedule(Protocol):
+    @property
+    def problems_per_step(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+
+
+class ExperienceConfig(Protocol):
+    """The part of a run's configuration that this module reads."""
+
+    @property
+    def schedule(self) -> ExperienceSchedule: ...
+    @property
+    def selection(self) -> Selection: ...
+    @property
+    def sampling(self) -> Sampling: ...
+    @property
+    def rollout(self) -> RolloutConfig: ...
+    @property
+    def reward(self) -> RewardFn: ...
+    @property
+    def price(self) -> Price: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experience:
+    """Everything that a step sampled, and the whole groups of it that are learned."""
+
+    trajectories: list[Trajectory]
+    scores: list[Score | None]
+    group_rows: list[list[int]]  # indices of each chosen group, `samples` each
+    learnable_fraction: float  # of the groups drawn: their rewards differ
+    dropped: list[bool]  # carries no loss, but is in its group's statistics
+    draws: int  # batches of problems
+
+    @property
+    def rows(self) -> list[int]:
+        """Indices of the members of the chosen groups, group after group."""
+        return [i for members in self.group_rows for i in members]
+
+    @property
+    def learned_rows(self) -> list[int]:
+        """Those of them that carry a loss."""
+        return [i for i in self.rows if self.scores[i] is not None and not self.dropped[i]]
+
+    def metrics(self) -> dict[str, float]:
+        """Shares of what was sampled; the learnable ones are of all groups drawn."""
+        total = max(1, len(self.trajectories))
+        return {
+            "filter/draws": float(self.draws),
+            "filter/chosen_fraction": len(self.rows) / total,
+            "filter/learned_fraction": len(self.learned_rows) / total,
+            "reward/learnable_group_fraction": self.learnable_fraction,
+        }
+
+
+def gather(
+    config: ExperienceConfig,
+    actor: Actor,
+    batches: ProblemBatches,
+    store: CallStore,
+    seed: int,
+    step: int,
+) -> Experience:
+    """Draws problems, answers and scores them; with refilling, until enough groups teach something.
+
+    `batches` and `store` change. Without enough such groups after `Selection.max_draws` draws the
+    batch stays smaller.
+    """
+    selection, wanted = config.selection, config.schedule.problems_per_step
+    trajectories: list[Trajectory] = []
+    scores: list[Score | None] = []
+    groups: list[list[int]] = []
+    draws = drawn_groups = learnable = 0
+    while draws < selection.max_draws and len(groups) < wanted:
+        # The first draw has the stream of a run without refilling.
+        stream: tuple[str | int, ...] = ("train", step, draws) if draws else ("train", step)
+        drawn = _answers(config, actor, next(batches), seed, stream, step)
+        correct = judge(actor.checker, drawn)
+        drawn_scores = score_trajectories(drawn, correct, config.reward, store, config.price)
+        rows = _groups(config, drawn, drawn_scores, seed, stream)
+        with_spread = _with_spread(rows, drawn_scores, selection.min_reward_std)
+        drawn_groups, learnable = drawn_groups + len(rows), learnable + len(with_spread)
+        if selection.max_draws > 1:
+            rows = with_spread
+        groups += [[len(trajectories) + i for i in members] for members in rows]
+        trajectories += drawn
+        scores += drawn_scores
+        draws += 1
+    return Experience(
+        trajectories=trajectories,
+        scores=scores,
+        group_rows=groups[:wanted],
+        learnable_fraction=learnable / drawn_groups,
+        dropped=[is_dropped(trajectory, selection) for trajectory in trajectories],
+        draws=draws,
+    )
+
+
+def _answers(
+    config: ExperienceConfig,
+    actor: Actor,
+    problems: Sequence[Problem],
+    seed: int,
+    stream: tuple[str | int, ...],
+    version: int,
+) -> list[Trajectory]:
+    """All samples of each problem, in the order (problem, sample); the last ones without the tool."""
+    total = config.schedule.samples * config.selection.oversampling
+    free = config.selection.tool_free_samples
+
+    def collect(collector: Collector, samples: int, stream: tuple[str | int, ...]):
+        return actor.runner.run(
+            collector.collect(
+                problems,
+                samples=samples,
+                sampling=config.sampling,
+                seed=seed,
+                stream=stream,
+                version=version,
+            )
+        )
+
+    if not free:
+        return collect(actor.collector, total, stream)
+    with_tool = collect(actor.collector, total - free, stream)
+    without = collect(_tool_free(actor, config), free, (*stream, "tool_free"))
+    merged = []
+    for i in range(len(problems)):
+        merged += with_tool[i * (total - free) : (i + 1) * (total - free)]
+        for trajectory in without[i * free : (i + 1) * free]:
+            sample = trajectory.sample + total - free
+            merged.append(dataclasses.replace(trajectory, sample=sample))
+    return merged
+
+
+def _tool_free(actor: Actor, config: ExperienceConfig) -> Collector:
+    """The same engine and prompts; the first call ends the trajectory, unanswered."""
+    rollout = dataclasses.replace(config.rollout, max_tool_calls=0, at_tool_limit="finish")
+    return Collector(
+        engine=actor.engine,
+        tokenizer=actor.tokenizer,
+        protocol=actor.collector.protocol,
+        tool=actor.collector.tool,
+        config=rollout,
+    )
+
+
+def _groups(
+    config: ExperienceConfig,
+    trajectories: Sequence[Trajectory],
+    scores: Sequence[Score | None],
+    seed: int,
+    stream: tuple[str | int, ...],
+) -> list[list[int]]:
+    """Indices of the members of each group, `samples` of those that were drawn."""
+    samples = config.schedule.samples
+    total = samples * config.selection.oversampling
+    groups = []
+    for start in range(0, len(trajectories), total):
+        members = list(range(start, start + total))
+        if total > samples:
+            group = [trajectories[i] for i in members]
+            own = [scores[i] for i in members]
+            members = [start + i for i in choose_members(group, own, samples, seed, stream)]
+        groups.append(members)
+    return groups
+
+
+def _with_spread(
+    groups: list[list[int]], scores: Sequence[Score | None], min_std: float
+) -> list[list[int]]:
+    rows = [i for members in groups for i in members]
+    keeps = groups_with_spread(
+        np.array([s.reward if (s := scores[i]) else 0.0 for i in rows], np.float32),
+        np.repeat(np.arange(len(groups), dtype=np.int32), [len(members) for members in groups]),
+        len(groups),
+        np.array([scores[i] is not None for i in rows]),
+        min_std=min_std,
+    )
+    return [members for members, keep in zip(groups, keeps, strict=True) if keep]

@@ -1,0 +1,80 @@
+"""What a look at a trajectory says: void, overlong, failed calls; and who is kept of an oversampled group."""
+
+import dataclasses
+
+import pytest
+from helpers.ledgers import ledger
+
+from jaxtool.core.types import FinishReason, Score, ToolStatus
+from jaxtool.rollout import selection
+from jaxtool.rollout.selection import Selection, choose_members, is_dropped, is_void, roc_penalty
+
+
+def ended(reason: FinishReason, text: str = ""):
+    return dataclasses.replace(ledger("QQpp", reason=reason), final_text=text)
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "void"),
+    [
+        (ended(FinishReason.EOS), True),
+        (ended(FinishReason.EOS, "I do not know"), True),
+        (ended(FinishReason.EOS, "It is \\boxed{3}"), False),
+        (ended(FinishReason.LENGTH, "and so on"), True),
+        (ended(FinishReason.LENGTH, "\\boxed{3} and so on"), False),
+        (ended(FinishReason.ANSWER, "garbage</answer>"), False),
+        (ended(FinishReason.TOOL_LIMIT, "<code>1</code>"), False),  # a complete call
+    ],
+)
+def test_void_turns(trajectory, void):
+    assert is_void(trajectory) is void
+    assert is_dropped(trajectory, Selection(drops_void_turns=True)) is void
+    assert not is_dropped(trajectory, Selection())
+
+
+@pytest.mark.parametrize("reason", FinishReason)
+def test_overlong_filtering(reason):
+    answered = ended(reason, "\\boxed{3}")
+    wanted = reason is FinishReason.LENGTH
+    assert is_dropped(answered, Selection(drops_overlong=True)) is wanted
+    assert not is_dropped(answered, Selection(drops_void_turns=True))
+
+
+def test_roc_penalty_by_hand():
+    mixed = ledger("QQpptptptp", calls=[ToolStatus.OK, ToolStatus.ERROR, ToolStatus.OK])
+    assert roc_penalty(mixed) == pytest.approx(1 / 3)
+    assert roc_penalty(ledger("QQpp")) == 0.5
+    assert roc_penalty(ledger("QQpp", reason=FinishReason.LENGTH)) == 1.5
+
+
+def test_members_are_chosen_by_the_stream_and_the_problem_alone():
+    group = [ledger("QQpp", sample=i) for i in range(8)]
+    scores: list[Score | None] = [
+        Score(reward=float(i % 2), is_correct=bool(i % 2)) for i in range(8)
+    ]
+    chosen = choose_members(group, scores, 4, 0, ("train", 3))
+    assert chosen == choose_members(group, scores, 4, 0, ("train", 3))
+    assert sum(i % 2 for i in chosen) == 2
+    others = {tuple(choose_members(group, scores, 4, 0, ("train", step))) for step in range(8)}
+    assert len(others) > 1
+
+
+def test_clean_correct_members_come_first():
+    dirty = ledger("QQpptp", calls=[ToolStatus.ERROR])
+    clean = ledger("QQpptp", calls=[ToolStatus.OK])
+    score = Score(reward=1.0, is_correct=True)
+    assert choose_members([dirty, clean, dirty, clean], [score] * 4, 2, 0, ("train", 0)) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_draws": 0}, "self.max_draws=0"),
+        ({"oversampling": 0}, "self.oversampling=0"),
+        ({"tool_free_samples": -1}, "self.tool_free_samples=-1"),
+        ({"min_reward_std": 0.1}, "without max_draws > 1 would do nothing"),
+    ],
+)
+def test_impossible_selections_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        selection.Selection(**fields)
