@@ -1,0 +1,74 @@
+"""Plans an RL run on a TPU slice, on this CPU: does it fit, how long is a step, what to change.
+
+  pip install 'libtpu>=0.0.50'
+  python -m experiments.plan --gin_file gin_configs/runs/torl_1_5b_v5e_8.gin --topology v5e:2x4
+
+Compiles every program of the run with the real TPU compiler for the run's shapes and shardings. No
+weight is read and nothing is run, so times are predictions; the assumptions are printed.
+
+--json PATH writes {"topology", "devices", "gin_file", "fits", "hbm_used_gib": the fullest moment of a
+device, "hbm_limit_gib", "predicted_step_s" (null where a program does not compile), "seconds": {part of
+the step: s}, "resident_gib": {what stays in memory: GiB}, "assumptions", "advice": gin lines where it
+does not fit, "versions", "programs": [{"name", "shape", "arguments_gib", "temporaries_gib",
+"outputs_gib", "beside_gib": what else is in memory, "hbm_gib": the sum of these, "tflop",
+"roofline_ms", "compiler_ms", "collectives_ms", "collectives": {kind: {"count", "gib"}},
+"runs_per_step", "compile_s", "error"}]}; all figures per device.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from experiments import launch
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gin_file", required=True, help="an RL run file")
+    parser.add_argument(
+        "--gin_param", action="append", default=[], help="one binding, may be repeated"
+    )
+    parser.add_argument("--topology", required=True, help="v5p:4x4x8, v6e:8x8, v5e-8, ...")
+    parser.add_argument("--response_tokens", type=float, help="mean; default: half the limit")
+    parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")
+    parser.add_argument("--tool_calls", type=float, help="mean; default: half the limit")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--html", type=Path, help="write a page here as well")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    # Nothing runs here: a TPU or GPU that is in use stays alone.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from jaxtool.run import gin_config, rl_loop
+    from jaxtool.run.plan import plan, step
+    from jaxtool.run.plan import report as reports
+
+    config = gin_config.load(
+        rl_loop.RlConfig, files=[arguments.gin_file], params=arguments.gin_param
+    )
+    assumed = step.default_assumptions(
+        config,
+        response_tokens=arguments.response_tokens,
+        prompt_tokens=arguments.prompt_tokens,
+        tool_calls=arguments.tool_calls,
+    )
+
+    def tell(program: plan.ProgramPlan) -> None:
+        state = program.error or "compiled"
+        print(f"{program.name}: {state} in {program.compile_s:.0f} s", flush=True)
+
+    found = plan.plan_run(config, arguments.topology, assumed, report=tell)
+    reports.print_plan(found)
+    if arguments.json:
+        reports.write_json(arguments.json, found, arguments.gin_file)
+    if arguments.html:
+        text = gin_config.operative_config(config)
+        print(f"page {reports.write_html(arguments.html, found, arguments.gin_file, text)}")
+
+
+if __name__ == "__main__":
+    launch.run(main)

@@ -1,0 +1,1 @@
+"""What a run will need on a TPU slice: its programs compiled ahead of time. Runs nothing."""

@@ -1,0 +1,42 @@
+"""Plans a run: every program compiled for the slice, one after the other."""
+
+from collections.abc import Callable
+
+from jaxtool.run.plan.chips import GIB, parse_slice, slice_devices
+from jaxtool.run.plan.compiled import ProgramPlan, compile_program
+from jaxtool.run.plan.programs import run_programs
+from jaxtool.run.plan.step import Assumptions, StepPlan, advise, runs_per_step
+from jaxtool.run.rl_loop import RlConfig
+
+
+def plan_run(
+    config: RlConfig,
+    topology: str,
+    assumed: Assumptions,
+    *,
+    report: Callable[[ProgramPlan], None] = lambda program: None,
+) -> StepPlan:
+    """Compiles every program of one RL step for a slice; nothing is run and no weight is read.
+
+    Args:
+      topology: "v5p:4x4x8" or "v5p-128", see `parse_slice`.
+      report: told each program as it is done.
+
+    Raises:
+      RuntimeError: libtpu is missing.
+      ValueError: unknown topology, or a configuration that the mesh does not divide.
+    """
+    tpu = parse_slice(topology)
+    built = run_programs(config, slice_devices(tpu))
+    plans = []
+    for program in built.programs:
+        plans.append(compile_program(program, built.resident, tpu, built.num_devices))
+        report(plans[-1])
+    return StepPlan(
+        tpu=tpu,
+        programs=tuple(plans),
+        resident=built.resident,
+        runs=runs_per_step(config, assumed),
+        assumptions=assumed,
+        advice=advise(config, plans, built.resident, tpu.chip.hbm_gib * GIB),
+    )

@@ -1,0 +1,295 @@
+"""The programs of an RL run as it would start them on a slice, from shapes alone.
+
+They are the run's own functions with the run's own shardings; no parameter is ever made. What they
+take is found as the run finds it: the layout of the optimizer state is that which `make_state` gives,
+the decoder's that which `publish` and `empty_cache` give.
+
+As the run does today, one engine decodes all rows on the learner's mesh, tensor-parallel, its rows cut
+over data and fsdp; on several hosts it would wait for the slowest of them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtool.decode import programs as decoder
+from jaxtool.decode.publish import publish
+from jaxtool.learn import grpo
+from jaxtool.learn.state import (
+    Gradients,
+    apply_gradients,
+    check_block_rows,
+    make_state,
+    zero_gradients,
+)
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.kv_cache import make_cache
+from jaxtool.model.param_axes import CACHE_AXES, check_divides, param_axes, param_shapes
+from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.mesh import make_mesh
+from jaxtool.rollout.batching import empty_batch
+from jaxtool.run.rl_loop import RlConfig, learner_setup
+
+LEARN, APPLY, OLD = "gradient block", "optimizer update", "old log-probs"
+PUBLISH, PREFILL, PLACE = "publish", "prefill", "place prompts"
+APPEND, WINDOW = "append tool output", "decode window"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """One program of the run, not compiled yet."""
+
+    name: str
+    shape: str  # what its shapes are, for people
+    trace: Callable[[], Any]  # -> jax.stages.Traced
+    beside: tuple[str, ...]  # resident arrays that exist meanwhile and are no argument
+    while_trips: int = 1
+    touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunPrograms:
+    """Programs, and the bytes per device of what stays in memory between them."""
+
+    programs: tuple[Program, ...]
+    resident: dict[str, float]
+    num_devices: int
+
+
+def shard_bytes(tree: Any) -> float:
+    """Bytes that one device holds of a tree of ShapeDtypeStructs with shardings."""
+    return float(
+        sum(
+            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            for x in jax.tree.leaves(tree)
+        )
+    )
+
+
+def run_programs(config: RlConfig, devices: list[Any]) -> RunPrograms:
+    """Every program of one RL step on these devices, at the largest shape of each.
+
+    Raises:
+      ValueError: the mesh does not divide the devices, the model, the rows or the slots.
+    """
+    model = config.policy.model_config()
+    mesh = make_mesh(config.mesh, devices)
+    sharding, decoding = Sharding(mesh, config.axes), Sharding(mesh, decode())
+    check_divides(model, sharding)
+    check_divides(model, decoding)
+    check_block_rows(config.grpo.block_rows, sharding)
+    shapes = param_shapes(model)
+    params = _placed(shapes, sharding.tree(param_axes(shapes)))
+    state = _results(sharding, make_state, params, config.optimizer, sharding)
+    gradients = _results(sharding, zero_gradients, params, sharding)
+    learner = _learner(config, sharding, params, state, gradients)
+    decoder_programs, published, cache = _decoder(config, decoding, params)
+    resident = {
+        "parameters": shard_bytes(params),
+        "optimizer state": shard_bytes(state) - shard_bytes(params),
+        "reference": shard_bytes(params) if config.grpo.kl_coef else 0.0,
+        "gradients": shard_bytes(gradients),
+        "published copy": shard_bytes(published),
+        "KV cache": shard_bytes(cache),
+    }
+    return RunPrograms(
+        programs=(*decoder_programs, *learner), resident=resident, num_devices=mesh.size
+    )
+
+
+def _learner(
+    config: RlConfig, sharding: Sharding, params: Any, state: Any, gradients: Gradients
+) -> tuple[Program, ...]:
+    setup = learner_setup(config, config.policy.model_config(), sharding)
+    rows, length = config.grpo.block_rows, config.pack.row_tokens
+    placed = sharding.named("batch", "length")
+    block = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), empty_batch(rows, length)
+    )
+    old = None
+    if config.grpo.updates_per_batch > 1:
+        old = jax.ShapeDtypeStruct((rows, length), jnp.float32, sharding=placed)
+    reference = params if config.grpo.kl_coef else None
+    count = np.float32(1)
+    rest = () if config.unloads_decoder else ("published copy", "KV cache")
+    shape = f"{rows} rows x {length} tokens"
+    programs = [
+        Program(
+            name=LEARN,
+            shape=shape,
+            trace=lambda: grpo.grpo_block.trace(
+                gradients, params, reference, block, old, count, setup=setup
+            ),
+            beside=("optimizer state", *rest),
+        ),
+        Program(
+            name=APPLY,
+            shape=config.optimizer.name,
+            trace=lambda: apply_gradients.trace(
+                state, gradients, config=config.optimizer, sharding=sharding
+            ),
+            beside=("reference", *rest),
+        ),
+    ]
+    if old is not None:
+        programs.append(
+            Program(
+                name=OLD,
+                shape=shape,
+                trace=lambda: grpo.old_logprobs.trace(params, block, setup=setup),
+                beside=("optimizer state", "reference", *rest),
+            )
+        )
+    return tuple(programs)
+
+
+def _decoder(
+    config: RlConfig, sharding: Sharding, params: Any
+) -> tuple[tuple[Program, ...], Any, Any]:
+    """Programs of the engine, the published parameters and the cache."""
+    model, engine = config.policy.model_config(), config.engine
+    statics: dict[str, Any] = {"config": model, "sharding": sharding}
+    published = _results(sharding, publish, params, model, sharding)
+    cache = _cache(model, sharding, engine.cache_rows, engine.max_tokens)
+    longest = max(1, engine.max_tokens - config.rollout.max_response_tokens - 1)
+    bucket = next(b for b in engine.prompt_buckets if b >= longest)
+    prompts = _cache(model, sharding, engine.prefill_rows, bucket)
+    learner = ("parameters", "optimizer state", "reference")
+    programs = (
+        _window(config, published, cache, statics),
+        _prefill(config, published, prompts, (*learner, "KV cache"), statics),
+        Program(
+            name=PLACE,
+            shape=f"{engine.prefill_rows} rows x {bucket} tokens",
+            trace=lambda: decoder.place.trace(
+                cache, prompts, *_indices(engine.prefill_rows, 2), sharding=sharding
+            ),
+            beside=(*learner, "published copy"),
+            touched_bytes=2 * shard_bytes(prompts),
+        ),
+        _append(config, published, cache, statics),
+        Program(
+            name=PUBLISH,
+            shape=f"float32 to {model.compute_dtype}",
+            trace=lambda: publish.trace(params, model, sharding),
+            beside=(
+                "optimizer state",
+                "reference",
+                *(() if config.unloads_decoder else ("KV cache",)),
+            ),
+        ),
+    )
+    return programs, published, cache
+
+
+def _window(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any]) -> Program:
+    engine, sharding = config.engine, statics["sharding"]
+    width, view, steps = engine.slots, engine.views[-1], engine.window_steps
+    is_whole = width == engine.cache_rows
+    read = shard_bytes(cache) * width / engine.cache_rows * view / engine.max_tokens
+    is_stop = jax.ShapeDtypeStruct(
+        (statics["config"].vocab_size,), bool, sharding=sharding.named(None)
+    )
+    return Program(
+        name=WINDOW,
+        shape=f"{width} rows x {steps} steps, view {view}",
+        trace=lambda: decoder.window.trace(
+            published,
+            cache,
+            decoder.idle_rows(width, engine.forced_tokens),
+            None if is_whole else np.zeros(width, np.int32),
+            np.int32(1),
+            is_stop,
+            draw=config.sampling.draw,
+            steps=steps,
+            view=view,
+            **statics,
+        ),
+        beside=("parameters", "optimizer state", "reference"),
+        while_trips=steps,
+        touched_bytes=steps * (shard_bytes(published) + read),
+    )
+
+
+def _prefill(
+    config: RlConfig,
+    published: Any,
+    prompts: Any,
+    beside: tuple[str, ...],
+    statics: dict[str, Any],
+) -> Program:
+    engine = config.engine
+    bucket = jax.tree.leaves(prompts)[0].shape[2]
+    chunk = engine.chunk_of(bucket)
+    tokens = np.zeros((engine.prefill_rows, chunk), np.int32)
+
+    def trace() -> Any:
+        if chunk == bucket:
+            return decoder.prefill.trace(published, tokens, **statics)
+        return decoder.prefill_chunk.trace(published, prompts, tokens, np.int32(0), **statics)
+
+    return Program(
+        name=PREFILL,
+        shape=f"{engine.prefill_rows} prompts x {chunk} tokens",
+        trace=trace,
+        beside=beside,
+    )
+
+
+def _append(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any]) -> Program:
+    engine, view = config.engine, config.engine.views[-1]
+    rows, columns = engine.append_rows, engine.forced_tokens
+    slots, starts = _indices(rows, 2)
+    share = rows / engine.cache_rows
+    return Program(
+        name=APPEND,
+        shape=f"{rows} rows x {columns} tokens, view {view}",
+        trace=lambda: decoder.append.trace(
+            published,
+            cache,
+            slots,
+            np.zeros((rows, columns), np.int32),
+            starts,
+            view=view,
+            **statics,
+        ),
+        beside=("parameters", "optimizer state", "reference"),
+        touched_bytes=shard_bytes(published) + shard_bytes(cache) * share,
+    )
+
+
+def _indices(rows: int, count: int) -> list[np.ndarray]:
+    return [np.zeros(rows, np.int32) for _ in range(count)]
+
+
+def _cache(model: ModelConfig, sharding: Sharding, rows: int, slots: int) -> Any:
+    """Shapes and layout of a cache, which every program of the decoder constrains."""
+    shapes = jax.eval_shape(lambda: make_cache(model, rows, slots))
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding.named(*CACHE_AXES[: x.ndim])
+        ),
+        shapes,
+    )
+
+
+def _results(on: Sharding, program: Any, *args: Any, **statics: Any) -> Any:
+    """What a jitted function gives, with the layout that the compiler chooses for it."""
+    compiled = program.lower(*args, **statics).compile()
+
+    def layout(found: Any) -> Any:
+        # A number that depends on no argument lies nowhere in particular; jax moves it.
+        return found if len(found.device_set) == on.mesh.size else on.named()
+
+    return _placed(compiled.out_info, jax.tree.map(layout, compiled.output_shardings))
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )

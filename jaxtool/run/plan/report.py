@@ -1,0 +1,206 @@
+"""A plan for people and for programs: table in the terminal, one HTML file, JSON."""
+
+import dataclasses
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jaxtool.run.plan.chips import GIB
+from jaxtool.run.plan.compiled import ProgramPlan
+from jaxtool.run.plan.step import StepPlan
+from jaxtool.run.report import Headline, Report, Section, Table, write_report
+
+COLUMNS = (
+    "program",
+    "shape",
+    "arguments GiB",
+    "temporaries GiB",
+    "outputs GiB",
+    "beside GiB",
+    "HBM GiB",
+    "TFLOP",
+    "roofline ms",
+    "compiler ms",
+    "collectives ms",
+    "collectives",
+    "runs",
+    "s per step",
+)
+
+
+def as_json(plan: StepPlan, gin_file: str) -> dict[str, Any]:
+    """The record of `--json`; its keys are in the docstring of experiments/plan.py."""
+    return {
+        "topology": plan.tpu.name,
+        "devices": plan.tpu.num_devices,
+        "gin_file": gin_file,
+        "fits": plan.fits,
+        "hbm_used_gib": round(plan.hbm_used / GIB, 2),
+        "hbm_limit_gib": plan.tpu.chip.hbm_gib,
+        "predicted_step_s": None if plan.step_s is None else round(plan.step_s, 1),
+        "seconds": {name: round(value, 2) for name, value in plan.seconds.items()},
+        "resident_gib": {name: round(value / GIB, 3) for name, value in plan.resident.items()},
+        "assumptions": dataclasses.asdict(plan.assumptions),
+        "programs": [_program_json(plan, program) for program in plan.programs],
+        "advice": list(plan.advice),
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "libtpu") if _is_there(name)
+        },
+    }
+
+
+def write_json(path: Path, plan: StepPlan, gin_file: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(as_json(plan, gin_file), indent=1) + "\n")
+
+
+def print_plan(plan: StepPlan, console: Console | None = None) -> None:
+    """Table, verdict and advice."""
+    console = console or Console()
+    table = RichTable(title=f"{plan.tpu.name}: {plan.tpu.num_devices} devices")
+    for index, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if index < 2 else "right")
+    for program in plan.programs:
+        table.add_row(*(_shown(cell) for cell in _row(plan, program)))
+    console.print(table)
+    for line in verdict(plan):
+        console.print(line, markup=False)
+
+
+def verdict(plan: StepPlan) -> list[str]:
+    """What the table means, line by line."""
+    held = ", ".join(f"{k} {v / GIB:.2f}" for k, v in plan.resident.items() if v)
+    lines = [
+        f"in memory between programs, GiB per device: {held}",
+        f"{'fits' if plan.fits else 'DOES NOT FIT'}: {plan.hbm_used / GIB:.1f} GiB of "
+        f"{plan.tpu.chip.hbm_gib:.1f} GiB per device",
+    ]
+    if plan.step_s is not None:
+        parts = sorted(plan.seconds.items(), key=lambda item: -item[1])
+        largest = ", ".join(f"{name} {value:.0f}" for name, value in parts[:4])
+        a = plan.assumptions
+        lines += [
+            f"predicted RL step: {plan.step_s:.0f} s ({largest})",
+            f"assumed: {a.response_tokens:.0f} response and {a.prompt_tokens:.0f} prompt tokens and "
+            f"{a.tool_calls:g} tool calls per trajectory on average, tools that keep no row waiting, "
+            "slots refilled at once, collectives that overlap with nothing",
+        ]
+    lines += [f"to make it fit: {line}" for line in plan.advice]
+    return lines
+
+
+def write_html(path: Path, plan: StepPlan, gin_file: str, config_text: str) -> Path:
+    """One self-contained page."""
+    step = "none" if plan.step_s is None else f"{plan.step_s:.0f} s"
+    rows = tuple(tuple(_row(plan, program)) for program in plan.programs)
+    collectives = tuple(
+        (program.name, c.kind, c.count, round(c.sent_bytes / GIB, 3))
+        for program in plan.programs
+        for c in program.collectives
+    )
+    seconds = tuple((name, round(value, 2)) for name, value in plan.seconds.items())
+    held = tuple((name, round(value / GIB, 3)) for name, value in plan.resident.items())
+    notes = tuple((line,) for line in verdict(plan))
+    report = Report(
+        title=f"Plan: {Path(gin_file).stem} on {plan.tpu.name}",
+        subtitle="Predicted from programs compiled ahead of time; nothing was run.",
+        headlines=(
+            Headline(label="fits", value="yes" if plan.fits else "no"),
+            Headline(
+                label="HBM per device",
+                value=f"{plan.hbm_used / GIB:.1f} GiB",
+                note=f"of {plan.tpu.chip.hbm_gib} GiB",
+            ),
+            Headline(label="RL step", value=step, note="predicted"),
+        ),
+        sections=(
+            Section(
+                title="Programs",
+                tables=(
+                    Table(title="Per device and run", columns=COLUMNS, rows=rows),
+                    Table(title="Seconds of one RL step", columns=("part", "s"), rows=seconds),
+                ),
+            ),
+            Section(
+                title="Memory and traffic",
+                tables=(
+                    Table(title="Between programs", columns=("what", "GiB"), rows=held),
+                    Table(
+                        title="Collectives of one run",
+                        columns=("program", "kind", "count", "GiB sent per device"),
+                        rows=collectives,
+                    ),
+                    Table(title="Verdict", columns=("",), rows=notes),
+                ),
+            ),
+        ),
+        config=config_text,
+    )
+    return write_report(path, report)
+
+
+def _program_json(plan: StepPlan, program: ProgramPlan) -> dict[str, Any]:
+    return {
+        "name": program.name,
+        "shape": program.shape,
+        "arguments_gib": round(program.arguments / GIB, 3),
+        "temporaries_gib": round(program.temporaries / GIB, 3),
+        "outputs_gib": round(program.outputs / GIB, 3),
+        "beside_gib": round(program.beside / GIB, 3),
+        "hbm_gib": round(program.hbm / GIB, 3),
+        "tflop": round(program.flops / 1e12, 4),
+        "roofline_ms": round(1e3 * program.roofline_s, 3),
+        "compiler_ms": None if program.compiler_s is None else round(1e3 * program.compiler_s, 3),
+        "collectives_ms": round(1e3 * program.collectives_s, 3),
+        "collectives": {
+            c.kind: {"count": c.count, "gib": round(c.sent_bytes / GIB, 4)}
+            for c in program.collectives
+        },
+        "runs_per_step": plan.runs.get(program.name, 0.0),
+        "compile_s": round(program.compile_s, 1),
+        "error": program.error,
+    }
+
+
+def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
+    in_gib = [
+        round(size / GIB, 2)
+        for size in (
+            program.arguments,
+            program.temporaries,
+            program.outputs,
+            program.beside,
+            program.hbm,
+        )
+    ]
+    if program.error:
+        return [program.name, program.shape, *in_gib, *[None] * 4, program.error, None, None]
+    kinds = ", ".join(f"{c.kind} x{c.count}" for c in program.collectives)
+    return [
+        program.name,
+        program.shape,
+        *in_gib,
+        round(program.flops / 1e12, 3),
+        round(1e3 * program.roofline_s, 2),
+        None if program.compiler_s is None else round(1e3 * program.compiler_s, 2),
+        round(1e3 * program.collectives_s, 2),
+        kinds,
+        round(plan.runs.get(program.name, 0.0), 1),
+        round(plan.seconds[program.name], 2),
+    ]
+
+
+def _shown(cell: str | float | None) -> str:
+    return "-" if cell is None else str(cell)
+
+
+def _is_there(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""From programs to one RL step: memory at its highest, seconds, and what to change.
+
+Times are predictions from stated assumptions, not measurements.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from jaxtool.run.plan import programs as names
+from jaxtool.run.plan.chips import GIB, Slice
+from jaxtool.run.plan.compiled import ProgramPlan
+from jaxtool.run.rl_loop import RlConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """What a plan cannot know."""
+
+    response_tokens: float  # mean, tool tokens included; half the limit unless told
+    prompt_tokens: float  # mean
+    tool_calls: float  # per trajectory; half the limit unless told
+    observation_tokens: float = 64.0  # per call
+    packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
+    host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
+
+
+def default_assumptions(
+    config: RlConfig,
+    *,
+    response_tokens: float | None = None,
+    prompt_tokens: float | None = None,
+    tool_calls: float | None = None,
+) -> Assumptions:
+    limit = config.rollout.max_response_tokens
+    longest_prompt = config.engine.max_tokens - limit
+    return Assumptions(
+        response_tokens=limit / 2 if response_tokens is None else min(response_tokens, limit),
+        prompt_tokens=min(256, longest_prompt) if prompt_tokens is None else prompt_tokens,
+        tool_calls=config.rollout.max_tool_calls / 2 if tool_calls is None else tool_calls,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """The verdict on a run and a slice."""
+
+    tpu: Slice
+    programs: tuple[ProgramPlan, ...]
+    resident: dict[str, float]  # bytes per device
+    runs: dict[str, float]  # how often each program runs in one step
+    assumptions: Assumptions
+    advice: tuple[str, ...]
+
+    @property
+    def hbm_used(self) -> float:
+        return max(program.hbm for program in self.programs)
+
+    @property
+    def hbm_limit(self) -> float:
+        return self.tpu.chip.hbm_gib * GIB
+
+    @property
+    def fits(self) -> bool:
+        return self.hbm_used <= self.hbm_limit and not any(p.error for p in self.programs)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By program, and the host's share of decoding."""
+        parts = {p.name: self.runs.get(p.name, 0.0) * p.time_s for p in self.programs}
+        parts["host between windows"] = (
+            self.runs.get(names.WINDOW, 0.0) * self.assumptions.host_s_per_window
+        )
+        return parts
+
+    @property
+    def step_s(self) -> float | None:
+        """None where a program does not compile."""
+        if any(program.error for program in self.programs):
+            return None
+        return sum(self.seconds.values())
+
+
+def runs_per_step(config: RlConfig, assumed: Assumptions) -> dict[str, float]:
+    """How often each program runs in one RL step.
+
+    Decoding: slots are refilled at once, so that all rows take (sum of tokens) / slots steps, and the
+    last of them goes on alone to the limit. Learning: rows are packed; mini-batches are strided.
+    """
+    engine, schedule = config.engine, config.schedule
+    trajectories = schedule.problems_per_step * schedule.samples
+    mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
+    steps = trajectories * mean / engine.slots + (limit - mean)
+    rows = trajectories * (mean + assumed.prompt_tokens) / config.pack.row_tokens
+    updates = config.grpo.updates_per_batch
+    rows_each = math.ceil(rows / assumed.packed_share / updates)
+    blocks = updates * math.ceil(rows_each / config.grpo.block_rows)
+    appends = 0.0
+    if assumed.observation_tokens > engine.forced_tokens:
+        chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
+        appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
+    return {
+        names.WINDOW: math.ceil(steps / engine.window_steps),
+        names.PREFILL: math.ceil(schedule.problems_per_step / engine.prefill_rows),
+        names.PLACE: math.ceil(trajectories / engine.prefill_rows),
+        names.APPEND: math.ceil(appends),
+        names.LEARN: blocks,
+        names.OLD: blocks if updates > 1 else 0,
+        names.APPLY: updates,
+        names.PUBLISH: 1,
+    }
+
+
+def advise(
+    config: RlConfig, programs: Sequence[ProgramPlan], resident: dict[str, float], limit: float
+) -> tuple[str, ...]:
+    """Lines for the gin file that make room where a program does not fit, the cheapest first.
+
+    Args:
+      limit: bytes of memory per device.
+    """
+    over = {program.name: program.hbm - limit for program in programs if program.hbm > limit}
+    if not over:
+        return ()
+    cut = config.mesh
+    learner = {names.LEARN, names.APPLY, names.OLD} & set(over)
+    lines = []
+    if learner and not config.unloads_decoder:
+        freed = resident["published copy"] + resident["KV cache"]
+        lines.append(
+            f"RlConfig.unloads_decoder = True  # {freed / GIB:.1f} GiB for the update: published copy "
+            "and KV cache"
+        )
+    if {names.LEARN, names.OLD} & set(over):
+        lines += _learner_lines(config)
+    if names.WINDOW in over or names.APPEND in over or names.PLACE in over:
+        excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
+        row = resident["KV cache"] / config.engine.slots
+        slots = int((resident["KV cache"] - excess) / row) if row else 0
+        slots -= slots % 8
+        if slots >= 8:
+            lines.append(f"EngineConfig.slots = {slots}  # {excess / GIB:.1f} GiB less KV cache")
+        lines.append(f"MeshConfig.tensor = {2 * cut.tensor}  # halves published copy and cache row")
+    if names.PREFILL in over and config.engine.prefill_rows > 1:
+        lines.append(f"EngineConfig.prefill_rows = {config.engine.prefill_rows // 2}")
+    if cut.data > 1:
+        lines.append(
+            f"MeshConfig.data = 1  # fsdp cuts parameters, gradients and optimizer state "
+            f"{cut.data} times finer"
+        )
+    static = sum(resident[name] for name in ("parameters", "optimizer state", "gradients"))
+    if names.APPLY in over or static > limit / 2:
+        lines.append(
+            f"a larger slice: parameters, optimizer state and gradients take {static / GIB:.1f} GiB "
+            "of every device, and fsdp = -1 cuts them over all"
+        )
+    return tuple(lines)
+
+
+def _learner_lines(config: RlConfig) -> list[str]:
+    model = config.policy.model_config()
+    lines = []
+    if model.remat == "none":
+        lines.append("HfDirectory.remat = 'block'  # keeps one residual per layer, not its insides")
+    if model.attention_block is None and config.pack.row_tokens > 1024:
+        lines.append("HfDirectory.attention_block = 256  # scores of 256 queries at a time")
+    if model.compute_dtype == "float32":
+        lines.append("HfDirectory.compute_dtype = 'bfloat16'")
+    if not config.axes.length and config.mesh.tensor != 1:
+        lines.append(
+            "AxisRules.length = ('tensor',)  # cuts the residuals kept for backward as well"
+        )
+    cut = config.mesh.data * max(1, config.mesh.fsdp)
+    if config.grpo.block_rows > cut:
+        lines.append(f"GrpoConfig.block_rows = {max(cut, config.grpo.block_rows // 2)}")
+    if config.grpo.logprob_chunk > 128:
+        lines.append(f"GrpoConfig.logprob_chunk = {config.grpo.logprob_chunk // 2}")
+    return lines

@@ -1,0 +1,65 @@
+"""Slices by name, and the table of what chips can do."""
+
+import importlib.util
+
+import pytest
+
+from jaxtool.run.plan import chips
+from jaxtool.run.plan.chips import CHIPS, parse_slice, slice_devices
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "devices"),
+    [
+        ("v5p:4x4x8", "v5p:4x4x8", 128),
+        ("v5p-128", "v5p:4x4x4", 64),  # counts cores, two a chip
+        ("v6e-64", "v6e:8x8", 64),
+        ("V5E:2x4", "v5e:2x4", 8),
+        ("v5litepod-8", "v5e:2x4", 8),
+        ("v4-16", "v4:2x2x2", 16),  # one device per core
+        ("tpu7x:2x2x2", "tpu7x:2x2x2", 16),
+    ],
+)
+def test_topologies_and_accelerator_types(text, name, devices):
+    tpu = parse_slice(text)
+    assert (tpu.name, tpu.num_devices) == (name, devices)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v9:2x2", "generations: v4, v5e, v5p, v6e, tpu7x"),
+        ("v5p", "write GENERATION:SHAPE"),
+        ("v5p:4x4", "a v5p slice has 3 dimensions"),
+        ("v6e:2x2x2", "a v6e slice has 2 dimensions"),
+        ("v6e-48", "v6e has v6e-1, v6e-4, v6e-8"),
+        ("v5p-8x", "unknown topology 'v5p-8x'"),
+    ],
+)
+def test_an_unknown_slice_is_refused_with_what_there_is(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_slice(text)
+
+
+def test_the_table_agrees_with_itself():
+    """Compute to bandwidth, FLOPs per byte: all generations lie between 100 and 700."""
+    for chip in CHIPS.values():
+        assert 100 < chip.peak_flops / chip.hbm_bytes_per_s < 700
+        assert chip.ici_bytes_per_s < chip.hbm_bytes_per_s
+    # The peak is what the matrix units do at the clock: 4 x 128 x 128 x 2, two cores in a v5p.
+    assert CHIPS["v5e"].peak_flops == pytest.approx(4 * 128 * 128 * 2 * 1.5e9, rel=0.01)
+    assert CHIPS["v5p"].peak_flops == pytest.approx(8 * 128 * 128 * 2 * 1.75e9, rel=0.01)
+    assert CHIPS["v4"].peak_flops == pytest.approx(4 * 128 * 128 * 2 * 1.05e9, rel=0.01)
+
+
+def test_a_missing_compiler_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="pip install 'libtpu"):
+        slice_devices(parse_slice("v5e-8"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_libtpu_knows_the_slices_and_refuses_others():
+    assert len(slice_devices(parse_slice("v5e-8"))) == 8
+    with pytest.raises(ValueError, match="libtpu knows no topology 'v5p:3x5x7'"):
+        slice_devices(parse_slice("v5p:3x5x7"))

@@ -1,0 +1,192 @@
+"""From compiled programs to a step: roofline, how often programs run, what fits and what to change."""
+
+import dataclasses
+import json
+
+import pytest
+from helpers.small_runs import rl_config
+
+from jaxtool.model.config import tiny
+from jaxtool.model.sources import RandomInit
+from jaxtool.parallel.axis_rules import AxisRules
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.run.plan import programs as names
+from jaxtool.run.plan import report
+from jaxtool.run.plan.chips import CHIPS, GIB, parse_slice
+from jaxtool.run.plan.compiled import (
+    HOP_S,
+    ProgramPlan,
+    collectives_s,
+    out_of_memory_bytes,
+    roofline_s,
+)
+from jaxtool.run.plan.hlo import Collective
+from jaxtool.run.plan.step import (
+    Assumptions,
+    StepPlan,
+    advise,
+    default_assumptions,
+    runs_per_step,
+)
+
+V5E = CHIPS["v5e"]
+RESIDENT = {
+    "parameters": 2.0 * GIB,
+    "optimizer state": 4.0 * GIB,
+    "reference": 0.0,
+    "gradients": 2.0 * GIB,
+    "published copy": 1.0 * GIB,
+    "KV cache": 8.0 * GIB,
+}
+
+
+def program(name, gib, **fields) -> ProgramPlan:
+    return ProgramPlan(name=name, shape="", temporaries=gib * GIB, **fields)
+
+
+def test_roofline_is_the_slower_of_work_and_traffic():
+    assert roofline_s(197e12, 0, V5E) == 1.0
+    assert roofline_s(0, 819e9, V5E) == 1.0
+    assert roofline_s(197e12, 3 * 819e9, V5E) == 3.0
+
+
+def test_collectives_cost_bytes_and_hops():
+    found = (Collective(kind="all-reduce", count=10, sent_bytes=50e9, hops=80),)
+    assert collectives_s(found, V5E) == pytest.approx(0.5 + 80 * HOP_S)
+
+
+def test_time_is_the_larger_estimate_and_all_of_the_collectives():
+    plan = program("p", 1, roofline_s=2.0, compiler_s=3.0, collectives_s=0.5)
+    assert plan.time_s == 3.5
+    assert dataclasses.replace(plan, compiler_s=None).time_s == 2.5
+
+
+def test_the_compilers_message_about_memory_is_read():
+    message = (
+        "RESOURCE_EXHAUSTED: ... Ran out of memory in memory space hbm. Used 23.05G of 15.75G hbm."
+    )
+    assert out_of_memory_bytes(message) == 23.05 * GIB
+    assert out_of_memory_bytes("INTERNAL: something else") is None
+
+
+def config_of(tmp_path, **fields):
+    """2 x 8 answers of up to 24 tokens, 8 slots, windows of 8 steps, blocks of 4 rows of 32 tokens."""
+    return rl_config(tmp_path, **fields)
+
+
+def test_runs_per_step_by_hand(tmp_path):
+    config = config_of(tmp_path)
+    assumed = Assumptions(
+        response_tokens=12, prompt_tokens=4, tool_calls=1.5, observation_tokens=20, packed_share=0.8
+    )
+    runs = runs_per_step(config, assumed)
+    # 16 x 12 tokens over 8 slots are 24 steps, and 12 more for the last row: 36 / 8 windows.
+    assert runs[names.WINDOW] == 5
+    assert runs[names.PREFILL] == 1  # 2 prompts, 2 a call
+    assert runs[names.PLACE] == 8  # 16 rows, 2 a call
+    # 20 tokens are 3 chunks of 8: 16 x 1.5 x 3 / 2 rows a call.
+    assert runs[names.APPEND] == 36
+    # 16 x 16 tokens are 8 rows, 10 at 80 %: 3 blocks.
+    assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (3, 0, 1)
+    grpo = dataclasses.replace(config.grpo, updates_per_batch=2)
+    runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed)
+    assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (4, 4, 2)
+
+
+def test_short_observations_ride_the_window(tmp_path):
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=2, observation_tokens=8)
+    assert runs_per_step(config_of(tmp_path), assumed)[names.APPEND] == 0
+
+
+def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):
+    config = config_of(tmp_path)
+    assumed = default_assumptions(config)
+    assert (assumed.response_tokens, assumed.prompt_tokens, assumed.tool_calls) == (12, 8, 1)
+    told = default_assumptions(config, response_tokens=99, prompt_tokens=3, tool_calls=0.5)
+    assert (told.response_tokens, told.prompt_tokens, told.tool_calls) == (24, 3, 0.5)
+
+
+def test_advice_is_silent_where_everything_fits(tmp_path):
+    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB) == ()
+
+
+def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
+    config = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB))
+    for lever in (
+        "RlConfig.unloads_decoder = True  # 9.0 GiB",
+        "remat = 'block'",
+        "compute_dtype = 'bfloat16'",
+        "AxisRules.length = ('tensor',)",
+        "GrpoConfig.block_rows = 2",
+    ):
+        assert lever in lines
+    model = dataclasses.replace(tiny(17), remat="block", compute_dtype="bfloat16")
+    config = dataclasses.replace(
+        config,
+        policy=RandomInit(config=model),
+        unloads_decoder=True,
+        axes=AxisRules(length=("tensor",)),
+        mesh=MeshConfig(fsdp=4, tensor=2),
+    )
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB))
+    assert "unloads" not in lines
+    assert "remat" not in lines
+    assert "block_rows" not in lines
+    assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
+
+
+def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
+    config = config_of(tmp_path)
+    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, slots=64))
+    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB)
+    # 8 GiB of cache are 64 rows; 2 GiB too much are 16 of them.
+    assert lines[0].startswith("EngineConfig.slots = 48")
+
+
+def plan_of(tmp_path, gib: float) -> StepPlan:
+    config = config_of(tmp_path)
+    compiled = [
+        program(names.WINDOW, gib, roofline_s=2.0, collectives=(), compiler_s=1.0),
+        program(names.LEARN, 3, beside=GIB, roofline_s=4.0, flops=2e12),
+    ]
+    tpu = parse_slice("v5e-8")
+    return StepPlan(
+        tpu=tpu,
+        programs=tuple(compiled),
+        resident=RESIDENT,
+        runs={names.WINDOW: 3, names.LEARN: 2},
+        assumptions=default_assumptions(config),
+        advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB),
+    )
+
+
+def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
+    plan = plan_of(tmp_path, 15)
+    assert plan.fits
+    assert plan.hbm_used == 15 * GIB
+    assert plan.step_s == pytest.approx(3 * 2.0 + 2 * 4.0 + 3 * 0.005)
+    report.write_json(tmp_path / "plans" / "p.json", plan, "runs/x.gin")
+    record = json.loads((tmp_path / "plans" / "p.json").read_text())
+    assert record["topology"] == "v5e:2x4"
+    assert (record["fits"], record["hbm_used_gib"], record["hbm_limit_gib"]) == (True, 15.0, 15.75)
+    assert record["predicted_step_s"] == 14.0
+    assert [row["name"] for row in record["programs"]] == [names.WINDOW, names.LEARN]
+    assert record["programs"][1]["hbm_gib"] == 4.0
+    assert record["programs"][1]["tflop"] == 2.0
+
+
+def test_a_plan_that_does_not_fit_says_so_everywhere(tmp_path, capsys):
+    plan = plan_of(tmp_path, 16)
+    assert not plan.fits
+    report.print_plan(plan)
+    shown = capsys.readouterr().out
+    assert "DOES NOT FIT: 16.0 GiB of 15.8 GiB" in shown
+    assert "to make it fit: EngineConfig.slots" in shown or "MeshConfig.tensor" in shown
+    page = report.write_html(tmp_path / "p.html", plan, "runs/x.gin", "").read_text()
+    assert "DOES NOT FIT" in page
+    assert names.WINDOW in page
+    broken = dataclasses.replace(plan.programs[0], error="needs 16.0 GiB alone")
+    failed = dataclasses.replace(plan, programs=(broken, plan.programs[1]))
+    assert failed.step_s is None
+    assert report.as_json(failed, "x.gin")["predicted_step_s"] is None
