@@ -134,7 +134,6 @@ def _apply_limits(prison: Prison, limits: Limits) -> None:
         (resource.RLIMIT_STACK, STACK_BYTES),
         (resource.RLIMIT_FSIZE, limits.scratch_bytes),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
-        (resource.RLIMIT_NPROC, limits.threads),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -164,10 +163,13 @@ def _change_identity(prison: Prison, slot: int) -> None:
 
 def lock(prison: Prison, slot: int, limits: Limits, task_allowance: int = 0) -> None:
     """Second step: everything except the system call filter. `task_allowance` adds to threads."""
-    _apply_limits(prison, dataclasses.replace(limits, threads=limits.threads + task_allowance))
+    _apply_limits(prison, limits)
+    if prison.tier is not Tier.NONE:
+        _change_identity(prison, slot)
+    # A user namespace takes the limit at its making as one on its maker's other tasks: so after it.
+    linux.set_limit(resource.RLIMIT_NPROC, limits.threads + task_allowance)
     if prison.tier is Tier.NONE:
         return
-    _change_identity(prison, slot)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_PDEATHSIG, 9)  # a change of ids has cleared an earlier one
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)

@@ -16,6 +16,7 @@ import pytest
 from helpers.sandbox_serving import Serving, serving, setups, why_not
 
 from sandbox_server.front import selftest
+from sandbox_server.inside.keeper import TASK_ALLOWANCE
 from sandbox_server.wire import sandbox_pb2 as pb
 
 ATTACKS = sorted(selftest.ATTACKS.glob("*.py.txt"))
@@ -64,8 +65,9 @@ def expected(path: pathlib.Path, mode: str) -> set[str]:
 class Surroundings:
     """What attacks aim at: a canary file, listening sockets, a neighbour at work."""
 
-    def __init__(self, server: Serving, owner: int):
+    def __init__(self, server: Serving, owner: int, *, shares_user_id: bool = False):
         self.server = server
+        self.shares_user_id = shares_user_id
         self.canary = server.folder / "canary"
         self.canary.write_text("canary")
         os.chown(self.canary, owner, owner)
@@ -182,7 +184,9 @@ def surroundings(request):
     secret = {"SANDBOX_TEST_SECRET": "escaped"}
     flags = ("--isolation", tier, "--slots", "2")
     with serving(*flags, as_user=as_user, env=secret) as server:
-        around = Surroundings(server, 65534 if as_user else os.geteuid())
+        owner = 65534 if as_user else os.geteuid()
+        shares_user_id = tier == "landlock" and owner != 0
+        around = Surroundings(server, owner, shares_user_id=shares_user_id)
         try:
             around.clean = server.execute(_PROBE).stdout
             yield around
@@ -217,6 +221,43 @@ def test_attack_is_contained(surroundings, path, mode):
     assert after.stdout == surroundings.clean
     assert after.status == pb.STATUS_OK
     assert surroundings.damage() == []
+
+
+_TASKS_OF_OTHERS = 32  # of the server's user, ended since they were counted
+_COUNT_THREADS = """
+import threading
+made, gate = 1, threading.Event()
+try:
+    while made < 150:
+        threading.Thread(target=gate.wait, daemon=True).start()
+        made += 1
+except RuntimeError:
+    pass
+gate.set()
+print(made)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 4, 16])
+def test_the_thread_limit_is_what_the_docs_say(surroundings, threads):
+    """Exact, except where executions share the server's user id; sessions have some to spare."""
+    limits = pb.Limits(threads=threads)
+    made = int(surroundings.server.execute(_COUNT_THREADS, limits=limits).stdout)
+    if surroundings.shares_user_id:
+        assert 1 <= made <= threads + _TASKS_OF_OTHERS
+    else:
+        assert made == threads
+    for no_checkpoint in (False, True):
+        stub = surroundings.server.stub
+        create = pb.CreateSessionRequest(limits=limits, no_checkpoint=no_checkpoint)
+        session = stub.CreateSession(create, timeout=60)
+        request = pb.SessionExecuteRequest(session_id=session.session_id, code=_COUNT_THREADS)
+        made = int(stub.ExecuteInSession(request, timeout=60).stdout)
+        stub.CloseSession(pb.CloseSessionRequest(session_id=session.session_id), timeout=60)
+        if not surroundings.shares_user_id:
+            assert threads <= made <= threads + TASK_ALLOWANCE + no_checkpoint
+        else:
+            assert 1 <= made <= threads + TASK_ALLOWANCE + _TASKS_OF_OTHERS
 
 
 def test_without_isolation_these_attacks_get_out():
