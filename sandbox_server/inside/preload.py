@@ -47,6 +47,10 @@ WARM_UP = (
 )
 
 
+# Python specialises code after some calls, and writes to it until then.
+_ROUNDS = 4
+
+
 def prune_import_path(readable: tuple[str, ...]) -> None:
     """Keeps the import path entries that an execution may read, and no zip of another place."""
     kept = [os.path.realpath(p) for p in sys.path if p]
@@ -72,7 +76,7 @@ def warm_up(with_scipy: bool) -> dict[str, str]:
         streams = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = null
         module = runner.make_module()
-        for source in WARM_UP:
+        for source in WARM_UP * _ROUNDS:
             if not with_scipy and _is_heavy(source):
                 continue
             runner.run(source, module, "<code>", True)
