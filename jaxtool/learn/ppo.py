@@ -165,7 +165,7 @@ def _update_critic(
         if not mini.loss_mask.any():
             continue
         tokens = float(mini.loss_mask.sum())
-        total = zero_gradients(state.params)
+        total = zero_gradients(state.params, setup.sharding)
         num_clipped = jnp.float32(0)
         blocks = row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         for i, block in enumerate(blocks):
