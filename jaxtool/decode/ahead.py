@@ -18,7 +18,7 @@ from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.programs import Rows
 from jaxtool.decode.sampling import Draw
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.kv_cache import KVCache
+from jaxtool.model.kv_cache import KVCache, make_cache
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -36,6 +36,7 @@ def compile_all(
     config: EngineConfig,
     sharding: Sharding,
     draws: Sequence[Draw],
+    longest_prompt: int,
     report: Report,
 ) -> set[Key]:
     """Prefill and placement of each bucket, appends of each view, windows of each width and view.
@@ -71,7 +72,9 @@ def compile_all(
                     view=view,
                     **statics,
                 )
-    for bucket in config.prompt_buckets:
+    enough = next(b for b in config.prompt_buckets if b >= longest_prompt - 1)
+    buckets = [bucket for bucket in config.prompt_buckets if bucket <= enough]
+    for bucket in buckets:
         tasks["prefill", bucket] = functools.partial(
             _compile_prompts, params, cache, bucket, config, statics
         )
@@ -83,7 +86,7 @@ def compile_all(
             key = running[done]
             made.add(key)
             report(len(made), len(tasks), " ".join(map(str, key)))
-    return made | {("place", bucket) for bucket in config.prompt_buckets}
+    return made | {("place", bucket) for bucket in buckets}
 
 
 def _compile(program: Any, *args: Any, **statics: Any) -> jax.stages.Compiled:
@@ -96,16 +99,16 @@ def _compile_prompts(
     """Prefill of a bucket, and the copy of what it gives."""
     chunk, rows = config.chunk_of(bucket), config.prefill_rows
     tokens = np.zeros((rows, chunk), np.int32)
-    if chunk == bucket:
-        lowered = programs.prefill.lower(params, tokens, **statics)
-    else:
-        lowered = programs.empty_cache.lower(rows=rows, slots=bucket, **statics)
+    shapes = jax.eval_shape(lambda: make_cache(statics["config"], rows, bucket))
     prompts = jax.tree.map(
         lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
-        lowered.out_info,
-        lowered.compile().output_shardings,
+        shapes,
+        programs.cache_layout(shapes, statics["sharding"]),
     )
-    if chunk != bucket:
+    if chunk == bucket:
+        _compile(programs.prefill, params, tokens, **statics)
+    else:
+        programs.empty_cache(rows=rows, slots=bucket, **statics)
         _compile(programs.prefill_chunk, params, prompts, tokens, np.int32(0), **statics)
     indices = np.zeros(rows, np.int32)
     _compile(programs.place, cache, prompts, indices, indices, sharding=statics["sharding"])

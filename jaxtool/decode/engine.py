@@ -122,15 +122,17 @@ class DecodeEngine:
         self,
         samplings: Sequence[Sampling],
         report: Callable[[int, int, str], None] = lambda done, total, name: None,
+        *,
+        longest_prompt: int | None = None,
     ) -> int:
         """Compiles every program that rows with these samplings can need; returns how many.
 
         Args:
+          samplings: rows of one window share one; else give a truncated one too, which serves all.
           report: told (programs done, programs in all, name of the one just done).
+          longest_prompt: tokens; None for up to `EngineConfig.max_tokens`.
         """
         draws: set[Draw] = {sampling.draw for sampling in samplings}
-        if len(draws) > 1:
-            draws.add("mixed")
         made = ahead.compile_all(
             self._loaded(),
             self._loaded_cache(),
@@ -140,6 +142,7 @@ class DecodeEngine:
             config=self.config,
             sharding=self.sharding,
             draws=tuple(draws),
+            longest_prompt=longest_prompt or self.config.max_tokens,
             report=report,
         )
         self._known = (self._known or set()) | made

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from jaxtool.decode.sampling import Draw, RowSampling, plain_rows, sample
@@ -62,10 +63,26 @@ class Window:
     steps: Any  # [] int32, steps run before every row was idle
 
 
-@functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "slots"))
 def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, slots: int) -> KVCache:
     """A cache of zeros, laid out over the mesh."""
+    cache = _zeros(config=config, sharding=sharding, rows=rows, slots=slots)
+    return jax.device_put(cache, cache_layout(cache, sharding))
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "slots"))
+def _zeros(*, config: ModelConfig, sharding: Sharding, rows: int, slots: int) -> KVCache:
     return _constrain(make_cache(config, rows, slots), sharding)
+
+
+def cache_layout(cache: KVCache, sharding: Sharding) -> Any:
+    """The layout that programs give their caches: one that differed by name would compile anew."""
+
+    def layout(x: Any) -> NamedSharding:
+        if sharding.mesh.size == 1:
+            return NamedSharding(sharding.mesh, PartitionSpec())
+        return sharding.named(*CACHE_AXES[: x.ndim])
+
+    return jax.tree.map(layout, cache)
 
 
 @functools.partial(jax.jit, static_argnames=_STATICS)
@@ -272,7 +289,7 @@ def _columns(rows: int, columns: int) -> Array:
 
 
 def _constrain(cache: KVCache, sharding: Sharding) -> KVCache:
-    return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES), cache)
+    return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES[: x.ndim]), cache)
 
 
 def idle_rows(rows: int, forced_capacity: int) -> Rows:

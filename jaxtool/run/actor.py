@@ -16,6 +16,7 @@ from jaxtool.data.protocol import load_protocol, stop_token_mask
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
@@ -23,6 +24,7 @@ from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, TokenizerSource, open_sandbox
 from jaxtool.run.trajectory_log import TrajectoryView, trajectory_view
 from jaxtool.tools.base import Tool
@@ -69,7 +71,10 @@ class Actor:
             "timing/tool_wait_s": times.tool_wait_s,
             "tokens/reprefilled_total": counts.reprefilled_tokens,
             "tokens/sampled_total": counts.sampled_tokens,
-            "tokens/useful_slot_steps_fraction": counts.sampled_tokens / max(1, counts.slot_steps),
+            "tokens/useful_slot_steps_fraction": counts.useful_slot_steps
+            / max(1, counts.slot_steps),
+            "tokens/useful_until_queue_empty_fraction": times.useful_fraction,
+            "timing/late_programs_total": counts.late_programs,
         }
         if self.client is not None:
             stats = self.client.stats
@@ -79,6 +84,21 @@ class Actor:
                 "tools/memo_hits_total": stats.memo_hits,
             }
         return metrics
+
+    def compile_ahead(self, *samplings: Sampling) -> None:
+        """Compiles the decoder's programs for windows of these samplings, and shows how far it is."""
+        rollout, longest = self.collector.config, self.engine.config.max_tokens
+        if rollout.kv == "kept":
+            longest -= rollout.max_response_tokens
+        with ExitStack() as stack:
+            shown: list[ProgressDisplay] = []
+
+            def report(done: int, total: int, name: str) -> None:
+                if not shown:
+                    shown.append(stack.enter_context(ProgressDisplay("compile decoder", total)))
+                shown[0].update(done, {"": name})
+
+            self.engine.compile(samplings, report, longest_prompt=max(1, longest))
 
     def views(
         self,

@@ -67,6 +67,8 @@ def compare(
         for arm, policy in policies.items():
             _, params = SavedPolicy(path=str(policy)).load(actor.sharding, seed)
             actor.engine.load(params)
+            if arm == next(iter(policies)):
+                actor.compile_ahead(GREEDY, config.sampling)
             arms[arm] = {
                 name: evaluate(
                     actor.collector,

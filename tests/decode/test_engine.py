@@ -256,16 +256,22 @@ def test_useful_slot_steps_are_those_in_which_a_row_ran(engine, params):
     assert other.counts.slot_steps == SMALL.slots * other.counts.steps
 
 
-def test_an_engine_compiled_ahead_compiles_nothing_later(params):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_an_engine_compiled_ahead_compiles_nothing_later(params, devices):
     """Every program, of every width, view, bucket and way of drawing."""
-    fields = {"rows": 12, "slots": 4, "min_slots": 2, "prefill_chunk": 16, "min_view": 64}
+    fields = {"rows": 12, "slots": 4, "prefill_chunk": 16, "min_view": 64}
     config = dataclasses.replace(SMALL, **fields, window_steps=3)
-    other = make_engine(MODEL, params, config)
+    if devices == 1:
+        config, sharding = dataclasses.replace(config, min_slots=2), None
+    else:
+        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+        sharding = Sharding(mesh, axis_rules.decode())
+    other = make_engine(MODEL, params, config, sharding)
     told = []
     nucleus = Sampling(top_p=0.9)
     count = other.compile([Sampling(), nucleus], lambda *news: told.append(news))
     assert [news[:2] for news in told] == [(i + 1, len(told)) for i in range(len(told))]
-    assert count >= len(told) >= 2 * 2 + 1 + 4
+    assert count > len(told) >= len(config.widths) * 2 + 1 + 4
     jobs = random_jobs(14, outputs=(2, 9), seed=23)
     jobs += [dataclasses.replace(j, prompt=j.prompt * 4, name=j.name + "x") for j in jobs[:6]]
     with compilations() as compiled:
