@@ -58,7 +58,7 @@ def test_killed_fork_server_fails_in_flight_calls_at_once_and_comes_back(tier):
         codes = [call.exception().code() for call in calls]
         answered_s = time.monotonic() - killed_at
         assert codes == [grpc.StatusCode.UNAVAILABLE] * 2
-        assert answered_s < _ANSWERED_S * _BUSY_FACTOR
+        assert answered_s < _ANSWERED_S  # 8-30 ms were seen at a load of 5
         refusals = _refusals_until_answer(server)
         assert {error.code() for error in refusals} <= {grpc.StatusCode.UNAVAILABLE}
         assert all("retry-after-ms" in dict(error.trailing_metadata()) for error in refusals)
