@@ -2,12 +2,15 @@
 
 import dataclasses
 
+from jaxtool.decode.publish import Twin
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Shapes of the decoder. Every program is compiled for these and no others."""
 
-    slots: int = 64  # W, rows decoded at once; at least 4, small products are slow in bfloat16
+    # W, rows decoded at once; at least 4, small products are slow in bfloat16. 0: as many as fit
+    slots: int = 64
     rows: int = (
         0  # B, rows of the cache; 0: slots. With more, rows that wait for tools take no slot
     )
@@ -21,18 +24,27 @@ class EngineConfig:
     min_prompt_bucket: int = 16  # shortest padded prompt, doubled up to max_tokens
     forced_tokens: int = 32  # F; longer tool outputs go by chunks of this many tokens
     append_rows: int = 4  # tool outputs per chunked append
+    memory_gib: float = 0.0  # the decoder may take, all devices together; 0: ask device or host
+    memory_share: float = 0.5  # of what is free there; the optimizer and activations come later
+    most_slots: int = 256  # that `slots = 0` takes
+    twin: Twin = dataclasses.field(default_factory=Twin)  # dtype, int8 and attention of the decoder
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.default == 0 else 1
+            if isinstance(value, Twin):
+                continue
+            least = 0 if field.name == "slots" or field.default == 0 else 1e-9
             if value < least:
-                raise ValueError(f"EngineConfig.{field.name} must be >= {least}, got {value}")
+                bound = ">= 0" if least == 0 else "> 0"
+                raise ValueError(f"EngineConfig.{field.name} must be {bound}, got {value}")
         if self.refill_below > 1:
             raise ValueError(f"EngineConfig.{self.refill_below=} must be in [0, 1]")
         if self.rows and self.rows < self.slots:
             raise ValueError(f"EngineConfig.rows={self.rows} must be 0 or >= slots={self.slots}")
-        if self.min_slots > self.slots:
+        if self.memory_share > 1:
+            raise ValueError(f"EngineConfig.{self.memory_share=} must be in (0, 1]")
+        if self.min_slots > self.slots > 0:
             raise ValueError(f"EngineConfig.{self.min_slots=} must be <= {self.slots=}")
 
     @property

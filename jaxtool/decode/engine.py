@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxtool.decode import ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.programs import Rows, Window
 from jaxtool.decode.publish import publish
@@ -64,6 +65,9 @@ class DecodeEngine:
         """`is_stop` [V] bool: tokens after which a row waits for the host."""
         if is_stop.shape != (model.vocab_size,):
             raise ValueError(f"{is_stop.shape=} must be ({model.vocab_size},)")
+        model = config.twin.model(model)
+        self.memory = plan_memory(model, config, sharding)
+        config = self.memory.config
         rows_cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
         for name, count in (
             ("slots", config.slots),
@@ -103,7 +107,7 @@ class DecodeEngine:
     def load(self, params: Params) -> None:
         """Publishes learner parameters (stacked layers, float32) to the decoder's layout and dtype."""
         self._params = None  # the copy before goes first: two need not fit
-        self._params = publish(params, self.model, self.sharding)
+        self._params = publish(params, self.model, self.sharding, self.config.twin.weights)
         if self._cache is None:
             self._cache = self._empty_cache()
 

@@ -1,22 +1,87 @@
-"""From the learner's parameters to the decoder's: one jitted program that casts and reshards."""
+"""From the learner's parameters to the decoder's: one jitted program that casts, quantises and reshards.
 
+The decoder's copy is a twin, not the policy: the float32 parameters stay with the learner, and nothing
+of them is donated, since the update needs them.
+"""
+
+import dataclasses
 import functools
+from typing import Any, Literal, get_args
 
 import jax
 
-from jaxtool.model.config import ModelConfig
+from jaxtool.model.config import AttentionBackend, ModelConfig
+from jaxtool.model.int8_params import quantize_layers, quantized_axes
 from jaxtool.model.param_axes import param_axes
+from jaxtool.model.quantize import Int8Weight
 from jaxtool.model.transformer import Params, unstack_layers
 from jaxtool.parallel.axis_rules import Sharding, is_axes
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sharding"))
-def publish(params: Params, model: ModelConfig, sharding: Sharding) -> Params:
-    """The learner's tree as the decoder wants it: layers apart, compute dtype, decode sharding."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Twin:
+    """How the decoder's copy of the policy computes. What is not "learner" widens the log-prob gap."""
+
+    dtype: Literal["learner", "float32", "bfloat16"] = "learner"  # of weights and activations
+    weights: Literal["dtype", "int8"] = "dtype"  # int8: one scale per output channel
+    cache: Literal["dtype", "int8"] = "dtype"  # int8: one scale per token and head
+    attention: AttentionBackend = "auto"
+
+    def __post_init__(self) -> None:
+        for field, choices in (
+            ("dtype", ("learner", "float32", "bfloat16")),
+            ("weights", ("dtype", "int8")),
+            ("cache", ("dtype", "int8")),
+            ("attention", get_args(AttentionBackend)),
+        ):
+            if getattr(self, field) not in choices:
+                raise ValueError(f"Twin.{field}={getattr(self, field)!r} must be one of {choices}")
+
+    def model(self, learner: ModelConfig) -> ModelConfig:
+        """The decoder's config for a learner's."""
+        return dataclasses.replace(
+            learner,
+            compute_dtype=learner.compute_dtype if self.dtype == "learner" else self.dtype,
+            cache="int8" if self.cache == "int8" else "compute_dtype",
+            attention=self.attention,
+        )
+
+    def differs_from(self, learner: ModelConfig) -> str | None:
+        """Why log-probs of decoder and learner differ by more than rounding; None: they do not."""
+        reasons = []
+        if self.model(learner).compute_dtype != learner.compute_dtype:
+            reasons.append(f"decodes in {self.dtype}, learns in {learner.compute_dtype}")
+        reasons += [
+            f"int8 {name}" for name in ("weights", "cache") if getattr(self, name) == "int8"
+        ]
+        return ", ".join(reasons) or None
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sharding", "weights"))
+def publish(
+    params: Params,
+    model: ModelConfig,
+    sharding: Sharding,
+    weights: Literal["dtype", "int8"] = "dtype",
+) -> Params:
+    """The learner's tree as the decoder wants it: layers apart, its dtype, its sharding.
+
+    Args:
+      params: stacked layers, float32; still the caller's afterwards.
+      model: the decoder's, see `Twin.model`.
+      weights: "int8" quantises what is multiplied; norms and biases stay in the compute dtype.
+    """
     axes = param_axes(params)
     axes["layers"] = tuple(
         jax.tree.map(lambda a: a[1:], axes["layers"], is_leaf=is_axes)
         for _ in range(model.num_layers)
     )
-    published = jax.tree.map(lambda x: x.astype(model.dtype), unstack_layers(params))
+    twin: Any = unstack_layers(params)
+    if weights == "int8":
+        axes, twin = quantized_axes(axes), quantize_layers(twin)
+
+    def cast(x: Any) -> Any:
+        return x if isinstance(x, Int8Weight) else x.astype(model.dtype)
+
+    published = jax.tree.map(cast, twin, is_leaf=lambda x: isinstance(x, Int8Weight))
     return jax.lax.with_sharding_constraint(published, sharding.tree(axes))

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.quantize import product
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
@@ -49,14 +50,7 @@ class Projection(nnx.Module):
         self.num_in = len(in_shape)
 
     def __call__(self, x: Array) -> Array:
-        axes = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
-        # float32 accumulation: a bfloat16 product without it is ten times slower on XLA's CPU.
-        y = jax.lax.dot_general(
-            x,
-            self.kernel[...].astype(x.dtype),
-            (axes, ((), ())),
-            preferred_element_type=jnp.float32,
-        )
+        y = product(x, self.kernel.get_value(), self.num_in)
         if self.bias is not None:
             bias = self.bias[...]
             y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)

@@ -25,6 +25,7 @@ from jaxtool.model.layers import (
     rms_norm,
     rotary_angles,
 )
+from jaxtool.model.quantize import Int8Weight, product
 from jaxtool.model.remat import keep, rematerialized
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -88,11 +89,11 @@ def hidden_states(
         k, v = (sharding.constrain(x, "batch", None, "kv_heads", None) for x in (k, v))
         return attend_rows(q, k, v), None
 
-    def layer(x: Array, layer_params: Any) -> tuple[Array, None]:
+    def run_layer(x: Array, layer_params: Any) -> tuple[Array, None]:
         x, _ = _merge_block(config, layer_params)(x, rotary, attend)
         return sharding.constrain(x, "batch", "length", "activation_embed"), None
 
-    layer = rematerialized(layer, config.remat)
+    layer = rematerialized(run_layer, config.remat)
     x = _embed(params, config, tokens, sharding)
     if config.scans_layers:
         x, _ = jax.lax.scan(layer, x, params["layers"])
@@ -144,11 +145,12 @@ def logits(
     params: Params, config: ModelConfig, hidden: Float[Array, "*R D"]
 ) -> Float[Array, "*R V"]:
     """Scores of the next token, float32."""
-    head = params["embedding"].T if config.ties_embeddings else params["lm_head"]
-    axes = ((hidden.ndim - 1,), (0,)), ((), ())
-    return jax.lax.dot_general(
-        hidden, head.astype(hidden.dtype), axes, preferred_element_type=jnp.float32
-    )
+    if not config.ties_embeddings:
+        return product(hidden, params["lm_head"], 1)
+    table = params["embedding"]
+    if isinstance(table, Int8Weight):
+        return product(hidden, Int8Weight(table.values.T, table.scale), 1)
+    return product(hidden, table.T, 1)
 
 
 def unstack_layers(params: Params) -> Params:
@@ -160,9 +162,15 @@ def unstack_layers(params: Params) -> Params:
 
 
 def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
-    # Gathered whole before the lookup: a lookup in a cut table makes XLA rematerialise it.
-    table = sharding.constrain(params["embedding"].astype(config.dtype), None, None)
-    x = jnp.take(table, tokens, axis=0)
+    table = params["embedding"]
+    if isinstance(table, Int8Weight):
+        values, scale = sharding.constrain(table.values, None, None), table.scale
+        x = jnp.take(values, tokens, axis=0) * jnp.take(scale, tokens, axis=0)[..., None]
+        x = x.astype(config.dtype)
+    else:
+        # Gathered whole before the lookup: a lookup in a cut table makes XLA rematerialise it.
+        table = sharding.constrain(table.astype(config.dtype), None, None)
+        x = jnp.take(table, tokens, axis=0)
     return sharding.constrain(x, "batch", "length", "activation_embed")
 
 

@@ -1,0 +1,58 @@
+"""int8 by hand, its error bound, and that every product of the decoder has a scale per output."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_models import FAMILIES, random_params
+
+from jaxtool.model.int8_params import quantize_layers, quantized_axes
+from jaxtool.model.param_axes import param_axes, path_name
+from jaxtool.model.quantize import Int8Weight, product, quantize
+from jaxtool.model.transformer import unstack_layers
+from jaxtool.parallel.axis_rules import is_axes
+
+
+def test_quantize_by_hand():
+    x = jnp.array([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
+    values, scale = quantize(x, (1,))
+    assert values.dtype == jnp.int8
+    np.testing.assert_array_equal(values, [[64, -127, 32], [0, 0, 0]])  # 63.5 rounds to even
+    np.testing.assert_allclose(scale[0], 2 / 127, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+def test_no_number_moves_by_more_than_half_a_scale(axes):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 7)), jnp.float32)
+    values, scale = quantize(x, axes)
+    wide = jnp.expand_dims(scale, axes)
+    assert scale.shape == tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    assert np.all(np.abs(values * wide - x) <= wide / 2 * (1 + 1e-5))
+    assert int(jnp.max(jnp.abs(values.astype(jnp.int32)))) == 127
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_product_with_an_int8_weight_is_that_with_its_float_values(dtype):
+    numbers = np.random.default_rng(1)
+    x = jnp.asarray(numbers.standard_normal((2, 3, 4, 5)), dtype)
+    weight = jnp.asarray(numbers.standard_normal((4, 5, 6)), jnp.float32)
+    values, scale = quantize(weight, (0, 1))
+    got = product(x, Int8Weight(values, scale), 2)
+    wanted = jnp.einsum("abij,ijo->abo", x.astype(jnp.float32), values * scale[None, None])
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_becomes_int8_and_its_axes_fit(family):
+    params = unstack_layers(random_params(FAMILIES[family]))
+    axes = param_axes(random_params(FAMILIES[family]))
+    axes["layers"] = tuple(
+        jax.tree.map(lambda a: a[1:], axes["layers"], is_leaf=is_axes) for _ in params["layers"]
+    )
+    is_int8 = lambda x: isinstance(x, Int8Weight)  # noqa: E731
+    twin = quantize_layers(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(twin, is_leaf=is_int8):
+        assert is_int8(leaf) == path_name(path).endswith(("kernel", "embedding", "lm_head"))
+    ranks = jax.tree.map(lambda x: x.ndim, twin)
+    assert jax.tree.map(len, quantized_axes(axes), is_leaf=is_axes) == ranks
