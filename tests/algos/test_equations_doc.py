@@ -16,6 +16,7 @@ TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT)))
 
 MODULES = (
     "jaxtool.algos.advantages",
+    "jaxtool.algos.filters",
     "jaxtool.algos.gae",
     "jaxtool.algos.kl",
     "jaxtool.algos.off_policy",
