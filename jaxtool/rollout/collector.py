@@ -284,7 +284,8 @@ class Collector:
             ids = self.tokenizer.encode(observation_text(observation.result, self.protocol))
             is_full = len(ids) >= row.room
             ids = ids[: row.room]
-            row.add_observation(observation.code, observation.result, ids)
+            assert self.tool is not None
+            row.add_observation(observation.code, observation.result, ids, self.tool.name)
             if is_full:
                 self._finish(row, FinishReason.LENGTH)
             else:

@@ -41,13 +41,20 @@ class RowLedger:
     def add_policy(self, ids: Sequence[int], logprobs: Sequence[float], version: int) -> None:
         self._extend(ids, Origin.POLICY, logprobs, version)
 
-    def add_observation(self, code: str, result: ToolResult, ids: Sequence[int]) -> None:
-        """Closes the current segment with what the tool said and begins the next one."""
+    def add_observation(
+        self, code: str, result: ToolResult, ids: Sequence[int], tool: str = ""
+    ) -> None:
+        """Closes the current segment with what the tool called `tool` said and begins the next one."""
         start, stop = self.segment_start, len(self.ids)
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
         self.calls.append(
             ToolCall(
-                code=code, result=result, start=start, stop=stop, observation_stop=len(self.ids)
+                code=code,
+                result=result,
+                start=start,
+                stop=stop,
+                observation_stop=len(self.ids),
+                tool=tool,
             )
         )
         self._begin_segment()

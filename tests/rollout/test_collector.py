@@ -163,6 +163,7 @@ def test_a_tool_output_longer_than_the_budget_is_cut_and_ends_the_row():
     assert t.num_tool_calls == 1
     assert (t.origins == Origin.TOOL).sum() == 4
     assert len(t.ids) == t.tool_calls[0].observation_stop
+    assert t.tool_calls[0].tool == "arithmetic"
     assert t.final_text == ""
 
 
