@@ -154,6 +154,7 @@ def open_actor(
     engine = DecodeEngine(
         model=model, config=config.engine, sharding=Sharding(mesh, decode()), is_stop=is_stop
     )
+    print(engine.memory, flush=True)
     client = None
     if protocol.tool is not None and tool is None:
         client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))

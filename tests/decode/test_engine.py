@@ -349,5 +349,5 @@ def test_sizes_double_up_to_the_longest():
     config = EngineConfig(max_tokens=100, min_view=30, min_prompt_bucket=128)
     assert config.views == (30, 60, 100)
     assert config.prompt_buckets == (100,)
-    with pytest.raises(ValueError, match=r"EngineConfig.slots must be >= 1, got 0"):
-        EngineConfig(slots=0)
+    with pytest.raises(ValueError, match=r"EngineConfig.max_tokens must be > 0, got 0"):
+        EngineConfig(max_tokens=0)

@@ -35,7 +35,7 @@ def make_engine(
     sharding: Sharding | None = None,
     stops: Sequence[int] = STOPS,
 ) -> DecodeEngine:
-    is_stop = np.zeros(VOCAB, bool)
+    is_stop = np.zeros(model.vocab_size, bool)
     is_stop[list(stops)] = True
     engine = DecodeEngine(
         model=model, config=config, sharding=sharding or single_device(), is_stop=is_stop

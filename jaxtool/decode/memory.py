@@ -1,0 +1,122 @@
+"""Admission by memory: how many rows of cache fit beside the decoder's copy of the policy.
+
+An estimate from shapes, before anything is allocated: the published weights, the cache, one prefill
+call, the copy that a window works on where it decodes a part of the rows, and logits with what sampling
+makes of them. XLA's own buffers and a backend's fragmentation are what the margin is for.
+"""
+
+import dataclasses
+import os
+
+import jax
+
+from jaxtool.decode.config import EngineConfig
+from jaxtool.decode.publish import publish
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.kv_cache import cache_bytes
+from jaxtool.model.param_axes import param_shapes
+from jaxtool.parallel.axis_rules import Sharding
+
+_GIB = 2**30
+_LOGIT_COPIES = 4  # logits, weights, blocks and running sums of a step, float32
+_MARGIN = 0.9  # of the budget may be planned
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes of the decoder, all devices together."""
+
+    config: EngineConfig  # with the number of slots filled in
+    budget: int | None  # None: unknown
+    source: str  # where the budget comes from
+    weights: int
+    per_row: int
+    fixed: int  # prefill calls
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.fixed + self.per_row * self.config.cache_rows
+
+    def __str__(self) -> str:
+        rows, config = self.config.cache_rows, self.config
+        text = f"decoder: {rows} rows of {config.max_tokens} tokens"
+        if rows != config.slots:
+            text += f", {config.slots} decoded at a time"
+        text += f", {self.total / _GIB:.2f} GiB"
+        if self.budget is not None:
+            text += f" of {self.budget / _GIB:.2f} GiB ({self.source})"
+        return text
+
+
+def plan_memory(model: ModelConfig, config: EngineConfig, sharding: Sharding) -> MemoryPlan:
+    """Fills `EngineConfig.slots = 0` with as many rows as fit, or checks the rows asked for.
+
+    Args:
+      model: the decoder's.
+
+    Raises:
+      ValueError: not one row a device fits, or not the rows that were asked for.
+    """
+    budget, source = _budget(config, sharding)
+    shape = sharding.mesh.shape
+    rows_cut = shape["data"] * shape["fsdp"]
+    weights = rows_cut * sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(
+            jax.eval_shape(
+                lambda p: publish(p, model, sharding, config.twin.weights), param_shapes(model)
+            )
+        )
+    )
+    row = cache_bytes(model, 1, config.max_tokens)
+    fixed = 2 * config.prefill_rows * row
+    logits = _LOGIT_COPIES * 4 * model.vocab_size
+    is_auto = config.slots == 0
+    plan = MemoryPlan(
+        config=dataclasses.replace(config, slots=rows_cut) if is_auto else config,
+        budget=budget,
+        source=source,
+        weights=weights,
+        fixed=fixed,
+        per_row=row + logits,
+    )
+    if config.rows > config.slots > 0:  # the window's own copy of the rows it decodes
+        plan = dataclasses.replace(plan, fixed=fixed + config.slots * row)
+    if budget is None:
+        if is_auto:
+            raise ValueError(
+                "EngineConfig.slots=0 (as many as fit) needs to know the memory, which this device "
+                "does not say: set EngineConfig.memory_gib"
+            )
+        return plan
+    room = int(_MARGIN * budget) - plan.weights - plan.fixed
+    fitting = max(0, room // plan.per_row) // rows_cut * rows_cut
+    if fitting < (rows_cut if is_auto else config.cache_rows):
+        raise ValueError(
+            f"{config.cache_rows or rows_cut} rows of {config.max_tokens} tokens need "
+            f"{plan.total / _GIB:.2f} GiB with {plan.weights / _GIB:.2f} GiB of weights; {fitting} rows "
+            f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({source}): lower EngineConfig.slots, "
+            "rows or max_tokens, or raise memory_gib"
+        )
+    if not is_auto:
+        return plan
+    slots = min(fitting, max(rows_cut, config.most_slots // rows_cut * rows_cut))
+    return dataclasses.replace(plan, config=dataclasses.replace(config, slots=slots))
+
+
+def _budget(config: EngineConfig, sharding: Sharding) -> tuple[int | None, str]:
+    """Bytes that the decoder may take on all devices of the mesh."""
+    devices = list(sharding.mesh.local_devices)
+    if config.memory_gib:
+        return int(config.memory_gib * _GIB), "EngineConfig.memory_gib"
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        share = config.memory_share
+        return int(share * free) * len(devices), f"{share:.0%} of what is free on {len(devices)} x"
+    if devices[0].platform == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(
+            config.memory_share * free
+        ), f"{config.memory_share:.0%} of the host's free memory"
+    return None, ""

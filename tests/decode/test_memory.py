@@ -1,0 +1,79 @@
+"""How many rows fit, by hand, and what is said when they do not."""
+
+import dataclasses
+
+import pytest
+from helpers.decoding import SMALL, make_engine, random_jobs, run_jobs
+from helpers.tiny_models import FAMILIES, VOCAB, random_params
+
+from jaxtool.decode.memory import plan_memory
+from jaxtool.model.param_axes import param_shapes
+from jaxtool.parallel import axis_rules
+from jaxtool.parallel.axis_rules import Sharding, single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+
+MODEL = FAMILIES["qwen3"]
+ROW = 2 * 2 * 2 * 12 * 64 * 4  # k and v, layers, kv heads, head width, tokens, float32
+STEP = 4 * 4 * VOCAB
+
+
+def weights() -> int:
+    import jax
+
+    return 4 * sum(x.size for x in jax.tree.leaves(param_shapes(MODEL)))
+
+
+def test_the_parts_by_hand():
+    plan = plan_memory(MODEL, SMALL, single_device())
+    assert plan.weights == weights()
+    assert plan.per_row == ROW + STEP
+    assert plan.fixed == 2 * SMALL.prefill_rows * ROW
+    assert plan.total == weights() + 8 * (ROW + STEP) + 8 * ROW
+    more = plan_memory(MODEL, dataclasses.replace(SMALL, rows=16), single_device())
+    assert more.total - plan.total == 8 * (ROW + STEP) + 8 * ROW
+
+
+@pytest.mark.parametrize("rows", [1, 5, 13])
+def test_as_many_rows_as_fit(rows):
+    planned = weights() + 8 * ROW + rows * (ROW + STEP) + 100
+    config = dataclasses.replace(SMALL, slots=0, memory_gib=planned / 0.9 / 2**30)
+    plan = plan_memory(MODEL, config, single_device())
+    assert plan.config.slots == rows
+    assert f"decoder: {rows} rows of 64 tokens, 0.00 GiB of 0.00 GiB (EngineC" in str(plan)
+
+
+def test_rows_are_a_multiple_of_the_mesh_and_no_more_than_asked():
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), axis_rules.decode())
+    planned = 4 * weights() + 8 * ROW + 11 * (ROW + STEP)
+    config = dataclasses.replace(SMALL, slots=0, memory_gib=planned / 0.9 / 2**30)
+    assert plan_memory(MODEL, config, sharding).config.slots == 8
+    config = dataclasses.replace(SMALL, slots=0, memory_gib=1.0, most_slots=30)
+    assert plan_memory(MODEL, config, sharding).config.slots == 28
+
+
+def test_without_a_setting_the_memory_of_the_host_is_asked():
+    config = dataclasses.replace(SMALL, slots=0, most_slots=12)
+    plan = plan_memory(MODEL, config, single_device())
+    assert plan.config.slots == 12
+    assert "of the host" in str(plan)
+
+
+def test_rows_that_do_not_fit_are_refused_with_the_numbers():
+    config = dataclasses.replace(SMALL, memory_gib=(weights() + 8 * ROW + 3 * (ROW + STEP)) / 2**30)
+    with pytest.raises(ValueError, match=r"8 rows of 64 tokens need 0.00 GiB .* 1 rows? fit"):
+        plan_memory(MODEL, config, single_device())
+    config = dataclasses.replace(SMALL, slots=0, memory_gib=weights() / 2**30)
+    with pytest.raises(ValueError, match=r"0 rows fit into 90% .* raise memory_gib"):
+        plan_memory(MODEL, config, single_device())
+
+
+def test_an_engine_takes_what_fits_and_a_larger_group_waits():
+    params = random_params(MODEL)
+    planned = weights() + 8 * ROW + 3 * (ROW + STEP) + 100
+    config = dataclasses.replace(SMALL, slots=0, memory_gib=planned / 0.9 / 2**30)
+    engine = make_engine(MODEL, params, config)
+    assert engine.num_free == engine.config.slots == 3
+    jobs = random_jobs(5, seed=30)
+    rows = run_jobs(engine, jobs)
+    wide = run_jobs(make_engine(MODEL, params), jobs)
+    assert {name: row.ids for name, row in rows.items()} == {n: r.ids for n, r in wide.items()}
