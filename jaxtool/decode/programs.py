@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxtool.decode.sampling import Draw, RowSampling, plain_rows, sample
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.kv_cache import KVCache, gather_rows, make_cache, scatter_rows
+from jaxtool.model.kv_cache import KVCache, gather_rows, make_cache, put_columns, scatter_rows
 from jaxtool.model.param_axes import CACHE_AXES
 from jaxtool.model.transformer import Params, cached_hidden_states, logits
 from jaxtool.parallel.axis_rules import Sharding
@@ -210,10 +210,11 @@ def _scatter_columns(
     columns = first[:, None] + jnp.arange(count)[None]
 
     def copy(x: Array, y: Array) -> Array:
-        b = jnp.arange(y.shape[0])[:, None]
-        new = y.at[b, :, columns].get(mode="clip")
+        b = jnp.arange(y.shape[0])[:, None, None]
+        heads = jnp.arange(y.shape[1])[None, :, None]  # see put_columns
+        new = y.at[b, heads, columns[:, None, :]].get(mode="clip")
         inside = jnp.where(columns < y.shape[2], columns, x.shape[2])  # what was clipped is dropped
-        return x.at[chosen[:, None], :, inside].set(new, mode="drop")
+        return put_columns(x, chosen, inside, new)
 
     return jax.tree.map(copy, whole, part)
 

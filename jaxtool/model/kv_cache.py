@@ -59,10 +59,9 @@ def write(
     positions: Int[Array, "B C"],
 ) -> LayerCache:
     """Puts the keys and values of C tokens per row at `positions`; those >= S are dropped."""
-    rows = jnp.arange(positions.shape[0])[:, None]
 
     def put(into: jax.Array, x: jax.Array) -> jax.Array:
-        return into.at[rows, :, positions].set(x, mode="drop")
+        return put_columns(into, jnp.arange(x.shape[0]), positions, x.swapaxes(1, 2))
 
     if cache.k_scale is None or cache.v_scale is None:
         return LayerCache(put(cache.k, k), put(cache.v, v))
@@ -74,6 +73,18 @@ def write(
         put(cache.k_scale, k_scale),
         put(cache.v_scale, v_scale),
     )
+
+
+def put_columns(
+    into: jax.Array, rows: Int[Array, " B"], columns: Int[Array, "B C"], x: jax.Array
+) -> jax.Array:
+    """Writes x [B, K, C, ..] at `columns` [B, C] of `rows` of a cache array; those >= S are dropped.
+
+    Heads are indexed and not sliced: with `[rows, :, columns]` XLA lays the cache out with heads
+    innermost on TPUs, and copies all of it at the start and end of every program and to every attention.
+    """
+    heads = jnp.arange(into.shape[1])[None, :, None]
+    return into.at[rows[:, None, None], heads, columns[:, None, :]].set(x, mode="drop")
 
 
 def gather_rows(cache: KVCache, rows: Int[Array, " R"]) -> KVCache:
