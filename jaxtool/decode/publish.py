@@ -52,7 +52,7 @@ class Twin:
         if self.model(learner).compute_dtype != learner.compute_dtype:
             reasons.append(f"decodes in {self.dtype}, learns in {learner.compute_dtype}")
         reasons += [
-            f"int8 {name}" for name in ("weights", "cache") if getattr(self, name) == "int8"
+            f"has int8 {name}" for name in ("weights", "cache") if getattr(self, name) == "int8"
         ]
         return ", ".join(reasons) or None
 

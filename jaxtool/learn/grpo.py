@@ -19,7 +19,7 @@ from jaxtool.algos import aggregation, kl
 from jaxtool.algos.off_policy import mismatch_metrics
 from jaxtool.core.batch import TrainBatch
 from jaxtool.core.truncation import Truncation
-from jaxtool.learn.corrections import Correction
+from jaxtool.learn.corrections import Correction, TokenTruncation
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_losses import PolicyLoss, PpoClip
 from jaxtool.learn.state import (
@@ -56,7 +56,9 @@ class GrpoConfig:
     kl_coef: float = 0.0  # of the KL against the parameters the run began with
     kl_estimator: KlEstimator = "k3"  # as a loss; k1 has no gradient in expectation
     entropy_coef: float = 0.0
-    corrections: tuple[Correction, ...] = ()  # weights against the sampler; they multiply
+    # Weights against the sampler; they multiply. None: TokenTruncation where the decoder computes in
+    # another dtype than the learner or in int8, see `with_corrections`; () is none at all.
+    corrections: tuple[Correction, ...] | None = None
     anchor: Literal["learner", "sampler"] = (
         "learner"  # whose log-probs are π_old: decoupled, bypass
     )
@@ -86,6 +88,18 @@ class GrpoConfig:
                 "anchor='sampler' (bypass) lets the loss's own ratio correct for the sampler: "
                 f"corrections={self.corrections} would do it twice; leave them out"
             )
+
+
+def with_corrections(config: GrpoConfig, decoder_differs: str | None) -> GrpoConfig:
+    """`config` with `corrections=None` decided.
+
+    Args:
+      decoder_differs: why the sampler's log-probs are off by more than rounding, or None.
+    """
+    if config.corrections is not None:
+        return config
+    is_needed = decoder_differs is not None and config.anchor == "learner"
+    return dataclasses.replace(config, corrections=(TokenTruncation(),) if is_needed else ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,7 +263,7 @@ def _token_loss(
     anchor = block.behaviour_logprobs if config.anchor == "sampler" else before
     loss, is_clipped = config.loss(logprobs, anchor, block, setup.num_trajectories)
     weights = jnp.ones_like(loss)
-    for correction in config.corrections:
+    for correction in config.corrections or ():
         weights = weights * correction(before, block, setup.num_trajectories)
     loss = loss * weights
     if config.entropy_coef:

@@ -19,11 +19,12 @@ from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
-from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
+from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, with_corrections
 from jaxtool.learn.learner import Learner, LearnerState, needs_reference, policy_params
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.state import Metrics, check_block_rows
+from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
@@ -158,6 +159,8 @@ def train(
             critic=config.critic,
             reference=params if needs_reference(config.grpo, config.critic) else None,
         )
+        for line in numerics_lines(config, actor.model, learner.setup):
+            print(line, flush=True)
         pool = config.task.problems("train", schedule.pool, seed)
         run = _Run(
             state=learner.start(params),
@@ -203,13 +206,29 @@ def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> L
     """What the learner's programs are compiled for."""
     return LearnerSetup(
         model=model,
-        grpo=config.grpo,
+        grpo=with_corrections(config.grpo, config.engine.twin.differs_from(model)),
         optimizer=config.optimizer,
         sharding=sharding,
         temperature=config.sampling.temperature,
         truncation=config.sampling.truncation,
         num_trajectories=config.schedule.problems_per_step * config.schedule.samples,
     )
+
+
+def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) -> list[str]:
+    """What attends, and what is done about a decoder that computes otherwise than the learner."""
+    twin, slots = config.engine.twin, config.engine.max_tokens
+    learner = training_backend(model, config.pack.row_tokens, setup.sharding)
+    decoder = cached_backend(twin.model(model), slots, setup.sharding)
+    lines = [f"attention: {learner} in the learner, {decoder} over {slots} cache slots"]
+    difference = twin.differs_from(model)
+    if difference is not None:
+        names = [type(correction).__name__ for correction in setup.grpo.corrections or ()]
+        remedy = " and ".join(names) or "no correction (GrpoConfig.corrections or anchor says so)"
+        lines.append(
+            f"the decoder {difference}: {remedy} in the loss; see mismatch/ in the metrics"
+        )
+    return lines
 
 
 def _step(

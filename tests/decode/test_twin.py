@@ -136,4 +136,4 @@ def test_what_widens_the_gap_is_named():
     assert Twin().differs_from(MODEL) is None
     assert Twin(dtype="float32", attention="xla").differs_from(MODEL) is None
     words = Twin(dtype="bfloat16", weights="int8").differs_from(MODEL)
-    assert words == "decodes in bfloat16, learns in float32, int8 weights"
+    assert words == "decodes in bfloat16, learns in float32, has int8 weights"

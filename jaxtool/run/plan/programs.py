@@ -152,9 +152,11 @@ def _decoder(
     config: RlConfig, sharding: Sharding, params: Any
 ) -> tuple[tuple[Program, ...], Any, Any]:
     """Programs of the engine, the published parameters and the cache."""
-    model, engine = config.policy.model_config(), config.engine
+    engine = config.engine
+    twin = engine.twin
+    model = twin.model(config.policy.model_config())
     statics: dict[str, Any] = {"config": model, "sharding": sharding}
-    published = _results(sharding, publish, params, model, sharding)
+    published = _results(sharding, publish, params, model, sharding, twin.weights)
     cache = _cache(model, sharding, engine.cache_rows, engine.max_tokens)
     longest = max(1, engine.max_tokens - config.rollout.max_response_tokens - 1)
     bucket = next(b for b in engine.prompt_buckets if b >= longest)
@@ -175,8 +177,8 @@ def _decoder(
         _append(config, published, cache, statics),
         Program(
             name=PUBLISH,
-            shape=f"float32 to {model.compute_dtype}",
-            trace=lambda: publish.trace(params, model, sharding),
+            shape=f"float32 to {'int8' if twin.weights == 'int8' else model.compute_dtype}",
+            trace=lambda: publish.trace(params, model, sharding, twin.weights),
             beside=(
                 "optimizer state",
                 "reference",
