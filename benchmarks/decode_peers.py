@@ -114,7 +114,9 @@ def tunix_round(shape: dict[str, Any], dtype: str, new: int) -> tuple[str, Round
             )
             samplers[prompt] = tunix_sampler.Sampler(model, Numbers(), cache)
         texts = [
-            " ".join(str(3 + (7 * i + 13 * j) % (shape["vocab_size"] - 3)) for j in range(prompt - 1))
+            " ".join(
+                str(3 + (7 * i + 13 * j) % (shape["vocab_size"] - 3)) for j in range(prompt - 1)
+            )
             for i in range(batch)
         ]
         started = time.perf_counter()
