@@ -109,3 +109,13 @@ def test_bad_input_is_one_line_and_ends_before_training(flags, message, tmp_path
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "policy").exists()
+
+
+def test_plan_refuses_what_it_does_not_know_in_one_line():
+    run_file = f"{RUNS}/quickstart_grpo.gin"
+    done = start("experiments.plan", "--gin_file", run_file, "--topology", "v9:2x2", check=False)
+    assert done.returncode != 0
+    assert "unknown topology 'v9:2x2'" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = start("experiments.plan", "--gin_file", run_file, "--topology", "v5e-8", check=False)
+    assert "does not divide 8 devices" in done.stderr

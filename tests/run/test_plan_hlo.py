@@ -100,6 +100,14 @@ def test_what_xla_prints_for_a_loop_on_eight_devices():
     assert found.sent_bytes == 6 * 2 * 7 / 8 * 16 * 64 * 4
 
 
+def test_flops_of_a_shard_map_are_those_of_all_devices():
+    mesh = make_mesh(MeshConfig(fsdp=8, tensor=1))
+    rows = jax.P("fsdp", None)
+    product = jax.shard_map(lambda x, w: x @ w, mesh=mesh, in_specs=(rows, jax.P()), out_specs=rows)
+    traced = jax.make_jaxpr(product)(jnp.zeros((16, 4)), jnp.zeros((4, 5)))
+    assert count_flops(traced) == 2 * 16 * 4 * 5
+
+
 def test_flops_of_products_loops_branches_and_recomputation():
     w = jnp.zeros((8, 16))
 

@@ -22,6 +22,9 @@ def count_flops(jaxpr: Any, *, while_trips: int = 1) -> float:
             total += _dot_flops(equation)
         elif name == "pallas_call":
             total += _kernel_flops(params, while_trips)
+        elif name == "shard_map":  # its shapes are those of one device
+            inner = count_flops(params["jaxpr"], while_trips=while_trips)
+            total += params["mesh"].size * inner
         elif name == "scan":
             total += params["length"] * count_flops(params["jaxpr"], while_trips=while_trips)
         elif name == "while":

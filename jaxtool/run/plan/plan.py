@@ -24,9 +24,17 @@ def plan_run(
 
     Raises:
       RuntimeError: libtpu is missing.
-      ValueError: unknown topology, or a configuration that the mesh does not divide.
+      ValueError: unknown topology, a configuration that the mesh does not divide, or one that plans do
+        not cover: a critic, or as many slots as fit.
     """
     tpu = parse_slice(topology)
+    if config.critic is not None:
+        raise ValueError("plans cover no critic yet: RlConfig.critic = None")
+    if not config.engine.slots:
+        raise ValueError(
+            "EngineConfig.slots = 0 takes what fits on the machine: plan with a number"
+        )
+    config.mesh.sizes(tpu.num_devices)  # said before anything is asked of the compiler
     built = run_programs(config, slice_devices(tpu))
     plans = []
     for program in built.programs:

@@ -53,6 +53,26 @@ def as_json(plan: StepPlan, gin_file: str) -> dict[str, Any]:
     }
 
 
+def headline(record: dict[str, Any]) -> str:
+    """A record in one line, as the header of its run file quotes it."""
+    fits = "fits" if record["fits"] else "does not fit"
+    return (
+        f"{record['topology']} {fits}, {record['hbm_used_gib']} of {record['hbm_limit_gib']} GiB a "
+        f"device; a step of about {record['predicted_step_s']:.0f} s"
+    )
+
+
+def table_row(record: dict[str, Any]) -> str:
+    """A record as a row of docs/plans.md."""
+    parts = sorted(record["seconds"].items(), key=lambda part: -part[1])
+    shares = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts[:3])
+    return (
+        f"| `{Path(record['gin_file']).name}` | {record['topology']} ({record['devices']}) | "
+        f"{record['hbm_used_gib']} of {record['hbm_limit_gib']} | "
+        f"{record['predicted_step_s']:.0f} | {shares} |"
+    )
+
+
 def write_json(path: Path, plan: StepPlan, gin_file: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(as_json(plan, gin_file), indent=1) + "\n")

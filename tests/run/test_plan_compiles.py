@@ -1,0 +1,76 @@
+"""A whole plan of a small run by the real TPU compiler, which runs on a CPU."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+from helpers.small_runs import rl_config
+
+from jaxtool.model.config import tiny
+from jaxtool.model.sources import RandomInit
+from jaxtool.parallel.axis_rules import AxisRules
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.run.plan import programs as names
+from jaxtool.run.plan.chips import GIB
+from jaxtool.run.plan.plan import plan_run
+from jaxtool.run.plan.step import default_assumptions
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: pip install 'libtpu>=0.0.50' in Python 3.12",
+)
+
+
+def config_of(tmp_path, **fields):
+    base = rl_config(tmp_path)
+    model = dataclasses.replace(tiny(256), remat="block", compute_dtype="bfloat16")
+    return dataclasses.replace(
+        base,
+        **{
+            "policy": RandomInit(config=model),
+            "mesh": MeshConfig(fsdp=4, tensor=2),
+            "axes": AxisRules(length=("tensor",)),
+            "grpo": dataclasses.replace(base.grpo, updates_per_batch=2),
+            "engine": dataclasses.replace(base.engine, prefill_rows=4),
+            "unloads_decoder": True,
+        }
+        | fields,
+    )
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_every_program_of_a_small_run_compiles_for_a_slice(tmp_path):
+    config = config_of(tmp_path)
+    told = []
+    plan = plan_run(config, "v5e-8", default_assumptions(config), report=told.append)
+    assert plan.fits, [program.error for program in plan.programs]
+    assert {program.name for program in plan.programs} == {
+        names.WINDOW,
+        names.PREFILL,
+        names.PLACE,
+        names.APPEND,
+        names.PUBLISH,
+        names.LEARN,
+        names.APPLY,
+        names.OLD,
+    }
+    assert told == list(plan.programs)
+    found = {program.name: program for program in plan.programs}
+    assert all(program.compiler_s for program in plan.programs)
+    assert found[names.WINDOW].flops > 0
+    # Rows are cut over fsdp, so gradients must meet; heads over tensor, so every layer's output must.
+    assert {c.kind for c in found[names.LEARN].collectives} & {"all-reduce", "reduce-scatter"}
+    assert any(c.kind == "all-reduce" for c in found[names.WINDOW].collectives)
+    # Optimizer and gradients are cut over all 8 devices but for biases and norms.
+    resident = plan.resident
+    assert resident["optimizer state"] == pytest.approx(2 * resident["parameters"], rel=0.01)
+    assert resident["gradients"] == pytest.approx(resident["parameters"], rel=0.01)
+    assert 0 < plan.hbm_used < GIB
+    assert plan.step_s is not None
+
+
+def test_a_mesh_that_does_not_divide_the_slice_is_refused_without_a_compiler(tmp_path):
+    config = config_of(tmp_path, mesh=MeshConfig(fsdp=3, tensor=2))
+    with pytest.raises(ValueError, match="does not divide 8 devices"):
+        plan_run(config, "v5e-8", default_assumptions(config))
