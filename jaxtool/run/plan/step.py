@@ -105,7 +105,7 @@ def runs_per_step(config: RlConfig, assumed: Assumptions) -> dict[str, float]:
         names.PLACE: math.ceil(trajectories / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
-        names.OLD: blocks if updates > 1 else 0,
+        names.OLD: blocks if updates > 1 and config.grpo.anchor == "learner" else 0,
         names.APPLY: updates,
         names.PUBLISH: 1,
     }
