@@ -34,11 +34,13 @@ def test_run_file_builds_and_its_record_builds_the_same(file, tmp_path):
     check_builds_and_records(file, tmp_path)
 
 
-ALGORITHMS = sorted((CONFIGS / "algos").glob("*.gin"))
+VARIANTS = sorted(
+    file for folder in ("algos", "decoders") for file in (CONFIGS / folder).glob("*.gin")
+)
 
 
-@pytest.mark.parametrize("file", ALGORITHMS, ids=relative)
-def test_algorithm_builds_on_a_run(file, tmp_path):
+@pytest.mark.parametrize("file", VARIANTS, ids=relative)
+def test_variant_builds_on_a_run(file, tmp_path):
     """Laid over the quickstart's GRPO run, each of them changes it, and the record builds the same."""
     run = CONFIGS / "runs" / "quickstart_grpo.gin"
     target = gin_config.target_of(run)
