@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 
+import jax
+import jax.numpy as jnp
 import pytest
 from helpers.small_runs import rl_config
 
@@ -11,8 +13,10 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.run.plan import programs as names
-from jaxtool.run.plan.chips import GIB
+from jaxtool.run.plan.chips import GIB, parse_slice, slice_devices
+from jaxtool.run.plan.compiled import compile_program
 from jaxtool.run.plan.plan import plan_run
+from jaxtool.run.plan.programs import Program
 from jaxtool.run.plan.step import default_assumptions
 
 needs_libtpu = pytest.mark.skipif(
@@ -68,6 +72,19 @@ def test_every_program_of_a_small_run_compiles_for_a_slice(tmp_path):
     assert resident["gradients"] == pytest.approx(resident["parameters"], rel=0.01)
     assert 0 < plan.hbm_used < GIB
     assert plan.step_s is not None
+
+
+@needs_libtpu
+def test_a_program_that_is_too_large_comes_back_with_its_size():
+    tpu = parse_slice("v5e-8")
+    on = jax.sharding.SingleDeviceSharding(slice_devices(tpu)[0])
+    x = jax.ShapeDtypeStruct((8, 1 << 29), jnp.float32, sharding=on)
+    program = Program(
+        name="sum", shape="", trace=lambda: jax.jit(lambda x: x + 1).trace(x), beside=("cache",)
+    )
+    plan = compile_program(program, {"cache": 2.0 * GIB}, tpu, 1)
+    assert plan.error == "needs 32.0 GiB alone"
+    assert plan.hbm == 34 * GIB
 
 
 def test_a_mesh_that_does_not_divide_the_slice_is_refused_without_a_compiler(tmp_path):

@@ -41,7 +41,7 @@ CHIPS = {
     for chip in (
         Chip(
             name="v4",
-            hbm_gib=15.75,
+            hbm_gib=15.25,
             peak_flops=275e12 / 2,
             hbm_bytes_per_s=1228e9 / 2,
             ici_bytes_per_s=100e9,
@@ -59,7 +59,7 @@ CHIPS = {
         ),
         Chip(
             name="v5p",
-            hbm_gib=95.74,
+            hbm_gib=95.73,
             peak_flops=459e12,
             hbm_bytes_per_s=2765e9,
             ici_bytes_per_s=200e9,
@@ -68,7 +68,7 @@ CHIPS = {
         ),
         Chip(
             name="v6e",
-            hbm_gib=31.25,
+            hbm_gib=31.24,
             peak_flops=918e12,
             hbm_bytes_per_s=1640e9,
             ici_bytes_per_s=200e9,
@@ -76,7 +76,7 @@ CHIPS = {
         ),
         Chip(
             name="tpu7x",
-            hbm_gib=94.75,
+            hbm_gib=94.74,
             peak_flops=2307e12 / 2,
             hbm_bytes_per_s=7380e9 / 2,
             ici_bytes_per_s=200e9,
@@ -160,6 +160,8 @@ def slice_devices(tpu: Slice) -> list[Any]:
         )
     # Without it libtpu waits for the metadata server of a TPU machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Its lock file keeps two processes off one TPU; here there is none.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     try:

@@ -11,7 +11,9 @@ from jaxtool.run.plan.programs import Program
 
 # Of one hop between neighbours; all-reduces of a decode step are small and wait for it.
 HOP_S = 1e-6
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])")
+_OUT_OF_MEMORY = re.compile(
+    r"Used ([\d.]+)([KMGT]) of |Ran out of memory on HBM\D*\(([\d.]+)([KMGT])\) exceeds"
+)
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -106,4 +108,7 @@ def collectives_s(found: tuple[Collective, ...], chip: Chip) -> float:
 def out_of_memory_bytes(message: str) -> float | None:
     """What the compiler says that a program uses, or None if that is not what it says."""
     match = _OUT_OF_MEMORY.search(message)
-    return float(match[1]) * _UNITS[match[2]] if match else None
+    if match is None:
+        return None
+    number, unit = (part for part in match.groups() if part is not None)
+    return float(number) * _UNITS[unit]
