@@ -1,7 +1,8 @@
-"""The queue of one collection: in which order rows begin, one prefill per problem, placement.
+"""The queue of a collector: in which order rows begin, one prefill per problem, placement.
 
-Longest expected first, so that no long row ends alone; a problem's samples stay together, so that its
-prefilled prompt is needed for a short time. Not covered: what rows do once they run.
+Oldest job first; inside a job longest expected first, so that no long row ends alone. A problem's
+samples stay together, so that its prefilled prompt is needed for a short time. Not covered: what rows
+do once they run.
 """
 
 import collections
@@ -15,6 +16,7 @@ from jaxtool.decode.config import EngineCounts
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.prefill import PrefillCall, Prefilled
 from jaxtool.decode.sampling import Sampling
+from jaxtool.rollout.job import Question
 
 
 class ExpectedLengths:
@@ -42,7 +44,7 @@ class ExpectedLengths:
 class Entry:
     """One row that is to be decoded."""
 
-    problem: int  # index of its problem
+    question: Question
     sample: int
     row_key: np.ndarray  # [2] uint32
     limit: int
@@ -64,23 +66,21 @@ class UsefulSteps:
 
     @property
     def fraction(self) -> float:
-        """1 where the queue was empty before the first window."""
-        useful, steps = (b - a for a, b in zip(self._first, self._last, strict=True))
+        """Until now where the queue has not been empty; 1 where it was before the first window."""
+        now = (self._counts.useful_slot_steps, self._counts.slot_steps)
+        last = self._last if self._is_stopped else now
+        useful, steps = (b - a for a, b in zip(self._first, last, strict=True))
         return useful / steps if steps else 1.0
 
 
 class Admission:
     """Rows that wait for a slot, and prompts on their way into the cache."""
 
-    def __init__(
-        self, engine: DecodeEngine, prompts: Sequence[Sequence[int]], entries: Sequence[Entry]
-    ):
-        """`entries` in the order in which they should begin."""
+    def __init__(self, engine: DecodeEngine):
         self._engine = engine
-        self._prompts = prompts
-        self._queue = collections.deque(entries)
+        self._queue: collections.deque[Entry] = collections.deque()
         self._calls: collections.deque[PrefillCall] = collections.deque()
-        self._problems: dict[int, tuple[int, ...]] = {}  # id of a call -> its problems
+        self._questions: dict[int, tuple[int, ...]] = {}  # id of a call -> its questions
         self._prefilled: dict[int, Prefilled | None] = {}  # None: on its way
         self._waiting: list[
             tuple[int, Entry]
@@ -90,19 +90,22 @@ class Admission:
     def is_queue_empty(self) -> bool:
         return not self._queue
 
-    @property
-    def is_done(self) -> bool:
-        """Whether every row runs or has run."""
-        return not self._queue and not self._waiting
+    def add(self, entries: Sequence[Entry], *, is_urgent: bool = False) -> None:
+        """Queues `entries`, in the order in which they should begin; urgent ones before all others."""
+        if is_urgent:
+            self._queue.extendleft(reversed(entries))
+        else:
+            self._queue.extend(entries)
 
     def take(self) -> list[tuple[int, Entry]]:
         """Gives free slots to the next rows; they are taken but do not run yet."""
         count = min(self._engine.num_free, len(self._queue))
         taken = [(self._engine.take_slot(), self._queue.popleft()) for _ in range(count)]
-        fresh = sorted({entry.problem for _, entry in taken} - set(self._prefilled))
-        for call in self._engine.start_prefill([self._prompts[i] for i in fresh]):
+        prompts = {entry.question.number: entry.question.prompt for _, entry in taken}
+        fresh = sorted(set(prompts) - set(self._prefilled))
+        for call in self._engine.start_prefill([prompts[number] for number in fresh]):
             self._calls.append(call)
-            self._problems[id(call)] = tuple(fresh[index] for index in call.indices)
+            self._questions[id(call)] = tuple(fresh[index] for index in call.indices)
         self._prefilled |= dict.fromkeys(fresh)
         self._waiting += taken
         return taken
@@ -118,7 +121,7 @@ class Admission:
             self._engine.advance_prefill(call)
             if call.is_done:
                 self._calls.popleft()
-                self._prefilled |= zip(self._problems.pop(id(call)), call.prefilled(), strict=True)
+                self._prefilled |= zip(self._questions.pop(id(call)), call.prefilled(), strict=True)
             if chunk and (self._engine.is_any_running or call.is_done):
                 break
         self._place()
@@ -126,7 +129,7 @@ class Admission:
     def _place(self) -> None:
         placements, waiting = [], []
         for slot, entry in self._waiting:
-            prompt = self._prefilled[entry.problem]
+            prompt = self._prefilled[entry.question.number]
             if prompt is None:
                 waiting.append((slot, entry))
                 continue
@@ -141,5 +144,6 @@ class Admission:
             )
         self._waiting = waiting
         self._engine.place(placements)
-        needed = {entry.problem for entry in self._queue} | {e.problem for _, e in waiting}
+        needed = {entry.question.number for entry in self._queue}
+        needed |= {entry.question.number for _, entry in waiting}
         self._prefilled = {i: prompt for i, prompt in self._prefilled.items() if i in needed}

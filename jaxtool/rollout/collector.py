@@ -4,12 +4,12 @@ Tool calls run concurrently while other rows decode; a row that waits keeps its 
 The result depends on (seed, stream, problem, sample) alone, not on slots, order or tool latency, and
 not on the two switches that make the decoder do what others do, for comparison.
 
-Not covered: rewards (see `jaxtool.rewards`), overlap of sampling with updates.
+Not covered: rewards (see `jaxtool.rewards`), updates while rows decode (see `stream`).
 """
 
 import asyncio
-import collections
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -24,6 +24,7 @@ from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.admission import Admission, Entry, ExpectedLengths, UsefulSteps
+from jaxtool.rollout.job import Job, Question
 from jaxtool.rollout.ledger import RowLedger
 from jaxtool.tools.base import Tool
 
@@ -72,7 +73,7 @@ class _Observation:
 
 
 class Collector:
-    """Runs one set of problems at a time on one engine."""
+    """Answers problems on one engine: one set at a time with `collect`, or several with `begin`."""
 
     def __init__(
         self,
@@ -93,11 +94,13 @@ class Collector:
         self.times = CollectTimes()
         self.group_order: list[str] = []  # problem ids as their groups were complete
         self._expected = ExpectedLengths()
+        self._admission = Admission(engine)
+        self._useful = UsefulSteps(engine.counts)
+        self._numbers = itertools.count()  # of questions
         self._rows: dict[int, RowLedger] = {}
+        self._questions: dict[int, Question] = {}  # by slot, of the rows
         self._calls: list[tuple[RowLedger, str]] = []  # that wait for the end of a lock-step batch
-        self._left: collections.Counter[str] = collections.Counter()  # samples not yet finished
         self._tasks: set[asyncio.Task[_Observation]] = set()
-        self._done: dict[tuple[str, int], Trajectory] = {}
         self._fetching: asyncio.Future[Window] | None = None
 
     async def collect(
@@ -116,16 +119,53 @@ class Collector:
           stream: names the random stream, for example ("train", step).
           version: learner step of the parameters in the engine, written beside every token.
         """
+        if self.has_work:
+            raise RuntimeError("this collector is answering other problems")
         started = time.monotonic()
+        self.restart_figures()
+        job = self.begin(problems, samples=samples, sampling=sampling, seed=seed, stream=stream)
+        try:
+            while not job.is_done:
+                await self.advance(version)
+        finally:
+            await self.abandon()
+        self.times.total_s = time.monotonic() - started
+        return job.trajectories()
+
+    @property
+    def has_work(self) -> bool:
+        return not self._admission.is_queue_empty or bool(self._rows)
+
+    def restart_figures(self) -> None:
         self.times = CollectTimes()
         self.group_order = []
-        self._done = {}
-        self._left = collections.Counter({p.problem_id: samples for p in problems})
+        self._useful = UsefulSteps(self.engine.counts)
+
+    def begin(
+        self,
+        problems: Sequence[Problem],
+        *,
+        samples: int,
+        sampling: Sampling,
+        seed: int,
+        stream: Sequence[str | int],
+        is_urgent: bool = False,
+    ) -> Job:
+        """Queues the rows of a set of problems behind those of earlier sets; `advance` runs them.
+
+        Args:
+          is_urgent: they go before all that wait.
+        """
+        job = Job(problems, samples)
         prompts = [self.protocol.prompt_ids(self.tokenizer, problem) for problem in problems]
         self._check_fit(prompts)
+        questions = [
+            Question(job=job, index=i, number=next(self._numbers), problem=problem, prompt=prompt)
+            for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
+        ]
         entries = [
             Entry(
-                problem=i,
+                question=questions[i],
                 sample=sample,
                 row_key=rng.row_key(seed, *stream, problems[i].problem_id, sample),
                 limit=len(prompts[i]) + self.config.max_response_tokens,
@@ -134,35 +174,36 @@ class Collector:
             for i in self._expected.order(problems)
             for sample in range(samples)
         ]
-        admission = Admission(self.engine, prompts, entries)
-        useful = UsefulSteps(self.engine.counts)
-        try:
-            while not admission.is_done or self._rows:
-                self._admit(admission, problems, prompts)
-                if admission.is_queue_empty:
-                    useful.stop()
-                await self._advance(admission, version)
-        finally:
-            await self._abandon()
-        self.times.useful_fraction = useful.fraction
-        self.times.total_s = time.monotonic() - started
-        return [self._done[p.problem_id, s] for p in problems for s in range(samples)]
+        self._admission.add(entries, is_urgent=is_urgent)
+        return job
 
-    def _admit(
-        self, admission: Admission, problems: Sequence[Problem], prompts: Sequence[list[int]]
-    ) -> None:
+    async def advance(self, version: int, wake: asyncio.Future[None] | None = None) -> None:
+        """Admits rows and runs one window, or waits for a tool where no row can decode.
+
+        Args:
+          version: learner step of the parameters in the engine; they must stay until this returns.
+          wake: ends such a wait when it is done.
+        """
+        self._admit()
+        if self._admission.is_queue_empty:
+            self._useful.stop()
+        await self._decode_or_wait(version, wake)
+        self.times.useful_fraction = self._useful.fraction
+
+    def _admit(self) -> None:
         """Gives free slots to the next rows and runs the prompts that they need."""
         started = time.monotonic()
         if self.config.schedule == "slots" or not self._rows:
-            for slot, entry in admission.take():
+            for slot, entry in self._admission.take():
+                self._questions[slot] = entry.question
                 self._rows[slot] = RowLedger(
-                    problem=problems[entry.problem],
+                    problem=entry.question.problem,
                     sample=entry.sample,
                     slot=slot,
                     limit=entry.limit,
-                    prompt=prompts[entry.problem],
+                    prompt=entry.question.prompt,
                 )
-        admission.advance()
+        self._admission.advance()
         self.times.prefill_s += time.monotonic() - started
 
     def _check_fit(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -175,16 +216,16 @@ class Collector:
                 f"{self.engine.config.max_tokens}: raise it to {limit} or more"
             )
 
-    async def _advance(self, admission: Admission, version: int) -> None:
+    async def _decode_or_wait(self, version: int, wake: asyncio.Future[None] | None) -> None:
         """One window, or a wait for a tool when no row can decode; then what came back."""
         started = time.monotonic()
         if self.engine.is_any_running:
-            others_wait = not admission.is_queue_empty or bool(self._tasks)
+            others_wait = not self._admission.is_queue_empty or bool(self._tasks)
             flight = self.engine.dispatch_window(others_wait=others_wait)
             # In a thread, so that tool calls go out and come in while the device works.
             fetch = asyncio.to_thread(self.engine.fetch, flight)
             self._fetching = asyncio.ensure_future(fetch)
-            # Shielded: a thread cannot be cancelled, so `_abandon` must be able to wait for it.
+            # Shielded: a thread cannot be cancelled, so `abandon` must be able to wait for it.
             log = await asyncio.shield(self._fetching)
             self._fetching = None
             self.times.decode_s += time.monotonic() - started
@@ -196,7 +237,8 @@ class Collector:
             self._calls = []
             is_lockstep = self.config.schedule == "lockstep"
             until = asyncio.ALL_COMPLETED if is_lockstep else asyncio.FIRST_COMPLETED
-            await asyncio.wait(self._tasks, return_when=until)
+            waited = self._tasks if wake is None else {*self._tasks, wake}
+            await asyncio.wait(waited, return_when=until)
             self.times.tool_wait_s += time.monotonic() - started
         self._observe([task for task in self._tasks if task.done()])
 
@@ -296,18 +338,16 @@ class Collector:
             self.engine.rerun({slot: self._rows[slot].ids for slot in outputs})
 
     def _finish(self, row: RowLedger, reason: FinishReason) -> None:
-        trajectory = row.freeze(reason, self.tokenizer)
         problem_id = row.problem.problem_id
-        self._done[problem_id, row.sample] = trajectory
         self._expected.add(problem_id, len(row.ids) - len(row.prompt))
-        self._left[problem_id] -= 1
-        if not self._left[problem_id]:
-            self.group_order.append(problem_id)
         self.engine.release(row.slot)
         del self._rows[row.slot]
+        question = self._questions.pop(row.slot)
+        if question.job.add(question.index, row.freeze(reason, self.tokenizer)):
+            self.group_order.append(problem_id)
 
-    async def _abandon(self) -> None:
-        """After an error or Ctrl-C: no task and no slot stays behind."""
+    async def abandon(self) -> None:
+        """After an error, Ctrl-C or the last row: no queue, no task and no slot stays behind."""
         for task in self._tasks:
             task.cancel()
         if self._fetching is not None:  # its results must not land in slots that are free again
@@ -319,3 +359,5 @@ class Collector:
         for slot in list(self._rows):
             self.engine.release(slot)
             del self._rows[slot]
+        self._questions.clear()
+        self._admission = Admission(self.engine)
