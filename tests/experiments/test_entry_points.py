@@ -92,12 +92,13 @@ def test_rl_run_trains_evaluates_and_reports(base, tmp_path):
     [
         (["--gin_param", "PpoClip.clip_lo = 0.1"], "clip_low"),
         (["--gin_param", "PpoClip.clip_low = 'a'"], "clip_low"),
+        (["--gin_file", "gin_configs/algos/gspoo.gin"], "gspoo.gin"),
         (["--init_from", "nowhere"], "holds no saved policy"),
         (["--gin_param", "RlConfig.protocol = 'retol'"], "no protocol template 'retol'"),
         (["--gin_param", "MeshConfig.tensor = 3"], "does not divide"),
         (["--sandbox", "127.0.0.1:9", *params("SandboxClientConfig.attempts = 1")], "127.0.0.1:9"),
     ],
-    ids=["unknown", "type", "policy", "protocol", "mesh", "sandbox"],
+    ids=["unknown", "type", "layer", "policy", "protocol", "mesh", "sandbox"],
 )
 def test_bad_input_is_one_line_and_ends_before_training(flags, message, tmp_path):
     done = start(
