@@ -118,7 +118,9 @@ def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
             problem_id=f"{path.stem}/{question_hash(question)}",
             question=question,
             answer=_answer(row, layout, where),
-            level=path.stem if layout.level_key is None else _text(row, layout.level_key, where),
+            level=_level(
+                path.stem if layout.level_key is None else _text(row, layout.level_key, where)
+            ),
         )
         earlier_number, earlier = first.setdefault(problem.problem_id, (number, problem))
         if earlier.answer != problem.answer:
@@ -228,3 +230,8 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
     if not text:
         raise ValueError(f"{where}: key {key!r} is empty")
     return text
+
+
+def _level(text: str) -> str:
+    """A level as part of a metric's name: "Level 5" is Level_5."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text).strip("_.+-")

@@ -8,7 +8,26 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+
+class Closes:
+    """For `with`: leaving the block closes."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def append_row(file: TextIO, row: Mapping[str, Any]) -> None:

@@ -10,8 +10,7 @@ import pathlib
 import re
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self, SupportsFloat
+from typing import Any, SupportsFloat
 
 from tensorboardX import SummaryWriter
 
@@ -34,7 +33,7 @@ def check_metric_name(name: str) -> None:
         )
 
 
-class MetricsWriter:
+class MetricsWriter(jsonl.Closes):
     """Appends one row per step to WORKDIR/metrics.jsonl and to WORKDIR/tensorboard.
 
     Args:
@@ -87,17 +86,6 @@ class MetricsWriter:
     def close(self) -> None:
         self._file.close()
         self._tensorboard.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_metrics(path: str | pathlib.Path) -> list[dict[str, float]]:

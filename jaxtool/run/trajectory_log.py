@@ -8,8 +8,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self, SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 
@@ -187,7 +186,7 @@ def view_from_row(row: dict[str, Any]) -> TrajectoryView:
     return TrajectoryView(**{**row, "reward": reward, "tool_calls": calls, "tokens": views})
 
 
-class TrajectoryLog:
+class TrajectoryLog(jsonl.Closes):
     """Appends views to WORKDIR/trajectories.jsonl; resumes as MetricsWriter does."""
 
     def __init__(self, workdir: str | pathlib.Path, resume_step: int | None = None):
@@ -200,17 +199,6 @@ class TrajectoryLog:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_trajectories(path: str | pathlib.Path) -> list[TrajectoryView]:

@@ -8,6 +8,7 @@ import pytest
 
 from jaxtool.data import problems
 from jaxtool.data.problems import JsonlFormat, JsonlTask, read_problems, split_of
+from jaxtool.run.metrics import check_metric_name
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -60,6 +61,16 @@ def test_layouts(tmp_path: Path, layout: JsonlFormat, row: dict, question: str, 
     assert (problem.question, problem.answer) == (question, answer)
     assert problem.problem_id.startswith("set/")
     assert problem.level == row.get("level", "set")
+
+
+def test_a_level_fits_the_name_of_a_metric(tmp_path: Path):
+    row = {"question": "1+1?", "answer": "2", "level": "Level 5 (hard)"}
+    layout = JsonlFormat(level_key="level")
+    [problem] = read_problems(write(tmp_path / "my set.jsonl", row), layout)
+    assert problem.level == "Level_5_hard"
+    check_metric_name(f"validation/accuracy_fraction/{problem.level}")
+    [problem] = read_problems(tmp_path / "my set.jsonl", JsonlFormat())
+    assert problem.level == "my_set"
 
 
 @pytest.mark.parametrize(

@@ -1,74 +1,15 @@
 """The strict loader: gin's meaning, one-line errors with file and line, an exact record."""
 
-import dataclasses
 import pathlib
 import pickle
 
 import gin
 import gin_samples
 import pytest
+from gin_files import FULL, MINIMAL, error_of, load
 from gin_samples import AdamConfig, Kind, ListDataset, Mode, ModelConfig, RunConfig
 
-from jaxtool.run import config_record, gin_config
-
-HEADER = "from __gin__ import dynamic_registration\nimport gin_samples as s\n"
-MINIMAL = "s.RunConfig.model = @s.ModelConfig()\ns.ModelConfig.width = 8\n"
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a file below the working directory of the test and returns its name."""
-    monkeypatch.chdir(tmp_path)
-
-    def write_file(text: str, name: str = "run.gin", header: str = HEADER) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(header + text)
-        return name
-
-    return write_file
-
-
-def load(file: str, *params: str) -> RunConfig:
-    return gin_config.load(RunConfig, files=[file], params=params)
-
-
-def error_of(file: str, *params: str) -> str:
-    with pytest.raises(gin_config.ConfigError) as caught:
-        load(file, *params)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-FULL = """
-WIDTH = 16
-RATE = 3  # an int, for a float
-
-s.RunConfig:
-    model = @s.ModelConfig()
-    reference = @frozen/s.ModelConfig()
-    optimizer = @s.AdamConfig()
-    dataset = @s.ListDataset()
-    mode = 'shaped'
-    kind = 'SECOND'
-    aggregation = 'sequence'
-    levels = ['one',
-              'two']
-    weights = [1, 2.5]
-    data = 'folder/file.txt'
-    schedule = @s.linear
-    hooks = (@s.constant, @other/s.constant)
-s.ModelConfig.width = %WIDTH
-s.ModelConfig.rope_scaling = {'factor': 8,
-                              'low': 1.0}
-frozen/s.ModelConfig.depth = 4
-s.AdamConfig.learning_rate = %RATE
-s.AdamConfig.betas = [0, 0.99]
-s.ListDataset.size = 7
-s.linear.slope = -2
-other/s.constant.value = 5.0
-"""
+from jaxtool.run import gin_config
 
 
 def test_every_kind_of_field_is_built_and_converted(write):
@@ -340,62 +281,3 @@ def test_an_ablation_may_swap_a_part_whose_bindings_then_rest(write):
     assert load(file).schedule is gin_samples.constant
     message = error_of(file, "SLOPE = 3.0")
     assert message.startswith("--gin_param 'SLOPE = 3.0': nothing reads the macro SLOPE")
-
-
-def record(config) -> str:
-    return gin_config.operative_config(config)
-
-
-@pytest.mark.parametrize("text", [MINIMAL, FULL], ids=["minimal", "full"])
-def test_the_record_builds_an_equal_object(text, write):
-    config = load(write(text))
-    again = load(write(record(config), "record.gin", header=""))
-    assert again == config
-    assert record(again) == record(config)
-    for field in dataclasses.fields(RunConfig):
-        assert f"gin_samples.RunConfig.{field.name} = " in record(config)
-
-
-def test_the_record_holds_what_python_changed_and_equal_parts_once(write):
-    config = load(write(MINIMAL))
-    model = ModelConfig(width=8)
-    config = dataclasses.replace(config, steps=99, reference=model, weights=(float("inf"), -1e-9))
-    text = record(config)
-    assert load(write(text, header="")) == config
-    assert text.count("ModelConfig.width") == 1
-
-
-def test_the_record_of_a_bound_function_builds_an_equal_one(write):
-    file = write(MINIMAL + "s.train.config = @s.RunConfig()\n")
-    bound = gin_config.load(gin_samples.train, files=[file])
-    again = write(record(bound), "record.gin", header="")
-    assert gin_config.load(gin_config.target_of(again), files=[again]) == bound
-    assert "# gin_samples.train.seed = 0 by default" in record(bound)
-
-
-def test_the_record_refuses_what_it_cannot_express(write):
-    config = load(write(MINIMAL))
-    for schedule in (lambda step: 1.0, ListDataset().sample):
-        broken = dataclasses.replace(config, schedule=schedule)
-        with pytest.raises(gin_config.ConfigError, match=r"^schedule is .* cannot express"):
-            record(broken)
-    with pytest.raises(gin_config.ConfigError, match=r"weights\.0 is nan"):
-        record(dataclasses.replace(config, weights=(float("nan"),)))
-
-
-def test_the_written_record_names_commit_and_target(write, tmp_path):
-    config = load(write(MINIMAL))
-    path = gin_config.write_operative_config(tmp_path / "workdir", config)
-    assert path.name == config_record.RECORD_NAME
-    assert f"# commit: {config_record.git_commit()}\n" in path.read_text()
-    assert gin_config.target_of(path) is RunConfig
-    assert gin_config.load(RunConfig, files=[path]) == config
-
-
-def test_the_commit_is_that_of_the_checkout():
-    root = gin_config.REPOSITORY_ROOT
-    commit = config_record.git_commit()
-    if (root / ".git").exists():
-        assert len(commit.split()[0]) == 40
-    else:
-        assert commit == config_record.NO_COMMIT
