@@ -51,6 +51,11 @@ def evaluate(
             version=version,
         )
     )
+    return judged(checker, trajectories)
+
+
+def judged(checker: AnswerChecker, trajectories: Sequence[Trajectory]) -> Evaluation:
+    """The evaluation of answers that are there."""
     is_correct = judge(checker, trajectories)
     return Evaluation(
         overall=dataclasses.asdict(figures(trajectories, is_correct)),

@@ -17,6 +17,7 @@ from jaxtool.rewards.scoring import score_trajectories
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rollout.selection import Selection, choose_members, is_dropped
 from jaxtool.run.actor import Actor
+from jaxtool.run.async_rollouts import AsyncRollouts
 from jaxtool.run.evaluate import judge
 
 
@@ -83,11 +84,15 @@ def gather(
     store: CallStore,
     seed: int,
     step: int,
+    rollouts: AsyncRollouts | None = None,
 ) -> Experience:
     """Draws problems, answers and scores them; with refilling, until enough groups teach something.
 
     `batches` and `store` change. Without enough such groups after `Selection.max_draws` draws the
     batch stays smaller.
+
+    Args:
+      rollouts: has the answers, or will have; None collects them here and now.
     """
     selection, wanted = config.selection, config.schedule.problems_per_step
     trajectories: list[Trajectory] = []
@@ -97,7 +102,10 @@ def gather(
     while draws < selection.max_draws and len(groups) < wanted:
         # The first draw has the stream of a run without refilling.
         stream: tuple[str | int, ...] = ("train", step, draws) if draws else ("train", step)
-        drawn = _answers(config, actor, next(batches), seed, stream, step)
+        if rollouts is None:
+            drawn = _answers(config, actor, next(batches), seed, stream, step)
+        else:
+            drawn = rollouts.draw(step, draws)
         correct = judge(actor.checker, drawn)
         drawn_scores = score_trajectories(drawn, correct, config.reward, store, config.price)
         rows = _groups(config, drawn, drawn_scores, seed, stream)

@@ -1,7 +1,8 @@
 """The RL run: rollouts with tool calls, rewards, one policy update, over and over.
 
 Synchronous and strictly on-policy: the engine holds the parameters of the step. Killed at any moment
-and started again, the run goes on from its last checkpoint to the same numbers.
+and started again, the run goes on from its last checkpoint to the same numbers. With
+`Schedule.max_staleness` rows go on while the learner updates: see `async_rollouts` for what then holds.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtool.core.types import Score, Trajectory
+from jaxtool.core.batch import TrainBatch
+from jaxtool.core.types import Problem, Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
@@ -38,8 +40,9 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.run.actor import Actor, open_actor
+from jaxtool.run.async_rollouts import AsyncRollouts, check_can_overlap
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
-from jaxtool.run.evaluate import evaluate
+from jaxtool.run.evaluate import evaluate, judged
 from jaxtool.run.experience import gather
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
@@ -63,11 +66,16 @@ class Schedule:
     checkpoint_every: int = 10  # steps
     log_trajectories_every: int = 10  # steps between trajectories kept for the report
     log_trajectories: int = 8  # of such a step
+    # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
+    # take turns, strictly on-policy. 1 or more: they overlap.
+    max_staleness: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "problems_per_step", "samples", "pool", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
+        if self.max_staleness < 0:
+            raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
         if self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
 
@@ -109,6 +117,8 @@ class RlConfig:
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
                 f"{self.engine.max_tokens}: the longest trajectory would not fit a row"
             )
+        if self.schedule.max_staleness:
+            check_can_overlap(self)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -119,10 +129,13 @@ class _Run:
     batches: ProblemBatches
     store: CallStore
     watch: ToolWatch  # starts anew with every process
+    rollouts: AsyncRollouts | None = None  # with Schedule.max_staleness
 
     def meta(self, counts: EngineCounts) -> dict[str, Any]:
+        ahead = self.rollouts.ahead if self.rollouts else []
         return {
             "batches": self.batches.get_state(),
+            "ahead": [[problem.problem_id for problem in problems] for problems in ahead],
             "store": self.store.state_dict(),
             "counts": dataclasses.asdict(counts),
         }
@@ -173,17 +186,27 @@ def train(
         )  # `state` holds a copy: another one for the whole run would cost as much as a moment
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start = checkpoints.latest_step or 0
+        ahead: list[list[Problem]] = []
         if start:
             run.state, meta = checkpoints.restore(run.state)
             run.batches.set_state(meta["batches"])
             run.store = CallStore.from_state_dict(meta["store"])
             actor.engine.counts = EngineCounts(**meta["counts"])
+            by_id = {problem.problem_id: problem for problem in pool}
+            ahead = [[by_id[name] for name in names] for names in meta.get("ahead", [])]
         resume = start - 1 if start else None
         writer = stack.enter_context(MetricsWriter(workdir, resume))
         log = stack.enter_context(TrajectoryLog(workdir, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
+        if schedule.max_staleness:
+            run.rollouts = stack.enter_context(
+                AsyncRollouts(config, actor, run.batches, seed, ahead)
+            )
         for step in range(start, schedule.steps):
-            actor.engine.load(policy_params(run.state))
+            if run.rollouts is None:
+                actor.engine.load(policy_params(run.state))
+            else:
+                run.rollouts.begin_step(step, policy_params(run.state))
             metrics = _step(config, actor, run, learner, log, workdir.name, seed, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(config, actor, run, seed, step)
@@ -206,7 +229,7 @@ def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> L
     """What the learner's programs are compiled for."""
     return LearnerSetup(
         model=model,
-        grpo=with_corrections(config.grpo, config.engine.twin.differs_from(model)),
+        grpo=with_corrections(config.grpo, _sampler_differs(config, model)),
         optimizer=config.optimizer,
         sharding=sharding,
         temperature=config.sampling.temperature,
@@ -215,13 +238,23 @@ def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> L
     )
 
 
+def _sampler_differs(config: RlConfig, model: ModelConfig) -> str | None:
+    """Why log-probs of sampler and learner differ by more than rounding; None: they do not."""
+    behind = config.schedule.max_staleness
+    reasons = [
+        config.engine.twin.differs_from(model),
+        f"is up to {behind} updates behind" if behind else None,
+    ]
+    return ", ".join(reason for reason in reasons if reason) or None
+
+
 def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) -> list[str]:
     """What attends, and what is done about a decoder that computes otherwise than the learner."""
     twin, slots = config.engine.twin, config.engine.max_tokens
     learner = training_backend(model, config.pack.row_tokens, setup.sharding)
     decoder = cached_backend(twin.model(model), slots, setup.sharding)
     lines = [f"attention: {learner} in the learner, {decoder} over {slots} cache slots"]
-    difference = twin.differs_from(model)
+    difference = _sampler_differs(config, model)
     if difference is not None:
         names = [type(correction).__name__ for correction in setup.grpo.corrections or ()]
         remedy = " and ".join(names) or "no correction (GrpoConfig.corrections or anchor says so)"
@@ -243,11 +276,13 @@ def _step(
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
-    experience = gather(config, actor, run.batches, run.store, seed, step)
+    experience = gather(config, actor, run.batches, run.store, seed, step, run.rollouts)
     if config.unloads_decoder:
         actor.engine.unload()
     trajectories, scores = experience.trajectories, experience.scores
     metrics = step_metrics(trajectories, scores) | actor.metrics() | experience.metrics()
+    if run.rollouts is not None:
+        metrics |= run.rollouts.metrics(trajectories, step)
     if actor.collector.protocol.tool is not None:
         _watch_tool(run.watch, trajectories, scores, step)
     signals = np.zeros(len(trajectories), np.float32)
@@ -261,7 +296,7 @@ def _step(
     learned: Metrics = {}
     if rows := experience.learned_rows:
         batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
-        run.state, learned = learner.update(run.state, batch)
+        run.state, learned = _update(learner, run, batch)
     metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
     metrics |= {
@@ -271,6 +306,12 @@ def _step(
         "timing/step_s": time.monotonic() - started,
     }
     return metrics
+
+
+def _update(learner: Learner, run: _Run, batch: TrainBatch) -> tuple[LearnerState, Metrics]:
+    if run.rollouts is None:
+        return learner.update(run.state, batch)
+    return run.rollouts.dispatch(lambda: learner.update(run.state, batch))
 
 
 def _watch_tool(
@@ -288,18 +329,23 @@ def _watch_tool(
 
 def _validate(config: RlConfig, actor: Actor, run: _Run, seed: int, step: int) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
-    actor.engine.load(policy_params(run.state))
-    evaluation = evaluate(
-        actor.collector,
-        actor.runner,
-        actor.checker,
-        config.task.problems("validation", config.schedule.eval_problems, seed),
-        samples=1,
-        sampling=config.sampling,
-        seed=seed,
-        stream=("validation",),
-        version=step + 1,
-    )
+    problems = config.task.problems("validation", config.schedule.eval_problems, seed)
+    if run.rollouts is None:
+        actor.engine.load(policy_params(run.state))
+        evaluation = evaluate(
+            actor.collector,
+            actor.runner,
+            actor.checker,
+            problems,
+            samples=1,
+            sampling=config.sampling,
+            seed=seed,
+            stream=("validation",),
+            version=step + 1,
+        )
+    else:
+        answers = run.rollouts.validate(problems, step + 1, policy_params(run.state))
+        evaluation = judged(actor.checker, answers)
     metrics = {
         "validation/accuracy_fraction": evaluation.overall["accuracy"],
         "validation/calls_per_answer": evaluation.overall["tool_calls"],
