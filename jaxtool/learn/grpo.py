@@ -55,6 +55,7 @@ class GrpoConfig:
     constant_tokens: float = 1.0  # divisor of sequence_constant_mean: max_response_tokens
     kl_coef: float = 0.0  # of the KL against the parameters the run began with
     kl_estimator: KlEstimator = "k3"  # as a loss; k1 has no gradient in expectation
+    reward_kl_coef: float = 0.0  # of k1 in the reward, before the advantages; Search-R1's PPO: 1e-3
     entropy_coef: float = 0.0
     # Weights against the sampler; they multiply. None: TokenTruncation where the decoder computes in
     # another dtype than the learner or in int8, see `with_corrections`; () is none at all.
@@ -78,7 +79,7 @@ class GrpoConfig:
         for name in ("updates_per_batch", "block_rows", "logprob_chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GrpoConfig.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("kl_coef", "shaping_limit", "shaping_floor"):
+        for name in ("kl_coef", "reward_kl_coef", "shaping_limit", "shaping_floor"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
         if self.constant_tokens <= 0:

@@ -10,6 +10,7 @@ from jaxtool.learn import grpo, ppo
 from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.learn.grpo import LearnerSetup
 from jaxtool.learn.ppo import CriticConfig, PpoState
+from jaxtool.learn.reward_kl import token_penalties, trajectory_penalties
 from jaxtool.learn.state import Metrics, TrainState, make_state
 from jaxtool.model.transformer import Params
 
@@ -30,7 +31,22 @@ class Learner:
             return make_state(params, self.setup.optimizer, self.setup.sharding)
         return ppo.make_ppo_state(params, self.setup, self.critic)
 
-    def signals(self, scores: list[Score | None], samples: int) -> np.ndarray:
+    @property
+    def needs_penalties(self) -> bool:
+        """Whether `signals` wants `penalties`: a critic takes them from each token instead."""
+        return self.critic is None and self.setup.grpo.reward_kl_coef > 0
+
+    def penalties(
+        self, state: LearnerState, batch: TrainBatch, num_trajectories: int
+    ) -> np.ndarray:
+        """[n] float32, β Σₜ (log π - log π_ref) of each trajectory: what the KL takes off its reward."""
+        assert self.reference is not None
+        tokens = token_penalties(policy_params(state), self.reference, batch, self.setup)
+        return trajectory_penalties(tokens, np.asarray(batch.trajectory_ids), num_trajectories)
+
+    def signals(
+        self, scores: list[Score | None], samples: int, penalties: np.ndarray | None = None
+    ) -> np.ndarray:
         """[B] float32, what a batch gives to each trajectory's policy tokens; 0 for masked ones.
 
         The advantage in the trajectory's group, or its reward where a critic makes the advantages.
@@ -38,8 +54,11 @@ class Learner:
         Args:
           scores: of whole groups, one after another; None for masked trajectories.
           samples: trajectories of a group.
+          penalties: taken off the rewards first; None for none.
         """
         rewards = np.array([s.reward if s else 0.0 for s in scores], np.float32)
+        if penalties is not None:
+            rewards = rewards - penalties
         shaping = np.array([s.shaping if s else 0.0 for s in scores], np.float32)
         if self.critic is None:
             return trajectory_advantages(
@@ -65,9 +84,9 @@ class Learner:
         return grpo.update(state, self.reference, batch, self.setup)
 
 
-def needs_reference(config: grpo.GrpoConfig, critic: CriticConfig | None) -> bool:
+def needs_reference(config: grpo.GrpoConfig) -> bool:
     """Whether the first parameters must be kept for a KL term."""
-    return bool(config.kl_coef or (critic is not None and critic.reward_kl_coef))
+    return bool(config.kl_coef or config.reward_kl_coef)
 
 
 def policy_params(state: LearnerState) -> Params:

@@ -23,6 +23,7 @@ from jaxtool.core.batch import TrainBatch
 from jaxtool.learn import grpo
 from jaxtool.learn.grpo import LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.reward_kl import token_penalties
 from jaxtool.learn.state import (
     Gradients,
     Metrics,
@@ -57,9 +58,8 @@ class CriticConfig:
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"CriticConfig.{name}={getattr(self, name)} must be in [0, 1]")
-        for name in ("warmup_batches", "reward_kl_coef"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"CriticConfig.{name}={getattr(self, name)} must be >= 0")
+        if self.warmup_batches < 0:
+            raise ValueError(f"CriticConfig.{self.warmup_batches=} must be >= 0")
         if self.value_clip is not None and self.value_clip <= 0:
             raise ValueError(f"{self.value_clip=} must be > 0, or None")
 
@@ -120,13 +120,9 @@ def _with_advantages(
         [critic_values(state.critic.params, block, setup=setup) for block in blocks], batch
     )
     rewards = gae.last_token_rewards(np.asarray(batch.advantages), mask, ids)
-    if critic.reward_kl_coef:
+    if setup.grpo.reward_kl_coef:
         assert reference is not None
-        policy, first = (
-            _on_host([grpo.old_logprobs(params, block, setup=setup) for block in blocks], batch)
-            for params in (state.policy.params, reference)
-        )
-        rewards = np.where(mask, rewards - critic.reward_kl_coef * (policy - first), 0.0)
+        rewards = rewards - token_penalties(state.policy.params, reference, batch, setup)
     advantages, returns = gae.generalized_advantages(
         rewards, values, mask, ids, gamma=critic.gamma, lam=critic.lam
     )

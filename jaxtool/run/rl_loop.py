@@ -43,7 +43,7 @@ from jaxtool.run.actor import Actor, open_actor
 from jaxtool.run.async_rollouts import AsyncRollouts, check_can_overlap
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
 from jaxtool.run.evaluate import evaluate, judged
-from jaxtool.run.experience import gather
+from jaxtool.run.experience import Experience, gather
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, Task, TokenizerSource
@@ -170,7 +170,7 @@ def train(
         learner = Learner(
             setup=learner_setup(config, actor.model, actor.sharding),
             critic=config.critic,
-            reference=params if needs_reference(config.grpo, config.critic) else None,
+            reference=params if needs_reference(config.grpo) else None,
         )
         for line in numerics_lines(config, actor.model, learner.setup):
             print(line, flush=True)
@@ -287,7 +287,9 @@ def _step(
         _watch_tool(run.watch, trajectories, scores, step)
     signals = np.zeros(len(trajectories), np.float32)
     signals[experience.rows] = learner.signals(
-        [scores[i] for i in experience.rows], config.schedule.samples
+        [scores[i] for i in experience.rows],
+        config.schedule.samples,
+        _penalties(experience, run.state, learner, config),
     )
     if step % config.schedule.log_trajectories_every == 0:
         kept = config.schedule.log_trajectories
@@ -312,6 +314,17 @@ def _update(learner: Learner, run: _Run, batch: TrainBatch) -> tuple[LearnerStat
     if run.rollouts is None:
         return learner.update(run.state, batch)
     return run.rollouts.dispatch(lambda: learner.update(run.state, batch))
+
+
+def _penalties(
+    experience: Experience, state: LearnerState, learner: Learner, config: RlConfig
+) -> np.ndarray | None:
+    """What the KL takes off the reward of each chosen trajectory; None where it is in no reward."""
+    chosen = [experience.trajectories[i] for i in experience.rows]
+    if not learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
+        return None
+    batch = to_batch(chosen, np.zeros(len(chosen)), config.pack)
+    return learner.penalties(state, batch, len(chosen))
 
 
 def _watch_tool(

@@ -179,11 +179,17 @@ def test_blocks_of_any_size_give_the_update_of_one(params):
 
 
 def test_kl_in_the_reward_by_the_plain_sum(params):
-    """γ = λ = 1, V = 0: the return of the first policy token is R - Σ 0.1 (log π - log π_ref)."""
-    critic = dataclasses.replace(CRITIC, reward_kl_coef=0.1)
+    """γ = λ = 1, V = 0: the return of the first policy token is R - Σ 0.1 (log π - log π_ref).
+
+    Without a critic the same sum is taken off the reward of the whole trajectory.
+    """
+    setup = dataclasses.replace(SETUP, grpo=dataclasses.replace(SETUP.grpo, reward_kl_coef=0.1))
     batch, reference = batch_of(), random_params(MODEL, seed=1)
-    state = make_ppo_state(params, SETUP, critic)
-    _, _, returns, _ = ppo._with_advantages(state, reference, batch, SETUP, critic)
+    state = make_ppo_state(params, setup, CRITIC)
+    _, _, returns, _ = ppo._with_advantages(state, reference, batch, setup, CRITIC)
+    learner = Learner(setup=setup, critic=None, reference=reference)
+    assert learner.needs_penalties
+    taken_off = learner.penalties(state, batch, len(SHAPES))
     blocks = list(row_blocks(batch, 2, single_device()))
     own, first = (
         np.concatenate([grpo.old_logprobs(p, block, setup=SETUP) for block in blocks])
@@ -194,8 +200,11 @@ def test_kl_in_the_reward_by_the_plain_sum(params):
         penalty = 0.1 * (own - first)[: batch.shape[0]][mine].sum()
         assert abs(penalty) > 1e-3
         assert returns[mine][0] == pytest.approx(reward - penalty, abs=1e-5)
-    _, _, same, _ = ppo._with_advantages(state, params, batch, SETUP, critic)
+        assert taken_off[i] == pytest.approx(penalty, abs=1e-5)
+    _, _, same, _ = ppo._with_advantages(state, params, batch, setup, CRITIC)
     np.testing.assert_allclose(same, batch.advantages, atol=1e-5)
+    signals = learner.signals(scores_of([1.0, 1.0]), 2, np.array([0.5, 0.0], np.float32))
+    np.testing.assert_allclose(signals, [-0.7071, 0.7071], atol=1e-4)
 
 
 def test_eight_devices_give_the_update_of_one(params):
@@ -244,9 +253,12 @@ def test_shaping_without_group_advantages_is_refused():
 
 
 def test_a_reference_is_kept_only_where_a_kl_needs_it():
-    assert not needs_reference(GrpoConfig(), CRITIC)
-    assert needs_reference(GrpoConfig(kl_coef=0.1), None)
-    assert needs_reference(GrpoConfig(), dataclasses.replace(CRITIC, reward_kl_coef=0.1))
+    assert not needs_reference(GrpoConfig())
+    assert needs_reference(GrpoConfig(kl_coef=0.1))
+    assert needs_reference(GrpoConfig(reward_kl_coef=0.1))
+    with_critic = dataclasses.replace(SETUP.grpo, reward_kl_coef=0.1)
+    setup = dataclasses.replace(SETUP, grpo=with_critic)
+    assert not Learner(setup=setup, critic=CRITIC, reference=None).needs_penalties
 
 
 @pytest.mark.parametrize(
@@ -255,7 +267,7 @@ def test_a_reference_is_kept_only_where_a_kl_needs_it():
         ({"gamma": 1.5}, "CriticConfig.gamma=1.5"),
         ({"lam": -0.1}, "CriticConfig.lam=-0.1"),
         ({"value_clip": 0.0}, "value_clip=0.0"),
-        ({"warmup_batches": -1}, "CriticConfig.warmup_batches=-1"),
+        ({"warmup_batches": -1}, "warmup_batches=-1 must be >= 0"),
     ],
 )
 def test_impossible_critics_are_refused(fields, message):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.small_runs import CountingTool, one_device_mesh, rl_config
 
+from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.parallel.axis_rules import single_device
@@ -16,14 +17,14 @@ from jaxtool.run.checkpoints import SavedPolicy
 
 VARIANTS = {
     "critic": {
-        "critic": CriticConfig(
-            optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1, reward_kl_coef=0.01
-        )
+        "critic": CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
+        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32, reward_kl_coef=0.01),
     },
     "filters": {
         "selection": Selection(
             max_draws=2, oversampling=2, tool_free_samples=2, drops_overlong=True
-        )
+        ),
+        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32, reward_kl_coef=0.01),
     },
 }
 
