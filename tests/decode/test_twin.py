@@ -23,8 +23,8 @@ from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 MODEL = FAMILIES["qwen3"]
-# Largest log-prob gap to the float32 learner in nats, at least twice what this policy shows; real
-# weights are in docs/performance.md.
+# Largest log-prob gap to the float32 learner in nats, at least twice what this policy shows; for
+# real weights there is benchmarks/quantization.py.
 TWINS = {
     "bfloat16": (Twin(dtype="bfloat16"), 0.05),
     "int8": (Twin(weights="int8", cache="int8"), 0.05),
