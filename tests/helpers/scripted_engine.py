@@ -75,6 +75,8 @@ class ScriptedEngine:
         self.placed_at: list[int] = []  # windows gone by when each row was placed
         self.prefilled: list[tuple[int, ...]] = []
         self.appended: list[tuple[int, ...]] = []
+        self.loads: list[tuple[object, int]] = []  # parameters, windows gone by
+        self._is_in_flight = False
         self._scripts = {prompt: [list(s) for s in rest] for prompt, rest in scripts.items()}
         self._is_stop = is_stop
         self._window_steps = window_steps
@@ -89,6 +91,10 @@ class ScriptedEngine:
     @property
     def is_any_running(self) -> bool:
         return any(row.is_running for row in self._rows.values())
+
+    def load(self, params: object) -> None:
+        assert not self._is_in_flight, "weights changed inside a window"
+        self.loads.append((params, self.windows))
 
     def take_slot(self) -> int:
         return self._free.pop(0)
@@ -144,10 +150,12 @@ class ScriptedEngine:
 
     def dispatch_window(self, *, others_wait: bool) -> None:
         del others_wait
+        self._is_in_flight = True
 
     def fetch(self, flight: None) -> Window:
         del flight
         time.sleep(self._fetch_s)
+        self._is_in_flight = False
         self.windows += 1
         shape = (self._window_steps, self.config.slots)
         tokens, logprobs = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
