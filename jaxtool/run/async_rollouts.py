@@ -17,6 +17,7 @@ import collections
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -229,3 +230,17 @@ class AsyncRollouts:
         if self._running.done():
             self._running.result()
         return future.result()
+
+
+def overlapped(
+    stack: ExitStack,
+    config: AsyncConfig,
+    actor: Actor,
+    batches: ProblemBatches,
+    seed: int,
+    ahead: Sequence[Sequence[Problem]],
+) -> AsyncRollouts | None:
+    """Rollouts that `stack` ends, or None where the run wants them to take turns with updates."""
+    if not config.schedule.max_staleness:
+        return None
+    return stack.enter_context(AsyncRollouts(config, actor, batches, seed, ahead))

@@ -40,7 +40,7 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.run.actor import Actor, open_actor
-from jaxtool.run.async_rollouts import AsyncRollouts, check_can_overlap
+from jaxtool.run.async_rollouts import AsyncRollouts, check_can_overlap, overlapped
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
 from jaxtool.run.evaluate import evaluate, judged
 from jaxtool.run.experience import Experience, gather
@@ -198,10 +198,7 @@ def train(
         writer = stack.enter_context(MetricsWriter(workdir, resume))
         log = stack.enter_context(TrajectoryLog(workdir, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
-        if schedule.max_staleness:
-            run.rollouts = stack.enter_context(
-                AsyncRollouts(config, actor, run.batches, seed, ahead)
-            )
+        run.rollouts = overlapped(stack, config, actor, run.batches, seed, ahead)
         for step in range(start, schedule.steps):
             if run.rollouts is None:
                 actor.engine.load(policy_params(run.state))
@@ -310,12 +307,6 @@ def _step(
     return metrics
 
 
-def _update(learner: Learner, run: _Run, batch: TrainBatch) -> tuple[LearnerState, Metrics]:
-    if run.rollouts is None:
-        return learner.update(run.state, batch)
-    return run.rollouts.dispatch(lambda: learner.update(run.state, batch))
-
-
 def _penalties(
     experience: Experience, state: LearnerState, learner: Learner, config: RlConfig
 ) -> np.ndarray | None:
@@ -325,6 +316,12 @@ def _penalties(
         return None
     batch = to_batch(chosen, np.zeros(len(chosen)), config.pack)
     return learner.penalties(state, batch, len(chosen))
+
+
+def _update(learner: Learner, run: _Run, batch: TrainBatch) -> tuple[LearnerState, Metrics]:
+    if run.rollouts is None:
+        return learner.update(run.state, batch)
+    return run.rollouts.dispatch(lambda: learner.update(run.state, batch))
 
 
 def _watch_tool(
