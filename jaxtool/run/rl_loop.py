@@ -9,14 +9,14 @@ import dataclasses
 import sys
 import time
 from asyncio import Runner
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from jaxtool.core.batch import TrainBatch
 from jaxtool.core.types import Problem, Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineConfig, EngineCounts
@@ -51,6 +51,8 @@ from jaxtool.run.trajectory_log import TrajectoryLog
 from jaxtool.run.workdir import claim_workdir
 from jaxtool.tools.base import Tool
 from jaxtool.tools.watch import ToolWatch
+
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -286,7 +288,7 @@ def _step(
     signals[experience.rows] = learner.signals(
         [scores[i] for i in experience.rows],
         config.schedule.samples,
-        _penalties(experience, run.state, learner, config),
+        _computed(run, lambda: _penalties(experience, run.state, learner, config)),
     )
     if step % config.schedule.log_trajectories_every == 0:
         kept = config.schedule.log_trajectories
@@ -295,7 +297,7 @@ def _step(
     learned: Metrics = {}
     if rows := experience.learned_rows:
         batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
-        run.state, learned = _update(learner, run, batch)
+        run.state, learned = _computed(run, lambda: learner.update(run.state, batch))
     metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
     metrics |= {
@@ -318,10 +320,9 @@ def _penalties(
     return learner.penalties(state, batch, len(chosen))
 
 
-def _update(learner: Learner, run: _Run, batch: TrainBatch) -> tuple[LearnerState, Metrics]:
-    if run.rollouts is None:
-        return learner.update(run.state, batch)
-    return run.rollouts.dispatch(lambda: learner.update(run.state, batch))
+def _computed(run: _Run, call: Callable[[], _Result]) -> _Result:
+    """A call that uses the learner's devices, in the thread that may."""
+    return call() if run.rollouts is None else run.rollouts.dispatch(call)
 
 
 def _watch_tool(
