@@ -211,10 +211,13 @@ def overheads(shape: dict[str, int]) -> dict[str, Any]:
     compile_s = time.perf_counter() - started
     jax.config.update("jax_enable_compilation_cache", True)
     single = _plain_engine(model, params, window_steps=1)
-    whole = [_decode(engine, 512) for _ in range(5)][1:]
-    steps = [_decode(single, 512) for _ in range(5)][1:]
-    paused = [_decode(engine, 512, pause_every=32) for _ in range(5)][1:]
-    pauses = 16 * (512 // 32 - 1)
+    whole, steps, paused = [], [], []
+    for _ in range(4):  # the first warms up
+        whole.append(_decode(engine, 192))
+        steps.append(_decode(single, 192))
+        paused.append(_decode(engine, 192, pause_every=32))
+    whole, steps, paused = whole[1:], steps[1:], paused[1:]
+    pauses = 16 * (192 // 32 - 1)
     out = {
         "pause_resume_ms": 1000 * float(np.median(paused) - np.median(whole)) / pauses,
         "window_over_single_steps": float(np.median(steps) / np.median(whole)),
@@ -228,7 +231,7 @@ def overheads(shape: dict[str, int]) -> dict[str, Any]:
 
 def _plain_engine(model: ModelConfig, params: Any, window_steps: int) -> DecodeEngine:
     config = EngineConfig(
-        slots=16, max_tokens=1024, min_view=1024, window_steps=window_steps, min_prompt_bucket=1024
+        slots=16, max_tokens=256, min_view=256, window_steps=window_steps, min_prompt_bucket=256
     )
     engine = DecodeEngine(
         model=model,

@@ -49,6 +49,28 @@ def test_lock_step_decodes_while_no_tool_runs_and_refills_when_all_have_finished
     assert third >= 9  # 31 tokens in windows of four, and the answer
 
 
+def test_lock_step_waits_for_the_slowest_tool():
+    """Two calls, the second answer 50 ms after the first: no window in between."""
+
+    class Uneven(ArithmeticTool):
+        begun = 0
+
+        async def execute(self, code):
+            self.begun += 1
+            await asyncio.sleep(0.05 * (self.begun - 1))
+            answered_at.append(made.engine.windows)
+            return await super().execute(code)
+
+    for schedule, is_equal in (("lockstep", True), ("slots", False)):
+        answered_at: list[int] = []
+        config = RolloutConfig(schedule=schedule)
+        script = [*CALL, *["a"] * 40, EOS]
+        made = stage([[script], [script]], tool=Uneven(), config=config, fetch_s=0.005)
+        run(made)
+        first, second = answered_at
+        assert (first == second) is is_equal
+
+
 def test_prompts_that_go_by_chunks_start_their_rows_later_and_change_nothing():
     scripts = [[[*CALL, *ANSWER]], [["a"] * 20 + [EOS]], [["a", EOS]], [["b", EOS]]]
     expected = run(stage(scripts, tool=ArithmeticTool(), slots=2))
