@@ -1,6 +1,6 @@
 """The device mesh: axes `data`, `fsdp` and `tensor`, on a CPU, a GPU box or a TPU slice.
 
-Covered: one jax process group, axis sizes checked before anything is compiled.
+Covered: the devices of all processes of a run, axis sizes checked before anything is compiled.
 Not covered: several slices joined by a data-centre network (one axis per network).
 """
 

@@ -9,7 +9,7 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
 from tensorboardX import SummaryWriter
@@ -31,6 +31,17 @@ def check_metric_name(name: str) -> None:
             f"metric name {name!r} is malformed; write area/name_unit or area/name_unit/part, "
             "in lower case"
         )
+
+
+def over_hosts(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One row for all hosts: sums of `..._total`, the longest of `timing/`, means of the others."""
+
+    def joined(name: str, values: list[float]) -> float:
+        if name.endswith("_total"):
+            return sum(values)
+        return max(values) if name.startswith("timing/") else sum(values) / len(values)
+
+    return {name: joined(name, [part[name] for part in parts]) for name in parts[0]}
 
 
 class MetricsWriter(jsonl.Closes):

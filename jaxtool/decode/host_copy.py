@@ -1,0 +1,36 @@
+"""The decoder's copy on one host's devices, from learner parameters that may be cut over many hosts."""
+
+from typing import Literal
+
+import jax
+
+from jaxtool.decode.publish import publish
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.transformer import Params
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_arrays import to_host
+
+
+def publish_to_host(
+    params: Params,
+    model: ModelConfig,
+    sharding: Sharding,
+    weights: Literal["dtype", "int8"] = "dtype",
+) -> Params:
+    """`publish` to the mesh of this host; every host must call it, with the same parameters.
+
+    One jitted program on the learner's mesh gathers what its fsdp axis had cut, then the shards that
+    lie on this host become arrays of its own mesh. Each device holds bytes of the copy / `tensor`, as
+    with one host; moments of the learner stay where they are. See `host_arrays.to_host` for meshes
+    whose tensor groups span hosts.
+
+    Args:
+      params: on the learner's mesh.
+      sharding: the decoder's, on `host_arrays.decode_mesh` of the learner's.
+    """
+    first = jax.tree.leaves(params)[0]
+    if first.is_fully_addressable:
+        return publish(params, model, sharding, weights)
+    learner = first.sharding.mesh
+    copy = publish(params, model, Sharding(learner, sharding.rules), weights)
+    return to_host(copy, learner)

@@ -1,0 +1,164 @@
+"""Several processes, one a host, that run the same program: start, shares of the work, what they agree on.
+
+Every process runs the same loop. What only one of them can know (its answers, a time, what a file on
+its disk says) is exchanged; whatever follows from that is computed by each, so nothing else has to be
+agreed. With one process nothing here starts anything or waits for anybody.
+
+Not covered: recovery. When a process dies the others end too, and the run goes on from its checkpoint.
+"""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)
+_Item = TypeVar("_Item")
+_Value = TypeVar("_Value")
+
+
+def start(
+    *,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    finds_others: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Joins the other processes, before anything else of jax is used; does nothing for a single one.
+
+    Args:
+      coordinator: host:port of process 0, which every process can reach.
+      num_processes: how many there are, the same in each.
+      process_id: of this one, 0..num_processes - 1.
+      finds_others: ask the TPU's metadata or SLURM (whatever jax detects) for all three.
+      environment: stands in for arguments that are None (JAX_COORDINATOR_ADDRESS and so on).
+
+    Raises:
+      ValueError: an argument is missing, or out of range.
+    """
+    coordinator = coordinator or environment.get(COORDINATOR)
+    num_processes = _number(num_processes, NUM_PROCESSES, environment)
+    process_id = _number(process_id, PROCESS_ID, environment)
+    if finds_others:
+        if not (coordinator is num_processes is process_id is None):
+            raise ValueError(
+                "the processes find each other, or are named: give --distributed, or --coordinator, "
+                "--num_processes and --process_id"
+            )
+        _join(None, None, None)
+        return
+    if num_processes is None and coordinator is None and process_id is None:
+        return
+    named = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [flag for flag, value in named.items() if value is None]
+    if num_processes == 1 and process_id in (None, 0):
+        return
+    if missing or num_processes is None or process_id is None or coordinator is None:
+        raise ValueError(
+            f"a run of several processes also needs {' and '.join(missing)} "
+            f"(or {COORDINATOR}, {NUM_PROCESSES}, {PROCESS_ID} in the environment)"
+        )
+    if num_processes < 1 or not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id {process_id} must be in 0..{num_processes - 1} with "
+            f"--num_processes {num_processes}"
+        )
+    if not coordinator.rpartition(":")[2].isdecimal() or ":" not in coordinator:
+        raise ValueError(f"--coordinator {coordinator!r} must be host:port of process 0")
+    _join(coordinator, num_processes, process_id)
+
+
+def is_first() -> bool:
+    """Whether this process writes the files that all share."""
+    return jax.process_index() == 0
+
+
+def is_single() -> bool:
+    return jax.process_count() == 1
+
+
+def share(items: Sequence[_Item]) -> list[_Item]:
+    """This process's part of `items`: each P-th, so that neighbours go to different hosts."""
+    return list(items[jax.process_index() :: jax.process_count()])
+
+
+def together(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
+    """Inverse of `share`: the items in their first order, from the parts of all processes."""
+    out: list[Any] = [None] * sum(map(len, shares))
+    for index, part in enumerate(shares):
+        out[index :: len(shares)] = part
+    return out
+
+
+def exchange(value: _Value) -> list[_Value]:
+    """The values of all processes, by process; every process must call it at the same place.
+
+    Pickled, so for processes of one run only. Each device of the mesh holds all processes' bytes for a
+    moment, filled up to the next power of two of the longest: P x 1 MiB for P hosts with 64 answers of
+    1000 tokens each.
+    """
+    if is_single():
+        return [value]
+    payload = np.frombuffer(pickle.dumps(value), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([payload.size], np.int32))[:, 0]
+    # Rounded up, so that few shapes are compiled.
+    room = 1 << int(lengths.max() - 1).bit_length()
+    padded = np.pad(payload, (0, room - payload.size))
+    everything = multihost_utils.process_allgather(padded)
+    return [
+        pickle.loads(row[:length].tobytes())
+        for row, length in zip(everything, lengths, strict=True)
+    ]
+
+
+def agree(decide: Callable[[], _Value]) -> _Value:
+    """What process 0 decides, in every process; an error that the user can mend is raised in all.
+
+    The others wait until process 0 is done, so this also orders what it does to shared files.
+    """
+    if is_single():
+        return decide()
+    outcome: tuple[_Value | None, Exception | None] = None, None
+    if is_first():
+        try:
+            outcome = decide(), None
+        except (ValueError, OSError) as error:
+            outcome = None, error
+    value, problem = exchange(outcome)[0]
+    if problem is not None:
+        raise problem
+    return value  # type: ignore[return-value]
+
+
+def _number(value: int | None, name: str, environment: Mapping[str, str]) -> int | None:
+    if value is not None or name not in environment:
+        return value
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise ValueError(f"{name}={environment[name]!r} must be a whole number") from None
+
+
+def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    # Only CPU devices read it; the default of some versions knows one process only.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except ValueError as error:
+        raise ValueError(
+            f"no TPU pod, SLURM job or MPI job found ({error}) "
+            "Give --coordinator, --num_processes and --process_id"
+        ) from error
