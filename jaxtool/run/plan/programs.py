@@ -93,7 +93,7 @@ def run_programs(config: RlConfig, devices: list[Any]) -> RunPrograms:
     resident = {
         "parameters": shard_bytes(params),
         "optimizer state": shard_bytes(state) - shard_bytes(params),
-        "reference": shard_bytes(params) if needs_reference(config.grpo, config.critic) else 0.0,
+        "reference": shard_bytes(params) if needs_reference(config.grpo) else 0.0,
         "gradients": shard_bytes(gradients),
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
@@ -115,7 +115,7 @@ def _learner(
     old = None
     if config.grpo.updates_per_batch > 1 and config.grpo.anchor == "learner":
         old = jax.ShapeDtypeStruct((rows, length), jnp.float32, sharding=placed)
-    reference = params if needs_reference(config.grpo, config.critic) else None
+    reference = params if needs_reference(config.grpo) else None
     count = np.float32(1)
     rest = () if config.unloads_decoder else ("published copy", "KV cache")
     shape = f"{rows} rows x {length} tokens"
