@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 
 AXES = ("data", "fsdp", "tensor")
 REST = -1
@@ -53,9 +54,8 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Mesh over `devices` (default: all). Auto axes: XLA propagates, we constrain."""
     devices = jax.devices() if devices is None else list(devices)
-    return jax.make_mesh(
-        config.sizes(len(devices)),
-        AXES,
-        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
-        devices=devices,
+    # Split: a slice of 8 x 8 chips has no axis of 4, which a host's four devices ask for.
+    grid = mesh_utils.create_device_mesh(
+        config.sizes(len(devices)), devices, allow_split_physical_axes=True
     )
+    return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))

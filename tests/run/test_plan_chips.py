@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.run.plan import chips
 from jaxtool.run.plan.chips import CHIPS, parse_slice, slice_devices
 
@@ -58,7 +59,19 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch):
         slice_devices(parse_slice("v5e-8"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
+
+
+@needs_libtpu
+def test_a_slice_is_cut_by_four_although_none_of_its_axes_has_four():
+    """Otherwise no model with four key/value heads could use 8 x 8 chips."""
+    mesh = make_mesh(MeshConfig(tensor=4), slice_devices(parse_slice("v6e-64")))
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 16, "tensor": 4}
+
+
+@needs_libtpu
 def test_libtpu_knows_the_slices_and_refuses_others():
     assert len(slice_devices(parse_slice("v5e-8"))) == 8
     with pytest.raises(ValueError, match="libtpu knows no topology 'v5p:3x5x7'"):
