@@ -1,6 +1,7 @@
 """Rollouts that go on while the learner updates: the training thread's side of a `RolloutStream`.
 
-Step t learns exactly the problems of batch t, whole groups, nothing discarded. After the engine got the
+Step t learns exactly the problems of batch t, whole groups, nothing discarded; what refills a batch
+(`Selection.max_draws`) is drawn after the batches that are queued by then. After the engine got the
 parameters of step t, batches up to t + max_staleness are queued behind those before them. So a row of
 batch t begins under version t - max_staleness or later, versions only grow, and a row that goes on over a
 swap writes its later tokens with a newer version: every token that step t learns from has a version in
@@ -9,8 +10,9 @@ tokens are sampled given keys and values of an older version, and their log-prob
 distribution really sampled from. One version is one rollout batch, whatever its number of mini-batches.
 
 Tokens depend on when a swap falls, hence on the clock: unlike the synchronous run this one does not repeat
-bit by bit. What repeats is the problems of each step, also over a kill. Rows that were on their way are
-not in a checkpoint: the resumed run asks their problems again, with the same random keys.
+bit by bit. What repeats is the problems of each step, also over a kill (refills depend on rewards). Rows
+that were on their way are not in a checkpoint: the resumed run asks their problems again, with the same
+random keys.
 """
 
 import collections
