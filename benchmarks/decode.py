@@ -87,11 +87,13 @@ class Case:
 
 def cases(is_quick: bool) -> list[Case]:
     found = []
-    for dtype in ("float32", "bfloat16"):
+    dtypes = ("float32", "bfloat16")
+    for dtype in dtypes:
         for batch in (16, 64, 256):
             new = 64 if is_quick or batch == 256 else 128
             found.append(Case("small", dtype, batch, 32, new, 3 if is_quick else 7))
-        for shape in ("SmolLM2-135M", "Qwen2.5-0.5B"):
+    for shape in ("SmolLM2-135M", "Qwen2.5-0.5B"):
+        for dtype in dtypes:
             if is_quick:
                 found.append(Case(shape, dtype, 16, 8, 16, 2))
                 continue
