@@ -1,9 +1,11 @@
 """What every entry point does before jax starts: allocator, compilation cache, one-line errors."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _ACCELERATOR_DEVICES = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
@@ -29,13 +31,38 @@ def prepare() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
+def add_host_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of a run on several hosts; without them it is one process."""
+    group = parser.add_argument_group("several hosts", "the same command on each of them")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="the processes of a TPU pod or a SLURM job find each other",
+    )
+    group.add_argument("--coordinator", help="host:port of process 0")
+    group.add_argument("--num_processes", type=int, help="how many there are")
+    group.add_argument("--process_id", type=int, help="of this one, from 0")
+
+
+def join_hosts(arguments: argparse.Namespace) -> None:
+    """Before anything else of jax is used."""
+    from jaxtool.parallel import hosts
+
+    hosts.start(
+        coordinator=arguments.coordinator,
+        num_processes=arguments.num_processes,
+        process_id=arguments.process_id,
+        finds_others=arguments.distributed,
+    )
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs an entry point; what the user can mend ends in one line and not in a traceback."""
     prepare()
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from the last checkpoint")
+        _exit("\nstopped; the same command goes on from the last checkpoint")
     except ModuleNotFoundError as error:
         if error.name in ("jax", "flax", "grain", "gin"):
             sys.exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")
@@ -43,4 +70,13 @@ def run(main: Callable[[], None]) -> None:
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         if os.environ.get("JAXTOOL_TRACEBACK"):
             raise
-        sys.exit(f"error: {error}\n(JAXTOOL_TRACEBACK=1 shows where it came from)")
+        _exit(f"error: {error}\n(JAXTOOL_TRACEBACK=1 shows where it came from)")
+
+
+def _exit(message: str) -> NoReturn:
+    """Ends with a message; at once where other processes wait, because jax would wait for them first."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        print(message, file=sys.stderr, flush=True)
+        os._exit(1)
+    sys.exit(message)

@@ -35,11 +35,14 @@ def parse() -> argparse.Namespace:
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    launch.add_host_flags(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    launch.join_hosts(arguments)
+    from jaxtool.parallel import hosts
     from jaxtool.run import gin_config, rl_loop, sft_loop
     from jaxtool.run.metrics import read_metrics
     from jaxtool.run.report import report_of_workdir, write_report
@@ -55,14 +58,18 @@ def main() -> None:
         "seed": arguments.seed,
         "init_from": arguments.init_from,
     }
-    if not (arguments.workdir / "operative_config.gin").exists():
+    if hosts.is_first() and not (arguments.workdir / "operative_config.gin").exists():
         gin_config.write_operative_config(arguments.workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
     elif isinstance(config, rl_loop.RlConfig):
         policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     else:
-        raise ValueError(f"{arguments.gin_file[0]} builds a {type(config).__name__}, which is no run")
+        raise ValueError(
+            f"{arguments.gin_file[0]} builds a {type(config).__name__}, which is no run"
+        )
+    if not hosts.is_first():
+        return
     report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
     if arguments.json:

@@ -17,10 +17,10 @@ import numpy as np
 
 from jaxtool.decode import ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.programs import Rows, Window
-from jaxtool.decode.publish import publish
 from jaxtool.decode.sampling import Draw, Sampling, common_draw
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
@@ -107,7 +107,8 @@ class DecodeEngine:
     def load(self, params: Params) -> None:
         """Publishes learner parameters (stacked layers, float32) to the decoder's layout and dtype."""
         self._params = None  # the copy before goes first: two need not fit
-        self._params = publish(params, self.model, self.sharding, self.config.twin.weights)
+        weights = self.config.twin.weights
+        self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
             self._cache = self._empty_cache()
 

@@ -36,6 +36,7 @@ from jaxtool.learn.state import (
 )
 from jaxtool.model.transformer import Params
 from jaxtool.model.value_head import token_values, with_value_head
+from jaxtool.parallel.host_arrays import fetch, put
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def make_ppo_state(params: Params, setup: LearnerSetup, critic: CriticConfig) ->
     return PpoState(
         policy=make_state(params, setup.optimizer, setup.sharding),
         critic=make_state(tower, critic.optimizer, setup.sharding),
-        batches=jnp.int32(0),
+        batches=put(np.zeros((), np.int32), setup.sharding.named()),
     )
 
 
@@ -139,7 +140,7 @@ def _with_advantages(
 
 def _on_host(blocks: list[jax.Array], batch: TrainBatch) -> np.ndarray:
     """[B, T] of the batch from its padded blocks."""
-    return np.concatenate([np.asarray(block) for block in blocks])[: batch.shape[0]]
+    return np.concatenate([fetch(block) for block in blocks])[: batch.shape[0]]
 
 
 def _update_critic(
@@ -162,7 +163,7 @@ def _update_critic(
             continue
         tokens = float(mini.loss_mask.sum())
         total = zero_gradients(state.params, setup.sharding)
-        num_clipped = jnp.float32(0)
+        num_clipped = 0.0
         blocks = row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         for i, block in enumerate(blocks):
             targets = [_block_of(array, i, setup) for array in (mini_values, mini_returns)]
@@ -187,7 +188,7 @@ def _block_of(array: np.ndarray, index: int, setup: LearnerSetup) -> jax.Array:
     rows = setup.grpo.block_rows
     block = array[index * rows : (index + 1) * rows]
     block = np.pad(block, ((0, rows - block.shape[0]), (0, 0)))
-    return jax.device_put(block, setup.sharding.named("batch", "length"))
+    return put(block, setup.sharding.named("batch", "length"))
 
 
 @functools.partial(jax.jit, static_argnames=("setup",))

@@ -1,12 +1,12 @@
 """The KL against the first policy as a part of the reward, before any advantage is made of it."""
 
-import jax
 import numpy as np
 
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn.grpo import LearnerSetup, old_logprobs
 from jaxtool.learn.state import row_blocks
 from jaxtool.model.transformer import Params
+from jaxtool.parallel.host_arrays import fetch
 
 
 def token_penalties(
@@ -22,7 +22,7 @@ def token_penalties(
       reference: of the first policy.
     """
     difference = [
-        jax.device_get(
+        fetch(
             old_logprobs(params, block, setup=setup) - old_logprobs(reference, block, setup=setup)
         )
         for block in row_blocks(batch, setup.grpo.block_rows, setup.sharding)

@@ -22,6 +22,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes, path_name
 from jaxtool.model.transformer import Params, hidden_states
 from jaxtool.parallel.axis_rules import Sharding, is_axes
+from jaxtool.parallel.host_arrays import put
 
 Metrics = dict[str, jax.Array]
 
@@ -145,12 +146,15 @@ def check_block_rows(rows: int, sharding: Sharding) -> None:
 
 
 def row_blocks(batch: TrainBatch, rows: int, sharding: Sharding) -> Iterator[TrainBatch]:
-    """The batch on the device in blocks of `rows` rows, the last one filled up with padding."""
+    """The batch on the device in blocks of `rows` rows, the last one filled up with padding.
+
+    Every host has the whole batch in its memory, and copies to its devices the rows that they hold.
+    """
     check_block_rows(rows, sharding)
     placed = sharding.named("batch", "length")
     for begin in range(0, batch.shape[0], rows):
         block = jax.tree.map(lambda x: x[begin : begin + rows], batch)  # noqa: B023
-        yield jax.device_put(_pad_rows(block, rows), placed)
+        yield put(_pad_rows(block, rows), placed)
 
 
 def _pad_rows(batch: TrainBatch, rows: int) -> TrainBatch:

@@ -15,15 +15,18 @@ from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.protocol import load_protocol, stop_token_mask
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.data.tokenizer import decode as decode_ids
-from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
+from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
+from jaxtool.parallel.host_arrays import decode_mesh
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.run.metrics import over_hosts
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, TokenizerSource, open_sandbox
 from jaxtool.run.trajectory_log import TrajectoryView, trajectory_view
@@ -64,7 +67,7 @@ class Actor:
     runner: Runner
 
     def metrics(self) -> dict[str, float]:
-        """Figures of the last collection and of engine and client since the start."""
+        """Figures of the last collection and of engine and client since the start, over all hosts."""
         times, counts = self.collector.times, self.engine.counts
         metrics = {
             "timing/decode_s": times.decode_s,
@@ -83,7 +86,12 @@ class Actor:
                 "tools/retries_total": stats.retries,
                 "tools/memo_hits_total": stats.memo_hits,
             }
-        return metrics
+        return over_hosts(hosts.exchange(metrics))
+
+    def total_counts(self) -> EngineCounts:
+        """Work of all hosts' engines; every host must call it."""
+        each = [dataclasses.asdict(counts) for counts in hosts.exchange(self.engine.counts)]
+        return EngineCounts(**{name: sum(counts[name] for counts in each) for name in each[0]})
 
     def compile_ahead(self, *samplings: Sampling) -> None:
         """Compiles the decoder's programs for windows of these samplings, and shows how far it is."""
@@ -152,7 +160,10 @@ def open_actor(
     is_stop = np.zeros(model.vocab_size, bool)
     is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, protocol.stop_tags)
     engine = DecodeEngine(
-        model=model, config=config.engine, sharding=Sharding(mesh, decode()), is_stop=is_stop
+        model=model,
+        config=config.engine,
+        sharding=Sharding(decode_mesh(mesh), decode()),
+        is_stop=is_stop,
     )
     print(engine.memory, flush=True)
     client = None

@@ -17,6 +17,7 @@ from jaxtool.core.trees import abstract_like
 from jaxtool.model.config import ModelConfig, RopeScaling
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.transformer import Params, init_params
+from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 
 _POLICY_CONFIG = "model_config.json"
@@ -40,7 +41,7 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        return hosts.agree(self._manager.latest_step)
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Writes the state after `step` loop steps; a kill during it leaves the one before whole."""
@@ -52,18 +53,26 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_like(state)), meta=ocp.args.JsonRestore()
         )
-        restored: Any = self._manager.restore(self._manager.latest_step(), args=args)
+        restored: Any = self._manager.restore(self.latest_step, args=args)
         return restored.state, restored.meta
 
 
 def save_policy(directory: Path, params: Params, config: ModelConfig) -> None:
-    """Parameters and shape of a policy. Complete once the config file is there."""
+    """Parameters and shape of a policy. Complete once the config file is there.
+
+    Several hosts call it together, with a directory that all of them see.
+    """
     directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / _POLICY_CONFIG).unlink(missing_ok=True)
+    record = directory / _POLICY_CONFIG
+
+    def begin() -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+
+    hosts.agree(begin)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
-    (directory / _POLICY_CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1))
+    hosts.agree(lambda: record.write_text(json.dumps(dataclasses.asdict(config), indent=1)))
 
 
 def is_policy(directory: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxtool.core.types import Problem, Trajectory
 from jaxtool.decode.sampling import Sampling
+from jaxtool.parallel import hosts
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.statistics import figures, figures_by_level
@@ -40,10 +41,13 @@ def evaluate(
     stream: Sequence[str | int],
     version: int,
 ) -> Evaluation:
-    """Answers every problem `samples` times with the parameters that the engine holds."""
-    trajectories = runner.run(
+    """Answers every problem `samples` times with the parameters that the engine holds.
+
+    Each host answers and judges its share, and gets what the others did.
+    """
+    own = runner.run(
         collector.collect(
-            problems,
+            hosts.share(problems),
             samples=samples,
             sampling=sampling,
             seed=seed,
@@ -51,12 +55,18 @@ def evaluate(
             version=version,
         )
     )
-    return judged(checker, trajectories)
+    answers = list(zip(own, judge(checker, own), strict=True))
+    groups = [answers[start : start + samples] for start in range(0, len(answers), samples)]
+    everything = [answer for group in hosts.together(hosts.exchange(groups)) for answer in group]
+    return _evaluation([t for t, _ in everything], [c for _, c in everything])
 
 
 def judged(checker: AnswerChecker, trajectories: Sequence[Trajectory]) -> Evaluation:
     """The evaluation of answers that are there."""
-    is_correct = judge(checker, trajectories)
+    return _evaluation(trajectories, judge(checker, trajectories))
+
+
+def _evaluation(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> Evaluation:
     return Evaluation(
         overall=dataclasses.asdict(figures(trajectories, is_correct)),
         levels={

@@ -10,6 +10,7 @@ from jaxtool.algos.filters import groups_with_spread
 from jaxtool.core.types import Problem, Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.sampling import Sampling
+from jaxtool.parallel import hosts
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallStore
 from jaxtool.rewards.price import Price
@@ -103,10 +104,10 @@ def gather(
         # The first draw has the stream of a run without refilling.
         stream: tuple[str | int, ...] = ("train", step, draws) if draws else ("train", step)
         if rollouts is None:
-            drawn = _answers(config, actor, next(batches), seed, stream, step)
+            drawn, correct = _answers_of_all_hosts(config, actor, next(batches), seed, stream, step)
         else:
             drawn = rollouts.draw(step, draws)
-        correct = judge(actor.checker, drawn)
+            correct = judge(actor.checker, drawn)
         drawn_scores = score_trajectories(drawn, correct, config.reward, store, config.price)
         rows = _groups(config, drawn, drawn_scores, seed, stream)
         with_spread = _with_spread(rows, drawn_scores, selection.min_reward_std)
@@ -125,6 +126,27 @@ def gather(
         dropped=[is_dropped(trajectory, selection) for trajectory in trajectories],
         draws=draws,
     )
+
+
+def _answers_of_all_hosts(
+    config: ExperienceConfig,
+    actor: Actor,
+    problems: Sequence[Problem],
+    seed: int,
+    stream: tuple[str | int, ...],
+    version: int,
+) -> tuple[list[Trajectory], list[bool]]:
+    """Answers in the order (problem, sample), and whether each is right.
+
+    Each host answers and judges its share of the problems; then all hosts have all ledgers, so that
+    rewards, n, filters, advantages, packing and metrics are those of one process on each of them.
+    """
+    own = _answers(config, actor, hosts.share(problems), seed, stream, version)
+    judged = list(zip(own, judge(actor.checker, own), strict=True))
+    total = config.schedule.samples * config.selection.oversampling
+    groups = [judged[start : start + total] for start in range(0, len(judged), total)]
+    everything = [answer for group in hosts.together(hosts.exchange(groups)) for answer in group]
+    return [trajectory for trajectory, _ in everything], [correct for _, correct in everything]
 
 
 def _answers(

@@ -11,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxtool.parallel import hosts
+
 
 def format_duration(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
@@ -34,7 +36,7 @@ class ProgressDisplay:
       initial: steps that were done before this process.
       line_every_steps: without a terminal, print at least this often; None leaves it to the time.
       line_every_s: without a terminal, print when this much time has passed.
-      console: where to print; standard output by default.
+      console: where to print; by default standard output, of process 0 alone.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class ProgressDisplay:
     ):
         self._title, self._total, self._initial = title, total, initial
         self._line_every_steps, self._line_every_s = line_every_steps, line_every_s
-        self._console = console or Console()
+        self._console = console or Console(quiet=not hosts.is_first())
         self._start_s = self._line_s = time.monotonic()
         self._step = self._line_step = initial
         self._figures: Mapping[str, float | str] = {}

@@ -29,6 +29,7 @@ from jaxtool.learn.state import Metrics, check_block_rows
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import PolicySource
+from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
@@ -48,7 +49,7 @@ from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, Task, TokenizerSource
 from jaxtool.run.trajectory_log import TrajectoryLog
-from jaxtool.run.workdir import claim_workdir
+from jaxtool.run.workdir import claim_workdir, records_dir
 from jaxtool.tools.base import Tool
 from jaxtool.tools.watch import ToolWatch
 
@@ -160,11 +161,16 @@ def train(
       tool: answers calls in place of any sandbox; the caller closes it.
     """
     policy_dir = workdir / "policy"
-    claim_workdir(workdir, config, seed, init_from)
-    if is_policy(policy_dir):
+    claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
+    if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
+    if schedule.max_staleness and not hosts.is_single():
+        raise ValueError(
+            f"{schedule.max_staleness=}: rollouts overlap with updates on one host only so far; "
+            "set it to 0 for a run of several hosts"
+        )
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
@@ -193,12 +199,14 @@ def train(
             run.state, meta = checkpoints.restore(run.state)
             run.batches.set_state(meta["batches"])
             run.store = CallStore.from_state_dict(meta["store"])
-            actor.engine.counts = EngineCounts(**meta["counts"])
+            if hosts.is_first():  # they are those of all hosts
+                actor.engine.counts = EngineCounts(**meta["counts"])
             by_id = {problem.problem_id: problem for problem in pool}
             ahead = [[by_id[name] for name in names] for names in meta.get("ahead", [])]
         resume = start - 1 if start else None
-        writer = stack.enter_context(MetricsWriter(workdir, resume))
-        log = stack.enter_context(TrajectoryLog(workdir, resume))
+        records = records_dir(stack, workdir)
+        writer = stack.enter_context(MetricsWriter(records, resume))
+        log = stack.enter_context(TrajectoryLog(records, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         run.rollouts = overlapped(stack, config, actor, run.batches, seed, ahead)
         for step in range(start, schedule.steps):
@@ -219,7 +227,7 @@ def train(
                 },
             )
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
-                checkpoints.save(step + 1, run.state, run.meta(actor.engine.counts))
+                checkpoints.save(step + 1, run.state, run.meta(actor.total_counts()))
         save_policy(policy_dir, policy_params(run.state), actor.model)
     return policy_dir
 

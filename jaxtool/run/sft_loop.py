@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup, update
 from jaxtool.learn.state import check_block_rows, make_state
 from jaxtool.model.sources import PolicySource
+from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, to_batch
@@ -24,7 +26,7 @@ from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_po
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import TokenizerSource
-from jaxtool.run.workdir import claim_workdir
+from jaxtool.run.workdir import claim_workdir, records_dir
 
 
 class Demonstrations(Protocol):
@@ -78,8 +80,8 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
       init_from: policy directory of an earlier run, in place of `config.policy`.
     """
     policy_dir = workdir / "policy"
-    claim_workdir(workdir, config, seed, init_from)
-    if is_policy(policy_dir):
+    claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
+    if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     sharding = Sharding(make_mesh(config.mesh))
     check_block_rows(config.sft.block_rows, sharding)
@@ -97,7 +99,10 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
         if start:
             state, _ = checkpoints.restore(state)
         with (
-            MetricsWriter(workdir, resume_step=start - 1 if start else None) as writer,
+            ExitStack() as stack,
+            MetricsWriter(
+                records_dir(stack, workdir), resume_step=start - 1 if start else None
+            ) as writer,
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
             for step in range(start, config.steps):

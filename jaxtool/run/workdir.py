@@ -2,16 +2,36 @@
 
 import difflib
 import pprint
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from jaxtool.parallel import hosts
 
 
 def claim_workdir(workdir: Path, config: Any, seed: int, init_from: Path | None) -> None:
     """Makes the directory, or checks that the run in it is this one.
 
+    Several hosts call it together, with a directory that all of them see.
+
     Raises:
       ValueError: naming the first line in which the configurations differ.
     """
+    hosts.agree(lambda: _claim(workdir, config, seed, init_from))
+
+
+def records_dir(stack: ExitStack, workdir: Path) -> Path:
+    """Where this process writes what it alone writes: process 0 into the run's directory.
+
+    The others have the same figures; theirs go to a directory that is removed with `stack`.
+    """
+    if hosts.is_first():
+        return workdir
+    return Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+
+def _claim(workdir: Path, config: Any, seed: int, init_from: Path | None) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     record = workdir / "run_config.txt"
     text = "\n".join(
