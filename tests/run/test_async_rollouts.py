@@ -4,6 +4,8 @@ import asyncio
 import collections
 import dataclasses
 import json
+import os
+import signal
 import threading
 import traceback
 from contextlib import ExitStack
@@ -267,6 +269,28 @@ def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
         [answer] = rollouts.validate([made.problems[6]], 3, "weights 3")
         assert set(answer.policy_versions.tolist()) == {-1, 3}
     assert [weights for weights, _ in made.engine.loads] == [f"weights {i}" for i in range(4)]
+    assert made.engine.num_free == 1
+
+
+def test_ctrl_c_while_the_learner_waits_cancels_calls_and_frees_slots(scripted):
+    made, config, parts = scripted
+    ended = []
+
+    class Interrupts(ArithmeticTool):
+        async def execute(self, code):
+            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append(code)
+
+    made.collector.tool = Interrupts()
+    drawn = iter([[problem] for problem in made.problems])
+    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+        rollouts.begin_step(0, "weights 0")
+        with pytest.raises(KeyboardInterrupt):
+            rollouts.draw(0, 0)
+    assert ended == ["2+2"]
     assert made.engine.num_free == 1
 
 
