@@ -4,8 +4,8 @@ They are the run's own functions with the run's own shardings; no parameter is e
 take is found as the run finds it: the layout of the optimizer state is that which `make_state` gives,
 the decoder's that which `publish` and `empty_cache` give.
 
-As the run does today, one engine decodes all rows on the learner's mesh, tensor-parallel, its rows cut
-over data and fsdp; on several hosts it would wait for the slowest of them.
+One engine decodes all rows on the learner's mesh, tensor-parallel, its rows cut over data and fsdp. A
+run on several hosts gives each host an engine of its own: there `EngineConfig.slots` is per host.
 """
 
 import dataclasses
