@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 import traceback
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -107,7 +108,16 @@ def test_at_zero_the_machinery_changes_no_bit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_staleness", [1, 2])
-def test_an_overlapped_run_learns_within_its_bound(tmp_path, capsys, gathered, max_staleness):
+def test_an_overlapped_run_learns_within_its_bound(
+    tmp_path, monkeypatch, capsys, gathered, max_staleness
+):
+    to_batch = rl_loop.to_batch
+
+    def slowly(*args):
+        time.sleep(0.1)  # so that rollouts get as far ahead as they may
+        return to_batch(*args)
+
+    monkeypatch.setattr(rl_loop, "to_batch", slowly)
     config = run_config(tmp_path, max_staleness, steps=8)
     rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
     ages = set()
