@@ -1,0 +1,119 @@
+"""Two processes with four devices each train like one with eight, and each other's checkpoints restore."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers.several_hosts import STEPS, config_of
+from helpers.small_runs import CountingTool
+
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.run import rl_loop
+from jaxtool.run.checkpoints import SavedPolicy
+from jaxtool.run.metrics import read_metrics
+from jaxtool.run.trajectory_log import read_trajectories
+
+WORKER = Path(__file__).parents[1] / "helpers" / "one_of_several.py"
+LIMIT_S = 240  # far above the half minute that it takes
+
+
+def run_processes(count: int, folder: Path) -> list[dict]:
+    """What each process printed last; all of them are ended when one fails or hangs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(WORKER), str(port), str(count)]
+    running = [
+        subprocess.Popen(
+            [*command, str(index), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        texts = [process.communicate(timeout=LIMIT_S) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    for process, (_, errors) in zip(running, texts, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [json.loads(text.splitlines()[-1]) for text, _ in texts]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of the run of two processes, and of the one of this process."""
+    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    records = run_processes(2, two)
+    assert [record["process"] for record in records] == [0, 1]
+    mesh = MeshConfig(fsdp=4, tensor=2)
+    rl_loop.train(config_of(one, mesh), workdir=one / "run", seed=1, tool=CountingTool())
+    return two, one
+
+
+def params_of(folder: Path) -> list:
+    return jax.tree.leaves(SavedPolicy(path=str(folder / "policy")).load(single_device(), 0)[1])
+
+
+def assert_equal_params(folder: Path, other: Path) -> None:
+    """Adam makes a whole step of a gradient that is nothing but rounding: so all but a few elements."""
+    pairs = list(zip(params_of(folder), params_of(other), strict=True))
+    apart = np.concatenate([np.abs(np.asarray(x) - np.asarray(y)).ravel() for x, y in pairs])
+    assert np.mean(apart > 1e-5) < 1e-3, np.sort(apart)[-5:]
+
+
+def trajectories_of(folder: Path) -> list:
+    return [
+        (view.step, view.problem_id, [(t.token_id, t.origin) for t in view.tokens])
+        for view in read_trajectories(folder / "trajectories.jsonl")
+    ]
+
+
+def assert_equal_metrics(rows: list[dict], others: list[dict]) -> None:
+    assert [row["step"] for row in rows] == [row["step"] for row in others]
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            if name.startswith(("timing/", "tokens/useful")) or name in (
+                "time_s",
+                "tokens/sampled_per_s",
+            ):
+                continue
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_the_same_tokens_the_same_metrics_the_same_parameters(runs):
+    two, one = (folder / "run" for folder in runs)
+    assert trajectories_of(two) == trajectories_of(one)
+    assert len(trajectories_of(one)) == STEPS * 12
+    rows = read_metrics(one / "metrics.jsonl")
+    assert all(row["policy/grad_norm"] > 0 for row in rows)
+    assert sum(row["tools/calls_per_answer"] for row in rows) > 0
+    assert "validation/accuracy_fraction" in rows[-1]
+    assert_equal_metrics(read_metrics(two / "metrics.jsonl"), rows)
+    assert_equal_params(two, one)
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_one_on_another_mesh(runs, tmp_path):
+    """After step 2 of 3: fsdp=4, tensor=2 on two hosts, then data=2, fsdp=2, tensor=2 on one."""
+    two, one = runs
+    moved = tmp_path / "run"
+    shutil.copytree(two / "run", moved)
+    shutil.rmtree(moved / "policy")
+    assert (moved / "checkpoints" / "2").is_dir()
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2)
+    # Its protocol file is part of what a run is.
+    rl_loop.train(config_of(two, mesh), workdir=moved, seed=1, tool=CountingTool())
+    assert_equal_metrics(
+        read_metrics(moved / "metrics.jsonl"), read_metrics(one / "run" / "metrics.jsonl")
+    )
+    assert_equal_params(moved, one / "run")
