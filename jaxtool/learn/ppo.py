@@ -11,6 +11,7 @@ advantage would be with V = 0 and γ = λ = 1.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +164,7 @@ def _update_critic(
             continue
         tokens = float(mini.loss_mask.sum())
         total = zero_gradients(state.params, setup.sharding)
-        num_clipped = 0.0
+        num_clipped: Any = 0.0
         blocks = row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         for i, block in enumerate(blocks):
             targets = [_block_of(array, i, setup) for array in (mini_values, mini_returns)]
