@@ -221,6 +221,11 @@ def _private_mib(pid: int) -> float:
     return int(fields["Private_Dirty"].split()[0]) / 1024
 
 
+def _executions(root: int) -> set[int]:
+    """Those below `root` that have no children: not fork servers and not the parents above them."""
+    return {pid for pid in _below(root) if not _below(pid)}
+
+
 def _below(root: int) -> set[int]:
     found, pending = set(), [root]
     while pending:
@@ -247,7 +252,7 @@ def memory_mib(stub: sandbox_pb2_grpc.SandboxStub, pid: int) -> dict[str, float]
     code = PROGRAMS["sympy"] + "\nimport time\ntime.sleep(2)"
     call = stub.Execute.future(pb.ExecuteRequest(code=code))
     time.sleep(1.0)
-    running = max(_private_mib(one) for one in _below(pid) if _private_mib(one) < 100)
+    running = max(map(_private_mib, _executions(pid)))
     call.result()
     return {"idle_session": idle, "running_sympy_call": running}
 
