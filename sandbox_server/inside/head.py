@@ -15,6 +15,7 @@ from sandbox_server.inside import child, linux, lockdown, namespaces, runner, se
 READY = b"ready"
 RUN = b"run"  # a block without a checkpoint before it
 CHANNEL = 4  # the keeper's socket; 0-3 are as in a single execution
+NULL = 5  # /dev/null, held open: a block may leave no descriptor free
 _SIGCONT_ON_ORPHAN = signal.SIGCONT  # a checkpoint wakes to find its keeper dead, and ends
 
 
@@ -42,9 +43,9 @@ def main(prison: lockdown.Prison, order: dict, channel_fd: int, scratch: int) ->
     try:
         os.dup2(channel_fd, CHANNEL)
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2, 3):
+        for fd in (0, 1, 2, 3, NULL):
             os.dup2(null, fd)
-        child.close_above(CHANNEL + 1, prison.ruleset)
+        child.close_above(NULL + 1, prison.ruleset)
         channel = socket.socket(fileno=CHANNEL)
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -104,10 +105,9 @@ def _fork_twice() -> bool:
 
 
 def _take(pipes: list[int]) -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    for target, fd in enumerate((null, *pipes)):
+    for target, fd in enumerate((NULL, *pipes)):
         os.dup2(fd, target)
-    for fd in (null, *pipes):
+    for fd in pipes:
         os.close(fd)
 
 
@@ -123,7 +123,5 @@ def _run_block(module: types.ModuleType, pipes: list[int]) -> None:
 
 def _let_go() -> None:
     """Closes the block's pipes, so that its output has an end."""
-    null = os.open(os.devnull, os.O_RDWR)
     for fd in (1, 2, 3):
-        os.dup2(null, fd)
-    os.close(null)
+        os.dup2(NULL, fd)

@@ -185,6 +185,14 @@ def test_files_and_positions_are_not_rolled_back(server):
         )
 
 
+def test_a_block_that_leaves_no_descriptor_free_ends_as_it_did(server):
+    fill = "import os\ntry:\n    while True: os.dup(1)\nexcept OSError: print('full')"
+    for _ in range(6):
+        with _session(server) as session:
+            result = session.run(fill)
+            assert (result.status, result.stdout) == (pb.STATUS_OK, "full\n")
+
+
 def test_branches_share_the_past_and_not_the_future(server):
     with _session(server) as session:
         session.run("log = ['common']")
