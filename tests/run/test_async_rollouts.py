@@ -282,6 +282,15 @@ def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
     assert made.engine.num_free == 1
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_the_learner_waits_cancels_calls_and_frees_slots(scripted):
     made, config, parts = scripted
     ended = []
