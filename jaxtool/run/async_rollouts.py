@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import jax
@@ -108,12 +107,7 @@ class AsyncRollouts:
         self._running = self._pool.submit(self._actor.runner.run, self._stream.run())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Cancels tool calls, waits for the window on the device and frees all slots."""
         self._stream.close()
         self._pool.shutdown()

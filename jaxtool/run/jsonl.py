@@ -4,29 +4,24 @@ Each row holds an integer "step". A row is written with one call and flushed, so
 process leaves at most one half-written last line; reading skips it and resuming removes it.
 """
 
+import abc
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 
-class Closes:
+class Closes(abc.ABC):
     """For `with`: leaving the block closes."""
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def close(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

@@ -5,11 +5,12 @@ import os
 import signal
 
 import pytest
+from helpers.sandbox_clients import with_client
 from helpers.sandbox_serving import serving
 
 from jaxtool.core.types import ToolStatus, ToolUnavailable
 from jaxtool.tools.local_server import start_local_server
-from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.tools.sandbox_client import SandboxClientConfig
 from jaxtool.tools.sandbox_wire import MAX_CODE_BYTES
 
 _QUICK = SandboxClientConfig(cpu_limit_s=0.5, wall_limit_s=4.0, backoff_s=0.05)
@@ -22,14 +23,7 @@ def address():
 
 
 def _with_client(addresses, work, config=_QUICK):
-    async def main():
-        client = SandboxClient(addresses, config)
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(main())
+    return with_client(addresses, work, config)
 
 
 def test_each_kind_of_end_has_its_status(address):

@@ -7,13 +7,14 @@ import socket
 
 import pytest
 from helpers.certificates import make_certificates
+from helpers.sandbox_clients import with_client
 from helpers.sandbox_serving import serving
 
 from jaxtool.core.types import ToolStatus, ToolUnavailable
 from jaxtool.run import gin_config
 from jaxtool.run.sources import Sandbox, open_sandbox
 from jaxtool.tools.local_server import start_local_server
-from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.tools.sandbox_client import SandboxClientConfig
 from jaxtool.tools.sandbox_session import SessionLost
 
 _QUICK = SandboxClientConfig(cpu_limit_s=0.5, wall_limit_s=4.0, attempts=2, backoff_s=0.01)
@@ -26,14 +27,7 @@ def address():
 
 
 def _with_client(addresses, work, config=_QUICK):
-    async def main():
-        client = SandboxClient(addresses, config)
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(main())
+    return with_client(addresses, work, config)
 
 
 def test_blocks_share_state_and_branches_part(address):
