@@ -4,6 +4,13 @@ Three levels a half-million-parameter policy can do in its head, one it cannot (
 three-digit numbers, modular powers, long sums), for which only the interpreter helps: by design the
 text-only policy scores about 0 there and the fewest calls on the mix is the share of that level.
 
+A fifth level, "chained", is off by default. Its question is f(473), and f exists in the interpreter
+alone (`LOOKUP_PRELUDE`, put before each program by the protocol `arithmetic_lookup`): it gives a hard
+expression as text, and the answer is the value of that. The second program needs what the first one
+printed, so two calls are the fewest. That holds for programs that print an expression, which is all
+that demonstrations show; eval, exec and compile are gone, but a policy that wrote a parser of its
+own could do with one call.
+
 Every level is split into train, validation and test by a hash of the question, so no question of one
 split is ever seen in another. A question is a Python expression; its answer is an integer.
 """
@@ -18,8 +25,13 @@ from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split, apportion, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 
-LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard")
+LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard", "chained")
 MENTAL_LEVELS = LEVELS[:3]
+LOOKUP_PRELUDE = """\
+def f(k):
+    return f"{100 + k * 7919 % 900}*{100 + k * 3571 % 900}"
+eval = exec = compile = None
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +42,7 @@ class ArithmeticTask:
     two_and_one_digit: float = 0.25
     two_digit: float = 0.25
     hard: float = 0.30
+    chained: float = 0.0  # needs the protocol `arithmetic_lookup`
 
     def __post_init__(self) -> None:
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
@@ -37,7 +50,7 @@ class ArithmeticTask:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        return (self.one_digit, self.two_and_one_digit, self.two_digit, self.hard)
+        return (self.one_digit, self.two_and_one_digit, self.two_digit, self.hard, self.chained)
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` problems, levels in their shares, interleaved; repeats only if a level is small."""
@@ -75,6 +88,8 @@ def questions(level: str, split: Split, draw: random.Random) -> Iterator[str]:
 
 def value(question: str) -> int:
     """Exact value of a question; anything but the task's own forms is refused."""
+    if question.startswith("f(") and question[2:-1].isdigit():
+        return value(lookup(int(question[2:-1])))
     if question.startswith("pow("):
         a, b, m = (int(x) for x in question[4:-1].split(","))
         return pow(a, b, m)
@@ -89,7 +104,26 @@ def value(question: str) -> int:
     raise ValueError(f"{question!r} is no question of the arithmetic task")
 
 
+def lookup(k: int) -> str:
+    """What f(k) of `LOOKUP_PRELUDE` gives: a product of two three-digit numbers."""
+    return f"{100 + k * 7919 % 900}*{100 + k * 3571 % 900}"
+
+
+def printed(expression: str) -> str:
+    """What the interpreter prints of one program."""
+    return lookup(int(expression[2:-1])) if expression.startswith("f(") else str(value(expression))
+
+
+def steps_of(question: str) -> tuple[str, ...]:
+    """The programs that a question takes one after the other, as expressions to print."""
+    if question.startswith("f("):
+        return question, printed(question)
+    return (question,)
+
+
 def _enumerate(level: str) -> list[str]:
+    if level == "chained":
+        return [f"f({k})" for k in range(100, 1000)]
     first, second = {
         "one_digit": (range(10), range(10)),
         "two_and_one_digit": (range(10, 100), range(10)),

@@ -95,6 +95,7 @@ class ArithmeticDemonstrations:
     task: arithmetic.ArithmeticTask = dataclasses.field(default_factory=arithmetic.ArithmeticTask)
     # Chances of 0, 1 and 2 calls. Superfluous calls are planted: RL has something to take away.
     calls_when_easy: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    # Also of chained questions, after the call that they begin with.
     calls_when_hard: tuple[float, float, float] = (0.2, 0.5, 0.3)
 
     def __post_init__(self) -> None:
@@ -123,8 +124,13 @@ class ArithmeticDemonstrations:
         answer = f"<answer>\\boxed{{{problem.answer}}}</answer>"
         if protocol.tool is None:
             return answer
-        chances = self.calls_when_hard if problem.level == "hard" else self.calls_when_easy
+        needs_tool = problem.level in ("hard", "chained")
+        chances = self.calls_when_hard if needs_tool else self.calls_when_easy
         calls = draw.choices((0, 1, 2), chances)[0]
-        code = f"<code>\n```python\nprint({problem.question})\n```\n</code>"
-        observation = protocol.tool.observation.replace("{output}", problem.answer)
-        return (code + observation) * calls + answer
+        *first, last = arithmetic.steps_of(problem.question)
+        response = ""
+        for expression in (*first, *[last] * calls):
+            printed = arithmetic.printed(expression)
+            response += f"<code>\n```python\nprint({expression})\n```\n</code>"
+            response += protocol.tool.observation.replace("{output}", printed)
+        return response + answer

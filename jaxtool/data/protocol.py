@@ -37,6 +37,7 @@ class ToolFormat:
     max_output_chars: int
     error_style: ErrorStyle
     empty_output: str
+    prelude: str = ""  # run before every program, in the same process; ledgers do not show it
 
     def __post_init__(self) -> None:
         if not self.code_open or not self.code_close:

@@ -307,8 +307,10 @@ class Collector:
 
     async def _run_tool(self, row: RowLedger, code: str) -> _Observation:
         assert self.tool is not None
+        assert self.protocol.tool is not None
         try:
-            return _Observation(row, code, await self.tool.execute(code))
+            result = await self.tool.execute(self.protocol.tool.prelude + code)
+            return _Observation(row, code, result)
         except ToolUnavailable:
             return _Observation(row, code, None)
 

@@ -37,7 +37,7 @@ def test_problems_keep_the_shares_of_the_levels():
     task = ArithmeticTask(one_digit=0.2, two_and_one_digit=0.25, two_digit=0.25, hard=0.3)
     problems = task.problems("train", 40, seed=0)
     counts = [sum(p.level == level for p in problems) for level in LEVELS]
-    assert counts == [8, 10, 10, 12]
+    assert counts == [8, 10, 10, 12, 0]
     assert problems == task.problems("train", 40, seed=0)
     assert problems != task.problems("train", 40, seed=1)
     with pytest.raises(ValueError, match="must sum to 1"):
@@ -52,6 +52,7 @@ def test_problems_keep_the_shares_of_the_levels():
         ("123*456", 56088),
         ("pow(12,34,567)", pow(12, 34, 567)),
         ("sum(range(10,110))", 5950),
+        ("f(100)", 900 * 800),  # 791900 mod 900 = 800, 357100 mod 900 = 700
     ],
 )
 def test_values_by_hand(question, answer):
@@ -62,6 +63,40 @@ def test_values_by_hand(question, answer):
 def test_nothing_else_has_a_value(question):
     with pytest.raises(ValueError, match="no question of the arithmetic task"):
         value(question)
+
+
+def test_the_lookup_of_the_sandbox_is_the_one_of_the_task():
+    """No split shares a question, and each program printed by the first is a product of the second."""
+    names = {}
+    exec(arithmetic.LOOKUP_PRELUDE, names)
+    tool = load_protocol("arithmetic_lookup").tool
+    assert tool is not None
+    assert tool.prelude == arithmetic.LOOKUP_PRELUDE
+    for k in (100, 473, 999):
+        assert names["f"](k) == arithmetic.lookup(k)
+        assert arithmetic.steps_of(f"f({k})") == (f"f({k})", arithmetic.lookup(k))
+        assert value(f"f({k})") == value(arithmetic.lookup(k))
+    pools = [set(arithmetic._pool("chained", split)) for split in SPLITS]
+    assert sum(map(len, pools)) == len(set.union(*pools)) == 900
+
+
+def test_chained_demonstrations_look_up_and_then_calculate():
+    task = ArithmeticTask(
+        one_digit=0.0, two_and_one_digit=0.0, two_digit=0.0, hard=0.0, chained=1.0
+    )
+    made = ArithmeticDemonstrations(task=task, calls_when_hard=(0.0, 0.0, 1.0)).take(
+        1,
+        seed=0,
+        index=0,
+        protocol=load_protocol("arithmetic_lookup"),
+        tokenizer=arithmetic.arithmetic_tokenizer(),
+    )[0]
+    first, second = arithmetic.steps_of(made.problem.question)
+    assert made.response_text.count("<code>") == 3
+    assert made.response_text.index(f"print({first})") < made.response_text.index(
+        f"print({second})"
+    )
+    assert made.final_text.endswith(f"\\boxed{{{value(first)}}}</answer>")
 
 
 def test_demonstrations_are_a_pure_function_of_seed_and_index():

@@ -1,6 +1,7 @@
 """Rows that stop, call and go on, with a policy that follows a script and tools that are fakes."""
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -48,6 +49,21 @@ def test_a_call_is_answered_in_the_ledger_and_the_row_goes_on():
     np.testing.assert_allclose(
         t.behaviour_logprobs[is_policy], -np.arange(1, is_policy.sum() + 1) / 8
     )
+
+
+def test_the_prelude_runs_before_the_program_and_is_not_in_the_ledger():
+    four = ToolResult(status=ToolStatus.OK, stdout="4\n")
+    tool = ScriptedTool({"a = 1\n2+2": four})
+    made = stage([[[*CALL, *ANSWER]]], tool=tool)
+    form = made.collector.protocol.tool
+    assert form is not None
+    made.collector.protocol = dataclasses.replace(
+        made.collector.protocol, tool=dataclasses.replace(form, prelude="a = 1\n")
+    )
+    [t] = run(made)
+    assert tool.calls == ["a = 1\n2+2"]
+    assert t.tool_calls[0].code == "2+2"
+    assert t.response_text == f"<code>2+2</code>{OBSERVATION}<answer>4</answer>"
 
 
 @pytest.mark.parametrize("window_steps", [1, 3, 16])

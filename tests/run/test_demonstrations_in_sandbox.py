@@ -2,17 +2,25 @@
 
 import asyncio
 
-from jaxtool.data.arithmetic import arithmetic_tokenizer
+import pytest
+
+from jaxtool.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
 from jaxtool.data.cold_start import ArithmeticDemonstrations, split_response
 from jaxtool.data.protocol import load_protocol, observation_text, parse_code
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 
+CHAINED = ArithmeticTask(one_digit=0.1, hard=0.1, chained=0.3)
 
-def test_demonstrated_observations_equal_those_of_the_sandbox():
-    protocol = load_protocol("arithmetic_tools")
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("arithmetic_tools", ArithmeticTask()), ("arithmetic_lookup", CHAINED)]
+)
+def test_demonstrated_observations_equal_those_of_the_sandbox(name, task):
+    protocol = load_protocol(name)
     assert protocol.tool is not None
-    demonstrations = ArithmeticDemonstrations().take(
+    prelude = protocol.tool.prelude
+    demonstrations = ArithmeticDemonstrations(task=task).take(
         24, seed=0, index=0, protocol=protocol, tokenizer=arithmetic_tokenizer()
     )
     calls = []
@@ -27,7 +35,7 @@ def test_demonstrated_observations_equal_those_of_the_sandbox():
     async def run(address):
         client = SandboxClient((address,), SandboxClientConfig())
         try:
-            return await asyncio.gather(*(client.execute(code) for code, _ in calls))
+            return await asyncio.gather(*(client.execute(prelude + code) for code, _ in calls))
         finally:
             await client.close()
 

@@ -1,0 +1,181 @@
+"""Runs the study: arms x seeds as processes, then one evaluation for each seed.
+
+WORKDIR/seed0/ARM is the run directory of an arm, WORKDIR/seed0/test/ARM.json its answers. What is there
+is not done again; a run directory that another recipe made is refused by name.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtool.data.problems import Split
+from jaxtool.run import gin_config, study_arms
+from jaxtool.run.checkpoints import is_policy
+from jaxtool.run.config_record import RECORD_NAME
+from jaxtool.run.job_pool import Job, run_jobs, split_cores, usable_cores
+from jaxtool.run.rl_loop import RlConfig
+from jaxtool.run.sft_loop import SftRunConfig
+from jaxtool.run.study_arms import Arm
+from jaxtool.tools.local_server import start_local_server
+
+RECIPE = "retool_grpo.gin"  # task, engine and budgets of every evaluation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is trained and asked."""
+
+    workdir: Path
+    arms: tuple[Arm, ...]  # each after the one that it starts from, see `study_arms.select`
+    seeds: tuple[int, ...] = (0, 1, 2)
+    split: Split = "test"  # "validation" while a recipe is being chosen
+    problems: int = 600  # of that split, for each seed
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"{self.seeds=} must be different numbers, at least one")
+        if self.problems < 1:
+            raise ValueError(f"{self.problems=} must be >= 1")
+
+    def run_dir(self, arm: str, seed: int) -> Path:
+        return self.workdir / f"seed{seed}" / arm
+
+    def policy(self, arm: str, seed: int) -> Path:
+        return self.run_dir(arm, seed) / "policy"
+
+    def answers(self, arm: str, seed: int) -> Path:
+        return self.workdir / f"seed{seed}" / self.split / f"{arm}.json"
+
+
+def config_of(arm: Arm) -> SftRunConfig | RlConfig:
+    """The built configuration of an arm.
+
+    Raises:
+      ConfigError: naming file and line of a mistake.
+    """
+    files = gin_files(arm)
+    return gin_config.load(gin_config.target_of(files[0]), files=files, params=arm.params)
+
+
+def gin_files(arm: Arm) -> list[Path]:
+    """The arm's files with full paths."""
+    root = gin_config.REPOSITORY_ROOT
+    return [root / file if "/" in file else root / study_arms.FOLDER / file for file in arm.files]
+
+
+def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> None:
+    """Trains and evaluates what is missing, `jobs` processes side by side.
+
+    Raises:
+      JobFailed: naming the process that failed, with the end of its log.
+      ValueError: on more jobs than cores, or a run directory of another recipe.
+    """
+    places = split_cores(usable_cores(), jobs)
+    for arm in study.arms:
+        record = gin_config.operative_config(config_of(arm))
+        for seed in study.seeds:
+            _check_recipe(study.run_dir(arm.name, seed) / RECORD_NAME, record)
+    with start_local_server() as address:
+        run_jobs(plan(study, address), places, report)
+
+
+def plan(study: Study, sandbox: str) -> list[Job]:
+    """Every job of the study, in the order in which they should start; writes their descriptions.
+
+    Stages come before seeds, so that a first look at all arms does not wait for the last seed's base.
+    """
+    jobs = [_train_job(study, arm, seed, sandbox) for arm in study.arms for seed in study.seeds]
+    return jobs + [_evaluate_job(study, seed, sandbox) for seed in study.seeds]
+
+
+def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
+    policy = study.policy(arm.name, seed)
+    description = {
+        "kind": "train",
+        "files": [str(file) for file in gin_files(arm)],
+        "params": list(arm.params),
+        "workdir": str(study.run_dir(arm.name, seed)),
+        "seed": seed,
+        "init_from": None if arm.start is None else str(study.policy(arm.start, seed)),
+        "sandbox": sandbox,
+    }
+    return _job(
+        study,
+        f"seed{seed}/{arm.name}",
+        description,
+        needs=() if arm.start is None else (f"seed{seed}/{arm.start}",),
+        is_done=lambda: is_policy(policy),
+    )
+
+
+def _evaluate_job(study: Study, seed: int, sandbox: str) -> Job:
+    outputs = [study.answers(arm.name, seed) for arm in study.arms]
+    description = {
+        "kind": "evaluate",
+        "config": str(gin_config.REPOSITORY_ROOT / study_arms.FOLDER / RECIPE),
+        "seed": seed,
+        "split": study.split,
+        "problems": study.problems,
+        "sandbox": sandbox,
+        "arms": [
+            {
+                "policy": str(study.policy(arm.name, seed)),
+                "protocol": _protocol(arm),
+                "output": str(output),
+            }
+            for arm, output in zip(study.arms, outputs, strict=True)
+        ],
+    }
+    return _job(
+        study,
+        f"seed{seed}/{study.split}",
+        description,
+        needs=tuple(f"seed{seed}/{arm.name}" for arm in study.arms),
+        is_done=lambda: all(output.is_file() for output in outputs),
+    )
+
+
+def _job(
+    study: Study,
+    name: str,
+    description: dict[str, Any],
+    needs: Sequence[str],
+    is_done: Callable[[], bool],
+) -> Job:
+    file = study.workdir / "jobs" / f"{name.replace('/', '-')}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(description, indent=1), encoding="utf-8")
+    return Job(
+        name=name,
+        command=(sys.executable, "-m", "jaxtool.run.study_worker", str(file)),
+        log=file.with_suffix(".log"),
+        needs=tuple(needs),
+        is_done=is_done,
+    )
+
+
+def _protocol(arm: Arm) -> str:
+    """In which the arm's policy is asked."""
+    config = config_of(arm)
+    if isinstance(config, RlConfig):
+        return config.protocol
+    if arm.protocol is None:
+        raise ValueError(f"arm {arm.name} has no rollouts: give Arm.protocol")
+    return arm.protocol
+
+
+def _check_recipe(path: Path, record: str) -> None:
+    """Raises ValueError if a run directory was made by another recipe."""
+    if not path.is_file():
+        return
+    before = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
+    now = [line for line in record.splitlines() if not line.startswith("#")]
+    if before != now:
+        changed = next((a for a, b in zip(before, now, strict=False) if a != b), "its length")
+        raise ValueError(
+            f"{path.parent} was made by another recipe ({changed.strip()}): choose another "
+            "--workdir, or delete it and the runs that start from it"
+        )

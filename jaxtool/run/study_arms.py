@@ -1,0 +1,153 @@
+"""The arms of the study: which gin files each one lays over the common recipe, and where it starts.
+
+Every arm of a seed starts from the same base or cold start and has the same task, steps, batch, learning
+rate and budgets; what differs is in its files and bindings.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+FOLDER = "gin_configs/study"
+Set = Literal["default", "ablations", "all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One stage of training that starts where `start` ended."""
+
+    name: str
+    files: tuple[str, ...]  # of FOLDER, or paths of the repository; later ones win
+    params: tuple[str, ...] = ()  # bindings that win over all files
+    start: str | None = "cold_start"  # the arm whose policy it continues; None: random weights
+    # Protocol in which a stage without rollouts is asked; None: that of its own rollouts.
+    protocol: str | None = None
+    what: str  # one line for tables
+
+    @property
+    def is_base(self) -> bool:
+        return self.start is None
+
+
+def _run(name: str, what: str, start: str = "cold_start") -> Arm:
+    return Arm(name=name, files=(f"{name}.gin",), start=start, what=what)
+
+
+DEFAULT = (
+    Arm(
+        name="base",
+        files=("base.gin",),
+        start=None,
+        protocol="arithmetic_text",
+        what="easy arithmetic by heart, no tool",
+    ),
+    Arm(
+        name="cold_start",
+        files=("cold_start.gin",),
+        start="base",
+        protocol="arithmetic_lookup",
+        what="the cold start alone (ReTool, section 2.2)",
+    ),
+    _run("retool_grpo", "ReTool's reward, GRPO"),
+    _run("otc_grpo", "OTC-GRPO of the paper"),
+    _run("text_rl", "RL without a tool, from the base", start="base"),
+    _run("torl", "RL with the tool, no cold start", start="base"),
+    _run("retool_ppo", "ReTool's reward, PPO with a critic"),
+    _run("otc_ppo", "OTC-PPO"),
+    _run("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale"),
+    _run("otc_shaping", "bounded advantage shaping in place of a scaled reward"),
+    _run("otc_easy_only", "OTC-GRPO where half of the group is right"),
+    _run("adatir", "AdaTIR: a penalty on problems mostly solved"),
+)
+
+
+def _over(run: str, name: str, what: str, *params: str, file: str = "", start: str = "") -> Arm:
+    """`run` with bindings or a file of gin_configs/algos over it."""
+    layer = (f"gin_configs/algos/{file}",) if file else ()
+    return Arm(
+        name=name,
+        files=(f"{run}.gin", *layer),
+        params=params,
+        start=start or "cold_start",
+        what=what,
+    )
+
+
+def _cold_start(name: str, steps: int) -> Arm:
+    return Arm(
+        name=name,
+        files=("cold_start.gin",),
+        params=(f"STEPS = {steps}",),
+        start="base",
+        protocol="arithmetic_lookup",
+        what=f"a cold start of {steps} steps",
+    )
+
+
+_C, _LR = "OtcGrpoReward.c", "OptimizerConfig.learning_rate"
+
+ABLATIONS = (
+    _over("otc_grpo", "otc_c1", "c = 1", f"{_C} = 1.0"),
+    _over("otc_grpo", "otc_c9", "c = 9", f"{_C} = 9.0"),
+    _over("otc_no_std", "otc_no_std_c1", "no std, c = 1", f"{_C} = 1.0"),
+    _over("otc_no_std", "otc_no_std_c9", "no std, c = 9", f"{_C} = 9.0"),
+    _over("otc_grpo", "otc_alpha3", "alpha = 3", "OtcGrpoReward.alpha = 3.0"),
+    _over("otc_ppo", "otc_ppo_alpha3", "OTC-PPO, alpha = 3", "OtcPpoReward.alpha = 3.0"),
+    _over("otc_grpo", "otc_group_minimum", "n of the group alone", file="otc_group_minimum.gin"),
+    _over("otc_grpo", "otc_k_successes", "n needs two successes", file="otc_k_successes.gin"),
+    _over("otc_grpo", "otc_ppo_reward", "GRPO, OTC-PPO's reward", file="otc_ppo_reward.gin"),
+    _over("otc_grpo", "otc_linear", "linear decay", file="otc_linear.gin"),
+    _over("otc_grpo", "otc_exponential", "exponential decay", file="otc_exponential.gin"),
+    _over("otc_grpo", "otc_kl", "KL 0.03 to the cold start", "GrpoConfig.kl_coef = 0.03"),
+    _over("retool_grpo", "retool_kl", "GRPO, KL 0.03", "GrpoConfig.kl_coef = 0.03"),
+    _over(
+        "retool_grpo",
+        "retool_sequence_mean",
+        "GRPO, every answer weighs the same",
+        "GrpoConfig.aggregation = 'sequence_mean'",
+    ),
+    _over(
+        "otc_grpo",
+        "otc_sequence_mean",
+        "OTC-GRPO, every answer weighs the same",
+        "GrpoConfig.aggregation = 'sequence_mean'",
+    ),
+    _over(
+        "retool_grpo", "turn_penalty", "0.1 off per call, right or wrong", file="turn_penalty.gin"
+    ),
+    _over("retool_grpo", "tool_bonus", "tool bonus of public recipes", file="tool_bonus.gin"),
+    _over("text_rl", "text_rl_low_rate", "text-only RL, 2e-5", f"{_LR} = 2e-5", start="base"),
+    _over("retool_grpo", "retool_low_rate", "GRPO, 3e-5", f"{_LR} = 3e-5"),
+    _over("retool_grpo", "retool_high_rate", "GRPO, 3e-4", f"{_LR} = 3e-4"),
+    _over("retool_grpo", "retool_top_rate", "GRPO, 1e-3", f"{_LR} = 1e-3"),
+    _over("otc_grpo", "otc_low_rate", "OTC-GRPO, 3e-5", f"{_LR} = 3e-5"),
+    _over("otc_grpo", "otc_high_rate", "OTC-GRPO, 3e-4", f"{_LR} = 3e-4"),
+    _over("otc_grpo", "otc_top_rate", "OTC-GRPO, 1e-3", f"{_LR} = 1e-3"),
+    _cold_start("cold_start_200", 200),
+    _over("retool_grpo", "retool_from_200", "GRPO from 200 steps", start="cold_start_200"),
+    _over("otc_grpo", "otc_from_200", "OTC-GRPO from 200 steps", start="cold_start_200"),
+    _cold_start("cold_start_400", 400),
+    _over("retool_grpo", "retool_from_400", "GRPO from 400 steps", start="cold_start_400"),
+    _over("otc_grpo", "otc_from_400", "OTC-GRPO from 400 steps", start="cold_start_400"),
+)
+
+ARMS = {arm.name: arm for arm in (*DEFAULT, *ABLATIONS)}
+
+
+def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
+    """Arms of a set, or those of `names`, each after the one that it starts from.
+
+    Raises:
+      ValueError: naming what is no arm.
+    """
+    if unknown := [name for name in names if name not in ARMS]:
+        raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
+    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:4], *ABLATIONS), "all": ARMS.values()}
+    wanted = [ARMS[name] for name in names] or list(sets[chosen])
+    order: dict[str, Arm] = {}
+    for arm in wanted:
+        line = [arm]
+        while (start := line[-1].start) is not None:
+            line.append(ARMS[start])
+        order |= {one.name: one for one in reversed(line) if one.name not in order}
+    return list(order.values())

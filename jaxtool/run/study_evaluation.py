@@ -1,0 +1,124 @@
+"""Answers of the study's policies, one line each, so that every figure can be worked out again.
+
+For each arm of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
+validation questions of its curve (the curve's first point), and how many questions of each level the
+policy gets right when it must answer at once ("mental"), which says how many calls are needed.
+"""
+
+import dataclasses
+import json
+import os
+from asyncio import Runner
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jaxtool.core.types import Problem
+from jaxtool.data.protocol import load_protocol
+from jaxtool.decode.sampling import Sampling
+from jaxtool.rollout.collector import Collector
+from jaxtool.run import gin_config, rl_loop
+from jaxtool.run.actor import Actor, open_actor
+from jaxtool.run.checkpoints import SavedPolicy
+from jaxtool.run.evaluate import GREEDY, judge
+from jaxtool.run.study_figures import Answer
+
+MENTAL_PROTOCOL = "arithmetic_mental"
+MENTAL_PROBLEMS = 256
+
+
+def read_answers(path: Path) -> dict[str, list[Answer]]:
+    """ "greedy", "sampled", "validation" and "mental" of one arm."""
+    parts = json.loads(path.read_text(encoding="utf-8"))
+    return {part: [Answer(**row) for row in rows] for part, rows in parts.items()}
+
+
+def evaluate_arms(job: dict[str, Any]) -> None:
+    """Writes the answers of every arm of one seed that has none yet.
+
+    Args:
+      job: "config" (gin file of the task), "seed", "split", "problems", "sandbox", and "arms":
+        [{"policy": directory, "protocol", "output": file}].
+    """
+    arms = [arm for arm in job["arms"] if not Path(arm["output"]).is_file()]
+    if not arms:
+        return
+    seed = job["seed"]
+    config = gin_config.load(rl_loop.RlConfig, files=[job["config"]])
+    source = SavedPolicy(path=arms[0]["policy"])
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        actor, _ = open_actor(stack, runner, config, source, seed, (job["sandbox"],))
+        validation = config.task.problems("validation", config.schedule.eval_problems, seed)
+        mental = config.task.problems("validation", MENTAL_PROBLEMS, seed)
+        held_out = config.task.problems(job["split"], job["problems"], seed)
+        for number, arm in enumerate(arms, start=1):
+            _, params = SavedPolicy(path=arm["policy"]).load(actor.sharding, seed)
+            actor.engine.load(params)
+            protocol = arm["protocol"]
+            # A policy that is asked without a tool answers at once anyway.
+            at_once = MENTAL_PROTOCOL if load_protocol(protocol).tool else protocol
+            asked = (
+                ("greedy", protocol, held_out, GREEDY),
+                ("sampled", protocol, held_out, config.sampling),
+                ("validation", protocol, validation, config.sampling),
+                ("mental", at_once, mental, GREEDY),
+            )
+            parts = {
+                part: [
+                    dataclasses.asdict(answer)
+                    for answer in _answers(actor, config, name, problems, sampling, part, seed)
+                ]
+                for part, name, problems, sampling in asked
+            }
+            output = Path(arm["output"])
+            output.parent.mkdir(parents=True, exist_ok=True)
+            temporary = output.with_suffix(".writing")
+            temporary.write_text(json.dumps(parts), encoding="utf-8")
+            os.replace(temporary, output)
+            print(f"evaluated {number}/{len(arms)} {output}", flush=True)
+
+
+def _answers(
+    actor: Actor,
+    config: rl_loop.RlConfig,
+    protocol_name: str,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    part: str,
+    seed: int,
+) -> list[Answer]:
+    """One answer to each problem that the infrastructure let finish."""
+    protocol = load_protocol(protocol_name)
+    collector = Collector(
+        engine=actor.engine,
+        tokenizer=actor.tokenizer,
+        protocol=protocol,
+        tool=actor.client,
+        config=config.rollout,
+    )
+    # "validation" is the stream of the loop's own validations: the curve's points compare.
+    stream = ("validation",) if part == "validation" else ("study", part)
+    trajectories = actor.runner.run(
+        collector.collect(
+            problems, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
+        )
+    )
+    whole = [
+        dataclasses.replace(t, final_text=protocol.response_prefix + t.final_text)
+        if not t.num_tool_calls
+        else t
+        for t in trajectories
+    ]
+    return [
+        Answer(
+            question=t.problem.problem_id,
+            level=t.problem.level,
+            calls=t.num_tool_calls,
+            is_correct=right,
+            tokens=t.num_policy_tokens,
+        )
+        for t, right in zip(whole, judge(actor.checker, whole), strict=True)
+        if not t.is_masked
+    ]

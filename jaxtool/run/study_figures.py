@@ -1,0 +1,119 @@
+"""Arithmetic of the study: optimal calls, regret, means over seeds, steps to a target. Pure functions.
+
+TC is calls an answer, TP correct answers a call (OTC-PO, 2504.14870, section 2.1). Regret is in calls
+an answer: over-use Σ max(calls - optimum, 0) / answers, under-use Σ max(optimum - calls, 0) / answers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# r_tool of OTC-PPO for one call with c = 3 (2504.14870, equation 5), cos(π / 5): below this accuracy a
+# call that makes the answer right is worth more than an answer from the head.
+MENTAL_THRESHOLD = math.cos(math.pi / 5)
+_CALLS_NEEDED = {"hard": 1, "chained": 2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the study keeps of one answer."""
+
+    question: str
+    level: str
+    calls: int
+    is_correct: bool
+    tokens: int  # of the policy
+
+
+def optimal_calls(level: str, mental_accuracy: float) -> int:
+    """Fewest calls worth making on a level for a policy with this accuracy without any.
+
+    Calculated levels take one call and chained ones two, unless the policy knows the answers: 0 from
+    `MENTAL_THRESHOLD` on.
+    """
+    return 0 if mental_accuracy >= MENTAL_THRESHOLD else _CALLS_NEEDED.get(level, 1)
+
+
+def accuracy_by_level(answers: Sequence[Answer]) -> dict[str, float]:
+    """Share of correct answers of each level, levels in order of first appearance."""
+    parts = by_level(answers)
+    return {level: _mean([float(a.is_correct) for a in part]) for level, part in parts.items()}
+
+
+def by_level(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    parts: dict[str, list[Answer]] = {}
+    for answer in answers:
+        parts.setdefault(answer.level, []).append(answer)
+    return parts
+
+
+def figures(answers: Sequence[Answer], optimum: Mapping[str, int]) -> dict[str, Any]:
+    """Figures of one arm and seed; `tool_productivity` is None without calls.
+
+    Args:
+      optimum: calls by level.
+    """
+    calls = sum(a.calls for a in answers)
+    return {
+        "accuracy": _mean([float(a.is_correct) for a in answers]),
+        "tool_calls": calls / len(answers),
+        "tool_productivity": sum(a.is_correct for a in answers) / calls if calls else None,
+        "optimal_calls": _mean([optimum[a.level] for a in answers]),
+        "over_use": _mean([max(a.calls - optimum[a.level], 0) for a in answers]),
+        "under_use": _mean([max(optimum[a.level] - a.calls, 0) for a in answers]),
+        "tokens": _mean([a.tokens for a in answers]),
+    }
+
+
+def mean_stderr(values: Sequence[float | None]) -> dict[str, Any]:
+    """{"mean", "stderr", "seeds"}: stderr = s / √n over seeds; None for one seed or with a None."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return {"mean": None, "stderr": None, "seeds": list(values)}
+    mean = _mean(known)
+    error = None
+    if len(known) > 1:
+        squares = sum((value - mean) ** 2 for value in known)
+        error = math.sqrt(squares / (len(known) - 1) / len(known))
+    return {"mean": mean, "stderr": error, "seeds": known}
+
+
+def over_seeds(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of several seeds, each as `mean_stderr`."""
+    return {name: mean_stderr([figures_[name] for figures_ in each]) for name in each[0]}
+
+
+def against(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, float | None]:
+    """What `new` changes against `old` in one seed: both are `figures` of the same questions."""
+    tp, old_tp = new["tool_productivity"], old["tool_productivity"]
+    return {
+        "accuracy_points": 100 * (new["accuracy"] - old["accuracy"]),
+        "calls_cut": 1 - new["tool_calls"] / old["tool_calls"] if old["tool_calls"] else None,
+        "productivity_gain": tp / old_tp - 1 if tp and old_tp else None,
+        "over_use": new["over_use"] - old["over_use"],
+        "under_use": new["under_use"] - old["under_use"],
+    }
+
+
+def first_step_reaching(curve: Sequence[tuple[int, float]], target: float) -> int | None:
+    """First step of a curve whose value is at least `target`; None if it stays below."""
+    return next((step for step, value in curve if value >= target), None)
+
+
+def best_point(curve: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    """(step, value) of the highest value; the first of equal ones."""
+    return max(curve, key=lambda point: (point[1], -point[0]))
+
+
+def tokens_until(rows: Sequence[Mapping[str, float]], answers_per_step: int, step: int) -> float:
+    """Policy tokens sampled for the updates before `step`.
+
+    Args:
+      rows: metrics of a run, one row a step.
+    """
+    return sum(row["tokens/policy_mean"] * answers_per_step for row in rows if row["step"] < step)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,169 @@
+"""The study's arms, its plan, and its figures from answers that are there."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxtool.run import study, study_arms, study_report, study_results
+from jaxtool.run.report import write_report
+from jaxtool.run.rl_loop import RlConfig
+from jaxtool.run.study_figures import Answer
+
+LEVELS = ("two_digit", "hard")
+
+
+def test_an_unknown_arm_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match="unknown arms grpoo; there are base, cold_start"):
+        study_arms.select(["grpoo"])
+
+
+def test_arms_bring_those_that_they_start_from_and_come_after_them():
+    names = [arm.name for arm in study_arms.select(["otc_from_200", "text_rl"])]
+    assert names == ["base", "cold_start_200", "otc_from_200", "text_rl"]
+    everything = [arm.name for arm in study_arms.select([], "all")]
+    assert sorted(everything) == sorted(study_arms.ARMS)
+    for arm in study_arms.ARMS.values():
+        assert arm.start is None or everything.index(arm.start) < everything.index(arm.name)
+
+
+@pytest.mark.parametrize("arm", study_arms.ARMS.values(), ids=lambda arm: arm.name)
+def test_every_arm_builds_and_shares_the_recipe(arm):
+    config = study.config_of(arm)
+    recipe = study.config_of(study_arms.ARMS["retool_grpo"])
+    assert isinstance(recipe, RlConfig)
+    if isinstance(config, RlConfig):
+        assert config.task == recipe.task
+        assert config.schedule == recipe.schedule
+        assert config.engine == recipe.engine
+        is_same = arm.name == "retool_grpo" or arm.start not in ("base", "cold_start")
+        assert is_same or config != recipe
+    else:
+        assert arm.protocol is not None
+
+
+def small_study(tmp_path, names="otc_grpo,text_rl", seeds=(0, 1)):
+    arms = tuple(study_arms.select([*names.split(","), "retool_grpo"]))
+    return study.Study(workdir=tmp_path, arms=arms, seeds=seeds)
+
+
+def test_the_plan_has_every_stage_of_every_seed_and_one_evaluation_a_seed(tmp_path):
+    jobs = study.plan(small_study(tmp_path), "unix:/nowhere")
+    names = [job.name for job in jobs]
+    assert names[:2] == ["seed0/base", "seed1/base"]
+    assert len(names) == 5 * 2 + 2
+    needs = {job.name: job.needs for job in jobs}
+    assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
+    assert needs["seed0/text_rl"] == ("seed0/base",)
+    assert set(needs["seed1/test"]) == {name for name in names if name.startswith("seed1/")} - {
+        "seed1/test"
+    }
+    assert not any(job.is_done() for job in jobs)
+    job = json.loads((tmp_path / "jobs" / "seed1-test.json").read_text())
+    assert {arm["protocol"] for arm in job["arms"]} == {"arithmetic_text", "arithmetic_lookup"}
+    train = json.loads((tmp_path / "jobs" / "seed1-otc_grpo.json").read_text())
+    assert train["init_from"] == str(tmp_path / "seed1" / "cold_start" / "policy")
+
+
+def test_a_directory_of_another_recipe_is_refused(tmp_path):
+    plan = small_study(tmp_path)
+    record = plan.run_dir("base", 0) / "operative_config.gin"
+    record.parent.mkdir(parents=True)
+    record.write_text("# target: x\nSTEPS = 1\n")
+    with pytest.raises(ValueError, match=r"seed0/base was made by another recipe \(STEPS = 1\)"):
+        study.run(plan, jobs=1)
+
+
+def test_seeds_are_different_numbers(tmp_path):
+    with pytest.raises(ValueError, match="must be different numbers"):
+        small_study(tmp_path, seeds=(0, 0))
+
+
+# (accuracy on two digits, on hard ones; calls on two digits, on hard ones), ten questions a level.
+PLAYED = {
+    "base": (9, 0, 0, 0),
+    "cold_start": (9, 6, 1, 1),
+    "retool_grpo": (10, 8, 1, 2),
+    "otc_grpo": (9, 8, 0, 1),
+    "text_rl": (10, 0, 0, 0),
+}
+
+
+@pytest.fixture
+def played(tmp_path):
+    """The files of a study of two seeds; seed 1 has one more hard question right with GRPO."""
+    plan = small_study(tmp_path)
+    for arm in plan.arms:
+        for seed in plan.seeds:
+            easy, hard, easy_calls, hard_calls = PLAYED[arm.name]
+            extra = seed if arm.name == "retool_grpo" else 0
+            rights = {"two_digit": easy, "hard": hard + extra}
+            calls = {"two_digit": easy_calls, "hard": hard_calls}
+            rows = [
+                Answer(
+                    question=f"{level}/{i}",
+                    level=level,
+                    calls=calls[level],
+                    is_correct=i < rights[level],
+                    tokens=8,
+                )
+                for level in LEVELS
+                for i in range(10)
+            ]
+            mental = [
+                dataclasses.replace(a, calls=0, is_correct=a.level == "two_digit") for a in rows
+            ]
+            parts = {"greedy": rows, "sampled": rows, "validation": rows, "mental": mental}
+            output = plan.answers(arm.name, seed)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(
+                json.dumps({p: [dataclasses.asdict(a) for a in r] for p, r in parts.items()})
+            )
+            folder = plan.run_dir(arm.name, seed)
+            folder.mkdir(parents=True)
+            best = 0.5 if arm.name == "text_rl" else 0.9
+            metrics = [
+                {"step": 0, "time_s": 1.0, "tokens/policy_mean": 10.0},
+                {"step": 1, "time_s": 2.0, "tokens/policy_mean": 20.0}
+                | {"validation/accuracy_fraction": best, "validation/calls_per_answer": 1.0},
+            ]
+            (folder / "metrics.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in metrics)
+            )
+    return plan
+
+
+def test_results_by_hand(played, tmp_path):
+    found = study_results.results(played)
+    otc = found["arms"]["otc_grpo"]
+    assert otc["greedy"]["accuracy"] == {"mean": 0.85, "stderr": 0.0, "seeds": [0.85, 0.85]}
+    assert otc["greedy"]["tool_calls"]["mean"] == 0.5
+    assert otc["greedy"]["over_use"]["mean"] == otc["greedy"]["under_use"]["mean"] == 0.0
+    assert otc["optimal_calls"] == [{"two_digit": 0, "hard": 1}] * 2
+    grpo = found["arms"]["retool_grpo"]
+    assert grpo["greedy"]["over_use"]["mean"] == 1.0  # one on each easy, one too many on each hard
+    # 128 answers of 10 and of 20 tokens.
+    assert grpo["training"]["tokens"]["mean"] == 128 * 30
+    # Text-only RL's best is 0.5; GRPO starts from 0.75.
+    assert grpo["training"]["steps_to_target"]["seeds"] == [0, 0]
+    assert found["arms"]["text_rl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
+    summary = found["summary"]
+    assert summary["seeds"] == 2
+    assert summary["otc_calls_cut"] == pytest.approx(1 - 0.5 / 1.5)
+    assert summary["otc_accuracy_loss_points"] == pytest.approx((5 + 10) / 2)
+    assert summary["otc_calls_over_optimum"] == 0.0
+    assert summary["rl_gain_over_cold_start_points"] == pytest.approx((15 + 20) / 2)
+    assert summary["rl_gain_stderr"] == pytest.approx(2.5)
+    assert summary["tool_over_text_points"] == pytest.approx((40 + 45) / 2)
+    assert json.loads(json.dumps(found)) is not None
+    text = study_report.markdown(found)
+    assert "| otc_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
+    page = write_report(tmp_path / "report.html", study_report.study_report(found, "study"))
+    assert "ReTool-GRPO against its cold start" in page.read_text()
+
+
+def test_missing_arms_leave_the_summary_without_their_figures(played):
+    fewer = dataclasses.replace(played, arms=tuple(study_arms.select(["cold_start"])))
+    summary = study_results.results(fewer)["summary"]
+    assert summary["otc_calls_cut"] is None
+    assert summary["rl_gain_stderr"] is None
