@@ -1,6 +1,8 @@
 """Jobs run once, after those they need, and leave nothing behind when one fails."""
 
+import dataclasses
 import os
+import subprocess
 import sys
 import time
 
@@ -79,3 +81,29 @@ def test_cores_are_split_evenly():
     assert split_cores([3, 5], 1) == [(3, 5)]
     with pytest.raises(ValueError, match=r"jobs=3 must be in 1\.\.2"):
         split_cores([0, 1], 3)
+
+
+def test_a_job_ends_with_the_process_that_started_it_and_else_by_itself(tmp_path):
+    """A pool that is killed cannot stop its jobs."""
+    note = tmp_path / "pid"
+    watched = f"from jaxtool.run.job_pool import end_with_parent; end_with_parent(); import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid()))"
+    run_jobs([dataclasses.replace(job(tmp_path, "quick", watched), is_done=note.exists)], [PLACE])
+    note.unlink()
+    child = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {watched + '; ' + WAIT!r}], stdin=subprocess.PIPE); {WAIT}"
+    parent = subprocess.Popen([sys.executable, "-c", child])
+    while not note.exists() or not note.read_text():
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _is_alive(int(note.read_text())):
+        time.sleep(0.05)
+    assert not _is_alive(int(note.read_text()))
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
