@@ -9,6 +9,7 @@ Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`), p
 
 import dataclasses
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,10 +18,11 @@ import numpy as np
 
 from jaxtool.decode import ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.flight import Flight, choose_rows, land
 from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
-from jaxtool.decode.programs import Rows, Window
+from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Draw, Sampling, common_draw
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
@@ -37,18 +39,6 @@ class Placement:
     row_key: np.ndarray  # [2] uint32
     limit: int  # tokens the row may hold, prompt included
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Flight:
-    """A window on the device."""
-
-    chosen: (
-        np.ndarray
-    )  # [W] int32, the slots it decodes; the number of slots where one is left empty
-    lengths: np.ndarray  # [W] int32, before
-    rows: Rows
-    log: Window
 
 
 class DecodeEngine:
@@ -248,21 +238,12 @@ class DecodeEngine:
           others_wait: rows that are not placed yet could use what becomes free, so the window may
             end when fewer than `EngineConfig.refill_below` of its rows run.
         """
-        running = np.flatnonzero(self._rows.is_running)
-        width = next((w for w in self.config.widths if w >= len(running)), self.config.slots)
-        others_wait = others_wait or len(running) > width
-        running = running[np.argsort(self._ages[running], kind="stable")][:width]
-        longest = int(self._rows.lengths[running].max()) + self.config.window_steps + 1
-        view = next((v for v in self.config.views if v >= longest), self.config.views[-1])
+        chosen, running, view = choose_rows(self._rows, self._ages, self.config)
+        width, count = len(chosen), self.config.cache_rows
+        rows = self._rows if width == count else self._rows.take(chosen)
+        others_wait = others_wait or int(self._rows.is_running.sum()) > len(running)
+        least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
         draw = common_draw(self._draws[slot] for slot in running)
-        count = self.config.cache_rows
-        if width == count:
-            chosen, rows = np.arange(count, dtype=np.int32), self._rows
-        else:
-            chosen = np.full(width, count, np.int32)
-            chosen[: len(running)] = np.sort(running)
-            rows = self._rows.take(chosen)
-        least = int(np.ceil(self.config.refill_below * len(running))) if others_wait else 1
         self._use("window", width, view, draw)
         self._cache, after, log = programs.window(
             self._loaded(),
@@ -285,33 +266,10 @@ class DecodeEngine:
         Returns:
           The log with a column for each slot, decoded in this window or not.
         """
-        rows, log = jax.device_get((flight.rows, flight.log))
-        count = self.config.cache_rows
-        places = np.flatnonzero(flight.chosen < count)
-        chosen = flight.chosen[places]
-        for name in ("lengths", "pending", "is_running", "forced_next"):
-            getattr(self._rows, name)[chosen] = getattr(rows, name)[places]
+        after, log = jax.device_get((flight.rows, flight.log))
+        log = land(flight, after, log, self._rows, self.counts)
         np.maximum(self._high_water, self._rows.lengths, out=self._high_water)
-        steps = int(log.steps)
-        self.counts.windows += 1
-        self.counts.steps += steps
-        self.counts.slot_steps += steps * len(flight.chosen)
-        self.counts.useful_slot_steps += int((rows.lengths - flight.lengths)[places].sum())
-        self.counts.sampled_tokens += int(log.is_sampled[:steps].sum())
-
-        def widened(x: np.ndarray) -> np.ndarray:
-            if len(flight.chosen) == count:
-                return x[:steps]
-            out = np.zeros((steps, count), x.dtype)
-            out[:, chosen] = x[:steps, places]
-            return out
-
-        return Window(
-            tokens=widened(log.tokens),
-            logprobs=widened(log.logprobs),
-            is_sampled=widened(log.is_sampled),
-            steps=steps,
-        )
+        return log
 
     def _start(self, placement: Placement) -> None:
         rows, slot = self._rows, placement.slot
