@@ -9,6 +9,7 @@ import asyncio
 import collections
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -63,8 +64,8 @@ class RandomCalls:
             return f"<code>{token_id}</code>".encode()
         return b"" if token_id in self.eos_ids else b"a"
 
-    def render_chat(self, messages: Any) -> str:
-        raise NotImplementedError
+    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+        return "\n".join(message["content"] for message in messages)
 
 
 class SlowTool:

@@ -1,0 +1,387 @@
+"""Speed and memory of the policy update beside its peers, and how long a run takes to begin.
+
+  python benchmarks/learner.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
+      [--part updates|memory|start] [--start-shape Qwen2.5-0.5B]
+
+Peers: transformers under torch and google-tunix's Qwen2, each with the same loss and optimizer, in its
+own interpreter (the current one where it can import them; a peer that is missing is named as missing).
+Rounds of all are interleaved on the same machine, medians are compared. Data transfer is not part of it.
+
+--json writes {"summary", "updates", "memory", "start", "machine"}. `summary`:
+  ratio_small_float32            tokens/s of ours over the better peer's, 16 rows of 320 tokens
+  ratio_05b_float32              the same at Qwen2.5-0.5B's shape, 2 rows of 256 tokens
+  ratio_05b_torch_bfloat16       ours in bfloat16 over torch with parameters in bfloat16, 0.5B
+  loss_memory_ratio              temporary memory of the loss with all logits at once over ours:
+                                 16 384 tokens, 151 936 words, by the compiler's account
+  update_memory_ratio            the same of one whole gradient block at Qwen2.5-0.5B's shape
+  first_step_s, restore_gb_per_s of a new process at --start-shape (in the summary where that part ran)
+Values are null where a peer is missing. `updates` has one row for each shape, size and dtype. The start
+part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary folder.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # run as a file, its own folder would stand there
+
+from benchmarks.peers import (  # noqa: E402
+    SHAPES,
+    Peer,
+    add_peer_flags,
+    find_peers,
+    machine,
+)
+from experiments import launch  # noqa: E402
+
+QWEN_7B = {
+    "vocab_size": 152_064,
+    "d_model": 3584,
+    "d_ff": 18_944,
+    "num_layers": 28,
+    "num_heads": 28,
+    "num_kv_heads": 4,
+    "head_dim": 128,
+}
+START_SHAPES = SHAPES | {"Qwen2.5-7B": QWEN_7B}
+_LONG = 16_384
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row of the table of updates."""
+
+    shape: str
+    dtype: str
+    rows: int
+    length: int
+    rounds: int
+
+
+def cases(is_quick: bool) -> list[Case]:
+    rounds = 3 if is_quick else 7
+    return [
+        Case(shape, dtype, rows, length, rounds if shape == "small" else min(rounds, 3))
+        for shape, rows, length in (("small", 16, 320), ("Qwen2.5-0.5B", 2, 256))
+        for dtype in ("float32", "bfloat16")
+    ]
+
+
+def make_setup(shape: dict[str, int], dtype: str, rows: int, chunk: int, **model: Any) -> Any:
+    """A LearnerSetup that does what the peers do."""
+    from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
+    from jaxtool.learn.optimizer import OptimizerConfig
+    from jaxtool.model.config import ModelConfig
+    from jaxtool.parallel.axis_rules import single_device
+
+    return LearnerSetup(
+        model=ModelConfig(**shape, has_qkv_bias=True, compute_dtype=dtype, **model),  # pyright: ignore
+        grpo=GrpoConfig(block_rows=rows, logprob_chunk=chunk, anchor="sampler"),
+        optimizer=OptimizerConfig(learning_rate=1e-6),
+        sharding=single_device(),
+        temperature=1.0,
+        num_trajectories=rows,
+    )
+
+
+def make_batch(vocab: int, rows: int, length: int) -> Any:
+    """One trajectory a row; the policy wrote the second half."""
+    import numpy as np
+
+    from jaxtool.core.batch import TrainBatch
+
+    mask = np.broadcast_to(np.arange(length) >= length // 2, (rows, length))
+    columns = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
+    numbers = np.broadcast_to(np.arange(rows, dtype=np.int32)[:, None], (rows, length))
+    advantages = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
+    return TrainBatch(
+        tokens=np.random.default_rng(0).integers(3, vocab, (rows, length), np.int32),
+        positions=columns,
+        segment_ids=np.ones_like(numbers),
+        trajectory_ids=numbers,
+        loss_mask=mask,
+        behaviour_logprobs=np.where(mask, np.float32(-8), np.float32(0)),
+        advantages=np.where(mask, advantages, np.float32(0)),
+    )
+
+
+class Ours:
+    """The learner at one shape."""
+
+    def __init__(self, case: Case):
+        import jax
+
+        from jaxtool.learn.state import make_state
+        from jaxtool.model.transformer import init_params
+
+        shape = SHAPES[case.shape]
+        # As the tiny configurations have it: unrolled layers are quicker on a CPU.
+        self._setup = make_setup(shape, case.dtype, case.rows, 512, scans_layers=False)
+        params = jax.jit(init_params, static_argnums=0)(self._setup.model, jax.random.key(0))
+        self._state = make_state(params, self._setup.optimizer, self._setup.sharding)
+        self._batch = make_batch(shape["vocab_size"], case.rows, case.length)
+
+    def tokens_per_s(self) -> float:
+        """Of one update."""
+        import jax
+
+        from jaxtool.learn import grpo
+
+        started = time.perf_counter()
+        self._state, metrics = grpo.update(self._state, None, self._batch, self._setup)
+        jax.block_until_ready((self._state, metrics))
+        return self._batch.tokens.size / (time.perf_counter() - started)
+
+
+def updates(is_quick: bool, pythons: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """One row per case; versions of the peers."""
+    rows: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
+    for case in cases(is_quick):
+        workers = [(name, python, case.dtype) for name, python in pythons.items()]
+        if case.dtype == "bfloat16":
+            workers += [(n, p, "pure_bfloat16") for n, p in pythons.items() if n == "transformers"]
+        with contextlib.ExitStack() as stack:
+            ways = {}
+            for name, python, dtype in workers:
+                options = {"shape": SHAPES[case.shape], "dtype": dtype}
+                peer = stack.enter_context(Peer(name, python, "learner_peers.py", options))
+                label = f"{name}, parameters too" if dtype == "pure_bfloat16" else name
+                ways[label] = functools.partial(peer.tokens_per_s, case.rows, case.length)
+                versions[name] = peer.versions
+            ways["jaxtool"] = Ours(case).tokens_per_s
+            for way in ways.values():
+                way()  # compiles, warms up
+            seen: dict[str, list[float]] = {name: [] for name in ways}
+            for _ in range(case.rounds):
+                for name, way in ways.items():
+                    seen[name].append(way())
+        speed = {name: statistics.median(values) for name, values in seen.items()}
+        ours = speed.pop("jaxtool")
+        ratios = {name: ours / value for name, value in speed.items()}
+        rows.append(
+            dataclasses.asdict(case)
+            | {"tokens_per_s": {"jaxtool": ours} | speed, "ratios": ratios}
+            | {"rounds_tokens_per_s": seen}
+        )
+        shown = "  ".join(
+            f"{name} {value:.0f} ({ratios[name]:.2f} x)" for name, value in speed.items()
+        )
+        print(
+            f"{case.shape} {case.dtype} {case.rows} x {case.length}: jaxtool {ours:.0f} tokens/s  "
+            + shown,
+            flush=True,
+        )
+    return rows, versions
+
+
+def memory() -> dict[str, Any]:
+    """Bytes of temporaries that the compiler allots: the loss alone, and one gradient block."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxtool.algos.token_logprobs import token_logprobs
+    from jaxtool.learn.grpo import grpo_block
+    from jaxtool.learn.state import Gradients
+    from jaxtool.model.transformer import init_params
+
+    shape = SHAPES["Qwen2.5-0.5B"]
+    d, v = shape["d_model"], shape["vocab_size"]
+    out: dict[str, Any] = {}
+
+    def naive(hidden: jax.Array, head: jax.Array, tokens: jax.Array) -> jax.Array:
+        logprobs = jax.nn.log_softmax(hidden[:, :-1] @ head)  # [B, T, V] at once
+        return -jnp.mean(jnp.take_along_axis(logprobs, tokens[:, 1:, None], axis=-1))
+
+    def ours(hidden: jax.Array, head: jax.Array, tokens: jax.Array) -> jax.Array:
+        return -jnp.mean(token_logprobs(hidden, head, tokens, temperature=1.0, chunk=512)[0][:, 1:])
+
+    def temporaries(jitted: Any, *arguments: Any, **static: Any) -> int:
+        return jitted.lower(*arguments, **static).compile().memory_analysis().temp_size_in_bytes
+
+    arguments = (
+        jax.ShapeDtypeStruct((1, _LONG, d), jnp.float32),
+        jax.ShapeDtypeStruct((d, v), jnp.float32),
+        jax.ShapeDtypeStruct((1, _LONG), jnp.int32),
+    )
+    for name, loss in (("naive", naive), ("ours", ours)):
+        out[f"loss_{name}_bytes"] = temporaries(jax.jit(jax.grad(loss, argnums=(0, 1))), *arguments)
+    for name, chunk in (("naive", _LONG), ("ours", 512)):
+        # The rest of the block as a long row is learned: attention in blocks, layers computed again.
+        setup = make_setup(shape, "float32", 1, chunk, remat="block", attention_block=512)
+        params = jax.eval_shape(functools.partial(init_params, setup.model), jax.random.key(0))
+        total = Gradients(loss=jax.ShapeDtypeStruct((), jnp.float32), grads=params)  # pyright: ignore
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), make_batch(v, 1, _LONG)
+        )
+        count = jax.ShapeDtypeStruct((), jnp.float32)
+        out[f"update_{name}_bytes"] = temporaries(
+            grpo_block, total, params, None, batch, None, count, setup=setup
+        )
+    for part in ("loss", "update"):
+        ratio = out[f"{part}_naive_bytes"] / out[f"{part}_ours_bytes"]
+        out[f"{part}_memory_ratio"] = ratio
+        print(
+            f"memory of the {part}: all logits at once {out[f'{part}_naive_bytes'] / 2**30:.2f} GiB, "
+            f"ours {out[f'{part}_ours_bytes'] / 2**30:.2f} GiB, {ratio:.1f} x less",
+            flush=True,
+        )
+    return out
+
+
+def start(shape: str) -> dict[str, Any]:
+    """Figures of a process that begins, and of one that resumes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = {}
+        for turn in ("first", "resumed"):
+            command = [sys.executable, __file__, "--start-worker", folder, "--start-shape", shape]
+            started = time.time()
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"the {turn} process failed:\n{done.stderr[-2000:]}")
+            record = json.loads(done.stdout.splitlines()[-1])
+            record["first_step_s"] = record.pop("ready_at") - started
+            out[turn] = record
+            shown = "  ".join(f"{key} {value:.3g}" for key, value in record.items())
+            print(f"start at {shape}, {turn} process: {shown}", flush=True)
+        return out
+
+
+def start_worker(folder: pathlib.Path, shape: str) -> None:
+    """Parameters (made or restored), decoder's programs, one window, one update; prints its times."""
+    import jax
+
+    from jaxtool.decode.config import EngineConfig
+    from jaxtool.decode.sampling import Sampling
+    from jaxtool.learn import grpo
+    from jaxtool.learn.state import make_state
+    from jaxtool.model.transformer import init_params
+    from jaxtool.run.checkpoints import Checkpoints
+
+    record: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal last
+        record[name], last = time.perf_counter() - last, time.perf_counter()
+
+    setup = make_setup(START_SHAPES[shape], "float32", 1, 256)
+    params = jax.jit(init_params, static_argnums=0)(setup.model, jax.random.key(0))
+    state = jax.block_until_ready(make_state(params, setup.optimizer, setup.sharding))
+    size = sum(x.nbytes for x in jax.tree.leaves(state))
+    del params
+    lap("init_s")
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        if checkpoints.latest_step is not None:
+            state, _ = checkpoints.restore(state)
+            jax.block_until_ready(state)
+            lap("restore_s")
+            record["restore_gb_per_s"] = size / record["restore_s"] / 1e9
+        config = EngineConfig(slots=4, max_tokens=256, min_view=256, min_prompt_bucket=32)
+        engine = _engine(setup, config)
+        engine.load(state.params)
+        lap("publish_s")
+        engine.compile([Sampling()])
+        lap("compile_decoder_s")
+        _sample_once(engine)
+        lap("window_s")
+        batch = make_batch(setup.model.vocab_size, 1, 256)
+        state, metrics = grpo.update(state, None, batch, setup)
+        jax.block_until_ready((state, metrics))
+        lap("first_update_s")
+        record["ready_at"] = time.time()
+        if checkpoints.latest_step is None:
+            checkpoints.save(1, state, {})
+    if "restore_s" not in record:
+        lap("save_s")
+        record["save_gb_per_s"] = size / record["save_s"] / 1e9
+    print(json.dumps(record))
+
+
+def _engine(setup: Any, config: Any) -> Any:
+    import numpy as np
+
+    from jaxtool.decode.engine import DecodeEngine
+
+    is_stop = np.zeros(setup.model.vocab_size, bool)
+    return DecodeEngine(model=setup.model, config=config, sharding=setup.sharding, is_stop=is_stop)
+
+
+def _sample_once(engine: Any) -> None:
+    from jaxtool.core import rng
+    from jaxtool.decode.engine import Placement
+
+    [prompt] = engine.prefill([range(3, 20)])
+    slot = engine.take_slot()
+    engine.place([Placement(slot=slot, prompt=prompt, row_key=rng.row_key(0, 0), limit=64)])
+    engine.fetch(engine.dispatch_window())
+
+
+def summary(record: dict[str, Any]) -> dict[str, Any]:
+    def ratio(shape: str, dtype: str, *names: str) -> float | None:
+        for row in record["updates"]:
+            if (row["shape"], row["dtype"]) == (shape, dtype):
+                found = [row["ratios"][name] for name in names if name in row["ratios"]]
+                return min(found, default=math.nan) if found else None
+        return None
+
+    peers = ("transformers", "tunix")
+    out = {
+        "ratio_small_float32": ratio("small", "float32", *peers),
+        "ratio_05b_float32": ratio("Qwen2.5-0.5B", "float32", *peers),
+        "ratio_05b_torch_bfloat16": ratio(
+            "Qwen2.5-0.5B", "bfloat16", "transformers, parameters too", "transformers"
+        ),
+        "loss_memory_ratio": record["memory"]["loss_memory_ratio"],
+        "update_memory_ratio": record["memory"]["update_memory_ratio"],
+    }
+    return out | {
+        "first_step_s": record["start"]["first"]["first_step_s"],
+        "restore_gb_per_s": record["start"]["resumed"]["restore_gb_per_s"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three rounds in place of seven")
+    parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
+    add_peer_flags(parser)
+    parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
+    parser.add_argument("--start-shape", choices=sorted(START_SHAPES), default="Qwen2.5-0.5B")
+    parser.add_argument("--start-worker", type=pathlib.Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.start_worker:
+        return start_worker(arguments.start_worker, arguments.start_shape)
+    record: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    if arguments.part in (None, "memory"):
+        record["memory"] = memory()
+    if arguments.part in (None, "updates"):
+        pythons = find_peers(arguments.torch_python, arguments.tunix_python)
+        record["updates"], versions = updates(arguments.quick, pythons)
+    if arguments.part in (None, "start"):
+        record["start"] = start(arguments.start_shape)
+    record["machine"] = machine(versions)
+    if not arguments.part:
+        record["summary"] = summary(record)
+        print(json.dumps(record["summary"], indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    launch.prepare()
+    main()

@@ -1,0 +1,135 @@
+"""What the benchmarks that compare with other systems share: their workers, and what machine it was.
+
+A worker is a script that takes a peer's name and JSON options, prints "ready VERSIONS" and answers each
+line on its input with "seconds X tokens N". It runs in the peer's own environment.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from typing import Any, Self
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+_MODULES = {"transformers": "torch, transformers", "tunix": "tunix"}
+
+SMALL = {
+    "vocab_size": 4096,
+    "d_model": 256,
+    "d_ff": 1024,
+    "num_layers": 6,
+    "num_heads": 8,
+    "num_kv_heads": 2,
+    "head_dim": 32,
+}
+SMOLLM = {
+    "vocab_size": 49_152,
+    "d_model": 576,
+    "d_ff": 1536,
+    "num_layers": 30,
+    "num_heads": 9,
+    "num_kv_heads": 3,
+    "head_dim": 64,
+}
+QWEN = {
+    "vocab_size": 151_936,
+    "d_model": 896,
+    "d_ff": 4864,
+    "num_layers": 24,
+    "num_heads": 14,
+    "num_kv_heads": 2,
+    "head_dim": 64,
+}
+SHAPES = {"small": SMALL, "SmolLM2-135M": SMOLLM, "Qwen2.5-0.5B": QWEN}
+
+
+class Peer:
+    """A worker process that answers one round at a time."""
+
+    def __init__(self, name: str, python: str, script: str, options: dict[str, Any]):
+        """`script` lies beside this file."""
+        self.name = name
+        self._process = subprocess.Popen(
+            [python, str(ROOT / "benchmarks" / script), name, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.versions = self._answer().removeprefix("ready ")
+
+    def tokens_per_s(self, *question: object) -> float:
+        """One round; the question is what the worker reads on its line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, question)) + "\n")
+        self._process.stdin.flush()
+        _, seconds, _, tokens = self._answer().split()
+        return int(tokens) / float(seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError(f"{self.name} died with status {self._process.wait()}")
+        return line
+
+
+def find_peers(torch_python: str, tunix_python: str) -> dict[str, str]:
+    """Peer name -> interpreter that has it; says which are missing."""
+    found = {}
+    for name, python in (("transformers", torch_python), ("tunix", tunix_python)):
+        probe = subprocess.run([python, "-c", f"import {_MODULES[name]}"], capture_output=True)
+        if probe.returncode == 0:
+            found[name] = python
+        else:
+            print(f"peer missing: {name} ({python} cannot import {_MODULES[name]})", flush=True)
+    return found
+
+
+def copy_bytes_per_s() -> float:
+    """Bytes read and written per second by the best of nine copies of an array beyond any cache."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones(2**27, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    times = []
+    for _ in range(9):
+        started = time.perf_counter()
+        jax.block_until_ready(copy(x))
+        times.append(time.perf_counter() - started)
+    return 2 * x.nbytes / min(times)
+
+
+def machine(versions: dict[str, str]) -> dict[str, Any]:
+    """Where and with what a benchmark ran; `versions` are the peers'."""
+    import jax
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "peers": versions,
+        "load": os.getloadavg(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def add_peer_flags(parser: Any) -> None:
+    parser.add_argument("--torch-python", default=sys.executable, help="has torch, transformers")
+    parser.add_argument("--tunix-python", default=sys.executable, help="has google-tunix")
