@@ -7,7 +7,6 @@ next start goes on. Processes that this pool started end with it, also on Ctrl-C
 import dataclasses
 import itertools
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -139,9 +138,9 @@ def end_with_parent() -> None:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Interrupts, and kills what does not end; their checkpoints are written as they go."""
+    """Ends them, and kills what does not end; their checkpoints are written as they go."""
     for process in processes:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a shell's background process and its children ignore SIGINT
     for process in processes:
         try:
             process.wait(_STOP_TIMEOUT_S)
