@@ -19,10 +19,10 @@ def publish_to_host(
 ) -> Params:
     """`publish` to the mesh of this host; every host must call it, with the same parameters.
 
-    One jitted program on the learner's mesh gathers what its fsdp axis had cut, then the shards that
-    lie on this host become arrays of its own mesh. Each device holds bytes of the copy / `tensor`, as
-    with one host; moments of the learner stay where they are. See `host_arrays.to_host` for meshes
-    whose tensor groups span hosts.
+    For the layers one after the other, a program on the learner's mesh gathers what its fsdp axis had
+    cut, then the shards that lie on this host become arrays of its own mesh. Each device holds bytes of
+    the copy / `tensor`, as with one host; moments of the learner stay where they are. See
+    `host_arrays.to_host` for meshes whose tensor groups span hosts.
 
     Args:
       params: on the learner's mesh.
@@ -32,5 +32,5 @@ def publish_to_host(
     if first.is_fully_addressable:
         return publish(params, model, sharding, weights)
     learner = first.sharding.mesh
-    copy = publish(params, model, Sharding(learner, sharding.rules), weights)
-    return to_host(copy, learner)
+    everywhere = Sharding(learner, sharding.rules)
+    return publish(params, model, everywhere, weights, moved=lambda part: to_host(part, learner))

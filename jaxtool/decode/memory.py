@@ -48,18 +48,27 @@ class MemoryPlan:
         return text
 
 
-def plan_memory(model: ModelConfig, config: EngineConfig, sharding: Sharding) -> MemoryPlan:
+def plan_memory(
+    model: ModelConfig,
+    config: EngineConfig,
+    sharding: Sharding,
+    *,
+    longest_prompt: int | None = None,
+    free: float | None = None,
+) -> MemoryPlan:
     """Fills `EngineConfig.slots = 0` with as many rows as fit, or checks the rows asked for.
 
     Args:
       model: the decoder's.
+      longest_prompt: tokens; None for up to `EngineConfig.max_tokens`.
+      free: bytes that a device has left; None asks it.
 
     Raises:
-      ValueError: not one row a device fits, or not the rows that were asked for.
+      ValueError: not one row a device fits, not the rows that were asked for, or rows that do not
+        divide over the devices.
     """
-    budget, source = _budget(config, sharding)
-    shape = sharding.mesh.shape
-    rows_cut = shape["data"] * shape["fsdp"]
+    rows_cut = check_rows(config, sharding)
+    budget, source = _budget(config, sharding, free)
     weights = rows_cut * sum(
         leaf.size * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(
@@ -69,7 +78,9 @@ def plan_memory(model: ModelConfig, config: EngineConfig, sharding: Sharding) ->
         )
     )
     row = cache_bytes(model, 1, config.max_tokens)
-    fixed = 2 * config.prefill_rows * row
+    longest = config.max_tokens if longest_prompt is None else longest_prompt
+    bucket = next((b for b in config.prompt_buckets if b >= longest - 1), config.max_tokens)
+    fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
     logits = _LOGIT_COPIES * 4 * model.vocab_size
     is_auto = config.slots == 0
     plan = MemoryPlan(
@@ -96,7 +107,7 @@ def plan_memory(model: ModelConfig, config: EngineConfig, sharding: Sharding) ->
             f"{config.cache_rows or rows_cut} rows of {config.max_tokens} tokens need "
             f"{plan.total / _GIB:.2f} GiB with {plan.weights / _GIB:.2f} GiB of weights; {fitting} rows "
             f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({source}): lower EngineConfig.slots, "
-            "rows or max_tokens, or raise memory_gib"
+            "rows or max_tokens, or raise memory_gib or memory_share"
         )
     if not is_auto:
         return plan
@@ -104,15 +115,28 @@ def plan_memory(model: ModelConfig, config: EngineConfig, sharding: Sharding) ->
     return dataclasses.replace(plan, config=dataclasses.replace(config, slots=slots))
 
 
-def _budget(config: EngineConfig, sharding: Sharding) -> tuple[int | None, str]:
+def check_rows(config: EngineConfig, sharding: Sharding) -> int:
+    """Raises ValueError if rows do not divide over data x fsdp of the mesh, which it returns."""
+    rows_cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
+    for name in ("slots", "rows", "min_slots", "prefill_rows"):
+        if getattr(config, name) % rows_cut:
+            raise ValueError(
+                f"EngineConfig.{name}={getattr(config, name)} must be a multiple of data x fsdp = "
+                f"{rows_cut}"
+            )
+    return rows_cut
+
+
+def _budget(config: EngineConfig, sharding: Sharding, free: float | None) -> tuple[int | None, str]:
     """Bytes that the decoder may take on all devices of the mesh."""
-    devices = list(sharding.mesh.local_devices)
+    devices = list(sharding.mesh.devices.flat)
     if config.memory_gib:
         return int(config.memory_gib * _GIB), "EngineConfig.memory_gib"
-    stats = devices[0].memory_stats()
+    share = config.memory_share
+    stats = devices[0].memory_stats() if free is None else None
     if stats and "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-        share = config.memory_share
+    if free is not None:
         return int(share * free) * len(devices), f"{share:.0%} of what is free on {len(devices)} x"
     if devices[0].platform == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,20 +1,24 @@
-"""From the learner's parameters to the decoder's: one jitted program that casts, quantises and reshards.
+"""From the learner's parameters to the decoder's: jitted programs that cast, quantise and reshard.
 
 The decoder's copy is a twin, not the policy: the float32 parameters stay with the learner, and nothing
-of them is donated, since the update needs them.
+of them is donated, since the update needs them. Layers go one after the other through one program, so
+that beside the copy no more than one layer's worth of gathered arrays is in memory.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
+import numpy as np
+from jaxtyping import Array, Int
 
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.int8_params import quantize_layers, quantized_axes
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.quantize import Int8Weight
-from jaxtool.model.transformer import Params, unstack_layers
+from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding, is_axes
 
 
@@ -57,12 +61,13 @@ class Twin:
         return ", ".join(reasons) or None
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sharding", "weights"))
 def publish(
     params: Params,
     model: ModelConfig,
     sharding: Sharding,
     weights: Literal["dtype", "int8"] = "dtype",
+    *,
+    moved: Callable[[Params], Params] = lambda part: part,
 ) -> Params:
     """The learner's tree as the decoder wants it: layers apart, its dtype, its sharding.
 
@@ -70,18 +75,52 @@ def publish(
       params: stacked layers, float32; still the caller's afterwards.
       model: the decoder's, see `Twin.model`.
       weights: "int8" quantises what is multiplied; norms and biases stay in the compute dtype.
+      moved: applied to each part as soon as it is made.
     """
-    axes = param_axes(params)
-    axes["layers"] = tuple(
-        jax.tree.map(lambda a: a[1:], axes["layers"], is_leaf=is_axes)
-        for _ in range(model.num_layers)
+    ends = {name: x for name, x in params.items() if name != "layers"}
+    published = moved(publish_ends(ends, model, sharding, weights))
+    layers = tuple(
+        moved(publish_layer(params["layers"], np.int32(index), model, sharding, weights))
+        for index in range(model.num_layers)
     )
-    twin: Any = unstack_layers(params)
+    return published | {"layers": layers}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sharding", "weights"))
+def publish_ends(
+    ends: Params, model: ModelConfig, sharding: Sharding, weights: Literal["dtype", "int8"]
+) -> Params:
+    """Everything but the layers."""
+    return _twin(ends, param_axes(ends), model, sharding, weights)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sharding", "weights"))
+def publish_layer(
+    layers: Params,
+    index: Int[Array, ""],
+    model: ModelConfig,
+    sharding: Sharding,
+    weights: Literal["dtype", "int8"],
+) -> Params:
+    """One of the stacked layers."""
+    axes = param_axes({"layers": layers})["layers"]
+    axes = jax.tree.map(lambda a: a[1:], axes, is_leaf=is_axes)
+    layer = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), layers)
+    return _twin(layer, axes, model, sharding, weights)
+
+
+def _twin(
+    params: Any,
+    axes: Any,
+    model: ModelConfig,
+    sharding: Sharding,
+    weights: Literal["dtype", "int8"],
+) -> Params:
     if weights == "int8":
-        axes, twin = quantized_axes(axes), quantize_layers(twin)
+        axes, params = quantized_axes(axes), quantize_layers(params)
 
     def cast(x: Any) -> Any:
         return x if isinstance(x, Int8Weight) else x.astype(model.dtype)
 
-    published = jax.tree.map(cast, twin, is_leaf=lambda x: isinstance(x, Int8Weight))
+    published = jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, Int8Weight))
     return jax.lax.with_sharding_constraint(published, sharding.tree(axes))

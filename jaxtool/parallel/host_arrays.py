@@ -44,16 +44,15 @@ def to_host(tree: Any, mesh: Mesh) -> Any:
     """Global arrays that are cut along `tensor` alone, as arrays on `decode_mesh(mesh)`.
 
     No copy where each tensor group lies within a host: the shards are there already. Where the mesh
-    spreads a group over hosts, the arrays are first laid out anew, one at a time, and for that moment
-    each device holds a second copy of one array.
+    spreads a group over hosts, the arrays are first laid out anew: every shard moves, and until the
+    caller lets `tree` go each device holds it twice.
     """
-    own = decode_mesh(mesh)
-    by_host = _by_host(mesh)
+    own, by_host, moves = decode_mesh(mesh), _by_host(mesh), moves_shards(mesh)
 
     def view(x: jax.Array) -> jax.Array:
         assert isinstance(x.sharding, NamedSharding)
         spec = x.sharding.spec
-        if not np.array_equal(_tensor_groups(mesh), _tensor_groups(by_host)):
+        if moves:
             x = jax.device_put(x, NamedSharding(by_host, spec))
         shards = {shard.device: shard.data for shard in x.addressable_shards}
         return jax.make_array_from_single_device_arrays(
@@ -61,6 +60,15 @@ def to_host(tree: Any, mesh: Mesh) -> Any:
         )
 
     return jax.tree.map(view, tree)
+
+
+def moves_shards(mesh: Mesh) -> bool:
+    """Whether `to_host` copies between hosts, because `mesh` spreads tensor groups over them.
+
+    Raises:
+      ValueError: `tensor` does not divide a host's devices.
+    """
+    return not np.array_equal(_tensor_groups(mesh), _tensor_groups(_by_host(mesh)))
 
 
 def _is_shared(mesh: Mesh) -> bool:

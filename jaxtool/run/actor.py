@@ -95,9 +95,7 @@ class Actor:
 
     def compile_ahead(self, *samplings: Sampling) -> None:
         """Compiles the decoder's programs for windows of these samplings, and shows how far it is."""
-        rollout, longest = self.collector.config, self.engine.config.max_tokens
-        if rollout.kv == "kept":
-            longest -= rollout.max_response_tokens
+        longest = longest_prompt(self.collector.config, self.engine.config)
         with ExitStack() as stack:
             shown: list[ProgressDisplay] = []
 
@@ -106,7 +104,7 @@ class Actor:
                     shown.append(stack.enter_context(ProgressDisplay("compile decoder", total)))
                 shown[0].update(done, {"": name})
 
-            self.engine.compile(samplings, report, longest_prompt=max(1, longest))
+            self.engine.compile(samplings, report, longest_prompt=longest)
 
     def views(
         self,
@@ -134,6 +132,13 @@ class Actor:
 
     def _show(self, token: int) -> str:
         return decode_ids(self.tokenizer, [token])
+
+
+def longest_prompt(rollout: RolloutConfig, engine: EngineConfig) -> int:
+    """Tokens that prefill may have to run at once: a prompt, or with "reprefill" a whole row."""
+    if rollout.kv != "kept":
+        return engine.max_tokens
+    return max(1, engine.max_tokens - rollout.max_response_tokens)
 
 
 def open_actor(

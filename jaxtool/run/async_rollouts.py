@@ -76,6 +76,15 @@ def check_can_overlap(config: AsyncConfig) -> None:
             )
 
 
+def check_one_host(max_staleness: int, num_hosts: int) -> None:
+    """Raises ValueError if rollouts should overlap with updates on several hosts."""
+    if max_staleness and num_hosts > 1:
+        raise ValueError(
+            f"Schedule.max_staleness={max_staleness}: rollouts overlap with updates on one host only "
+            f"so far; set it to 0 for a run of {num_hosts} hosts"
+        )
+
+
 class AsyncRollouts:
     """A context manager: the thread that decodes ends with the block."""
 
@@ -92,8 +101,7 @@ class AsyncRollouts:
         Args:
           ahead: batches that were drawn before and not learned; see `ahead`.
         """
-        if jax.process_count() > 1:
-            raise ValueError("Schedule.max_staleness > 0 runs on one host: set it to 0")
+        check_one_host(config.schedule.max_staleness, jax.process_count())
         self._config, self._actor, self._seed = config, actor, seed
         self._batches = batches
         self._redrawn = collections.deque(list(problems) for problems in ahead)

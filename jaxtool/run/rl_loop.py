@@ -41,7 +41,12 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.run.actor import Actor, open_actor
-from jaxtool.run.async_rollouts import AsyncRollouts, check_can_overlap, overlapped
+from jaxtool.run.async_rollouts import (
+    AsyncRollouts,
+    check_can_overlap,
+    check_one_host,
+    overlapped,
+)
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
 from jaxtool.run.evaluate import evaluate, judged
 from jaxtool.run.experience import Experience, gather
@@ -166,11 +171,7 @@ def train(
         return policy_dir
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
-    if schedule.max_staleness and not hosts.is_single():
-        raise ValueError(
-            f"{schedule.max_staleness=}: rollouts overlap with updates on one host only so far; "
-            "set it to 0 for a run of several hosts"
-        )
+    check_one_host(schedule.max_staleness, jax.process_count())
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)

@@ -33,6 +33,17 @@ def test_the_parts_by_hand():
     assert more.total - plan.total == 8 * (ROW + STEP) + 8 * ROW
 
 
+def test_prompts_that_are_never_long_need_less_and_what_is_free_can_be_told():
+    config = dataclasses.replace(SMALL, memory_share=0.5)
+    plan = plan_memory(MODEL, config, single_device(), longest_prompt=17, free=1e9)
+    assert plan.fixed == 2 * SMALL.prefill_rows * ROW * 16 // 64  # all but the last token are run
+    assert plan.budget == 5e8
+    sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)), axis_rules.decode())
+    assert plan_memory(MODEL, config, sharding, free=1e9).budget == 8 * 5e8
+    with pytest.raises(ValueError, match=r"0 rows fit into 90% of 0\.00 GiB"):
+        plan_memory(MODEL, config, single_device(), free=1e3)
+
+
 @pytest.mark.parametrize("rows", [1, 5, 13])
 def test_as_many_rows_as_fit(rows):
     planned = weights() + 8 * ROW + rows * (ROW + STEP) + 100
@@ -56,6 +67,13 @@ def test_without_a_setting_the_memory_of_the_host_is_asked():
     plan = plan_memory(MODEL, config, single_device())
     assert plan.config.slots == 12
     assert "of the host" in str(plan)
+
+
+def test_rows_that_do_not_divide_are_named():
+    sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)), axis_rules.decode())
+    config = dataclasses.replace(SMALL, slots=6)
+    with pytest.raises(ValueError, match="slots=6 must be a multiple of data x fsdp = 4"):
+        plan_memory(MODEL, config, sharding)
 
 
 def test_rows_that_do_not_fit_are_refused_with_the_numbers():

@@ -42,6 +42,22 @@ def test_an_unknown_slice_is_refused_with_what_there_is(text, message):
         parse_slice(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("v5e-8", 1),
+        ("v5e-16", 4),
+        ("v6e-8", 1),
+        ("v6e-64", 16),
+        ("v5p-8", 1),
+        ("v5p-128", 16),
+        ("v4-16", 2),
+    ],
+)
+def test_hosts_of_a_slice(text, hosts):
+    assert parse_slice(text).num_hosts == hosts
+
+
 def test_the_table_agrees_with_itself():
     """Compute to bandwidth, FLOPs per byte: all generations lie between 100 and 700."""
     for chip in CHIPS.values():
@@ -69,6 +85,16 @@ def test_a_slice_is_cut_by_four_although_none_of_its_axes_has_four():
     """Otherwise no model with four key/value heads could use 8 x 8 chips."""
     mesh = make_mesh(MeshConfig(tensor=4), slice_devices(parse_slice("v6e-64")))
     assert dict(mesh.shape) == {"data": 1, "fsdp": 16, "tensor": 4}
+
+
+@needs_libtpu
+@pytest.mark.parametrize("text", ["v5e-16", "v5e-64", "v6e-16", "v5p-128", "v4-16", "tpu7x:2x2x2"])
+def test_libtpu_counts_the_same_hosts(text):
+    """But for v5e-8 and v6e-8, which it describes as two hosts of four."""
+    tpu = parse_slice(text)
+    devices = slice_devices(tpu)
+    of_host = [sum(device.process_index == i for device in devices) for i in range(tpu.num_hosts)]
+    assert of_host == [tpu.num_devices // tpu.num_hosts] * tpu.num_hosts
 
 
 @needs_libtpu

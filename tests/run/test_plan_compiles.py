@@ -16,7 +16,7 @@ from jaxtool.run.plan import programs as names
 from jaxtool.run.plan.chips import GIB, parse_slice, slice_devices
 from jaxtool.run.plan.compiled import compile_program
 from jaxtool.run.plan.plan import plan_run
-from jaxtool.run.plan.programs import Program
+from jaxtool.run.plan.programs import Program, run_programs
 from jaxtool.run.plan.step import default_assumptions
 
 needs_libtpu = pytest.mark.skipif(
@@ -55,6 +55,7 @@ def test_every_program_of_a_small_run_compiles_for_a_slice(tmp_path):
         names.PLACE,
         names.APPEND,
         names.PUBLISH,
+        names.PUBLISH_ENDS,
         names.LEARN,
         names.APPLY,
         names.OLD,
@@ -80,9 +81,13 @@ def test_a_program_that_is_too_large_comes_back_with_its_size():
     on = jax.sharding.SingleDeviceSharding(slice_devices(tpu)[0])
     x = jax.ShapeDtypeStruct((8, 1 << 29), jnp.float32, sharding=on)
     program = Program(
-        name="sum", shape="", trace=lambda: jax.jit(lambda x: x + 1).trace(x), beside=("cache",)
+        name="sum",
+        shape="",
+        trace=lambda: jax.jit(lambda x: x + 1).trace(x),
+        num_devices=1,
+        beside=("cache",),
     )
-    plan = compile_program(program, {"cache": 2.0 * GIB}, tpu, 1)
+    plan = compile_program(program, {"cache": 2.0 * GIB}, tpu)
     assert plan.error == "needs 32.0 GiB alone"
     assert plan.hbm == 34 * GIB
 
@@ -90,4 +95,78 @@ def test_a_program_that_is_too_large_comes_back_with_its_size():
 def test_a_mesh_that_does_not_divide_the_slice_is_refused_without_a_compiler(tmp_path):
     config = config_of(tmp_path, mesh=MeshConfig(fsdp=3, tensor=2))
     with pytest.raises(ValueError, match="does not divide 8 devices"):
+        plan_run(config, "v5e-8", default_assumptions(config))
+
+
+@needs_libtpu
+def test_hosts_decode_on_devices_of_their_own(tmp_path):
+    """v5e-16 is four hosts of four; tensor=4 is cut along four chips in a row, which two hosts have."""
+    model = dataclasses.replace(tiny(256), num_heads=4, num_kv_heads=4)
+    base = rl_config(tmp_path)
+    config = dataclasses.replace(
+        base, policy=RandomInit(config=model), mesh=MeshConfig(tensor=4), sandbox=base.sandbox
+    )
+    tpu = parse_slice("v5e-16")
+    built = run_programs(config, tpu, slice_devices(tpu))
+    assert built.host == {"data": 1, "fsdp": 1, "tensor": 4}
+    assert {program.name: program.num_devices for program in built.programs} == {
+        names.WINDOW: 4,
+        names.PREFILL: 4,
+        names.PLACE: 4,
+        names.APPEND: 4,
+        names.PUBLISH: 16,
+        names.PUBLISH_ENDS: 16,
+        names.LEARN: 16,
+        names.APPLY: 16,
+    }
+    # The whole of its part, though the learner cuts it by fsdp as well.
+    assert built.resident["published copy"] == pytest.approx(
+        4 * built.resident["parameters"], rel=0.1
+    )
+    publish = next(program for program in built.programs if program.name == names.PUBLISH)
+    plan = compile_program(publish, built.resident, tpu)
+    [moved] = [c for c in plan.collectives if c.kind == "to hosts"]
+    layers = built.resident["published copy"] - 256 * model.d_model * 4 / 4
+    assert moved.sent_bytes == pytest.approx(layers / model.num_layers, rel=0.05)
+    assert any(c.kind == "all-gather" for c in plan.collectives)
+
+
+REFUSED = {
+    "MeshConfig.tensor=8 does not divide the 4 devices of a host": {"mesh": MeshConfig(tensor=8)},
+    "Schedule.max_staleness=1: rollouts overlap with updates on one host only": {
+        "unloads_decoder": False
+    },
+    "EngineConfig.prefill_rows=2 must be a multiple of data x fsdp = 4": {
+        "mesh": MeshConfig(tensor=1)
+    },
+}
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("message", "fields"), REFUSED.items())
+def test_what_the_run_would_refuse_the_plan_refuses(tmp_path, message, fields):
+    model = dataclasses.replace(tiny(256), num_heads=8, num_kv_heads=8)
+    base = rl_config(tmp_path)
+    if "max_staleness" in message:
+        fields = fields | {"schedule": dataclasses.replace(base.schedule, max_staleness=1)}
+    config = dataclasses.replace(
+        base,
+        policy=RandomInit(config=model),
+        grpo=dataclasses.replace(base.grpo, block_rows=16),
+        **fields,
+    )
+    with pytest.raises(ValueError, match=message):
+        plan_run(config, "v6e-16", default_assumptions(config))
+
+
+@needs_libtpu
+def test_rows_that_need_more_than_the_decoder_may_take_are_refused(tmp_path):
+    base = rl_config(tmp_path)
+    config = dataclasses.replace(
+        base,
+        mesh=MeshConfig(data=4, fsdp=1, tensor=2),
+        policy=RandomInit(config=tiny(256)),
+        engine=dataclasses.replace(base.engine, slots=1 << 26, prefill_rows=4),
+    )
+    with pytest.raises(ValueError, match=r"fit into 90% of 63\.00 GiB .50% of what is free"):
         plan_run(config, "v5e-8", default_assumptions(config))

@@ -38,6 +38,7 @@ RESIDENT = {
     "published copy": 1.0 * GIB,
     "KV cache": 8.0 * GIB,
 }
+HOST = {"data": 2, "fsdp": 1, "tensor": 2}
 
 
 def program(name, gib, **fields) -> ProgramPlan:
@@ -79,7 +80,7 @@ def test_runs_per_step_by_hand(tmp_path):
     assumed = Assumptions(
         response_tokens=12, prompt_tokens=4, tool_calls=1.5, observation_tokens=20, packed_share=0.8
     )
-    runs = runs_per_step(config, assumed)
+    runs = runs_per_step(config, assumed, 1)
     # 16 x 12 tokens over 8 slots are 24 steps, and 12 more for the last row: 36 / 8 windows.
     assert runs[names.WINDOW] == 5
     assert runs[names.PREFILL] == 1  # 2 prompts, 2 a call
@@ -89,13 +90,25 @@ def test_runs_per_step_by_hand(tmp_path):
     # 16 x 16 tokens are 8 rows, 10 at 80 %: 3 blocks.
     assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (3, 0, 1)
     grpo = dataclasses.replace(config.grpo, updates_per_batch=2)
-    runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed)
+    runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
     assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (4, 4, 2)
+
+
+def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
+    """Of 3 problems on 2 hosts one has 2: as much as above, but 3 x 8 answers are learned."""
+    config = config_of(tmp_path)
+    schedule = dataclasses.replace(config.schedule, problems_per_step=3)
+    config = dataclasses.replace(config, schedule=schedule)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=1.5, packed_share=0.8)
+    runs = runs_per_step(config, assumed, 2)
+    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (5, 1, 8)
+    assert runs[names.LEARN] == 4  # 24 x 16 tokens are 12 rows, 15 at 80 %
+    assert (runs[names.PUBLISH], runs[names.PUBLISH_ENDS]) == (1, 1)  # of one layer
 
 
 def test_short_observations_ride_the_window(tmp_path):
     assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=2, observation_tokens=8)
-    assert runs_per_step(config_of(tmp_path), assumed)[names.APPEND] == 0
+    assert runs_per_step(config_of(tmp_path), assumed, 1)[names.APPEND] == 0
 
 
 def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):
@@ -107,12 +120,12 @@ def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):
 
 
 def test_advice_is_silent_where_everything_fits(tmp_path):
-    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB) == ()
+    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB, HOST) == ()
 
 
 def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
     config = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
-    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB))
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))
     for lever in (
         "RlConfig.unloads_decoder = True  # 9.0 GiB",
         "remat = 'block'",
@@ -129,7 +142,7 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
         axes=AxisRules(length=("tensor",)),
         mesh=MeshConfig(fsdp=4, tensor=2),
     )
-    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB))
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))
     assert "unloads" not in lines
     assert "remat" not in lines
     assert "block_rows" not in lines
@@ -139,9 +152,16 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
 def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
     config = config_of(tmp_path)
     config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, slots=64))
-    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB)
+    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB, HOST)
     # 8 GiB of cache are 64 rows; 2 GiB too much are 16 of them.
     assert lines[0].startswith("EngineConfig.slots = 48")
+    assert lines[1].startswith("MeshConfig.tensor = 4")
+    assert "decoders/int8.gin" in lines[2]
+    # A host of one tensor group has no more devices to cut by, and any number of rows divides.
+    whole = HOST | {"data": 1, "tensor": 4}
+    slots, int8, _ = advise(config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole)
+    assert slots.startswith("EngineConfig.slots = 46")
+    assert "int8" in int8
 
 
 def plan_of(tmp_path, gib: float) -> StepPlan:
@@ -157,7 +177,7 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
         resident=RESIDENT,
         runs={names.WINDOW: 3, names.LEARN: 2},
         assumptions=default_assumptions(config),
-        advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB),
+        advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST),
     )
 
 

@@ -13,6 +13,9 @@ import re
 from typing import Any
 
 GIB = 1 << 30
+# Of a host in a slice of several: the VM types of multi-host slices (same pages as the peaks below), and
+# how libtpu numbers the processes of such a slice.
+CHIPS_PER_HOST = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Chip:
     clock_hz: float | None
     devices_per_chip: int = 1
     counts_cores: bool = False  # in the accelerator type: v5p-128 has 64 chips
+    single_host_chips: int = CHIPS_PER_HOST  # of the largest slice that is one host
 
 
 CHIPS = {
@@ -56,6 +60,7 @@ CHIPS = {
             hbm_bytes_per_s=819e9,
             ici_bytes_per_s=100e9,
             clock_hz=1.5e9,
+            single_host_chips=8,  # ct5lp-hightpu-8t
         ),
         Chip(
             name="v5p",
@@ -73,6 +78,7 @@ CHIPS = {
             hbm_bytes_per_s=1640e9,
             ici_bytes_per_s=200e9,
             clock_hz=1.75e9,
+            single_host_chips=8,  # ct6e-standard-8t
         ),
         Chip(
             name="tpu7x",
@@ -113,8 +119,18 @@ class Slice:
         return f"{self.chip.name}:{self.shape}"
 
     @property
+    def num_chips(self) -> int:
+        return math.prod(map(int, self.shape.split("x")))
+
+    @property
     def num_devices(self) -> int:
-        return math.prod(map(int, self.shape.split("x"))) * self.chip.devices_per_chip
+        return self.num_chips * self.chip.devices_per_chip
+
+    @property
+    def num_hosts(self) -> int:
+        """Processes of a run, each with devices of its own to decode on."""
+        is_single = self.num_chips <= self.chip.single_host_chips
+        return 1 if is_single else self.num_chips // CHIPS_PER_HOST
 
 
 def parse_slice(text: str) -> Slice:

@@ -47,9 +47,7 @@ class ProgramPlan:
         return max(self.compiler_s or 0.0, self.roofline_s) + self.collectives_s
 
 
-def compile_program(
-    program: Program, resident: dict[str, float], tpu: Slice, num_devices: int
-) -> ProgramPlan:
+def compile_program(program: Program, resident: dict[str, float], tpu: Slice) -> ProgramPlan:
     """Compiles for the slice. A program that does not fit comes back with `error`.
 
     Args:
@@ -57,7 +55,7 @@ def compile_program(
     """
     started = time.monotonic()
     traced = program.trace()
-    flops = count_flops(traced.jaxpr, while_trips=program.while_trips) / num_devices
+    flops = count_flops(traced.jaxpr, while_trips=program.while_trips) / program.num_devices
     beside = sum(resident[name] for name in program.beside)
     plan = ProgramPlan(name=program.name, shape=program.shape, beside=beside, flops=flops)
     try:
@@ -74,7 +72,10 @@ def compile_program(
         )
     memory = compiled.memory_analysis()
     text = compiled.as_text() or ""
+    arrays, moved = program.moved
     found = tuple(collectives(text))
+    if arrays:
+        found += (Collective(kind="to hosts", count=arrays, sent_bytes=moved, hops=arrays),)
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     touched = program.touched_bytes
     if touched is None:

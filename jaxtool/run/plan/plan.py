@@ -1,5 +1,6 @@
 """Plans a run: every program compiled for the slice, one after the other."""
 
+import dataclasses
 from collections.abc import Callable
 
 from jaxtool.run.plan.chips import GIB, parse_slice, slice_devices
@@ -24,27 +25,25 @@ def plan_run(
 
     Raises:
       RuntimeError: libtpu is missing.
-      ValueError: unknown topology, a configuration that the mesh does not divide, or one that plans do
-        not cover: a critic, or as many slots as fit.
+      ValueError: unknown topology, a configuration that a run on this slice would refuse at its start
+        (see `run_programs`), or one that plans do not cover: a critic.
     """
     tpu = parse_slice(topology)
     if config.critic is not None:
         raise ValueError("plans cover no critic yet: RlConfig.critic = None")
-    if not config.engine.slots:
-        raise ValueError(
-            "EngineConfig.slots = 0 takes what fits on the machine: plan with a number"
-        )
     config.mesh.sizes(tpu.num_devices)  # said before anything is asked of the compiler
-    built = run_programs(config, slice_devices(tpu))
+    built = run_programs(config, tpu, slice_devices(tpu))
+    config = dataclasses.replace(config, engine=built.engine)
     plans = []
     for program in built.programs:
-        plans.append(compile_program(program, built.resident, tpu, built.num_devices))
+        plans.append(compile_program(program, built.resident, tpu))
         report(plans[-1])
+    limit = tpu.chip.hbm_gib * GIB
     return StepPlan(
         tpu=tpu,
         programs=tuple(plans),
         resident=built.resident,
-        runs=runs_per_step(config, assumed),
+        runs=runs_per_step(config, assumed, tpu.num_hosts),
         assumptions=assumed,
-        advice=advise(config, plans, built.resident, tpu.chip.hbm_gib * GIB),
+        advice=advise(config, plans, built.resident, limit, built.host),
     )

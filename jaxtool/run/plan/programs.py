@@ -4,8 +4,8 @@ They are the run's own functions with the run's own shardings; no parameter is e
 take is found as the run finds it: the layout of the optimizer state is that which `make_state` gives,
 the decoder's that which `publish` and `empty_cache` give.
 
-One engine decodes all rows on the learner's mesh, tensor-parallel, its rows cut over data and fsdp. A
-run on several hosts gives each host an engine of its own: there `EngineConfig.slots` is per host.
+The decoder's programs are those of one host: on a slice of several hosts each has an engine of its own
+on its own devices, and `EngineConfig.slots` is per host. Publication runs on the learner's mesh.
 """
 
 import dataclasses
@@ -16,9 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from jaxtool.decode import programs as decoder
-from jaxtool.decode.publish import publish
+from jaxtool.decode.config import EngineConfig
+from jaxtool.decode.memory import plan_memory
+from jaxtool.decode.publish import publish_ends, publish_layer
 from jaxtool.learn import grpo
 from jaxtool.learn.learner import needs_reference
 from jaxtool.learn.state import (
@@ -32,12 +35,17 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
 from jaxtool.model.param_axes import CACHE_AXES, check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.rollout.batching import empty_batch
+from jaxtool.run.actor import longest_prompt
+from jaxtool.run.async_rollouts import check_one_host
+from jaxtool.run.plan.chips import GIB, Slice
 from jaxtool.run.rl_loop import RlConfig, learner_setup
 
 LEARN, APPLY, OLD = "gradient block", "optimizer update", "old log-probs"
-PUBLISH, PREFILL, PLACE = "publish", "prefill", "place prompts"
+PUBLISH, PUBLISH_ENDS = "publish a layer", "publish embedding and head"
+PREFILL, PLACE = "prefill", "place prompts"
 APPEND, WINDOW = "append tool output", "decode window"
 
 
@@ -48,9 +56,11 @@ class Program:
     name: str
     shape: str  # what its shapes are, for people
     trace: Callable[[], Any]  # -> jax.stages.Traced
+    num_devices: int  # that it runs on
     beside: tuple[str, ...]  # resident arrays that exist meanwhile and are no argument
     while_trips: int = 1
     touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
+    moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +69,8 @@ class RunPrograms:
 
     programs: tuple[Program, ...]
     resident: dict[str, float]
-    num_devices: int
+    engine: EngineConfig  # with the number of slots filled in
+    host: dict[str, int]  # axis sizes of the mesh that a host decodes on
 
 
 def shard_bytes(tree: Any) -> float:
@@ -72,24 +83,38 @@ def shard_bytes(tree: Any) -> float:
     )
 
 
-def run_programs(config: RlConfig, devices: list[Any]) -> RunPrograms:
+def run_programs(config: RlConfig, tpu: Slice, devices: list[Any]) -> RunPrograms:
     """Every program of one RL step on these devices, at the largest shape of each.
 
     Raises:
-      ValueError: the mesh does not divide the devices, the model, the rows or the slots.
+      ValueError: what the run would raise at its start: the mesh does not divide the devices, the
+        model, the rows or the slots, `tensor` does not divide a host, or the rows need more memory
+        than the decoder may take.
     """
+    check_one_host(config.schedule.max_staleness, tpu.num_hosts)
     model = config.policy.model_config()
     mesh = make_mesh(config.mesh, devices)
-    sharding, decoding = Sharding(mesh, config.axes), Sharding(mesh, decode())
+    sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, decode())
+    # libtpu describes v5e-8 and v6e-8, which are one host, as two.
+    decoding = Sharding(mesh if tpu.num_hosts == 1 else decode_mesh(mesh), decode())
     check_divides(model, sharding)
     check_divides(model, decoding)
     check_block_rows(config.grpo.block_rows, sharding)
     shapes = param_shapes(model)
     params = _placed(shapes, sharding.tree(param_axes(shapes)))
+    memory = plan_memory(
+        config.engine.twin.model(model),
+        config.engine,
+        decoding,
+        longest_prompt=longest_prompt(config.rollout, config.engine),
+        free=tpu.chip.hbm_gib * GIB - shard_bytes(params),
+    )
+    config = dataclasses.replace(config, engine=memory.config)
     state = _results(sharding, make_state, params, config.optimizer, sharding)
     gradients = _results(sharding, zero_gradients, params, sharding)
     learner = _learner(config, sharding, params, state, gradients)
-    decoder_programs, published, cache = _decoder(config, decoding, params)
+    publication, published = _publication(config, over_all, decoding, params)
+    decoder_programs, cache = _decoder(config, decoding, published)
     resident = {
         "parameters": shard_bytes(params),
         "optimizer state": shard_bytes(state) - shard_bytes(params),
@@ -99,7 +124,10 @@ def run_programs(config: RlConfig, devices: list[Any]) -> RunPrograms:
         "KV cache": shard_bytes(cache),
     }
     return RunPrograms(
-        programs=(*decoder_programs, *learner), resident=resident, num_devices=mesh.size
+        programs=(*decoder_programs, *publication, *learner),
+        resident=resident,
+        engine=config.engine,
+        host=dict(decoding.mesh.shape),
     )
 
 
@@ -126,6 +154,7 @@ def _learner(
             trace=lambda: grpo.grpo_block.trace(
                 gradients, params, reference, block, old, count, setup=setup
             ),
+            num_devices=sharding.mesh.size,
             beside=("optimizer state", *rest),
         ),
         Program(
@@ -134,6 +163,7 @@ def _learner(
             trace=lambda: apply_gradients.trace(
                 state, gradients, config=config.optimizer, sharding=sharding
             ),
+            num_devices=sharding.mesh.size,
             beside=("reference", *rest),
         ),
     ]
@@ -143,24 +173,65 @@ def _learner(
                 name=OLD,
                 shape=shape,
                 trace=lambda: grpo.old_logprobs.trace(params, block, setup=setup),
+                num_devices=sharding.mesh.size,
                 beside=("optimizer state", "reference", *rest),
             )
         )
     return tuple(programs)
 
 
+def _publication(
+    config: RlConfig, over_all: Sharding, decoding: Sharding, params: Any
+) -> tuple[tuple[Program, ...], Any]:
+    """Programs that make the decoder's copy, and the copy as one host has it."""
+    weights = config.engine.twin.weights
+    model = config.engine.twin.model(config.policy.model_config())
+    statics = (model, over_all, weights)
+    ends = {name: x for name, x in params.items() if name != "layers"}
+    layer_args = (params["layers"], np.int32(0))
+
+    def on_host(x: Any) -> Any:
+        own = NamedSharding(decoding.mesh, x.sharding.spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
+
+    made = _results(over_all, publish_ends, ends, *statics)
+    layer = _results(over_all, publish_layer, *layer_args, *statics)
+    moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
+    beside = ("optimizer state", "reference", *(() if config.unloads_decoder else ("KV cache",)))
+    shape = f"float32 to {'int8' if weights == 'int8' else model.compute_dtype}"
+
+    def program(name: str, trace: Callable[[], Any], result: Any, *more: str) -> Program:
+        return Program(
+            name=name,
+            shape=shape,
+            trace=trace,
+            num_devices=over_all.mesh.size,
+            beside=(*beside, *more),
+            moved=(len(jax.tree.leaves(result)), shard_bytes(result)) if moves else (0, 0.0),
+        )
+
+    programs = (
+        program(PUBLISH_ENDS, lambda: publish_ends.trace(ends, *statics), made, "parameters"),
+        # The last layer, whose copy is counted twice: so is its way to another host.
+        program(
+            PUBLISH, lambda: publish_layer.trace(*layer_args, *statics), layer, "published copy"
+        ),
+    )
+    copy = {**made, "layers": (layer,) * model.num_layers}
+    return programs, jax.tree.map(on_host, copy)
+
+
 def _decoder(
-    config: RlConfig, sharding: Sharding, params: Any
-) -> tuple[tuple[Program, ...], Any, Any]:
-    """Programs of the engine, the published parameters and the cache."""
+    config: RlConfig, sharding: Sharding, published: Any
+) -> tuple[tuple[Program, ...], Any]:
+    """Programs of one host's engine, and its cache."""
     engine = config.engine
-    twin = engine.twin
-    model = twin.model(config.policy.model_config())
+    model = engine.twin.model(config.policy.model_config())
     statics: dict[str, Any] = {"config": model, "sharding": sharding}
-    published = _results(sharding, publish, params, model, sharding, twin.weights)
     cache = _cache(model, sharding, engine.cache_rows, engine.max_tokens)
-    longest = max(1, engine.max_tokens - config.rollout.max_response_tokens - 1)
-    bucket = next(b for b in engine.prompt_buckets if b >= longest)
+    bucket = next(
+        b for b in engine.prompt_buckets if b >= longest_prompt(config.rollout, config.engine) - 1
+    )
     prompts = _cache(model, sharding, engine.prefill_rows, bucket)
     learner = ("parameters", "optimizer state", "reference")
     programs = (
@@ -172,22 +243,13 @@ def _decoder(
             trace=lambda: decoder.place.trace(
                 cache, prompts, *_indices(engine.prefill_rows, 2), sharding=sharding
             ),
+            num_devices=sharding.mesh.size,
             beside=(*learner, "published copy"),
             touched_bytes=2 * shard_bytes(prompts),
         ),
         _append(config, published, cache, statics),
-        Program(
-            name=PUBLISH,
-            shape=f"float32 to {'int8' if twin.weights == 'int8' else model.compute_dtype}",
-            trace=lambda: publish.trace(params, model, sharding, twin.weights),
-            beside=(
-                "optimizer state",
-                "reference",
-                *(() if config.unloads_decoder else ("KV cache",)),
-            ),
-        ),
     )
-    return programs, published, cache
+    return programs, cache
 
 
 def _window(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any]) -> Program:
@@ -213,6 +275,7 @@ def _window(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any
             view=view,
             **statics,
         ),
+        num_devices=sharding.mesh.size,
         beside=("parameters", "optimizer state", "reference"),
         while_trips=steps,
         touched_bytes=steps * (shard_bytes(published) + read),
@@ -240,6 +303,7 @@ def _prefill(
         name=PREFILL,
         shape=f"{engine.prefill_rows} prompts x {chunk} tokens",
         trace=trace,
+        num_devices=statics["sharding"].mesh.size,
         beside=beside,
     )
 
@@ -261,6 +325,7 @@ def _append(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any
             view=view,
             **statics,
         ),
+        num_devices=statics["sharding"].mesh.size,
         beside=("parameters", "optimizer state", "reference"),
         touched_bytes=shard_bytes(published) + shard_bytes(cache) * share,
     )

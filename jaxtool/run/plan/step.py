@@ -81,16 +81,19 @@ class StepPlan:
         return sum(self.seconds.values())
 
 
-def runs_per_step(config: RlConfig, assumed: Assumptions) -> dict[str, float]:
+def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dict[str, float]:
     """How often each program runs in one RL step.
 
-    Decoding: slots are refilled at once, so that all rows take (sum of tokens) / slots steps, and the
-    last of them goes on alone to the limit. Learning: rows are packed; mini-batches are strided.
+    Decoding: the host with the most problems; slots are refilled at once, so that all its rows take
+    (sum of tokens) / slots steps, and the last of them goes on alone to the limit. Learning: rows of
+    all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
     trajectories = schedule.problems_per_step * schedule.samples
+    problems = math.ceil(schedule.problems_per_step / num_hosts)
+    answers = problems * schedule.samples
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
-    steps = trajectories * mean / engine.slots + (limit - mean)
+    steps = answers * mean / engine.slots + (limit - mean)
     rows = trajectories * (mean + assumed.prompt_tokens) / config.pack.row_tokens
     updates = config.grpo.updates_per_batch
     rows_each = math.ceil(rows / assumed.packed_share / updates)
@@ -98,26 +101,32 @@ def runs_per_step(config: RlConfig, assumed: Assumptions) -> dict[str, float]:
     appends = 0.0
     if assumed.observation_tokens > engine.forced_tokens:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
-        appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
+        appends = answers * assumed.tool_calls * chunks / engine.append_rows
     return {
         names.WINDOW: math.ceil(steps / engine.window_steps),
-        names.PREFILL: math.ceil(schedule.problems_per_step / engine.prefill_rows),
-        names.PLACE: math.ceil(trajectories / engine.prefill_rows),
+        names.PREFILL: math.ceil(problems / engine.prefill_rows),
+        names.PLACE: math.ceil(answers / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
         names.OLD: blocks if updates > 1 and config.grpo.anchor == "learner" else 0,
         names.APPLY: updates,
-        names.PUBLISH: 1,
+        names.PUBLISH: config.policy.model_config().num_layers,
+        names.PUBLISH_ENDS: 1,
     }
 
 
 def advise(
-    config: RlConfig, programs: Sequence[ProgramPlan], resident: dict[str, float], limit: float
+    config: RlConfig,
+    programs: Sequence[ProgramPlan],
+    resident: dict[str, float],
+    limit: float,
+    host: dict[str, int],
 ) -> tuple[str, ...]:
     """Lines for the gin file that make room where a program does not fit, the cheapest first.
 
     Args:
       limit: bytes of memory per device.
+      host: axis sizes of the mesh that a host decodes on.
     """
     over = {program.name: program.hbm - limit for program in programs if program.hbm > limit}
     if not over:
@@ -137,10 +146,18 @@ def advise(
         excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
         row = resident["KV cache"] / config.engine.slots
         slots = int((resident["KV cache"] - excess) / row) if row else 0
-        slots -= slots % 8
-        if slots >= 8:
+        rows_cut = host["data"] * host["fsdp"]
+        slots -= slots % rows_cut
+        if slots:
             lines.append(f"EngineConfig.slots = {slots}  # {excess / GIB:.1f} GiB less KV cache")
-        lines.append(f"MeshConfig.tensor = {2 * cut.tensor}  # halves published copy and cache row")
+        if rows_cut % 2 == 0:
+            lines.append(
+                f"MeshConfig.tensor = {2 * host['tensor']}  # halves published copy and cache row"
+            )
+        if config.engine.twin.weights != "int8" or config.engine.twin.cache != "int8":
+            lines.append(
+                "--gin_file gin_configs/decoders/int8.gin  # halves published copy and cache row"
+            )
     if names.PREFILL in over and config.engine.prefill_rows > 1:
         lines.append(f"EngineConfig.prefill_rows = {config.engine.prefill_rows // 2}")
     if cut.data > 1:
