@@ -55,7 +55,10 @@ def test_an_unknown_slice_is_refused_with_what_there_is(text, message):
     ],
 )
 def test_hosts_of_a_slice(text, hosts):
-    assert parse_slice(text).num_hosts == hosts
+    tpu = parse_slice(text)
+    assert tpu.num_hosts == hosts
+    assert tpu.host.num_hosts == 1
+    assert tpu.host.num_devices == tpu.num_devices // hosts
 
 
 def test_the_table_agrees_with_itself():

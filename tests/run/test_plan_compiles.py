@@ -107,7 +107,7 @@ def test_hosts_decode_on_devices_of_their_own(tmp_path):
         base, policy=RandomInit(config=model), mesh=MeshConfig(tensor=4), sandbox=base.sandbox
     )
     tpu = parse_slice("v5e-16")
-    built = run_programs(config, tpu, slice_devices(tpu))
+    built = run_programs(config, tpu)
     assert built.host == {"data": 1, "fsdp": 1, "tensor": 4}
     assert {program.name: program.num_devices for program in built.programs} == {
         names.WINDOW: 4,
@@ -129,6 +129,10 @@ def test_hosts_decode_on_devices_of_their_own(tmp_path):
     layers = built.resident["published copy"] - 256 * model.d_model * 4 / 4
     assert moved.sent_bytes == pytest.approx(layers / model.num_layers, rel=0.05)
     assert any(c.kind == "all-gather" for c in plan.collectives)
+    append = next(program for program in built.programs if program.name == names.APPEND)
+    assert any(
+        c.kind == "all-reduce" for c in compile_program(append, built.resident, tpu).collectives
+    )
 
 
 REFUSED = {

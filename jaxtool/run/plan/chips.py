@@ -132,6 +132,12 @@ class Slice:
         is_single = self.num_chips <= self.chip.single_host_chips
         return 1 if is_single else self.num_chips // CHIPS_PER_HOST
 
+    @property
+    def host(self) -> "Slice":
+        """What one host has, as a slice: four chips of several hosts stand in a square."""
+        square = "2x2" if self.shape.count("x") == 1 else "2x2x1"
+        return self if self.num_hosts == 1 else Slice(chip=self.chip, shape=square)
+
 
 def parse_slice(text: str) -> Slice:
     """The slice called "v5p:4x4x8" or "v5p-256".

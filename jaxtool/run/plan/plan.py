@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from jaxtool.run.plan.chips import GIB, parse_slice, slice_devices
+from jaxtool.run.plan.chips import GIB, parse_slice
 from jaxtool.run.plan.compiled import ProgramPlan, compile_program
 from jaxtool.run.plan.programs import run_programs
 from jaxtool.run.plan.step import Assumptions, StepPlan, advise, runs_per_step
@@ -32,7 +32,7 @@ def plan_run(
     if config.critic is not None:
         raise ValueError("plans cover no critic yet: RlConfig.critic = None")
     config.mesh.sizes(tpu.num_devices)  # said before anything is asked of the compiler
-    built = run_programs(config, tpu, slice_devices(tpu))
+    built = run_programs(config, tpu)
     config = dataclasses.replace(config, engine=built.engine)
     plans = []
     for program in built.programs:

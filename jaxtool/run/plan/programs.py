@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from jaxtool.decode import programs as decoder
 from jaxtool.decode.config import EngineConfig
@@ -40,7 +40,7 @@ from jaxtool.parallel.mesh import make_mesh
 from jaxtool.rollout.batching import empty_batch
 from jaxtool.run.actor import longest_prompt
 from jaxtool.run.async_rollouts import check_one_host
-from jaxtool.run.plan.chips import GIB, Slice
+from jaxtool.run.plan.chips import GIB, Slice, slice_devices
 from jaxtool.run.rl_loop import RlConfig, learner_setup
 
 LEARN, APPLY, OLD = "gradient block", "optimizer update", "old log-probs"
@@ -83,8 +83,8 @@ def shard_bytes(tree: Any) -> float:
     )
 
 
-def run_programs(config: RlConfig, tpu: Slice, devices: list[Any]) -> RunPrograms:
-    """Every program of one RL step on these devices, at the largest shape of each.
+def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
+    """Every program of one RL step on a slice, at the largest shape of each.
 
     Raises:
       ValueError: what the run would raise at its start: the mesh does not divide the devices, the
@@ -93,10 +93,9 @@ def run_programs(config: RlConfig, tpu: Slice, devices: list[Any]) -> RunProgram
     """
     check_one_host(config.schedule.max_staleness, tpu.num_hosts)
     model = config.policy.model_config()
-    mesh = make_mesh(config.mesh, devices)
+    mesh = make_mesh(config.mesh, slice_devices(tpu))
     sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, decode())
-    # libtpu describes v5e-8 and v6e-8, which are one host, as two.
-    decoding = Sharding(mesh if tpu.num_hosts == 1 else decode_mesh(mesh), decode())
+    decoding = Sharding(_host_mesh(mesh, tpu), decode())
     check_divides(model, sharding)
     check_divides(model, decoding)
     check_block_rows(config.grpo.block_rows, sharding)
@@ -178,6 +177,15 @@ def _learner(
             )
         )
     return tuple(programs)
+
+
+def _host_mesh(mesh: Mesh, tpu: Slice) -> Mesh:
+    """`decode_mesh(mesh)` on a slice that is a host: libtpu compiles for whole slices only."""
+    if tpu.num_hosts == 1:  # v5e-8 and v6e-8 as well, which libtpu describes as two hosts
+        return mesh
+    shape = decode_mesh(mesh).devices.shape
+    devices = np.array(slice_devices(tpu.host), object).reshape(shape)
+    return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def _publication(
