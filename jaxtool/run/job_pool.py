@@ -1,7 +1,8 @@
 """Runs jobs as processes side by side, each on cores of its own, parents before children.
 
-Knows nothing of what a job does. A job that is done is skipped; one that fails ends the pool, whose
-next start goes on. Processes that this pool started end with it, also on Ctrl-C.
+Knows nothing of what a job does. A job that is done is skipped; one that fails is tried once more,
+because a busy machine can fail the sandbox's first checks, and then ends the pool, whose next start
+goes on. Processes that this pool started end with it, also on Ctrl-C.
 """
 
 import dataclasses
@@ -72,6 +73,7 @@ def run_jobs(
     waiting = [job for job in jobs if job.name not in done]
     if done:
         report(f"{len(done)} of {len(jobs)} stages are done already")
+    failed: set[str] = set()
     running: dict[int, tuple[Job, subprocess.Popen[bytes], float]] = {}
     try:
         while waiting or running:
@@ -86,6 +88,11 @@ def run_jobs(
                 del running[place]
                 _close(process)
                 if process.returncode or not job.is_done():
+                    if job.name not in failed:
+                        failed.add(job.name)
+                        waiting.insert(0, job)
+                        report(f"{job.name} ended with code {process.returncode}; once more")
+                        continue
                     raise JobFailed(
                         f"{job.name} ended with code {process.returncode}; {_tail(job)}"
                     )

@@ -56,6 +56,15 @@ def test_a_failure_names_the_job_shows_its_log_and_stops_the_others(tmp_path):
         os.kill(int(note.read_text()), 0)
 
 
+def test_a_job_that_fails_once_is_tried_again(tmp_path):
+    output, lines = tmp_path / "late", []
+    mark = tmp_path / "mark"
+    code = f"import pathlib; m = pathlib.Path({str(mark)!r}); done = m.exists(); m.write_text(''); assert done; pathlib.Path({str(output)!r}).write_text('')"
+    run_jobs([job(tmp_path, "late", code)], [PLACE], lines.append)
+    assert lines[0] == "late ended with code 1; once more"
+    assert output.exists()
+
+
 def test_success_without_a_result_is_a_failure(tmp_path):
     with pytest.raises(JobFailed, match="silent ended with code 0"):
         run_jobs([job(tmp_path, "silent", "print('nothing')")], [PLACE])
