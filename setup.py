@@ -36,6 +36,7 @@ TRAINER = [
 
 TEST = [
     "pytest>=8.4",
+    "pytest-xdist>=3.8",
     "hypothesis>=6.100",
     "beartype>=0.20",
     "chex>=0.1.90",

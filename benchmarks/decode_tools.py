@@ -98,26 +98,22 @@ class Way:
     rollout: dict[str, str]
 
 
-_OURS = {"slots": 16, "rows": 48, "min_slots": 4, "window_steps": 8, "refill_below": 0.9}
+_OURS = {"slots": 48, "rows": 96, "min_slots": 4, "window_steps": 8, "refill_below": 0.9}
+_PLAIN = {"slots": 48, "window_steps": 8}
 WAYS = {
     "ours": Way(engine=_OURS, rollout={}),
-    "ours, rows = slots": Way(engine={"slots": 16, "window_steps": 8}, rollout={}),
     "ours, re-prefill": Way(engine=_OURS, rollout={"kv": "reprefill"}),
-    "lock-step, kept": Way(
-        engine={"slots": 16, "window_steps": 8}, rollout={"schedule": "lockstep"}
-    ),
+    "lock-step, kept": Way(engine=_PLAIN, rollout={"schedule": "lockstep"}),
     "lock-step, re-prefill": Way(
-        engine={"slots": 16, "window_steps": 8},
-        rollout={"schedule": "lockstep", "kv": "reprefill"},
+        engine=_PLAIN, rollout={"schedule": "lockstep", "kv": "reprefill"}
     ),
-    "lock-step of 48, kept": Way(
-        engine={"slots": 48, "window_steps": 8}, rollout={"schedule": "lockstep"}
-    ),
-    "lock-step of 48, re-prefill": Way(
-        engine={"slots": 48, "window_steps": 8},
-        rollout={"schedule": "lockstep", "kv": "reprefill"},
+    "ours, rows = slots": Way(engine=_PLAIN, rollout={}),
+    "lock-step of 96, kept": Way(engine=_PLAIN | {"slots": 96}, rollout={"schedule": "lockstep"}),
+    "lock-step of 96, re-prefill": Way(
+        engine=_PLAIN | {"slots": 96}, rollout={"schedule": "lockstep", "kv": "reprefill"}
     ),
 }
+_QUICK = tuple(WAYS)[:4]
 
 
 def tools(shape: dict[str, int], is_quick: bool, ways: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -129,7 +125,7 @@ def tools(shape: dict[str, int], is_quick: bool, ways: tuple[str, ...] = ()) -> 
     for median_s in (0.35,) if is_quick else (0.35, 0.1):
         rows: dict[str, dict[str, Any]] = {}
         first: list[list[int]] = []
-        for name in ways or WAYS:
+        for name in ways or (_QUICK if is_quick else WAYS):
             rows[name], ids = _run(WAYS[name], model, params, median_s, count)
             first = first or ids
             same = [a == b for a, b in zip(ids, first, strict=True)]
@@ -141,14 +137,23 @@ def tools(shape: dict[str, int], is_quick: bool, ways: tuple[str, ...] = ()) -> 
     if not ways:
         ours = rows["ours"]
         out["summary"] = {
-            "ratio_to_lockstep": rows["lock-step, re-prefill"]["seconds"] / ours["seconds"],
-            "ratio_to_lockstep_kept": rows["lock-step, kept"]["seconds"] / ours["seconds"],
+            "ratio_to_lockstep": _best(rows, "re-prefill") / ours["seconds"],
+            "ratio_to_lockstep_kept": _best(rows, "kept") / ours["seconds"],
             "ratio_to_reprefill": rows["ours, re-prefill"]["seconds"] / ours["seconds"],
             "reprefilled_tokens": ours["reprefilled_tokens"],
             "useful_slot_steps_fraction": ours["useful_until_queue_empty"],
             "identical_fraction": min(row["identical_fraction"] for row in rows.values()),
         }
     return out
+
+
+def _best(rows: dict[str, dict[str, Any]], cache: str) -> float:
+    """Seconds of the fastest lock-step with this end of its name."""
+    return min(
+        row["seconds"]
+        for name, row in rows.items()
+        if name.startswith("lock-step") and name.endswith(cache)
+    )
 
 
 def _run(
