@@ -16,6 +16,7 @@ from jaxtyping import Array, Int
 
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.int8_params import quantize_layers, quantized_axes
+from jaxtool.model.lora import merge_layers, without_adapters
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.quantize import Int8Weight
 from jaxtool.model.transformer import Params
@@ -72,7 +73,7 @@ def publish(
     """The learner's tree as the decoder wants it: layers apart, its dtype, its sharding.
 
     Args:
-      params: stacked layers, float32; still the caller's afterwards.
+      params: stacked layers, float32; still the caller's afterwards. Adapters are merged in.
       model: the decoder's, see `Twin.model`.
       weights: "int8" quantises what is multiplied; norms and biases stay in the compute dtype.
       moved: applied to each part as soon as it is made.
@@ -103,10 +104,10 @@ def publish_layer(
     weights: Literal["dtype", "int8"],
 ) -> Params:
     """One of the stacked layers."""
-    axes = param_axes({"layers": layers})["layers"]
+    axes = param_axes({"layers": without_adapters(layers)})["layers"]
     axes = jax.tree.map(lambda a: a[1:], axes, is_leaf=is_axes)
     layer = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), layers)
-    return _twin(layer, axes, model, sharding, weights)
+    return _twin(merge_layers(layer), axes, model, sharding, weights)
 
 
 def _twin(

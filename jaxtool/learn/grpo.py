@@ -33,6 +33,7 @@ from jaxtool.learn.state import (
     zero_gradients,
 )
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -91,6 +92,11 @@ class GrpoConfig:
             )
 
 
+def needs_reference(config: GrpoConfig) -> bool:
+    """Whether a KL term asks for log-probs of the first policy."""
+    return bool(config.kl_coef or config.reward_kl_coef)
+
+
 def with_corrections(config: GrpoConfig, decoder_differs: str | None) -> GrpoConfig:
     """`config` with `corrections=None` decided.
 
@@ -117,12 +123,17 @@ class LearnerSetup:
 
 
 def update(
-    state: TrainState, reference: Params | None, batch: TrainBatch, setup: LearnerSetup
+    state: TrainState,
+    reference: Params | None,
+    batch: TrainBatch,
+    setup: LearnerSetup,
+    base: LoraBase | None = None,
 ) -> tuple[TrainState, Metrics]:
     """All updates of one host batch; the metrics are those of the first.
 
     Args:
-      reference: parameters of the KL term; None where kl_coef is 0.
+      reference: parameters of the KL term; None where kl_coef is 0, and with LoRA, whose base it is.
+      base: what an adapter in `state` is added to.
     """
     parts = min(setup.grpo.updates_per_batch, batch.shape[0])
     needs_old = parts > 1 and setup.grpo.anchor == "learner"
@@ -130,7 +141,7 @@ def update(
     mini_batches = [jax.tree.map(lambda x: x[part::parts], batch) for part in range(parts)]  # noqa: B023
     olds: list[list[jax.Array | None]] = [
         [
-            None if not needs_old else old_logprobs(state.params, block, setup=setup)
+            old_logprobs(joined(state.params, base), block, setup=setup) if needs_old else None
             for block in row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         ]
         for mini in mini_batches
@@ -139,17 +150,21 @@ def update(
     for mini, old in zip(mini_batches, olds, strict=True):
         if not mini.loss_mask.any():
             continue
-        state, metrics = _update_once(state, reference, mini, old, setup)
+        state, metrics = _update_once(state, reference, mini, old, setup, base)
         first = first or metrics
     return state, first
 
 
 def measure(
-    state: TrainState, reference: Params | None, batch: TrainBatch, setup: LearnerSetup
+    state: TrainState,
+    reference: Params | None,
+    batch: TrainBatch,
+    setup: LearnerSetup,
+    base: LoraBase | None = None,
 ) -> Metrics:
     """Metrics of the update that `update` would make, which is not made."""
     num_blocks = math.ceil(batch.shape[0] / setup.grpo.block_rows)
-    return _gradients(state, reference, batch, [None] * num_blocks, setup)[1]
+    return _gradients(state, reference, batch, [None] * num_blocks, setup, base)[1]
 
 
 def _update_once(
@@ -158,8 +173,9 @@ def _update_once(
     batch: TrainBatch,
     olds: list[jax.Array | None],
     setup: LearnerSetup,
+    base: LoraBase | None,
 ) -> tuple[TrainState, Metrics]:
-    total, metrics = _gradients(state, reference, batch, olds, setup)
+    total, metrics = _gradients(state, reference, batch, olds, setup, base)
     state, grad_norm = apply_gradients(
         state, total, config=setup.optimizer, sharding=setup.sharding
     )
@@ -172,6 +188,7 @@ def _gradients(
     batch: TrainBatch,
     olds: list[jax.Array | None],
     setup: LearnerSetup,
+    base: LoraBase | None,
 ) -> tuple[Gradients, Metrics]:
     count = np.float32(_loss_count(batch, setup.grpo))
     tokens = float(batch.loss_mask.sum())
@@ -180,7 +197,7 @@ def _gradients(
     blocks = row_blocks(batch, setup.grpo.block_rows, setup.sharding)
     for block, old in zip(blocks, olds, strict=True):
         total, block_sums = grpo_block(
-            total, state.params, reference, block, old, count, setup=setup
+            total, state.params, reference, block, old, count, base, setup=setup
         )
         sums.append(block_sums)
     metrics: Metrics = {"policy/loss": total.loss}
@@ -211,19 +228,24 @@ def grpo_block(
     block: TrainBatch,
     old: jax.Array | None,
     count: jax.Array,
+    base: LoraBase | None = None,
     *,
     setup: LearnerSetup,
 ) -> tuple[Gradients, Metrics]:
     """Adds one block's share of the loss and its gradient; returns sums for the metrics.
 
     Args:
+      params: what is trained: of the whole policy, or an adapter of `base`.
+      reference: of the KL; with `base` it is the base, which B = 0 makes the first policy.
       old: log π_old [B, T]; None means that π_old is the current policy.
       count: of the whole (mini-)batch, what the summed loss is divided by.
     """
     config = setup.grpo
+    if base is not None and needs_reference(config):
+        reference = base.params
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
-        logprobs, entropy = _logprobs(params, block, setup)
+        logprobs, entropy = _logprobs(joined(params, base), block, setup)
         loss, is_clipped, weights = _token_loss(logprobs, old, entropy, block, setup)
         values = {
             "policy/entropy_nats": entropy,

@@ -12,6 +12,7 @@ from jaxtool.learn.grpo import LearnerSetup
 from jaxtool.learn.ppo import CriticConfig, PpoState
 from jaxtool.learn.reward_kl import token_penalties, trajectory_penalties
 from jaxtool.learn.state import Metrics, TrainState, make_state
+from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 
 LearnerState = TrainState | PpoState
@@ -23,10 +24,15 @@ class Learner:
 
     setup: LearnerSetup
     critic: CriticConfig | None
-    reference: Params | None  # of the KL terms; None where their coefficients are 0
+    reference: (
+        Params | None
+    )  # of the KL terms; None where their coefficients are 0, and with a base
+    base: LoraBase | None = (
+        None  # with LoRA: what the trained adapters are added to, and the reference
+    )
 
     def start(self, params: Params) -> LearnerState:
-        """State before the first update; `params` are copied."""
+        """State before the first update; `params` are copied. With LoRA they are a fresh adapter."""
         if self.critic is None:
             return make_state(params, self.setup.optimizer, self.setup.sharding)
         return ppo.make_ppo_state(params, self.setup, self.critic)
@@ -40,8 +46,8 @@ class Learner:
         self, state: LearnerState, batch: TrainBatch, num_trajectories: int
     ) -> np.ndarray:
         """[n] float32, β Σₜ (log π - log π_ref) of each trajectory: what the KL takes off its reward."""
-        assert self.reference is not None
-        tokens = token_penalties(policy_params(state), self.reference, batch, self.setup)
+        trained = trained_params(state)
+        tokens = token_penalties(trained, self.reference, batch, self.setup, self.base)
         return trajectory_penalties(tokens, np.asarray(batch.trajectory_ids), num_trajectories)
 
     def signals(
@@ -80,15 +86,14 @@ class Learner:
         """All updates of one batch."""
         if isinstance(state, PpoState):
             assert self.critic is not None
-            return ppo.update(state, self.reference, batch, self.setup, self.critic)
-        return grpo.update(state, self.reference, batch, self.setup)
+            return ppo.update(state, self.reference, batch, self.setup, self.critic, self.base)
+        return grpo.update(state, self.reference, batch, self.setup, self.base)
+
+    def policy(self, state: LearnerState) -> Params:
+        """What to sample from; with LoRA base and adapter, joined."""
+        return joined(trained_params(state), self.base)
 
 
-def needs_reference(config: grpo.GrpoConfig) -> bool:
-    """Whether the first parameters must be kept for a KL term."""
-    return bool(config.kl_coef or config.reward_kl_coef)
-
-
-def policy_params(state: LearnerState) -> Params:
-    """Parameters of the policy, to sample from and to save."""
+def trained_params(state: LearnerState) -> Params:
+    """What is trained of the policy: all of it, or an adapter."""
     return state.policy.params if isinstance(state, PpoState) else state.params

@@ -1,7 +1,7 @@
 """PPO with a critic: the learner of ReTool (2504.11536, equation 1) and of OTC-PPO (2504.14870, appendix B).
 
 The policy's loss is the one of `grpo`; what differs is where advantages come from: a critic, a tower
-of its own that begins as a copy of the policy, values each decision, and GAE over policy tokens alone
+of its own that begins as a copy of the policy (with LoRA an adapter of the same base), values each decision, and GAE over policy tokens alone
 turns the outcome reward into an advantage of each token. Order of a step: values and advantages by the
 critic as it is, then the critic's update, then the policy's.
 
@@ -35,6 +35,7 @@ from jaxtool.learn.state import (
     row_blocks,
     zero_gradients,
 )
+from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.model.value_head import token_values, with_value_head
 from jaxtool.parallel.host_arrays import fetch, put
@@ -77,7 +78,10 @@ class PpoState:
 
 
 def make_ppo_state(params: Params, setup: LearnerSetup, critic: CriticConfig) -> PpoState:
-    """Policy and critic begin as copies of `params`, the critic with a value head of zeros."""
+    """Policy and critic begin as copies of `params`, the critic with a value head of zeros.
+
+    With LoRA `params` is a fresh adapter, and so is then the critic, but for its head.
+    """
     tower = with_value_head(params, setup.model)
     return PpoState(
         policy=make_state(params, setup.optimizer, setup.sharding),
@@ -92,18 +96,23 @@ def update(
     batch: TrainBatch,
     setup: LearnerSetup,
     critic: CriticConfig,
+    base: LoraBase | None = None,
 ) -> tuple[PpoState, Metrics]:
     """All updates of one host batch whose `advantages` hold rewards (see above).
 
     Args:
-      reference: parameters of the KL terms; None where both coefficients are 0.
+      reference: parameters of the KL terms; None where both coefficients are 0, and with LoRA.
+      base: what the adapters in `state` are added to.
     """
-    batch, values, returns, metrics = _with_advantages(state, reference, batch, setup, critic)
-    value_state, value_metrics = _update_critic(state.critic, batch, values, returns, setup, critic)
+    batch, values, returns, metrics = _with_advantages(state, reference, batch, setup, critic, base)
+    value_state, value_metrics = _update_critic(
+        state.critic, batch, values, returns, setup, critic, base
+    )
     if int(state.batches) < critic.warmup_batches:
-        policy, policy_metrics = state.policy, grpo.measure(state.policy, reference, batch, setup)
+        policy = state.policy
+        policy_metrics = grpo.measure(policy, reference, batch, setup, base)
     else:
-        policy, policy_metrics = grpo.update(state.policy, reference, batch, setup)
+        policy, policy_metrics = grpo.update(state.policy, reference, batch, setup, base)
     after = PpoState(policy=policy, critic=value_state, batches=state.batches + 1)
     return after, metrics | value_metrics | policy_metrics
 
@@ -114,17 +123,16 @@ def _with_advantages(
     batch: TrainBatch,
     setup: LearnerSetup,
     critic: CriticConfig,
+    base: LoraBase | None = None,
 ) -> tuple[TrainBatch, np.ndarray, np.ndarray, Metrics]:
     """The batch with GAE in place of rewards; values and returns [B, T]; what the critic was worth."""
     mask, ids = np.asarray(batch.loss_mask), np.asarray(batch.trajectory_ids)
     blocks = list(row_blocks(batch, setup.grpo.block_rows, setup.sharding))
-    values = _on_host(
-        [critic_values(state.critic.params, block, setup=setup) for block in blocks], batch
-    )
+    tower = joined(state.critic.params, base)
+    values = _on_host([critic_values(tower, block, setup=setup) for block in blocks], batch)
     rewards = gae.last_token_rewards(np.asarray(batch.advantages), mask, ids)
     if setup.grpo.reward_kl_coef:
-        assert reference is not None
-        rewards = rewards - token_penalties(state.policy.params, reference, batch, setup)
+        rewards = rewards - token_penalties(state.policy.params, reference, batch, setup, base)
     advantages, returns = gae.generalized_advantages(
         rewards, values, mask, ids, gamma=critic.gamma, lam=critic.lam
     )
@@ -151,6 +159,7 @@ def _update_critic(
     returns: np.ndarray,
     setup: LearnerSetup,
     critic: CriticConfig,
+    base: LoraBase | None,
 ) -> tuple[TrainState, Metrics]:
     """One update a mini-batch, strided as the policy's are; the metrics are those of the first."""
     parts = min(setup.grpo.updates_per_batch, batch.shape[0])
@@ -168,9 +177,8 @@ def _update_critic(
         blocks = row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         for i, block in enumerate(blocks):
             targets = [_block_of(array, i, setup) for array in (mini_values, mini_returns)]
-            total, clipped = critic_block(
-                total, state.params, block, *targets, np.float32(tokens), setup=setup, critic=critic
-            )
+            args = (total, state.params, block, *targets, np.float32(tokens), base)
+            total, clipped = critic_block(*args, setup=setup, critic=critic)
             num_clipped = num_clipped + clipped
         loss = total.loss
         state, norm = apply_gradients(
@@ -208,6 +216,7 @@ def critic_block(
     old_values: jax.Array,
     returns: jax.Array,
     count: jax.Array,
+    base: LoraBase | None = None,
     *,
     setup: LearnerSetup,
     critic: CriticConfig,
@@ -219,7 +228,7 @@ def critic_block(
     """
 
     def loss_of(params: Params) -> tuple[jax.Array, jax.Array]:
-        values = critic_values(params, block, setup=setup)
+        values = critic_values(joined(params, base), block, setup=setup)
         loss, is_clipped = clipped_value_loss(values, old_values, returns, clip=critic.value_clip)
         clipped = token_mean(is_clipped.astype(jnp.float32), block.loss_mask)[0]
         return token_mean(loss, block.loss_mask)[0] / count, clipped

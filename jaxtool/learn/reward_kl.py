@@ -5,12 +5,17 @@ import numpy as np
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn.grpo import LearnerSetup, old_logprobs
 from jaxtool.learn.state import row_blocks
+from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.host_arrays import fetch
 
 
 def token_penalties(
-    params: Params, reference: Params, batch: TrainBatch, setup: LearnerSetup
+    params: Params,
+    reference: Params | None,
+    batch: TrainBatch,
+    setup: LearnerSetup,
+    base: LoraBase | None = None,
 ) -> np.ndarray:
     """β (log π - log π_ref) of each policy token [B, T] float32, 0 elsewhere: k1, which may be negative.
 
@@ -18,13 +23,13 @@ def token_penalties(
     gradient (in the loss it has none, see `algos.kl`).
 
     Args:
-      params: of the policy before this batch's updates.
-      reference: of the first policy.
+      params: of the policy before this batch's updates, or an adapter of `base`.
+      reference: of the first policy; None with `base`, which it then is.
     """
+    policy, first = joined(params, base), reference if base is None else base.params
+    assert first is not None
     difference = [
-        fetch(
-            old_logprobs(params, block, setup=setup) - old_logprobs(reference, block, setup=setup)
-        )
+        fetch(old_logprobs(policy, block, setup=setup) - old_logprobs(first, block, setup=setup))
         for block in row_blocks(batch, setup.grpo.block_rows, setup.sharding)
     ]
     whole = np.concatenate(difference)[: batch.shape[0]]

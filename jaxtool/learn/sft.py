@@ -20,6 +20,7 @@ from jaxtool.learn.state import (
     zero_gradients,
 )
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -46,12 +47,18 @@ class SftSetup:
     sharding: Sharding
 
 
-def update(state: TrainState, batch: TrainBatch, setup: SftSetup) -> tuple[TrainState, Metrics]:
-    """One update on a host batch: L = -Σ log p(token) / number of trained tokens."""
+def update(
+    state: TrainState, batch: TrainBatch, setup: SftSetup, base: LoraBase | None = None
+) -> tuple[TrainState, Metrics]:
+    """One update on a host batch: L = -Σ log p(token) / number of trained tokens.
+
+    Args:
+      base: what an adapter in `state` is added to.
+    """
     tokens = np.float32(batch.loss_mask.sum())
     total = zero_gradients(state.params, setup.sharding)
     for block in row_blocks(batch, setup.sft.block_rows, setup.sharding):
-        total = _block(total, state.params, block, tokens, setup=setup)
+        total = _block(total, state.params, block, tokens, base, setup=setup)
     loss = total.loss
     state, grad_norm = apply_gradients(
         state, total, config=setup.optimizer, sharding=setup.sharding
@@ -61,11 +68,17 @@ def update(state: TrainState, batch: TrainBatch, setup: SftSetup) -> tuple[Train
 
 @functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
 def _block(
-    total: Gradients, params: Params, block: TrainBatch, tokens: jax.Array, *, setup: SftSetup
+    total: Gradients,
+    params: Params,
+    block: TrainBatch,
+    tokens: jax.Array,
+    base: LoraBase | None,
+    *,
+    setup: SftSetup,
 ) -> Gradients:
     def loss_of(params: Params) -> jax.Array:
         logprobs, _ = batch_logprobs(
-            params,
+            joined(params, base),
             block,
             model=setup.model,
             temperature=1.0,

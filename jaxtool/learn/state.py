@@ -17,9 +17,10 @@ import optax
 from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.core.batch import NO_TRAJECTORY, TrainBatch
 from jaxtool.core.truncation import Truncation
+from jaxtool.learn.layout import constrain_like
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.param_axes import param_axes, path_name
+from jaxtool.model.param_axes import param_axes
 from jaxtool.model.transformer import Params, hidden_states
 from jaxtool.parallel.axis_rules import Sharding, is_axes
 from jaxtool.parallel.host_arrays import put
@@ -32,7 +33,7 @@ Metrics = dict[str, jax.Array]
 class TrainState:
     """What an update changes."""
 
-    params: Params  # float32, stacked layers
+    params: Params  # float32, stacked layers; with LoRA the adapter alone
     opt_state: Any
     step: jax.Array  # [] int32, updates made
 
@@ -51,28 +52,8 @@ def make_state(params: Params, config: OptimizerConfig, sharding: Sharding) -> T
 
 
 def constrain_state(state: TrainState, sharding: Sharding) -> TrainState:
-    """Parameters and every optimizer moment laid out by the table of parameter axes.
-
-    A moment is recognised by its path, which ends in the path of its parameter.
-    """
-    if sharding.mesh.size == 1:
-        return state
-    axes = {
-        path_name(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(
-            param_axes(state.params), is_leaf=is_axes
-        )
-    }
-
-    def constrain(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-        parts = path_name(path).split("/")
-        for start in range(len(parts)):
-            found = axes.get("/".join(parts[start:]))
-            if found is not None and len(found) == x.ndim:
-                return sharding.constrain(x, *found)
-        return x
-
-    return jax.tree_util.tree_map_with_path(constrain, state)
+    """Parameters and every optimizer moment laid out by the table of parameter axes."""
+    return constrain_like(state, state.params, sharding)
 
 
 @jax.tree_util.register_dataclass

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.low_rank import LoraWeight, adapted_product
 from jaxtool.model.quantize import product
 
 
@@ -50,7 +51,11 @@ class Projection(nnx.Module):
         self.num_in = len(in_shape)
 
     def __call__(self, x: Array) -> Array:
-        y = product(x, self.kernel.get_value(), self.num_in)
+        kernel = self.kernel.get_value()
+        if isinstance(kernel, LoraWeight):
+            y = adapted_product(x, kernel, self.num_in)
+        else:
+            y = product(x, kernel, self.num_in)
         if self.bias is not None:
             bias = self.bias[...]
             y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)

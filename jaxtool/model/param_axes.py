@@ -30,6 +30,15 @@ _TABLE: tuple[tuple[str, Axes], ...] = (
     (r"layers/attention/output/kernel", ("layers", "heads", "head_dim", "embed")),
     (r"layers/mlp/(gate|up)/kernel", ("layers", "embed", "mlp")),
     (r"layers/mlp/down/kernel", ("layers", "mlp", "embed")),
+    # Adapters: A has the axes that the kernel reads, B those that it writes; their rank stays whole.
+    (r"layers/attention/(query|key|value)/lora_a", ("layers", "embed", None)),
+    (r"layers/attention/query/lora_b", ("layers", None, "heads", "head_dim")),
+    (r"layers/attention/(key|value)/lora_b", ("layers", None, "kv_heads", "head_dim")),
+    (r"layers/attention/output/lora_a", ("layers", "heads", "head_dim", None)),
+    (r"layers/mlp/(gate|up)/lora_a", ("layers", "embed", None)),
+    (r"layers/mlp/(gate|up)/lora_b", ("layers", None, "mlp")),
+    (r"layers/mlp/down/lora_a", ("layers", "mlp", None)),
+    (r"layers/(attention/output|mlp/down)/lora_b", ("layers", None, "embed")),
 )
 
 CACHE_AXES: Axes = ("batch", "kv_heads", None, None)  # [B, K, S, H]

@@ -17,18 +17,21 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from jaxtool.core import rng
 from jaxtool.core.types import Problem, Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
-from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, with_corrections
-from jaxtool.learn.learner import Learner, LearnerState, needs_reference, policy_params
+from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, needs_reference, with_corrections
+from jaxtool.learn.learner import Learner, LearnerState, trained_params
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.state import Metrics, check_block_rows
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.lora import LoraConfig, trained_part
 from jaxtool.model.sources import PolicySource
+from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig
@@ -47,9 +50,10 @@ from jaxtool.run.async_rollouts import (
     check_one_host,
     overlapped,
 )
-from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
+from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.run.evaluate import evaluate, judged
 from jaxtool.run.experience import Experience, gather
+from jaxtool.run.lora_run import base_record, check_base, save_result
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import Sandbox, Task, TokenizerSource
@@ -98,6 +102,7 @@ class RlConfig:
     protocol: str  # a template of jaxtool/data/templates, or a path ending in .toml
     schedule: Schedule
     optimizer: OptimizerConfig
+    lora: LoraConfig | None = None  # trains an adapter (of the critic too); None: every parameter
     reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
     price: Price = dataclasses.field(default_factory=Price)  # m of the OTC equations; calls
     grpo: GrpoConfig = dataclasses.field(default_factory=GrpoConfig)
@@ -125,6 +130,9 @@ class RlConfig:
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
                 f"{self.engine.max_tokens}: the longest trajectory would not fit a row"
             )
+        self.optimizer.check_goes_with(self.lora)
+        if self.critic is not None:
+            self.critic.optimizer.check_goes_with(self.lora)
         if self.schedule.max_staleness:
             check_can_overlap(self)
 
@@ -134,6 +142,7 @@ class _Run:
     """What changes from step to step."""
 
     state: LearnerState
+    base: dict[str, Any]  # with LoRA names the parameters that stay as they are
     batches: ProblemBatches
     store: CallStore
     watch: ToolWatch  # starts anew with every process
@@ -146,7 +155,7 @@ class _Run:
             "ahead": [[problem.problem_id for problem in problems] for problems in ahead],
             "store": self.store.state_dict(),
             "counts": dataclasses.asdict(counts),
-        }
+        } | self.base
 
 
 def train(
@@ -176,28 +185,33 @@ def train(
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
         check_block_rows(config.grpo.block_rows, actor.sharding)
+        trained, base = trained_part(
+            params, actor.model, config.lora, rng.key(seed, "lora"), actor.sharding
+        )
         learner = Learner(
             setup=learner_setup(config, actor.model, actor.sharding),
             critic=config.critic,
-            reference=params if needs_reference(config.grpo) else None,
+            reference=params if base is None and needs_reference(config.grpo) else None,
+            base=base,
         )
         for line in numerics_lines(config, actor.model, learner.setup):
             print(line, flush=True)
         pool = config.task.problems("train", schedule.pool, seed)
         run = _Run(
-            state=learner.start(params),
+            state=learner.start(trained),
+            base=base_record(base),
             batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
             store=CallStore(),
             watch=ToolWatch(config.sandbox.watch),
         )
-        del (
-            params
-        )  # `state` holds a copy: another one for the whole run would cost as much as a moment
+        # `state` holds a copy: another one for the whole run would cost as much as a moment.
+        del params, trained
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start = checkpoints.latest_step or 0
         ahead: list[list[Problem]] = []
         if start:
             run.state, meta = checkpoints.restore(run.state)
+            check_base(base, meta)
             run.batches.set_state(meta["batches"])
             run.store = CallStore.from_state_dict(meta["store"])
             if hosts.is_first():  # they are those of all hosts
@@ -212,12 +226,12 @@ def train(
         run.rollouts = overlapped(stack, config, actor, run.batches, seed, ahead)
         for step in range(start, schedule.steps):
             if run.rollouts is None:
-                actor.engine.load(policy_params(run.state))
+                actor.engine.load(learner.policy(run.state))
             else:
-                run.rollouts.begin_step(step, policy_params(run.state))
+                run.rollouts.begin_step(step, learner.policy(run.state))
             metrics = _step(config, actor, run, learner, log, workdir.name, seed, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
-                metrics |= _validate(config, actor, run, seed, step)
+                metrics |= _validate(config, actor, run, learner.policy(run.state), seed, step)
             writer.write(step, metrics)
             progress.update(
                 step + 1,
@@ -229,7 +243,8 @@ def train(
             )
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(actor.total_counts()))
-        save_policy(policy_dir, policy_params(run.state), actor.model)
+        trained = trained_params(run.state)
+        save_result(workdir, trained, base, actor.model, actor.sharding, source)
     return policy_dir
 
 
@@ -347,11 +362,13 @@ def _watch_tool(
         print(f"warning: step {step}: {warning}", file=sys.stderr, flush=True)
 
 
-def _validate(config: RlConfig, actor: Actor, run: _Run, seed: int, step: int) -> dict[str, float]:
+def _validate(
+    config: RlConfig, actor: Actor, run: _Run, policy: Params, seed: int, step: int
+) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
     problems = config.task.problems("validation", config.schedule.eval_problems, seed)
     if run.rollouts is None:
-        actor.engine.load(policy_params(run.state))
+        actor.engine.load(policy)
         evaluation = evaluate(
             actor.collector,
             actor.runner,
@@ -364,7 +381,7 @@ def _validate(config: RlConfig, actor: Actor, run: _Run, seed: int, step: int) -
             version=step + 1,
         )
     else:
-        answers = run.rollouts.validate(problems, step + 1, policy_params(run.state))
+        answers = run.rollouts.validate(problems, step + 1, policy)
         evaluation = judged(actor.checker, answers)
     metrics = {
         "validation/accuracy_fraction": evaluation.overall["accuracy"],

@@ -9,6 +9,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from jaxtool.core import rng
 from jaxtool.core.types import Trajectory
 from jaxtool.data.protocol import Protocol as TextProtocol
 from jaxtool.data.protocol import load_protocol
@@ -16,13 +17,15 @@ from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup, update
 from jaxtool.learn.state import check_block_rows, make_state
+from jaxtool.model.lora import LoraConfig, trained_part
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.run.actor import check_vocabulary
-from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy, save_policy
+from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy
+from jaxtool.run.lora_run import base_record, check_base, save_result
 from jaxtool.run.metrics import MetricsWriter
 from jaxtool.run.progress import ProgressDisplay
 from jaxtool.run.sources import TokenizerSource
@@ -59,6 +62,7 @@ class SftRunConfig:
     streams: tuple[DemonstrationStream, ...]
     optimizer: OptimizerConfig
     steps: int
+    lora: LoraConfig | None = None  # trains an adapter; None: every parameter
     sft: SftConfig = dataclasses.field(default_factory=SftConfig)
     pack: PackConfig = dataclasses.field(default_factory=PackConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
@@ -71,6 +75,7 @@ class SftRunConfig:
         for name in ("steps", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
+        self.optimizer.check_goes_with(self.lora)
 
 
 def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | None = None) -> Path:
@@ -93,11 +98,14 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     for protocol in protocols:
         check_has_text(tokenizer, protocol.all_tags)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
-    state = make_state(params, config.optimizer, sharding)
+    trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
+    state = make_state(trained, config.optimizer, sharding)
+    del params, trained
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         start = checkpoints.latest_step or 0
         if start:
-            state, _ = checkpoints.restore(state)
+            state, meta = checkpoints.restore(state)
+            check_base(base, meta)
         with (
             ExitStack() as stack,
             MetricsWriter(
@@ -108,14 +116,14 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
             for step in range(start, config.steps):
                 demonstrations = _take(config.streams, protocols, tokenizer, seed, step)
                 batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
-                state, metrics = update(state, batch, setup)
+                state, metrics = update(state, batch, setup, base)
                 if (step + 1) % config.log_every == 0:
                     values = jax.device_get(metrics)
                     writer.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    checkpoints.save(step + 1, state, {"seed": seed})
-    save_policy(policy_dir, state.params, model)
+                    checkpoints.save(step + 1, state, {"seed": seed} | base_record(base))
+    save_result(workdir, state.params, base, model, sharding, source)
     return policy_dir
 
 

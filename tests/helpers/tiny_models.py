@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxtool.model.config import ModelConfig, RopeScaling, tiny
+from jaxtool.model.lora import LoraConfig, adapter_shapes
 from jaxtool.model.param_axes import param_shapes
 from jaxtool.model.transformer import Params, hidden_states, logits
 from jaxtool.parallel.axis_rules import Sharding
@@ -42,6 +43,16 @@ def random_params(config: ModelConfig, seed: int = 0) -> Params:
         return jnp.asarray(0.3 * numbers.standard_normal(leaf.shape), jnp.float32)
 
     return jax.tree.map(draw, param_shapes(config))
+
+
+def random_adapter(config: ModelConfig, lora: LoraConfig, seed: int = 5) -> Params:
+    """B is not zero, as after some updates."""
+    numbers = np.random.default_rng(seed)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> Array:
+        return jnp.asarray(0.1 * numbers.standard_normal(leaf.shape), jnp.float32)
+
+    return jax.tree.map(draw, adapter_shapes(config, lora))
 
 
 def random_tokens(rows: int, length: int, seed: int = 0) -> Array:

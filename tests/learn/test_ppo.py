@@ -12,8 +12,8 @@ from helpers.tiny_models import VOCAB, random_params, random_tokens
 from jaxtool.algos import gae
 from jaxtool.core.types import Score, ToolStatus
 from jaxtool.learn import grpo, ppo
-from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
-from jaxtool.learn.learner import Learner, needs_reference, policy_params
+from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, needs_reference
+from jaxtool.learn.learner import Learner
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig, make_ppo_state
 from jaxtool.learn.state import row_blocks
@@ -239,7 +239,7 @@ def test_the_learner_is_chosen_by_the_critic(params):
         state = learner.start(params)
         assert isinstance(state, kind)
         for x, y in zip(
-            jax.tree.leaves(policy_params(state)), jax.tree.leaves(params), strict=True
+            jax.tree.leaves(learner.policy(state)), jax.tree.leaves(params), strict=True
         ):
             np.testing.assert_array_equal(x, y)
         after, _ = learner.update(state, batch_of())

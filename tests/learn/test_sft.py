@@ -76,7 +76,7 @@ def test_schedules_by_hand():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "sgd"}, "name='sgd' must be adamw or muon"),
+        ({"name": "sgd"}, "name='sgd' must be one of adamw, adam8bit, adafactor, muon"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"decay": "cosine", "warmup_steps": 5, "total_steps": 5}, "total_steps=5 > self.warmup"),
     ],

@@ -23,7 +23,7 @@ from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.publish import publish_ends, publish_layer
 from jaxtool.learn import grpo
-from jaxtool.learn.learner import needs_reference
+from jaxtool.learn.grpo import needs_reference
 from jaxtool.learn.state import (
     Gradients,
     apply_gradients,
@@ -33,6 +33,7 @@ from jaxtool.learn.state import (
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
+from jaxtool.model.lora import LoraBase, LoraConfig, adapter_shapes, joined
 from jaxtool.model.param_axes import CACHE_AXES, check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
@@ -109,15 +110,17 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
         free=tpu.chip.hbm_gib * GIB - shard_bytes(params),
     )
     config = dataclasses.replace(config, engine=memory.config)
-    state = _results(sharding, make_state, params, config.optimizer, sharding)
-    gradients = _results(sharding, zero_gradients, params, sharding)
-    learner = _learner(config, sharding, params, state, gradients)
-    publication, published = _publication(config, over_all, decoding, params)
+    trained, base = _trained_part(params, model, config.lora, sharding)
+    policy = joined(trained, base)
+    state = _results(sharding, make_state, trained, config.optimizer, sharding)
+    gradients = _results(sharding, zero_gradients, trained, sharding)
+    learner = _learner(config, sharding, trained, base, state, gradients)
+    publication, published = _publication(config, over_all, decoding, policy)
     decoder_programs, cache = _decoder(config, decoding, published)
     resident = {
-        "parameters": shard_bytes(params),
-        "optimizer state": shard_bytes(state) - shard_bytes(params),
-        "reference": shard_bytes(params) if needs_reference(config.grpo) else 0.0,
+        "parameters": shard_bytes(policy),
+        "optimizer state": shard_bytes(state) - shard_bytes(trained),
+        "reference": shard_bytes(params) if not base and needs_reference(config.grpo) else 0.0,
         "gradients": shard_bytes(gradients),
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
@@ -130,8 +133,27 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
     )
 
 
+def _trained_part(
+    params: Any, model: ModelConfig, lora: LoraConfig | None, sharding: Sharding
+) -> tuple[Any, LoraBase | None]:
+    """`lora.trained_part` of shapes."""
+    if lora is None:
+        return params, None
+    frozen = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, lora.base_dtype, sharding=x.sharding), params
+    )
+    shapes = adapter_shapes(model, lora)
+    adapter = _placed(shapes, sharding.tree(param_axes(shapes)))
+    return adapter, LoraBase(params=frozen, config=lora)
+
+
 def _learner(
-    config: RlConfig, sharding: Sharding, params: Any, state: Any, gradients: Gradients
+    config: RlConfig,
+    sharding: Sharding,
+    trained: Any,
+    base: LoraBase | None,
+    state: Any,
+    gradients: Gradients,
 ) -> tuple[Program, ...]:
     setup = learner_setup(config, config.policy.model_config(), sharding)
     rows, length = config.grpo.block_rows, config.pack.row_tokens
@@ -142,7 +164,7 @@ def _learner(
     old = None
     if config.grpo.updates_per_batch > 1 and config.grpo.anchor == "learner":
         old = jax.ShapeDtypeStruct((rows, length), jnp.float32, sharding=placed)
-    reference = params if needs_reference(config.grpo) else None
+    reference = trained if base is None and needs_reference(config.grpo) else None
     count = np.float32(1)
     rest = () if config.unloads_decoder else ("published copy", "KV cache")
     shape = f"{rows} rows x {length} tokens"
@@ -151,7 +173,7 @@ def _learner(
             name=LEARN,
             shape=shape,
             trace=lambda: grpo.grpo_block.trace(
-                gradients, params, reference, block, old, count, setup=setup
+                gradients, trained, reference, block, old, count, base, setup=setup
             ),
             num_devices=sharding.mesh.size,
             beside=("optimizer state", *rest),
@@ -163,7 +185,7 @@ def _learner(
                 state, gradients, config=config.optimizer, sharding=sharding
             ),
             num_devices=sharding.mesh.size,
-            beside=("reference", *rest),
+            beside=("reference", *rest, *(("parameters",) if base else ())),
         ),
     ]
     if old is not None:
@@ -171,7 +193,7 @@ def _learner(
             Program(
                 name=OLD,
                 shape=shape,
-                trace=lambda: grpo.old_logprobs.trace(params, block, setup=setup),
+                trace=lambda: grpo.old_logprobs.trace(joined(trained, base), block, setup=setup),
                 num_devices=sharding.mesh.size,
                 beside=("optimizer state", "reference", *rest),
             )

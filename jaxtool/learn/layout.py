@@ -1,0 +1,78 @@
+"""Where optimizer state lies: each moment like its parameter, whatever of it an optimizer keeps.
+
+Covered: moments of the parameter's shape, in 8 bits with a scale per block (`adam8bit`), and factored
+ones, which lack one of its two largest axes (optax.adafactor). The rest is small and stays whole.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtool.model.param_axes import Axes, param_axes, path_name
+from jaxtool.parallel.axis_rules import Sharding, is_axes
+
+
+class _Parameter(NamedTuple):
+    shape: tuple[int, ...]
+    axes: Axes
+
+
+def constrain_like(tree: Any, params: Any, sharding: Sharding) -> Any:
+    """`tree` with each leaf laid out like the parameter it belongs to, found by its path.
+
+    Args:
+      tree: optimizer state, or what contains it and `params`.
+      params: arrays or ShapeDtypeStructs.
+    """
+    if sharding.mesh.size == 1:
+        return tree
+    shapes = jax.tree_util.tree_leaves_with_path(params)
+    axes = jax.tree.leaves(param_axes(params), is_leaf=is_axes)
+    table = {
+        path_name(path): _Parameter(tuple(x.shape), names)
+        for (path, x), names in zip(shapes, axes, strict=True)
+    }
+
+    def constrain(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        found = moment_axes(path_name(path), tuple(x.shape), table)
+        return x if found is None else sharding.constrain(x, *_dividing(found, x.shape, sharding))
+
+    return jax.tree_util.tree_map_with_path(constrain, tree)
+
+
+def moment_axes(name: str, shape: tuple[int, ...], table: Mapping[str, _Parameter]) -> Axes | None:
+    """Logical axes of the leaf called `name`; None where it is no moment of a parameter in `table`.
+
+    A moment's path holds the path of its parameter.
+    """
+    parts = name.split("/")
+    spans = ((i, j) for i in range(len(parts)) for j in range(len(parts), i, -1))
+    names = ("/".join(parts[i:j]) for i, j in spans)
+    parameter = next((table[name] for name in names if name in table), None)
+    if parameter is None:
+        return None
+    if shape == parameter.shape:
+        return parameter.axes
+    if len(shape) == len(parameter.shape) and shape[:-1] == parameter.shape[:-1]:
+        return parameter.axes  # one scale for each block of the last axis
+    by_size = np.argsort(parameter.shape)
+    for kind, dropped in ((".v_row", by_size[-1:]), (".v_col", by_size[-2:-1])):
+        kept = np.delete(np.arange(len(parameter.shape)), dropped)
+        if kind in parts and shape == tuple(parameter.shape[i] for i in kept):
+            return tuple(parameter.axes[i] for i in kept)
+    return None
+
+
+def _dividing(axes: Axes, shape: tuple[int, ...], sharding: Sharding) -> Axes:
+    """`axes` without those that do not divide."""
+
+    def parts(axis: str) -> int:
+        return math.prod(sharding.mesh.shape[name] for name in sharding.rules.mesh_axes(axis))
+
+    return tuple(
+        None if axis is None or size % parts(axis) else axis
+        for axis, size in zip(axes, shape, strict=True)
+    )
