@@ -43,6 +43,8 @@ def main() -> None:
     arguments = parse()
     # Nothing runs here: a TPU or GPU that is in use stays alone.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # What libtpu compiled without a TPU cannot be read back: each entry would only be warned about.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     from jaxtool.run import gin_config, rl_loop
     from jaxtool.run.plan import plan, step
     from jaxtool.run.plan import report as reports
