@@ -35,11 +35,11 @@ def make_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
     """Zeros for `rows` trajectories of up to `slots` tokens."""
     shape = (rows, config.num_kv_heads, slots, config.head_dim)
 
-    def layer() -> LayerCache:
-        if config.cache == "int8":
-            values, scales = jnp.zeros(shape, jnp.int8), jnp.zeros(shape[:3], jnp.float32)
-            return LayerCache(values, values, scales, scales)
-        return LayerCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    dtype = jnp.int8 if config.cache == "int8" else config.dtype
+
+    def layer() -> LayerCache:  # no array twice: a cache is donated
+        scales = [jnp.zeros(shape[:3], jnp.float32) for _ in range(2) if config.cache == "int8"]
+        return LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), *scales)
 
     return tuple(layer() for _ in range(config.num_layers))
 

@@ -116,6 +116,13 @@ def test_gathered_rows_scatter_back_to_their_places():
         np.testing.assert_array_equal(y[jnp.array([1, 3])], x[jnp.array([1, 3])])
 
 
+@pytest.mark.parametrize("kind", ["compute_dtype", "int8"])
+def test_no_array_of_a_cache_is_another_one_too(kind):
+    cache = make_cache(dataclasses.replace(FAMILIES["qwen3"], cache=kind), 2, 5)
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(cache)]
+    assert len(set(pointers)) == len(pointers)
+
+
 def test_cache_bytes_counts_what_make_cache_takes():
     config = FAMILIES["qwen3"]
     total = sum(x.nbytes for x in jax.tree.leaves(make_cache(config, 3, 5)))
