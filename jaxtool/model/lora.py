@@ -47,16 +47,23 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"LoraConfig.{self.rank=} must be >= 1; without LoRA leave `lora` out")
+            raise ValueError(
+                f"LoraConfig.rank={self.rank} must be >= 1; without LoRA leave `lora` out"
+            )
         if self.alpha <= 0:
-            raise ValueError(f"LoraConfig.{self.alpha=} must be > 0")
+            raise ValueError(f"LoraConfig.alpha={self.alpha} must be > 0")
         unknown = [target for target in self.targets if target not in MODULES]
         if unknown or not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(
                 f"LoraConfig.targets={self.targets} must name some of {', '.join(MODULES)}, each once"
             )
         if self.base_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"LoraConfig.{self.base_dtype=} must be float32 or bfloat16")
+            raise ValueError(
+                f"LoraConfig.base_dtype={self.base_dtype!r} must be float32 or bfloat16"
+            )
+
+    def __str__(self) -> str:
+        return f"an adapter of rank {self.rank} on {', '.join(self.targets)}; all else is frozen"
 
     @property
     def scale(self) -> float:

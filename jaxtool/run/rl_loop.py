@@ -277,6 +277,8 @@ def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) ->
     learner = training_backend(model, config.pack.row_tokens, setup.sharding)
     decoder = cached_backend(twin.model(model), slots, setup.sharding)
     lines = [f"attention: {learner} in the learner, {decoder} over {slots} cache slots"]
+    if config.lora is not None:
+        lines.append(f"trained: {config.lora}")
     difference = _sampler_differs(config, model)
     if difference is not None:
         names = [type(correction).__name__ for correction in setup.grpo.corrections or ()]
