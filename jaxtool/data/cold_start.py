@@ -95,11 +95,11 @@ class ArithmeticDemonstrations:
     task: arithmetic.ArithmeticTask = dataclasses.field(default_factory=arithmetic.ArithmeticTask)
     # Chances of 0, 1 and 2 calls. Superfluous calls are planted: RL has something to take away.
     calls_when_easy: tuple[float, float, float] = (0.3, 0.4, 0.3)
-    # Also of chained questions, after the call that they begin with.
     calls_when_hard: tuple[float, float, float] = (0.2, 0.5, 0.3)
+    calls_when_chained: tuple[float, float, float] = (0.2, 0.5, 0.3)  # after the look-up
 
     def __post_init__(self) -> None:
-        for name in ("calls_when_easy", "calls_when_hard"):
+        for name in ("calls_when_easy", "calls_when_hard", "calls_when_chained"):
             chances = getattr(self, name)
             if len(chances) != 3 or abs(sum(chances) - 1) > 1e-6:
                 raise ValueError(f"{name} must be three chances that sum to 1, got {chances}")
@@ -124,8 +124,8 @@ class ArithmeticDemonstrations:
         answer = f"<answer>\\boxed{{{problem.answer}}}</answer>"
         if protocol.tool is None:
             return answer
-        needs_tool = problem.level in ("hard", "chained")
-        chances = self.calls_when_hard if needs_tool else self.calls_when_easy
+        by_level = {"hard": self.calls_when_hard, "chained": self.calls_when_chained}
+        chances = by_level.get(problem.level, self.calls_when_easy)
         calls = draw.choices((0, 1, 2), chances)[0]
         *first, last = arithmetic.steps_of(problem.question)
         response = ""

@@ -84,7 +84,7 @@ def test_chained_demonstrations_look_up_and_then_calculate():
     task = ArithmeticTask(
         one_digit=0.0, two_and_one_digit=0.0, two_digit=0.0, hard=0.0, chained=1.0
     )
-    made = ArithmeticDemonstrations(task=task, calls_when_hard=(0.0, 0.0, 1.0)).take(
+    made = ArithmeticDemonstrations(task=task, calls_when_chained=(0.0, 0.0, 1.0)).take(
         1,
         seed=0,
         index=0,
