@@ -72,14 +72,14 @@ def _over(run: str, name: str, what: str, *params: str, file: str = "", start: s
     )
 
 
-def _cold_start(name: str, steps: int) -> Arm:
+def _cold_start(name: str, what: str, *params: str) -> Arm:
     return Arm(
         name=name,
         files=("cold_start.gin",),
-        params=(f"STEPS = {steps}",),
+        params=params,
         start="base",
         protocol="arithmetic_lookup",
-        what=f"a cold start of {steps} steps",
+        what=what,
     )
 
 
@@ -123,12 +123,21 @@ ABLATIONS = (
     _over("otc_grpo", "otc_low_rate", "OTC-GRPO, 3e-5", f"{_LR} = 3e-5"),
     _over("otc_grpo", "otc_high_rate", "OTC-GRPO, 3e-4", f"{_LR} = 3e-4"),
     _over("otc_grpo", "otc_top_rate", "OTC-GRPO, 1e-3", f"{_LR} = 1e-3"),
-    _cold_start("cold_start_200", 200),
+    _cold_start("cold_start_200", "a cold start of 200 steps", "STEPS = 200"),
     _over("retool_grpo", "retool_from_200", "GRPO from 200 steps", start="cold_start_200"),
     _over("otc_grpo", "otc_from_200", "OTC-GRPO from 200 steps", start="cold_start_200"),
-    _cold_start("cold_start_400", 400),
-    _over("retool_grpo", "retool_from_400", "GRPO from 400 steps", start="cold_start_400"),
-    _over("otc_grpo", "otc_from_400", "OTC-GRPO from 400 steps", start="cold_start_400"),
+    # Three of five hard questions answered at once: whether to call at all is what RL has to learn.
+    _cold_start(
+        "cold_start_unsure",
+        "traces that call for two of five hard questions",
+        "tools/ArithmeticDemonstrations.calls_when_hard = (0.6, 0.25, 0.15)",
+    ),
+    _over("retool_grpo", "retool_from_unsure", "GRPO from it", start="cold_start_unsure"),
+    _over("otc_grpo", "otc_from_unsure", "OTC-GRPO from it", start="cold_start_unsure"),
+    _over("otc_no_std", "otc_no_std_from_unsure", "without std", start="cold_start_unsure"),
+    _over("otc_shaping", "otc_shaping_from_unsure", "shaping", start="cold_start_unsure"),
+    _over("otc_easy_only", "otc_easy_only_from_unsure", "easy only", start="cold_start_unsure"),
+    _over("otc_ppo", "otc_ppo_from_unsure", "OTC-PPO from it", start="cold_start_unsure"),
 )
 
 ARMS = {arm.name: arm for arm in (*DEFAULT, *ABLATIONS)}
