@@ -1,8 +1,8 @@
 """Runs jobs as processes side by side, each on cores of its own, parents before children.
 
-Knows nothing of what a job does. A job that is done is skipped; one that fails is tried once more,
-because a busy machine can fail the sandbox's first checks, and then ends the pool, whose next start
-goes on. Processes that this pool started end with it, also on Ctrl-C.
+Knows nothing of what a job does. A job that is done is skipped; one that fails is tried again,
+because a busy machine can fail the sandbox's first checks, and in the end it ends the pool, whose next
+start goes on. Processes that this pool started end with it, also on Ctrl-C.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _POLL_S = 0.2
+_ATTEMPTS = 3
 _STOP_TIMEOUT_S = 20.0
 _LOG_TAIL_CHARS = 1500
 
@@ -73,7 +74,7 @@ def run_jobs(
     waiting = [job for job in jobs if job.name not in done]
     if done:
         report(f"{len(done)} of {len(jobs)} stages are done already")
-    failed: set[str] = set()
+    failures: dict[str, int] = {}
     running: dict[int, tuple[Job, subprocess.Popen[bytes], float]] = {}
     try:
         while waiting or running:
@@ -88,8 +89,8 @@ def run_jobs(
                 del running[place]
                 _close(process)
                 if process.returncode or not job.is_done():
-                    if job.name not in failed:
-                        failed.add(job.name)
+                    failures[job.name] = failures.get(job.name, 0) + 1
+                    if failures[job.name] < _ATTEMPTS:
                         waiting.insert(0, job)
                         report(f"{job.name} ended with code {process.returncode}; once more")
                         continue
