@@ -2,10 +2,12 @@
 
   python -m experiments.convert_weights --source smollm2 --target smollm2_hf
   python -m experiments.convert_weights --source model.gguf --target model_hf --dtype float32
+  python -m experiments.convert_weights --source Qwen3-8B --adapter runs/mine/adapter --target merged
 
 The result holds config.json, safetensors and the tokenizer, so that transformers, vLLM and SGLang
-serve it. One shard at a time is in memory, no accelerator is used. --json PATH writes what is printed:
-{"source", "target", "architecture", "parameters", "dtype", "bytes", "seconds", "files": [...]}.
+serve it. One shard at a time is in memory, no accelerator is used. --adapter merges a LoRA adapter in
+PEFT's files, such as a run with RlConfig.lora leaves in WORKDIR/adapter. --json PATH writes what is printed:
+{"source", "adapter" (null without), "target", "architecture", "parameters", "dtype", "bytes", "seconds", "files": [...]}.
 Not covered: checkpoints of a run; torch .bin files.
 """
 
@@ -39,6 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--source", required=True, help="a .gguf file, a Hugging Face directory, or smollm2"
     )
     parser.add_argument("--target", required=True, type=Path, help="a directory without weights")
+    parser.add_argument("--adapter", type=Path, help="a PEFT adapter to merge in")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--max_shard_gib", type=float, default=4.0, help="size of one file")
     parser.add_argument(
@@ -53,9 +56,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def convert(arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes the target and returns what was written."""
+    import numpy as np
+
     from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
-    from jaxtool.model import gguf_weights, hf_config, hf_weights
-    from jaxtool.model.weight_layout import check_tensors, leaves, whole_from_file
+    from jaxtool.model import gguf_weights, hf_config, hf_weights, peft
+    from jaxtool.model.weight_layout import Leaf, check_tensors, leaves, whole_from_file
 
     start = time.monotonic()
     source = Path(arguments.source)
@@ -63,10 +68,16 @@ def convert(arguments: argparse.Namespace) -> dict[str, Any]:
 
     def write(config: Any, file: Any, carried: dict[str, Any]) -> list[Path]:
         check_tensors(config, file)
+        adapter = peft.load_peft(arguments.adapter, config) if arguments.adapter else None
+
+        def tensor_of(leaf: Leaf, layer: int | None) -> np.ndarray:
+            x = whole_from_file(leaf, layer, file)
+            return x if adapter is None else adapter.added_to(leaf, layer, x)
+
         return hf_weights.write_hf(
             target,
             config,
-            lambda leaf, layer: whole_from_file(leaf, layer, file),
+            tensor_of,
             carried=carried,
             dtype=arguments.dtype,
             max_shard_bytes=int(arguments.max_shard_gib * hf_weights.GIB),
@@ -91,6 +102,7 @@ def convert(arguments: argparse.Namespace) -> dict[str, Any]:
         files += [Path(name) for name in saved if Path(name).is_file()]
     return {
         "source": arguments.source,
+        "adapter": None if arguments.adapter is None else str(arguments.adapter),
         "target": str(target),
         "architecture": hf_weights.read_config(target)["architectures"][0],
         "parameters": sum(leaf.size for leaf in leaves(config)),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.smollm2 import smollm2_or_skip
-from helpers.tiny_models import FAMILIES, random_params
+from helpers.tiny_models import FAMILIES, random_adapter, random_params
 from helpers.tiny_tokenizers import write_byte_level
 
 from experiments import convert_weights
@@ -15,6 +15,8 @@ from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.model.gguf_weights import load_gguf
 from jaxtool.model.hf_weights import load_hf, read_config, save_hf
+from jaxtool.model.lora import LoraBase, LoraConfig, merged
+from jaxtool.model.peft import save_peft
 from jaxtool.parallel.axis_rules import single_device
 
 
@@ -43,6 +45,26 @@ def test_a_directory_becomes_the_same_directory(tmp_path):
         np.testing.assert_array_equal(x, y)
     text = "<code>print(1)</code>"
     assert tokenizer_from_dir(target).encode(text) == tokenizer_from_dir(source).encode(text)
+
+
+def test_an_adapter_is_merged_in_and_another_models_is_refused(tmp_path):
+    config, lora = FAMILIES["qwen3"], LoraConfig(rank=2, targets=("k", "o", "gate"))
+    base = LoraBase(params=random_params(config), config=lora)
+    adapter = random_adapter(config, lora)
+    source, folder, target = (tmp_path / name for name in ("source", "adapter", "target"))
+    save_hf(source, config, base.params, carried={"max_position_embeddings": 64}, dtype="float32")
+    save_peft(folder, adapter, lora, base_model=str(source))
+    arguments = ("--source", source, "--adapter", folder, "--dtype", "float32", "--target")
+    assert convert(*arguments, target)["adapter"] == str(folder)
+    wanted = merged(base.with_adapter(adapter), single_device())
+    _, loaded = load_hf(target, sharding=single_device())
+    for x, y, before in zip(*map(jax.tree.leaves, (loaded, wanted, base.params)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        assert np.array_equal(x, before) == np.array_equal(y, before)
+    save_peft(folder, random_adapter(FAMILIES["llama"], lora), lora, base_model=None)
+    with pytest.raises(ValueError, match="this adapter is of another model"):
+        convert(*arguments, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.real_model

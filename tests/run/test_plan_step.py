@@ -7,6 +7,7 @@ import pytest
 from helpers.small_runs import rl_config
 
 from jaxtool.model.config import tiny
+from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
@@ -132,6 +133,8 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
         "compute_dtype = 'bfloat16'",
         "AxisRules.length = ('tensor',)",
         "GrpoConfig.block_rows = 2",
+        "algos/adam8bit.gin  # 3.0 GiB less",
+        "algos/lora.gin  # trains adapters: nearly 6.0 GiB less",
     ):
         assert lever in lines
     model = dataclasses.replace(tiny(17), remat="block", compute_dtype="bfloat16")
@@ -146,6 +149,9 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
     assert "unloads" not in lines
     assert "remat" not in lines
     assert "block_rows" not in lines
+    adapted = dataclasses.replace(config, lora=LoraConfig())
+    lines = "\n".join(advise(adapted, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))
+    assert "algos/" not in lines
     assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
 
 
