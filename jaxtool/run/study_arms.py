@@ -42,9 +42,18 @@ DEFAULT = (
         what="easy arithmetic by heart, no tool",
     ),
     Arm(
-        name="cold_start",
+        name="cold_start_half",
         files=("cold_start.gin",),
         start="base",
+        protocol="arithmetic_lookup",
+        what="the first 400 steps of the cold start",
+    ),
+    # 400 steps alone leave the copying of a question into a program to the luck of the seed.
+    Arm(
+        name="cold_start",
+        files=("cold_start.gin",),
+        params=("STEPS = 200",),
+        start="cold_start_half",
         protocol="arithmetic_lookup",
         what="the cold start alone (ReTool, section 2.2)",
     ),
@@ -151,7 +160,7 @@ def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
     """
     if unknown := [name for name in names if name not in ARMS]:
         raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:4], *ABLATIONS), "all": ARMS.values()}
+    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:5], *ABLATIONS), "all": ARMS.values()}
     wanted = [ARMS[name] for name in names] or list(sets[chosen])
     order: dict[str, Arm] = {}
     for arm in wanted:

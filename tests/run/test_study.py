@@ -21,6 +21,8 @@ def test_an_unknown_arm_is_named_with_those_that_there_are():
 def test_arms_bring_those_that_they_start_from_and_come_after_them():
     names = [arm.name for arm in study_arms.select(["otc_from_200", "text_rl"])]
     assert names == ["base", "cold_start_200", "otc_from_200", "text_rl"]
+    names = [arm.name for arm in study_arms.select(["otc_grpo"])]
+    assert names == ["base", "cold_start_half", "cold_start", "otc_grpo"]
     everything = [arm.name for arm in study_arms.select([], "all")]
     assert sorted(everything) == sorted(study_arms.ARMS)
     for arm in study_arms.ARMS.values():
@@ -51,7 +53,7 @@ def test_the_plan_has_every_stage_of_every_seed_and_one_evaluation_a_seed(tmp_pa
     jobs = study.plan(small_study(tmp_path), "unix:/nowhere")
     names = [job.name for job in jobs]
     assert names[:2] == ["seed0/base", "seed1/base"]
-    assert len(names) == 5 * 2 + 2
+    assert len(names) == 6 * 2 + 2
     needs = {job.name: job.needs for job in jobs}
     assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
     assert needs["seed0/text_rl"] == ("seed0/base",)
@@ -82,6 +84,7 @@ def test_seeds_are_different_numbers(tmp_path):
 # (accuracy on two digits, on hard ones; calls on two digits, on hard ones), ten questions a level.
 PLAYED = {
     "base": (9, 0, 0, 0),
+    "cold_start_half": (9, 2, 1, 1),
     "cold_start": (9, 6, 1, 1),
     "retool_grpo": (10, 8, 1, 2),
     "otc_grpo": (9, 8, 0, 1),
