@@ -59,13 +59,11 @@ DEFAULT = (
     ),
     _run("retool_grpo", "ReTool's reward, GRPO"),
     _run("otc_grpo", "OTC-GRPO of the paper"),
+    _run("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale"),
     _run("text_rl", "RL without a tool, from the base", start="base"),
     _run("torl", "RL with the tool, no cold start", start="base"),
     _run("retool_ppo", "ReTool's reward, PPO with a critic"),
     _run("otc_ppo", "OTC-PPO"),
-    _run("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale"),
-    _run("otc_shaping", "bounded advantage shaping in place of a scaled reward"),
-    _run("otc_easy_only", "OTC-GRPO where half of the group is right"),
 )
 
 
@@ -95,6 +93,8 @@ def _cold_start(name: str, what: str, *params: str) -> Arm:
 _C, _LR = "OtcGrpoReward.c", "OptimizerConfig.learning_rate"
 
 ABLATIONS = (
+    _run("otc_shaping", "bounded advantage shaping in place of a scaled reward"),
+    _run("otc_easy_only", "OTC-GRPO where half of the group is right"),
     _run("adatir", "AdaTIR: a penalty on problems mostly solved"),
     _over("otc_grpo", "otc_c1", "c = 1", f"{_C} = 1.0"),
     _over("otc_grpo", "otc_c9", "c = 9", f"{_C} = 9.0"),
@@ -160,7 +160,7 @@ def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
     """
     if unknown := [name for name in names if name not in ARMS]:
         raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:5], *ABLATIONS), "all": ARMS.values()}
+    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:6], *ABLATIONS), "all": ARMS.values()}
     wanted = [ARMS[name] for name in names] or list(sets[chosen])
     order: dict[str, Arm] = {}
     for arm in wanted:

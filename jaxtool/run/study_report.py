@@ -90,7 +90,7 @@ def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
     if summary["otc_calls_cut"] is not None:
         lines.append(
             Headline(
-                label="OTC-GRPO against ReTool-GRPO, calls",
+                label="OTC-GRPO without std against ReTool-GRPO, calls",
                 value=f"{-100 * summary['otc_calls_cut']:.0f} %",
                 note=f"accuracy {-summary['otc_accuracy_loss_points']:+.1f} points, greedy",
             )

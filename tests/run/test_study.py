@@ -44,7 +44,7 @@ def test_every_arm_builds_and_shares_the_recipe(arm):
         assert arm.protocol is not None
 
 
-def small_study(tmp_path, names="otc_grpo,text_rl", seeds=(0, 1)):
+def small_study(tmp_path, names="otc_grpo,otc_no_std,text_rl", seeds=(0, 1)):
     arms = tuple(study_arms.select([*names.split(","), "retool_grpo"]))
     return study.Study(workdir=tmp_path, arms=arms, seeds=seeds)
 
@@ -53,7 +53,7 @@ def test_the_plan_has_every_stage_of_every_seed_and_one_evaluation_a_seed(tmp_pa
     jobs = study.plan(small_study(tmp_path), "unix:/nowhere")
     names = [job.name for job in jobs]
     assert names[:2] == ["seed0/base", "seed1/base"]
-    assert len(names) == 6 * 2 + 2
+    assert len(names) == 7 * 2 + 2
     needs = {job.name: job.needs for job in jobs}
     assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
     assert needs["seed0/text_rl"] == ("seed0/base",)
@@ -87,7 +87,8 @@ PLAYED = {
     "cold_start_half": (9, 2, 1, 1),
     "cold_start": (9, 6, 1, 1),
     "retool_grpo": (10, 8, 1, 2),
-    "otc_grpo": (9, 8, 0, 1),
+    "otc_grpo": (9, 4, 0, 0),
+    "otc_no_std": (9, 8, 0, 1),
     "text_rl": (10, 0, 0, 0),
 }
 
@@ -138,7 +139,7 @@ def played(tmp_path):
 
 def test_results_by_hand(played, tmp_path):
     found = study_results.results(played)
-    otc = found["arms"]["otc_grpo"]
+    otc = found["arms"]["otc_no_std"]
     assert otc["greedy"]["accuracy"] == {"mean": 0.85, "stderr": 0.0, "seeds": [0.85, 0.85]}
     assert otc["greedy"]["tool_calls"]["mean"] == 0.5
     assert otc["greedy"]["over_use"]["mean"] == otc["greedy"]["under_use"]["mean"] == 0.0
@@ -155,12 +156,14 @@ def test_results_by_hand(played, tmp_path):
     assert summary["otc_calls_cut"] == pytest.approx(1 - 0.5 / 1.5)
     assert summary["otc_accuracy_loss_points"] == pytest.approx((5 + 10) / 2)
     assert summary["otc_calls_over_optimum"] == 0.0
+    assert summary["otc_paper_calls_cut"] == 1.0
+    assert summary["otc_paper_accuracy_loss_points"] == pytest.approx((25 + 30) / 2)
     assert summary["rl_gain_over_cold_start_points"] == pytest.approx((15 + 20) / 2)
     assert summary["rl_gain_stderr"] == pytest.approx(2.5)
     assert summary["tool_over_text_points"] == pytest.approx((40 + 45) / 2)
     assert json.loads(json.dumps(found)) is not None
     text = study_report.markdown(found)
-    assert "| otc_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
+    assert "| otc_no_std | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
     page = write_report(tmp_path / "report.html", study_report.study_report(found, "study"))
     assert "ReTool-GRPO against its cold start" in page.read_text()
 
