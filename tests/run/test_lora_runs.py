@@ -66,11 +66,12 @@ def assert_policy_is_base_and_adapter(workdir, base) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_rl_killed_and_resumed_equals_uninterrupted(name, tmp_path):
+def test_rl_killed_and_resumed_equals_uninterrupted(name, tmp_path, capsys):
     config = rl_config(tmp_path, **VARIANTS[name])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tool = CountingTool()
     rl_loop.train(config, workdir=whole, seed=1, tool=tool)
+    assert "trained: an adapter of rank 2 on q, " in capsys.readouterr().out
     broken = CountingTool(fails_at=int(0.9 * tool.calls), error=KeyError("killed here"))
     with pytest.raises(KeyError, match="killed here"):
         rl_loop.train(config, workdir=parts, seed=1, tool=broken)
