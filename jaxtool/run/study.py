@@ -123,7 +123,7 @@ def _evaluate_job(study: Study, seed: int, sandbox: str) -> Job:
         "arms": [
             {
                 "policy": str(study.policy(arm.name, seed)),
-                "protocol": _protocol(arm),
+                "protocol": protocol_of(arm),
                 "output": str(output),
             }
             for arm, output in zip(study.arms, outputs, strict=True)
@@ -157,7 +157,7 @@ def _job(
     )
 
 
-def _protocol(arm: Arm) -> str:
+def protocol_of(arm: Arm) -> str:
     """In which the arm's policy is asked."""
     config = config_of(arm)
     if isinstance(config, RlConfig):

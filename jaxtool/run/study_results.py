@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtool.run.metrics import METRICS_NAME, read_metrics
 from jaxtool.run.rl_loop import RlConfig
-from jaxtool.run.study import Study, config_of
+from jaxtool.run.study import Study, config_of, protocol_of
 from jaxtool.run.study_arms import ARMS, Arm
 from jaxtool.run.study_evaluation import read_answers
 from jaxtool.run.study_figures import (
@@ -186,10 +186,16 @@ def _over_levels(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 def _curves(
     study: Study, arm: Arm, index: int, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
 ) -> dict[str, list[Point]]:
-    """Sampled accuracy and calls on the validation questions by step; step 0 is the start's."""
-    start = answers[arm.start or arm.name][index]["validation"]
-    accuracy = [(0, sum(a.is_correct for a in start) / len(start))]
-    calls = [(0, sum(a.calls for a in start) / len(start))]
+    """Sampled accuracy and calls on the validation questions by step.
+
+    Step 0 is the policy that the arm starts from, unless that was asked in another protocol.
+    """
+    accuracy: list[Point] = []
+    calls: list[Point] = []
+    if arm.start is None or protocol_of(ARMS[arm.start]) == protocol_of(arm):
+        start = answers[arm.start or arm.name][index]["validation"]
+        accuracy.append((0, sum(a.is_correct for a in start) / len(start)))
+        calls.append((0, sum(a.calls for a in start) / len(start)))
     for row in _rows(study, arm, study.seeds[index]):
         if "validation/accuracy_fraction" in row:
             accuracy.append((int(row["step"]) + 1, row["validation/accuracy_fraction"]))

@@ -44,7 +44,7 @@ def test_every_arm_builds_and_shares_the_recipe(arm):
         assert arm.protocol is not None
 
 
-def small_study(tmp_path, names="otc_grpo,otc_no_std,text_rl", seeds=(0, 1)):
+def small_study(tmp_path, names="otc_grpo,otc_no_std,text_rl,torl", seeds=(0, 1)):
     arms = tuple(study_arms.select([*names.split(","), "retool_grpo"]))
     return study.Study(workdir=tmp_path, arms=arms, seeds=seeds)
 
@@ -53,7 +53,7 @@ def test_the_plan_has_every_stage_of_every_seed_and_one_evaluation_a_seed(tmp_pa
     jobs = study.plan(small_study(tmp_path), "unix:/nowhere")
     names = [job.name for job in jobs]
     assert names[:2] == ["seed0/base", "seed1/base"]
-    assert len(names) == 7 * 2 + 2
+    assert len(names) == 8 * 2 + 2
     needs = {job.name: job.needs for job in jobs}
     assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
     assert needs["seed0/text_rl"] == ("seed0/base",)
@@ -90,6 +90,7 @@ PLAYED = {
     "otc_grpo": (9, 4, 0, 0),
     "otc_no_std": (9, 8, 0, 1),
     "text_rl": (10, 0, 0, 0),
+    "torl": (1, 0, 0, 0),
 }
 
 
@@ -151,6 +152,9 @@ def test_results_by_hand(played, tmp_path):
     # Text-only RL's best is 0.5; GRPO starts from 0.75.
     assert grpo["training"]["steps_to_target"]["seeds"] == [0, 0]
     assert found["arms"]["text_rl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
+    # ToRL starts from a policy that was asked in another protocol: its curve has no step 0.
+    assert [point["step"] for point in found["curves"]["text_rl"]["calls"]] == [0, 2]
+    assert found["arms"]["torl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
     summary = found["summary"]
     assert summary["seeds"] == 2
     assert summary["otc_calls_cut"] == pytest.approx(1 - 0.5 / 1.5)
