@@ -96,6 +96,9 @@ ABLATIONS = (
     _run("otc_shaping", "bounded advantage shaping in place of a scaled reward"),
     _run("otc_easy_only", "OTC-GRPO where half of the group is right"),
     _run("adatir", "AdaTIR: a penalty on problems mostly solved"),
+    _over(
+        "otc_shaping", "otc_shaping_strong", "shaping, floor 0.3", "GrpoConfig.shaping_floor = 0.3"
+    ),
     _over("otc_grpo", "otc_c1", "c = 1", f"{_C} = 1.0"),
     _over("otc_grpo", "otc_c9", "c = 9", f"{_C} = 9.0"),
     _over("otc_no_std", "otc_no_std_c1", "no std, c = 1", f"{_C} = 1.0"),
