@@ -18,6 +18,7 @@ def token_logprobs(
     temperature: float,
     chunk: int,
     truncation: Truncation | None = None,
+    parts: int = 1,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """log softmax(h_{t-1} W / τ)[token_t] and -Σ p log p of that distribution, float32.
 
@@ -28,8 +29,35 @@ def token_logprobs(
       chunk: tokens of a row whose logits exist at once; the last chunk may be shorter.
       truncation: of the sampler: both values are then of the renormalised rest, whose tokens are
         found anew from these logits (`jaxtool.core.truncation` says what that can differ by).
+      parts: of a row whose chunks are gone through side by side, each by the devices that hold it.
     """
-    source, targets = hidden[:, :-1], tokens[:, 1:]
+    measure = functools.partial(
+        _next_logprobs, temperature=temperature, chunk=chunk, truncation=truncation
+    )
+    if parts == 1:
+        logprobs, entropy = measure(hidden[:, :-1], head, tokens[:, 1:])
+    else:
+
+        def cut(x: Array) -> Array:
+            return x.reshape(x.shape[0], parts, -1, *x.shape[2:])
+
+        following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))  # the last column predicts nothing
+        side_by_side = jax.vmap(measure, in_axes=(1, None, 1), out_axes=1)
+        found = side_by_side(cut(hidden), head, cut(following))
+        logprobs, entropy = (x.reshape(tokens.shape)[:, :-1] for x in found)
+    return jnp.pad(logprobs, ((0, 0), (1, 0))), jnp.pad(entropy, ((0, 0), (1, 0)))
+
+
+def _next_logprobs(
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "B T"],
+    *,
+    temperature: float,
+    chunk: int,
+    truncation: Truncation | None,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """log softmax(h_t W / τ)[target_t], and the entropy."""
     length = targets.shape[1]
     chunk = min(chunk, length)
     padding = -length % chunk
@@ -60,8 +88,7 @@ def token_logprobs(
         return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
 
     def join(x: Array) -> Array:
-        x = x.swapaxes(0, 1).reshape(tokens.shape[0], -1)[:, :length]
-        return jnp.pad(x, ((0, 0), (1, 0)))
+        return x.swapaxes(0, 1).reshape(targets.shape[0], -1)[:, :length]
 
-    _, (logprobs, entropy) = jax.lax.scan(piece, None, (cut(source), cut(targets)))
+    _, (logprobs, entropy) = jax.lax.scan(piece, None, (cut(hidden), cut(targets)))
     return join(logprobs), join(entropy)

@@ -116,12 +116,13 @@ def plan_memory(
 
 
 def check_rows(config: EngineConfig, sharding: Sharding) -> int:
-    """Raises ValueError if rows do not divide over data x fsdp of the mesh, which it returns."""
-    rows_cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
+    """Raises ValueError if rows do not divide over the mesh; returns how many parts they are cut into."""
+    rows_cut, sizes = sharding.parts("batch"), sharding.mesh.shape
+    axes = " x ".join(name for name in sharding.rules.batch if sizes[name] > 1)
     for name in ("slots", "rows", "min_slots", "prefill_rows"):
         if getattr(config, name) % rows_cut:
             raise ValueError(
-                f"EngineConfig.{name}={getattr(config, name)} must be a multiple of data x fsdp = "
+                f"EngineConfig.{name}={getattr(config, name)} must be a multiple of {axes} = "
                 f"{rows_cut}"
             )
     return rows_cut

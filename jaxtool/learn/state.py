@@ -6,6 +6,7 @@ same two programs (block, apply) serve every batch and nothing is compiled after
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,16 +113,38 @@ def batch_logprobs(
     )
     head = params["embedding"].T if model.ties_embeddings else params["lm_head"]
     return token_logprobs(
-        hidden, head, batch.tokens, temperature=temperature, chunk=chunk, truncation=truncation
+        hidden,
+        head,
+        batch.tokens,
+        temperature=temperature,
+        chunk=chunk,
+        truncation=truncation,
+        parts=sharding.parts("queries"),
     )
 
 
 def check_block_rows(rows: int, sharding: Sharding) -> None:
     """Raises ValueError if a gradient block cannot be cut over the mesh."""
-    cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
+    cut = sharding.parts("batch")
     if rows % cut:
         raise ValueError(
             f"block_rows={rows} does not divide over data x fsdp = {cut} devices: "
+            f"make it a multiple of {cut}"
+        )
+
+
+def check_row_tokens(tokens: int, sharding: Sharding) -> None:
+    """Raises ValueError if rows of `tokens` tokens cannot be cut over the mesh."""
+    if sharding.parts("queries") > 1 and "context" not in sharding.rules.length:
+        raise ValueError(
+            f"MeshConfig.context > 1 cuts rows, AxisRules.length={sharding.rules.length} does not: "
+            'put "context" first in it'
+        )
+    cut = math.lcm(sharding.parts("length"), sharding.parts("queries"))
+    if tokens % cut:
+        axes = " x ".join(sharding.rules.length)
+        raise ValueError(
+            f"PackConfig.row_tokens={tokens} does not divide over {axes} = {cut} devices: "
             f"make it a multiple of {cut}"
         )
 
@@ -132,6 +155,7 @@ def row_blocks(batch: TrainBatch, rows: int, sharding: Sharding) -> Iterator[Tra
     Every host has the whole batch in its memory, and copies to its devices the rows that they hold.
     """
     check_block_rows(rows, sharding)
+    check_row_tokens(batch.shape[1], sharding)
     placed = sharding.named("batch", "length")
     for begin in range(0, batch.shape[0], rows):
         block = jax.tree.map(lambda x: x[begin : begin + rows], batch)  # noqa: B023

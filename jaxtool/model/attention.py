@@ -13,22 +13,31 @@ from jaxtool.model.kv_cache import LayerCache
 MASKED_SCORE = -1e30
 
 
+# Segment ids and positions of tokens, [B, T] each.
+Places = tuple[Int[Array, "B T"], Int[Array, "B T"]]
+
+
 def segment_mask(
-    segment_ids: Int[Array, "B T"], positions: Int[Array, "B T"]
-) -> Bool[Array, "B T T"]:
-    """mask[b, t, s]: token t may look at token s: same segment, not later, not padding."""
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    causal = positions[:, :, None] >= positions[:, None, :]
-    real = (segment_ids != 0)[:, None, :]
+    segment_ids: Int[Array, "B Q"], positions: Int[Array, "B Q"], keys: Places | None = None
+) -> Bool[Array, "B Q T"]:
+    """mask[b, t, s]: token t may look at token s: same segment, not later, not padding.
+
+    Args:
+      keys: of the tokens that are looked at, where the others are a part of them; None: the same.
+    """
+    key_segments, key_positions = keys or (segment_ids, positions)
+    same = segment_ids[:, :, None] == key_segments[:, None, :]
+    causal = positions[:, :, None] >= key_positions[:, None, :]
+    real = (key_segments != 0)[:, None, :]
     return same & causal & real
 
 
 def attention(
-    q: Float[Array, "B T N H"],
+    q: Float[Array, "B Q N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
-    mask: Bool[Array, "B T T"],
-) -> Float[Array, "B T N H"]:
+    mask: Bool[Array, "B Q T"],
+) -> Float[Array, "B Q N H"]:
     """softmax(q·k / sqrt(H)) v under `mask`."""
     b, t, n, h = q.shape
     kv = k.shape[2]

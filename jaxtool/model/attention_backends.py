@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.attention import attention, cached_attention, segment_mask
+from jaxtool.model.attention import Places, attention, cached_attention, segment_mask
 from jaxtool.model.blockwise_attention import blockwise_attention
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache
@@ -34,8 +34,9 @@ def training_backend(config: ModelConfig, length: int, sharding: Sharding) -> At
     platform = sharding.mesh.devices.flat[0].platform
     obstacles = {
         "xla": None,
-        "pallas_tpu": _needs("tpu", platform) or _lanes(head_dim=config.head_dim, length=length),
-        "cudnn": _needs("gpu", platform) or _cudnn_obstacle(config),
+        "pallas_tpu": _needs("tpu", platform)
+        or _lanes(head_dim=config.head_dim, length=length // sharding.parts("queries")),
+        "cudnn": _needs("gpu", platform) or _cudnn_obstacle(config, sharding),
     }
     # cuDNN only on request: nobody has measured it here.
     return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "training")
@@ -66,7 +67,9 @@ def training_attention(
     """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H] under the mask of packed segments."""
     backend = training_backend(config, segment_ids.shape[1], sharding)
     if backend == "pallas_tpu":
-        return lambda q, k, v: _splash_over_mesh(q, k, v, segment_ids, sharding)
+        return lambda q, k, v: splash_attention(q, k, v, segment_ids, sharding=sharding)
+    if sharding.parts("queries") > 1:
+        return _over_queries(config.attention_block, (segment_ids, positions), sharding)
     if config.attention_block is not None and backend == "xla":
         block = config.attention_block
         return lambda q, k, v: blockwise_attention(q, k, v, segment_ids, positions, block=block)
@@ -101,21 +104,28 @@ def attend_to_cache(
     )(q, cache, positions)
 
 
-def _splash_over_mesh(
-    q: Array, k: Array, v: Array, segment_ids: Array, sharding: Sharding
-) -> Array:
-    if sharding.mesh.size == 1:
-        return splash_attention(q, k, v, segment_ids)
-    rules = sharding.rules
-    queries = rules.spec("batch", None, "heads", None)
-    keys = rules.spec("batch", None, "kv_heads", None)
-    return jax.shard_map(
-        splash_attention,
+def _over_queries(block: int | None, places: Places, sharding: Sharding) -> Attend:
+    """Where rows are cut along their tokens: each part of the queries sees all keys.
+
+    XLA gathers keys and values, in the compute dtype; their gradients are summed over the parts.
+    """
+
+    def attend(q: Array, k: Array, v: Array, queries: Places, keys: Places) -> Array:
+        if block is None:
+            return attention(q, k, v, segment_mask(*queries, keys))
+        return blockwise_attention(q, k, v, *queries, keys, block=block)
+
+    spec = sharding.rules.spec
+    queries, keys = spec("batch", "queries", "heads", None), spec("batch", None, "kv_heads", None)
+    own, all_tokens = spec("batch", "queries"), spec("batch", None)
+    mapped = jax.shard_map(
+        attend,
         mesh=sharding.mesh,
-        in_specs=(queries, keys, keys, rules.spec("batch", None)),
+        in_specs=(queries, keys, keys, (own, own), (all_tokens, all_tokens)),
         out_specs=queries,
         check_vma=False,
-    )(q, k, v, segment_ids)
+    )
+    return lambda q, k, v: mapped(q, k, v, places, places)
 
 
 def fused_attention(q: Array, k: Array, v: Array, *, mask: Array, implementation: str) -> Array:
@@ -152,7 +162,9 @@ def _lanes(**sizes: int) -> str | None:
     return None
 
 
-def _cudnn_obstacle(config: ModelConfig) -> str | None:
+def _cudnn_obstacle(config: ModelConfig, sharding: Sharding) -> str | None:
+    if sharding.parts("queries") > 1:
+        return "rows are cut along their tokens (MeshConfig.context)"
     if config.compute_dtype != "bfloat16":
         return f"it takes bfloat16, compute_dtype is {config.compute_dtype}"
     if config.head_dim % 8 or config.head_dim > _CUDNN_WIDEST_HEAD:

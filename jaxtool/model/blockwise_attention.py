@@ -9,23 +9,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.attention import attention
+from jaxtool.model.attention import Places, attention, segment_mask
 
 
 def blockwise_attention(
-    q: Float[Array, "B T N H"],
+    q: Float[Array, "B Q N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
-    segment_ids: Int[Array, "B T"],
-    positions: Int[Array, "B T"],
+    segment_ids: Int[Array, "B Q"],
+    positions: Int[Array, "B Q"],
+    keys: Places | None = None,
     *,
     block: int,
-) -> Float[Array, "B T N H"]:
+) -> Float[Array, "B Q N H"]:
     """`attention` under `segment_mask`, with [B, N, block, T] scores at a time.
 
     Args:
+      keys: as for `segment_mask`.
       block: queries per block; the last block may be shorter.
     """
+    keys = keys or (segment_ids, positions)
     dtype, length = q.dtype, q.shape[1]
     block = min(block, length)
     # The gradients of keys and values are summed over blocks in the dtype they enter the scan with.
@@ -34,9 +37,7 @@ def blockwise_attention(
     @jax.checkpoint
     def attend(carry: None, xs: tuple[Array, Array, Array]) -> tuple[None, Array]:
         queries, segments, at = xs
-        same = segments[:, :, None] == segment_ids[:, None, :]
-        causal = at[:, :, None] >= positions[:, None, :]
-        mask = same & causal & (segment_ids != 0)[:, None, :]
+        mask = segment_mask(segments, at, keys)
         return carry, attention(queries, k.astype(dtype), v.astype(dtype), mask)
 
     def cut(x: Array) -> Array:

@@ -1,6 +1,7 @@
 """Training attention by the splash kernel that jax ships for TPUs, forward and backward."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask as masks,
 )
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
+
+from jaxtool.parallel.axis_rules import Sharding
 
 _MOST_TOKENS = 512  # per block of queries or keys; a multiple of 128
 
@@ -21,20 +25,46 @@ def splash_attention(
     v: Float[Array, "B T K H"],
     segment_ids: Int[Array, "B T"],
     *,
+    sharding: Sharding | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """`jaxtool.model.attention.attention` under `segment_mask`; T must be a multiple of 128.
+    """`jaxtool.model.attention.attention` under `segment_mask`.
 
     Tokens of a segment stand in the order of their positions, as packing puts them: causal is by
     column here. Padding (segment 0) attends to padding, which no other token sees.
 
     Args:
+      sharding: None for a single device; T must be a multiple of 128 times the parts that its rules
+        cut queries into, and each part sees all keys.
       interpret: runs the kernel's operations one by one on any platform, for tests.
     """
-    b, t, n, h = q.shape
-    kv = k.shape[2]
-    size = math.gcd(t, _MOST_TOKENS)
-    mask = masks.MultiHeadMask([masks.CausalMask((t, t))] * (n // kv))
+    parts = 1 if sharding is None else sharding.parts("queries")
+    kernel = _kernel(q.shape[1], q.shape[2] // k.shape[2], parts, interpret)
+    if sharding is None or sharding.mesh.size == 1:
+        return _attend(kernel, q, k, v, segment_ids, segment_ids)
+    spec, mesh_axes = sharding.rules.spec, sharding.rules.queries
+    queries, keys = spec("batch", "queries", "heads", None), spec("batch", None, "kv_heads", None)
+    # The kernel's table of blocks: which of them each part of the queries must look at.
+    blocks = NamedSharding(sharding.mesh, PartitionSpec(None, mesh_axes or None))
+    return jax.shard_map(
+        _attend,
+        mesh=sharding.mesh,
+        in_specs=(
+            kernel.manual_sharding_spec(blocks),
+            queries,
+            keys,
+            keys,
+            spec("batch", "queries"),
+            spec("batch", None),
+        ),
+        out_specs=queries,
+        check_vma=False,
+    )(kernel, q, k, v, segment_ids, segment_ids)
+
+
+def _kernel(length: int, group: int, parts: int, interpret: bool) -> Any:
+    """Of `group` query heads that share a key head."""
+    size = math.gcd(length // parts, _MOST_TOKENS)
     blocks = splash.BlockSizes(
         block_q=size,
         block_kv=size,
@@ -44,9 +74,22 @@ def splash_attention(
         block_q_dq=size,
         block_kv_dq=size,
     )
-    kernel = splash.make_splash_mqa_single_device(mask, block_sizes=blocks, interpret=interpret)
+    return splash.make_splash_mqa(
+        masks.MultiHeadMask([masks.CausalMask((length, length))] * group),
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=parts,
+        interpret=interpret,
+    )
+
+
+def _attend(
+    kernel: Any, q: Array, k: Array, v: Array, segments: Array, key_segments: Array
+) -> Array:
+    b, t, n, h = q.shape
+    kv = k.shape[2]
     queries = (q * h**-0.5).astype(q.dtype).reshape(b, t, kv, n // kv, h).transpose(0, 2, 3, 1, 4)
     per_head = jax.vmap(kernel, in_axes=(0, 0, 0, None))
-    ids = splash.SegmentIds(q=segment_ids, kv=segment_ids)
+    ids = splash.SegmentIds(q=segments, kv=key_segments)
     out = jax.vmap(per_head)(queries, k.swapaxes(1, 2), v.swapaxes(1, 2), ids)
     return jnp.asarray(out).transpose(0, 3, 1, 2, 4).reshape(b, t, n, h)

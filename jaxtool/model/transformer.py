@@ -84,8 +84,9 @@ def hidden_states(
     attend_rows = training_attention(config, segment_ids, positions, sharding)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
-        # Whole rows of some heads, also where the residual stream is cut along the row.
-        q = sharding.constrain(q, "batch", None, "heads", None)
+        # Whole rows of some heads, also where the residual stream is cut along the row; with
+        # MeshConfig.context the queries of a part of it.
+        q = sharding.constrain(q, "batch", "queries", "heads", None)
         k, v = (sharding.constrain(x, "batch", None, "kv_heads", None) for x in (k, v))
         return attend_rows(q, k, v), None
 

@@ -4,10 +4,13 @@ The idea of a rules dataclass with a collision check is that of jax-llm-examples
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxtool.parallel.mesh import AXES
 
 MeshAxes = tuple[str, ...]
 
@@ -17,9 +20,10 @@ class AxisRules:
     """Mesh axes that each logical axis is cut along; an empty tuple keeps it whole."""
 
     batch: MeshAxes = ("data", "fsdp")  # rows of a batch or of the KV cache
-    length: MeshAxes = ()  # tokens of a row
+    length: MeshAxes = ("context",)  # tokens of a row
+    queries: MeshAxes = ("context",)  # tokens that attend; those they look at are whole
     layers: MeshAxes = ()  # stacked layers: scanned, so never cut
-    embed: MeshAxes = ("fsdp",)  # D of a parameter
+    embed: MeshAxes = ("fsdp", "context")  # D of a parameter
     heads: MeshAxes = ("tensor",)  # N
     kv_heads: MeshAxes = ("tensor",)  # K
     head_dim: MeshAxes = ()  # H
@@ -59,13 +63,13 @@ class AxisRules:
 
 
 def fsdp_tensor() -> AxisRules:
-    """Training: parameters cut over fsdp and tensor, batch over data and fsdp."""
+    """Training: parameters cut over all but data, batch over data and fsdp, its rows over context."""
     return AxisRules()
 
 
 def decode() -> AxisRules:
     """Sampling: parameters cut over tensor only, so that no step gathers weights."""
-    return AxisRules(embed=())
+    return AxisRules(batch=("data", "fsdp", "context"), length=(), queries=(), embed=())
 
 
 def replicated() -> AxisRules:
@@ -89,6 +93,10 @@ class Sharding:
             return x
         return jax.lax.with_sharding_constraint(x, self.named(*axes))
 
+    def parts(self, axis: str) -> int:
+        """How many parts logical axis `axis` is cut into."""
+        return math.prod(self.mesh.shape[name] for name in self.rules.mesh_axes(axis))
+
     def tree(self, axes_tree: Any) -> Any:
         """NamedSharding for each leaf of a tree whose leaves are tuples of logical axes."""
         return jax.tree.map(lambda axes: self.named(*axes), axes_tree, is_leaf=is_axes)
@@ -102,9 +110,9 @@ def is_axes(x: object) -> bool:
 def single_device() -> Sharding:
     """Everything on the first device."""
     mesh = jax.make_mesh(
-        (1, 1, 1),
-        ("data", "fsdp", "tensor"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        (1,) * len(AXES),
+        AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
         devices=jax.devices()[:1],
     )
     return Sharding(mesh)

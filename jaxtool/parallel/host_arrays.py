@@ -29,7 +29,7 @@ def fetch(x: jax.Array) -> np.ndarray:
 def decode_mesh(mesh: Mesh) -> Mesh:
     """The mesh that one host decodes on: its own devices, `tensor` as in `mesh`.
 
-    One process: `mesh` itself. Several: [devices of this host / tensor, 1, tensor].
+    One process: `mesh` itself. Several: [devices of this host / tensor, 1, 1, tensor].
 
     Raises:
       ValueError: `tensor` does not divide a host's devices.
@@ -89,12 +89,12 @@ def _by_host(mesh: Mesh) -> Mesh:
         flat = sorted(mesh.devices.flat, key=lambda device: (device.process_index, device.id))
         groups = np.array(flat, object).reshape(-1, tensor)
     order = sorted(range(len(groups)), key=lambda row: groups[row][0].process_index)
-    devices = groups[order].reshape(-1, 1, tensor)
+    devices = groups[order].reshape(-1, 1, 1, tensor)
     return Mesh(devices, AXES, axis_types=mesh.axis_types)
 
 
 def _own_rows(by_host: Mesh) -> np.ndarray:
-    first = by_host.devices[:, 0, 0]
+    first = by_host.devices[:, 0, 0, 0]
     own = jax.process_index()
     return np.array([device.process_index == own for device in first])
 

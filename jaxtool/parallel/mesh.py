@@ -1,4 +1,4 @@
-"""The device mesh: axes `data`, `fsdp` and `tensor`, on a CPU, a GPU box or a TPU slice.
+"""The device mesh: axes `data`, `fsdp`, `context` and `tensor`, on a CPU, a GPU box or a TPU slice.
 
 Covered: the devices of all processes of a run, axis sizes checked before anything is compiled.
 Not covered: several slices joined by a data-centre network (one axis per network).
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "context", "tensor")
 REST = -1
 
 
@@ -22,10 +22,15 @@ class MeshConfig:
 
     data: int = 1  # copies of the parameters, each with its share of the batch
     fsdp: int = REST  # parameters, optimizer state and batch are cut along this axis
+    context: int = 1  # rows of the learner are cut along their tokens, parameters as by fsdp
     tensor: int = 1  # heads, feed-forward width and vocabulary are cut along this axis
 
+    @property
+    def _asked(self) -> tuple[int, ...]:
+        return (self.data, self.fsdp, self.context, self.tensor)
+
     def __post_init__(self) -> None:
-        sizes = (self.data, self.fsdp, self.tensor)
+        sizes = self._asked
         if sum(size == REST for size in sizes) > 1:
             raise ValueError(
                 f"only one mesh axis may be -1, got {dict(zip(AXES, sizes, strict=True))}"
@@ -35,20 +40,19 @@ class MeshConfig:
                 f"mesh axes must be >= 1 or -1, got {dict(zip(AXES, sizes, strict=True))}"
             )
 
-    def sizes(self, num_devices: int) -> tuple[int, int, int]:
-        """Axis sizes for `num_devices` devices; raises if they do not divide."""
-        sizes = [self.data, self.fsdp, self.tensor]
+    def sizes(self, num_devices: int) -> tuple[int, ...]:
+        """Sizes of `AXES` for `num_devices` devices; raises if they do not divide."""
+        sizes = list(self._asked)
         fixed = int(np.prod([size for size in sizes if size != REST]))
         if REST in sizes and num_devices % fixed == 0:
             sizes[sizes.index(REST)] = num_devices // fixed
         if int(np.prod(sizes)) != num_devices:
-            named = dict(zip(AXES, (self.data, self.fsdp, self.tensor), strict=True))
+            named = dict(zip(AXES, self._asked, strict=True))
             raise ValueError(
                 f"mesh {named} does not divide {num_devices} devices: "
                 f"make the product of MeshConfig's axes {num_devices}, or one of them -1"
             )
-        data, fsdp, tensor = sizes
-        return data, fsdp, tensor
+        return tuple(sizes)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:

@@ -26,7 +26,7 @@ from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, needs_reference, with_c
 from jaxtool.learn.learner import Learner, LearnerState, trained_params
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
-from jaxtool.learn.state import Metrics, check_block_rows
+from jaxtool.learn.state import Metrics, check_block_rows, check_row_tokens
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraConfig, trained_part
@@ -185,6 +185,7 @@ def train(
         runner = stack.enter_context(Runner())
         actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
         check_block_rows(config.grpo.block_rows, actor.sharding)
+        check_row_tokens(config.pack.row_tokens, actor.sharding)
         trained, base = trained_part(
             params, actor.model, config.lora, rng.key(seed, "lora"), actor.sharding
         )

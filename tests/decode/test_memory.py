@@ -72,7 +72,7 @@ def test_without_a_setting_the_memory_of_the_host_is_asked():
 def test_rows_that_do_not_divide_are_named():
     sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)), axis_rules.decode())
     config = dataclasses.replace(SMALL, slots=6)
-    with pytest.raises(ValueError, match="slots=6 must be a multiple of data x fsdp = 4"):
+    with pytest.raises(ValueError, match="slots=6 must be a multiple of fsdp = 4"):
         plan_memory(MODEL, config, sharding)
 
 

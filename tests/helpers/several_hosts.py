@@ -6,18 +6,26 @@ from typing import Any
 
 import jax
 import numpy as np
-from helpers.small_runs import MODEL, CountingTool, rl_config
+from helpers.small_runs import MODEL, CountingTool, Sums, rl_config
 
+from jaxtool.core.types import Trajectory
+from jaxtool.data.cold_start import demonstration
+from jaxtool.data.protocol import Protocol
+from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import AXES, MeshConfig, make_mesh
-from jaxtool.run import rl_loop
+from jaxtool.run import rl_loop, sft_loop
 from jaxtool.run.rl_loop import RlConfig, Schedule
+from jaxtool.run.sft_loop import DemonstrationStream, SftRunConfig
 
 STEPS = 3
 
@@ -46,21 +54,77 @@ def config_of(folder: Path, mesh: MeshConfig, steps: int = STEPS) -> RlConfig:
     )
 
 
+def ppo_config_of(folder: Path, mesh: MeshConfig) -> RlConfig:
+    """Two steps with a critic and the KL in the reward; the first warms the critic up alone."""
+    plain = config_of(folder, mesh)
+    return dataclasses.replace(
+        plain,
+        schedule=dataclasses.replace(plain.schedule, steps=2, eval_every=0, checkpoint_every=9),
+        grpo=GrpoConfig(block_rows=8, logprob_chunk=32, reward_kl_coef=0.01),
+        critic=CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrations:
+    """The same sums in another order for each batch."""
+
+    def take(
+        self, count: int, *, seed: int, index: int, protocol: Protocol, tokenizer: Tokenizer
+    ) -> list[Trajectory]:
+        problems = Sums().problems("train", count, 0)
+        return [
+            demonstration(problems[i], f"<{i}>[{i}]{i}!!", protocol=protocol, tokenizer=tokenizer)
+            for i in np.random.default_rng([seed, index]).permutation(count)
+        ]
+
+
+def cold_start_config_of(folder: Path, mesh: MeshConfig) -> SftRunConfig:
+    plain = config_of(folder, mesh)
+    stream = DemonstrationStream(demonstrations=Demonstrations(), protocol=plain.protocol, count=5)
+    return SftRunConfig(
+        policy=plain.policy,
+        tokenizer=plain.tokenizer,
+        streams=(stream,),
+        optimizer=plain.optimizer,
+        steps=2,
+        sft=SftConfig(block_rows=4, logprob_chunk=16),
+        pack=plain.pack,
+        mesh=mesh,
+        log_every=1,
+    )
+
+
+def run_all(folder: Path, mesh: MeshConfig) -> None:
+    """GRPO, PPO and a cold start, each in a folder of its own."""
+    tool = CountingTool()
+    rl_loop.train(config_of(folder, mesh), workdir=folder / "run", seed=1, tool=tool)
+    rl_loop.train(ppo_config_of(folder, mesh), workdir=folder / "ppo", seed=1, tool=tool)
+    sft_loop.train(cold_start_config_of(folder, mesh), workdir=folder / "cold_start", seed=1)
+
+
 def run(folder: Path) -> dict[str, Any]:
-    """Primitives, the decoder's copy where tensor groups span hosts, then a run."""
+    """Primitives, the decoder's copy where tensor groups span hosts, then the runs."""
     index, count = jax.process_index(), jax.process_count()
     assert hosts.exchange("x" * (10 * index + 1)) == ["x" * (10 * i + 1) for i in range(count)]
     assert hosts.agree(lambda: index) == 0
     parts = hosts.exchange(hosts.share(range(5)))
     assert hosts.together(parts) == list(range(5))
     spread_copies()
-    rl_loop.train(
-        config_of(folder, MeshConfig(fsdp=4, tensor=2)),
-        workdir=folder / "run",
-        seed=1,
-        tool=CountingTool(),
-    )
-    return {"process": index, "files": sorted(p.name for p in (folder / "run").iterdir())}
+    run_all(folder, MeshConfig(fsdp=4, tensor=2))
+    late = config_of(folder, MeshConfig(fsdp=4, tensor=2))
+    late = dataclasses.replace(late, schedule=dataclasses.replace(late.schedule, max_staleness=1))
+    try:
+        rl_loop.train(late, workdir=folder / "late", seed=1, tool=CountingTool())
+    except ValueError as error:
+        refusal = str(error)
+    else:
+        refusal = None
+    return {
+        "process": index,
+        "refusal": refusal,
+        "files": sorted(p.name for p in (folder / "run").iterdir()),
+    }
 
 
 def spread_copies() -> None:
@@ -69,7 +133,7 @@ def spread_copies() -> None:
     devices = np.array(jax.devices())
     for order in (devices, devices.reshape(2, -1).T.reshape(-1)):
         mesh = jax.sharding.Mesh(
-            order.reshape(1, -1, 2), AXES, axis_types=make_mesh(MeshConfig()).axis_types
+            order.reshape(1, -1, 1, 2), AXES, axis_types=make_mesh(MeshConfig()).axis_types
         )
         _, params = RandomInit(config=model).load(Sharding(mesh), 0)
         own = Sharding(decode_mesh(mesh), decode())

@@ -88,10 +88,11 @@ def test_training_kernels_equal_xla_in_values_and_gradients(backend):
         np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-4)
 
 
-def mesh_of(platform: str):
+def mesh_of(platform: str, parts: int = 1):
     """As much of a Sharding as choosing a backend looks at."""
     return SimpleNamespace(
-        mesh=SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
+        mesh=SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)])),
+        parts=lambda axis: parts,
     )
 
 
@@ -106,6 +107,9 @@ def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewh
         assert choose(WIDE, 256, single_device()) == "xla"
     asked = dataclasses.replace(half, attention="cudnn")
     assert training_backend(asked, 200, mesh_of("gpu")) == "cudnn"
+    with pytest.raises(ValueError, match="rows are cut along their tokens"):
+        training_backend(asked, 200, mesh_of("gpu", 2))
+    assert training_backend(WIDE, 256, mesh_of("tpu", 4)) == "xla"  # parts of 64 tokens
     with pytest.raises(ValueError, match=r"cannot serve decoding: it has no kernel over a cache"):
         cached_backend(asked, 256, mesh_of("gpu"))
 

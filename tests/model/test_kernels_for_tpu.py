@@ -37,7 +37,7 @@ MODEL = dataclasses.replace(
 ROWS, SLOTS = 8, 256
 
 
-def sharding_on(topology: str, shape: tuple[int, int, int], rules: AxisRules) -> Sharding:
+def sharding_on(topology: str, shape: tuple[int, ...], rules: AxisRules) -> Sharding:
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not ask the cloud what machine this is
     slice_ = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     devices = np.array(slice_.devices[: int(np.prod(shape))]).reshape(shape)
@@ -58,7 +58,7 @@ def params_on(sharding: Sharding) -> dict:
 
 
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 2, 1, 2), (1, 1, 2, 2)], ids=str)
 def test_splash_attention_of_a_gradient_compiles(topology, shape):
     sharding = sharding_on(topology, shape, AxisRules())
     gradient = jax.jit(jax.grad(next_token_loss), static_argnums=(1, 3))
@@ -71,7 +71,7 @@ def test_splash_attention_of_a_gradient_compiles(topology, shape):
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
 @pytest.mark.parametrize(
-    ("shape", "columns"), [((1, 1, 1), 1), ((1, 1, 1), 200), ((1, 2, 2), 1)], ids=str
+    ("shape", "columns"), [((1, 1, 1, 1), 1), ((1, 1, 1, 1), 200), ((1, 2, 1, 2), 1)], ids=str
 )
 def test_cached_attention_of_a_decode_step_compiles(topology, cache, shape, columns):
     sharding = sharding_on(topology, shape, decode())

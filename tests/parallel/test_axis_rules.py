@@ -8,7 +8,7 @@ from jaxtool.parallel.axis_rules import AxisRules, decode, replicated
 
 def test_spec_follows_the_table():
     assert AxisRules().spec("layers", "embed", "heads", "head_dim") == PartitionSpec(
-        None, ("fsdp",), ("tensor",), None
+        None, ("fsdp", "context"), ("tensor",), None
     )
     assert AxisRules().spec("batch", None) == PartitionSpec(("data", "fsdp"), None)
     assert decode().spec("embed", "mlp") == PartitionSpec(None, ("tensor",))

@@ -7,8 +7,9 @@ from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 
 def test_one_axis_takes_the_rest():
-    assert MeshConfig(data=2, tensor=2).sizes(8) == (2, 2, 2)
-    assert MeshConfig(fsdp=2, tensor=-1).sizes(8) == (1, 2, 4)
+    assert MeshConfig(data=2, tensor=2).sizes(8) == (2, 2, 1, 2)
+    assert MeshConfig(fsdp=2, tensor=-1).sizes(8) == (1, 2, 1, 4)
+    assert MeshConfig(context=4).sizes(8) == (1, 2, 4, 1)
 
 
 @pytest.mark.parametrize("config", [MeshConfig(tensor=3), MeshConfig(data=2, fsdp=2, tensor=4)])
@@ -26,5 +27,5 @@ def test_impossible_sizes_raise():
 
 def test_the_mesh_has_auto_axes_over_the_given_devices():
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), jax.devices()[:4])
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 2}
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "context": 1, "tensor": 2}
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}

@@ -87,7 +87,7 @@ needs_libtpu = pytest.mark.skipif(
 def test_a_slice_is_cut_by_four_although_none_of_its_axes_has_four():
     """Otherwise no model with four key/value heads could use 8 x 8 chips."""
     mesh = make_mesh(MeshConfig(tensor=4), slice_devices(parse_slice("v6e-64")))
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 16, "tensor": 4}
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 16, "context": 1, "tensor": 4}
 
 
 @needs_libtpu

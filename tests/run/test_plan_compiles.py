@@ -33,7 +33,7 @@ def config_of(tmp_path, **fields):
         **{
             "policy": RandomInit(config=model),
             "mesh": MeshConfig(fsdp=4, tensor=2),
-            "axes": AxisRules(length=("tensor",)),
+            "axes": AxisRules(length=("context", "tensor")),
             "grpo": dataclasses.replace(base.grpo, updates_per_batch=2),
             "engine": dataclasses.replace(base.engine, prefill_rows=4),
             "unloads_decoder": True,
@@ -108,7 +108,7 @@ def test_hosts_decode_on_devices_of_their_own(tmp_path):
     )
     tpu = parse_slice("v5e-16")
     built = run_programs(config, tpu)
-    assert built.host == {"data": 1, "fsdp": 1, "tensor": 4}
+    assert built.host == {"data": 1, "fsdp": 1, "context": 1, "tensor": 4}
     assert {program.name: program.num_devices for program in built.programs} == {
         names.WINDOW: 4,
         names.PREFILL: 4,
@@ -140,9 +140,7 @@ REFUSED = {
     "Schedule.max_staleness=1: rollouts overlap with updates on one host only": {
         "unloads_decoder": False
     },
-    "EngineConfig.prefill_rows=2 must be a multiple of data x fsdp = 4": {
-        "mesh": MeshConfig(tensor=1)
-    },
+    "EngineConfig.prefill_rows=2 must be a multiple of data = 4": {"mesh": MeshConfig(tensor=1)},
 }
 
 

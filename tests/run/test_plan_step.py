@@ -39,7 +39,7 @@ RESIDENT = {
     "published copy": 1.0 * GIB,
     "KV cache": 8.0 * GIB,
 }
-HOST = {"data": 2, "fsdp": 1, "tensor": 2}
+HOST = {"data": 2, "fsdp": 1, "context": 1, "tensor": 2}
 
 
 def program(name, gib, **fields) -> ProgramPlan:
@@ -131,7 +131,7 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
         "RlConfig.unloads_decoder = True  # 9.0 GiB",
         "remat = 'block'",
         "compute_dtype = 'bfloat16'",
-        "AxisRules.length = ('tensor',)",
+        "AxisRules.length = ('context', 'tensor')",
         "GrpoConfig.block_rows = 2",
         "algos/adam8bit.gin  # 3.0 GiB less",
         "algos/lora.gin  # trains adapters: nearly 6.0 GiB less",
@@ -142,7 +142,7 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
         config,
         policy=RandomInit(config=model),
         unloads_decoder=True,
-        axes=AxisRules(length=("tensor",)),
+        axes=AxisRules(length=("context", "tensor")),
         mesh=MeshConfig(fsdp=4, tensor=2),
     )
     lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))

@@ -28,6 +28,7 @@ from jaxtool.learn.state import (
     Gradients,
     apply_gradients,
     check_block_rows,
+    check_row_tokens,
     make_state,
     zero_gradients,
 )
@@ -100,6 +101,7 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
     check_divides(model, sharding)
     check_divides(model, decoding)
     check_block_rows(config.grpo.block_rows, sharding)
+    check_row_tokens(config.pack.row_tokens, sharding)
     shapes = param_shapes(model)
     params = _placed(shapes, sharding.tree(param_axes(shapes)))
     memory = plan_memory(

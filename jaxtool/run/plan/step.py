@@ -13,6 +13,7 @@ from jaxtool.run.plan.compiled import ProgramPlan
 from jaxtool.run.rl_loop import RlConfig
 
 ADAM8BIT_SAVES = 0.74  # of AdamW's state: 2.1 bytes a parameter in place of 8
+LONG_ROW = 8192  # tokens, from which on cutting rows along their tokens is worth its gathers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ def advise(
         excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
         row = resident["KV cache"] / config.engine.slots
         slots = int((resident["KV cache"] - excess) / row) if row else 0
-        rows_cut = host["data"] * host["fsdp"]
+        rows_cut = math.prod(host.values()) // host["tensor"]
         slots -= slots % rows_cut
         if slots:
             lines.append(f"EngineConfig.slots = {slots}  # {excess / GIB:.1f} GiB less KV cache")
@@ -205,9 +206,14 @@ def _learner_lines(config: RlConfig) -> list[str]:
         lines.append("HfDirectory.attention_block = 256  # scores of 256 queries at a time")
     if model.compute_dtype == "float32":
         lines.append("HfDirectory.compute_dtype = 'bfloat16'")
-    if not config.axes.length and config.mesh.tensor != 1:
+    if "tensor" not in config.axes.length and config.mesh.tensor != 1:
         lines.append(
-            "AxisRules.length = ('tensor',)  # cuts the residuals kept for backward as well"
+            "AxisRules.length = ('context', 'tensor')  # cuts the residuals kept for backward as well"
+        )
+    if config.pack.row_tokens >= LONG_ROW:
+        lines.append(
+            f"MeshConfig.context = {2 * max(1, config.mesh.context)}  # halves a device's part of a "
+            "row; GrpoConfig.block_rows may be half"
         )
     cut = config.mesh.data * max(1, config.mesh.fsdp)
     if config.grpo.block_rows > cut:
