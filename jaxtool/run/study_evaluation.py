@@ -95,7 +95,7 @@ def _answers(
         engine=actor.engine,
         tokenizer=actor.tokenizer,
         protocol=protocol,
-        tool=actor.client,
+        tool=actor.collector.tool,
         config=config.rollout,
     )
     # "validation" is the stream of the loop's own validations: the curve's points compare.

@@ -1,0 +1,99 @@
+"""The study's evaluation writes every answer of every arm once, and leaves what is there alone."""
+
+import json
+
+import jax
+import pytest
+from helpers.small_runs import CountingTool, one_device_mesh
+
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.transformer import init_params
+from jaxtool.run import actor, gin_config, rl_loop, study_evaluation
+from jaxtool.run.checkpoints import save_policy
+
+SMALL = """
+from __gin__ import dynamic_registration
+from jaxtool.decode import engine
+from jaxtool.model import config
+from jaxtool.rollout import collector
+from jaxtool.run import rl_loop
+include "gin_configs/study/retool_grpo.gin"
+config.ModelConfig.d_model = 16
+config.ModelConfig.d_ff = 16
+config.ModelConfig.num_layers = 1
+config.ModelConfig.num_heads = 1
+config.ModelConfig.num_kv_heads = 1
+config.ModelConfig.head_dim = 16
+rl_loop.Schedule.eval_problems = 6
+collector.RolloutConfig.max_response_tokens = 8
+engine.EngineConfig.slots = 8
+engine.EngineConfig.prefill_rows = 4
+"""
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.setattr(actor, "make_mesh", one_device_mesh)
+    monkeypatch.setattr(study_evaluation, "MENTAL_PROBLEMS", 5)
+    tool = CountingTool()
+
+    def open_with_fake(stack, runner, config, source, seed, addresses):
+        assert addresses == ("unix:/nowhere",)
+        return actor.open_actor(stack, runner, config, source, seed, tool=tool)
+
+    monkeypatch.setattr(study_evaluation, "open_actor", open_with_fake)
+    file = tmp_path / "small.gin"
+    file.write_text(SMALL)
+    model: ModelConfig = gin_config.load(rl_loop.RlConfig, files=[file]).policy.config
+    save_policy(tmp_path / "policy", init_params(model, jax.random.key(0)), model)
+    arms = [
+        {
+            "policy": str(tmp_path / "policy"),
+            "protocol": protocol,
+            "output": str(tmp_path / f"{name}.json"),
+        }
+        for name, protocol in (("tool", "arithmetic_lookup"), ("text", "arithmetic_text"))
+    ]
+    return {
+        "config": str(file),
+        "seed": 0,
+        "split": "validation",
+        "problems": 7,
+        "sandbox": "unix:/nowhere",
+        "arms": arms,
+    }
+
+
+def test_every_arm_gets_its_answers_once(job, tmp_path):
+    study_evaluation.evaluate_arms(job)
+    parts = study_evaluation.read_answers(tmp_path / "tool.json")
+    assert {part: len(answers) for part, answers in parts.items()} == {
+        "greedy": 7,
+        "sampled": 7,
+        "validation": 6,
+        "mental": 5,
+    }
+    assert all(answer.calls == 0 for answer in parts["mental"])
+    assert [a.question for a in parts["greedy"]] == [a.question for a in parts["sampled"]]
+    text = study_evaluation.read_answers(tmp_path / "text.json")
+    assert [a.question for a in text["greedy"]] == [a.question for a in parts["greedy"]]
+    marked = json.dumps({"greedy": []})
+    (tmp_path / "tool.json").write_text(marked)
+    (tmp_path / "text.json").unlink()
+    study_evaluation.evaluate_arms(job)
+    assert (tmp_path / "tool.json").read_text() == marked
+    assert study_evaluation.read_answers(tmp_path / "text.json") == text
+
+
+def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
+    """`mental` answers begin in the prompt: prefix and text together are what is right or wrong."""
+    seen = []
+
+    def judge(checker, trajectories):
+        seen.append([t.final_text for t in trajectories])
+        return [False] * len(trajectories)
+
+    monkeypatch.setattr(study_evaluation, "judge", judge)
+    study_evaluation.evaluate_arms(job | {"arms": job["arms"][:1]})
+    assert all(text.startswith("<answer>\\boxed{") for text in seen[3])
+    assert not any(text.startswith("<answer>\\boxed{<answer>") for text in seen[0])
