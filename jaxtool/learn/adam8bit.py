@@ -72,58 +72,69 @@ def dequantize_blocks(x: Blocks) -> Float[Array, "..."]:
     return values.reshape(x.codes.shape)
 
 
+_Moment = Array | Blocks
+
+
 class Adam8bitState(NamedTuple):
     step: Array  # [] int32, updates made
     mu: Any  # first moments: `Blocks`, or float32 where the parameter is small
     nu: Any  # second moments, likewise
 
 
-def scale_by_adam8bit(b1: float, b2: float, eps: float = 1e-8) -> optax.GradientTransformation:
-    """optax.scale_by_adam, with moments that are quantised between updates."""
+def scale_by_adam8bit(
+    b1: float, b2: float, *, max_norm: float, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """optax.clip_by_global_norm and scale_by_adam, with moments that are quantised between updates.
+
+    Clipping is a part of it because it is done layer by layer: before the loop over layers it would
+    make a second copy of all gradients.
+    """
 
     def init(params: Any) -> Adam8bitState:
-        zeros = [
+        mu, nu = (
             jax.tree.map(functools.partial(_zeros, is_signed=is_signed), params)
             for is_signed in (True, False)
-        ]
-        return Adam8bitState(jnp.zeros((), jnp.int32), *zeros)
+        )
+        return Adam8bitState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(grads: Any, state: Adam8bitState, params: Any = None) -> tuple[Any, Adam8bitState]:
         del params
         step = state.step + 1
-        mu, nu = (
-            jax.tree.map(_opened, moment, is_leaf=_is_blocks) for moment in (state.mu, state.nu)
-        )
-        mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, grads, mu)
-        nu = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * jnp.square(g), grads, nu)
+        factor = jnp.minimum(1.0, max_norm / optax.tree.norm(grads))
 
-        def direction(m: Array, v: Array) -> Array:
-            return (m / (1 - b1**step)) / (jnp.sqrt(v / (1 - b2**step)) + eps)
+        def one(g: Array, mu: _Moment, nu: _Moment) -> tuple[Array, _Moment, _Moment]:
+            g = factor * g
+            m = b1 * _opened(mu) + (1 - b1) * g
+            v = b2 * _opened(nu) + (1 - b2) * jnp.square(g)
+            direction = (m / (1 - b1**step)) / (jnp.sqrt(v / (1 - b2**step)) + eps)
+            return direction, _closed_like(mu, m, True), _closed_like(nu, v, False)
 
-        updates = jax.tree.map(direction, mu, nu)
-        closed = (
-            jax.tree.map(functools.partial(_closed, is_signed=is_signed), moment)
-            for moment, is_signed in ((mu, True), (nu, False))
-        )
-        return updates, Adam8bitState(step, *closed)
+        def leaf(g: Array, mu: _Moment, nu: _Moment) -> tuple[Array, _Moment, _Moment]:
+            # Layer by layer, or both moments of all layers would exist in float32 for a moment.
+            if isinstance(mu, Blocks) and g.ndim > 2:
+                return jax.lax.map(lambda part: one(*part), (g, mu, nu))
+            return one(g, mu, nu)
+
+        leaves, tree = jax.tree.flatten(grads)
+        moments = (tree.flatten_up_to(moment) for moment in (state.mu, state.nu))
+        made = [leaf(*parts) for parts in zip(leaves, *moments, strict=True)]
+        updates, mu, nu = (tree.unflatten(part) for part in zip(*made, strict=True))
+        return updates, Adam8bitState(step, mu, nu)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _closed(x: Array, *, is_signed: bool) -> Array | Blocks:
-    return quantize_blocks(x, is_signed=is_signed) if x.size >= _LEAST_SIZE else x
+def _zeros(x: Array, *, is_signed: bool) -> _Moment:
+    zeros = jnp.zeros(x.shape, jnp.float32)
+    return quantize_blocks(zeros, is_signed=is_signed) if x.size >= _LEAST_SIZE else zeros
 
 
-def _zeros(x: Array, *, is_signed: bool) -> Array | Blocks:
-    return _closed(jnp.zeros(x.shape, jnp.float32), is_signed=is_signed)
-
-
-def _opened(x: Array | Blocks) -> Array:
+def _opened(x: _Moment) -> Array:
     return dequantize_blocks(x) if isinstance(x, Blocks) else x
 
 
-def _is_blocks(x: Any) -> bool:
-    return isinstance(x, Blocks)
+def _closed_like(before: _Moment, x: Array, is_signed: bool) -> _Moment:
+    return quantize_blocks(x, is_signed=is_signed) if isinstance(before, Blocks) else x
 
 
 def _blocked(x: Array) -> Array:

@@ -69,12 +69,12 @@ class OptimizerConfig:
     def optimizer(self) -> optax.GradientTransformation:
         schedule = self.schedule(self.learning_rate)
         if self.name == "adam8bit":
-            inner = optax.chain(
-                scale_by_adam8bit(self.b1, self.b2),
+            return optax.chain(
+                scale_by_adam8bit(self.b1, self.b2, max_norm=self.max_grad_norm),
                 optax.add_decayed_weights(self.weight_decay),
                 optax.scale_by_learning_rate(schedule),
             )
-        elif self.name == "adafactor":
+        if self.name == "adafactor":
             inner = self._adafactor(schedule)
         elif self.name == "muon":
             inner = optax.contrib.muon(

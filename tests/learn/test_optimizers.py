@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.tiny_models import FAMILIES, random_params
 
 from jaxtool.learn.adam8bit import (
     block_size,
@@ -21,10 +20,14 @@ from jaxtool.model.param_axes import param_axes
 from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
-# Matrices that Adafactor factors and adam8bit quantises; norms and biases are left as they are.
-MODEL = dataclasses.replace(
-    FAMILIES["qwen2"], d_model=256, d_ff=512, num_layers=1, vocab_size=128, head_dim=128
-)
+# Matrices that Adafactor factors and adam8bit quantises, and a bias that both leave as it is.
+SHAPES = {
+    "embedding": (128, 256),
+    "layers": {
+        "attention": {"query": {"bias": (2, 4, 128)}},
+        "mlp": {"gate": {"kernel": (2, 256, 512)}, "down": {"kernel": (2, 512, 256)}},
+    },
+}
 
 
 def test_codes_by_hand():
@@ -120,21 +123,44 @@ def test_adafactor_learns_without_moments_of_the_parameters_size():
 
 
 def test_small_parameters_are_adam_itself():
+    """Clipped by the global norm as optax clips: the first two gradients are too long, the third is not."""
     params = {"bias": jnp.zeros(100), "norm": jnp.ones((4, 8))}
-    grads = jax.tree.map(lambda x: jnp.linspace(-1, 1, x.size).reshape(x.shape), params)
-    ours, theirs = scale_by_adam8bit(0.9, 0.95), optax.scale_by_adam(0.9, 0.95)
+    first = jax.tree.map(lambda x: jnp.linspace(-1, 1, x.size).reshape(x.shape), params)
+    ours = scale_by_adam8bit(0.9, 0.95, max_norm=0.5)
+    theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam(0.9, 0.95))
     states = ours.init(params), theirs.init(params)
-    for _ in range(3):
+    for factor in (1.0, 3.0, 1e-3):
+        grads = jax.tree.map(lambda x: factor * x, first)  # noqa: B023
         got, one = ours.update(grads, states[0])
         wanted, other = theirs.update(grads, states[1])
         states = one, other
     for x, y in zip(*map(jax.tree.leaves, (got, wanted)), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-6)
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_layers_one_by_one_are_updated_as_all_at_once():
+    """A stack of matrices, and the same numbers as separate ones."""
+    numbers = np.random.default_rng(0)
+    stack = jnp.asarray(numbers.standard_normal((3, 64, 128)), jnp.float32)
+    ours = scale_by_adam8bit(0.9, 0.95, max_norm=1.0)
+    apart = {str(i): x for i, x in enumerate(stack)}
+    state, states = ours.init(stack), ours.init(apart)
+    assert len([x for x in jax.tree.leaves(states) if x.dtype == jnp.uint8]) == 3
+    for _ in range(2):
+        got, state = ours.update(stack, state)
+        wanted, states = ours.update(apart, states)
+    for i, x in enumerate(got):
+        np.testing.assert_allclose(x, wanted[str(i)], rtol=1e-5)
 
 
 def updated(name: str, sharding: Sharding):
     """State after one update of a policy whose gradient is its parameters."""
-    params = random_params(MODEL)
+    numbers = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda shape: jnp.asarray(numbers.standard_normal(shape), jnp.float32),
+        SHAPES,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
     params = jax.device_put(params, sharding.tree(param_axes(params)))
     config = OptimizerConfig(name=name, learning_rate=1e-2)
     total = zero_gradients(params, sharding)
@@ -163,20 +189,20 @@ def test_states_are_cut_like_their_parameters(name):
         return [shape for key, shape in held.items() if all(part in key for part in parts)]
 
     if name == "adam8bit":
-        # gate [1, 256, 512] is cut 4 x 2; so are its codes, and its 16 blocks a row in two.
-        assert shard_of("'gate'", ".codes") == [(1, 64, 256)] * 2
-        assert shard_of("'gate'", ".scales") == [(1, 64, 8)] * 2
+        # gate [2, 256, 512] is cut 4 x 2; so are its codes, and its 16 blocks a row in two.
+        assert shard_of("'gate'", ".codes") == [(2, 64, 256)] * 2
+        assert shard_of("'gate'", ".scales") == [(2, 64, 8)] * 2
         # One block over an axis that is cut by four: its scale stays whole.
-        assert shard_of("'down'", ".codes") == [(1, 256, 64)] * 2
-        assert shard_of("'down'", ".scales") == [(1, 256, 1)] * 2
-        assert shard_of("'query'", "'bias'") == [(1, 2, 128)] * 2
+        assert shard_of("'down'", ".codes") == [(2, 256, 64)] * 2
+        assert shard_of("'down'", ".scales") == [(2, 256, 1)] * 2
+        assert shard_of("'query'", "'bias'") == [(2, 2, 128)] * 2
     else:
         # v_row lacks the largest axis, v_col the second largest.
-        assert shard_of("v_row", "'gate'") == [(1, 64)]
-        assert shard_of("v_col", "'gate'") == [(1, 256)]
+        assert shard_of("v_row", "'gate'") == [(2, 64)]
+        assert shard_of("v_col", "'gate'") == [(2, 256)]
         assert shard_of("v_row", "'embedding'") == [(64,)]
         assert shard_of("v_col", "'embedding'") == [(64,)]
-        assert shard_of(".v[", "'query'", "'bias'") == [(1, 2, 128)]
+        assert shard_of(".v[", "'query'", "'bias'") == [(2, 2, 128)]
     whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
     assert whole < (2.3 if name == "adam8bit" else 0.3) * sum(
         x.size for x in jax.tree.leaves(state.params)
