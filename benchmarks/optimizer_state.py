@@ -3,13 +3,16 @@
 Bytes are those of the real state's shapes (nothing is allocated), for Qwen2.5-7B. Errors: Adam on
 synthetic gradients, N(mean, 1) times a scale of each parameter, log-normal with a spread of sigma, in
 blocks of 64; after 300 updates the RMS error of the last update and of their sum, over their RMS.
+The update's memory is that of the compiled program on this machine, for a model of 34 million parameters.
 Covered: our power code, other powers, and the dynamic tree of 2110.02861 (its unsigned form, whose
 exponents are those of bitsandbytes). Not covered: a model's curve; time.
 
-Run: python -m benchmarks.optimizer_state --json out.json   (half a minute)
+Run: python -m benchmarks.optimizer_state --json out.json   (a minute)
 """
 
 import argparse
+import dataclasses
+import functools
 import json
 import platform
 from collections.abc import Callable
@@ -22,9 +25,11 @@ import numpy as np
 
 from jaxtool.learn.adam8bit import dequantize_blocks, quantize_blocks
 from jaxtool.learn.optimizer import Name, OptimizerConfig
-from jaxtool.model.config import ModelConfig
+from jaxtool.learn.state import Gradients, apply_gradients, make_state
+from jaxtool.model.config import ModelConfig, tiny
 from jaxtool.model.lora import LoraConfig, adapter_shapes
 from jaxtool.model.param_axes import param_shapes
+from jaxtool.parallel.axis_rules import single_device
 
 QWEN_7B = ModelConfig(
     vocab_size=152064,
@@ -59,6 +64,29 @@ def memory() -> dict[str, dict[str, float]]:
         name: {"trained_gb": tree_bytes(trained) / 1e9, "state_gb": state / 1e9}
         for name, (trained, state) in rows.items()
     }
+
+
+def update_memory() -> dict[str, dict[str, float]]:
+    """MB of the program that updates a small model: its arguments, and what it makes meanwhile."""
+    model = dataclasses.replace(
+        tiny(256), d_model=512, d_ff=2048, num_layers=8, num_heads=8, num_kv_heads=8, head_dim=64
+    )
+    params, sharding = param_shapes(model), single_device()
+    gradients = Gradients(loss=jnp.float32(0), grads=params)
+    found = {}
+    for name in ("adamw", "adam8bit", "adafactor"):
+        config = OptimizerConfig(name=name)
+        state = jax.eval_shape(
+            functools.partial(make_state, config=config, sharding=sharding), params
+        )
+        lowered = apply_gradients.lower(state, gradients, config=config, sharding=sharding)
+        memory = lowered.compile().memory_analysis()
+        assert memory is not None
+        found[name] = {
+            "arguments_mb": memory.argument_size_in_bytes / 1e6,
+            "temporaries_mb": memory.temp_size_in_bytes / 1e6,
+        }
+    return found
 
 
 def power(p: int, most: float, least: float = 0.0) -> Code:
@@ -135,6 +163,10 @@ def main() -> None:
     print("Qwen2.5-7B                 trained      optimizer state")
     for name, row in result["memory"].items():
         print(f"  {name:22} {row['trained_gb']:8.2f} GB  {row['state_gb']:8.2f} GB")
+    result["update"] = update_memory()
+    for name, row in result["update"].items():
+        taken, made = row["arguments_mb"], row["temporaries_mb"]
+        print(f"  update by {name:12} {taken:8.0f} MB of arguments, {made:8.0f} MB made meanwhile")
     for sigma in (0.5, 1.5):
         for b2 in (0.95, 0.999):
             found = errors(sigma, b2)

@@ -9,6 +9,7 @@ import pytest
 from helpers.small_runs import rl_config
 
 from jaxtool.model.config import tiny
+from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
@@ -73,6 +74,32 @@ def test_every_program_of_a_small_run_compiles_for_a_slice(tmp_path):
     assert resident["gradients"] == pytest.approx(resident["parameters"], rel=0.01)
     assert 0 < plan.hbm_used < GIB
     assert plan.step_s is not None
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_adapters_and_small_optimizer_states_are_planned_as_they_run(tmp_path):
+    """Bytes of the real trees; a KL under LoRA keeps no reference, in memory or as an argument."""
+    tpu = parse_slice("v5e-8")
+    model = dataclasses.replace(tiny(256), d_model=256, d_ff=512, remat="block")
+    base = config_of(tmp_path, policy=RandomInit(config=model))
+    base = dataclasses.replace(base, grpo=dataclasses.replace(base.grpo, kl_coef=0.1))
+    lora = dataclasses.replace(base, lora=LoraConfig(rank=4, base_dtype="bfloat16"))
+    small = dataclasses.replace(base.optimizer, name="adam8bit")
+    small = dataclasses.replace(base, optimizer=small)
+    plain, adapted, quantised = (run_programs(config, tpu) for config in (base, lora, small))
+    parameters = plain.resident["parameters"]
+    assert plain.resident["reference"] == parameters
+    assert adapted.resident["reference"] == 0
+    assert adapted.resident["parameters"] < 0.6 * parameters
+    assert adapted.resident["optimizer state"] < 0.2 * parameters
+    assert adapted.resident["gradients"] < 0.1 * parameters
+    assert quantised.resident["optimizer state"] < 0.65 * parameters
+    [learn] = [program for program in adapted.programs if program.name == names.LEARN]
+    plan = compile_program(learn, adapted.resident, tpu)
+    assert plan.error is None
+    # Half the parameters, adapter and gradients; with a reference it would be half of them more.
+    assert plan.arguments < parameters
 
 
 @needs_libtpu
