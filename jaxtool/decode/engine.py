@@ -51,24 +51,22 @@ class DecodeEngine:
         config: EngineConfig,
         sharding: Sharding,
         is_stop: np.ndarray,
+        longest_prompt: int | None = None,
     ):
-        """`is_stop` [V] bool: tokens after which a row waits for the host."""
+        """Plans the memory and makes an empty cache.
+
+        Args:
+          is_stop: [V] bool, tokens after which a row waits for the host.
+          longest_prompt: tokens that prefill is planned for; None for up to `EngineConfig.max_tokens`.
+
+        Raises:
+          ValueError: the rows do not fit, or do not divide over the devices; see `plan_memory`.
+        """
         if is_stop.shape != (model.vocab_size,):
             raise ValueError(f"{is_stop.shape=} must be ({model.vocab_size},)")
         model = config.twin.model(model)
-        self.memory = plan_memory(model, config, sharding)
+        self.memory = plan_memory(model, config, sharding, longest_prompt=longest_prompt)
         config = self.memory.config
-        rows_cut = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
-        for name, count in (
-            ("slots", config.slots),
-            ("rows", config.rows),
-            ("min_slots", config.min_slots),
-            ("prefill_rows", config.prefill_rows),
-        ):
-            if count % rows_cut:
-                raise ValueError(
-                    f"EngineConfig.{name}={count} must be a multiple of data x fsdp = {rows_cut}"
-                )
         self.model, self.config, self.sharding = model, config, sharding
         self.counts = EngineCounts()
         self._is_stop = jax.device_put(is_stop, sharding.named(None))

@@ -169,6 +169,7 @@ def open_actor(
         config=config.engine,
         sharding=Sharding(decode_mesh(mesh), decode()),
         is_stop=is_stop,
+        longest_prompt=longest_prompt(config.rollout, config.engine),
     )
     print(engine.memory, flush=True)
     client = None

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from helpers.decoding import SMALL, make_engine, random_jobs, run_jobs
 from helpers.tiny_models import FAMILIES, VOCAB, random_params
 
+from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.memory import plan_memory
 from jaxtool.model.param_axes import param_shapes
 from jaxtool.parallel import axis_rules
@@ -42,6 +44,14 @@ def test_prompts_that_are_never_long_need_less_and_what_is_free_can_be_told():
     assert plan_memory(MODEL, config, sharding, free=1e9).budget == 8 * 5e8
     with pytest.raises(ValueError, match=r"0 rows fit into 90% of 0\.00 GiB"):
         plan_memory(MODEL, config, single_device(), free=1e3)
+    engine = DecodeEngine(
+        model=MODEL,
+        config=config,
+        sharding=single_device(),
+        is_stop=np.zeros(VOCAB, bool),
+        longest_prompt=17,
+    )
+    assert engine.memory.fixed == plan.fixed
 
 
 @pytest.mark.parametrize("rows", [1, 5, 13])
