@@ -230,10 +230,11 @@ def test_what_needs_the_decoder_for_itself_is_refused(tmp_path, fields, message)
         run_config(tmp_path, -1)
 
 
-def test_several_hosts_are_refused(monkeypatch):
+def test_several_hosts_are_refused(monkeypatch, tmp_path):
+    config = run_config(tmp_path, 1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="max_staleness > 0 runs on one host: set it to 0"):
-        AsyncRollouts(None, None, None, 0)
+    with pytest.raises(ValueError, match=r"max_staleness=1: .* set it to 0 for a run of 2 hosts"):
+        AsyncRollouts(config, None, None, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -73,3 +73,10 @@ def test_mismatch_checks_every_field_that_is_given():
     assert "last_value" in mismatch(snippet, ToolResult(status=ToolStatus.OK, last_value="2"))
     assert "stderr" in mismatch(snippet, ToolResult(status=ToolStatus.OK, last_value="1"))
     assert "status" in mismatch(snippet, ToolResult(status=ToolStatus.KILLED))
+
+
+def test_a_busy_machine_may_end_the_endless_loop_by_the_clock():
+    [endless] = [s for s in SNIPPETS if s.busy_status]
+    for status in (ToolStatus.CPU_LIMIT, ToolStatus.WALL_LIMIT):
+        assert mismatch(endless, ToolResult(status=status)) == ""
+    assert "expected 'cpu_limit', got 'ok'" in mismatch(endless, ToolResult(status=ToolStatus.OK))
