@@ -25,7 +25,7 @@ _SPEED_PROGRAMS = {
     "print": "print(1 + 1)",
     "sympy solve": "import sympy as sp\nx = sp.Symbol('x')\nprint(sp.solve(x**2 - 5*x + 6, x))",
 }
-_ATTACK_LIMITS = LimitSet(cpu_ms=500, wall_ms=3000, memory_bytes=192 << 20, scratch_bytes=16 << 20)
+_ATTACK_LIMITS = LimitSet(cpu_ms=500, wall_ms=5000, memory_bytes=192 << 20, scratch_bytes=16 << 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from jaxtool.run.rl_loop import RlConfig
 
 PLANS = sorted((REPOSITORY_ROOT / "docs" / "plans").glob("*.json"))
 WANTED = {
+    "otc_grpo_7b_v5e_64",
     "otc_grpo_7b_v6e_16",
     "torl_1_5b_v5e_8",
 }

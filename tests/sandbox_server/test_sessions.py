@@ -75,7 +75,7 @@ _BREAKS = pytest.mark.parametrize(
 
 @_BREAKS
 def test_what_did_not_end_by_itself_is_rolled_back(server, code, status):
-    limits = pb.Limits(cpu_ms=400, wall_ms=1500)
+    limits = pb.Limits(cpu_ms=400, wall_ms=3000)
     with _session(server, limits=limits) as session:
         session.run("x = 42\nimport random")
         expected = session.run("random.getstate()[1][:5]").last_value
@@ -87,7 +87,7 @@ def test_what_did_not_end_by_itself_is_rolled_back(server, code, status):
 
 @_BREAKS
 def test_without_checkpoints_it_ends_the_session_and_says_so(server, code, status):
-    limits = pb.Limits(cpu_ms=400, wall_ms=1500)
+    limits = pb.Limits(cpu_ms=400, wall_ms=3000)
     with _session(server, limits=limits, no_checkpoint=True) as session:
         assert session.run("x = 41").status == pb.STATUS_OK
         failed = session.run("x += 1\n1 / 0")
@@ -118,7 +118,7 @@ def test_a_program_that_takes_its_sessions_channel_loses_the_session_only(server
         "            os.read(4, 64)\n        except OSError:\n            pass\n"
         "[threading.Thread(target=steal, daemon=True).start() for _ in range(8)]"
     )
-    limits = pb.Limits(cpu_ms=400, wall_ms=1500)
+    limits = pb.Limits(cpu_ms=400, wall_ms=3000)
     with _session(server, limits=limits, no_checkpoint=no_checkpoint) as session:
         session.run(steal)
         stop = time.monotonic() + 20
@@ -174,7 +174,7 @@ def test_a_cancelled_block_is_rolled_back_or_ends_its_session(server):
 
 def test_files_and_positions_are_not_rolled_back(server):
     """What sandbox.proto says of /tmp, and of files that were open before the block."""
-    with _session(server, limits=pb.Limits(cpu_ms=400, wall_ms=1500)) as session:
+    with _session(server, limits=pb.Limits(cpu_ms=400, wall_ms=3000)) as session:
         if session.run("open('/tmp/kept', 'w').write('before')").status != pb.STATUS_OK:
             pytest.skip("no scratch in this tier")
         session.run("file = open('/tmp/kept', buffering=0, mode='rb')")
