@@ -5,14 +5,10 @@ policy with random weights, prints a line "ready VERSIONS", and answers each lin
 input with "seconds X tokens N". Imports nothing of jaxtool, so that it runs where jaxtool is not.
 """
 
-import json
-import os
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-Round = Callable[[int, int], tuple[float, int]]
+from peer_workers import Round, serve, transformers_model, tunix_model
 
 
 def transformers_round(shape: dict[str, Any], dtype: str, new: int) -> tuple[str, Round]:
@@ -20,20 +16,8 @@ def transformers_round(shape: dict[str, Any], dtype: str, new: int) -> tuple[str
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["d_model"],
-        intermediate_size=shape["d_ff"],
-        num_hidden_layers=shape["num_layers"],
-        num_attention_heads=shape["num_heads"],
-        num_key_value_heads=shape["num_kv_heads"],
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = transformers.Qwen2ForCausalLM(config).to(device, getattr(torch, dtype)).eval()
+    model = transformers_model(shape).to(device, getattr(torch, dtype)).eval()
 
     def one(batch: int, prompt: int) -> tuple[float, int]:
         ids = torch.randint(3, shape["vocab_size"], (batch, prompt), device=device)
@@ -62,27 +46,9 @@ def tunix_round(shape: dict[str, Any], dtype: str, new: int) -> tuple[str, Round
     import importlib.metadata
 
     import jax
-    import jax.numpy as jnp
-    from flax import nnx
     from tunix.generate import sampler as tunix_sampler
-    from tunix.models.qwen2 import model as qwen2
 
-    kind = jnp.dtype(dtype)
-    config = qwen2.ModelConfig(
-        num_layers=shape["num_layers"],
-        vocab_size=shape["vocab_size"],
-        embed_dim=shape["d_model"],
-        hidden_dim=shape["d_ff"],
-        num_heads=shape["num_heads"],
-        head_dim=shape["head_dim"],
-        num_kv_heads=shape["num_kv_heads"],
-        rope_theta=10_000,
-        norm_eps=1e-6,
-        use_tied_embedding=True,
-        dtype=kind,
-        param_dtype=kind,
-    )
-    model = qwen2.Qwen2(config, rngs=nnx.Rngs(params=0))
+    model = tunix_model(shape, dtype, dtype)
 
     class Numbers:
         """Text of numbers: token ids are written down."""
@@ -137,18 +103,5 @@ def tunix_round(shape: dict[str, Any], dtype: str, new: int) -> tuple[str, Round
     return f"google-tunix {version}, jax {jax.__version__}, {jax.default_backend()}", one
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    peer, options = sys.argv[1], json.loads(sys.argv[2])
-    make = {"transformers": transformers_round, "tunix": tunix_round}[peer]
-    versions, one = make(**options)
-    answers.write(f"ready {versions}\n")
-    for line in sys.stdin:
-        batch, prompt = map(int, line.split())
-        seconds, tokens = one(batch, prompt)
-        answers.write(f"seconds {seconds} tokens {tokens}\n")
-
-
 if __name__ == "__main__":
-    main()
+    serve({"transformers": transformers_round, "tunix": tunix_round})

@@ -7,14 +7,11 @@ norm, AdamW. dtype is that of the computation; "pure_bfloat16" (torch) holds the
 Imports nothing of jaxtool, so that it runs where jaxtool is not.
 """
 
-import json
-import os
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-Round = Callable[[int, int], tuple[float, int]]
+from peer_workers import Round, serve, transformers_model, tunix_model
+
 _LOW, _HIGH, _LEARNING_RATE = 0.8, 1.28, 1e-6
 
 
@@ -23,21 +20,9 @@ def transformers_round(shape: dict[str, Any], dtype: str) -> tuple[str, Round]:
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["d_model"],
-        intermediate_size=shape["d_ff"],
-        num_hidden_layers=shape["num_layers"],
-        num_attention_heads=shape["num_heads"],
-        num_key_value_heads=shape["num_kv_heads"],
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kept = torch.bfloat16 if dtype == "pure_bfloat16" else torch.float32
-    model = transformers.Qwen2ForCausalLM(config).to(device, kept).train()
+    model = transformers_model(shape).to(device, kept).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95))
 
     def one(rows: int, length: int) -> tuple[float, int]:
@@ -73,24 +58,9 @@ def tunix_round(shape: dict[str, Any], dtype: str) -> tuple[str, Round]:
     import jax.numpy as jnp
     import optax
     from flax import nnx
-    from tunix.models.qwen2 import model as qwen2
     from tunix.rl import common
 
-    config = qwen2.ModelConfig(
-        num_layers=shape["num_layers"],
-        vocab_size=shape["vocab_size"],
-        embed_dim=shape["d_model"],
-        hidden_dim=shape["d_ff"],
-        num_heads=shape["num_heads"],
-        head_dim=shape["head_dim"],
-        num_kv_heads=shape["num_kv_heads"],
-        rope_theta=10_000,
-        norm_eps=1e-6,
-        use_tied_embedding=True,
-        dtype=jnp.dtype(dtype),
-        param_dtype=jnp.float32,
-    )
-    model = qwen2.Qwen2(config, rngs=nnx.Rngs(params=0))
+    model = tunix_model(shape, dtype, "float32")
     rule = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(_LEARNING_RATE, 0.9, 0.95, weight_decay=0.0)
     )
@@ -129,18 +99,5 @@ def tunix_round(shape: dict[str, Any], dtype: str) -> tuple[str, Round]:
     return f"google-tunix {version}, jax {jax.__version__}, {jax.default_backend()}", one
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    peer, options = sys.argv[1], json.loads(sys.argv[2])
-    make = {"transformers": transformers_round, "tunix": tunix_round}[peer]
-    versions, one = make(**options)
-    answers.write(f"ready {versions}\n")
-    for line in sys.stdin:
-        rows, length = map(int, line.split())
-        seconds, tokens = one(rows, length)
-        answers.write(f"seconds {seconds} tokens {tokens}\n")
-
-
 if __name__ == "__main__":
-    main()
+    serve({"transformers": transformers_round, "tunix": tunix_round})
