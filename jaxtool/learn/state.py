@@ -111,13 +111,13 @@ def batch_logprobs(
     hidden = hidden_states(
         params, model, batch.tokens, batch.positions, batch.segment_ids, sharding
     )
-    head = params["embedding"].T if model.ties_embeddings else params["lm_head"]
     return token_logprobs(
         hidden,
-        head,
+        params["embedding"] if model.ties_embeddings else params["lm_head"],
         batch.tokens,
         temperature=temperature,
         chunk=chunk,
+        is_table=model.ties_embeddings,
         truncation=truncation,
         parts=sharding.parts("queries"),
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention import Places, attention, cached_attention, segment_mask
-from jaxtool.model.blockwise_attention import blockwise_attention
+from jaxtool.model.blockwise_attention import blockwise_attention, row_attention
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache
 from jaxtool.model.pallas_attention import LANES, flash_cached_attention
@@ -70,13 +70,11 @@ def training_attention(
         return lambda q, k, v: splash_attention(q, k, v, segment_ids, sharding=sharding)
     if sharding.parts("queries") > 1:
         return _over_queries(config.attention_block, (segment_ids, positions), sharding)
-    if config.attention_block is not None and backend == "xla":
-        block = config.attention_block
-        return lambda q, k, v: blockwise_attention(q, k, v, segment_ids, positions, block=block)
-    mask = segment_mask(segment_ids, positions)
     if backend == "cudnn":
+        mask = segment_mask(segment_ids, positions)
         return functools.partial(fused_attention, mask=mask, implementation="cudnn")
-    return lambda q, k, v: attention(q, k, v, mask)
+    block = config.attention_block
+    return lambda q, k, v: row_attention(q, k, v, segment_ids, positions, block=block)
 
 
 def attend_to_cache(

@@ -39,7 +39,9 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
     remat: Remat = "none"  # what the backward pass computes again, see jaxtool/model/remat.py
     attention: AttentionBackend = "auto"  # see jaxtool/model/attention_backends.py
-    attention_block: int | None = None  # training: queries whose scores exist at once; None: all
+    attention_block: int | None = (
+        None  # training: queries whose scores exist at once; None: an eighth
+    )
     cache: Literal["compute_dtype", "int8"] = "compute_dtype"  # keys and values of decoded tokens
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxtool.model.config import ModelConfig, RopeScaling
 from jaxtool.model.low_rank import LoraWeight, adapted_product
 from jaxtool.model.quantize import product
+from jaxtool.model.remat import keep_product
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
@@ -56,6 +57,7 @@ class Projection(nnx.Module):
             y = adapted_product(x, kernel, self.num_in)
         else:
             y = product(x, kernel, self.num_in)
+        y = keep_product(y)
         if self.bias is not None:
             bias = self.bias[...]
             y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
+from jaxtool.model.float_product import float_product
+
 _LARGEST = 127.0
 _SMALLEST_SCALE = 1e-30  # a slice of zeros stays zero
 
@@ -33,12 +35,7 @@ def quantize(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 
 def product(x: Array, weight: Array | Int8Weight, num_in: int) -> Array:
     """x [..., *in] times a weight [*in, *out], in x's dtype, summed in float32: [..., *out] float32."""
-    values = weight.values if isinstance(weight, Int8Weight) else weight
-    axes = tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in))
-    # float32 accumulation: a bfloat16 product without it is ten times slower on XLA's CPU.
-    y = jax.lax.dot_general(
-        x, values.astype(x.dtype), (axes, ((), ())), preferred_element_type=jnp.float32
-    )
-    if isinstance(weight, Int8Weight):
-        y = y * weight.scale.reshape((1,) * (y.ndim - weight.scale.ndim) + weight.scale.shape)
-    return y
+    if not isinstance(weight, Int8Weight):
+        return float_product(x, weight, num_in)
+    y = float_product(x, weight.values.astype(x.dtype), num_in)
+    return y * weight.scale.reshape((1,) * (y.ndim - weight.scale.ndim) + weight.scale.shape)

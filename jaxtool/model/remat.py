@@ -18,11 +18,20 @@ from jaxtool.model.config import Remat
 Layer = Callable[[jax.Array, Any], tuple[jax.Array, None]]
 
 KEPT = "kept"
+PRODUCT = "product"
 
 
 def keep(x: jax.Array) -> jax.Array:
     """Marks a value that "named" does not compute again."""
     return checkpoint_name(x, KEPT)
+
+
+def keep_product(x: jax.Array) -> jax.Array:
+    """Marks the result of a product with a weight, which "dots" does not compute again.
+
+    By name, because JAX's policies for products do not see into functions with their own gradient.
+    """
+    return checkpoint_name(x, PRODUCT)
 
 
 def rematerialized(layer: Layer, remat: Remat) -> Layer:
@@ -33,5 +42,5 @@ def rematerialized(layer: Layer, remat: Remat) -> Layer:
     if remat == "block":
         return jax.checkpoint(layer)
     if remat == "dots":
-        return jax.checkpoint(layer, policy=policies.dots_with_no_batch_dims_saveable)
+        return jax.checkpoint(layer, policy=policies.save_only_these_names(PRODUCT))
     return jax.checkpoint(layer, policy=policies.save_only_these_names(KEPT))

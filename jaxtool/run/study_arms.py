@@ -33,6 +33,18 @@ def _run(name: str, what: str, start: str = "cold_start") -> Arm:
     return Arm(name=name, files=(f"{name}.gin",), start=start, what=what)
 
 
+def _over(run: str, name: str, what: str, *params: str, file: str = "", start: str = "") -> Arm:
+    """`run` with bindings or a file of gin_configs/algos over it."""
+    layer = (f"gin_configs/algos/{file}",) if file else ()
+    return Arm(
+        name=name,
+        files=(f"{run}.gin", *layer),
+        params=params,
+        start=start or "cold_start",
+        what=what,
+    )
+
+
 DEFAULT = (
     Arm(
         name="base",
@@ -60,23 +72,13 @@ DEFAULT = (
     _run("retool_grpo", "ReTool's reward, GRPO"),
     _run("otc_grpo", "OTC-GRPO of the paper"),
     _run("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale"),
+    # Learn the tool first, then save calls: 60 more steps from the policy that GRPO ended with.
+    _over("otc_no_std", "otc_after_grpo", "otc_no_std, from ReTool-GRPO", start="retool_grpo"),
     _run("text_rl", "RL without a tool, from the base", start="base"),
     _run("torl", "RL with the tool, no cold start", start="base"),
     _run("retool_ppo", "ReTool's reward, PPO with a critic"),
     _run("otc_ppo", "OTC-PPO"),
 )
-
-
-def _over(run: str, name: str, what: str, *params: str, file: str = "", start: str = "") -> Arm:
-    """`run` with bindings or a file of gin_configs/algos over it."""
-    layer = (f"gin_configs/algos/{file}",) if file else ()
-    return Arm(
-        name=name,
-        files=(f"{run}.gin", *layer),
-        params=params,
-        start=start or "cold_start",
-        what=what,
-    )
 
 
 def _cold_start(name: str, what: str, *params: str) -> Arm:
@@ -99,6 +101,8 @@ ABLATIONS = (
     _over(
         "otc_shaping", "otc_shaping_strong", "shaping, floor 0.3", "GrpoConfig.shaping_floor = 0.3"
     ),
+    _over("retool_grpo", "retool_grpo_longer", "GRPO, 120 steps in two legs", start="retool_grpo"),
+    _over("otc_grpo", "otc_paper_after_grpo", "OTC-GRPO, from ReTool-GRPO", start="retool_grpo"),
     _over("otc_grpo", "otc_c1", "c = 1", f"{_C} = 1.0"),
     _over("otc_grpo", "otc_c9", "c = 9", f"{_C} = 9.0"),
     _over("otc_no_std", "otc_no_std_c1", "no std, c = 1", f"{_C} = 1.0"),
@@ -163,7 +167,7 @@ def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
     """
     if unknown := [name for name in names if name not in ARMS]:
         raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:6], *ABLATIONS), "all": ARMS.values()}
+    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:7], *ABLATIONS), "all": ARMS.values()}
     wanted = [ARMS[name] for name in names] or list(sets[chosen])
     order: dict[str, Arm] = {}
     for arm in wanted:

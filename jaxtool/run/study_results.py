@@ -27,7 +27,7 @@ from jaxtool.run.study_figures import (
 
 SAMPLINGS = ("greedy", "sampled")
 TEXT, TOOL, COLD = "text_rl", "retool_grpo", "cold_start"
-OTC = "otc_no_std"  # chosen on validation questions, see docs/results.md
+OTC = "otc_after_grpo"  # chosen on validation questions, see docs/results.md
 OTC_PAPER = "otc_grpo"
 PAIRS = ((TOOL, COLD), ("retool_ppo", COLD), (TOOL, TEXT), (TEXT, "base"), ("torl", "base"))
 Point = tuple[int, float]
@@ -95,7 +95,7 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
     `otc_calls_cut` (share), `otc_accuracy_loss_points` (positive: OTC is worse) with its `_stderr`, and
     `otc_productivity_gain` (2.29 is +229 %) are those of `OTC`, OTC-GRPO without the group's standard
-    deviation, against ReTool-GRPO, means of the differences of each seed; `otc_paper_...` those of
+    deviation from the policy that ReTool-GRPO ended with, against ReTool-GRPO, means of the differences of each seed; `otc_paper_...` those of
     OTC-GRPO as in the paper. `otc_calls_over_optimum` is calls / optimum - 1 of `OTC`.
     `rl_gain_over_cold_start_points` and `rl_gain_stderr` are ReTool-GRPO against the cold start;
     `rl_gain_sampled_...` the same of sampled answers; `tool_over_text_points` is ReTool-GRPO against
@@ -148,18 +148,19 @@ def _against_grpo(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 def _optima(
     arm: Arm, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
 ) -> list[dict[str, int]]:
-    """Optimal calls by level of each seed, for the policy that the arm starts from.
+    """Optimal calls by level of each seed, for the policy that the arm's reinforcement learning began with.
 
-    A start and the base are judged by what they know themselves.
+    A stage without rollouts is judged by what it knows itself.
     """
-    is_start = arm.start is None or any(other.start == arm.name for other in ARMS.values())
-    source = arm.name if is_start or arm.start is None else arm.start
+    while isinstance(config_of(arm), RlConfig):
+        assert arm.start is not None
+        arm = ARMS[arm.start]
     return [
         {
             level: optimal_calls(level, accuracy)
             for level, accuracy in accuracy_by_level(seed["mental"]).items()
         }
-        for seed in answers[source]
+        for seed in answers[arm.name]
     ]
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers.tiny_models import FAMILIES, next_token_loss, random_params, random_tokens
 
+from jaxtool.model import blockwise_attention as module
 from jaxtool.model.attention import attention, segment_mask
-from jaxtool.model.blockwise_attention import blockwise_attention
+from jaxtool.model.blockwise_attention import blockwise_attention, row_attention
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
@@ -52,6 +53,47 @@ def test_gradients_are_those_of_whole_rows(dtype, tolerance):
         x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
         assert np.abs(y).max() > 0.1
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("block", [None, 2, 64], ids=str)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_spans_that_leave_out_later_keys_give_the_attention_of_whole_rows(
+    monkeypatch, block, dtype
+):
+    """Values and gradients, with spans of 3 tokens that end inside segments."""
+    monkeypatch.setattr(module, "_MIN_SPAN", 3)
+    real = np.asarray(SEGMENTS != 0)[:, :, None, None]  # padding gets numbers that mean nothing
+    weights = jax.random.normal(jax.random.key(1), (2, 13, 4, 8)) * real
+
+    def whole(q, k, v):
+        out = attention(q, k, v, segment_mask(SEGMENTS, POSITIONS))
+        return jnp.sum(out.astype(jnp.float32) * weights), out
+
+    def spans(q, k, v):
+        out = row_attention(q, k, v, SEGMENTS, POSITIONS, block=block)
+        return jnp.sum(out.astype(jnp.float32) * weights), out
+
+    def both(total):
+        gradients, out = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*qkv(dtype))
+        return [x * real for x in (out, *gradients)]
+
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    for got, wanted in zip(both(spans), both(whole), strict=True):
+        got, wanted = np.asarray(got, np.float32), np.asarray(wanted, np.float32)
+        assert np.abs(wanted).max() > 0.1
+        np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_spans_multiply_no_more_than_five_eighths_of_the_scores():
+    """8 spans of a row of 512: (1 + 2 + ... + 8) / 64 of a product over whole rows."""
+    x, ids = jnp.zeros((1, 512, 1, 8)), jnp.zeros((1, 512), jnp.int32)
+
+    def flops(attend):
+        return jax.jit(attend).lower(x, x, x).compile().cost_analysis()["flops"]
+
+    spans = flops(lambda q, k, v: row_attention(q, k, v, ids, ids, block=None))
+    whole = flops(lambda q, k, v: attention(q, k, v, segment_mask(ids, ids)))
+    assert 0.5 < spans / whole < 0.625
 
 
 def test_the_scores_of_a_row_never_exist():

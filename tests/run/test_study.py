@@ -44,7 +44,7 @@ def test_every_arm_builds_and_shares_the_recipe(arm):
         assert arm.protocol is not None
 
 
-def small_study(tmp_path, names="otc_grpo,otc_no_std,text_rl,torl", seeds=(0, 1)):
+def small_study(tmp_path, names="otc_grpo,otc_after_grpo,text_rl,torl", seeds=(0, 1)):
     arms = tuple(study_arms.select([*names.split(","), "retool_grpo"]))
     return study.Study(workdir=tmp_path, arms=arms, seeds=seeds)
 
@@ -88,7 +88,7 @@ PLAYED = {
     "cold_start": (9, 6, 1, 1),
     "retool_grpo": (10, 8, 1, 2),
     "otc_grpo": (9, 4, 0, 0),
-    "otc_no_std": (9, 8, 0, 1),
+    "otc_after_grpo": (9, 8, 0, 1),
     "text_rl": (10, 0, 0, 0),
     "torl": (1, 0, 0, 0),
 }
@@ -143,7 +143,7 @@ def played(tmp_path):
 
 def test_results_by_hand(played, tmp_path):
     found = study_results.results(played)
-    otc = found["arms"]["otc_no_std"]
+    otc = found["arms"]["otc_after_grpo"]
     assert otc["greedy"]["accuracy"] == {"mean": 0.85, "stderr": 0.0, "seeds": [0.85, 0.85]}
     assert otc["greedy"]["tool_calls"]["mean"] == 0.5
     assert otc["greedy"]["over_use"]["mean"] == otc["greedy"]["under_use"]["mean"] == 0.0
@@ -172,7 +172,7 @@ def test_results_by_hand(played, tmp_path):
     assert summary["tool_over_text_points"] == pytest.approx((40 + 45) / 2)
     assert json.loads(json.dumps(found)) is not None
     text = study_report.markdown(found)
-    assert "| otc_no_std | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
+    assert "| otc_after_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
     page = write_report(tmp_path / "report.html", study_report.study_report(found, "study"))
     assert "ReTool-GRPO against its cold start" in page.read_text()
 
