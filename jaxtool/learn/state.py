@@ -68,9 +68,13 @@ class Gradients:
 
 @functools.partial(jax.jit, static_argnames=("sharding",))
 def zero_gradients(params: Params, sharding: Sharding) -> Gradients:
-    """Laid out like the parameters: zeros take no layout from them, every device would hold all."""
+    """Laid out like the parameters: zeros take no layout from them, every device would hold all.
+
+    Also on a single device, where sums with a first block are laid out: a block that is added to zeros
+    without a layout would be a program of its own.
+    """
     grads = jax.tree.map(
-        lambda axes, x: sharding.constrain(jnp.zeros_like(x), *axes),
+        lambda axes, x: jax.lax.with_sharding_constraint(jnp.zeros_like(x), sharding.named(*axes)),
         param_axes(params),
         params,
         is_leaf=is_axes,

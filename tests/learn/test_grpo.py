@@ -372,3 +372,16 @@ def test_measuring_gives_the_metrics_of_the_update(params):
     assert set(updated) - set(measured) == {"policy/grad_norm"}
     for name, value in measured.items():
         np.testing.assert_array_equal(value, updated[name])
+
+
+def test_all_blocks_of_all_updates_run_one_program(params):
+    """With parameters laid out as a run's are: neither a first block nor a second update compiles anew."""
+    setup = setup_of(block_rows=2, logprob_chunk=7)
+    placed = jax.device_put(params, setup.sharding.tree(param_axes(params)))
+    state = make_state(placed, setup.optimizer, setup.sharding)
+    before = grpo.grpo_block._cache_size(), grpo.apply_gradients._cache_size()
+    for _ in range(2):
+        state, _ = grpo.update(state, None, batch_of(), setup)
+    assert batch_of().shape[0] > 2
+    after = grpo.grpo_block._cache_size(), grpo.apply_gradients._cache_size()
+    assert after == (before[0] + 1, before[1] + 1)
