@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 _Axes = tuple[int, ...]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def float_product(
     x: Float[Array, "..."], weight: Float[Array, "..."], num_in: int, is_transposed: bool = False
 ) -> Float[Array, "..."]:
@@ -24,6 +23,11 @@ def float_product(
       weight: [*in, *out], or [*out, *in] if transposed, as an embedding table is that serves as LM head.
       num_in: axes of x that are summed over.
     """
+    return _product(x, weight, num_in, is_transposed)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x: Array, weight: Array, num_in: int, is_transposed: bool) -> Array:
     inputs, _ = _axes(weight.ndim, num_in, is_transposed)
     return dot(x, weight.astype(x.dtype), (tuple(range(x.ndim - num_in, x.ndim)), inputs))
 
@@ -43,7 +47,7 @@ def _axes(ndim: int, num_in: int, is_transposed: bool) -> tuple[_Axes, _Axes]:
 def _forward(
     x: Array, weight: Array, num_in: int, is_transposed: bool
 ) -> tuple[Array, tuple[Array, Array]]:
-    return float_product(x, weight, num_in, is_transposed), (x, weight)
+    return _product(x, weight, num_in, is_transposed), (x, weight)
 
 
 def _backward(
@@ -58,4 +62,4 @@ def _backward(
     return dx.astype(x.dtype), dw.astype(weight.dtype)
 
 
-float_product.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)
