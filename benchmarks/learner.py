@@ -123,20 +123,16 @@ class Ours:
         import jax
 
         from jaxtool.learn.state import make_state
-        from jaxtool.model.param_axes import param_axes
+        from jaxtool.model.param_axes import param_axes, param_shapes
         from jaxtool.model.transformer import init_params
 
-        shape, key = SHAPES[case.shape], jax.random.key(0)
+        shape = SHAPES[case.shape]
         # As the tiny configurations have it: unrolled layers are quicker on a CPU.
         self._setup = make_setup(shape, case.dtype, case.rows, 512, scans_layers=False)
-        init = jax.jit(
-            functools.partial(init_params, self._setup.model),
-            # Laid out as a run's are; others would be another type of argument: a second program.
-            out_shardings=self._setup.sharding.tree(
-                param_axes(jax.eval_shape(functools.partial(init_params, self._setup.model), key))
-            ),
-        )
-        params = init(key)
+        # Laid out as a run's are; others would be another type of argument: a second program.
+        layout = self._setup.sharding.tree(param_axes(param_shapes(self._setup.model)))
+        init = jax.jit(init_params, static_argnums=0, out_shardings=layout)
+        params = init(self._setup.model, jax.random.key(0))
         self._state = make_state(params, self._setup.optimizer, self._setup.sharding)
         self._batch = make_batch(shape["vocab_size"], case.rows, case.length)
 

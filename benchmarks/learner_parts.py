@@ -73,11 +73,10 @@ def loss_part(shape: dict[str, int], rows: int, length: int) -> Part:
 
     def gradient(chunk: int) -> Callable[..., Any]:
         def total(hidden: jax.Array, table: jax.Array, tokens: jax.Array) -> jax.Array:
-            return jnp.sum(
-                token_logprobs(hidden, table, tokens, temperature=1.0, chunk=chunk, is_table=True)[
-                    0
-                ]
+            logprobs, _ = token_logprobs(
+                hidden, table, tokens, temperature=1.0, chunk=chunk, is_table=True
             )
+            return jnp.sum(logprobs)
 
         return jax.grad(total, argnums=(0, 1))
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtool.model.float_product import dot
 from jaxtool.model.quantize import product
 
 
@@ -67,15 +68,11 @@ def _backward(
     dy, a_thin, b_thin = (w.astype(x.dtype) for w in (dy, a, b))
     lead = tuple(range(x.ndim - num_in))
     outputs = tuple(range(len(lead), dy.ndim)), tuple(range(1, b.ndim))
-    low = _dot(x, a_thin, num_in).astype(x.dtype)  # [..., r]
-    back = _dot(dy, b_thin, outputs).astype(x.dtype)
-    da = scale * _dot(x, back, (lead, lead))
-    db = scale * _dot(low, dy, (lead, lead))
+    low = product(x, a_thin, num_in).astype(x.dtype)  # [..., r]
+    back = dot(dy, b_thin, outputs).astype(x.dtype)
+    da = scale * dot(x, back, (lead, lead))
+    db = scale * dot(low, dy, (lead, lead))
     return dx, None, da.astype(a.dtype), db.astype(b.dtype)
 
 
 _product.defvjp(_forward, _backward)
-
-
-def _dot(x: Array, y: Array, axes: int | tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
-    return jnp.tensordot(x, y, axes, preferred_element_type=jnp.float32)
