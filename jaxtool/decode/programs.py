@@ -18,7 +18,14 @@ from jaxtyping import Array, Bool, Int
 
 from jaxtool.decode.sampling import Draw, RowSampling, plain_rows, sample
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.kv_cache import KVCache, gather_rows, make_cache, put_columns, scatter_rows
+from jaxtool.model.kv_cache import (
+    KVCache,
+    gather_rows,
+    make_cache,
+    put_columns,
+    scatter_rows,
+    view_rows,
+)
 from jaxtool.model.param_axes import CACHE_AXES
 from jaxtool.model.transformer import Params, cached_hidden_states, logits
 from jaxtool.parallel.axis_rules import Sharding
@@ -146,11 +153,10 @@ def append(
     """Runs C tokens of R rows from `starts` on; padding lands beyond the row and is overwritten."""
     r, c = tokens.shape
     positions = starts[:, None] + _columns(r, c)
-    rows = _gather_view(cache, slots, view)
-    _, rows = cached_hidden_states(
-        params, config, tokens, positions, rows, view=view, sharding=sharding
+    _, cache = cached_hidden_states(
+        params, config, tokens, positions, cache, view=view, sharding=sharding, rows=slots
     )
-    return _constrain(_scatter_columns(cache, rows, slots, starts, c), sharding)
+    return _constrain(cache, sharding)
 
 
 @functools.partial(
@@ -182,25 +188,12 @@ def window(
     """
     if chosen is not None:
         first = rows.lengths
-        part = _constrain(_gather_view(cache, chosen, view), sharding)
+        part = _constrain(view_rows(cache, chosen, view), sharding)
         part, rows, log = _decode(
             params, part, rows, least, is_stop, config, draw, steps, view, sharding
         )
         return _constrain(_scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
     return _decode(params, cache, rows, least, is_stop, config, draw, steps, view, sharding)
-
-
-def _gather_view(cache: KVCache, chosen: Array, view: int) -> KVCache:
-    """Columns 0..view-1 of some rows; an index out of range gives the last row."""
-
-    def take(x: Array) -> Array:
-        def row(i: Array) -> Array:
-            sizes = (1, x.shape[1], view, *x.shape[3:])
-            return jax.lax.dynamic_slice(x, (i,) + (0,) * (x.ndim - 1), sizes)[0]
-
-        return jax.vmap(row)(chosen)
-
-    return jax.tree.map(take, cache)
 
 
 def _scatter_columns(

@@ -5,7 +5,7 @@ Slot s of row b holds token s of that row's trajectory. What lies beyond a row's
 that is overwritten before it can be read, so rows are freed and reused without clearing.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class LayerCache(NamedTuple):
 
 
 KVCache = tuple[LayerCache, ...]
+Cache = TypeVar("Cache", LayerCache, KVCache)
 
 
 def make_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
@@ -57,11 +58,13 @@ def write(
     k: Float[Array, "B C K H"],
     v: Float[Array, "B C K H"],
     positions: Int[Array, "B C"],
+    rows: Int[Array, " B"] | None = None,
 ) -> LayerCache:
-    """Puts the keys and values of C tokens per row at `positions`; those >= S are dropped."""
+    """Puts the keys and values of C tokens at `positions` of `rows` (None: all); those >= S are dropped."""
+    into_rows = jnp.arange(k.shape[0]) if rows is None else rows
 
     def put(into: jax.Array, x: jax.Array) -> jax.Array:
-        return put_columns(into, jnp.arange(x.shape[0]), positions, x.swapaxes(1, 2))
+        return put_columns(into, into_rows, positions, x.swapaxes(1, 2))
 
     if cache.k_scale is None or cache.v_scale is None:
         return LayerCache(put(cache.k, k), put(cache.v, v))
@@ -85,6 +88,19 @@ def put_columns(
     """
     heads = jnp.arange(into.shape[1])[None, :, None]
     return into.at[rows[:, None, None], heads, columns[:, None, :]].set(x, mode="drop")
+
+
+def view_rows(cache: Cache, rows: Int[Array, " R"], view: int) -> Cache:
+    """Slots 0..view-1 of some rows, of one layer or of all; an index out of range gives the last row."""
+
+    def take(x: Array) -> Array:
+        def row(i: Array) -> Array:
+            sizes = (1, x.shape[1], view, *x.shape[3:])
+            return jax.lax.dynamic_slice(x, (i,) + (0,) * (x.ndim - 1), sizes)[0]
+
+        return jax.vmap(row)(rows)
+
+    return jax.tree.map(take, cache)
 
 
 def gather_rows(cache: KVCache, rows: Int[Array, " R"]) -> KVCache:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention_backends import attend_to_cache, training_attention
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.kv_cache import KVCache, LayerCache, write
+from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
 from jaxtool.model.layers import (
     AttentionProjections,
     GatedMlp,
@@ -113,6 +113,7 @@ def cached_hidden_states(
     *,
     view: int,
     sharding: Sharding,
+    rows: Int[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B C D"], KVCache]:
     """Runs C new tokens per row, writing their keys and values at `positions` of the cache.
 
@@ -120,6 +121,9 @@ def cached_hidden_states(
       params: with unstacked layers.
       positions: absolute index of each token in its row; indices >= S are not written.
       view: attention reads cache slots 0..view-1 only; must exceed every live position.
+      rows: the cache's row of each row of tokens; one out of range is not written. They are copied out
+        for attention layer by layer: all layers at once took as much memory as their part of the cache.
+        None: all rows, in place.
 
     Returns:
       Last hidden states and the cache with the new tokens in it.
@@ -132,8 +136,9 @@ def cached_hidden_states(
         def attend(
             q: Array, k: Array, v: Array, layer_cache: LayerCache = layer_cache
         ) -> tuple[Array, LayerCache]:
-            updated = write(layer_cache, k, v, positions)
-            return attend_to_cache(q, updated.view(view), positions, config, sharding), updated
+            updated = write(layer_cache, k, v, positions, rows)
+            seen = updated.view(view) if rows is None else view_rows(updated, rows, view)
+            return attend_to_cache(q, seen, positions, config, sharding), updated
 
         x, updated = _merge_block(config, layer_params)(x, rotary, attend)
         x = sharding.constrain(x, "batch", "length", "activation_embed")

@@ -2,14 +2,18 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from helpers.decoding import SMALL, make_engine, random_jobs, run_jobs
 from helpers.tiny_models import FAMILIES, VOCAB, random_params
 
+from jaxtool.decode import programs
 from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.memory import plan_memory
+from jaxtool.model.kv_cache import cache_bytes, make_cache
 from jaxtool.model.param_axes import param_shapes
+from jaxtool.model.transformer import unstack_layers
 from jaxtool.parallel import axis_rules
 from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -20,8 +24,6 @@ STEP = 4 * 4 * VOCAB
 
 
 def weights() -> int:
-    import jax
-
     return 4 * sum(x.size for x in jax.tree.leaves(param_shapes(MODEL)))
 
 
@@ -105,3 +107,23 @@ def test_an_engine_takes_what_fits_and_a_larger_group_waits():
     rows = run_jobs(engine, jobs)
     wide = run_jobs(make_engine(MODEL, params), jobs)
     assert {name: row.ids for name, row in rows.items()} == {n: r.ids for n, r in wide.items()}
+
+
+@pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
+def test_an_append_copies_its_rows_of_one_layer_at_a_time(cache):
+    """All layers at once would not be counted by the plan: 6 of 32 GiB at 32B, 8 rows, 18k tokens."""
+    model = dataclasses.replace(MODEL, num_layers=8, cache=cache)
+    rows, slots = 4, 8192
+    whole = jax.eval_shape(lambda: make_cache(model, 6, slots))
+    at, tokens = np.zeros(rows, np.int32), np.zeros((rows, 1), np.int32)
+    params = jax.eval_shape(unstack_layers, param_shapes(model))
+    memory = programs.append.lower(
+        params, whole, at, tokens, at, config=model, view=slots, sharding=single_device()
+    )
+    temporaries = memory.compile().memory_analysis().temp_size_in_bytes
+    layer = (
+        cache_bytes(MODEL, rows, slots) // MODEL.num_layers
+    )  # XLA:CPU attends to int8 as float32
+    scores = 4 * rows * model.num_heads * slots
+    assert temporaries < 2 * layer + 2 * scores
+    assert 2 * layer + 2 * scores < cache_bytes(model, rows, slots)
