@@ -9,7 +9,6 @@ from typing import Any
 
 import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from jaxtool.data.hf_tokenizer import HfTokenizer, wrap_fast_tokenizer
 from jaxtool.data.token_bytes import TEXT_TOKENS
@@ -47,6 +46,8 @@ def tokenizer_from_gguf(
         )
         if _PREFIX + key in fields
     }
+    from transformers import PreTrainedTokenizerFast  # see hf_tokenizer
+
     fast = PreTrainedTokenizerFast(
         tokenizer_object=rust,
         chat_template=fields.get("tokenizer.chat_template"),

@@ -5,17 +5,21 @@ SentencePiece-style pieces; several end tokens. Not covered: tokenizers that nee
 Deviation: no dummy space is put before a text; a prompt that wants one writes it.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as RustTokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jaxtool.data.token_bytes import TEXT_TOKENS, piece_decoder, without_prefix
+
+if TYPE_CHECKING:  # imported where it is used: it takes over a second, and most runs need none
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +105,8 @@ def tokenizer_from_dir(
     names = ("tokenizer.json", "tokenizer.model", "vocab.json")
     if not any((path / name).is_file() for name in names):
         raise FileNotFoundError(f"no tokenizer in {str(path)!r}: it needs one of {names}")
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     fast = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     if not isinstance(fast, PreTrainedTokenizerFast):
         raise ValueError(f"{type(fast).__name__} of {str(path)!r} is not a fast tokenizer")

@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,12 @@ class Serving:
                 found.add(pid)
                 pending.append(pid)
         return found
+
+    def kill_descendants(self) -> None:
+        """SIGKILL to each; one that ends with its parent, as in a namespace, is gone already."""
+        for pid in self.descendants():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def open_descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))

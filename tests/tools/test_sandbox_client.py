@@ -130,8 +130,7 @@ def test_a_killed_fork_server_is_survived_by_one_server():
                 for i in range(4)
             ]
             await asyncio.sleep(0.2)
-            for pid in server.descendants():
-                os.kill(pid, signal.SIGKILL)
+            server.kill_descendants()
             return [result.last_value for result in await asyncio.gather(*calls)], client.stats
 
         values, stats = _with_client([server.address], work)
