@@ -5,7 +5,8 @@
 
 Peers: transformers under torch and google-tunix's Qwen2, each with the same loss and optimizer, in its
 own interpreter (the current one where it can import them; a peer that is missing is named as missing).
-Rounds of all are interleaved on the same machine, medians are compared. Data transfer is not part of it.
+Rounds of all take turns at the small shape; at 0.5B one ends before the next begins, since three do not
+fit into 24 GiB. Medians are compared. Data transfer is not part of it.
 
 --json writes {"summary", "updates", "memory", "start", "machine"}. `summary`:
   ratio_small_float32            tokens/s of ours over the better peer's, 16 rows of 320 tokens
@@ -31,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -54,6 +56,7 @@ QWEN_7B = {
     "num_kv_heads": 4,
     "head_dim": 128,
 }
+Round = Callable[[], float]
 START_SHAPES = SHAPES | {"Qwen2.5-7B": QWEN_7B}
 _LONG = 16_384
 
@@ -72,7 +75,7 @@ class Case:
 def cases(is_quick: bool) -> list[Case]:
     rounds = 3 if is_quick else 7
     return [
-        Case(shape, dtype, rows, length, rounds if shape == "small" else min(rounds, 2))
+        Case(shape, dtype, rows, length, rounds if shape == "small" else min(rounds, 3))
         for shape, rows, length in (("small", 16, 320), ("Qwen2.5-0.5B", 2, 256))
         for dtype in ("float32", "bfloat16")
     ]
@@ -148,6 +151,27 @@ class Ours:
         return self._batch.tokens.size / (time.perf_counter() - started)
 
 
+def timed(
+    ways: Mapping[str, Callable[[contextlib.ExitStack], Round]], case: Case
+) -> dict[str, list[float]]:
+    """Tokens/s of each round, after one that compiles and warms up.
+
+    Rounds of all ways take turns at the small shape. Parameters, gradients and moments of the larger one
+    take 8 GiB for each way: there one ends before the next begins.
+    """
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    together = [list(ways)] if case.shape == "small" else [[name] for name in ways]
+    for names in together:
+        with contextlib.ExitStack() as stack:
+            rounds = {name: ways[name](stack) for name in names}
+            for one in rounds.values():
+                one()
+            for _ in range(case.rounds):
+                for name, one in rounds.items():
+                    seen[name].append(one())
+    return seen
+
+
 def updates(is_quick: bool, pythons: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One row per case; versions of the peers."""
     rows: list[dict[str, Any]] = []
@@ -158,21 +182,23 @@ def updates(is_quick: bool, pythons: dict[str, str]) -> tuple[list[dict[str, Any
             if is_quick:  # autocast over float32 parameters is the slower of torch's two, by far
                 workers = [worker for worker in workers if worker[0] != "transformers"]
             workers += [(n, p, "pure_bfloat16") for n, p in pythons.items() if n == "transformers"]
-        with contextlib.ExitStack() as stack:
-            ways = {}
-            for name, python, dtype in workers:
-                options = {"shape": SHAPES[case.shape], "dtype": dtype}
-                peer = stack.enter_context(Peer(name, python, "learner_peers.py", options))
-                label = f"{name}, parameters too" if dtype == "pure_bfloat16" else name
-                ways[label] = functools.partial(peer.tokens_per_s, case.rows, case.length)
-                versions[name] = peer.versions
-            ways["jaxtool"] = Ours(case).tokens_per_s
-            for way in ways.values():
-                way()  # compiles, warms up
-            seen: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(case.rounds):
-                for name, way in ways.items():
-                    seen[name].append(way())
+
+        def peer(
+            stack: contextlib.ExitStack, name: str, python: str, dtype: str, case: Case = case
+        ) -> Round:
+            options = {"shape": SHAPES[case.shape], "dtype": dtype}
+            worker = stack.enter_context(Peer(name, python, "learner_peers.py", options))
+            versions[name] = worker.versions
+            return functools.partial(worker.tokens_per_s, case.rows, case.length)
+
+        ways: dict[str, Callable[[contextlib.ExitStack], Round]] = {
+            f"{name}, parameters too" if dtype == "pure_bfloat16" else name: functools.partial(
+                peer, name=name, python=python, dtype=dtype
+            )
+            for name, python, dtype in workers
+        }
+        ways["jaxtool"] = lambda stack, case=case: Ours(case).tokens_per_s
+        seen = timed(ways, case)
         speed = {name: statistics.median(values) for name, values in seen.items()}
         ours = speed.pop("jaxtool")
         ratios = {name: ours / value for name, value in speed.items()}

@@ -13,6 +13,8 @@ PLANS = sorted((REPOSITORY_ROOT / "docs" / "plans").glob("*.json"))
 WANTED = {
     "otc_grpo_7b_v5e_64",
     "otc_grpo_7b_v6e_16",
+    "retool_32b_v5p_128",
+    "retool_32b_v6e_64",
     "torl_1_5b_v5e_8",
 }
 
