@@ -69,7 +69,8 @@ def cases(is_quick: bool) -> list[Case]:
     for dtype in dtypes:
         for batch in (16, 64, 256):
             new = 64 if is_quick or batch == 256 else 128
-            found.append(Case("small", dtype, batch, 32, new, 3 if is_quick else 7))
+            rounds = 7 if not is_quick else 2 if batch == 256 else 3
+            found.append(Case("small", dtype, batch, 32, new, rounds))
     for shape in ("SmolLM2-135M", "Qwen2.5-0.5B"):
         for dtype in dtypes:
             if is_quick:
