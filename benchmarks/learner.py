@@ -16,7 +16,8 @@ fit into 24 GiB. Medians are compared. Data transfer is not part of it.
                                  16 384 tokens, 151 936 words, by the compiler's account
   update_memory_ratio            the same of one whole gradient block at Qwen2.5-0.5B's shape
   first_step_s, restore_gb_per_s of a new process at --start-shape (in the summary where that part ran)
-Values are null where a peer is missing. `updates` has one row for each shape, size and dtype. The start
+Values are null where a peer is missing or takes more than three minutes for a round; `updates` then has
+`ratios_at_least`. It has one row for each shape, size and dtype. The start
 part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary folder.
 """
 
@@ -59,6 +60,7 @@ QWEN_7B = {
 Round = Callable[[], float]
 START_SHAPES = SHAPES | {"Qwen2.5-7B": QWEN_7B}
 _LONG = 16_384
+_LIMIT_S = 180.0  # of one round: torch in bfloat16 takes many minutes where the processor has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +166,12 @@ def timed(
     for names in together:
         with contextlib.ExitStack() as stack:
             rounds = {name: ways[name](stack) for name in names}
-            for one in rounds.values():
-                one()
+            for name, one in list(rounds.items()):
+                try:
+                    one()
+                except TimeoutError as slow:
+                    print(f"{case.shape} {case.dtype}: left out, {slow}", flush=True)
+                    del rounds[name]
             for _ in range(case.rounds):
                 for name, one in rounds.items():
                     seen[name].append(one())
@@ -189,7 +195,7 @@ def updates(is_quick: bool, pythons: dict[str, str]) -> tuple[list[dict[str, Any
             options = {"shape": SHAPES[case.shape], "dtype": dtype}
             worker = stack.enter_context(Peer(name, python, "learner_peers.py", options))
             versions[name] = worker.versions
-            return functools.partial(worker.tokens_per_s, case.rows, case.length)
+            return functools.partial(worker.tokens_per_s, case.rows, case.length, limit_s=_LIMIT_S)
 
         ways: dict[str, Callable[[contextlib.ExitStack], Round]] = {
             f"{name}, parameters too" if dtype == "pure_bfloat16" else name: functools.partial(
@@ -199,17 +205,22 @@ def updates(is_quick: bool, pythons: dict[str, str]) -> tuple[list[dict[str, Any
         }
         ways["jaxtool"] = lambda stack, case=case: Ours(case).tokens_per_s
         seen = timed(ways, case)
-        speed = {name: statistics.median(values) for name, values in seen.items()}
+        speed = {name: statistics.median(values) for name, values in seen.items() if values}
         ours = speed.pop("jaxtool")
         ratios = {name: ours / value for name, value in speed.items()}
+        too_slow = {
+            name: ours / (case.rows * case.length / _LIMIT_S) for name in seen if not seen[name]
+        }
         rows.append(
             dataclasses.asdict(case)
             | {"tokens_per_s": {"jaxtool": ours} | speed, "ratios": ratios}
+            | {"ratios_at_least": too_slow}
             | {"rounds_tokens_per_s": seen}
         )
         shown = "  ".join(
             f"{name} {value:.0f} ({ratios[name]:.2f} x)" for name, value in speed.items()
         )
+        shown += "".join(f"  {name} (over {ratio:.1f} x)" for name, ratio in too_slow.items())
         print(
             f"{case.shape} {case.dtype} {case.rows} x {case.length}: jaxtool {ours:.0f} tokens/s  "
             + shown,

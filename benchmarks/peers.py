@@ -5,9 +5,11 @@ line on its input with "seconds X tokens N". It runs in the peer's own environme
 """
 
 import json
+import math
 import os
 import pathlib
 import platform
+import selectors
 import subprocess
 import sys
 import time
@@ -61,11 +63,20 @@ class Peer:
         )
         self.versions = self._answer().removeprefix("ready ")
 
-    def tokens_per_s(self, *question: object) -> float:
-        """One round; the question is what the worker reads on its line."""
-        assert self._process.stdin is not None
+    def tokens_per_s(self, *question: object, limit_s: float = math.inf) -> float:
+        """One round; the question is what the worker reads on its line.
+
+        Raises:
+          TimeoutError: no answer within `limit_s`; the worker is ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(" ".join(map(str, question)) + "\n")
         self._process.stdin.flush()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(None if limit_s == math.inf else limit_s):
+                self._process.kill()
+                raise TimeoutError(f"{self.name}: no answer within {limit_s:.0f} s")
         _, seconds, _, tokens = self._answer().split()
         return int(tokens) / float(seconds)
 
