@@ -69,7 +69,8 @@ class Peer:
         Raises:
           TimeoutError: no answer within `limit_s`; the worker is ended.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(" ".join(map(str, question)) + "\n")
         self._process.stdin.flush()
         with selectors.DefaultSelector() as selector:
