@@ -41,6 +41,7 @@ sys.path[0] = str(ROOT)  # run as a file, its own folder would stand there
 
 from benchmarks.peers import (  # noqa: E402
     SHAPES,
+    START_SHAPES,
     Peer,
     add_peer_flags,
     find_peers,
@@ -48,17 +49,7 @@ from benchmarks.peers import (  # noqa: E402
 )
 from experiments import launch  # noqa: E402
 
-QWEN_7B = {
-    "vocab_size": 152_064,
-    "d_model": 3584,
-    "d_ff": 18_944,
-    "num_layers": 28,
-    "num_heads": 28,
-    "num_kv_heads": 4,
-    "head_dim": 128,
-}
 Round = Callable[[], float]
-START_SHAPES = SHAPES | {"Qwen2.5-7B": QWEN_7B}
 _LONG = 16_384
 _LIMIT_S = 180.0  # of one round: torch in bfloat16 takes many minutes where the processor has none
 
@@ -83,62 +74,16 @@ def cases(is_quick: bool) -> list[Case]:
     ]
 
 
-def make_setup(shape: dict[str, int], dtype: str, rows: int, chunk: int, **model: Any) -> Any:
-    """A LearnerSetup that does what the peers do."""
-    from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
-    from jaxtool.learn.optimizer import OptimizerConfig
-    from jaxtool.model.config import ModelConfig
-    from jaxtool.parallel.axis_rules import single_device
-
-    return LearnerSetup(
-        model=ModelConfig(**shape, has_qkv_bias=True, compute_dtype=dtype, **model),  # pyright: ignore
-        grpo=GrpoConfig(block_rows=rows, logprob_chunk=chunk, anchor="sampler"),
-        optimizer=OptimizerConfig(learning_rate=1e-6),
-        sharding=single_device(),
-        temperature=1.0,
-        num_trajectories=rows,
-    )
-
-
-def make_batch(vocab: int, rows: int, length: int) -> Any:
-    """One trajectory a row; the policy wrote the second half."""
-    import numpy as np
-
-    from jaxtool.core.batch import TrainBatch
-
-    mask = np.broadcast_to(np.arange(length) >= length // 2, (rows, length))
-    columns = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
-    numbers = np.broadcast_to(np.arange(rows, dtype=np.int32)[:, None], (rows, length))
-    advantages = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
-    return TrainBatch(
-        tokens=np.random.default_rng(0).integers(3, vocab, (rows, length), np.int32),
-        positions=columns,
-        segment_ids=np.ones_like(numbers),
-        trajectory_ids=numbers,
-        loss_mask=mask,
-        behaviour_logprobs=np.where(mask, np.float32(-8), np.float32(0)),
-        advantages=np.where(mask, advantages, np.float32(0)),
-    )
-
-
 class Ours:
     """The learner at one shape."""
 
     def __init__(self, case: Case):
-        import jax
-
-        from jaxtool.learn.state import make_state
-        from jaxtool.model.param_axes import param_axes, param_shapes
-        from jaxtool.model.transformer import init_params
+        from benchmarks.learner_setup import make_batch, make_setup, random_state
 
         shape = SHAPES[case.shape]
         # As the tiny configurations have it: unrolled layers are quicker on a CPU.
         self._setup = make_setup(shape, case.dtype, case.rows, 512, scans_layers=False)
-        # Laid out as a run's are; others would be another type of argument: a second program.
-        layout = self._setup.sharding.tree(param_axes(param_shapes(self._setup.model)))
-        init = jax.jit(init_params, static_argnums=0, out_shardings=layout)
-        params = init(self._setup.model, jax.random.key(0))
-        self._state = make_state(params, self._setup.optimizer, self._setup.sharding)
+        self._state = random_state(self._setup)
         self._batch = make_batch(shape["vocab_size"], case.rows, case.length)
 
     def tokens_per_s(self) -> float:
@@ -234,6 +179,7 @@ def memory() -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
+    from benchmarks.learner_setup import make_batch, make_setup
     from jaxtool.algos.token_logprobs import token_logprobs
     from jaxtool.learn.grpo import grpo_block
     from jaxtool.learn.state import Gradients
@@ -288,9 +234,9 @@ def start(shape: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = {}
         for turn in ("first", "resumed"):
-            command = [sys.executable, __file__, "--start-worker", folder, "--start-shape", shape]
+            command = [sys.executable, "-m", "benchmarks.learner_start", folder, shape]
             started = time.time()
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"the {turn} process failed:\n{done.stderr[-2000:]}")
             record = json.loads(done.stdout.splitlines()[-1])
@@ -299,76 +245,6 @@ def start(shape: str) -> dict[str, Any]:
             shown = "  ".join(f"{key} {value:.3g}" for key, value in record.items())
             print(f"start at {shape}, {turn} process: {shown}", flush=True)
         return out
-
-
-def start_worker(folder: pathlib.Path, shape: str) -> None:
-    """Parameters (made or restored), decoder's programs, one window, one update; prints its times."""
-    import jax
-
-    from jaxtool.decode.config import EngineConfig
-    from jaxtool.decode.sampling import Sampling
-    from jaxtool.learn import grpo
-    from jaxtool.learn.state import make_state
-    from jaxtool.model.transformer import init_params
-    from jaxtool.run.checkpoints import Checkpoints
-
-    record: dict[str, float] = {}
-    last = time.perf_counter()
-
-    def lap(name: str) -> None:
-        nonlocal last
-        record[name], last = time.perf_counter() - last, time.perf_counter()
-
-    setup = make_setup(START_SHAPES[shape], "float32", 1, 256)
-    params = jax.jit(init_params, static_argnums=0)(setup.model, jax.random.key(0))
-    state = jax.block_until_ready(make_state(params, setup.optimizer, setup.sharding))
-    size = sum(x.nbytes for x in jax.tree.leaves(state))
-    del params
-    lap("init_s")
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest_step is not None:
-            state, _ = checkpoints.restore(state)
-            jax.block_until_ready(state)
-            lap("restore_s")
-            record["restore_gb_per_s"] = size / record["restore_s"] / 1e9
-        config = EngineConfig(slots=4, max_tokens=256, min_view=256, min_prompt_bucket=32)
-        engine = _engine(setup, config)
-        engine.load(state.params)
-        lap("publish_s")
-        engine.compile([Sampling()])
-        lap("compile_decoder_s")
-        _sample_once(engine)
-        lap("window_s")
-        batch = make_batch(setup.model.vocab_size, 1, 256)
-        state, metrics = grpo.update(state, None, batch, setup)
-        jax.block_until_ready((state, metrics))
-        lap("first_update_s")
-        record["ready_at"] = time.time()
-        if checkpoints.latest_step is None:
-            checkpoints.save(1, state, {})
-    if "restore_s" not in record:
-        lap("save_s")
-        record["save_gb_per_s"] = size / record["save_s"] / 1e9
-    print(json.dumps(record))
-
-
-def _engine(setup: Any, config: Any) -> Any:
-    import numpy as np
-
-    from jaxtool.decode.engine import DecodeEngine
-
-    is_stop = np.zeros(setup.model.vocab_size, bool)
-    return DecodeEngine(model=setup.model, config=config, sharding=setup.sharding, is_stop=is_stop)
-
-
-def _sample_once(engine: Any) -> None:
-    from jaxtool.core import rng
-    from jaxtool.decode.engine import Placement
-
-    [prompt] = engine.prefill([range(3, 20)])
-    slot = engine.take_slot()
-    engine.place([Placement(slot=slot, prompt=prompt, row_key=rng.row_key(0, 0), limit=64)])
-    engine.fetch(engine.dispatch_window())
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
@@ -406,10 +282,7 @@ def main() -> None:
     add_peer_flags(parser)
     parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
     parser.add_argument("--start-shape", choices=sorted(START_SHAPES), default="Qwen2.5-0.5B")
-    parser.add_argument("--start-worker", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.start_worker:
-        return start_worker(arguments.start_worker, arguments.start_shape)
     record: dict[str, Any] = {}
     versions: dict[str, str] = {}
     if arguments.part in (None, "memory"):

@@ -45,7 +45,17 @@ QWEN = {
     "num_kv_heads": 2,
     "head_dim": 64,
 }
+QWEN_7B = {
+    "vocab_size": 152_064,
+    "d_model": 3584,
+    "d_ff": 18_944,
+    "num_layers": 28,
+    "num_heads": 28,
+    "num_kv_heads": 4,
+    "head_dim": 128,
+}
 SHAPES = {"small": SMALL, "SmolLM2-135M": SMOLLM, "Qwen2.5-0.5B": QWEN}
+START_SHAPES = SHAPES | {"Qwen2.5-7B": QWEN_7B}  # that only one process at a time holds
 
 
 class Peer:

@@ -7,7 +7,7 @@ Ctrl-C is safe: the same command skips what is done and goes on. `--arms` names 
 adds those that they start from. WORKDIR/results.json (and --json PATH), tables.md and report.html hold
 the figures of the arms asked for: {"summary": see `study_results.summary`, "arms": {arm: {"greedy"|
 "sampled": {figure: {"mean", "stderr", "seeds"}}, "levels", "mental_accuracy", "optimal_calls",
-"training"}}, "paired", "curves", "how": {"command", "commit", "machine", "seconds"}}.
+"training"}}, "paired", "curves", "matched_tokens", "how": {"command", "commit", "machine", "seconds"}}.
 """
 
 import argparse

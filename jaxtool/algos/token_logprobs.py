@@ -1,13 +1,31 @@
-"""Log-prob and entropy of each token, in chunks of the sequence: [B, T, V] never exists."""
+"""Log-prob and entropy of each token, in chunks of the sequence: [B, T, V] never exists.
 
+Where only some tokens are asked for, as those that a loss counts, theirs come first in each row and the
+logits of the rest are not computed: half of the head's work where half of a row is prompt and tool output.
+"""
+
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtool.core.truncation import Truncation, kept_weights
 from jaxtool.model.float_product import float_product
+
+_PARTS = 4  # of a row that is one chunk: logits of 0, 1, .. 4 quarters of it are computed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """What `token_logprobs` is told and does not differentiate. Hashable, so jit-static."""
+
+    temperature: float
+    chunk: int
+    is_table: bool
+    truncation: Truncation | None
 
 
 @functools.partial(jax.named_call, name="token_logprobs")
@@ -21,6 +39,7 @@ def token_logprobs(
     is_table: bool = False,
     truncation: Truncation | None = None,
     parts: int = 1,
+    wanted: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """log softmax(h_{t-1} W / τ)[token_t] and -Σ p log p of that distribution, float32.
 
@@ -35,68 +54,219 @@ def token_logprobs(
       truncation: of the sampler: both values are then of the renormalised rest, whose tokens are
         found anew from these logits (`jaxtool.core.truncation` says what that can differ by).
       parts: of a row whose chunks are gone through side by side, each by the devices that hold it.
+      wanted: tokens that are asked for; both values of the others are 0. As many chunks are computed as
+        the row (or part) with most of them needs. None asks for all.
     """
-    measure = functools.partial(
-        _next_logprobs,
-        temperature=temperature,
-        chunk=chunk,
-        is_table=is_table,
-        truncation=truncation,
-    )
+    rule = _Rule(temperature=temperature, chunk=chunk, is_table=is_table, truncation=truncation)
     if parts == 1:
-        logprobs, entropy = measure(hidden[:, :-1], head, tokens[:, 1:])
-    else:
+        asked = None if wanted is None else wanted[:, 1:]
+        found = _next_logprobs(hidden[:, :-1], head, tokens[:, 1:], asked, rule)
+        return _shifted(found[0]), _shifted(found[1])
 
-        def cut(x: Array) -> Array:
-            return x.reshape(x.shape[0], parts, -1, *x.shape[2:])
+    def cut(x: Array) -> Array:
+        return x.reshape(x.shape[0], parts, -1, *x.shape[2:])
 
-        following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))  # the last column predicts nothing
-        side_by_side = jax.vmap(measure, in_axes=(1, None, 1), out_axes=1)
-        found = side_by_side(cut(hidden), head, cut(following))
-        logprobs, entropy = (x.reshape(tokens.shape)[:, :-1] for x in found)
-    return jnp.pad(logprobs, ((0, 0), (1, 0))), jnp.pad(entropy, ((0, 0), (1, 0)))
+    def following(x: Array) -> Array:  # the last column predicts nothing
+        return jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
+
+    asked = None if wanted is None else cut(following(wanted))
+    found = _next_logprobs(cut(hidden), head, cut(following(tokens)), asked, rule)
+    logprobs, entropy = (x.reshape(tokens.shape)[:, :-1] for x in found)
+    return _shifted(logprobs), _shifted(entropy)
+
+
+def _shifted(values: Float[Array, "B T-1"]) -> Float[Array, "B T"]:
+    return jnp.pad(values, ((0, 0), (1, 0)))
 
 
 def _next_logprobs(
-    hidden: Float[Array, "B T D"],
+    hidden: Float[Array, "*rows T D"],
     head: Float[Array, "..."],
-    targets: Int[Array, "B T"],
-    *,
-    temperature: float,
-    chunk: int,
-    is_table: bool,
-    truncation: Truncation | None,
-) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    targets: Int[Array, "*rows T"],
+    wanted: Bool[Array, "*rows T"] | None,
+    rule: _Rule,
+) -> tuple[Float[Array, "*rows T"], Float[Array, "*rows T"]]:
     """log softmax(h_t W / τ)[target_t], and the entropy."""
-    length = targets.shape[1]
-    chunk = min(chunk, length)
-    padding = -length % chunk
+    length = targets.shape[-1]
+    if wanted is not None:
+        order = jnp.argsort(~wanted, axis=-1, stable=True)
+        back = jnp.argsort(order, axis=-1)
+        count = jnp.max(jnp.sum(wanted, axis=-1, dtype=jnp.int32))
+        first = _reordered(hidden, order, back), head, _take(targets, order)
+        found: Any = _first_logprobs(*first, count, rule)
+        logprobs, entropy = (jnp.where(wanted, _take(x, back), 0.0) for x in found)
+        return logprobs, entropy
+    if rule.chunk >= length:
+        return _piece(hidden, head, targets, rule)
+    piece = jax.checkpoint(lambda h, y: _piece(h, head, y, rule))
+    cut = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
+    _, found = jax.lax.scan(lambda carry, xs: (carry, piece(*xs)), None, cut)
+    return _join(found[0], length), _join(found[1], length)
 
-    def piece(carry: None, xs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-        h, y = xs
-        scores = float_product(h, head, 1, is_table) / temperature
-        chosen = jnp.take_along_axis(scores, y[:, :, None], axis=-1)[:, :, 0]
-        if truncation is None or not truncation.is_on:
-            normaliser = jax.nn.logsumexp(scores, axis=-1)
-            probs = jnp.exp(scores - normaliser[:, :, None])
-        else:
-            top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-            weights = jnp.exp(scores - top).reshape(-1, scores.shape[-1])
-            weights = kept_weights(weights, y.reshape(-1), truncation).reshape(scores.shape)
-            total = jnp.sum(weights, axis=-1, keepdims=True)
-            normaliser = (top + jnp.log(total))[:, :, 0]
-            probs = weights / total
-        mean_score = jnp.sum(probs * scores, axis=-1)
-        return carry, (chosen - normaliser, normaliser - mean_score)
 
-    def cut(x: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
-        return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+def _piece(
+    hidden: Float[Array, "*rows C D"],
+    head: Float[Array, "..."],
+    targets: Int[Array, "*rows C"],
+    rule: _Rule,
+) -> tuple[Float[Array, "*rows C"], Float[Array, "*rows C"]]:
+    return _measured(float_product(hidden, head, 1, rule.is_table), targets, rule)
 
-    def join(x: Array) -> Array:
-        return x.swapaxes(0, 1).reshape(targets.shape[0], -1)[:, :length]
 
-    if chunk == length:
-        return piece(None, (hidden, targets))[1]
-    _, (logprobs, entropy) = jax.lax.scan(jax.checkpoint(piece), None, (cut(hidden), cut(targets)))
-    return join(logprobs), join(entropy)
+def _measured(
+    logits: Float[Array, "*rows C V"], targets: Int[Array, "*rows C"], rule: _Rule
+) -> tuple[Float[Array, "*rows C"], Float[Array, "*rows C"]]:
+    """Log-prob of the target and entropy of each distribution."""
+    scores = logits / rule.temperature
+    chosen = jnp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+    if rule.truncation is None or not rule.truncation.is_on:
+        normaliser = jax.nn.logsumexp(scores, axis=-1)
+        probs = jnp.exp(scores - normaliser[..., None])
+    else:
+        top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+        weights = jnp.exp(scores - top).reshape(-1, scores.shape[-1])
+        weights = kept_weights(weights, targets.reshape(-1), rule.truncation).reshape(scores.shape)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        normaliser = (top + jnp.log(total))[..., 0]
+        probs = weights / total
+    mean_score = jnp.sum(probs * scores, axis=-1)
+    return chosen - normaliser, normaliser - mean_score
+
+
+def _cut(x: Array, chunk: int, trailing: int) -> Array:
+    """[*rows, T, ...] as chunks [N, *rows, C, ...], the last filled up with zeros."""
+    axis = x.ndim - trailing
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, -x.shape[axis] % chunk)
+    x = jnp.pad(x, padding)
+    x = x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 0)
+
+
+def _join(chunks: Array, length: int) -> Array:
+    """[N, *rows, C] as [*rows, T]."""
+    x = jnp.moveaxis(chunks, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)[..., :length]
+
+
+def _take(x: Array, order: Int[Array, "*rows T"]) -> Array:
+    """[*rows, T] or [*rows, T, D] in another order of T."""
+    axis = order.ndim - 1
+    return jnp.take_along_axis(x, order[..., None] if x.ndim > order.ndim else order, axis=axis)
+
+
+@jax.custom_vjp
+def _reordered(x: Array, order: Array, back: Array) -> Array:
+    """`_take` of an order whose inverse is known: the gradient is taken back, not scattered."""
+    return _take(x, order)
+
+
+_reordered.defvjp(
+    lambda x, order, back: (_take(x, order), back), lambda back, dx: (_take(dx, back), None, None)
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _first_logprobs(
+    hidden: Float[Array, "*rows T D"],
+    head: Float[Array, "..."],
+    targets: Int[Array, "*rows T"],
+    count: Int[Array, ""],
+    rule: _Rule,
+) -> tuple[Float[Array, "*rows T"], Float[Array, "*rows T"]]:
+    """Both values of the first `count` tokens of each row, or a few more; 0 for the rest."""
+    return _forward(hidden, head, targets, count, rule)[0]
+
+
+def _forward(
+    hidden: Array, head: Array, targets: Array, count: Array, rule: _Rule
+) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    length = targets.shape[-1]
+    if rule.chunk >= length:
+        words = head.shape[0 if rule.is_table else -1]
+
+        def begin(size: int) -> tuple[Array, Array, Array]:
+            logits = float_product(hidden[..., :size, :], head, 1, rule.is_table)
+            found = *_measured(logits, targets[..., :size], rule), logits
+            rest = (0, length - size)
+            rows = [(0, 0)] * (targets.ndim - 1)
+            padding = [[*rows, rest], [*rows, rest], [*rows, rest, (0, 0)]]
+            return tuple(jnp.pad(x, p) for x, p in zip(found, padding, strict=True))  # pyright: ignore
+
+        zeros = jnp.zeros(targets.shape, jnp.float32)
+        nothing = lambda: (zeros, zeros, jnp.zeros((*targets.shape, words), jnp.float32))  # noqa: E731
+        sizes, index = _sizes(length, count)
+        ways = [nothing, *(functools.partial(begin, size) for size in sizes)]
+        logprobs, entropy, logits = jax.lax.switch(index, ways)
+        return (logprobs, entropy), (hidden, head, targets, count, logits)
+    chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
+
+    def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        h, y = (x[i] for x in chunks)
+        return tuple(x.at[i].set(v) for x, v in zip(found, _piece(h, head, y, rule), strict=True))  # pyright: ignore
+
+    zeros = jnp.zeros(chunks[1].shape, jnp.float32)
+    logprobs, entropy = _loop(count, rule.chunk, len(zeros), step, (zeros, zeros))
+    found = _join(logprobs, length), _join(entropy, length)
+    return found, (hidden, head, targets, count)
+
+
+def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Array]):
+    hidden, head, targets, count, *logits = kept
+    length = targets.shape[-1]
+    product = functools.partial(float_product, num_in=1, is_transposed=rule.is_table)
+    if logits:
+
+        def begin(size: int) -> tuple[Array, Array]:
+            y = targets[..., :size]
+            _, pull = jax.vjp(lambda x: _measured(x, y, rule), logits[0][..., :size, :])
+            [scores] = pull((cotangents[0][..., :size], cotangents[1][..., :size]))
+            _, pull = jax.vjp(product, hidden[..., :size, :], head)
+            dh, dhead = pull(scores)
+            padding = [(0, 0)] * (dh.ndim - 2) + [(0, length - size), (0, 0)]
+            return jnp.pad(dh, padding), dhead
+
+        nothing = lambda: (jnp.zeros_like(hidden), jnp.zeros_like(head))  # noqa: E731
+        sizes, index = _sizes(length, count)
+        dh, dhead = jax.lax.switch(
+            index, [nothing, *(functools.partial(begin, size) for size in sizes)]
+        )
+        return dh, dhead, None, None
+    chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
+    pulls = [_cut(x, rule.chunk, 1) for x in cotangents]
+
+    def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        h, y = (x[i] for x in chunks)
+        _, pull = jax.vjp(lambda h, head: _piece(h, head, y, rule), h, head)
+        dh, dhead = pull((pulls[0][i], pulls[1][i]))
+        return found[0].at[i].set(dh), found[1] + dhead
+
+    zeros = jnp.zeros_like(chunks[0]), jnp.zeros_like(head)
+    dh, dhead = _loop(count, rule.chunk, len(chunks[0]), step, zeros)
+    dh = jnp.moveaxis(dh, 0, -3)
+    dh = dh.reshape(*dh.shape[:-3], -1, dh.shape[-1])[..., :length, :]
+    return dh, dhead, None, None
+
+
+_first_logprobs.defvjp(_forward, _backward)
+
+
+def _sizes(length: int, count: Array) -> tuple[list[int], Array]:
+    """Numbers of tokens that can be computed at once, and which of them holds `count`: 0 is none."""
+    quarter = -(-length // _PARTS)
+    sizes = [min(length, quarter * (part + 1)) for part in range(_PARTS)]
+    return sizes, (count + quarter - 1) // quarter
+
+
+def _loop(count: Array, chunk: int, most: int, step, start):
+    """`step` for each chunk that has one of the first `count` tokens.
+
+    The bound `most` never ends it; it tells an account of the program's cost how long it can be.
+    """
+    needed = (count + chunk - 1) // chunk
+    _, found = jax.lax.while_loop(
+        lambda carry: (carry[0] < needed) & (carry[0] < most),
+        lambda carry: (carry[0] + 1, step(*carry)),
+        (jnp.int32(0), start),
+    )
+    return found

@@ -30,7 +30,7 @@ from jaxtool.learn.state import (
     apply_gradients,
     batch_logprobs,
     row_blocks,
-    zero_gradients,
+    start_of_sum,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraBase, joined
@@ -192,7 +192,7 @@ def _gradients(
 ) -> tuple[Gradients, Metrics]:
     count = np.float32(_loss_count(batch, setup.grpo))
     tokens = float(batch.loss_mask.sum())
-    total = zero_gradients(state.params, setup.sharding)
+    total = start_of_sum(state.params, batch, setup.grpo.block_rows, setup.sharding)
     sums: list[Metrics] = []
     blocks = row_blocks(batch, setup.grpo.block_rows, setup.sharding)
     for block, old in zip(blocks, olds, strict=True):
@@ -200,6 +200,7 @@ def _gradients(
             total, state.params, reference, block, old, count, base, setup=setup
         )
         sums.append(block_sums)
+    assert total is not None
     metrics: Metrics = {"policy/loss": total.loss}
     for name in sums[0]:
         whole = jnp.stack([block_sums[name] for block_sums in sums])
@@ -222,7 +223,7 @@ def old_logprobs(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> j
 
 @functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
 def grpo_block(
-    total: Gradients,
+    total: Gradients | None,
     params: Params,
     reference: Params | None,
     block: TrainBatch,
@@ -235,6 +236,7 @@ def grpo_block(
     """Adds one block's share of the loss and its gradient; returns sums for the metrics.
 
     Args:
+      total: of the blocks before; None where this is the batch's only one.
       params: what is trained: of the whole policy, or an adapter of `base`.
       reference: of the KL; with `base` it is the base, which B = 0 makes the first policy.
       old: log π_old [B, T]; None means that π_old is the current policy.
@@ -270,7 +272,7 @@ def grpo_block(
         return _summed(loss, block, setup) / count, sums
 
     (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-    return add_gradients(total, loss, grads), sums
+    return add_gradients(total, loss, grads, setup.sharding), sums
 
 
 def _token_loss(

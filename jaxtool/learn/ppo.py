@@ -33,7 +33,7 @@ from jaxtool.learn.state import (
     apply_gradients,
     make_state,
     row_blocks,
-    zero_gradients,
+    start_of_sum,
 )
 from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
@@ -172,7 +172,7 @@ def _update_critic(
         if not mini.loss_mask.any():
             continue
         tokens = float(mini.loss_mask.sum())
-        total = zero_gradients(state.params, setup.sharding)
+        total = start_of_sum(state.params, mini, setup.grpo.block_rows, setup.sharding)
         num_clipped: Any = 0.0
         blocks = row_blocks(mini, setup.grpo.block_rows, setup.sharding)
         for i, block in enumerate(blocks):
@@ -180,6 +180,7 @@ def _update_critic(
             args = (total, state.params, block, *targets, np.float32(tokens), base)
             total, clipped = critic_block(*args, setup=setup, critic=critic)
             num_clipped = num_clipped + clipped
+        assert total is not None
         loss = total.loss
         state, norm = apply_gradients(
             state, total, config=critic.optimizer, sharding=setup.sharding
@@ -210,7 +211,7 @@ def critic_values(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> 
 
 @functools.partial(jax.jit, static_argnames=("setup", "critic"), donate_argnames=("total",))
 def critic_block(
-    total: Gradients,
+    total: Gradients | None,
     params: Params,
     block: TrainBatch,
     old_values: jax.Array,
@@ -234,4 +235,4 @@ def critic_block(
         return token_mean(loss, block.loss_mask)[0] / count, clipped
 
     (loss, clipped), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-    return add_gradients(total, loss, grads), clipped
+    return add_gradients(total, loss, grads, setup.sharding), clipped

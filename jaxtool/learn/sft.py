@@ -17,7 +17,7 @@ from jaxtool.learn.state import (
     apply_gradients,
     batch_logprobs,
     row_blocks,
-    zero_gradients,
+    start_of_sum,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraBase, joined
@@ -56,9 +56,10 @@ def update(
       base: what an adapter in `state` is added to.
     """
     tokens = np.float32(batch.loss_mask.sum())
-    total = zero_gradients(state.params, setup.sharding)
+    total = start_of_sum(state.params, batch, setup.sft.block_rows, setup.sharding)
     for block in row_blocks(batch, setup.sft.block_rows, setup.sharding):
         total = _block(total, state.params, block, tokens, base, setup=setup)
+    assert total is not None
     loss = total.loss
     state, grad_norm = apply_gradients(
         state, total, config=setup.optimizer, sharding=setup.sharding
@@ -68,7 +69,7 @@ def update(
 
 @functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
 def _block(
-    total: Gradients,
+    total: Gradients | None,
     params: Params,
     block: TrainBatch,
     tokens: jax.Array,
@@ -87,4 +88,4 @@ def _block(
         )
         return token_mean(-logprobs, block.loss_mask)[0] / tokens
 
-    return add_gradients(total, *jax.value_and_grad(loss_of)(params))
+    return add_gradients(total, *jax.value_and_grad(loss_of)(params), setup.sharding)

@@ -27,6 +27,8 @@ from jaxtool.parallel.axis_rules import Sharding, is_axes
 from jaxtool.parallel.host_arrays import put
 
 Metrics = dict[str, jax.Array]
+# From so many words on, logits of tokens without a loss are left out: sorting tokens costs less.
+_SPARSE_VOCABULARY = 1024
 
 
 @jax.tree_util.register_dataclass
@@ -66,6 +68,13 @@ class Gradients:
     grads: Params
 
 
+def start_of_sum(
+    params: Params, batch: TrainBatch, rows: int, sharding: Sharding
+) -> Gradients | None:
+    """What the first of the batch's blocks of `rows` rows is added to: zeros, or nothing if it is the only one."""
+    return zero_gradients(params, sharding) if batch.shape[0] > rows else None
+
+
 @functools.partial(jax.jit, static_argnames=("sharding",))
 def zero_gradients(params: Params, sharding: Sharding) -> Gradients:
     """Laid out like the parameters: zeros take no layout from them, every device would hold all.
@@ -73,17 +82,26 @@ def zero_gradients(params: Params, sharding: Sharding) -> Gradients:
     Also on a single device, where sums with a first block are laid out: a block that is added to zeros
     without a layout would be a program of its own.
     """
-    grads = jax.tree.map(
-        lambda axes, x: jax.lax.with_sharding_constraint(jnp.zeros_like(x), sharding.named(*axes)),
-        param_axes(params),
-        params,
+    zeros = _laid_out(jax.tree.map(jnp.zeros_like, params), sharding)
+    return Gradients(loss=jnp.float32(0), grads=zeros)
+
+
+def add_gradients(
+    total: Gradients | None, loss: jax.Array, grads: Params, sharding: Sharding
+) -> Gradients:
+    """`total` and one block's share; without a total the share alone, laid out as the sum would be."""
+    if total is None:
+        return Gradients(loss=loss, grads=_laid_out(grads, sharding))
+    return Gradients(loss=total.loss + loss, grads=jax.tree.map(jnp.add, total.grads, grads))
+
+
+def _laid_out(grads: Params, sharding: Sharding) -> Params:
+    return jax.tree.map(
+        lambda axes, x: jax.lax.with_sharding_constraint(x, sharding.named(*axes)),
+        param_axes(grads),
+        grads,
         is_leaf=is_axes,
     )
-    return Gradients(loss=jnp.float32(0), grads=grads)
-
-
-def add_gradients(total: Gradients, loss: jax.Array, grads: Params) -> Gradients:
-    return Gradients(loss=total.loss + loss, grads=jax.tree.map(jnp.add, total.grads, grads))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "sharding"), donate_argnames=("state",))
@@ -111,7 +129,7 @@ def batch_logprobs(
     sharding: Sharding,
     truncation: Truncation | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probs and entropies [B, T] of packed rows; those of a segment's first token mean nothing."""
+    """Log-probs and entropies [B, T] of packed rows; those of tokens without a loss mean nothing."""
     hidden = hidden_states(
         params, model, batch.tokens, batch.positions, batch.segment_ids, sharding
     )
@@ -124,6 +142,7 @@ def batch_logprobs(
         is_table=model.ties_embeddings,
         truncation=truncation,
         parts=sharding.parts("queries"),
+        wanted=batch.loss_mask if model.vocab_size >= _SPARSE_VOCABULARY else None,
     )
 
 

@@ -163,8 +163,19 @@ def unstack_layers(params: Params) -> Params:
     """The same tree with `layers` as a tuple: no weight is sliced out of a stack in a decode step."""
     stacked = params["layers"]
     count = jax.tree.leaves(stacked)[0].shape[0]
-    layers = tuple(jax.tree.map(lambda x: x[i], stacked) for i in range(count))  # noqa: B023
+    leaves, tree = jax.tree.flatten(stacked)
+    sliced: list[Any] = [_slices(x, count) for x in leaves]
+    layers = tuple(jax.tree.unflatten(tree, [x[i] for x in sliced]) for i in range(count))
     return params | {"layers": layers}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _slices(x: Array, count: int) -> tuple[Array, ...]:
+    """x[0], x[1], .. The gradient is one stack; autodiff adds up as many zero-padded arrays of x's size."""
+    return tuple(x[i] for i in range(count))
+
+
+_slices.defvjp(lambda x, count: (_slices(x, count), None), lambda _, __, dy: (jnp.stack(dy),))
 
 
 def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:

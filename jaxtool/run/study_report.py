@@ -26,6 +26,7 @@ def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
         *(_levels(found, way) for way in SAMPLINGS),
         _paired(found),
         _training(found),
+        _matched(found),
         _mental(found),
     )
 
@@ -101,6 +102,21 @@ def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
         gain = f"{summary['rl_gain_over_cold_start_points']:+.1f} points"
         lines.append(Headline(label="ReTool-GRPO against its cold start", value=gain, note=note))
     return tuple(lines)
+
+
+def _matched(found: Mapping[str, Any]) -> Table:
+    budgets = next(iter(found["matched_tokens"].values()), [])
+    rows = tuple(
+        (arm, *(f"{shown(at['accuracy'], 100)} / {shown(at['calls'], digits=2)}" for at in points))
+        for arm, points in found["matched_tokens"].items()
+    )
+    return Table(
+        title="After as many sampled tokens: accuracy % / calls, sampled, validation questions",
+        columns=("arm", *(f"{point['tokens'] // 1000} thousand" for point in budgets)),
+        rows=rows,
+        note="Tokens of the policy in rollouts, those of the arms that an arm starts from included; "
+        "the latest validated policy within them. – where a seed's run ended with fewer.",
+    )
 
 
 def _main(found: Mapping[str, Any], way: str) -> Table:

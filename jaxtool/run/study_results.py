@@ -24,12 +24,20 @@ from jaxtool.run.study_figures import (
     over_seeds,
     tokens_until,
 )
+from jaxtool.run.study_tokens import matched_tokens
 
 SAMPLINGS = ("greedy", "sampled")
 TEXT, TOOL, COLD = "text_rl", "retool_grpo", "cold_start"
 OTC = "otc_after_grpo"  # chosen on validation questions, see docs/results.md
 OTC_PAPER = "otc_grpo"
-PAIRS = ((TOOL, COLD), ("retool_ppo", COLD), (TOOL, TEXT), (TEXT, "base"), ("torl", "base"))
+PAIRS = (
+    (TOOL, COLD),
+    ("retool_ppo", COLD),
+    (TOOL, TEXT),
+    (TEXT, "base"),
+    ("torl", "base"),
+    (OTC, "retool_grpo_180"),  # as many steps
+)
 Point = tuple[int, float]
 
 
@@ -86,6 +94,7 @@ def results(study: Study) -> dict[str, Any]:
         for name, seeds in curves.items()
         if len(seeds[0]["accuracy"]) > 1
     }
+    found["matched_tokens"] = matched_tokens(study, curves)
     found["summary"] = summary(found)
     return found
 
@@ -95,8 +104,8 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
     `otc_calls_cut` (share), `otc_accuracy_loss_points` (positive: OTC is worse) with its `_stderr`, and
     `otc_productivity_gain` (2.29 is +229 %) are those of `OTC`, OTC-GRPO without the group's standard
-    deviation from the policy that ReTool-GRPO ended with, against ReTool-GRPO, means of the differences of each seed; `otc_paper_...` those of
-    OTC-GRPO as in the paper. `otc_calls_over_optimum` is calls / optimum - 1 of `OTC`.
+    deviation, 120 steps from the policy that ReTool-GRPO ended with, against ReTool-GRPO, means of the
+    differences of each seed; `otc_paper_...` those of OTC-GRPO as in the paper. `otc_calls_over_optimum` is calls / optimum - 1 of `OTC`.
     `rl_gain_over_cold_start_points` and `rl_gain_stderr` are ReTool-GRPO against the cold start;
     `rl_gain_sampled_...` the same of sampled answers; `tool_over_text_points` is ReTool-GRPO against
     text-only RL.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtool.algos.token_logprobs import token_logprobs
+from jaxtool.core.truncation import Truncation
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 HIDDEN = jax.random.normal(KEYS[0], (2, 11, 6))
@@ -34,10 +35,10 @@ def test_temperature_divides_the_scores_by_hand():
     np.testing.assert_allclose(found, [[0.0, math.log(0.75)]], rtol=1e-6)
 
 
-def values_and_gradients(head, **options):
+def values_and_gradients(head, weights=WEIGHTS, **options):
     def total(hidden, head):
         logprobs, entropy = token_logprobs(hidden, head, TOKENS, temperature=0.7, **options)
-        return jnp.sum(WEIGHTS * logprobs) + 0.3 * jnp.sum(WEIGHTS * entropy), (logprobs, entropy)
+        return jnp.sum(weights * logprobs) + 0.3 * jnp.sum(weights * entropy), (logprobs, entropy)
 
     gradients, values = jax.grad(total, argnums=(0, 1), has_aux=True)(HIDDEN, head)
     return *values, *gradients
@@ -55,6 +56,46 @@ def test_every_chunk_gives_the_same_and_so_does_the_table(chunk):
     ):
         for x, y in zip(got, wanted, strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [(), (3,), (0, 1, 2), (2, 5, 9, 10), tuple(range(11)), (10,)],
+    ids=lambda columns: f"columns{columns}",
+)
+@pytest.mark.parametrize("chunk", [1, 3, 4, 10, 64])
+@pytest.mark.parametrize("options", [{}, {"truncation": Truncation(top_k=5)}])
+def test_wanted_tokens_have_the_values_of_all_and_the_rest_has_none(asked, chunk, options):
+    """The second row asks for one column more than the first, so that rows differ in number."""
+    wanted = np.zeros((2, 11), bool)
+    wanted[0, list(asked)] = True
+    wanted[1] = wanted[0]
+    wanted[1, 7] = True
+    wanted[:, 0] = False
+    weights = jnp.where(wanted, WEIGHTS, 0.0)
+    slow = values_and_gradients(TABLE, weights, chunk=chunk, is_table=True, **options)
+    fast = values_and_gradients(
+        TABLE, weights, chunk=chunk, is_table=True, wanted=jnp.asarray(wanted), **options
+    )
+    for x, y in zip(fast[:2], slow[:2], strict=True):
+        np.testing.assert_allclose(x, jnp.where(wanted, y, 0.0), rtol=1e-4, atol=5e-5)
+    for x, y in zip(fast[2:], slow[2:], strict=True):
+        assert np.abs(y).max() > 0.1
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("chunk", [2, 8])
+def test_wanted_tokens_of_parts_of_a_row(chunk):
+    """Two parts of six columns, of which the first asks for none and the second for two."""
+    tokens, hidden = jnp.pad(TOKENS, ((0, 0), (0, 1))), jnp.pad(HIDDEN, ((0, 0), (0, 1), (0, 0)))
+    wanted = np.zeros((2, 12), bool)
+    wanted[:, [8, 11]] = True
+    measure = functools.partial(
+        token_logprobs, hidden, TABLE.T, tokens, temperature=1.0, chunk=chunk
+    )
+    for x, y in zip(measure(parts=2, wanted=jnp.asarray(wanted)), measure(), strict=True):
+        np.testing.assert_allclose(x, jnp.where(wanted, y, 0.0), rtol=1e-5, atol=1e-6)
+        assert np.abs(np.asarray(x)[wanted]).min() > 0
 
 
 def test_the_logits_of_a_row_in_chunks_never_exist():

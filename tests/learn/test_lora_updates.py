@@ -16,7 +16,7 @@ from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.learner import Learner, trained_params
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
-from jaxtool.learn.state import make_state, row_blocks
+from jaxtool.learn.state import make_state, row_blocks, zero_gradients
 from jaxtool.model.config import tiny
 from jaxtool.model.lora import LoraBase, LoraConfig, merged, trained_part
 from jaxtool.model.param_axes import param_axes
@@ -73,7 +73,7 @@ def test_kl_against_the_base_equals_an_explicit_reference_copy(base, adapter):
     count = np.float32(7)
 
     def block_of(params, reference, base):
-        total = grpo.zero_gradients(params, single_device())
+        total = zero_gradients(params, single_device())
         return grpo.grpo_block(total, params, reference, block, None, count, base, setup=SETUP)
 
     got, sums = block_of(adapter, None, base)

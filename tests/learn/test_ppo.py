@@ -16,7 +16,7 @@ from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, needs_reference
 from jaxtool.learn.learner import Learner
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig, make_ppo_state
-from jaxtool.learn.state import row_blocks
+from jaxtool.learn.state import row_blocks, zero_gradients
 from jaxtool.model.config import tiny
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.transformer import hidden_states
@@ -129,7 +129,7 @@ def test_value_clipping_bounds_how_far_a_batch_moves_the_critic(params):
     returns = values + 1.0  # the values have moved by +.5 from the old ones, towards the returns
     for clip, moves in ((0.1, False), (None, True)):
         total, _ = ppo.critic_block(
-            grpo.zero_gradients(critic_params, SETUP.sharding),
+            zero_gradients(critic_params, SETUP.sharding),
             critic_params,
             block,
             values - 0.5,
@@ -152,7 +152,7 @@ def test_what_tools_and_prompts_are_worth_changes_nothing(params):
 
     def gradient(old, target):
         return ppo.critic_block(
-            grpo.zero_gradients(critic_params, SETUP.sharding),
+            zero_gradients(critic_params, SETUP.sharding),
             critic_params,
             block,
             jnp.asarray(old),

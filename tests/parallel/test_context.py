@@ -15,7 +15,7 @@ from jaxtool.core.types import ToolStatus
 from jaxtool.learn import grpo
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.state import check_row_tokens, row_blocks
+from jaxtool.learn.state import check_row_tokens, row_blocks, zero_gradients
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes
@@ -54,7 +54,7 @@ def gradients(model: ModelConfig, sharding: Sharding):
         num_trajectories=len(SHAPES),
     )
     params = jax.device_put(params, sharding.tree(param_axes(params)))
-    total = grpo.zero_gradients(params, sharding)
+    total = zero_gradients(params, sharding)
     [block] = row_blocks(batch, 4, sharding)
     count = np.float32(len(SHAPES))
     return grpo.grpo_block(total, params, None, block, None, count, setup=setup)[0]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from jaxtool.run import study, study_arms, study_report, study_results
+from jaxtool.run import study, study_arms, study_report, study_results, study_tokens
 from jaxtool.run.report import write_report
 from jaxtool.run.rl_loop import RlConfig
 from jaxtool.run.study_figures import Answer
@@ -171,11 +171,39 @@ def test_results_by_hand(played, tmp_path):
     assert summary["rl_gain_over_cold_start_points"] == pytest.approx((15 + 20) / 2)
     assert summary["rl_gain_stderr"] == pytest.approx(2.5)
     assert summary["tool_over_text_points"] == pytest.approx((40 + 45) / 2)
+    # Lines of 128 x 30 = 3840 tokens, and 7680 with GRPO's before it, end before the first budget.
+    assert set(found["matched_tokens"]) == {
+        *("retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")
+    }
+    assert found["matched_tokens"]["otc_grpo"][0]["accuracy"]["mean"] is None
     assert json.loads(json.dumps(found)) is not None
     text = study_report.markdown(found)
     assert "| otc_after_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
     page = write_report(tmp_path / "report.html", study_report.study_report(found, "study"))
     assert "ReTool-GRPO against its cold start" in page.read_text()
+
+
+def test_equal_tokens_by_hand(played, monkeypatch):
+    """Runs of 3840 tokens, validated at their end with 0.9 and one call; the cold start has 0.75 and one.
+
+    OTC after GRPO begins at 3840 with GRPO's answers, 0.925 and 1.5 calls, and ends with 7680.
+    """
+    monkeypatch.setattr(study_tokens, "BUDGETS", (3839, 3840, 7679, 7680, 7681))
+    found = study_results.results(played)["matched_tokens"]
+
+    def at(arm, part):
+        return [point[part]["mean"] for point in found[arm]]
+
+    assert at("otc_grpo", "accuracy") == [0.75, 0.9, None, None, None]
+    assert at("otc_after_grpo", "accuracy") == [
+        0.75,
+        pytest.approx(0.925),
+        pytest.approx(0.925),
+        0.9,
+        None,
+    ]
+    assert at("otc_after_grpo", "calls") == [1.0, 1.5, 1.5, 1.0, None]
+    assert at("torl", "accuracy") == [None, 0.9, None, None, None]
 
 
 def test_missing_arms_leave_the_summary_without_their_figures(played):

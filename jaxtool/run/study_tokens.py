@@ -1,0 +1,81 @@
+"""Arms beside each other after as many sampled tokens, those of the stages that they started from included.
+
+Steps are no measure of cost: an arm that saves calls also samples shorter answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtool.run.metrics import METRICS_NAME, read_metrics
+from jaxtool.run.rl_loop import RlConfig
+from jaxtool.run.study import Study, config_of
+from jaxtool.run.study_arms import ARMS, Arm
+from jaxtool.run.study_figures import mean_stderr, tokens_until
+
+BUDGETS = (30_000, 60_000, 90_000, 150_000)  # policy tokens
+Curves = Mapping[str, Sequence[tuple[int, float]]]  # values of "accuracy" and "calls" by step
+
+
+def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict[str, Any]:
+    """{arm: [{"tokens", "accuracy", "calls"}]} of arms with rollouts at each of `BUDGETS`.
+
+    The figures are those of the latest policy that was validated within the budget, means over seeds;
+    there are none where a seed's arm ended with fewer tokens.
+
+    Args:
+      curves: sampled validation of each arm and seed, by step.
+    """
+    found = {}
+    for arm in study.arms:
+        line = _line(arm)
+        if not line or any(one.name not in curves for one in line):
+            continue
+        seeds = [_points(study, line, index, curves) for index in range(len(study.seeds))]
+        found[arm.name] = [
+            {"tokens": budget}
+            | {
+                part: mean_stderr([_within(seed, part, budget) for seed in seeds])
+                for part in ("accuracy", "calls")
+            }
+            for budget in BUDGETS
+        ]
+    return found
+
+
+def _line(arm: Arm) -> list[Arm]:
+    """The arm and those with rollouts that it goes on from, the first one first."""
+    line: list[Arm] = []
+    while isinstance(config_of(arm), RlConfig):
+        line.insert(0, arm)
+        assert arm.start is not None
+        arm = ARMS[arm.start]
+    return line
+
+
+def _points(
+    study: Study, line: Sequence[Arm], index: int, curves: Mapping[str, Sequence[Curves]]
+) -> dict[str, list[tuple[float, float]]]:
+    """(tokens so far, value) of every validation; "end" holds the tokens of the whole line."""
+    points: dict[str, list[tuple[float, float]]] = {"accuracy": [], "calls": []}
+    before = 0.0
+    for arm in line:
+        rows = read_metrics(study.run_dir(arm.name, study.seeds[index]) / METRICS_NAME)
+        config = config_of(arm)
+        assert isinstance(config, RlConfig)
+        answers = config.schedule.problems_per_step * config.schedule.samples
+        for part, seen in points.items():
+            seen += [
+                (before + tokens_until(rows, answers, step), value)
+                for step, value in curves[arm.name][index][part]
+            ]
+        before += tokens_until(rows, answers, len(rows))
+    return points | {"end": [(before, 0.0)]}
+
+
+def _within(
+    points: Mapping[str, Sequence[tuple[float, float]]], part: str, budget: int
+) -> float | None:
+    """The latest value within the budget; None if the line ended before or nothing was validated yet."""
+    if points["end"][0][0] < budget:
+        return None
+    return next((value for tokens, value in reversed(points[part]) if tokens <= budget), None)
