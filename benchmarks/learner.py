@@ -1,7 +1,7 @@
 """Speed and memory of the policy update beside its peers, and how long a run takes to begin.
 
   python benchmarks/learner.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
-      [--part updates|memory|start] [--start-shape Qwen2.5-0.5B]
+      [--part updates|memory|start] [--shape small] [--dtype float32] [--start-shape Qwen2.5-0.5B]
 
 Peers: transformers under torch and google-tunix's Qwen2, each with the same loss and optimizer, in its
 own interpreter (the current one where it can import them; a peer that is missing is named as missing).
@@ -16,7 +16,7 @@ fit into 24 GiB. Medians are compared. Data transfer is not part of it.
                                  16 384 tokens, 151 936 words, by the compiler's account
   update_memory_ratio            the same of one whole gradient block at Qwen2.5-0.5B's shape
   first_step_s, restore_gb_per_s of a new process at --start-shape (in the summary where that part ran)
-Values are null where a peer is missing or takes more than three minutes for a round; `updates` then has
+`--shape` and `--dtype` leave cases out. Values are null where a peer is missing or takes more than three minutes for a round; `updates` then has
 `ratios_at_least`. It has one row for each shape, size and dtype. The start
 part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary folder.
 """
@@ -123,11 +123,13 @@ def timed(
     return seen
 
 
-def updates(is_quick: bool, pythons: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def updates(
+    chosen: list[Case], is_quick: bool, pythons: dict[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One row per case; versions of the peers."""
     rows: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
-    for case in cases(is_quick):
+    for case in chosen:
         workers = [(name, python, case.dtype) for name, python in pythons.items()]
         if case.dtype == "bfloat16":
             if is_quick:  # autocast over float32 parameters is the slower of torch's two, by far
@@ -281,6 +283,8 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
     add_peer_flags(parser)
     parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
+    parser.add_argument("--shape", choices=("small", "Qwen2.5-0.5B"), help="of updates: only this")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of updates: only this")
     parser.add_argument("--start-shape", choices=sorted(START_SHAPES), default="Qwen2.5-0.5B")
     arguments = parser.parse_args()
     record: dict[str, Any] = {}
@@ -289,7 +293,12 @@ def main() -> None:
         record["memory"] = memory()
     if arguments.part in (None, "updates"):
         pythons = find_peers(arguments.torch_python, arguments.tunix_python)
-        record["updates"], versions = updates(arguments.quick, pythons)
+        chosen = [
+            case
+            for case in cases(arguments.quick)
+            if arguments.shape in (None, case.shape) and arguments.dtype in (None, case.dtype)
+        ]
+        record["updates"], versions = updates(chosen, arguments.quick, pythons)
     if arguments.part in (None, "start"):
         record["start"] = start(arguments.start_shape)
     record["machine"] = machine(versions)

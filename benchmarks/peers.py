@@ -5,7 +5,6 @@ line on its input with "seconds X tokens N". It runs in the peer's own environme
 """
 
 import json
-import math
 import os
 import pathlib
 import platform
@@ -73,11 +72,11 @@ class Peer:
         )
         self.versions = self._answer().removeprefix("ready ")
 
-    def tokens_per_s(self, *question: object, limit_s: float = math.inf) -> float:
+    def tokens_per_s(self, *question: object, limit_s: float | None = None) -> float:
         """One round; the question is what the worker reads on its line.
 
         Raises:
-          TimeoutError: no answer within `limit_s`; the worker is ended.
+          TimeoutError: no answer within `limit_s` (None: any time will do); the worker is ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -85,7 +84,7 @@ class Peer:
         self._process.stdin.flush()
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(None if limit_s == math.inf else limit_s):
+            if not selector.select(limit_s):
                 self._process.kill()
                 raise TimeoutError(f"{self.name}: no answer within {limit_s:.0f} s")
         _, seconds, _, tokens = self._answer().split()

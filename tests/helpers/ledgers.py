@@ -1,8 +1,10 @@
 """Ledgers written by hand."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from helpers.tiny_models import random_tokens
 
 from jaxtool.core.types import (
     FinishReason,
@@ -55,3 +57,14 @@ def ledger(
         unexecuted_calls=unexecuted,
         finish_reason=reason,
     )
+
+
+def random_ledgers(shapes: Sequence[str], seed: int = 0) -> list[Trajectory]:
+    """One ledger of each shape, each of a problem of its own, with random ids and a call where it has a tool."""
+    made = []
+    for i, shape in enumerate(shapes):
+        one = ledger(shape, problem=f"p{i}", calls=[ToolStatus.OK] * ("t" in shape))
+        made.append(
+            dataclasses.replace(one, ids=np.asarray(random_tokens(1, len(shape), seed + i))[0])
+        )
+    return made

@@ -18,6 +18,7 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
+from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding, decode
@@ -65,6 +66,17 @@ def ppo_config_of(folder: Path, mesh: MeshConfig) -> RlConfig:
     )
 
 
+def lora_config_of(folder: Path, mesh: MeshConfig) -> RlConfig:
+    """Two steps of an adapter, with a KL to the base that every host holds a part of."""
+    plain = config_of(folder, mesh)
+    return dataclasses.replace(
+        plain,
+        schedule=dataclasses.replace(plain.schedule, steps=2, eval_every=0, checkpoint_every=9),
+        grpo=dataclasses.replace(plain.grpo, kl_coef=0.01),
+        lora=LoraConfig(rank=2, alpha=8.0),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Demonstrations:
     """The same sums in another order for each batch."""
@@ -96,10 +108,11 @@ def cold_start_config_of(folder: Path, mesh: MeshConfig) -> SftRunConfig:
 
 
 def run_all(folder: Path, mesh: MeshConfig) -> None:
-    """GRPO, PPO and a cold start, each in a folder of its own."""
+    """GRPO, PPO, an adapter and a cold start, each in a folder of its own."""
     tool = CountingTool()
     rl_loop.train(config_of(folder, mesh), workdir=folder / "run", seed=1, tool=tool)
     rl_loop.train(ppo_config_of(folder, mesh), workdir=folder / "ppo", seed=1, tool=tool)
+    rl_loop.train(lora_config_of(folder, mesh), workdir=folder / "lora", seed=1, tool=tool)
     sft_loop.train(cold_start_config_of(folder, mesh), workdir=folder / "cold_start", seed=1)
 
 

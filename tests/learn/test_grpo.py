@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.ledgers import ledger
-from helpers.tiny_models import VOCAB, random_params, random_tokens
+from helpers.ledgers import random_ledgers
+from helpers.tiny_models import VOCAB, random_params
 
-from jaxtool.core.types import ToolStatus
 from jaxtool.learn import grpo, state
 from jaxtool.learn.corrections import (
     GeometricRejection,
@@ -44,13 +43,7 @@ def params():
 
 
 def trajectories(seed: int = 0):
-    made = []
-    for i, shape in enumerate(SHAPES):
-        t = ledger(shape, problem=f"p{i}", calls=[ToolStatus.OK] * ("t" in shape))
-        made.append(
-            dataclasses.replace(t, ids=np.asarray(random_tokens(1, len(shape), seed + i))[0])
-        )
-    return made
+    return random_ledgers(SHAPES, seed)
 
 
 def batch_of(row_tokens: int = 16):

@@ -6,11 +6,10 @@ import gc
 import jax
 import numpy as np
 import pytest
-from helpers.ledgers import ledger
-from helpers.tiny_models import VOCAB, random_adapter, random_params, random_tokens
+from helpers.ledgers import random_ledgers
+from helpers.tiny_models import VOCAB, random_adapter, random_params
 
 from jaxtool.core import rng
-from jaxtool.core.types import ToolStatus
 from jaxtool.learn import grpo, sft
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.learner import Learner, trained_params
@@ -50,12 +49,7 @@ def adapter():
 
 
 def batch_of():
-    made = []
-    for i, shape in enumerate(SHAPES):
-        t = ledger(shape, problem=f"p{i}", calls=[ToolStatus.OK] * ("t" in shape))
-        ids = np.asarray(random_tokens(1, len(shape), i))[0]
-        made.append(dataclasses.replace(t, ids=ids))
-    return to_batch(made, REWARDS, PackConfig(row_tokens=16))
+    return to_batch(random_ledgers(SHAPES), REWARDS, PackConfig(row_tokens=16))
 
 
 def leaves(tree) -> list[np.ndarray]:

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.ledgers import ledger
-from helpers.tiny_models import VOCAB, random_params, random_tokens
+from helpers.ledgers import random_ledgers
+from helpers.tiny_models import VOCAB, random_params
 
 from jaxtool.algos import gae
-from jaxtool.core.types import Score, ToolStatus
+from jaxtool.core.types import Score
 from jaxtool.learn import grpo, ppo
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, needs_reference
 from jaxtool.learn.learner import Learner
@@ -45,12 +45,7 @@ def params():
 
 
 def batch_of():
-    made = []
-    for i, shape in enumerate(SHAPES):
-        t = ledger(shape, problem=f"p{i}", calls=[ToolStatus.OK] * ("t" in shape))
-        ids = np.asarray(random_tokens(1, len(shape), i))[0]
-        made.append(dataclasses.replace(t, ids=ids))
-    return to_batch(made, REWARDS, PackConfig(row_tokens=16))
+    return to_batch(random_ledgers(SHAPES), REWARDS, PackConfig(row_tokens=16))
 
 
 def leaves(state) -> list[np.ndarray]:

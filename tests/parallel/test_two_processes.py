@@ -13,6 +13,7 @@ import pytest
 from helpers.several_hosts import STEPS, config_of, run_all
 from helpers.small_runs import CountingTool
 
+from jaxtool.model.peft import load_peft
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.run import rl_loop
@@ -110,6 +111,20 @@ def test_a_critic_with_the_kl_in_the_reward(runs):
     assert rows[-1]["policy/grad_norm"] > 0
     assert_equal_metrics(read_metrics(two / "metrics.jsonl"), rows)
     assert_equal_params(two, one)
+
+
+def test_an_adapter_with_a_kl_to_its_base(runs):
+    two, one = (folder / "lora" for folder in runs)
+    rows = read_metrics(one / "metrics.jsonl")
+    assert all(row["policy/grad_norm"] > 0 for row in rows)
+    assert abs(rows[0]["policy/kl_k3_nats"]) < 1e-6 < rows[1]["policy/kl_k3_nats"]
+    assert_equal_metrics(read_metrics(two / "metrics.jsonl"), rows)
+    assert_equal_params(two, one)  # merged into the base
+    model = SavedPolicy(path=str(one / "policy")).model_config()
+    adapters = [load_peft(folder / "adapter", model).tensors for folder in (two, one)]
+    assert adapters[0].keys() == adapters[1].keys()
+    for name, x in adapters[0].items():
+        np.testing.assert_allclose(x, adapters[1][name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_a_cold_start(runs):

@@ -170,6 +170,8 @@ def _learner(
     count = np.float32(1)
     rest = () if config.unloads_decoder else ("published copy", "KV cache")
     shape = f"{rows} rows x {length} tokens"
+    # Chunks of logits: as many as if the loss counted every token of the row.
+    chunks = -(-length // sharding.parts("queries") // config.grpo.logprob_chunk)
     programs = [
         Program(
             name=LEARN,
@@ -177,6 +179,7 @@ def _learner(
             trace=lambda: grpo.grpo_block.trace(
                 gradients, trained, reference, block, old, count, base, setup=setup
             ),
+            while_trips=chunks,
             num_devices=sharding.mesh.size,
             beside=("optimizer state", *rest),
         ),
@@ -196,6 +199,7 @@ def _learner(
                 name=OLD,
                 shape=shape,
                 trace=lambda: grpo.old_logprobs.trace(joined(trained, base), block, setup=setup),
+                while_trips=chunks,
                 num_devices=sharding.mesh.size,
                 beside=("optimizer state", "reference", *rest),
             )
