@@ -1,10 +1,12 @@
 """What the learner's own forms of three parts save: gradients' seconds of the plain form over ours.
 
-  python -m benchmarks.learner_parts [--json PATH]     (a minute; not tested: accelerators)
+  python -m benchmarks.learner_parts [--json PATH]     (two minutes; not tested: accelerators)
 
 attention  `attention` over whole rows against `row_attention`, whose spans leave out later keys
 weight     a kernel's gradient by autodiff, (dy' x)', against `float_product`'s, x' dy
 loss       log-probs with logits computed again in chunks of 64 tokens against one chunk, logits kept
+wanted     log-probs of all tokens against those of the second half of each row, as a mask asks for them
+layers     a kernel of all layers sliced layer by layer: autodiff's sum of padded arrays against one stack
 
 Each at the small shape (16 rows of 320 tokens) and Qwen2.5-0.5B's (2 rows of 256; its loss over 32 768
 words), float32, five rounds of both in turns, medians. --json writes {"ratios": {part: {shape: ratio}},
@@ -28,6 +30,7 @@ from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.float_product import float_product
+from jaxtool.model.transformer import unstack_layers
 
 SIZES = {"small": (SMALL, 16, 320), "Qwen2.5-0.5B": (QWEN | {"vocab_size": 32_768}, 2, 256)}
 ROUNDS = 5
@@ -83,7 +86,59 @@ def loss_part(shape: dict[str, int], rows: int, length: int) -> Part:
     return gradient(64), gradient(length), (hidden, table, tokens)
 
 
-PARTS = {"attention": attention_part, "weight": weight_part, "loss": loss_part}
+def wanted_part(shape: dict[str, int], rows: int, length: int) -> Part:
+    _, _, arguments = loss_part(shape, rows, length)
+    mask = jnp.broadcast_to(jnp.arange(length) >= length // 2, (rows, length))
+
+    def gradient(wanted: jax.Array | None) -> Callable[..., Any]:
+        def total(hidden: jax.Array, table: jax.Array, tokens: jax.Array) -> jax.Array:
+            logprobs, _ = token_logprobs(
+                hidden,
+                table,
+                tokens,
+                temperature=1.0,
+                chunk=length,
+                is_table=True,
+                wanted=wanted,
+            )
+            return jnp.sum(jnp.where(mask, logprobs, 0.0))
+
+        return jax.grad(total, argnums=(0, 1))
+
+    return gradient(None), gradient(mask), arguments
+
+
+def layers_part(shape: dict[str, int], rows: int, length: int) -> Part:
+    """The gate's kernel, as many times as there are layers; a few rows, so that slices are what counts."""
+    del rows, length
+    sizes = (shape["num_layers"], shape["d_model"], shape["d_ff"])
+    kernel = jax.random.normal(jax.random.key(0), sizes)
+    x = jax.random.normal(jax.random.key(1), (16, shape["d_model"]))
+
+    def gradient(slices: Callable[[jax.Array], Any]) -> Callable[..., Any]:
+        def total(kernel: jax.Array, x: jax.Array) -> jax.Array:
+            return sum((jnp.sum((x @ one) ** 2) for one in slices(kernel)), jnp.float32(0))
+
+        return jax.grad(total)
+
+    def plain(kernel: jax.Array) -> list[jax.Array]:
+        return [kernel[i] for i in range(sizes[0])]
+
+    def ours(kernel: jax.Array) -> list[jax.Array]:
+        return [
+            layer["kernel"] for layer in unstack_layers({"layers": {"kernel": kernel}})["layers"]
+        ]
+
+    return gradient(plain), gradient(ours), (kernel, x)
+
+
+PARTS = {
+    "attention": attention_part,
+    "weight": weight_part,
+    "loss": loss_part,
+    "wanted": wanted_part,
+    "layers": layers_part,
+}
 
 
 def measure(part: Part) -> dict[str, float]:
