@@ -7,7 +7,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
-import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -28,25 +27,3 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
-
-# Of few and long tests. xdist would start files of many tests first, and end with one worker at these.
-_LONG_FILES = (
-    "parallel/test_two_processes.py",
-    "parallel/test_sharded_equals_single.py",
-    "run/test_async_rollouts.py",
-    "learn/test_grpo.py",
-    "run/test_ppo_run.py",
-)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.pluginmanager.hasplugin("xdist"):
-        config.option.loadscopereorder = False
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        found = (i for i, name in enumerate(_LONG_FILES) if str(item.path).endswith(name))
-        return next(found, len(_LONG_FILES))
-
-    items.sort(key=rank)

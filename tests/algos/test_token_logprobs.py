@@ -59,12 +59,20 @@ def test_every_chunk_gives_the_same_and_so_does_the_table(chunk):
 
 
 @pytest.mark.parametrize(
-    "asked",
-    [(), (3,), (0, 1, 2), (2, 5, 9, 10), tuple(range(11)), (10,)],
-    ids=lambda columns: f"columns{columns}",
+    ("asked", "chunk", "options"),
+    [
+        ((), 4, {}),
+        ((3,), 1, {}),
+        ((2, 5, 9, 10), 3, {}),
+        ((2, 5, 9, 10), 4, {"truncation": Truncation(top_k=5)}),
+        (tuple(range(11)), 4, {}),
+        ((), 64, {}),
+        ((3,), 10, {}),
+        ((2, 5, 9, 10), 64, {}),
+        ((2, 5, 9, 10), 64, {"truncation": Truncation(top_k=5)}),
+        (tuple(range(11)), 64, {}),
+    ],
 )
-@pytest.mark.parametrize("chunk", [1, 3, 4, 10, 64])
-@pytest.mark.parametrize("options", [{}, {"truncation": Truncation(top_k=5)}])
 def test_wanted_tokens_have_the_values_of_all_and_the_rest_has_none(asked, chunk, options):
     """The second row asks for one column more than the first, so that rows differ in number."""
     wanted = np.zeros((2, 11), bool)

@@ -69,6 +69,16 @@ class Serving:
     def footprint(self) -> tuple[int, int]:
         return len(self.descendants()), self.open_descriptors()
 
+    def resting_footprint(self, still_s: float = 0.5, timeout_s: float = 5.0):
+        """The footprint once it has been the same for `still_s`: what came before is gone by then."""
+        stop = time.monotonic() + timeout_s
+        found, since = self.footprint(), time.monotonic()
+        while time.monotonic() - since < still_s and time.monotonic() < stop:
+            time.sleep(0.02)
+            if (now := self.footprint()) != found:
+                found, since = now, time.monotonic()
+        return found
+
     def settled_footprint(self, expected: tuple[int, int], timeout_s: float = 5.0):
         """The footprint, given time to come back to `expected`."""
         stop = time.monotonic() + timeout_s

@@ -149,7 +149,7 @@ def test_infrastructure_trouble_is_an_error_and_not_a_result(server):
 
 
 def test_cancelled_call_kills_its_execution(server):
-    before = server.settled_footprint(server.footprint())
+    before = server.resting_footprint()
     request = pb.ExecuteRequest(code=_SPIN, limits=pb.Limits(cpu_ms=60_000, wall_ms=60_000))
     call = server.stub.Execute.future(request)
     stop = time.monotonic() + 5

@@ -179,7 +179,7 @@ def test_soak_grows_nothing(server):
     """Short here; SANDBOX_SOAK=10000 runs the long one."""
     count = int(os.environ.get("SANDBOX_SOAK", "300"))
     _soak(server, 60)
-    before = server.settled_footprint(server.footprint())
+    before = server.resting_footprint()
     pss = _pss_kib(server.descendants() | {server.pid})
     _soak(server, count)
     assert server.settled_footprint(before) == before

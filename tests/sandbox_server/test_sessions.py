@@ -245,7 +245,7 @@ def test_idle_sessions_expire(server):
 
 
 def test_closed_sessions_leave_nothing(server):
-    before = server.settled_footprint(server.footprint())
+    before = server.resting_footprint()
     for _ in range(5):
         with _session(server) as session:
             session.run("x = 1")
