@@ -16,9 +16,10 @@ fit into 24 GiB. Medians are compared. Data transfer is not part of it.
                                  16 384 tokens, 151 936 words, by the compiler's account
   update_memory_ratio            the same of one whole gradient block at Qwen2.5-0.5B's shape
   first_step_s, restore_gb_per_s of a new process at --start-shape (in the summary where that part ran)
-`--shape` and `--dtype` leave cases out. Values are null where a peer is missing or takes more than three minutes for a round; `updates` then has
-`ratios_at_least`. It has one row for each shape, size and dtype. The start
-part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary folder.
+`--shape` and `--dtype` leave cases out. Values are null where a peer is missing or takes more than three
+minutes for a round; `updates` then has `ratios_at_least`. It has one row for each shape, size and dtype.
+The start part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary
+folder.
 """
 
 import argparse
