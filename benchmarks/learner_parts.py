@@ -1,4 +1,4 @@
-"""What the learner's own forms of three parts save: gradients' seconds of the plain form over ours.
+"""What the learner's own forms of its parts save: gradients' seconds of the plain form over ours.
 
   python -m benchmarks.learner_parts [--json PATH]     (two minutes; not tested: accelerators)
 

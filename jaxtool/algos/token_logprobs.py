@@ -101,7 +101,7 @@ def _next_logprobs(
     piece = jax.checkpoint(lambda h, y: _piece(h, head, y, rule))
     cut = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
     _, found = jax.lax.scan(lambda carry, xs: (carry, piece(*xs)), None, cut)
-    return _join(found[0], length), _join(found[1], length)
+    return _join(found[0], length, 1), _join(found[1], length, 1)
 
 
 def _piece(
@@ -143,10 +143,12 @@ def _cut(x: Array, chunk: int, trailing: int) -> Array:
     return jnp.moveaxis(x, axis, 0)
 
 
-def _join(chunks: Array, length: int) -> Array:
-    """[N, *rows, C] as [*rows, T]."""
-    x = jnp.moveaxis(chunks, 0, -2)
-    return x.reshape(*x.shape[:-2], -1)[..., :length]
+def _join(chunks: Array, length: int, trailing: int) -> Array:
+    """Undoes `_cut` of T = `length`."""
+    axis = chunks.ndim - 1 - trailing
+    x = jnp.moveaxis(chunks, 0, axis)
+    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(x, 0, length, axis=axis)
 
 
 def _take(x: Array, order: Int[Array, "*rows T"]) -> Array:
@@ -207,7 +209,7 @@ def _forward(
 
     zeros = jnp.zeros(chunks[1].shape, jnp.float32)
     logprobs, entropy = _loop(count, rule.chunk, len(zeros), step, (zeros, zeros))
-    found = _join(logprobs, length), _join(entropy, length)
+    found = _join(logprobs, length, 1), _join(entropy, length, 1)
     return found, (hidden, head, targets, count)
 
 
@@ -243,9 +245,7 @@ def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Arr
 
     zeros = jnp.zeros_like(chunks[0]), jnp.zeros_like(head)
     dh, dhead = _loop(count, rule.chunk, len(chunks[0]), step, zeros)
-    dh = jnp.moveaxis(dh, 0, -3)
-    dh = dh.reshape(*dh.shape[:-3], -1, dh.shape[-1])[..., :length, :]
-    return dh, dhead, None, None
+    return _join(dh, length, 2), dhead, None, None
 
 
 _first_logprobs.defvjp(_forward, _backward)

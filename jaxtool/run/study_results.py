@@ -24,7 +24,7 @@ from jaxtool.run.study_figures import (
     over_seeds,
     tokens_until,
 )
-from jaxtool.run.study_tokens import matched_tokens
+from jaxtool.run.study_tokens import matched_tokens, rollout_line
 
 SAMPLINGS = ("greedy", "sampled")
 TEXT, TOOL, COLD = "text_rl", "retool_grpo", "cold_start"
@@ -161,9 +161,9 @@ def _optima(
 
     A stage without rollouts is judged by what it knows itself.
     """
-    while isinstance(config_of(arm), RlConfig):
-        assert arm.start is not None
-        arm = ARMS[arm.start]
+    if line := rollout_line(arm):
+        assert line[0].start is not None
+        arm = ARMS[line[0].start]
     return [
         {
             level: optimal_calls(level, accuracy)

@@ -27,7 +27,7 @@ def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict
     """
     found = {}
     for arm in study.arms:
-        line = _line(arm)
+        line = rollout_line(arm)
         if not line or any(one.name not in curves for one in line):
             continue
         seeds = [_points(study, line, index, curves) for index in range(len(study.seeds))]
@@ -42,8 +42,8 @@ def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict
     return found
 
 
-def _line(arm: Arm) -> list[Arm]:
-    """The arm and those with rollouts that it goes on from, the first one first."""
+def rollout_line(arm: Arm) -> list[Arm]:
+    """The arm and those with rollouts that it goes on from, the first one first; empty without rollouts."""
     line: list[Arm] = []
     while isinstance(config_of(arm), RlConfig):
         line.insert(0, arm)
