@@ -6,6 +6,7 @@ logits of the rest are not computed: half of the head's work where half of a row
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ class _Rule:
     chunk: int
     is_table: bool
     truncation: Truncation | None
+    shards: int
 
 
 @functools.partial(jax.named_call, name="token_logprobs")
@@ -39,6 +41,7 @@ def token_logprobs(
     is_table: bool = False,
     truncation: Truncation | None = None,
     parts: int = 1,
+    shards: int = 1,
     wanted: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """log softmax(h_{t-1} W / τ)[token_t] and -Σ p log p of that distribution, float32.
@@ -54,10 +57,14 @@ def token_logprobs(
       truncation: of the sampler: both values are then of the renormalised rest, whose tokens are
         found anew from these logits (`jaxtool.core.truncation` says what that can differ by).
       parts: of a row whose chunks are gone through side by side, each by the devices that hold it.
+      shards: of the rows, on devices of their own. Each sums the head's gradient over its chunks, and the
+        sums are added once; without this every chunk's gradient is all-reduced.
       wanted: tokens that are asked for; both values of the others are 0. As many chunks are computed as
         the row (or part) with most of them needs. None asks for all.
     """
-    rule = _Rule(temperature=temperature, chunk=chunk, is_table=is_table, truncation=truncation)
+    rule = _Rule(
+        temperature=temperature, chunk=chunk, is_table=is_table, truncation=truncation, shards=shards
+    )
     if parts == 1:
         asked = None if wanted is None else wanted[:, 1:]
         found = _next_logprobs(hidden[:, :-1], head, tokens[:, 1:], asked, rule)
@@ -151,6 +158,12 @@ def _join(chunks: Array, length: int, trailing: int) -> Array:
     return jax.lax.slice_in_dim(x, 0, length, axis=axis)
 
 
+def _by_shard(x: Array, shards: int) -> Array:
+    """[B, *parts, C, D] as [shards, *parts, B / shards, C, D]."""
+    x = x.reshape(shards, -1, *x.shape[1:])
+    return jnp.moveaxis(x, 1, -3)
+
+
 def _take(x: Array, order: Int[Array, "*rows T"]) -> Array:
     """[*rows, T] or [*rows, T, D] in another order of T."""
     axis = order.ndim - 1
@@ -237,15 +250,27 @@ def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Arr
     chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
     pulls = [_cut(x, rule.chunk, 1) for x in cotangents]
 
+    lead = (rule.shards, *hidden.shape[1:-2])  # of which each has a sum of its own
+    if math.prod(lead) == 1:
+        lead = ()
+
     def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = (x[i] for x in chunks)
-        _, pull = jax.vjp(lambda h, head: _piece(h, head, y, rule), h, head)
-        dh, dhead = pull((pulls[0][i], pulls[1][i]))
-        return found[0].at[i].set(dh), found[1] + dhead
+        logits, pull = jax.vjp(lambda h: product(h, head), h)
+        _, pull_scores = jax.vjp(lambda x: _measured(x, y, rule), logits)
+        [scores] = pull_scores((pulls[0][i], pulls[1][i]))
 
-    zeros = jnp.zeros_like(chunks[0]), jnp.zeros_like(head)
+        def head_gradient(h: Array, scores: Array) -> Array:
+            return jax.vjp(lambda head: product(h, head), head)[1](scores)[0]
+
+        for _ in lead:
+            head_gradient = jax.vmap(head_gradient)
+        dhead = head_gradient(*(_by_shard(x, rule.shards) if lead else x for x in (h, scores)))
+        return found[0].at[i].set(pull(scores)[0]), found[1] + dhead
+
+    zeros = jnp.zeros_like(chunks[0]), jnp.zeros((*lead, *head.shape), head.dtype)
     dh, dhead = _loop(count, rule.chunk, len(chunks[0]), step, zeros)
-    return _join(dh, length, 2), dhead, None, None
+    return _join(dh, length, 2), jnp.sum(dhead, axis=range(len(lead))), None, None
 
 
 _first_logprobs.defvjp(_forward, _backward)

@@ -142,6 +142,7 @@ def batch_logprobs(
         is_table=model.ties_embeddings,
         truncation=truncation,
         parts=sharding.parts("queries"),
+        shards=sharding.parts("batch"),
         wanted=batch.loss_mask if model.vocab_size >= _SPARSE_VOCABULARY else None,
     )
 

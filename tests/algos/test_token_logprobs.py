@@ -106,6 +106,26 @@ def test_wanted_tokens_of_parts_of_a_row(chunk):
         assert np.abs(np.asarray(x)[wanted]).min() > 0
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_rows_on_devices_of_their_own_have_the_gradients_of_all(parts):
+    """Two shards of one row each, which sum the gradient of the head apart."""
+    tokens, hidden = jnp.pad(TOKENS, ((0, 0), (0, 1))), jnp.pad(HIDDEN, ((0, 0), (0, 1), (0, 0)))
+    wanted = jnp.ones((2, 12), bool).at[0, 4:].set(False)
+
+    def gradients(**options):
+        def total(hidden, head):
+            found = token_logprobs(
+                hidden, head, tokens, temperature=0.7, chunk=2, wanted=wanted, **options
+            )
+            return jnp.sum(found[0] + 0.3 * found[1])
+
+        return jax.grad(total, argnums=(0, 1))(hidden, TABLE.T)
+
+    for x, y in zip(gradients(shards=2, parts=parts), gradients(), strict=True):
+        assert np.abs(y).max() > 0.1
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=5e-5)
+
+
 def test_the_logits_of_a_row_in_chunks_never_exist():
     """2048 tokens x 4096 words are 32 MiB; the temporaries of value and gradient stay below."""
     shapes = (
