@@ -17,7 +17,10 @@ fit into 24 GiB. Medians are compared. Data transfer is not part of it.
   update_memory_ratio            the same of one whole gradient block at Qwen2.5-0.5B's shape
   first_step_s, restore_gb_per_s of a new process at --start-shape (in the summary where that part ran)
 `--shape` and `--dtype` leave cases out. Values are null where a peer is missing or takes more than three
-minutes for a round; `updates` then has `ratios_at_least`. It has one row for each shape, size and dtype.
+minutes for a round; `updates` then has `ratios_at_least`. It has one row for each shape, size and dtype,
+with `bound_tokens_per_s`: of a learner that takes no time but for products which no one can leave out, at
+the rate of the feed-forward's product in this run; `share_of_bound` of ours and `bound_ratios`, the bound
+over each peer's tokens/s: what ours could reach at most.
 The start part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary
 folder.
 """
@@ -156,25 +159,38 @@ def updates(
         speed = {name: statistics.median(values) for name, values in seen.items() if values}
         ours = speed.pop("jaxtool")
         ratios = {name: ours / value for name, value in speed.items()}
+        bound = bound_tokens_per_s(case)
         too_slow = {
             name: ours / (case.rows * case.length / _LIMIT_S) for name in seen if not seen[name]
         }
         rows.append(
             dataclasses.asdict(case)
             | {"tokens_per_s": {"jaxtool": ours} | speed, "ratios": ratios}
-            | {"ratios_at_least": too_slow}
+            | {"ratios_at_least": too_slow, "bound_tokens_per_s": bound}
+            | {"share_of_bound": ours / bound}
+            | {"bound_ratios": {name: bound / value for name, value in speed.items()}}
             | {"rounds_tokens_per_s": seen}
         )
         shown = "  ".join(
-            f"{name} {value:.0f} ({ratios[name]:.2f} x)" for name, value in speed.items()
+            f"{name} {value:.0f} ({ratios[name]:.2f} x, at most {bound / value:.2f})"
+            for name, value in speed.items()
         )
         shown += "".join(f"  {name} (over {ratio:.1f} x)" for name, ratio in too_slow.items())
         print(
-            f"{case.shape} {case.dtype} {case.rows} x {case.length}: jaxtool {ours:.0f} tokens/s  "
-            + shown,
+            f"{case.shape} {case.dtype} {case.rows} x {case.length}: jaxtool {ours:.0f} tokens/s, "
+            f"{100 * ours / bound:.0f} % of what its products allow  " + shown,
             flush=True,
         )
     return rows, versions
+
+
+def bound_tokens_per_s(case: Case) -> float:
+    """Of an update that is its products alone, at the rate of one of them on this machine, now."""
+    from benchmarks.learner_setup import product_flops_per_s, update_flops
+
+    shape, tokens = SHAPES[case.shape], case.rows * case.length
+    flops = update_flops(shape, case.rows, case.length)
+    return tokens * product_flops_per_s(shape, case.dtype, tokens) / flops
 
 
 def memory() -> dict[str, Any]:

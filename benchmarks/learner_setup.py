@@ -1,8 +1,14 @@
-"""The learner and the batch that benchmarks/learner.py and benchmarks/learner_start.py measure."""
+"""The learner and the batch that benchmarks/learner.py and benchmarks/learner_start.py measure.
 
+And how quick that update could be at most: all of its products, and nothing else, at this machine's rate.
+"""
+
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.core.batch import TrainBatch
@@ -52,3 +58,32 @@ def make_batch(vocab: int, rows: int, length: int) -> TrainBatch:
         behaviour_logprobs=np.where(mask, np.float32(-8), np.float32(0)),
         advantages=np.where(mask, advantages, np.float32(0)),
     )
+
+
+def update_flops(shape: Mapping[str, int], rows: int, length: int) -> float:
+    """FLOPs of the products that a learner cannot leave out of one update of `make_batch`.
+
+    Forward and twice as much backward; later keys not looked at; the logits of the policy's half alone.
+    """
+    d, f, h = shape["d_model"], shape["d_ff"], shape["head_dim"]
+    heads, kv_heads = shape["num_heads"], shape["num_kv_heads"]
+    kernels = d * h * (2 * heads + 2 * kv_heads) + 3 * d * f
+    keys = (length + 1) / 2  # of a token's query, on average
+    layer = 2 * kernels + 4 * heads * h * keys
+    head = 2 * d * shape["vocab_size"] / 2
+    return 3 * rows * length * (shape["num_layers"] * layer + head)
+
+
+def product_flops_per_s(shape: Mapping[str, int], dtype: str, tokens: int) -> float:
+    """FLOPs a second of the feed-forward's product, alone, on all cores: the best of five rounds of ten."""
+    x = jnp.ones((tokens, shape["d_model"]), dtype)
+    kernel = jnp.ones((shape["d_model"], shape["d_ff"]), dtype)
+    product = jax.jit(lambda x, y: jnp.dot(x, y, preferred_element_type=jnp.float32))
+    product(x, kernel).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(10):
+            product(x, kernel).block_until_ready()
+        seconds.append((time.perf_counter() - started) / 10)
+    return 2 * tokens * kernel.size / min(seconds)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtool.core.truncation import Truncation, kept_weights
-from jaxtool.model.float_product import float_product
+from jaxtool.model.float_product import float_product, input_gradient, weight_gradient
 
 _PARTS = 4  # of a row that is one chunk: logits of 0, 1, .. 4 quarters of it are computed
 
@@ -63,7 +63,11 @@ def token_logprobs(
         the row (or part) with most of them needs. None asks for all.
     """
     rule = _Rule(
-        temperature=temperature, chunk=chunk, is_table=is_table, truncation=truncation, shards=shards
+        temperature=temperature,
+        chunk=chunk,
+        is_table=is_table,
+        truncation=truncation,
+        shards=shards,
     )
     if parts == 1:
         asked = None if wanted is None else wanted[:, 1:]
@@ -229,48 +233,47 @@ def _forward(
 def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Array]):
     hidden, head, targets, count, *logits = kept
     length = targets.shape[-1]
-    product = functools.partial(float_product, num_in=1, is_transposed=rule.is_table)
+
+    def score_gradient(logits: Array, y: Array, pulled: tuple[Array, Array]) -> Array:
+        _, pull = jax.vjp(lambda x: _measured(x, y, rule), logits)
+        return pull(pulled)[0].astype(hidden.dtype)
+
+    def head_gradient(h: Array, scores: Array) -> Array:
+        return weight_gradient(h, scores, 1, rule.is_table).astype(head.dtype)
+
     if logits:
 
         def begin(size: int) -> tuple[Array, Array]:
-            y = targets[..., :size]
-            _, pull = jax.vjp(lambda x: _measured(x, y, rule), logits[0][..., :size, :])
-            [scores] = pull((cotangents[0][..., :size], cotangents[1][..., :size]))
-            _, pull = jax.vjp(product, hidden[..., :size, :], head)
-            dh, dhead = pull(scores)
+            pulled = cotangents[0][..., :size], cotangents[1][..., :size]
+            scores = score_gradient(logits[0][..., :size, :], targets[..., :size], pulled)
+            dh = input_gradient(scores, head, 1, rule.is_table)
             padding = [(0, 0)] * (dh.ndim - 2) + [(0, length - size), (0, 0)]
-            return jnp.pad(dh, padding), dhead
+            return jnp.pad(dh, padding), head_gradient(hidden[..., :size, :], scores)
 
         nothing = lambda: (jnp.zeros_like(hidden), jnp.zeros_like(head))  # noqa: E731
         sizes, index = _sizes(length, count)
-        dh, dhead = jax.lax.switch(
-            index, [nothing, *(functools.partial(begin, size) for size in sizes)]
-        )
+        ways = [nothing, *(functools.partial(begin, size) for size in sizes)]
+        dh, dhead = jax.lax.switch(index, ways)
         return dh, dhead, None, None
     chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
     pulls = [_cut(x, rule.chunk, 1) for x in cotangents]
-
-    lead = (rule.shards, *hidden.shape[1:-2])  # of which each has a sum of its own
-    if math.prod(lead) == 1:
-        lead = ()
+    apart = (rule.shards, *hidden.shape[1:-2])  # shards and parts, each with a sum of its own
+    if math.prod(apart) == 1:
+        apart = ()
+    for _ in apart:
+        head_gradient = jax.vmap(head_gradient)
 
     def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = (x[i] for x in chunks)
-        logits, pull = jax.vjp(lambda h: product(h, head), h)
-        _, pull_scores = jax.vjp(lambda x: _measured(x, y, rule), logits)
-        [scores] = pull_scores((pulls[0][i], pulls[1][i]))
+        logits = float_product(h, head, 1, rule.is_table)
+        scores = score_gradient(logits, y, (pulls[0][i], pulls[1][i]))
+        dh = input_gradient(scores, head, 1, rule.is_table)
+        dhead = head_gradient(*(_by_shard(x, rule.shards) if apart else x for x in (h, scores)))
+        return found[0].at[i].set(dh), found[1] + dhead
 
-        def head_gradient(h: Array, scores: Array) -> Array:
-            return jax.vjp(lambda head: product(h, head), head)[1](scores)[0]
-
-        for _ in lead:
-            head_gradient = jax.vmap(head_gradient)
-        dhead = head_gradient(*(_by_shard(x, rule.shards) if lead else x for x in (h, scores)))
-        return found[0].at[i].set(pull(scores)[0]), found[1] + dhead
-
-    zeros = jnp.zeros_like(chunks[0]), jnp.zeros((*lead, *head.shape), head.dtype)
+    zeros = jnp.zeros_like(chunks[0]), jnp.zeros((*apart, *head.shape), head.dtype)
     dh, dhead = _loop(count, rule.chunk, len(chunks[0]), step, zeros)
-    return _join(dh, length, 2), jnp.sum(dhead, axis=range(len(lead))), None, None
+    return _join(dh, length, 2), jnp.sum(dhead, axis=range(len(apart))), None, None
 
 
 _first_logprobs.defvjp(_forward, _backward)

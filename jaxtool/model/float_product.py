@@ -55,11 +55,25 @@ def _backward(
 ) -> tuple[Array, Array]:
     x, weight = kept
     dy = dy.astype(x.dtype)
-    lead = tuple(range(x.ndim - num_in))
+    dw = weight_gradient(x, dy, num_in, is_transposed)
+    return input_gradient(dy, weight, num_in, is_transposed), dw.astype(weight.dtype)
+
+
+def input_gradient(
+    dy: Float[Array, "..."], weight: Float[Array, "..."], num_in: int, is_transposed: bool = False
+) -> Float[Array, "..."]:
+    """dy Wᵀ of `float_product`, in dy's dtype."""
     _, outputs = _axes(weight.ndim, num_in, is_transposed)
-    dx = dot(dy, weight.astype(x.dtype), (tuple(range(len(lead), dy.ndim)), outputs))
-    dw = dot(dy, x, (lead, lead)) if is_transposed else dot(x, dy, (lead, lead))
-    return dx.astype(x.dtype), dw.astype(weight.dtype)
+    last = tuple(range(dy.ndim - len(outputs), dy.ndim))
+    return dot(dy, weight.astype(dy.dtype), (last, outputs)).astype(dy.dtype)
+
+
+def weight_gradient(
+    x: Float[Array, "..."], dy: Float[Array, "..."], num_in: int, is_transposed: bool = False
+) -> Float[Array, "..."]:
+    """xᵀ dy of `float_product`, in the weight's layout, float32."""
+    lead = tuple(range(x.ndim - num_in))
+    return dot(dy, x, (lead, lead)) if is_transposed else dot(x, dy, (lead, lead))
 
 
 _product.defvjp(_forward, _backward)
