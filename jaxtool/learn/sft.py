@@ -30,11 +30,18 @@ class SftConfig:
     """Cross-entropy, averaged over all trained tokens of the batch."""
 
     block_rows: int = 16  # packed rows per gradient block: the shape that is compiled
+    # Of the block that ends a batch of several, where so many are enough: less padding is computed, for
+    # one more program. Pays where a batch is a few blocks. None: block_rows.
+    last_block_rows: int | None = None
     logprob_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
         if self.block_rows < 1 or self.logprob_chunk < 1:
             raise ValueError(f"{self.block_rows=} and {self.logprob_chunk=} must be >= 1")
+        if self.last_block_rows is not None and not 1 <= self.last_block_rows <= self.block_rows:
+            raise ValueError(
+                f"{self.last_block_rows=} must be in 1..block_rows={self.block_rows}, or None"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +63,9 @@ def update(
       base: what an adapter in `state` is added to.
     """
     tokens = np.float32(batch.loss_mask.sum())
-    total = start_of_sum(state.params, batch, setup.sft.block_rows, setup.sharding)
-    for block in row_blocks(batch, setup.sft.block_rows, setup.sharding):
+    rows, last_rows = setup.sft.block_rows, setup.sft.last_block_rows
+    total = start_of_sum(state.params, batch, rows, setup.sharding)
+    for block in row_blocks(batch, rows, setup.sharding, last_rows):
         total = _block(total, state.params, block, tokens, base, setup=setup)
     assert total is not None
     loss = total.loss

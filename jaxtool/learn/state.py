@@ -173,17 +173,23 @@ def check_row_tokens(tokens: int, sharding: Sharding) -> None:
         )
 
 
-def row_blocks(batch: TrainBatch, rows: int, sharding: Sharding) -> Iterator[TrainBatch]:
+def row_blocks(
+    batch: TrainBatch, rows: int, sharding: Sharding, last_rows: int | None = None
+) -> Iterator[TrainBatch]:
     """The batch on the device in blocks of `rows` rows, the last one filled up with padding.
 
     Every host has the whole batch in its memory, and copies to its devices the rows that they hold.
+
+    Args:
+      last_rows: of the last of several blocks, where so many are enough.
     """
     check_block_rows(rows, sharding)
     check_row_tokens(batch.shape[1], sharding)
     placed = sharding.named("batch", "length")
     for begin in range(0, batch.shape[0], rows):
         block = jax.tree.map(lambda x: x[begin : begin + rows], batch)  # noqa: B023
-        yield put(_pad_rows(block, rows), placed)
+        is_short = last_rows is not None and begin > 0 and block.shape[0] <= last_rows
+        yield put(_pad_rows(block, last_rows if is_short else rows), placed)
 
 
 def _pad_rows(batch: TrainBatch, rows: int) -> TrainBatch:

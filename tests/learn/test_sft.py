@@ -12,7 +12,7 @@ from jaxtool.core.types import ToolStatus
 from jaxtool.learn import sft
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup
-from jaxtool.learn.state import make_state
+from jaxtool.learn.state import make_state, row_blocks
 from jaxtool.model.config import tiny
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.batching import PackConfig, to_batch
@@ -22,10 +22,10 @@ LEDGERS = [ledger("QQpppttpp", calls=[ToolStatus.OK]), ledger("Qppp", first_id=3
 BATCH = to_batch(LEDGERS, np.ones(2), PackConfig(row_tokens=16))
 
 
-def setup_of(**fields) -> SftSetup:
+def setup_of(config: SftConfig | None = None, **fields) -> SftSetup:
     return SftSetup(
         model=MODEL,
-        sft=SftConfig(block_rows=2, logprob_chunk=8),
+        sft=config or SftConfig(block_rows=2, logprob_chunk=8),
         optimizer=OptimizerConfig(**fields),
         sharding=single_device(),
     )
@@ -63,6 +63,29 @@ def test_the_loss_is_the_mean_over_tokens_that_the_author_wrote():
 def test_every_optimizer_lowers_the_loss(fields):
     curve = losses(setup_of(**fields), 12)
     assert curve[-1] < 0.5 * curve[0]
+
+
+def test_a_short_last_block_changes_nothing():
+    """Seven rows in blocks of 4 and 4, or of 4 and 3; of five rows the last is a block of 3, not of 4."""
+    setup = setup_of(SftConfig(block_rows=4, last_block_rows=3))
+    for count, shapes in ((7, [4, 3]), (5, [4, 3]), (8, [4, 4]), (3, [4])):
+        made = [ledger("QQQpppp" * 2, first_id=i) for i in range(count)]
+        batch = to_batch(made, np.ones(count), PackConfig(row_tokens=16))
+        blocks = row_blocks(batch, 4, setup.sharding, 3)
+        assert [block.tokens.shape[0] for block in blocks] == shapes
+        after = []
+        for config in (setup.sft, SftConfig(block_rows=4)):
+            state = make_state(random_params(MODEL), setup.optimizer, setup.sharding)
+            state, metrics = sft.update(state, batch, dataclasses.replace(setup, sft=config))
+            after.append((metrics, state.params))
+        for x, y in zip(*(jax.tree.leaves(x) for x in after), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("last", [0, 5])
+def test_a_last_block_longer_than_others_is_refused(last):
+    with pytest.raises(ValueError, match=f"last_block_rows={last} must be in 1..block_rows=4"):
+        SftConfig(block_rows=4, last_block_rows=last)
 
 
 def test_schedules_by_hand():
