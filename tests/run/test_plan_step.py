@@ -121,12 +121,31 @@ def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):
 
 
 def test_advice_is_silent_where_everything_fits(tmp_path):
-    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB, HOST) == ()
+    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB, HOST, 8) == ()
+
+
+def test_larger_blocks_are_advised_where_a_block_mostly_sends(tmp_path):
+    """1 of 3 s is collectives; temporaries of 2 GiB may grow to 0.95 x 15 - 3 = 11.25 GiB: 4 times."""
+    block = program(
+        names.LEARN, 2, arguments=1.0 * GIB, beside=2.0 * GIB, roofline_s=2.0, collectives_s=1.0
+    )
+
+    def lines(block, blocks):
+        return advise(config_of(tmp_path), [block], RESIDENT, 15 * GIB, HOST, blocks)
+
+    [line] = lines(block, 8)
+    assert line == (
+        "GrpoConfig.block_rows = 16  # collectives are 33% of a gradient block, which takes 5.0 of 15.0 GiB"
+    )
+    assert lines(block, 3)[0].startswith("GrpoConfig.block_rows = 8 ")  # an update has no more rows
+    assert lines(block, 1) == ()
+    assert lines(dataclasses.replace(block, collectives_s=0.1), 8) == ()
+    assert lines(dataclasses.replace(block, temporaries=6.0 * GIB), 8) == ()
 
 
 def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
     config = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
-    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
     for lever in (
         "RlConfig.unloads_decoder = True  # 9.0 GiB",
         "remat = 'block'",
@@ -145,12 +164,12 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
         axes=AxisRules(length=("context", "tensor")),
         mesh=MeshConfig(fsdp=4, tensor=2),
     )
-    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
     assert "unloads" not in lines
     assert "remat" not in lines
     assert "block_rows" not in lines
     adapted = dataclasses.replace(config, lora=LoraConfig())
-    lines = "\n".join(advise(adapted, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST))
+    lines = "\n".join(advise(adapted, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
     assert "algos/" not in lines
     assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
 
@@ -158,14 +177,14 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
 def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
     config = config_of(tmp_path)
     config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, slots=64))
-    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB, HOST)
+    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB, HOST, 8)
     # 8 GiB of cache are 64 rows; 2 GiB too much are 16 of them.
     assert lines[0].startswith("EngineConfig.slots = 48")
     assert lines[1].startswith("MeshConfig.tensor = 4")
     assert "decoders/int8.gin" in lines[2]
     # A host of one tensor group has no more devices to cut by, and any number of rows divides.
     whole = HOST | {"data": 1, "tensor": 4}
-    slots, int8, _ = advise(config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole)
+    slots, int8, _ = advise(config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole, 8)
     assert slots.startswith("EngineConfig.slots = 46")
     assert "int8" in int8
 
@@ -183,7 +202,7 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
         resident=RESIDENT,
         runs={names.WINDOW: 3, names.LEARN: 2},
         assumptions=default_assumptions(config),
-        advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST),
+        advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST, 8),
     )
 
 

@@ -109,7 +109,8 @@ def verdict(plan: StepPlan) -> list[str]:
             f"{a.tool_calls:g} tool calls per trajectory on average, tools that keep no row waiting, "
             "slots refilled at once, collectives that overlap with nothing",
         ]
-    lines += [f"to make it fit: {line}" for line in plan.advice]
+    aim = "perhaps quicker" if plan.fits else "to make it fit"
+    lines += [f"{aim}: {line}" for line in plan.advice]
     return lines
 
 

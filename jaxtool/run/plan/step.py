@@ -14,6 +14,8 @@ from jaxtool.run.rl_loop import RlConfig
 
 ADAM8BIT_SAVES = 0.74  # of AdamW's state: 2.1 bytes a parameter in place of 8
 LONG_ROW = 8192  # tokens, from which on cutting rows along their tokens is worth its gathers
+WORTH_SAVING = 0.05  # of a gradient block's time
+ROOM = 0.95  # of the memory: what larger blocks may be thought to fill
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,16 +126,18 @@ def advise(
     resident: dict[str, float],
     limit: float,
     host: dict[str, int],
+    blocks: float,
 ) -> tuple[str, ...]:
-    """Lines for the gin file that make room where a program does not fit, the cheapest first.
+    """Lines for the gin file: what makes room where a program does not fit, the cheapest first, or time.
 
     Args:
       limit: bytes of memory per device.
       host: axis sizes of the mesh that a host decodes on.
+      blocks: gradient blocks of an update.
     """
     over = {program.name: program.hbm - limit for program in programs if program.hbm > limit}
     if not over:
-        return ()
+        return _quicker_lines(config, programs, limit, blocks)
     cut = config.mesh
     learner = {names.LEARN, names.APPLY, names.OLD} & set(over)
     lines = []
@@ -177,6 +181,25 @@ def advise(
             "of every device, and fsdp = -1 cuts them over all"
         )
     return tuple(lines)
+
+
+def _quicker_lines(
+    config: RlConfig, programs: Sequence[ProgramPlan], limit: float, blocks: float
+) -> tuple[str, ...]:
+    """A larger gradient block, where most of what a block sends is weights, however many rows it has."""
+    [block] = [program for program in programs if program.name == names.LEARN]
+    if block.error or block.collectives_s <= WORTH_SAVING * block.time_s:
+        return ()
+    # Temporaries grow less than the rows do: part of them are gathered weights.
+    room = ROOM * limit - (block.hbm - block.temporaries)
+    times = min(room / max(1.0, block.temporaries), blocks)
+    if times < 2:
+        return ()
+    rows = config.grpo.block_rows * 2 ** int(math.log2(times))
+    return (
+        f"GrpoConfig.block_rows = {rows}  # collectives are {block.collectives_s / block.time_s:.0%} of "
+        f"a gradient block, which takes {block.hbm / GIB:.1f} of {limit / GIB:.1f} GiB",
+    )
 
 
 def _trained_lines(config: RlConfig, resident: dict[str, float]) -> list[str]:
