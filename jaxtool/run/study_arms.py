@@ -188,6 +188,7 @@ ABLATIONS = (
 )
 
 ARMS = {arm.name: arm for arm in (*DEFAULT, *ABLATIONS)}
+_ABLATED = ("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo")  # what ablations stand beside
 
 
 def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
@@ -198,7 +199,8 @@ def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
     """
     if unknown := [name for name in names if name not in ARMS]:
         raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    sets = {"default": DEFAULT, "ablations": (*DEFAULT[:6], *ABLATIONS), "all": ARMS.values()}
+    ablations = (*(ARMS[name] for name in _ABLATED), *ABLATIONS)
+    sets = {"default": DEFAULT, "ablations": ablations, "all": ARMS.values()}
     wanted = [ARMS[name] for name in names] or list(sets[chosen])
     order: dict[str, Arm] = {}
     for arm in wanted:
