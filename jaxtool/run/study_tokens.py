@@ -34,7 +34,7 @@ def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict
         found[arm.name] = [
             {"tokens": budget}
             | {
-                part: mean_stderr([_within(seed, part, budget) for seed in seeds])
+                part: mean_stderr([_within(points[part], end, budget) for points, end in seeds])
                 for part in ("accuracy", "calls")
             }
             for budget in BUDGETS
@@ -54,8 +54,8 @@ def rollout_line(arm: Arm) -> list[Arm]:
 
 def _points(
     study: Study, line: Sequence[Arm], index: int, curves: Mapping[str, Sequence[Curves]]
-) -> dict[str, list[tuple[float, float]]]:
-    """(tokens so far, value) of every validation; "end" holds the tokens of the whole line."""
+) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """(tokens so far, value) of every validation, and the tokens of the whole line."""
     points: dict[str, list[tuple[float, float]]] = {"accuracy": [], "calls": []}
     before = 0.0
     for arm in line:
@@ -69,13 +69,11 @@ def _points(
                 for step, value in curves[arm.name][index][part]
             ]
         before += tokens_until(rows, answers, len(rows))
-    return points | {"end": [(before, 0.0)]}
+    return points, before
 
 
-def _within(
-    points: Mapping[str, Sequence[tuple[float, float]]], part: str, budget: int
-) -> float | None:
+def _within(points: Sequence[tuple[float, float]], end: float, budget: int) -> float | None:
     """The latest value within the budget; None if the line ended before or nothing was validated yet."""
-    if points["end"][0][0] < budget:
+    if end < budget:
         return None
-    return next((value for tokens, value in reversed(points[part]) if tokens <= budget), None)
+    return next((value for tokens, value in reversed(points) if tokens <= budget), None)
