@@ -188,7 +188,12 @@ ABLATIONS = (
 )
 
 ARMS = {arm.name: arm for arm in (*DEFAULT, *ABLATIONS)}
-_ABLATED = ("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo")  # what ablations stand beside
+_ABLATED = (
+    "cold_start",
+    "retool_grpo",
+    "otc_grpo",
+    "otc_after_grpo",
+)  # what ablations stand beside
 
 
 def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from jaxtool.run.plan.chips import GIB, parse_slice
 from jaxtool.run.plan.compiled import ProgramPlan, compile_program
-from jaxtool.run.plan.programs import LEARN, run_programs
-from jaxtool.run.plan.step import Assumptions, StepPlan, advise, runs_per_step
+from jaxtool.run.plan.programs import run_programs
+from jaxtool.run.plan.step import Assumptions, StepPlan, advise, rows_of_update, runs_per_step
 from jaxtool.run.rl_loop import RlConfig
 
 
@@ -39,13 +39,12 @@ def plan_run(
         plans.append(compile_program(program, built.resident, tpu))
         report(plans[-1])
     limit = tpu.chip.hbm_gib * GIB
-    runs = runs_per_step(config, assumed, tpu.num_hosts)
-    blocks = runs[LEARN] / config.grpo.updates_per_batch
+    rows = rows_of_update(config, assumed)
     return StepPlan(
         tpu=tpu,
         programs=tuple(plans),
         resident=built.resident,
-        runs=runs,
+        runs=runs_per_step(config, assumed, tpu.num_hosts),
         assumptions=assumed,
-        advice=advise(config, plans, built.resident, limit, built.host, blocks),
+        advice=advise(config, plans, built.resident, limit, built.host, rows),
     )

@@ -14,7 +14,7 @@ from jaxtool.run.rl_loop import RlConfig
 
 ADAM8BIT_SAVES = 0.74  # of AdamW's state: 2.1 bytes a parameter in place of 8
 LONG_ROW = 8192  # tokens, from which on cutting rows along their tokens is worth its gathers
-WORTH_SAVING = 0.05  # of a gradient block's time
+WORTH_SAVING = 0.05  # of an update's time
 ROOM = 0.95  # of the memory: what larger blocks may be thought to fill
 
 
@@ -94,15 +94,12 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
-    trajectories = schedule.problems_per_step * schedule.samples
     problems = math.ceil(schedule.problems_per_step / num_hosts)
     answers = problems * schedule.samples
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
     steps = answers * mean / engine.slots + (limit - mean)
-    rows = trajectories * (mean + assumed.prompt_tokens) / config.pack.row_tokens
     updates = config.grpo.updates_per_batch
-    rows_each = math.ceil(rows / assumed.packed_share / updates)
-    blocks = updates * math.ceil(rows_each / config.grpo.block_rows)
+    blocks = updates * math.ceil(rows_of_update(config, assumed) / config.grpo.block_rows)
     appends = 0.0
     if assumed.observation_tokens > engine.forced_tokens:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
@@ -120,24 +117,32 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     }
 
 
+def rows_of_update(config: RlConfig, assumed: Assumptions) -> int:
+    """Packed rows that one update learns from."""
+    trajectories = config.schedule.problems_per_step * config.schedule.samples
+    tokens = trajectories * (assumed.response_tokens + assumed.prompt_tokens)
+    rows = tokens / config.pack.row_tokens / assumed.packed_share
+    return math.ceil(rows / config.grpo.updates_per_batch)
+
+
 def advise(
     config: RlConfig,
     programs: Sequence[ProgramPlan],
     resident: dict[str, float],
     limit: float,
     host: dict[str, int],
-    blocks: float,
+    rows: int,
 ) -> tuple[str, ...]:
     """Lines for the gin file: what makes room where a program does not fit, the cheapest first, or time.
 
     Args:
       limit: bytes of memory per device.
       host: axis sizes of the mesh that a host decodes on.
-      blocks: gradient blocks of an update.
+      rows: packed rows of an update.
     """
     over = {program.name: program.hbm - limit for program in programs if program.hbm > limit}
     if not over:
-        return _quicker_lines(config, programs, limit, blocks)
+        return _quicker_lines(config, programs, limit, rows)
     cut = config.mesh
     learner = {names.LEARN, names.APPLY, names.OLD} & set(over)
     lines = []
@@ -184,21 +189,25 @@ def advise(
 
 
 def _quicker_lines(
-    config: RlConfig, programs: Sequence[ProgramPlan], limit: float, blocks: float
+    config: RlConfig, programs: Sequence[ProgramPlan], limit: float, rows: int
 ) -> tuple[str, ...]:
     """A larger gradient block, where most of what a block sends is weights, however many rows it has."""
     [block] = [program for program in programs if program.name == names.LEARN]
-    if block.error or block.collectives_s <= WORTH_SAVING * block.time_s:
-        return ()
     # Temporaries grow less than the rows do: part of them are gathered weights.
     room = ROOM * limit - (block.hbm - block.temporaries)
-    times = min(room / max(1.0, block.temporaries), blocks)
-    if times < 2:
+    most = int(room / block.temporaries) if block.temporaries else 1
+
+    def update_s(times: int) -> float:
+        blocks = math.ceil(rows / (times * config.grpo.block_rows))
+        return blocks * (times * (block.time_s - block.collectives_s) + block.collectives_s)
+
+    best = min(range(1, max(1, most) + 1), key=update_s)
+    if update_s(best) >= (1 - WORTH_SAVING) * update_s(1):
         return ()
-    rows = config.grpo.block_rows * 2 ** int(math.log2(times))
     return (
-        f"GrpoConfig.block_rows = {rows}  # collectives are {block.collectives_s / block.time_s:.0%} of "
-        f"a gradient block, which takes {block.hbm / GIB:.1f} of {limit / GIB:.1f} GiB",
+        f"GrpoConfig.block_rows = {best * config.grpo.block_rows}  # an update may take "
+        f"{update_s(best):.1f} s in place of {update_s(1):.1f}: collectives are "
+        f"{block.collectives_s / block.time_s:.0%} of a gradient block, whatever its rows",
     )
 
 
