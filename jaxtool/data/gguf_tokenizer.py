@@ -5,14 +5,16 @@ Qwen3, Llama 3 and GPT-2. Not covered: SentencePiece vocabularies in GGUF; refus
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from jaxtool.data.hf_tokenizer import HfTokenizer, wrap_fast_tokenizer
 from jaxtool.data.token_bytes import TEXT_TOKENS
 from jaxtool.model.gguf_weights import find_smollm2, gguf_fields, open_gguf
+
+if TYPE_CHECKING:  # see gguf_weights
+    import gguf
 
 _PREFIX = "tokenizer.ggml."
 _WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -60,7 +62,7 @@ def tokenizer_from_gguf(
     return wrap_fast_tokenizer(fast, more_eos_ids=ends, text_tokens=text_tokens)
 
 
-def _list(reader: gguf.GGUFReader, name: str) -> list[Any]:
+def _list(reader: "gguf.GGUFReader", name: str) -> list[Any]:
     field = reader.fields.get(_PREFIX + name)
     if field is None:
         raise ValueError(f"the GGUF file lacks the field '{_PREFIX}{name}'")
@@ -68,6 +70,8 @@ def _list(reader: gguf.GGUFReader, name: str) -> list[Any]:
 
 
 def _byte_level_bpe(tokens: list[str], types: list[int], merges: list[str], pre: str) -> Tokenizer:
+    import gguf
+
     control, user = gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED
     # Unused tokens pad the vocabulary and must not be found in a text.
     vocab = {t: i for i, t in enumerate(tokens) if types[i] != gguf.TokenType.UNUSED}

@@ -8,9 +8,8 @@ The tokenizer inside the file is read by jaxtool.data.gguf_tokenizer.
 import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gguf
 import numpy as np
 
 from jaxtool.model.config import ModelConfig, RopeScaling
@@ -18,6 +17,9 @@ from jaxtool.model.layers import rotary_frequencies
 from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import Layout, load_params
 from jaxtool.parallel.axis_rules import Sharding
+
+if TYPE_CHECKING:  # imported where a file is read: it takes longer than most of this package
+    import gguf
 
 _ROPE_FREQS = "rope_freqs.weight"
 # Fields that say nothing about the computation, or that are checked against tensors below.
@@ -72,7 +74,7 @@ def load_gguf(path: str | Path, *, sharding: Sharding) -> tuple[ModelConfig, Par
     return config, load_params(config, file, sharding)
 
 
-def open_gguf(path: str | Path) -> gguf.GGUFReader:
+def open_gguf(path: str | Path) -> "gguf.GGUFReader":
     """Memory-maps the file; nothing is dequantised."""
     path = Path(path)
     if not path.is_file():
@@ -80,10 +82,12 @@ def open_gguf(path: str | Path) -> gguf.GGUFReader:
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ValueError(f"{str(path)!r} is not a GGUF file")
+    import gguf
+
     return gguf.GGUFReader(path)
 
 
-def gguf_fields(reader: gguf.GGUFReader) -> dict[str, Any]:
+def gguf_fields(reader: "gguf.GGUFReader") -> dict[str, Any]:
     """Metadata as Python values, without the tokenizer's long lists."""
     return {
         name: field.contents()
@@ -95,7 +99,7 @@ def gguf_fields(reader: gguf.GGUFReader) -> dict[str, Any]:
 class GgufTensors:
     """The tensors of a GGUF file in Hugging Face's order of rows (a TensorFile)."""
 
-    def __init__(self, reader: gguf.GGUFReader):
+    def __init__(self, reader: "gguf.GGUFReader"):
         self.fields = gguf_fields(reader)
         self.architecture = str(self.fields["general.architecture"])
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -119,6 +123,8 @@ class GgufTensors:
 
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
         tensor = self._tensors[name]
+        import gguf
+
         # Blocks of a quantised tensor lie along its rows, so whole rows are dequantised.
         block = gguf.dequantize(tensor.data[rows], tensor.tensor_type)
         if block.ndim == 2:

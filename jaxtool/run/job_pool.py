@@ -29,6 +29,9 @@ class Job:
     log: Path  # standard output and error of the process
     needs: tuple[str, ...] = ()  # names of jobs that must be done before
     is_done: Callable[[], bool]
+    # Jobs of a kind compile the same programs: a job of another kind goes first while one of them runs,
+    # and the next of the kind finds the programs in the compilation cache.
+    kind: str = ""
 
 
 class JobFailed(RuntimeError):
@@ -59,7 +62,7 @@ def run_jobs(
     places: Sequence[tuple[int, ...]],
     report: Callable[[str], None] = print,
 ) -> None:
-    """Runs what is not done, earlier jobs first, one at each place.
+    """Runs what is not done, one at each place, earlier jobs first but for the rule of `Job.kind`.
 
     Args:
       places: the cores of each place; processes are bound to them where the system can.
@@ -81,8 +84,10 @@ def run_jobs(
             for place, cores in enumerate(places):
                 ready = [job for job in waiting if done.issuperset(job.needs)]
                 if place not in running and ready:
-                    waiting.remove(ready[0])
-                    running[place] = ready[0], _start(ready[0], cores), time.monotonic()
+                    beside = {job.kind for job, _, _ in running.values()}
+                    chosen = next((job for job in ready if job.kind not in beside), ready[0])
+                    waiting.remove(chosen)
+                    running[place] = chosen, _start(chosen, cores), time.monotonic()
             for place, (job, process, started) in list(running.items()):
                 if process.poll() is None:
                     continue

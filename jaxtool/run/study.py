@@ -108,6 +108,7 @@ def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
         description,
         needs=() if arm.start is None else (f"seed{seed}/{arm.start}",),
         is_done=lambda: is_policy(policy),
+        kind=arm.name,
     )
 
 
@@ -135,6 +136,7 @@ def _evaluate_job(study: Study, seed: int, sandbox: str) -> Job:
         description,
         needs=tuple(f"seed{seed}/{arm.name}" for arm in study.arms),
         is_done=lambda: all(output.is_file() for output in outputs),
+        kind="evaluation",
     )
 
 
@@ -144,6 +146,7 @@ def _job(
     description: dict[str, Any],
     needs: Sequence[str],
     is_done: Callable[[], bool],
+    kind: str,
 ) -> Job:
     file = study.workdir / "jobs" / f"{name.replace('/', '-')}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +157,7 @@ def _job(
         log=file.with_suffix(".log"),
         needs=tuple(needs),
         is_done=is_done,
+        kind=kind,
     )
 
 

@@ -43,6 +43,19 @@ def test_what_is_done_is_skipped_and_the_rest_follows_its_needs(tmp_path):
     assert float((tmp_path / "c").read_text()) > times["c"]
 
 
+def test_a_job_of_another_kind_goes_first_beside_one_of_a_kind(tmp_path):
+    """x1 waits for y; x2, which comes before y in the list, must not have taken y's place."""
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'y')!r}).exists(): time.sleep(0.02)\n"
+    done = f"pathlib.Path({str(tmp_path / 'x1')!r}).write_text(str(time.time()))"
+    jobs = [
+        dataclasses.replace(job(tmp_path, name, code), kind=name[0])
+        for name, code in (("x1", wait + done), ("x2", None), ("y", None))
+    ]
+    run_jobs(jobs, [PLACE, PLACE])
+    times = {name: float((tmp_path / name).read_text()) for name in ("x2", "y")}
+    assert times["y"] < times["x2"]
+
+
 def test_a_failure_names_the_job_shows_its_log_and_stops_the_others(tmp_path):
     note = tmp_path / "pid"
     slow = f"import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); {WAIT}"
