@@ -188,8 +188,10 @@ def row_blocks(
     placed = sharding.named("batch", "length")
     for begin in range(0, batch.shape[0], rows):
         block = jax.tree.map(lambda x: x[begin : begin + rows], batch)  # noqa: B023
-        is_short = last_rows is not None and begin > 0 and block.shape[0] <= last_rows
-        yield put(_pad_rows(block, last_rows if is_short else rows), placed)
+        size = rows
+        if last_rows is not None and begin > 0 and block.shape[0] <= last_rows:
+            size = last_rows
+        yield put(_pad_rows(block, size), placed)
 
 
 def _pad_rows(batch: TrainBatch, rows: int) -> TrainBatch:
