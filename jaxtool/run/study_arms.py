@@ -188,12 +188,8 @@ ABLATIONS = (
 )
 
 ARMS = {arm.name: arm for arm in (*DEFAULT, *ABLATIONS)}
-_ABLATED = (
-    "cold_start",
-    "retool_grpo",
-    "otc_grpo",
-    "otc_after_grpo",
-)  # what ablations stand beside
+# What ablations stand beside.
+_ABLATED = ("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo")
 
 
 def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
