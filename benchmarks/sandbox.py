@@ -281,6 +281,13 @@ def measure_ours(tier: Tier, seconds: float, rows: list[Row]) -> dict[str, objec
             )
         )  # fmt: skip
         stub.CloseSession(pb.CloseSessionRequest(session_id=session))
+        kept = pb.ExecuteRequest(code=PROGRAMS["print"], may_reuse=True)
+        rows.append(
+            measure(
+                f"ours, {tier}, reused", "print", lambda: stub.Execute(kept).stdout,
+                lambda: tree_cpu_s(pid), clients=1, seconds=seconds,
+            )
+        )  # fmt: skip
         cores = os.cpu_count() or 1
         return {
             "overshoot_ms": overshoot_ms(stub, 5),
@@ -311,13 +318,15 @@ def measure_others(seconds: float, rows: list[Row]) -> None:
 
 
 def ratios(rows: list[Row]) -> dict[str, float]:
-    """CPU of each alternative over ours, by program; one client."""
+    """CPU of each alternative over ours, and of ours over a kept answer, by program; one client."""
     found = {}
     for ours in rows:
         if ours.clients != 1 or not ours.way.startswith("ours") or ours.way.endswith("session"):
             continue
+        run = ours.way.removesuffix(", reused")
         for other in rows:
-            if other.program == ours.program and not other.way.startswith("ours"):
+            is_alternative = other.way == run if run != ours.way else other.way[:4] != "ours"
+            if other.program == ours.program and other.clients == 1 and is_alternative:
                 found[f"{ours.program}: {other.way} / {ours.way}"] = other.cpu_ms / ours.cpu_ms
     return found
 

@@ -51,6 +51,7 @@ class ServerConfig:
     code_bytes: int = 256 << 10
     queue_capacity: int = 0  # 0: 64 for each slot
     queue_wait_s: float = 30.0  # refuse when the estimated wait is longer
+    memo_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
     session_capacity: int = 64
     session_idle_s: float = 600.0
     token_file: str = ""
@@ -66,6 +67,8 @@ class ServerConfig:
             raise ValueError(f"{self.isolation=} must be auto, namespace, landlock or none")
         if self.slots < 1 or self.fork_servers < 0:
             raise ValueError(f"{self.slots=} must be at least 1, {self.fork_servers=} at least 0")
+        if self.memo_bytes < 0:
+            raise ValueError(f"{self.memo_bytes=} must not be negative")
         for field in dataclasses.fields(LimitSet):
             default = getattr(self.default_limits, field.name)
             maximum = getattr(self.maximum_limits, field.name)

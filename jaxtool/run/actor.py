@@ -85,6 +85,7 @@ class Actor:
                 "tools/executions_total": stats.executions,
                 "tools/retries_total": stats.retries,
                 "tools/memo_hits_total": stats.memo_hits,
+                "tools/server_memo_hits_total": stats.server_memo_hits,
             }
         return over_hosts(hosts.exchange(metrics))
 

@@ -18,6 +18,8 @@ from jaxtool.tools.preflight import preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 from jaxtool.tools.watch import ToolWatchConfig
 
+_ENDLESS_CPU_S = 0.5  # what the preflight gives to a program that never ends
+
 
 class TokenizerSource(Protocol):
     def load(self) -> Tokenizer: ...
@@ -81,9 +83,21 @@ def open_sandbox(
         if not addresses:
             flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
             addresses = (stack.enter_context(start_local_server(flags=flags)),)
+        runner.run(_check(addresses, config.client))
         client = SandboxClient(addresses, config.client)
         try:
-            runner.run(preflight(client))
             yield client
         finally:
             runner.run(client.close())
+
+
+async def _check(addresses: tuple[str, ...], config: SandboxClientConfig) -> None:
+    """The preflight, by clients that take no answer from a memo."""
+    unkept = dataclasses.replace(config, memo_entries=0)
+    short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, config.cpu_limit_s))
+    tool, hasty = (SandboxClient(addresses, each) for each in (unkept, short))
+    try:
+        await preflight(tool, hasty)
+    finally:
+        await tool.close()
+        await hasty.close()

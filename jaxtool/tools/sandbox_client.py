@@ -65,7 +65,8 @@ class SandboxClientConfig:
     backoff_s: float = 0.1  # doubled each time, at most 2 s
     queue_allowance_s: float = 60.0  # time a call may wait for a place at a server
     max_concurrency: int = 64  # calls in flight of this client
-    memo_entries: int = 0  # results kept by code; 0 runs every call
+    # Results kept by code, and taken from runs that the server did for others; 0 runs every call.
+    memo_entries: int = 0
     token_file: str = ""  # bearer token, as given to the server
     tls_ca_file: str = ""  # speak TLS, trust this authority
     tls_certificate_file: str = ""  # and show this certificate (mTLS)
@@ -105,6 +106,7 @@ class ClientStats:
     unavailable: int  # calls given up: ToolUnavailable was raised
     memo_hits: int
     memo_joins: int
+    server_memo_hits: int  # answered by a server from what it ran for another client, or before
     ejected_servers: int  # at this moment
 
 
@@ -128,6 +130,7 @@ class SandboxClient:
         self._by_code: collections.Counter[str] = collections.Counter()
         self._retries = 0
         self._unavailable = 0
+        self._server_memo_hits = 0
 
     @property
     def stats(self) -> ClientStats:
@@ -139,6 +142,7 @@ class SandboxClient:
             unavailable=self._unavailable,
             memo_hits=self._memo.hits,
             memo_joins=self._memo.joins,
+            server_memo_hits=self._server_memo_hits,
             ejected_servers=self._balancer.num_ejected,
         )
 
@@ -237,7 +241,11 @@ class SandboxClient:
         config = self._config
         tier = _TIERS[config.minimum_tier]
         request = pb.ExecuteRequest(
-            code=code, limits=self._limits(), seed=config.seed, minimum_tier=tier
+            code=code,
+            limits=self._limits(),
+            seed=config.seed,
+            minimum_tier=tier,
+            may_reuse=config.memo_entries > 0,
         )
 
         async def execute(stub: sandbox_pb2_grpc.SandboxStub) -> pb.ExecuteResponse:
@@ -246,7 +254,9 @@ class SandboxClient:
         if self._places is None:
             self._places = asyncio.Semaphore(config.max_concurrency)
         async with self._places:
-            return result_of((await self._with_retries(execute))[1])
+            _, response = await self._with_retries(execute)
+        self._server_memo_hits += response.reused
+        return result_of(response)
 
     async def _with_retries(
         self, call: Callable[[sandbox_pb2_grpc.SandboxStub], Awaitable[T]]

@@ -24,6 +24,7 @@ from sandbox_server.front.engine import (
 from sandbox_server.front.execution import BrokenChild, Outcome
 from sandbox_server.front.family import KeeperError, SessionLost
 from sandbox_server.front.fork_server import ForkServerGone
+from sandbox_server.front.memo import Memo
 from sandbox_server.front.metrics import Metrics
 from sandbox_server.front.queue import QueueFull
 from sandbox_server.front.sessions import Sessions
@@ -112,6 +113,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self._remarks = remarks
         self.server_id = secrets.token_hex(8)
         self.sessions = Sessions(engine.config, engine, self.server_id)
+        self.memo = Memo(engine.config.memo_bytes)
         self.is_draining = False
 
     async def Execute(self, request, context):
@@ -239,6 +241,9 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         check_code(request.code, engine.config)
         files = dict(request.files)
         check_files(files, limits, engine.pool.tier)
+        if (kept := self.memo.get(request)) is not None:
+            kept.request_id = request.request_id
+            return kept
         program = Program(
             code=request.code,
             stdin=request.stdin,
@@ -251,6 +256,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         response = response_of(outcome, value_chars=limits.output_bytes)
         response.request_id = request.request_id
         self._count(response, queued_s, request.code)
+        self.memo.keep(request, response)
         return response
 
     def _count(self, response: pb.ExecuteResponse, queued_s: float, code: str) -> None:

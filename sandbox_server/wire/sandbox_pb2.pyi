@@ -54,7 +54,7 @@ class Limits(_message.Message):
     def __init__(self, cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class ExecuteRequest(_message.Message):
-    __slots__ = ("request_id", "code", "stdin", "limits", "seed", "no_echo", "files", "minimum_tier")
+    __slots__ = ("request_id", "code", "stdin", "limits", "seed", "no_echo", "files", "minimum_tier", "may_reuse")
     class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class ExecuteRequest(_message.Message):
     NO_ECHO_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_TIER_FIELD_NUMBER: _ClassVar[int]
+    MAY_REUSE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     code: str
     stdin: str
@@ -78,10 +79,11 @@ class ExecuteRequest(_message.Message):
     no_echo: bool
     files: _containers.ScalarMap[str, bytes]
     minimum_tier: Tier
-    def __init__(self, request_id: _Optional[str] = ..., code: _Optional[str] = ..., stdin: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., no_echo: bool = ..., files: _Optional[_Mapping[str, bytes]] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ...) -> None: ...
+    may_reuse: bool
+    def __init__(self, request_id: _Optional[str] = ..., code: _Optional[str] = ..., stdin: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., no_echo: bool = ..., files: _Optional[_Mapping[str, bytes]] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ..., may_reuse: bool = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
-    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost")
+    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost", "reused")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     STDOUT_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +104,7 @@ class ExecuteResponse(_message.Message):
     ROLLED_BACK_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_LOST_FIELD_NUMBER: _ClassVar[int]
+    REUSED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     status: Status
     stdout: str
@@ -122,7 +125,8 @@ class ExecuteResponse(_message.Message):
     rolled_back: bool
     server_id: str
     session_lost: bool
-    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: bool = ..., stderr_truncated: bool = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: bool = ..., server_id: _Optional[str] = ..., session_lost: bool = ...) -> None: ...
+    reused: bool
+    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: bool = ..., stderr_truncated: bool = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: bool = ..., server_id: _Optional[str] = ..., session_lost: bool = ..., reused: bool = ...) -> None: ...
 
 class BatchError(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")

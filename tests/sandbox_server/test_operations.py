@@ -38,6 +38,7 @@ def _free_port() -> int:
         ({"address": "10.0.0.1:1"}, "--token-file"),
         ({"isolation": "off"}, "isolation"),
         ({"slots": 0}, "slots"),
+        ({"memo_bytes": -1}, "memo_bytes"),
         ({"tls_key": "k"}, "together"),
         ({"tls_client_ca": "c"}, "certificate"),
         ({"default_limits": LimitSet(cpu_ms=10**9)}, "maximum"),

@@ -7,7 +7,14 @@ import pytest
 from jaxtool.core.types import ToolResult, ToolStatus
 from jaxtool.tools.fakes import ArithmeticTool, FailingTool, ScriptedTool
 from jaxtool.tools.local_server import start_local_server
-from jaxtool.tools.preflight import SNIPPETS, PreflightError, Snippet, mismatch, preflight
+from jaxtool.tools.preflight import (
+    ENDLESS,
+    SNIPPETS,
+    PreflightError,
+    Snippet,
+    mismatch,
+    preflight,
+)
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 
 
@@ -15,12 +22,12 @@ def test_a_real_sandbox_answers_all_snippets():
     async def main(address: str) -> int:
         client = SandboxClient([address], SandboxClientConfig(cpu_limit_s=0.5))
         try:
-            return (await preflight(client)).num_snippets
+            return (await preflight(client, client)).num_snippets
         finally:
             await client.close()
 
     with start_local_server() as address:
-        assert asyncio.run(main(address)) == len(SNIPPETS) >= 25
+        assert asyncio.run(main(address)) == len(SNIPPETS) + 1 >= 25
 
 
 def test_snippet_names_are_unique():
@@ -29,7 +36,7 @@ def test_snippet_names_are_unique():
 
 def test_a_tool_that_answers_wrong_is_named_with_expected_and_got():
     with pytest.raises(PreflightError) as caught:
-        asyncio.run(preflight(ArithmeticTool()))
+        asyncio.run(preflight(ArithmeticTool(), ArithmeticTool()))
     message = str(caught.value)
     assert message == (
         "preflight 'echo after statements': status: expected 'ok', got 'error' "
@@ -37,7 +44,7 @@ def test_a_tool_that_answers_wrong_is_named_with_expected_and_got():
     )
     results = {s.code: ToolResult(status=ToolStatus.OK, stdout="3\n") for s in SNIPPETS}
     with pytest.raises(PreflightError, match=r"'print': stdout: expected '2\\n', got '3\\n'"):
-        asyncio.run(preflight(ScriptedTool(results)))
+        asyncio.run(preflight(ScriptedTool(results), ScriptedTool({})))
 
 
 def test_a_missing_server_is_one_line_with_address_and_remedy():
@@ -45,7 +52,7 @@ def test_a_missing_server_is_one_line_with_address_and_remedy():
         config = SandboxClientConfig(attempts=2, backoff_s=0.01)
         client = SandboxClient(["127.0.0.1:9"], config)
         try:
-            await preflight(client)
+            await preflight(client, client)
         finally:
             await client.close()
 
@@ -63,7 +70,7 @@ def test_unavailability_midway_names_the_snippet():
             return await super().execute(code)
 
     with pytest.raises(PreflightError, match="'print': sandbox at fake"):
-        asyncio.run(preflight(_OnceThenGone(ArithmeticTool(), failures=99)))
+        asyncio.run(preflight(_OnceThenGone(ArithmeticTool(), failures=99), ArithmeticTool()))
 
 
 def test_mismatch_checks_every_field_that_is_given():
@@ -76,7 +83,23 @@ def test_mismatch_checks_every_field_that_is_given():
 
 
 def test_a_busy_machine_may_end_the_endless_loop_by_the_clock():
-    [endless] = [s for s in SNIPPETS if s.busy_status]
     for status in (ToolStatus.CPU_LIMIT, ToolStatus.WALL_LIMIT):
-        assert mismatch(endless, ToolResult(status=status)) == ""
-    assert "expected 'cpu_limit', got 'ok'" in mismatch(endless, ToolResult(status=ToolStatus.OK))
+        assert mismatch(ENDLESS, ToolResult(status=status)) == ""
+    assert "expected 'cpu_limit', got 'ok'" in mismatch(ENDLESS, ToolResult(status=ToolStatus.OK))
+
+
+def test_a_tool_without_limits_is_named():
+    """Everything else right, and the endless program has come to an end by itself."""
+    right = {
+        s.code: ToolResult(
+            status=s.status,
+            stdout=s.stdout or "",
+            last_value=s.last_value or "",
+            error_type=s.error_type or "",
+            stderr=s.stderr_has or "",
+        )
+        for s in SNIPPETS
+    }
+    boundless = ScriptedTool({ENDLESS.code: ToolResult(status=ToolStatus.OK)})
+    with pytest.raises(PreflightError, match="'time-out': status: expected 'cpu_limit', got 'ok'"):
+        asyncio.run(preflight(ScriptedTool(right), boundless))

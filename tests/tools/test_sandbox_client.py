@@ -9,7 +9,9 @@ from helpers.sandbox_clients import with_client
 from helpers.sandbox_serving import serving
 
 from jaxtool.core.types import ToolStatus, ToolUnavailable
+from jaxtool.run.sources import Sandbox, open_sandbox
 from jaxtool.tools.local_server import start_local_server
+from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.tools.sandbox_client import SandboxClientConfig
 from jaxtool.tools.sandbox_wire import MAX_CODE_BYTES
 
@@ -75,6 +77,36 @@ def test_memo_runs_identical_code_once(address):
 
     stats = _with_client([address], work, config)
     assert (stats.memo_joins, stats.memo_hits, stats.executions) == (5, 1, 7)
+
+
+def test_clients_with_a_memo_share_what_a_server_ran(address):
+    """The program's answer is new each time it runs."""
+
+    async def work(client):
+        results = [await client.execute("import time\ntime.time_ns()") for _ in range(2)]
+        return [result.last_value for result in results], client.stats
+
+    shares = SandboxClientConfig(memo_entries=8)
+    (first, _), (second, stats) = (_with_client([address], work, shares) for _ in range(2))
+    assert first == second
+    assert (stats.server_memo_hits, stats.memo_hits) == (1, 1)
+    own, stats = _with_client([address], work)
+    assert len({*own, *first}) == 3
+    assert stats.server_memo_hits == 0
+
+
+def test_the_preflight_of_a_run_is_executed_each_time(address):
+    """It neither takes an answer from a memo nor leaves one there."""
+    config = Sandbox(client=SandboxClientConfig(memo_entries=8))
+    for _ in range(2):
+        with asyncio.Runner() as runner, open_sandbox(config, runner, (address,)) as client:
+            runner.run(client.execute("print('after the preflight')"))
+            last = client.stats
+    assert last.server_memo_hits == 1
+    with asyncio.Runner() as runner, open_sandbox(config, runner, (address,)) as client:
+        for snippet in SNIPPETS:
+            assert runner.run(client.execute(snippet.code)).status == snippet.status
+        assert client.stats.server_memo_hits == 0
 
 
 def test_nobody_there_is_unavailable_in_one_line():
