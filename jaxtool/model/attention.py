@@ -60,31 +60,44 @@ def attention(
 
 
 def cached_attention(
-    q: Float[Array, "B C N H"], cache: LayerCache, positions: Int[Array, "B C"]
+    q: Float[Array, "B C N H"],
+    cache: LayerCache,
+    positions: Int[Array, "B C"],
+    *,
+    keys_first: bool = False,
 ) -> Float[Array, "B C N H"]:
     """Queries of C new tokens per row over a cache that already holds their keys and values.
 
     A query sees cache slots 0..its own position; whatever lies beyond is never read. The scales of an
     int8 cache multiply scores and weights, so that no float copy of the cache is made.
+
+    Args:
+      keys_first: keys times queries in place of queries times keys, and the division by the softmax's sum
+        last. The same up to rounding; quicker on a CPU where a few queries see many keys.
     """
     b, c, n, h = q.shape
     kv, s = cache.k.shape[1], cache.k.shape[2]
     grouped = q.reshape(b, c, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, h)
     k, v = cache.k.astype(q.dtype), cache.v.astype(q.dtype)
-    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k, preferred_element_type=jnp.float32)
+    if keys_first:
+        scores = jnp.einsum("bksh,bkqh->bksq", k, grouped, preferred_element_type=jnp.float32)
+        # Without the barrier XLA makes one product of the two steps, which is the other order again.
+        scores = jax.lax.optimization_barrier(scores).swapaxes(2, 3)
+    else:
+        scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k, preferred_element_type=jnp.float32)
     if cache.k_scale is not None:
         scores = scores * cache.k_scale[:, :, None, :]
     mask = jnp.arange(s)[None, None, :] <= positions[:, :, None]  # [B, C, S]
     mask = jnp.broadcast_to(mask[:, None, :, :], (b, n // kv, c, s)).reshape(b, 1, -1, s)
-    probs = _softmax(scores, mask, h)
+    scores = jnp.where(mask, scores * h**-0.5, MASKED_SCORE)
+    if keys_first:
+        probs = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+        total = jnp.sum(probs, axis=-1, keepdims=True)
+    else:
+        probs, total = jax.nn.softmax(scores, axis=-1), 1.0
     if cache.v_scale is not None:
         probs = probs * cache.v_scale[:, :, None, :]
     probs = probs.astype(q.dtype)
-    out = jnp.einsum("bkqs,bksh->bkqh", probs, v, preferred_element_type=jnp.float32)
+    out = jnp.einsum("bkqs,bksh->bkqh", probs, v, preferred_element_type=jnp.float32) / total
     out = out.reshape(b, kv, n // kv, c, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(b, c, n, h).astype(q.dtype)
-
-
-def _softmax(scores: Array, mask: Array, head_dim: int) -> Array:
-    scores = jnp.where(mask, scores * head_dim**-0.5, MASKED_SCORE)
-    return jax.nn.softmax(scores, axis=-1)

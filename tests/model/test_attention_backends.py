@@ -10,7 +10,13 @@ import pytest
 from helpers.tiny_models import FAMILIES
 
 from jaxtool.model.attention import attention, cached_attention, segment_mask
-from jaxtool.model.attention_backends import cached_backend, fused_attention, training_backend
+from jaxtool.model.attention_backends import (
+    attend_to_cache,
+    cached_backend,
+    fused_attention,
+    keys_go_first,
+    training_backend,
+)
 from jaxtool.model.kv_cache import LayerCache
 from jaxtool.model.pallas_attention import flash_cached_attention
 from jaxtool.model.quantize import quantize
@@ -91,9 +97,40 @@ def test_training_kernels_equal_xla_in_values_and_gradients(backend):
 def mesh_of(platform: str, parts: int = 1):
     """As much of a Sharding as choosing a backend looks at."""
     return SimpleNamespace(
-        mesh=SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)])),
+        mesh=SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]), size=parts),
         parts=lambda axis: parts,
     )
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_keys_first_is_the_same_up_to_rounding(queries, int8):
+    cache = cache_of(4, 256, int8=int8)
+    q = normal(0, 4, queries, 4, 128)
+    positions = jnp.asarray(np.array([0, 7, 130, 250])[:, None] + np.arange(queries), jnp.int32)
+    plain = cached_attention(q, cache, positions)
+    np.testing.assert_allclose(
+        cached_attention(q, cache, positions, keys_first=True), plain, rtol=2e-5, atol=2e-6
+    )
+
+
+def test_keys_go_first_in_a_step_over_many_keys_in_float32_on_a_cpu():
+    """4 x 2 heads x 256 slots x 128 numbers of 4 bytes are 1 MiB, which still is near."""
+    cache, q = cache_of(4, 257), normal(0, 4, 1, 4, 128)
+    assert keys_go_first(q, cache, single_device())
+    assert not keys_go_first(q, cache_of(4, 256), single_device())
+    assert keys_go_first(q, cache_of(4, 257, int8=True), single_device())
+    assert not keys_go_first(q.astype("bfloat16"), cache, single_device())
+    assert not keys_go_first(normal(0, 4, 2, 4, 128), cache, single_device())
+    assert not keys_go_first(q, cache, mesh_of("tpu"))
+    assert not keys_go_first(q, cache, mesh_of("cpu", 2))  # each device holds half of them
+    assert keys_go_first(q, cache_of(4, 514), mesh_of("cpu", 2))
+    text = str(
+        jax.make_jaxpr(
+            lambda q: attend_to_cache(q, cache, jnp.zeros((4, 1), int), WIDE, single_device())
+        )(q)
+    )
+    assert "optimization_barrier" in text
 
 
 def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewhere():
