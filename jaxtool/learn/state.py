@@ -147,12 +147,12 @@ def batch_logprobs(
     )
 
 
-def check_block_rows(rows: int, sharding: Sharding) -> None:
+def check_block_rows(rows: int, sharding: Sharding, name: str = "block_rows") -> None:
     """Raises ValueError if a gradient block cannot be cut over the mesh."""
     cut = sharding.parts("batch")
     if rows % cut:
         raise ValueError(
-            f"block_rows={rows} does not divide over data x fsdp = {cut} devices: "
+            f"{name}={rows} does not divide over data x fsdp = {cut} devices: "
             f"make it a multiple of {cut}"
         )
 

@@ -1,32 +1,40 @@
-"""Runs jobs as processes side by side, each on cores of its own, parents before children.
+"""Runs jobs in processes side by side, each on cores of its own, parents before children.
 
-Knows nothing of what a job does. A job that is done is skipped; one that fails is tried again,
-because a busy machine can fail the sandbox's first checks, and in the end it ends the pool, whose next
-start goes on. Processes that this pool started end with it, also on Ctrl-C.
+Knows nothing of what a job does. A process runs one job after another, so that imports and programs
+that are compiled already serve the next one too. A job that is done is skipped; one that fails ends its
+process and is tried again in a fresh one, because a busy machine can fail the sandbox's first checks,
+and in the end it ends the pool, whose next start goes on. Processes that this pool started end with it,
+also on Ctrl-C.
 """
 
+import contextlib
 import dataclasses
 import itertools
+import multiprocessing
 import os
-import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence, Set
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _POLL_S = 0.2
 _ATTEMPTS = 3
 _STOP_TIMEOUT_S = 20.0
 _LOG_TAIL_CHARS = 1500
+_WELL = "without an error"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """One process to run."""
+    """One call of what `run_jobs` runs."""
 
     name: str
-    command: tuple[str, ...]
-    log: Path  # standard output and error of the process
+    argument: str
+    log: Path  # standard output and error while it runs
     needs: tuple[str, ...] = ()  # names of jobs that must be done before
     is_done: Callable[[], bool]
     # Jobs of a kind compile the same programs: a job of another kind goes first while one of them runs,
@@ -60,54 +68,63 @@ def split_cores(cores: Sequence[int], jobs: int) -> list[tuple[int, ...]]:
 def run_jobs(
     jobs: Sequence[Job],
     places: Sequence[tuple[int, ...]],
+    run: Callable[[str], object],
     report: Callable[[str], None] = print,
 ) -> None:
     """Runs what is not done, one at each place, earlier jobs first but for the rule of `Job.kind`.
 
     Args:
-      places: the cores of each place; processes are bound to them where the system can.
+      places: the cores of each place; its process is bound to them where the system can.
+      run: gets `Job.argument`, in a place's process: a function that can be imported there.
       report: gets one line for each job that ended.
 
     Raises:
       ValueError: if a job needs one that is not in `jobs`.
-      JobFailed: naming the job, with the end of its log; the other processes are stopped first.
+      JobFailed: naming the job, with the end of its log; the processes are stopped first.
     """
     _check_needs(jobs)
     done = {job.name for job in jobs if job.is_done()}
     waiting = [job for job in jobs if job.name not in done]
     if done:
         report(f"{len(done)} of {len(jobs)} stages are done already")
-    failures: dict[str, int] = {}
-    running: dict[int, tuple[Job, subprocess.Popen[bytes], float]] = {}
+    failures: Counter[str] = Counter()
+    workers = [_Worker(cores, run) for cores in places]
+    running: dict[_Worker, tuple[Job, float]] = {}
     try:
         while waiting or running:
-            for place, cores in enumerate(places):
-                ready = [job for job in waiting if done.issuperset(job.needs)]
-                if place not in running and ready:
-                    beside = {job.kind for job, _, _ in running.values()}
-                    chosen = next((job for job in ready if job.kind not in beside), ready[0])
-                    waiting.remove(chosen)
-                    running[place] = chosen, _start(chosen, cores), time.monotonic()
-            for place, (job, process, started) in list(running.items()):
-                if process.poll() is None:
+            for worker in workers:
+                beside = {job.kind for job, _ in running.values()}
+                if worker not in running and (job := _next_job(waiting, done, beside)):
+                    waiting.remove(job)
+                    worker.begin(job)
+                    running[worker] = job, time.monotonic()
+            for worker, (job, started) in list(running.items()):
+                how = worker.how_it_ended()
+                if how is None:
                     continue
-                del running[place]
-                _close(process)
-                if process.returncode or not job.is_done():
-                    failures[job.name] = failures.get(job.name, 0) + 1
-                    if failures[job.name] < _ATTEMPTS:
-                        waiting.insert(0, job)
-                        report(f"{job.name} ended with code {process.returncode}; once more")
-                        continue
-                    raise JobFailed(
-                        f"{job.name} ended with code {process.returncode}; {_tail(job)}"
-                    )
-                done.add(job.name)
-                seconds = time.monotonic() - started
-                report(f"[{len(done)}/{len(jobs)}] {job.name}: {seconds:.0f} s")
+                del running[worker]
+                if how == _WELL and job.is_done():
+                    done.add(job.name)
+                    seconds = time.monotonic() - started
+                    report(f"[{len(done)}/{len(jobs)}] {job.name}: {seconds:.0f} s")
+                    continue
+                failures[job.name] += 1
+                if failures[job.name] == _ATTEMPTS:
+                    raise JobFailed(f"{job.name} ended {how}; {_tail(job)}")
+                waiting.insert(0, job)
+                report(f"{job.name} ended {how}; once more")
             time.sleep(_POLL_S)
     finally:
-        _stop([process for _, process, _ in running.values()])
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.stop()
+
+
+def _next_job(waiting: Sequence[Job], done: Set[str], beside: Set[str]) -> Job | None:
+    """The first job that can start, of a kind that is not in `beside` if there is one."""
+    ready = [job for job in waiting if done >= set(job.needs)]
+    return next((job for job in ready if job.kind not in beside), ready[0] if ready else None)
 
 
 def _check_needs(jobs: Sequence[Job]) -> None:
@@ -117,55 +134,95 @@ def _check_needs(jobs: Sequence[Job]) -> None:
             raise ValueError(f"job {job.name} needs {', '.join(missing)}, which nothing makes")
 
 
-def _start(job: Job, cores: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    # A process inherits the cores of the one that starts it; XLA makes as many threads as it may use.
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if before is not None:
-        os.sched_setaffinity(0, cores)
+class _Worker:
+    """A place and its process, which runs jobs one after another. A failed job ends the process."""
+
+    def __init__(self, cores: tuple[int, ...], run: Callable[[str], object]):
+        self._cores = cores
+        self._run = run
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def begin(self, job: Job) -> None:
+        if self._pipe is None:
+            context = multiprocessing.get_context("spawn")  # a fork would share our threads' locks
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, self._run))
+            with _bound_to(self._cores):
+                self._process.start()
+            theirs.close()
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `how_it_ended` says so
+            self._pipe.send((job.argument, str(job.log)))
+
+    def how_it_ended(self) -> str | None:
+        """None while the job runs; `_WELL`; or how the process ended, which is cleared away."""
+        assert self._pipe is not None
+        assert self._process is not None
+        if self._pipe.poll():
+            with contextlib.suppress(EOFError, ConnectionResetError):
+                return self._pipe.recv()
+        elif self._process.is_alive():  # a child of the job may hold the pipe's other end
+            return None
+        self._process.join()
+        code = self._process.exitcode
+        self.stop()
+        return f"with code {code}"
+
+    def terminate(self) -> None:
+        """Its checkpoints are written as it goes."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def stop(self) -> None:
+        """Waits for the end of the process, after `terminate`, and kills it if that does not come."""
+        if self._process is not None and self._pipe is not None:
+            self._process.join(_STOP_TIMEOUT_S)
+            if self._process.is_alive():
+                self._process.kill()
+            self._process.join()
+            self._pipe.close()
+        self._process = self._pipe = None
+
+
+@contextlib.contextmanager
+def _bound_to(cores: tuple[int, ...]) -> Iterator[None]:
+    """A process inherits the cores of the one that starts it; XLA makes as many threads as it may use."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
     try:
-        with open(job.log, "ab") as log:
-            # A session of its own: Ctrl-C reaches it through `_stop` alone, once.
-            return subprocess.Popen(
-                job.command,
-                stdin=subprocess.PIPE,  # it ends when this process does: see `end_with_parent`
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        yield
     finally:
-        if before is not None:
-            os.sched_setaffinity(0, before)
+        os.sched_setaffinity(0, before)
 
 
-def end_with_parent() -> None:
-    """In a job: ends the process when the pool's process is gone, however that ended."""
-
-    def watch() -> None:
-        # Not sys.stdin: its lock would still be held when the interpreter ends.
-        while os.read(0, 1024):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends them, and kills what does not end; their checkpoints are written as they go."""
-    for process in processes:
-        process.terminate()  # a shell's background process and its children ignore SIGINT
-    for process in processes:
+def _serve(pool: Connection, run: Callable[[str], object]) -> None:
+    """In a worker: runs what it is told to. An error ends the process; the log has its traceback."""
+    os.setsid()  # Ctrl-C reaches it through the pool alone, once
+    threading.Thread(target=_end_with_pool, daemon=True).start()
+    while True:
         try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _close(process)
+            argument, log = pool.recv()
+        except EOFError:
+            return
+        with open(log, "ab") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)  # compiled code and children write there too
+        run(argument)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pool.send(_WELL)
 
 
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
+def _end_with_pool() -> None:
+    """Ends this process when the pool's process is gone, however that ended."""
+    pool = multiprocessing.parent_process()
+    assert pool is not None
+    pool.join()
+    os._exit(1)
 
 
 def _tail(job: Job) -> str:

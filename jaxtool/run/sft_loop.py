@@ -90,7 +90,8 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
         return policy_dir
     sharding = Sharding(make_mesh(config.mesh))
     check_block_rows(config.sft.block_rows, sharding)
-    check_block_rows(config.sft.last_block_rows or config.sft.block_rows, sharding)
+    if config.sft.last_block_rows:
+        check_block_rows(config.sft.last_block_rows, sharding, "last_block_rows")
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     model, params = source.load(sharding, seed)
     tokenizer = config.tokenizer.load()

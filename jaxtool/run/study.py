@@ -1,4 +1,4 @@
-"""Runs the study: arms x seeds as processes, then one evaluation for each seed.
+"""Runs the study: arms x seeds, each trained and then asked, side by side in processes.
 
 WORKDIR/seed0/ARM is the run directory of an arm, WORKDIR/seed0/test/ARM.json its answers. What is there
 is not done again; a run directory that another recipe made is refused by name.
@@ -6,13 +6,12 @@ is not done again; a run directory that another recipe made is refused by name.
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtool.data.problems import Split
-from jaxtool.run import gin_config, study_arms
+from jaxtool.run import gin_config, study_arms, study_worker
 from jaxtool.run.checkpoints import is_policy
 from jaxtool.run.config_record import RECORD_NAME
 from jaxtool.run.job_pool import Job, run_jobs, split_cores, usable_cores
@@ -79,16 +78,18 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
         for seed in study.seeds:
             _check_recipe(study.run_dir(arm.name, seed) / RECORD_NAME, record)
     with start_local_server() as address:
-        run_jobs(plan(study, address), places, report)
+        run_jobs(plan(study, address), places, study_worker.run, report)
 
 
 def plan(study: Study, sandbox: str) -> list[Job]:
     """Every job of the study, in the order in which they should start; writes their descriptions.
 
-    Stages come before seeds, so that a first look at all arms does not wait for the last seed's base.
+    Stages come before seeds, so that a first look at all arms does not wait for the last seed's base;
+    the short evaluations come last, so that the cores are busy until the end.
     """
-    jobs = [_train_job(study, arm, seed, sandbox) for arm in study.arms for seed in study.seeds]
-    return jobs + [_evaluate_job(study, seed, sandbox) for seed in study.seeds]
+    each = [(arm, seed) for arm in study.arms for seed in study.seeds]
+    training = [_train_job(study, arm, seed, sandbox) for arm, seed in each]
+    return training + [_evaluate_job(study, arm, seed, sandbox) for arm, seed in each]
 
 
 def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
@@ -112,30 +113,26 @@ def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
     )
 
 
-def _evaluate_job(study: Study, seed: int, sandbox: str) -> Job:
-    outputs = [study.answers(arm.name, seed) for arm in study.arms]
+def _evaluate_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
+    output = study.answers(arm.name, seed)
+    trained = f"seed{seed}/{arm.name}"
     description = {
         "kind": "evaluate",
         "config": str(gin_config.REPOSITORY_ROOT / study_arms.FOLDER / RECIPE),
+        "policy": str(study.policy(arm.name, seed)),
+        "protocol": protocol_of(arm),
         "seed": seed,
         "split": study.split,
         "problems": study.problems,
+        "output": str(output),
         "sandbox": sandbox,
-        "arms": [
-            {
-                "policy": str(study.policy(arm.name, seed)),
-                "protocol": protocol_of(arm),
-                "output": str(output),
-            }
-            for arm, output in zip(study.arms, outputs, strict=True)
-        ],
     }
     return _job(
         study,
-        f"seed{seed}/{study.split}",
+        f"{trained}/{study.split}",
         description,
-        needs=tuple(f"seed{seed}/{arm.name}" for arm in study.arms),
-        is_done=lambda: all(output.is_file() for output in outputs),
+        needs=(trained,),
+        is_done=output.is_file,
         kind="evaluation",
     )
 
@@ -153,7 +150,7 @@ def _job(
     file.write_text(json.dumps(description, indent=1), encoding="utf-8")
     return Job(
         name=name,
-        command=(sys.executable, "-m", "jaxtool.run.study_worker", str(file)),
+        argument=str(file),
         log=file.with_suffix(".log"),
         needs=tuple(needs),
         is_done=is_done,

@@ -1,6 +1,6 @@
 """Answers of the study's policies, one line each, so that every figure can be worked out again.
 
-For each arm of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
+For an arm of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
 validation questions of its curve (the curve's first point), and how many questions of each level the
 policy gets right when it must answer at once ("mental"), which says how many calls are needed.
 """
@@ -34,50 +34,44 @@ def read_answers(path: Path) -> dict[str, list[Answer]]:
     return {part: [Answer(**row) for row in rows] for part, rows in parts.items()}
 
 
-def evaluate_arms(job: dict[str, Any]) -> None:
-    """Writes the answers of every arm of one seed that has none yet.
+def evaluate_arm(job: dict[str, Any]) -> None:
+    """Writes the answers of one policy.
 
     Args:
-      job: "config" (gin file of the task), "seed", "split", "problems", "sandbox", and "arms":
-        [{"policy": directory, "protocol", "output": file}].
+      job: "config" (gin file of the task), "policy" (directory), "protocol", "seed", "split",
+        "problems", "output" (file), "sandbox".
     """
-    arms = [arm for arm in job["arms"] if not Path(arm["output"]).is_file()]
-    if not arms:
-        return
-    seed = job["seed"]
+    seed, protocol = job["seed"], job["protocol"]
     config = gin_config.load(rl_loop.RlConfig, files=[job["config"]])
-    source = SavedPolicy(path=arms[0]["policy"])
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, _ = open_actor(stack, runner, config, source, seed, (job["sandbox"],))
+        actor, params = open_actor(
+            stack, runner, config, SavedPolicy(path=job["policy"]), seed, (job["sandbox"],)
+        )
+        actor.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)
         mental = config.task.problems("validation", MENTAL_PROBLEMS, seed)
         held_out = config.task.problems(job["split"], job["problems"], seed)
-        for number, arm in enumerate(arms, start=1):
-            _, params = SavedPolicy(path=arm["policy"]).load(actor.sharding, seed)
-            actor.engine.load(params)
-            protocol = arm["protocol"]
-            # A policy that is asked without a tool answers at once anyway.
-            at_once = MENTAL_PROTOCOL if load_protocol(protocol).tool else protocol
-            asked = (
-                ("greedy", protocol, held_out, GREEDY),
-                ("sampled", protocol, held_out, config.sampling),
-                ("validation", protocol, validation, config.sampling),
-                ("mental", at_once, mental, GREEDY),
-            )
-            parts = {
-                part: [
-                    dataclasses.asdict(answer)
-                    for answer in _answers(actor, config, name, problems, sampling, part, seed)
-                ]
-                for part, name, problems, sampling in asked
-            }
-            output = Path(arm["output"])
-            output.parent.mkdir(parents=True, exist_ok=True)
-            temporary = output.with_suffix(".writing")
-            temporary.write_text(json.dumps(parts), encoding="utf-8")
-            os.replace(temporary, output)
-            print(f"evaluated {number}/{len(arms)} {output}", flush=True)
+        # A policy that is asked without a tool answers at once anyway.
+        at_once = MENTAL_PROTOCOL if load_protocol(protocol).tool else protocol
+        asked = (
+            ("greedy", protocol, held_out, GREEDY),
+            ("sampled", protocol, held_out, config.sampling),
+            ("validation", protocol, validation, config.sampling),
+            ("mental", at_once, mental, GREEDY),
+        )
+        parts = {
+            part: [
+                dataclasses.asdict(answer)
+                for answer in _answers(actor, config, name, problems, sampling, part, seed)
+            ]
+            for part, name, problems, sampling in asked
+        }
+    output = Path(job["output"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".writing")
+    temporary.write_text(json.dumps(parts), encoding="utf-8")
+    os.replace(temporary, output)
 
 
 def _answers(

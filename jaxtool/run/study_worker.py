@@ -1,18 +1,22 @@
-"""One job of the study in a process of its own: `python -m jaxtool.run.study_worker JOB.json`.
-
-A job is {"kind": "train" | "evaluate", ...}: see `study.py`, which writes them.
-"""
+"""One job of the study, in a process of the pool; `study.py` writes the files that describe them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxtool.run import gin_config, rl_loop, sft_loop, study_evaluation
-from jaxtool.run.job_pool import end_with_parent
 
 
-def train(job: dict[str, Any]) -> None:
+def run(file: str) -> None:
+    """Does what a file says: {"kind": "train" | "evaluate", ...}."""
+    job = json.loads(Path(file).read_text(encoding="utf-8"))
+    if job["kind"] == "train":
+        _train(job)
+    else:
+        study_evaluation.evaluate_arm(job)
+
+
+def _train(job: dict[str, Any]) -> None:
     """A stage of training, or what is left of it."""
     config = gin_config.load(
         gin_config.target_of(job["files"][0]), files=job["files"], params=job["params"]
@@ -28,16 +32,3 @@ def train(job: dict[str, Any]) -> None:
         sft_loop.train(config, **flags)
     else:
         rl_loop.train(config, sandbox_addresses=(job["sandbox"],), **flags)
-
-
-def main() -> None:
-    end_with_parent()
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    if job["kind"] == "train":
-        train(job)
-    else:
-        study_evaluation.evaluate_arms(job)
-
-
-if __name__ == "__main__":
-    main()

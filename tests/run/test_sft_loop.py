@@ -13,6 +13,7 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.run import sft_loop
 from jaxtool.run.checkpoints import SavedPolicy
@@ -99,3 +100,15 @@ def test_impossible_runs_are_refused(tmp_path):
         config_of(tmp_path, Demonstrations(), streams=())
     with pytest.raises(ValueError, match=r"SftRunConfig.steps must be >= 1, got 0"):
         config_of(tmp_path, Demonstrations(), steps=0)
+
+
+def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(sft_loop, "make_mesh", make_mesh)
+    config = config_of(
+        tmp_path,
+        Demonstrations(),
+        sft=SftConfig(block_rows=4, last_block_rows=3, logprob_chunk=16),
+        mesh=MeshConfig(data=2, fsdp=2, tensor=2),
+    )
+    with pytest.raises(ValueError, match=r"^last_block_rows=3 does not divide over .* = 4 devices"):
+        sft_loop.train(config, workdir=tmp_path / "run", seed=0)

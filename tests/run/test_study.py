@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,22 +51,28 @@ def small_study(tmp_path, names="otc_grpo,otc_after_grpo,text_rl,torl", seeds=(0
     return study.Study(workdir=tmp_path, arms=arms, seeds=seeds)
 
 
-def test_the_plan_has_every_stage_of_every_seed_and_one_evaluation_a_seed(tmp_path):
+def test_the_plan_trains_and_asks_every_arm_of_every_seed(tmp_path):
     jobs = study.plan(small_study(tmp_path), "unix:/nowhere")
     names = [job.name for job in jobs]
     assert names[:2] == ["seed0/base", "seed1/base"]
-    assert len(names) == 8 * 2 + 2
+    assert sorted(names[16:]) == sorted(f"{name}/test" for name in names[:16])
     needs = {job.name: job.needs for job in jobs}
     assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
     assert needs["seed0/text_rl"] == ("seed0/base",)
-    assert set(needs["seed1/test"]) == {name for name in names if name.startswith("seed1/")} - {
-        "seed1/test"
-    }
+    assert needs["seed1/torl/test"] == ("seed1/torl",)
     assert not any(job.is_done() for job in jobs)
-    job = json.loads((tmp_path / "jobs" / "seed1-test.json").read_text())
-    assert {arm["protocol"] for arm in job["arms"]} == {"arithmetic_text", "arithmetic_lookup"}
-    train = json.loads((tmp_path / "jobs" / "seed1-otc_grpo.json").read_text())
-    assert train["init_from"] == str(tmp_path / "seed1" / "cold_start" / "policy")
+    described = {job.name: json.loads(Path(job.argument).read_text()) for job in jobs}
+    assert described["seed1/otc_grpo"]["init_from"] == str(
+        tmp_path / "seed1" / "cold_start" / "policy"
+    )
+    assert described["seed1/text_rl/test"]["protocol"] == "arithmetic_text"
+    asked = described["seed1/torl/test"]
+    assert asked["protocol"] == "arithmetic_lookup"
+    assert asked["policy"] == str(tmp_path / "seed1" / "torl" / "policy")
+    assert asked["output"] == str(tmp_path / "seed1" / "test" / "torl.json")
+    Path(asked["output"]).parent.mkdir(parents=True)
+    Path(asked["output"]).write_text("{}")  # answers that are there are left alone
+    assert [job.name for job in jobs if job.is_done()] == ["seed1/torl/test"]
 
 
 def test_a_directory_of_another_recipe_is_refused(tmp_path):

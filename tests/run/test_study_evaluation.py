@@ -1,6 +1,6 @@
-"""The study's evaluation writes every answer of every arm once, and leaves what is there alone."""
+"""The study's evaluation writes every answer of a policy to a file."""
 
-import json
+import pathlib
 
 import jax
 import pytest
@@ -46,27 +46,25 @@ def job(tmp_path, monkeypatch):
     file.write_text(SMALL)
     model: ModelConfig = gin_config.load(rl_loop.RlConfig, files=[file]).policy.config
     save_policy(tmp_path / "policy", init_params(model, jax.random.key(0)), model)
-    arms = [
-        {
-            "policy": str(tmp_path / "policy"),
-            "protocol": protocol,
-            "output": str(tmp_path / f"{name}.json"),
-        }
-        for name, protocol in (("tool", "arithmetic_lookup"), ("text", "arithmetic_text"))
-    ]
     return {
         "config": str(file),
+        "policy": str(tmp_path / "policy"),
+        "protocol": "arithmetic_lookup",
         "seed": 0,
         "split": "validation",
         "problems": 7,
+        "output": str(tmp_path / "answers" / "tool.json"),
         "sandbox": "unix:/nowhere",
-        "arms": arms,
     }
 
 
-def test_every_arm_gets_its_answers_once(job, tmp_path):
-    study_evaluation.evaluate_arms(job)
-    parts = study_evaluation.read_answers(tmp_path / "tool.json")
+def answers_of(job):
+    study_evaluation.evaluate_arm(job)
+    return study_evaluation.read_answers(pathlib.Path(job["output"]))
+
+
+def test_every_question_gets_its_answer(job, tmp_path):
+    parts = answers_of(job)
     assert {part: len(answers) for part, answers in parts.items()} == {
         "greedy": 7,
         "sampled": 7,
@@ -75,14 +73,9 @@ def test_every_arm_gets_its_answers_once(job, tmp_path):
     }
     assert all(answer.calls == 0 for answer in parts["mental"])
     assert [a.question for a in parts["greedy"]] == [a.question for a in parts["sampled"]]
-    text = study_evaluation.read_answers(tmp_path / "text.json")
+    assert answers_of(job | {"output": str(tmp_path / "again.json")}) == parts
+    text = answers_of(job | {"protocol": "arithmetic_text", "output": str(tmp_path / "text.json")})
     assert [a.question for a in text["greedy"]] == [a.question for a in parts["greedy"]]
-    marked = json.dumps({"greedy": []})
-    (tmp_path / "tool.json").write_text(marked)
-    (tmp_path / "text.json").unlink()
-    study_evaluation.evaluate_arms(job)
-    assert (tmp_path / "tool.json").read_text() == marked
-    assert study_evaluation.read_answers(tmp_path / "text.json") == text
 
 
 def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
@@ -94,6 +87,6 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
         return [False] * len(trajectories)
 
     monkeypatch.setattr(study_evaluation, "judge", judge)
-    study_evaluation.evaluate_arms(job | {"arms": job["arms"][:1]})
+    study_evaluation.evaluate_arm(job)
     assert all(text.startswith("<answer>\\boxed{") for text in seen[3])
     assert not any(text.startswith("<answer>\\boxed{<answer>") for text in seen[0])
