@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxtool.algos.token_logprobs import token_logprobs
@@ -142,3 +143,19 @@ def test_the_logits_of_a_row_in_chunks_never_exist():
         return analysis.temp_size_in_bytes
 
     assert temporaries(128) < 8 * 2**20 < 32 * 2**20 < temporaries(2048)
+
+
+def test_a_logprob_is_optax_cross_entropy_with_its_sign_turned():
+    numbers = np.random.default_rng(5)
+    hidden, head = numbers.normal(size=(2, 6, 8)), numbers.normal(size=(8, 11))
+    tokens = jnp.asarray(numbers.integers(0, 11, (2, 6)), jnp.int32)
+    found, _ = token_logprobs(
+        jnp.asarray(hidden, jnp.float32),
+        jnp.asarray(head, jnp.float32),
+        tokens,
+        temperature=0.7,
+        chunk=4,
+    )
+    logits = jnp.asarray(hidden[:, :-1] @ head / 0.7, jnp.float32)
+    loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    np.testing.assert_allclose(found[:, 1:], -loss, rtol=2e-5, atol=1e-5)
