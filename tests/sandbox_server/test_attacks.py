@@ -7,7 +7,6 @@ the right answer, a clean next execution, no process or descriptor left, the can
 
 import os
 import pathlib
-import re
 import socket
 import threading
 import time
@@ -20,10 +19,6 @@ from sandbox_server.inside.keeper import TASK_ALLOWANCE
 from sandbox_server.wire import sandbox_pb2 as pb
 
 ATTACKS = sorted(selftest.ATTACKS.glob("*.py.txt"))
-_CPU_MS = 250
-_FILLING_CPU_MS = 2000  # the kernel's clearing of pages counts
-_WALL_MS = 8000  # far away, so that a busy machine does not change a status
-_SHORT_WALL_MS = 500  # for programs that sleep
 _SECRET = "NEIGHBOUR" + "-SECRET"
 _NEIGHBOUR = f"secret = '{_SECRET}'\nprint(sum(i * i for i in range(20000)))"
 _NEIGHBOUR_ANSWER = f"{sum(i * i for i in range(20000))}\n"
@@ -54,12 +49,9 @@ def test_the_suite_is_complete():
 
 def expected(path: pathlib.Path, mode: str) -> set[str]:
     text = path.read_text("utf-8")
-    for key in ("Expect",) if mode == "stateless" else ("Expect-session", "Expect"):
-        found = re.search(rf"^# {key}: (.+)$", text, re.MULTILINE)
-        if found:
-            names = {name.strip() for name in found.group(1).split("|")}
-            return {name for name in names if f"STATUS_{name}" in pb.Status.keys()}  # noqa: SIM118 (not a dict)
-    return set()
+    own = set() if mode == "stateless" else selftest.statuses(text, "Expect-session")
+    names = own or selftest.statuses(text)
+    return {name for name in names if f"STATUS_{name}" in pb.Status.keys()}  # noqa: SIM118 (not a dict)
 
 
 class Surroundings:
@@ -144,15 +136,12 @@ class Surroundings:
 
 
 def _limits(path: pathlib.Path, mode: str) -> pb.Limits:
-    sleeps = "WALL_LIMIT" in expected(path, mode)
-    fills_memory = "MEMORY_LIMIT" in expected(path, mode) and "CPU_LIMIT" not in expected(
-        path, mode
-    )
+    limits = selftest.attack_limits(expected(path, mode))
     return pb.Limits(
-        cpu_ms=_FILLING_CPU_MS if fills_memory else _CPU_MS,
-        wall_ms=_SHORT_WALL_MS if sleeps else _WALL_MS,
-        memory_bytes=192 << 20,
-        scratch_bytes=16 << 20,
+        cpu_ms=limits.cpu_ms,
+        wall_ms=limits.wall_ms,
+        memory_bytes=limits.memory_bytes,
+        scratch_bytes=limits.scratch_bytes,
     )
 
 
