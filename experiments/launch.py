@@ -9,6 +9,7 @@ from typing import NoReturn
 
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _ACCELERATOR_DEVICES = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
+_GPU_SHARE = 0.9  # of the memory, for all processes together
 
 
 def prepare() -> None:
@@ -23,12 +24,27 @@ def prepare() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxtool" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    is_cpu = os.environ.get("JAX_PLATFORMS", "cpu") == "cpu" and not any(
-        Path(device).exists() for device in _ACCELERATOR_DEVICES
-    )
+    is_cpu = os.environ.get("JAX_PLATFORMS", "cpu") == "cpu" and not _has_device_file()
     if sys.platform == "linux" and is_cpu and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = _HUGE_PAGES
         os.execv(sys.executable, sys.orig_argv)
+
+
+def share_accelerator(jobs: int | None) -> int | None:
+    """How many processes use this machine's GPU or TPU side by side, one unless asked; None without one.
+
+    Each GPU process may take its share of the memory. Does not start jax: a process that did would
+    hold the device that its children need.
+    """
+    if os.environ.get("JAX_PLATFORMS", "") == "cpu" or not _has_device_file():
+        return None
+    jobs = jobs or 1
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{_GPU_SHARE / jobs:.3f}")
+    return jobs
+
+
+def _has_device_file() -> bool:
+    return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
 
 
 def add_host_flags(parser: argparse.ArgumentParser) -> None:

@@ -50,6 +50,11 @@ class CalculationTask:
         return problems
 
 
+def expression_of(question: str) -> str:
+    """The Python expression that a question asks for."""
+    return question.removeprefix("What is ").removesuffix("?")
+
+
 def _one_digit_sum(draw: random.Random) -> tuple[str, int]:
     a, b = draw.randrange(10), draw.randrange(10)
     return f"What is {a} + {b}?", a + b

@@ -8,14 +8,16 @@ import dataclasses
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxtool.core.rng import stream_seed
 from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
-from jaxtool.data import arithmetic
-from jaxtool.data.protocol import Protocol
+from jaxtool.data import arithmetic, calculations
+from jaxtool.data.protocol import Protocol, ToolFormat
 from jaxtool.data.tokenizer import Tokenizer
 
 
@@ -86,21 +88,21 @@ def read_demonstrations(path: str | Path) -> list[tuple[Problem, str]]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ArithmeticDemonstrations:
-    """Endless demonstrations of the arithmetic task, a pure function of (seed, index).
+class _PlantedCalls:
+    """Endless demonstrations, a pure function of (seed, index), with chances of 0, 1 and 2 calls.
 
-    The interpreter's text is what running the program prints; a test runs them in the sandbox.
+    Superfluous calls are planted: RL has something to take away. The interpreter's text is what running
+    the program prints; a test runs them in the sandbox.
     """
 
-    task: arithmetic.ArithmeticTask = dataclasses.field(default_factory=arithmetic.ArithmeticTask)
-    # Chances of 0, 1 and 2 calls. Superfluous calls are planted: RL has something to take away.
+    task: Any  # a `Task`
     calls_when_easy: tuple[float, float, float] = (0.3, 0.4, 0.3)
     calls_when_hard: tuple[float, float, float] = (0.2, 0.5, 0.3)
-    calls_when_chained: tuple[float, float, float] = (0.2, 0.5, 0.3)  # after the look-up
 
     def __post_init__(self) -> None:
-        for name in ("calls_when_easy", "calls_when_hard", "calls_when_chained"):
-            chances = getattr(self, name)
+        for name, chances in vars(self).items():
+            if not name.startswith("calls_when_"):
+                continue
             if len(chances) != 3 or abs(sum(chances) - 1) > 1e-6:
                 raise ValueError(f"{name} must be three chances that sum to 1, got {chances}")
 
@@ -121,6 +123,17 @@ class ArithmeticDemonstrations:
         ]
 
     def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArithmeticDemonstrations(_PlantedCalls):
+    """Of the tiny arithmetic task."""
+
+    task: arithmetic.ArithmeticTask = dataclasses.field(default_factory=arithmetic.ArithmeticTask)
+    calls_when_chained: tuple[float, float, float] = (0.2, 0.5, 0.3)  # after the look-up
+
+    def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
         answer = f"<answer>\\boxed{{{problem.answer}}}</answer>"
         if protocol.tool is None:
             return answer
@@ -128,9 +141,33 @@ class ArithmeticDemonstrations:
         chances = by_level.get(problem.level, self.calls_when_easy)
         calls = draw.choices((0, 1, 2), chances)[0]
         *first, last = arithmetic.steps_of(problem.question)
-        response = ""
-        for expression in (*first, *[last] * calls):
-            printed = arithmetic.printed(expression)
-            response += f"<code>\n```python\nprint({expression})\n```\n</code>"
-            response += protocol.tool.observation.replace("{output}", printed)
-        return response + answer
+        programs = [(e, arithmetic.printed(e)) for e in (*first, *[last] * calls)]
+        return _with_calls(programs, protocol.tool) + answer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalculationDemonstrations(_PlantedCalls):
+    """Of calculations in words, as the examples of `two_shot_code` are written; one-digit sums are easy."""
+
+    task: calculations.CalculationTask = dataclasses.field(
+        default_factory=calculations.CalculationTask
+    )
+
+    def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
+        answer = f"The answer is \\boxed{{{problem.answer}}}."
+        if protocol.tool is None:
+            return answer
+        is_easy = problem.level == "one_digit_sum"
+        chances = self.calls_when_easy if is_easy else self.calls_when_hard
+        calls = draw.choices((0, 1, 2), chances)[0]
+        expression = calculations.expression_of(problem.question)
+        return _with_calls([(expression, problem.answer)] * calls, protocol.tool) + answer
+
+
+def _with_calls(programs: Sequence[tuple[str, str]], tool: ToolFormat) -> str:
+    """Calls that print (expression, what is printed), each with its observation."""
+    return "".join(
+        f"{tool.code_open}\n{tool.fence}\nprint({expression})\n```\n{tool.code_close}"
+        + tool.observation.replace("{output}", printed)
+        for expression, printed in programs
+    )

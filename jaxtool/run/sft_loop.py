@@ -67,7 +67,7 @@ class SftRunConfig:
     pack: PackConfig = dataclasses.field(default_factory=PackConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoint_every: int = 100  # steps
-    log_every: int = 10  # steps between rows of metrics
+    log_every: int = 10  # steps between rows of metrics; the last step has one too
 
     def __post_init__(self) -> None:
         if not self.streams:
@@ -119,7 +119,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
                 demonstrations = _take(config.streams, protocols, tokenizer, seed, step)
                 batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
                 state, metrics = update(state, batch, setup, base)
-                if (step + 1) % config.log_every == 0:
+                if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                     values = jax.device_get(metrics)
                     writer.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})

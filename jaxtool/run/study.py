@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxtool.data.problems import Split
-from jaxtool.run import gin_config, study_arms, study_worker
+from jaxtool.run import gin_config, study_worker
 from jaxtool.run.checkpoints import is_policy
 from jaxtool.run.config_record import RECORD_NAME
 from jaxtool.run.job_pool import Job, run_jobs, split_cores, usable_cores
 from jaxtool.run.rl_loop import RlConfig
 from jaxtool.run.sft_loop import SftRunConfig
-from jaxtool.run.study_arms import Arm
+from jaxtool.run.study_suite import RECIPE, Arm, Changes, Suite
 from jaxtool.tools.local_server import start_local_server
-
-RECIPE = "retool_grpo.gin"  # task, engine and budgets of every evaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +26,14 @@ class Study:
     """What is trained and asked."""
 
     workdir: Path
-    arms: tuple[Arm, ...]  # each after the one that it starts from, see `study_arms.select`
+    suite: Suite
+    arms: tuple[
+        Arm, ...
+    ]  # of the suite, each after the one that it starts from, see `Suite.select`
     seeds: tuple[int, ...] = (0, 1, 2)
     split: Split = "test"  # "validation" while a recipe is being chosen
     problems: int = 600  # of that split, for each seed
+    changes: Changes = dataclasses.field(default_factory=Changes)
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -48,21 +50,46 @@ class Study:
     def answers(self, arm: str, seed: int) -> Path:
         return self.workdir / f"seed{seed}" / self.split / f"{arm}.json"
 
+    def files(self, arm: Arm) -> list[Path]:
+        """The gin files of an arm with full paths."""
+        return [self.suite.path(file) for file in arm.files]
 
-def config_of(arm: Arm) -> SftRunConfig | RlConfig:
-    """The built configuration of an arm.
+    def params(self, arm: Arm) -> tuple[str, ...]:
+        """The bindings over the files of an arm; the study's changes win."""
+        target = gin_config.target_of(self.files(arm)[0])
+        steps = self.changes.steps if arm.is_trained else None
+        return (
+            *arm.params,
+            *(self.changes.params if target is RlConfig else ()),
+            *(() if steps is None else (f"STEPS = {steps}",)),
+        )
 
-    Raises:
-      ConfigError: naming file and line of a mistake.
-    """
-    files = gin_files(arm)
-    return gin_config.load(gin_config.target_of(files[0]), files=files, params=arm.params)
+    def config(self, arm: Arm) -> SftRunConfig | RlConfig:
+        """The built configuration of an arm.
 
+        Raises:
+          ConfigError: naming file and line of a mistake.
+        """
+        files = self.files(arm)
+        return gin_config.load(gin_config.target_of(files[0]), files=files, params=self.params(arm))
 
-def gin_files(arm: Arm) -> list[Path]:
-    """The arm's files with full paths."""
-    root = gin_config.REPOSITORY_ROOT
-    return [root / file if "/" in file else root / study_arms.FOLDER / file for file in arm.files]
+    def protocol(self, arm: Arm) -> str:
+        """In which the arm's policy is asked."""
+        config = self.config(arm)
+        if arm.protocol is not None:
+            return arm.protocol
+        if isinstance(config, RlConfig):
+            return config.protocol
+        raise ValueError(f"arm {arm.name} has no rollouts: give Arm.protocol")
+
+    def rollout_line(self, arm: Arm) -> list[Arm]:
+        """The arm and those with rollouts that it goes on from, the first first; empty without rollouts."""
+        line: list[Arm] = []
+        while arm.is_trained and isinstance(self.config(arm), RlConfig):
+            line.insert(0, arm)
+            assert arm.start is not None
+            arm = self.suite.arms[arm.start]
+        return line
 
 
 def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> None:
@@ -74,7 +101,7 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
     """
     places = split_cores(usable_cores(), jobs)
     for arm in study.arms:
-        record = gin_config.operative_config(config_of(arm))
+        record = gin_config.operative_config(study.config(arm))
         for seed in study.seeds:
             _check_recipe(study.run_dir(arm.name, seed) / RECORD_NAME, record)
     with start_local_server() as address:
@@ -95,9 +122,9 @@ def plan(study: Study, sandbox: str) -> list[Job]:
 def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
     policy = study.policy(arm.name, seed)
     description = {
-        "kind": "train",
-        "files": [str(file) for file in gin_files(arm)],
-        "params": list(arm.params),
+        "kind": "train" if arm.is_trained else "take",
+        "files": [str(file) for file in study.files(arm)],
+        "params": list(study.params(arm)),
         "workdir": str(study.run_dir(arm.name, seed)),
         "seed": seed,
         "init_from": None if arm.start is None else str(study.policy(arm.start, seed)),
@@ -118,9 +145,12 @@ def _evaluate_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
     trained = f"seed{seed}/{arm.name}"
     description = {
         "kind": "evaluate",
-        "config": str(gin_config.REPOSITORY_ROOT / study_arms.FOLDER / RECIPE),
+        "config": str(study.suite.path(RECIPE)),
+        "params": list(study.changes.params),
         "policy": str(study.policy(arm.name, seed)),
-        "protocol": protocol_of(arm),
+        "protocol": study.protocol(arm),
+        "mental_protocol": study.suite.mental_protocol,
+        "mental_problems": min(study.suite.mental_problems, study.problems),
         "seed": seed,
         "split": study.split,
         "problems": study.problems,
@@ -156,16 +186,6 @@ def _job(
         is_done=is_done,
         kind=kind,
     )
-
-
-def protocol_of(arm: Arm) -> str:
-    """In which the arm's policy is asked."""
-    config = config_of(arm)
-    if isinstance(config, RlConfig):
-        return config.protocol
-    if arm.protocol is None:
-        raise ValueError(f"arm {arm.name} has no rollouts: give Arm.protocol")
-    return arm.protocol
 
 
 def _check_recipe(path: Path, record: str) -> None:

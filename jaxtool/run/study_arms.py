@@ -1,32 +1,10 @@
-"""The arms of the study: which gin files each one lays over the common recipe, and where it starts.
+"""The two suites of the study: a tiny policy on arithmetic, whose optimum is known, and SmolLM2 on calculations.
 
-Every arm of a seed starts from the same base or cold start, or from the policy of another arm that did, and
-has the same task, steps, batch, learning rate and budgets; what differs is in its files and bindings.
+The second is the first one smaller, on a real pretrained policy: "prompted" stands where the first has no arm,
+since a chat model can call the tool before any training.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Literal
-
-FOLDER = "gin_configs/study"
-Set = Literal["default", "ablations", "all"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One stage of training that starts where `start` ended."""
-
-    name: str
-    files: tuple[str, ...]  # of FOLDER, or paths of the repository; later ones win
-    params: tuple[str, ...] = ()  # bindings that win over all files
-    start: str | None = "cold_start"  # the arm whose policy it continues; None: random weights
-    # Protocol in which a stage without rollouts is asked; None: that of its own rollouts.
-    protocol: str | None = None
-    what: str  # one line for tables
-
-    @property
-    def is_base(self) -> bool:
-        return self.start is None
+from jaxtool.run.study_suite import RECIPE, Arm, Suite
 
 
 def _run(name: str, what: str, start: str = "cold_start") -> Arm:
@@ -47,7 +25,7 @@ def _over(run: str, name: str, what: str, *params: str, file: str = "", start: s
 
 _C, _LR = "OtcGrpoReward.c", "OptimizerConfig.learning_rate"
 
-DEFAULT = (
+_DEFAULT = (
     Arm(
         name="base",
         files=("base.gin",),
@@ -100,7 +78,7 @@ def _cold_start(name: str, what: str, *params: str) -> Arm:
     )
 
 
-ABLATIONS = (
+_ABLATIONS = (
     _run("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale"),
     _over("otc_no_std", "otc_after_grpo_60", "no std, 60 steps from GRPO", start="retool_grpo"),
     _over(
@@ -187,26 +165,62 @@ ABLATIONS = (
     _over("otc_ppo", "otc_ppo_from_unsure", "OTC-PPO from it", start="cold_start_unsure"),
 )
 
-ARMS = {arm.name: arm for arm in (*DEFAULT, *ABLATIONS)}
-# What ablations stand beside.
-_ABLATED = ("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo")
+ARITHMETIC = Suite(
+    folder="gin_configs/study",
+    default=_DEFAULT,
+    ablations=_ABLATIONS,
+    beside=("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    mental_protocol="arithmetic_mental",
+)
 
 
-def select(names: Sequence[str], chosen: Set = "default") -> list[Arm]:
-    """Arms of a set, or those of `names`, each after the one that it starts from.
+def _chat(name: str, what: str, *algorithms: str, start: str = "cold_start") -> Arm:
+    """SmolLM2's recipe with files of gin_configs/algos over it."""
+    layers = (f"gin_configs/algos/{file}" for file in algorithms)
+    return Arm(name=name, files=(RECIPE, *layers), start=start, what=what)
 
-    Raises:
-      ValueError: naming what is no arm.
-    """
-    if unknown := [name for name in names if name not in ARMS]:
-        raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    ablations = (*(ARMS[name] for name in _ABLATED), *ABLATIONS)
-    sets = {"default": DEFAULT, "ablations": ablations, "all": ARMS.values()}
-    wanted = [ARMS[name] for name in names] or list(sets[chosen])
-    order: dict[str, Arm] = {}
-    for arm in wanted:
-        line = [arm]
-        while (start := line[-1].start) is not None:
-            line.append(ARMS[start])
-        order |= {one.name: one for one in reversed(line) if one.name not in order}
-    return list(order.values())
+
+SMOLLM2 = Suite(
+    folder="gin_configs/study_smollm2",
+    default=(
+        Arm(
+            name="base",
+            files=(RECIPE,),
+            start=None,
+            is_trained=False,
+            protocol="two_shot_text",
+            what="the checkpoint, two examples without a tool",
+        ),
+        Arm(
+            name="prompted",
+            files=(RECIPE,),
+            start="base",
+            is_trained=False,
+            what="the checkpoint, two examples with the tool",
+        ),
+        Arm(
+            name="cold_start",
+            files=("cold_start.gin",),
+            start="base",
+            protocol="two_shot_code",
+            what="the cold start alone (ReTool, section 2.2)",
+        ),
+        _chat("retool_grpo", "ReTool's reward, GRPO"),
+        _chat("otc_grpo", "OTC-GRPO of the paper", "otc_grpo.gin"),
+        _chat("otc_after_grpo", "no std, from ReTool-GRPO", "otc_no_std.gin", start="retool_grpo"),
+        _run("text_rl", "RL without a tool, from the base", start="base"),
+        _run("torl", "RL with the tool, no cold start", start="prompted"),
+    ),
+    ablations=(
+        _chat("retool_ppo", "ReTool's reward, PPO with a critic", "retool_ppo.gin"),
+        _chat("otc_ppo", "OTC-PPO", "otc_ppo.gin"),
+        _chat("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale", "otc_no_std.gin"),
+        _chat("otc_shaping", "bounded advantage shaping", "otc_shaping.gin"),
+        _chat("retool_grpo_longer", "GRPO in two legs", start="retool_grpo"),
+    ),
+    beside=("prompted", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    mental_protocol="two_shot_mental",
+    mental_problems=128,
+    problems=300,
+)
+SUITES = {"arithmetic": ARITHMETIC, "smollm2": SMOLLM2}

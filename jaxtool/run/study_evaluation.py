@@ -24,9 +24,6 @@ from jaxtool.run.checkpoints import SavedPolicy
 from jaxtool.run.evaluate import GREEDY, judge
 from jaxtool.run.study_figures import Answer
 
-MENTAL_PROTOCOL = "arithmetic_mental"
-MENTAL_PROBLEMS = 256
-
 
 def read_answers(path: Path) -> dict[str, list[Answer]]:
     """ "greedy", "sampled", "validation" and "mental" of one arm."""
@@ -38,11 +35,12 @@ def evaluate_arm(job: dict[str, Any]) -> None:
     """Writes the answers of one policy.
 
     Args:
-      job: "config" (gin file of the task), "policy" (directory), "protocol", "seed", "split",
-        "problems", "output" (file), "sandbox".
+      job: "config" (gin file of the task), "params" (bindings over it), "policy" (directory),
+        "protocol", "mental_protocol" (the same with the answer begun), "mental_problems", "seed",
+        "split", "problems", "output" (file), "sandbox".
     """
     seed, protocol = job["seed"], job["protocol"]
-    config = gin_config.load(rl_loop.RlConfig, files=[job["config"]])
+    config = gin_config.load(rl_loop.RlConfig, files=[job["config"]], params=job["params"])
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         actor, params = open_actor(
@@ -50,10 +48,10 @@ def evaluate_arm(job: dict[str, Any]) -> None:
         )
         actor.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)
-        mental = config.task.problems("validation", MENTAL_PROBLEMS, seed)
+        mental = config.task.problems("validation", job["mental_problems"], seed)
         held_out = config.task.problems(job["split"], job["problems"], seed)
         # A policy that is asked without a tool answers at once anyway.
-        at_once = MENTAL_PROTOCOL if load_protocol(protocol).tool else protocol
+        at_once = job["mental_protocol"] if load_protocol(protocol).tool else protocol
         asked = (
             ("greedy", protocol, held_out, GREEDY),
             ("sampled", protocol, held_out, config.sampling),

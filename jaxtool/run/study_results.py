@@ -8,8 +8,7 @@ from typing import Any
 
 from jaxtool.run.metrics import METRICS_NAME, read_metrics
 from jaxtool.run.rl_loop import RlConfig
-from jaxtool.run.study import Study, config_of, protocol_of
-from jaxtool.run.study_arms import ARMS, Arm
+from jaxtool.run.study import Study
 from jaxtool.run.study_evaluation import read_answers
 from jaxtool.run.study_figures import (
     Answer,
@@ -24,7 +23,8 @@ from jaxtool.run.study_figures import (
     over_seeds,
     tokens_until,
 )
-from jaxtool.run.study_tokens import matched_tokens, rollout_line
+from jaxtool.run.study_suite import Arm
+from jaxtool.run.study_tokens import matched_tokens
 
 SAMPLINGS = ("greedy", "sampled")
 TEXT, TOOL, COLD = "text_rl", "retool_grpo", "cold_start"
@@ -36,6 +36,8 @@ PAIRS = (
     (TOOL, TEXT),
     (TEXT, "base"),
     ("torl", "base"),
+    ("torl", "prompted"),
+    (COLD, "prompted"),
     (OTC, "retool_grpo_180"),  # as many steps
 )
 Point = tuple[int, float]
@@ -47,7 +49,7 @@ def results(study: Study) -> dict[str, Any]:
         arm.name: [read_answers(study.answers(arm.name, seed)) for seed in study.seeds]
         for arm in study.arms
     }
-    optima = {arm.name: _optima(arm, answers) for arm in study.arms}
+    optima = {arm.name: _optima(study, arm, answers) for arm in study.arms}
     each = {
         arm.name: {
             way: [
@@ -79,7 +81,7 @@ def results(study: Study) -> dict[str, Any]:
             "optimal_calls": optima[arm.name],
             "training": _training(study, arm, curves),
         }
-    pairs = [pair for pair in (*PAIRS, *_against_grpo(study.arms)) if set(pair) <= set(each)]
+    pairs = [pair for pair in (*PAIRS, *_against_grpo(study)) if set(pair) <= set(each)]
     found["paired"] = {
         f"{new} against {old}": {
             way: over_seeds(
@@ -144,26 +146,31 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _against_grpo(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+def _against_grpo(study: Study) -> list[tuple[str, str]]:
     """Every arm against ReTool with its own learner."""
-    skipped = {"base", COLD, TOOL, TEXT, "torl", "retool_ppo"}
+    skipped = {"base", "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
     return [
-        (arm.name, "retool_ppo" if arm.files[0] == "otc_ppo.gin" else TOOL)
-        for arm in arms
+        (arm.name, "retool_ppo" if _has_critic(study, arm) else TOOL)
+        for arm in study.arms
         if arm.name not in skipped and arm.start != "base"
     ] + [("retool_ppo", TOOL)]
 
 
+def _has_critic(study: Study, arm: Arm) -> bool:
+    config = study.config(arm)
+    return isinstance(config, RlConfig) and config.critic is not None
+
+
 def _optima(
-    arm: Arm, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
+    study: Study, arm: Arm, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
 ) -> list[dict[str, int]]:
     """Optimal calls by level of each seed, for the policy that the arm's reinforcement learning began with.
 
     A stage without rollouts is judged by what it knows itself.
     """
-    if line := rollout_line(arm):
+    if line := study.rollout_line(arm):
         assert line[0].start is not None
-        arm = ARMS[line[0].start]
+        arm = study.suite.arms[line[0].start]
     return [
         {
             level: optimal_calls(level, accuracy)
@@ -202,7 +209,7 @@ def _curves(
     """
     accuracy: list[Point] = []
     calls: list[Point] = []
-    if arm.start is None or protocol_of(ARMS[arm.start]) == protocol_of(arm):
+    if arm.start is None or study.protocol(study.suite.arms[arm.start]) == study.protocol(arm):
         start = answers[arm.start or arm.name][index]["validation"]
         accuracy.append((0, sum(a.is_correct for a in start) / len(start)))
         calls.append((0, sum(a.calls for a in start) / len(start)))
@@ -214,7 +221,7 @@ def _curves(
 
 
 def _rows(study: Study, arm: Arm, seed: int) -> list[dict[str, float]]:
-    return read_metrics(study.run_dir(arm.name, seed) / METRICS_NAME)
+    return read_metrics(study.run_dir(arm.name, seed) / METRICS_NAME) if arm.is_trained else []
 
 
 def _training(
@@ -227,11 +234,11 @@ def _training(
     """
     rows = [_rows(study, arm, seed) for seed in study.seeds]
     training: dict[str, Any] = {
-        "steps": int(rows[0][-1]["step"]) + 1,
-        "seconds": mean_stderr([seed[-1]["time_s"] for seed in rows]),
+        "steps": int(rows[0][-1]["step"]) + 1 if rows[0] else 0,
+        "seconds": mean_stderr([seed[-1]["time_s"] if seed else None for seed in rows]),
     }
-    config = config_of(arm)
-    if not isinstance(config, RlConfig):
+    config = study.config(arm)
+    if not isinstance(config, RlConfig) or not arm.is_trained:
         return training
     batch = config.schedule.problems_per_step * config.schedule.samples
     training["tokens"] = mean_stderr([tokens_until(seed, batch, len(seed)) for seed in rows])

@@ -8,9 +8,9 @@ from typing import Any
 
 from jaxtool.run.metrics import METRICS_NAME, read_metrics
 from jaxtool.run.rl_loop import RlConfig
-from jaxtool.run.study import Study, config_of
-from jaxtool.run.study_arms import ARMS, Arm
+from jaxtool.run.study import Study
 from jaxtool.run.study_figures import mean_stderr, tokens_until
+from jaxtool.run.study_suite import Arm
 
 BUDGETS = (30_000, 60_000, 90_000, 150_000)  # policy tokens
 Curves = Mapping[str, Sequence[tuple[int, float]]]  # values of "accuracy" and "calls" by step
@@ -27,7 +27,7 @@ def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict
     """
     found = {}
     for arm in study.arms:
-        line = rollout_line(arm)
+        line = study.rollout_line(arm)
         if not line or any(one.name not in curves for one in line):
             continue
         seeds = [_points(study, line, index, curves) for index in range(len(study.seeds))]
@@ -42,16 +42,6 @@ def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict
     return found
 
 
-def rollout_line(arm: Arm) -> list[Arm]:
-    """The arm and those with rollouts that it goes on from, the first one first; empty without rollouts."""
-    line: list[Arm] = []
-    while isinstance(config_of(arm), RlConfig):
-        line.insert(0, arm)
-        assert arm.start is not None
-        arm = ARMS[arm.start]
-    return line
-
-
 def _points(
     study: Study, line: Sequence[Arm], index: int, curves: Mapping[str, Sequence[Curves]]
 ) -> tuple[dict[str, list[tuple[float, float]]], float]:
@@ -60,7 +50,7 @@ def _points(
     before = 0.0
     for arm in line:
         rows = read_metrics(study.run_dir(arm.name, study.seeds[index]) / METRICS_NAME)
-        config = config_of(arm)
+        config = study.config(arm)
         assert isinstance(config, RlConfig)
         answers = config.schedule.problems_per_step * config.schedule.samples
         for part, seen in points.items():

@@ -4,31 +4,43 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.mesh import make_mesh
 from jaxtool.run import gin_config, rl_loop, sft_loop, study_evaluation
+from jaxtool.run.checkpoints import SavedPolicy, save_policy
 
 
 def run(file: str) -> None:
-    """Does what a file says: {"kind": "train" | "evaluate", ...}."""
+    """Does what a file says: {"kind": "train" | "take" | "evaluate", ...}."""
     job = json.loads(Path(file).read_text(encoding="utf-8"))
-    if job["kind"] == "train":
-        _train(job)
-    else:
+    if job["kind"] == "evaluate":
         study_evaluation.evaluate_arm(job)
-
-
-def _train(job: dict[str, Any]) -> None:
-    """A stage of training, or what is left of it."""
+        return
     config = gin_config.load(
         gin_config.target_of(job["files"][0]), files=job["files"], params=job["params"]
     )
-    workdir = Path(job["workdir"])
+    gin_config.write_operative_config(Path(job["workdir"]), config)
+    if job["kind"] == "take":
+        _take(config, job)
+    else:
+        _train(config, job)
+
+
+def _train(config: sft_loop.SftRunConfig | rl_loop.RlConfig, job: dict[str, Any]) -> None:
+    """A stage of training, or what is left of it."""
     flags = {
-        "workdir": workdir,
+        "workdir": Path(job["workdir"]),
         "seed": job["seed"],
         "init_from": Path(job["init_from"]) if job["init_from"] else None,
     }
-    gin_config.write_operative_config(workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         sft_loop.train(config, **flags)
     else:
         rl_loop.train(config, sandbox_addresses=(job["sandbox"],), **flags)
+
+
+def _take(config: sft_loop.SftRunConfig | rl_loop.RlConfig, job: dict[str, Any]) -> None:
+    """The policy that training would start from, saved as it is."""
+    source = SavedPolicy(path=job["init_from"]) if job["init_from"] else config.policy
+    model, params = source.load(Sharding(make_mesh(config.mesh)), job["seed"])
+    save_policy(Path(job["workdir"]) / "policy", params, model)

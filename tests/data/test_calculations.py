@@ -1,17 +1,19 @@
 """Calculations in words: right answers, disjoint splits, one level per question."""
 
+import numpy as np
 import pytest
+from helpers.chat_of_letters import ChatOfLetters
 
-from jaxtool.data.calculations import CalculationTask
-
-
-def expression(problem):
-    return problem.question.removeprefix("What is ").removesuffix("?")
+from jaxtool.core.types import Origin
+from jaxtool.data.calculations import CalculationTask, expression_of
+from jaxtool.data.cold_start import CalculationDemonstrations
+from jaxtool.data.protocol import load_protocol
+from jaxtool.data.tokenizer import decode
 
 
 def test_answers_are_those_of_the_expression():
     for problem in CalculationTask().problems("train", 300, 0):
-        tokens = expression(problem).split()
+        tokens = expression_of(problem.question).split()
         total, sign = int(tokens[0]), 1
         if tokens[1] == "*":
             assert int(tokens[0]) * int(tokens[2]) == int(problem.answer)
@@ -38,3 +40,52 @@ def test_levels_come_in_their_shares():
     assert counts == {"one_digit_sum": 10, "chain_sum": 15, "product": 25}
     with pytest.raises(ValueError, match="must sum to 1"):
         CalculationTask(product=0.9)
+
+
+def written(protocol, **chances):
+    return CalculationDemonstrations(**chances).take(
+        40, seed=0, index=1, protocol=load_protocol(protocol), tokenizer=ChatOfLetters()
+    )
+
+
+def test_demonstrations_call_as_often_as_their_level_says():
+    """Easy ones never, the others twice; the program is the question's, and the end token is learned."""
+    made = written("two_shot_code", calls_when_easy=(1, 0, 0), calls_when_hard=(0, 0, 1))
+    for one in made:
+        one.check()
+        question, answer = one.problem.question, one.problem.answer
+        calls = 0 if one.problem.level == "one_digit_sum" else 2
+        call = f"<code>\n```python\nprint({expression_of(question)})\n```\n</code>"
+        seen = f"\n<interpreter>\n{answer}\n</interpreter>\n"
+        assert one.response_text == calls * (call + seen) + f"The answer is \\boxed{{{answer}}}."
+        assert decode(ChatOfLetters(), one.ids[one.origins == Origin.TOOL]) == calls * seen
+        assert one.ids[-1] == 256
+        assert one.origins[-1] == Origin.POLICY
+        assert np.sum(one.ids == 256) == 1
+    assert {one.problem.level for one in made} == {"one_digit_sum", "chain_sum", "product"}
+
+
+def test_demonstrations_without_a_tool_answer_at_once():
+    for one in written("two_shot_text"):
+        assert one.response_text == f"The answer is \\boxed{{{one.problem.answer}}}."
+        assert not np.any(one.origins == Origin.TOOL)
+
+
+def test_chances_that_are_none_are_refused_by_name():
+    with pytest.raises(ValueError, match="calls_when_hard must be three chances"):
+        CalculationDemonstrations(calls_when_hard=(0.5, 0.6, 0.0))
+
+
+def test_the_prompts_of_the_study_differ_only_in_the_tool():
+    """Same questions; the mental prompt is the one with the tool, with the answer begun."""
+    tokenizer = ChatOfLetters()
+    code, text, mental = (
+        load_protocol(name).prompt_text(tokenizer, "What is 2 + 3?")
+        for name in ("two_shot_code", "two_shot_text", "two_shot_mental")
+    )
+    assert mental == code + "The answer is \\boxed{"
+    for prompt in (code, text):
+        assert prompt.endswith("[user]What is 2 + 3?[assistant]")
+        assert prompt.count("The answer is \\boxed{888}.") == 1
+    assert "<code>" in code
+    assert "<code>" not in text

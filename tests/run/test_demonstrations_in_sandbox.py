@@ -3,9 +3,14 @@
 import asyncio
 
 import pytest
+from helpers.chat_of_letters import ChatOfLetters
 
 from jaxtool.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from jaxtool.data.cold_start import ArithmeticDemonstrations, split_response
+from jaxtool.data.cold_start import (
+    ArithmeticDemonstrations,
+    CalculationDemonstrations,
+    split_response,
+)
 from jaxtool.data.protocol import load_protocol, observation_text, parse_code
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
@@ -14,15 +19,19 @@ CHAINED = ArithmeticTask(one_digit=0.1, hard=0.1, chained=0.3)
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("arithmetic_tools", ArithmeticTask()), ("arithmetic_lookup", CHAINED)]
+    ("name", "written"),
+    [
+        ("arithmetic_tools", ArithmeticDemonstrations()),
+        ("arithmetic_lookup", ArithmeticDemonstrations(task=CHAINED)),
+        ("two_shot_code", CalculationDemonstrations()),
+    ],
 )
-def test_demonstrated_observations_equal_those_of_the_sandbox(name, task):
+def test_demonstrated_observations_equal_those_of_the_sandbox(name, written):
     protocol = load_protocol(name)
     assert protocol.tool is not None
     prelude = protocol.tool.prelude
-    demonstrations = ArithmeticDemonstrations(task=task).take(
-        24, seed=0, index=0, protocol=protocol, tokenizer=arithmetic_tokenizer()
-    )
+    tokenizer = ChatOfLetters() if protocol.uses_chat_template else arithmetic_tokenizer()
+    demonstrations = written.take(24, seed=0, index=0, protocol=protocol, tokenizer=tokenizer)
     calls = []
     for demonstration in demonstrations:
         pieces = [text for text, _ in split_response(demonstration.response_text, protocol)]

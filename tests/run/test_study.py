@@ -6,34 +6,41 @@ from pathlib import Path
 
 import pytest
 
-from jaxtool.run import study, study_arms, study_report, study_results, study_tokens
+from jaxtool.data.protocol import load_protocol
+from jaxtool.run import study, study_report, study_results, study_tokens
 from jaxtool.run.report import write_report
 from jaxtool.run.rl_loop import RlConfig
+from jaxtool.run.study_arms import ARITHMETIC, SMOLLM2, SUITES
 from jaxtool.run.study_figures import Answer
+from jaxtool.run.study_suite import RECIPE, Changes
 
 LEVELS = ("two_digit", "hard")
 
 
 def test_an_unknown_arm_is_named_with_those_that_there_are():
     with pytest.raises(ValueError, match="unknown arms grpoo; there are base, cold_start"):
-        study_arms.select(["grpoo"])
+        ARITHMETIC.select(["grpoo"])
 
 
 def test_arms_bring_those_that_they_start_from_and_come_after_them():
-    names = [arm.name for arm in study_arms.select(["otc_from_200", "text_rl"])]
+    names = [arm.name for arm in ARITHMETIC.select(["otc_from_200", "text_rl"])]
     assert names == ["base", "cold_start_200", "otc_from_200", "text_rl"]
-    names = [arm.name for arm in study_arms.select(["otc_grpo"])]
+    names = [arm.name for arm in ARITHMETIC.select(["otc_grpo"])]
     assert names == ["base", "cold_start_half", "cold_start", "otc_grpo"]
-    everything = [arm.name for arm in study_arms.select([], "all")]
-    assert sorted(everything) == sorted(study_arms.ARMS)
-    for arm in study_arms.ARMS.values():
+    everything = [arm.name for arm in ARITHMETIC.select([], "all")]
+    assert sorted(everything) == sorted(ARITHMETIC.arms)
+    for arm in ARITHMETIC.arms.values():
         assert arm.start is None or everything.index(arm.start) < everything.index(arm.name)
 
 
-@pytest.mark.parametrize("arm", study_arms.ARMS.values(), ids=lambda arm: arm.name)
+def study_of(suite, workdir="/nowhere", **fields):
+    return study.Study(workdir=Path(workdir), suite=suite, arms=suite.select([], "all"), **fields)
+
+
+@pytest.mark.parametrize("arm", ARITHMETIC.arms.values(), ids=lambda arm: arm.name)
 def test_every_arm_builds_and_shares_the_recipe(arm):
-    config = study.config_of(arm)
-    recipe = study.config_of(study_arms.ARMS["retool_grpo"])
+    config = study_of(ARITHMETIC).config(arm)
+    recipe = study_of(ARITHMETIC).config(ARITHMETIC.arms["retool_grpo"])
     assert isinstance(recipe, RlConfig)
     if isinstance(config, RlConfig):
         assert config.task == recipe.task
@@ -46,9 +53,72 @@ def test_every_arm_builds_and_shares_the_recipe(arm):
         assert arm.protocol is not None
 
 
+@pytest.mark.parametrize("arm", SMOLLM2.arms.values(), ids=lambda arm: arm.name)
+def test_every_arm_on_a_chat_model_shares_the_recipe(arm):
+    """One task, schedule, engine and optimizer; text-only arms alone work without the tool."""
+    plan = study_of(SMOLLM2)
+    config, recipe = plan.config(arm), plan.config(SMOLLM2.arms["retool_grpo"])
+    assert isinstance(recipe, RlConfig)
+    protocol = "two_shot_text" if arm.name in ("base", "text_rl") else "two_shot_code"
+    assert plan.protocol(arm) == protocol
+    if not isinstance(config, RlConfig):
+        assert arm.name == "cold_start"
+        assert config.streams[0].demonstrations.task == recipe.task
+        return
+    for part in ("task", "schedule", "engine", "optimizer", "sampling", "pack", "policy"):
+        assert getattr(config, part) == getattr(recipe, part), part
+    changed = {"base", "prompted", "retool_grpo", "retool_grpo_longer"}
+    assert (config == recipe) == (arm.name in changed)
+
+
+def test_roles_have_the_same_names_in_both_suites():
+    """The tables and the summary look arms up by name."""
+    roles = {
+        *("base", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")
+    }
+    for suite in SUITES.values():
+        assert roles <= {arm.name for arm in suite.default}
+        assert {"retool_ppo", "otc_ppo"} <= set(suite.arms)
+        assert suite.path(RECIPE).is_file()
+        assert load_protocol(suite.mental_protocol).response_prefix
+
+
+def test_changes_hold_for_every_arm_that_they_fit():
+    """Steps wherever something is trained, bindings wherever there are rollouts."""
+    changes = Changes(steps=3, params=("Schedule.samples = 2",))
+    plan = study_of(SMOLLM2, changes=changes)
+    for arm in plan.arms:
+        config = plan.config(arm)
+        if isinstance(config, RlConfig):
+            assert config.schedule.samples == 2
+            assert config.schedule.steps == (3 if arm.is_trained else 100)
+        else:
+            assert config.steps == 3
+    with pytest.raises(ValueError, match=r"steps=0 must be >= 1"):
+        Changes(steps=0)
+
+
+def test_an_arm_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
+    plan = study_of(
+        SMOLLM2, tmp_path, seeds=(4,), changes=Changes(params=("Schedule.samples = 2",))
+    )
+    jobs = {job.name: json.loads(Path(job.argument).read_text()) for job in study.plan(plan, "x:1")}
+    assert jobs["seed4/base"]["kind"] == jobs["seed4/prompted"]["kind"] == "take"
+    assert jobs["seed4/base"]["init_from"] is None
+    assert jobs["seed4/prompted"]["init_from"] == str(plan.policy("base", 4))
+    assert jobs["seed4/torl"]["kind"] == "train"
+    asked = jobs["seed4/prompted/test"]
+    assert (asked["protocol"], asked["mental_protocol"]) == ("two_shot_code", "two_shot_mental")
+    assert asked["mental_problems"] == 128
+    assert asked["params"] == ["Schedule.samples = 2"]
+    assert plan.rollout_line(SMOLLM2.arms["prompted"]) == []
+    line = plan.rollout_line(SMOLLM2.arms["otc_after_grpo"])
+    assert [arm.name for arm in line] == ["retool_grpo", "otc_after_grpo"]
+
+
 def small_study(tmp_path, names="otc_grpo,otc_after_grpo,text_rl,torl", seeds=(0, 1)):
-    arms = tuple(study_arms.select([*names.split(","), "retool_grpo"]))
-    return study.Study(workdir=tmp_path, arms=arms, seeds=seeds)
+    arms = ARITHMETIC.select([*names.split(","), "retool_grpo"])
+    return study.Study(workdir=tmp_path, suite=ARITHMETIC, arms=arms, seeds=seeds)
 
 
 def test_the_plan_trains_and_asks_every_arm_of_every_seed(tmp_path):
@@ -214,7 +284,7 @@ def test_equal_tokens_by_hand(played, monkeypatch):
 
 
 def test_missing_arms_leave_the_summary_without_their_figures(played):
-    fewer = dataclasses.replace(played, arms=tuple(study_arms.select(["cold_start"])))
+    fewer = dataclasses.replace(played, arms=ARITHMETIC.select(["cold_start"]))
     summary = study_results.results(fewer)["summary"]
     assert summary["otc_calls_cut"] is None
     assert summary["rl_gain_stderr"] is None

@@ -1,17 +1,20 @@
 """The study's evaluation writes every answer of a policy to a file."""
 
+import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 from helpers.small_runs import CountingTool, one_device_mesh
 
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
-from jaxtool.run import actor, gin_config, rl_loop, study_evaluation
-from jaxtool.run.checkpoints import save_policy
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.run import actor, gin_config, rl_loop, study_evaluation, study_worker
+from jaxtool.run.checkpoints import SavedPolicy, save_policy
 
-SMALL = """
+SMALL = """# target: jaxtool.run.rl_loop.RlConfig
 from __gin__ import dynamic_registration
 from jaxtool.decode import engine
 from jaxtool.model import config
@@ -24,7 +27,6 @@ config.ModelConfig.num_layers = 1
 config.ModelConfig.num_heads = 1
 config.ModelConfig.num_kv_heads = 1
 config.ModelConfig.head_dim = 16
-rl_loop.Schedule.eval_problems = 6
 collector.RolloutConfig.max_response_tokens = 8
 engine.EngineConfig.slots = 8
 engine.EngineConfig.prefill_rows = 4
@@ -34,7 +36,7 @@ engine.EngineConfig.prefill_rows = 4
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     monkeypatch.setattr(actor, "make_mesh", one_device_mesh)
-    monkeypatch.setattr(study_evaluation, "MENTAL_PROBLEMS", 5)
+    monkeypatch.setattr(study_worker, "make_mesh", one_device_mesh)
     tool = CountingTool()
 
     def open_with_fake(stack, runner, config, source, seed, addresses):
@@ -48,6 +50,9 @@ def job(tmp_path, monkeypatch):
     save_policy(tmp_path / "policy", init_params(model, jax.random.key(0)), model)
     return {
         "config": str(file),
+        "params": ["Schedule.eval_problems = 6"],
+        "mental_protocol": "arithmetic_mental",
+        "mental_problems": 5,
         "policy": str(tmp_path / "policy"),
         "protocol": "arithmetic_lookup",
         "seed": 0,
@@ -90,3 +95,32 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
     study_evaluation.evaluate_arm(job)
     assert all(text.startswith("<answer>\\boxed{") for text in seen[3])
     assert not any(text.startswith("<answer>\\boxed{<answer>") for text in seen[0])
+
+
+def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
+    """Out of the gin file's source, then out of the directory that the first left."""
+    files = [job["config"]]
+    first = {
+        "kind": "take",
+        "files": files,
+        "params": [],
+        "workdir": str(tmp_path / "base"),
+        "seed": 3,
+        "init_from": None,
+    }
+    second = first | {
+        "workdir": str(tmp_path / "prompted"),
+        "init_from": str(tmp_path / "base/policy"),
+    }
+    for number, described in enumerate((first, second)):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps(described))
+        study_worker.run(str(file))
+    sharding = Sharding(one_device_mesh(None))
+    source = gin_config.load(rl_loop.RlConfig, files=files).policy
+    model, wanted = source.load(sharding, 3)
+    for name in ("base", "prompted"):
+        found, params = SavedPolicy(path=str(tmp_path / name / "policy")).load(sharding, 0)
+        assert found == model
+        jax.tree.map(np.testing.assert_array_equal, params, wanted)
+        assert (tmp_path / name / "operative_config.gin").is_file()

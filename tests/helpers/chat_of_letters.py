@@ -1,0 +1,21 @@
+"""A tokenizer with a chat template that needs no files: one token a character."""
+
+from collections.abc import Sequence
+
+
+class ChatOfLetters:
+    """Characters up to 255 are their code; 256 ends a response."""
+
+    vocab_size = 257
+    eos_ids = (256,)
+    pad_id = 256
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"" if token_id == 256 else chr(token_id).encode("utf-8")
+
+    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+        turns = "".join(f"[{m['role']}]{m['content']}" for m in messages)
+        return turns + "[assistant]"
