@@ -20,8 +20,10 @@ Not measured: other serving engines, several devices.
                              shapes round differently, and a random policy over 4096 tokens has a
                              border between two tokens near every uniform number
   pause_resume_ms, window_over_single_steps, programs, compile_s, late_programs
-`plain` has one row for each shape, dtype and batch with tokens_per_s of each way and floor_fraction:
-the time that the bytes of weights and live cache take at this machine's copy speed over ours.
+`plain` has one row for each shape, dtype and batch with tokens_per_s of each way, bound_tokens_per_s: of a
+sampler in JAX that takes no time but for the forward pass, over one cached token in place of all;
+share_of_bound of ours, bound_ratio_to_best_peer, and floor_fraction: the time that the bytes of
+weights and live cache take at this machine's copy speed over ours.
 """
 
 import argparse
@@ -135,6 +137,56 @@ class Ours:
             raise RuntimeError(f"{made} tokens in place of {case.batch} x {case.new}")
         return made / seconds
 
+    def bound_tokens_per_s(self) -> float:
+        """Of one round of the same forward passes and nothing else: no cache to read, no draw, no host."""
+        import jax
+        import jax.numpy as jnp
+
+        case, (prefill, steps) = self.case, self._forwards
+        groups = -(-case.batch // self.engine.config.prefill_rows)
+        started = time.perf_counter()
+        for _ in range(groups):
+            jax.block_until_ready(prefill(self.engine._params))
+        jax.block_until_ready(steps(self.engine._params, jnp.zeros(case.batch, jnp.int32)))
+        return case.batch * case.new / (time.perf_counter() - started)
+
+    @functools.cached_property
+    def _forwards(self) -> tuple[Any, Any]:
+        """Jitted: the prompts of one prefill; the steps of all rows, each over a cache of one slot."""
+        import jax
+        import jax.numpy as jnp
+
+        from jaxtool.model.kv_cache import make_cache
+        from jaxtool.model.transformer import cached_hidden_states, logits
+
+        case, model, sharding = self.case, self.engine.model, self.engine.sharding
+
+        def hidden(params: Any, tokens: Any, cache: Any) -> Any:
+            width = tokens.shape[1]
+            positions = jnp.broadcast_to(jnp.arange(width), tokens.shape)
+            return cached_hidden_states(
+                params, model, tokens, positions, cache, view=width, sharding=sharding
+            )
+
+        @jax.jit
+        def prefill(params: Any) -> Any:
+            rows = self.engine.config.prefill_rows
+            tokens = jnp.zeros((rows, case.prompt), jnp.int32)
+            return hidden(params, tokens, make_cache(model, rows, case.prompt))[0]
+
+        @jax.jit
+        def steps(params: Any, tokens: Any) -> Any:
+            def step(_: Any, carry: Any) -> Any:
+                tokens, cache = carry
+                x, cache = hidden(params, tokens[:, None], cache)
+                best = jnp.max(logits(params, model, x[:, 0]), axis=-1)
+                return tokens + (best > 1e9).astype(jnp.int32), cache
+
+            start = (tokens, make_cache(model, case.batch, 1))
+            return jax.lax.fori_loop(0, case.new, step, start)[0]
+
+        return prefill, steps
+
     def floor_s(self, bytes_per_s: float) -> float:
         """Seconds that weights and live cache take to be read for each step, at copy speed."""
         import jax
@@ -173,7 +225,7 @@ def plain(
                 for name, python in pythons.items()
             ]
             ours = Ours(case)
-            ways = {"jaxtool": ours.tokens_per_s} | {
+            ways = {"jaxtool": ours.tokens_per_s, "bound": ours.bound_tokens_per_s} | {
                 peer.name: functools.partial(peer.tokens_per_s, case.batch, case.prompt)
                 for peer in found
             }
@@ -185,17 +237,25 @@ def plain(
                     seen[name].append(way())
             versions |= {peer.name: peer.versions for peer in found}
         speed = {name: statistics.median(values) for name, values in seen.items()}
+        bound = speed.pop("bound")
         best = max((speed[name] for name in speed if name != "jaxtool"), default=None)
         seconds = case.batch * case.new / speed["jaxtool"]
         row = dataclasses.asdict(case) | {
             "tokens_per_s": speed,
             "rounds_tokens_per_s": seen,
             "ratio_to_best_peer": speed["jaxtool"] / best if best else None,
+            "bound_tokens_per_s": bound,
+            "share_of_bound": speed["jaxtool"] / bound,
+            "bound_ratio_to_best_peer": bound / best if best else None,
             "floor_fraction": ours.floor_s(bytes_per_s) / seconds,
         }
         rows.append(row)
         shown = "  ".join(f"{name} {value:.0f}" for name, value in speed.items())
-        ratio = f"{row['ratio_to_best_peer']:.2f} x" if best else "no peer"
+        ratio = (
+            f"{row['ratio_to_best_peer']:.2f} x of at most {bound / best:.2f}"
+            if best
+            else "no peer"
+        )
         print(
             f"{case.shape} {case.dtype} batch {case.batch}: {shown} tokens/s, {ratio}, "
             f"{row['floor_fraction']:.0%} of the bandwidth floor",

@@ -222,5 +222,6 @@ SMOLLM2 = Suite(
     mental_protocol="two_shot_mental",
     mental_problems=128,
     problems=300,
+    token_budgets=(100_000, 300_000, 500_000, 700_000),
 )
 SUITES = {"arithmetic": ARITHMETIC, "smollm2": SMOLLM2}

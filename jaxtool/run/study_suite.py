@@ -41,6 +41,8 @@ class Suite:
     mental_protocol: str  # a policy that works with a tool must answer at once in it
     mental_problems: int = 256  # of the validation split, if the study asks as many held-out ones
     problems: int = 600  # held out, of each seed
+    # Of the policy, at which arms are put beside each other.
+    token_budgets: tuple[int, ...] = (30_000, 60_000, 90_000, 150_000)
 
     @functools.cached_property
     def arms(self) -> Mapping[str, Arm]:

@@ -12,12 +12,11 @@ from jaxtool.run.study import Study
 from jaxtool.run.study_figures import mean_stderr, tokens_until
 from jaxtool.run.study_suite import Arm
 
-BUDGETS = (30_000, 60_000, 90_000, 150_000)  # policy tokens
 Curves = Mapping[str, Sequence[tuple[int, float]]]  # values of "accuracy" and "calls" by step
 
 
 def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict[str, Any]:
-    """{arm: [{"tokens", "accuracy", "calls"}]} of arms with rollouts at each of `BUDGETS`.
+    """{arm: [{"tokens", "accuracy", "calls"}]} of arms with rollouts at each of `Suite.token_budgets`.
 
     The figures are those of the latest policy that was validated within the budget, means over seeds;
     there are none where a seed's arm ended with fewer tokens.
@@ -37,7 +36,7 @@ def matched_tokens(study: Study, curves: Mapping[str, Sequence[Curves]]) -> dict
                 part: mean_stderr([_within(points[part], end, budget) for points, end in seeds])
                 for part in ("accuracy", "calls")
             }
-            for budget in BUDGETS
+            for budget in study.suite.token_budgets
         ]
     return found
 

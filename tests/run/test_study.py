@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxtool.data.protocol import load_protocol
-from jaxtool.run import study, study_report, study_results, study_tokens
+from jaxtool.run import study, study_report, study_results
 from jaxtool.run.report import write_report
 from jaxtool.run.rl_loop import RlConfig
 from jaxtool.run.study_arms import ARITHMETIC, SMOLLM2, SUITES
@@ -260,13 +260,13 @@ def test_results_by_hand(played, tmp_path):
     assert "ReTool-GRPO against its cold start" in page.read_text()
 
 
-def test_equal_tokens_by_hand(played, monkeypatch):
+def test_equal_tokens_by_hand(played):
     """Runs of 3840 tokens, validated at their end with 0.9 and one call; the cold start has 0.75 and one.
 
     OTC after GRPO begins at 3840 with GRPO's answers, 0.925 and 1.5 calls, and ends with 7680.
     """
-    monkeypatch.setattr(study_tokens, "BUDGETS", (3839, 3840, 7679, 7680, 7681))
-    found = study_results.results(played)["matched_tokens"]
+    suite = dataclasses.replace(ARITHMETIC, token_budgets=(3839, 3840, 7679, 7680, 7681))
+    found = study_results.results(dataclasses.replace(played, suite=suite))["matched_tokens"]
 
     def at(arm, part):
         return [point[part]["mean"] for point in found[arm]]
