@@ -98,12 +98,14 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
     Raises:
       JobFailed: naming the process that failed, with the end of its log.
       ValueError: on more jobs than cores, or a run directory of another recipe.
+      FileNotFoundError: the tokenizer is not installed, which a job would say three times later.
     """
     places = split_cores(usable_cores(), jobs)
     for arm in study.arms:
         record = gin_config.operative_config(study.config(arm))
         for seed in study.seeds:
             _check_recipe(study.run_dir(arm.name, seed) / RECORD_NAME, record)
+    study.config(study.arms[0]).tokenizer.load()
     with start_local_server() as address:
         run_jobs(plan(study, address), places, study_worker.run, report)
 

