@@ -224,6 +224,8 @@ def train(
         writer = stack.enter_context(MetricsWriter(records, resume))
         log = stack.enter_context(TrajectoryLog(records, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
+        actor.engine.load(learner.policy(run.state))
+        actor.compile_ahead(config.sampling)
         run.rollouts = overlapped(stack, config, actor, run.batches, seed, ahead)
         for step in range(start, schedule.steps):
             if run.rollouts is None:

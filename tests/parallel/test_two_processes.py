@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -54,10 +55,12 @@ def run_processes(count: int, folder: Path) -> list[dict]:
 def runs(tmp_path_factory):
     """Folders of the run of two processes, and of the one of this process."""
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    records = run_processes(2, two)
+    with ThreadPoolExecutor(1) as beside:  # the processes wait for each other half of their time
+        pending = beside.submit(run_processes, 2, two)
+        run_all(one, MeshConfig(fsdp=4, tensor=2))
+        records = pending.result()
     assert [record["process"] for record in records] == [0, 1]
     assert all("one host only" in record["refusal"] for record in records)
-    run_all(one, MeshConfig(fsdp=4, tensor=2))
     return two, one
 
 
