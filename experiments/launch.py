@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
-_ACCELERATOR_DEVICES = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
+_ACCELERATOR_DEVICES = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # of /dev
+_DEVICES = Path("/dev")
 _GPU_SHARE = 0.9  # of the memory, for all processes together
 
 
@@ -44,7 +45,7 @@ def share_accelerator(jobs: int | None) -> int | None:
 
 
 def _has_device_file() -> bool:
-    return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
+    return any(any(_DEVICES.glob(pattern)) for pattern in _ACCELERATOR_DEVICES)
 
 
 def add_host_flags(parser: argparse.ArgumentParser) -> None:

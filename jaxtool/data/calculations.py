@@ -1,4 +1,4 @@
-"""Calculations asked in words, for small pretrained policies: products, chain sums, one-digit sums.
+"""Calculations for small pretrained policies: products, chain sums, one-digit sums. A question is an expression.
 
 A 135M-parameter chat model does the one-digit sums alone and the rest only with code, so that groups
 have mixed rewards and fewer calls are possible. Split by a hash of the question, as every task here.
@@ -50,14 +50,9 @@ class CalculationTask:
         return problems
 
 
-def expression_of(question: str) -> str:
-    """The Python expression that a question asks for."""
-    return question.removeprefix("What is ").removesuffix("?")
-
-
 def _one_digit_sum(draw: random.Random) -> tuple[str, int]:
     a, b = draw.randrange(10), draw.randrange(10)
-    return f"What is {a} + {b}?", a + b
+    return f"{a} + {b}", a + b
 
 
 def _chain_sum(draw: random.Random) -> tuple[str, int]:
@@ -68,12 +63,12 @@ def _chain_sum(draw: random.Random) -> tuple[str, int]:
         sign = draw.choice((1, -1))
         text += f" {'+' if sign > 0 else '-'} {term}"
         total += sign * term
-    return f"What is {text}?", total
+    return text, total
 
 
 def _product(draw: random.Random) -> tuple[str, int]:
     a, b = draw.randrange(10, 1000), draw.randrange(10, 100)
-    return f"What is {a} * {b}?", a * b
+    return f"{a} * {b}", a * b
 
 
 _MAKERS = {"one_digit_sum": _one_digit_sum, "chain_sum": _chain_sum, "product": _product}

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from jaxtool.core.trees import abstract_like
 from jaxtool.model.config import ModelConfig, RopeScaling
-from jaxtool.model.param_axes import param_axes
+from jaxtool.model.param_axes import check_divides, param_axes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
@@ -79,6 +79,11 @@ def is_policy(directory: Path) -> bool:
     return (directory / _POLICY_CONFIG).is_file()
 
 
+def saved_at(directory: Path) -> float:
+    """When the policy was complete, in seconds since the epoch."""
+    return (directory / _POLICY_CONFIG).stat().st_mtime
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SavedPolicy:
     """A policy that an earlier run left in its `policy` directory."""
@@ -86,9 +91,15 @@ class SavedPolicy:
     path: str
 
     def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
-        """The seed is not used: nothing is random."""
+        """The seed is not used: nothing is random.
+
+        Raises:
+          FileNotFoundError: no policy there.
+          ValueError: a mesh that does not divide the model.
+        """
         del seed
         config = self.model_config()
+        check_divides(config, sharding)
         shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
         target = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

@@ -1,7 +1,8 @@
 """Runs the study: arms x seeds, each trained and then asked, side by side in processes.
 
 WORKDIR/seed0/ARM is the run directory of an arm, WORKDIR/seed0/test/ARM.json its answers. What is there
-is not done again; a run directory that another recipe made is refused by name.
+is not done again, but for answers of an older policy or to other questions; a run directory that another
+recipe made is refused by name.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from jaxtool.run.config_record import RECORD_NAME
 from jaxtool.run.job_pool import Job, run_jobs, split_cores, usable_cores
 from jaxtool.run.rl_loop import RlConfig
 from jaxtool.run.sft_loop import SftRunConfig
+from jaxtool.run.study_evaluation import are_answers_of
 from jaxtool.run.study_suite import RECIPE, Arm, Changes, Suite
 from jaxtool.tools.local_server import start_local_server
 
@@ -143,19 +145,24 @@ def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
 
 
 def _evaluate_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
-    output = study.answers(arm.name, seed)
+    output, policy = study.answers(arm.name, seed), study.policy(arm.name, seed)
     trained = f"seed{seed}/{arm.name}"
-    description = {
-        "kind": "evaluate",
-        "config": str(study.suite.path(RECIPE)),
-        "params": list(study.changes.params),
-        "policy": str(study.policy(arm.name, seed)),
+    has_rollouts = isinstance(study.config(arm), RlConfig)
+    files = study.files(arm) if has_rollouts else [study.suite.path(RECIPE)]
+    asked = {
+        "params": list(study.params(arm) if has_rollouts else study.changes.params),
         "protocol": study.protocol(arm),
         "mental_protocol": study.suite.mental_protocol,
         "mental_problems": min(study.suite.mental_problems, study.problems),
         "seed": seed,
         "split": study.split,
         "problems": study.problems,
+    }
+    description = {
+        "kind": "evaluate",
+        "files": [str(file) for file in files],
+        "asked": asked,
+        "policy": str(policy),
         "output": str(output),
         "sandbox": sandbox,
     }
@@ -164,7 +171,7 @@ def _evaluate_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
         f"{trained}/{study.split}",
         description,
         needs=(trained,),
-        is_done=output.is_file,
+        is_done=lambda: is_policy(policy) and are_answers_of(output, asked, policy),
         kind="evaluation",
     )
 

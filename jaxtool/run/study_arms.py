@@ -170,6 +170,7 @@ ARITHMETIC = Suite(
     default=_DEFAULT,
     ablations=_ABLATIONS,
     beside=("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    equal_steps="retool_grpo_180",
     mental_protocol="arithmetic_mental",
 )
 
@@ -212,14 +213,16 @@ SMOLLM2 = Suite(
         _run("torl", "RL with the tool, no cold start", start="prompted"),
     ),
     ablations=(
-        _chat("retool_ppo", "ReTool's reward, PPO with a critic", "retool_ppo.gin"),
-        _chat("otc_ppo", "OTC-PPO", "otc_ppo.gin"),
+        _run("retool_ppo", "ReTool's reward, PPO with a critic"),
+        _run("otc_ppo", "OTC-PPO"),
         _chat("otc_no_std", "OTC-GRPO, advantages keep the rewards' scale", "otc_no_std.gin"),
         _chat("otc_shaping", "bounded advantage shaping", "otc_shaping.gin"),
-        _chat("retool_grpo_longer", "GRPO in two legs", start="retool_grpo"),
+        _chat("retool_grpo_longer", "GRPO, 200 steps in two legs", start="retool_grpo"),
     ),
     beside=("prompted", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
-    mental_protocol="two_shot_mental",
+    equal_steps="retool_grpo_longer",
+    # Not two_shot_code with the answer begun: half of the right answers then end without a box.
+    mental_protocol="two_shot_text",
     mental_problems=128,
     problems=300,
     token_budgets=(100_000, 300_000, 500_000, 700_000),

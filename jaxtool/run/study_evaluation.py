@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 from asyncio import Runner
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,36 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.collector import Collector
 from jaxtool.run import gin_config, rl_loop
 from jaxtool.run.actor import Actor, open_actor
-from jaxtool.run.checkpoints import SavedPolicy
+from jaxtool.run.checkpoints import SavedPolicy, saved_at
 from jaxtool.run.evaluate import GREEDY, judge
 from jaxtool.run.study_figures import Answer
 
 
 def read_answers(path: Path) -> dict[str, list[Answer]]:
     """ "greedy", "sampled", "validation" and "mental" of one arm."""
-    parts = json.loads(path.read_text(encoding="utf-8"))
+    parts = json.loads(path.read_text(encoding="utf-8"))["answers"]
     return {part: [Answer(**row) for row in rows] for part, rows in parts.items()}
+
+
+def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
+    """Whether a file holds the answers of the policy that is saved there to what is to be asked."""
+    if not path.is_file() or path.stat().st_mtime < saved_at(policy):
+        return False
+    return json.loads(path.read_text(encoding="utf-8")).get("asked") == asked
 
 
 def evaluate_arm(job: dict[str, Any]) -> None:
     """Writes the answers of one policy.
 
     Args:
-      job: "config" (gin file of the task), "params" (bindings over it), "policy" (directory),
-        "protocol", "mental_protocol" (the same with the answer begun), "mental_problems", "seed",
-        "split", "problems", "output" (file), "sandbox".
+      job: "files" (gin files of an RL run, whose task, engine and budgets it takes), "policy"
+        (directory), "output" (file), "sandbox", "asked": {"params" (bindings over the files), "protocol",
+        "mental_protocol" (of questions without the tool), "mental_problems", "seed", "split", "problems"}.
     """
-    seed, protocol = job["seed"], job["protocol"]
-    config = gin_config.load(rl_loop.RlConfig, files=[job["config"]], params=job["params"])
+    asked = job["asked"]
+    seed, protocol = asked["seed"], asked["protocol"]
+    config = gin_config.load(rl_loop.RlConfig, files=job["files"], params=asked["params"])
+    config = dataclasses.replace(config, protocol=protocol)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         actor, params = open_actor(
@@ -48,11 +57,11 @@ def evaluate_arm(job: dict[str, Any]) -> None:
         )
         actor.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)
-        mental = config.task.problems("validation", job["mental_problems"], seed)
-        held_out = config.task.problems(job["split"], job["problems"], seed)
+        mental = config.task.problems("validation", asked["mental_problems"], seed)
+        held_out = config.task.problems(asked["split"], asked["problems"], seed)
         # A policy that is asked without a tool answers at once anyway.
-        at_once = job["mental_protocol"] if load_protocol(protocol).tool else protocol
-        asked = (
+        at_once = asked["mental_protocol"] if load_protocol(protocol).tool else protocol
+        questions = (
             ("greedy", protocol, held_out, GREEDY),
             ("sampled", protocol, held_out, config.sampling),
             ("validation", protocol, validation, config.sampling),
@@ -63,12 +72,12 @@ def evaluate_arm(job: dict[str, Any]) -> None:
                 dataclasses.asdict(answer)
                 for answer in _answers(actor, config, name, problems, sampling, part, seed)
             ]
-            for part, name, problems, sampling in asked
+            for part, name, problems, sampling in questions
         }
     output = Path(job["output"])
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_suffix(".writing")
-    temporary.write_text(json.dumps(parts), encoding="utf-8")
+    temporary.write_text(json.dumps({"asked": asked, "answers": parts}), encoding="utf-8")
     os.replace(temporary, output)
 
 

@@ -38,7 +38,6 @@ PAIRS = (
     ("torl", "base"),
     ("torl", "prompted"),
     (COLD, "prompted"),
-    (OTC, "retool_grpo_180"),  # as many steps
 )
 Point = tuple[int, float]
 
@@ -81,7 +80,11 @@ def results(study: Study) -> dict[str, Any]:
             "optimal_calls": optima[arm.name],
             "training": _training(study, arm, curves),
         }
-    pairs = [pair for pair in (*PAIRS, *_against_grpo(study)) if set(pair) <= set(each)]
+    pairs = [
+        pair
+        for pair in (*PAIRS, (OTC, study.suite.equal_steps), *_against_grpo(study))
+        if set(pair) <= set(each)
+    ]
     found["paired"] = {
         f"{new} against {old}": {
             way: over_seeds(
@@ -106,7 +109,7 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
     `otc_calls_cut` (share), `otc_accuracy_loss_points` (positive: OTC is worse) with its `_stderr`, and
     `otc_productivity_gain` (2.29 is +229 %) are those of `OTC`, OTC-GRPO without the group's standard
-    deviation, 120 steps from the policy that ReTool-GRPO ended with, against ReTool-GRPO, means of the
+    deviation, from the policy that ReTool-GRPO ended with, against ReTool-GRPO, means of the
     differences of each seed; `otc_paper_...` those of OTC-GRPO as in the paper. `otc_calls_over_optimum` is calls / optimum - 1 of `OTC`.
     `rl_gain_over_cold_start_points` and `rl_gain_stderr` are ReTool-GRPO against the cold start;
     `rl_gain_sampled_...` the same of sampled answers; `tool_over_text_points` is ReTool-GRPO against

@@ -13,7 +13,7 @@ from typing import Literal
 from jaxtool.run import gin_config
 
 Set = Literal["default", "ablations", "all"]
-RECIPE = "retool_grpo.gin"  # task, engine and budgets of every evaluation of a suite
+RECIPE = "retool_grpo.gin"  # in which arms without rollouts are asked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class Suite:
     default: tuple[Arm, ...]
     ablations: tuple[Arm, ...] = ()
     beside: tuple[str, ...] = ()  # arms that ablations stand beside
-    mental_protocol: str  # a policy that works with a tool must answer at once in it
+    equal_steps: str  # ReTool-GRPO for as many steps as OTC from its policy has in all
+    mental_protocol: str  # without a tool: in it a policy that has one must answer at once
     mental_problems: int = 256  # of the validation split, if the study asks as many held-out ones
     problems: int = 600  # held out, of each seed
     # Of the policy, at which arms are put beside each other.

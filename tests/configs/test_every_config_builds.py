@@ -7,7 +7,7 @@ import pytest
 from jaxtool.run import gin_config
 
 CONFIGS = gin_config.REPOSITORY_ROOT / "gin_configs"
-BUILT_FOLDERS = ("runs", "ablations", "study")
+BUILT_FOLDERS = ("runs", "ablations", "study", "study_smollm2")
 
 
 def gin_files(root: pathlib.Path) -> list[pathlib.Path]:

@@ -5,7 +5,7 @@ import pytest
 from helpers.chat_of_letters import ChatOfLetters
 
 from jaxtool.core.types import Origin
-from jaxtool.data.calculations import CalculationTask, expression_of
+from jaxtool.data.calculations import CalculationTask
 from jaxtool.data.cold_start import CalculationDemonstrations
 from jaxtool.data.protocol import load_protocol
 from jaxtool.data.tokenizer import decode
@@ -13,7 +13,7 @@ from jaxtool.data.tokenizer import decode
 
 def test_answers_are_those_of_the_expression():
     for problem in CalculationTask().problems("train", 300, 0):
-        tokens = expression_of(problem.question).split()
+        tokens = problem.question.split()
         total, sign = int(tokens[0]), 1
         if tokens[1] == "*":
             assert int(tokens[0]) * int(tokens[2]) == int(problem.answer)
@@ -42,6 +42,10 @@ def test_levels_come_in_their_shares():
         CalculationTask(product=0.9)
 
 
+def answered(problem):
+    return f"{problem.question} = {problem.answer}. The answer is \\boxed{{{problem.answer}}}."
+
+
 def written(protocol, **chances):
     return CalculationDemonstrations(**chances).take(
         40, seed=0, index=1, protocol=load_protocol(protocol), tokenizer=ChatOfLetters()
@@ -55,9 +59,9 @@ def test_demonstrations_call_as_often_as_their_level_says():
         one.check()
         question, answer = one.problem.question, one.problem.answer
         calls = 0 if one.problem.level == "one_digit_sum" else 2
-        call = f"<code>\n```python\nprint({expression_of(question)})\n```\n</code>"
+        call = f"<code>\n```python\nprint({question})\n```\n</code>"
         seen = f"\n<interpreter>\n{answer}\n</interpreter>\n"
-        assert one.response_text == calls * (call + seen) + f"The answer is \\boxed{{{answer}}}."
+        assert one.response_text == calls * (call + seen) + answered(one.problem)
         assert decode(ChatOfLetters(), one.ids[one.origins == Origin.TOOL]) == calls * seen
         assert one.ids[-1] == 256
         assert one.origins[-1] == Origin.POLICY
@@ -67,7 +71,7 @@ def test_demonstrations_call_as_often_as_their_level_says():
 
 def test_demonstrations_without_a_tool_answer_at_once():
     for one in written("two_shot_text"):
-        assert one.response_text == f"The answer is \\boxed{{{one.problem.answer}}}."
+        assert one.response_text == answered(one.problem)
         assert not np.any(one.origins == Origin.TOOL)
 
 
@@ -77,15 +81,13 @@ def test_chances_that_are_none_are_refused_by_name():
 
 
 def test_the_prompts_of_the_study_differ_only_in_the_tool():
-    """Same questions; the mental prompt is the one with the tool, with the answer begun."""
-    tokenizer = ChatOfLetters()
-    code, text, mental = (
-        load_protocol(name).prompt_text(tokenizer, "What is 2 + 3?")
-        for name in ("two_shot_code", "two_shot_text", "two_shot_mental")
+    """Same questions, and answers end alike."""
+    code, text = (
+        load_protocol(name).prompt_text(ChatOfLetters(), "2 + 3")
+        for name in ("two_shot_code", "two_shot_text")
     )
-    assert mental == code + "The answer is \\boxed{"
     for prompt in (code, text):
         assert prompt.endswith("[user]What is 2 + 3?[assistant]")
-        assert prompt.count("The answer is \\boxed{888}.") == 1
+        assert prompt.count("37 * 24 = 888. The answer is \\boxed{888}.") == 1
     assert "<code>" in code
     assert "<code>" not in text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,17 @@ def test_roles_have_the_same_names_in_both_suites():
     }
     for suite in SUITES.values():
         assert roles <= {arm.name for arm in suite.default}
-        assert {"retool_ppo", "otc_ppo"} <= set(suite.arms)
+        assert {"retool_ppo", "otc_ppo", suite.equal_steps} <= set(suite.arms)
+        plan = study_of(suite)
+        steps = {
+            name: plan.config(suite.arms[name]).schedule.steps
+            for name in ("retool_grpo", "otc_after_grpo", suite.equal_steps)
+        }
+        assert steps[suite.equal_steps] == steps["otc_after_grpo"]
+        critics = [plan.config(suite.arms[name]).critic for name in ("retool_ppo", "otc_ppo")]
+        assert critics[0] == critics[1]
         assert suite.path(RECIPE).is_file()
-        assert load_protocol(suite.mental_protocol).response_prefix
+        assert load_protocol(suite.mental_protocol).tool is None
 
 
 def test_changes_hold_for_every_arm_that_they_fit():
@@ -107,8 +116,8 @@ def test_an_arm_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
     assert jobs["seed4/base"]["init_from"] is None
     assert jobs["seed4/prompted"]["init_from"] == str(plan.policy("base", 4))
     assert jobs["seed4/torl"]["kind"] == "train"
-    asked = jobs["seed4/prompted/test"]
-    assert (asked["protocol"], asked["mental_protocol"]) == ("two_shot_code", "two_shot_mental")
+    asked = jobs["seed4/prompted/test"]["asked"]
+    assert (asked["protocol"], asked["mental_protocol"]) == ("two_shot_code", "two_shot_text")
     assert asked["mental_problems"] == 128
     assert asked["params"] == ["Schedule.samples = 2"]
     assert plan.rollout_line(SMOLLM2.arms["prompted"]) == []
@@ -135,14 +144,36 @@ def test_the_plan_trains_and_asks_every_arm_of_every_seed(tmp_path):
     assert described["seed1/otc_grpo"]["init_from"] == str(
         tmp_path / "seed1" / "cold_start" / "policy"
     )
-    assert described["seed1/text_rl/test"]["protocol"] == "arithmetic_text"
-    asked = described["seed1/torl/test"]
-    assert asked["protocol"] == "arithmetic_lookup"
-    assert asked["policy"] == str(tmp_path / "seed1" / "torl" / "policy")
-    assert asked["output"] == str(tmp_path / "seed1" / "test" / "torl.json")
-    Path(asked["output"]).parent.mkdir(parents=True)
-    Path(asked["output"]).write_text("{}")  # answers that are there are left alone
-    assert [job.name for job in jobs if job.is_done()] == ["seed1/torl/test"]
+    assert described["seed1/text_rl/test"]["asked"]["protocol"] == "arithmetic_text"
+    job = described["seed1/torl/test"]
+    assert job["asked"]["protocol"] == "arithmetic_lookup"
+    assert job["policy"] == str(tmp_path / "seed1" / "torl" / "policy")
+    assert job["output"] == str(tmp_path / "seed1" / "test" / "torl.json")
+    # ToRL ignores calls beyond the limit also when it is asked; a cold start is asked in the recipe.
+    files = {name: [Path(file).name for file in described[name].get("files", [])] for name in names}
+    assert files["seed1/torl/test"] == ["torl.gin"]
+    assert files["seed1/cold_start/test"] == [RECIPE]
+
+
+def test_answers_that_are_there_are_left_alone_while_they_are_the_policys(tmp_path):
+    plan = small_study(tmp_path)
+    jobs = {job.name: job for job in study.plan(plan, "unix:/nowhere")}
+    job = json.loads(Path(jobs["seed1/torl/test"].argument).read_text())
+    policy = plan.policy("torl", 1)
+    policy.mkdir(parents=True)
+    (policy / "model_config.json").write_text("{}")
+    output = plan.answers("torl", 1)
+    output.parent.mkdir(parents=True)
+    output.write_text(json.dumps({"asked": job["asked"], "answers": {}}))
+    assert [name for name, one in jobs.items() if one.is_done()] == [
+        "seed1/torl",
+        "seed1/torl/test",
+    ]
+    fewer = dataclasses.replace(plan, problems=20)
+    again = {job.name: job for job in study.plan(fewer, "unix:/nowhere")}
+    assert not again["seed1/torl/test"].is_done()
+    shutil.rmtree(policy)  # to train it again
+    assert not any(one.is_done() for one in jobs.values())
 
 
 def test_a_directory_of_another_recipe_is_refused(tmp_path):
@@ -213,7 +244,9 @@ def played(tmp_path):
             output = plan.answers(arm.name, seed)
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(
-                json.dumps({p: [dataclasses.asdict(a) for a in r] for p, r in parts.items()})
+                json.dumps(
+                    {"answers": {p: [dataclasses.asdict(a) for a in r] for p, r in parts.items()}}
+                )
             )
             folder = plan.run_dir(arm.name, seed)
             folder.mkdir(parents=True)

@@ -1,6 +1,7 @@
 """The study's evaluation writes every answer of a policy to a file."""
 
 import json
+import os
 import pathlib
 
 import jax
@@ -49,15 +50,17 @@ def job(tmp_path, monkeypatch):
     model: ModelConfig = gin_config.load(rl_loop.RlConfig, files=[file]).policy.config
     save_policy(tmp_path / "policy", init_params(model, jax.random.key(0)), model)
     return {
-        "config": str(file),
-        "params": ["Schedule.eval_problems = 6"],
-        "mental_protocol": "arithmetic_mental",
-        "mental_problems": 5,
+        "files": [str(file)],
+        "asked": {
+            "params": ["Schedule.eval_problems = 6"],
+            "protocol": "arithmetic_lookup",
+            "mental_protocol": "arithmetic_mental",
+            "mental_problems": 5,
+            "seed": 0,
+            "split": "validation",
+            "problems": 7,
+        },
         "policy": str(tmp_path / "policy"),
-        "protocol": "arithmetic_lookup",
-        "seed": 0,
-        "split": "validation",
-        "problems": 7,
         "output": str(tmp_path / "answers" / "tool.json"),
         "sandbox": "unix:/nowhere",
     }
@@ -79,8 +82,22 @@ def test_every_question_gets_its_answer(job, tmp_path):
     assert all(answer.calls == 0 for answer in parts["mental"])
     assert [a.question for a in parts["greedy"]] == [a.question for a in parts["sampled"]]
     assert answers_of(job | {"output": str(tmp_path / "again.json")}) == parts
-    text = answers_of(job | {"protocol": "arithmetic_text", "output": str(tmp_path / "text.json")})
+    asked = job["asked"] | {"protocol": "arithmetic_text"}
+    text = answers_of(job | {"asked": asked, "output": str(tmp_path / "text.json")})
     assert [a.question for a in text["greedy"]] == [a.question for a in parts["greedy"]]
+
+
+def test_answers_are_those_of_a_policy_and_to_questions(job):
+    """Not of a policy that was trained again since, nor to other questions."""
+    output, policy = pathlib.Path(job["output"]), pathlib.Path(job["policy"])
+    asked = job["asked"]
+    assert not study_evaluation.are_answers_of(output, asked, policy)
+    answers_of(job)
+    assert study_evaluation.are_answers_of(output, asked, policy)
+    assert not study_evaluation.are_answers_of(output, asked | {"problems": 8}, policy)
+    later = output.stat().st_mtime + 1
+    os.utime(policy / "model_config.json", (later, later))
+    assert not study_evaluation.are_answers_of(output, asked, policy)
 
 
 def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
@@ -99,7 +116,7 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
 
 def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
     """Out of the gin file's source, then out of the directory that the first left."""
-    files = [job["config"]]
+    files = job["files"]
     first = {
         "kind": "take",
         "files": files,
