@@ -15,7 +15,7 @@ Not measured: other serving engines, several devices.
   ratio_to_lockstep_kept     the same with the cache kept
   ratio_to_reprefill         seconds of slots with re-prefill over ours
   reprefilled_tokens         by ours, in the tool workload: 0
-  useful_slot_steps_fraction until the queue was empty
+  useful_slot_steps_fraction until no row waited for a place in the cache or for a slot
   identical_fraction         trajectories equal to ours to the last token, the least of all ways: other
                              shapes round differently, and a random policy over 4096 tokens has a
                              border between two tokens near every uniform number

@@ -1,24 +1,34 @@
-"""Converts a GGUF file or a Hugging Face directory into a Hugging Face directory.
+"""Converts a GGUF file, a Hugging Face directory or a run's policy into a Hugging Face directory.
 
   python -m experiments.convert_weights --source smollm2 --target smollm2_hf
   python -m experiments.convert_weights --source model.gguf --target model_hf --dtype float32
   python -m experiments.convert_weights --source Qwen3-8B --adapter runs/mine/adapter --target merged
+  python -m experiments.convert_weights --source runs/mine/policy --like Qwen3-8B --target trained
 
 The result holds config.json, safetensors and the tokenizer, so that transformers, vLLM and SGLang
-serve it. One shard at a time is in memory, no accelerator is used. --adapter merges a LoRA adapter in
-PEFT's files, such as a run with RlConfig.lora leaves in WORKDIR/adapter. --json PATH writes what is printed:
-{"source", "adapter" (null without), "target", "architecture", "parameters", "dtype", "bytes", "seconds", "files": [...]}.
-Not covered: checkpoints of a run; torch .bin files.
+serve it. One shard at a time is in memory, of a run's policy the whole in float32; no accelerator is used.
+A run's policy holds no tokenizer and no maximum length: --like names the weights that the run came from, which do.
+--adapter merges a LoRA adapter in PEFT's files, such as a run with RlConfig.lora leaves in WORKDIR/adapter. --json
+PATH writes what is printed: {"source", "like" (null without), "adapter" (null without), "target", "architecture",
+"parameters", "dtype", "bytes", "seconds", "files": [...]}.
+Not covered: WORKDIR/checkpoints, which hold optimizer states too; torch .bin files.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments import launch
+
+if TYPE_CHECKING:  # imported where they are used: the flags need no jax
+    from jaxtool.model.config import ModelConfig
+    from jaxtool.model.weight_layout import Leaf
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -31,6 +41,11 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+_VOCABULARY_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+)  # a tokenizer has one of them
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,7 +53,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--source", required=True, help="a .gguf file, a Hugging Face directory, or smollm2"
+        "--source",
+        required=True,
+        help="a .gguf file, a Hugging Face directory, smollm2, or the `policy` directory of a run",
+    )
+    parser.add_argument(
+        "--like",
+        help="where a run's weights came from: a .gguf file, a Hugging Face directory, or smollm2",
     )
     parser.add_argument("--target", required=True, type=Path, help="a directory without weights")
     parser.add_argument("--adapter", type=Path, help="a PEFT adapter to merge in")
@@ -55,56 +76,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def convert(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Writes the target and returns what was written."""
-    import numpy as np
+    """Writes the target and returns what was written.
 
-    from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
-    from jaxtool.model import gguf_weights, hf_config, hf_weights, peft
-    from jaxtool.model.weight_layout import Leaf, check_tensors, leaves, whole_from_file
+    Raises:
+      FileNotFoundError: no weights at `source`, or no config or tokenizer at `like`.
+      ValueError: a run's policy without `like`, or one of another model than `like`, naming the fields.
+    """
+    from jaxtool.model import hf_weights
+    from jaxtool.model.weight_layout import leaves
+    from jaxtool.run.checkpoints import is_policy
 
     start = time.monotonic()
     source = Path(arguments.source)
-    target: Path = arguments.target
-
-    def write(config: Any, file: Any, carried: dict[str, Any]) -> list[Path]:
-        check_tensors(config, file)
-        adapter = peft.load_peft(arguments.adapter, config) if arguments.adapter else None
-
-        def tensor_of(leaf: Leaf, layer: int | None) -> np.ndarray:
-            x = whole_from_file(leaf, layer, file)
-            return x if adapter is None else adapter.added_to(leaf, layer, x)
-
-        return hf_weights.write_hf(
-            target,
-            config,
-            tensor_of,
-            carried=carried,
-            dtype=arguments.dtype,
-            max_shard_bytes=int(arguments.max_shard_gib * hf_weights.GIB),
+    if is_policy(source):
+        config, files = _from_policy(source, arguments)
+    elif arguments.like is not None:
+        raise ValueError(
+            f"--like is for the `policy` directory of a run, which {arguments.source!r} is not: "
+            "leave it out, or name that directory"
         )
-
-    if source.is_dir():
-        fields = hf_weights.read_config(source)
-        config = hf_config.config_from_hf(fields, tuple(arguments.ignored_field))
-        carried = {name: fields[name] for name in hf_config.CARRIED if name in fields}
-        with hf_weights.SafeTensors(source) as file:
-            if config.ties_embeddings:
-                file.drop_tied_head()
-            files = write(config, file, carried)
-        found = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-        files += [Path(shutil.copy(source / name, target / name)) for name in found]
     else:
-        path = gguf_weights.find_smollm2() if arguments.source == "smollm2" else source
-        tensors = gguf_weights.GgufTensors(gguf_weights.open_gguf(path))
-        config = gguf_weights.config_from_gguf(tensors)
-        files = write(config, tensors, gguf_weights.carried_from_gguf(tensors))
-        saved = tokenizer_from_gguf(path).fast.save_pretrained(str(target))
-        files += [Path(name) for name in saved if Path(name).is_file()]
+        config, files = _from_weights(source, arguments)
     return {
         "source": arguments.source,
+        "like": arguments.like,
         "adapter": None if arguments.adapter is None else str(arguments.adapter),
-        "target": str(target),
-        "architecture": hf_weights.read_config(target)["architectures"][0],
+        "target": str(arguments.target),
+        "architecture": hf_weights.read_config(arguments.target)["architectures"][0],
         "parameters": sum(leaf.size for leaf in leaves(config)),
         "dtype": arguments.dtype,
         "bytes": sum(file.stat().st_size for file in files),
@@ -113,8 +111,143 @@ def convert(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _from_weights(source: Path, arguments: argparse.Namespace) -> tuple[ModelConfig, list[Path]]:
+    """A GGUF file or a Hugging Face directory, tensor by tensor."""
+    import numpy as np
+
+    from jaxtool.model import gguf_weights, hf_weights, peft
+    from jaxtool.model.weight_layout import check_tensors, whole_from_file
+
+    config, carried = _described(arguments.source, arguments.ignored_field)
+
+    def write(file: Any) -> list[Path]:
+        check_tensors(config, file)
+        adapter = peft.load_peft(arguments.adapter, config) if arguments.adapter else None
+
+        def tensor_of(leaf: Leaf, layer: int | None) -> np.ndarray:
+            x = whole_from_file(leaf, layer, file)
+            return x if adapter is None else adapter.added_to(leaf, layer, x)
+
+        return hf_weights.write_hf(
+            arguments.target,
+            config,
+            tensor_of,
+            carried=carried,
+            dtype=arguments.dtype,
+            max_shard_bytes=_shard_bytes(arguments),
+        )
+
+    if source.is_dir():
+        with hf_weights.SafeTensors(source) as file:
+            if config.ties_embeddings:
+                file.drop_tied_head()
+            files = write(file)
+    else:
+        files = write(gguf_weights.GgufTensors(gguf_weights.open_gguf(_gguf(arguments.source))))
+    return config, files + _write_tokenizer(arguments.source, arguments.target)
+
+
+def _from_policy(source: Path, arguments: argparse.Namespace) -> tuple[ModelConfig, list[Path]]:
+    """What a run left, with the tokenizer and the carried fields of the weights it came from."""
+    from jaxtool.model import hf_weights
+    from jaxtool.parallel.axis_rules import single_device
+    from jaxtool.run.checkpoints import SavedPolicy
+
+    if arguments.like is None:
+        raise ValueError(
+            f"{arguments.source!r} holds no tokenizer and no maximum length: name the weights that "
+            "the run came from by --like (a Hugging Face directory, a .gguf file, or smollm2)"
+        )
+    if arguments.adapter is not None:
+        raise ValueError(
+            "--adapter does not go with a run's policy, which is merged already: leave it out"
+        )
+    policy = SavedPolicy(path=str(source))
+    like, carried = _described(arguments.like, arguments.ignored_field)
+    _check_same_model(policy.model_config(), like, arguments)
+    _check_has_tokenizer(arguments.like)
+    config, params = policy.load(single_device(), 0)
+    files = hf_weights.save_hf(
+        arguments.target,
+        config,
+        params,
+        carried=carried,
+        dtype=arguments.dtype,
+        max_shard_bytes=_shard_bytes(arguments),
+    )
+    return config, files + _write_tokenizer(arguments.like, arguments.target)
+
+
+def _described(name: str, ignored_fields: list[str]) -> tuple[ModelConfig, dict[str, Any]]:
+    """Config of a GGUF file or Hugging Face directory, and what of it a server needs besides."""
+    from jaxtool.model import gguf_weights, hf_config, hf_weights
+
+    if Path(name).is_dir():
+        fields = hf_weights.read_config(name)
+        config = hf_config.config_from_hf(fields, tuple(ignored_fields))
+        return config, {key: fields[key] for key in hf_config.CARRIED if key in fields}
+    tensors = gguf_weights.GgufTensors(gguf_weights.open_gguf(_gguf(name)))
+    return gguf_weights.config_from_gguf(tensors), gguf_weights.carried_from_gguf(tensors)
+
+
+def _check_same_model(
+    policy: ModelConfig, like: ModelConfig, arguments: argparse.Namespace
+) -> None:
+    """Raises ValueError where config.json would say something else for the two.
+
+    Run options, such as compute_dtype and remat, are not part of config.json and may differ.
+    """
+    from jaxtool.model.hf_config import config_to_hf
+
+    any_length = {"max_position_embeddings": 0}
+    ours, theirs = (config_to_hf(config, any_length) for config in (policy, like))
+    other = [
+        f"{name}={ours.get(name)} instead of {theirs.get(name)}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if other:
+        raise ValueError(
+            f"the policy {arguments.source!r} is another model than --like {arguments.like!r}: "
+            f"{', '.join(other)}"
+        )
+
+
+def _check_has_tokenizer(like: str) -> None:
+    folder = Path(like)
+    if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARY_FILES):
+        raise FileNotFoundError(
+            f"no tokenizer in --like {like!r}: it needs one of {_VOCABULARY_FILES}"
+        )
+
+
+def _write_tokenizer(name: str, target: Path) -> list[Path]:
+    from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
+
+    source = Path(name)
+    if source.is_dir():
+        found = [file for file in TOKENIZER_FILES if (source / file).is_file()]
+        return [Path(shutil.copy(source / file, target / file)) for file in found]
+    saved = tokenizer_from_gguf(_gguf(name)).fast.save_pretrained(str(target))
+    return [Path(file) for file in saved if Path(file).is_file()]
+
+
+def _gguf(name: str) -> str | Path:
+    from jaxtool.model.gguf_weights import find_smollm2
+
+    return find_smollm2() if name == "smollm2" else name
+
+
+def _shard_bytes(arguments: argparse.Namespace) -> int:
+    from jaxtool.model.hf_weights import GIB
+
+    return int(arguments.max_shard_gib * GIB)
+
+
 def main() -> None:
     arguments = parse()
+    # A run's policy is read by jax: into host memory, and an accelerator in use stays alone.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     written = convert(arguments)
     for name, value in written.items():
         print(f"{name:13}{', '.join(value) if isinstance(value, list) else value}")

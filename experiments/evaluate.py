@@ -20,7 +20,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gin_file", required=True, help="an RL run file: task, protocol, engine")
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        required=True,
+        help="an RL run file: task, protocol, engine; further ones are laid over it, the last wins",
+    )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
@@ -40,9 +45,7 @@ def main() -> None:
     arguments = parse()
     from jaxtool.run import compare, gin_config, rl_loop
 
-    config = gin_config.load(
-        rl_loop.RlConfig, files=[arguments.gin_file], params=arguments.gin_param
-    )
+    config = gin_config.load(rl_loop.RlConfig, files=arguments.gin_file, params=arguments.gin_param)
     policies = {}
     for text in arguments.policy:
         name, found, path = text.rpartition("=")

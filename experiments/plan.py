@@ -6,7 +6,7 @@
 Compiles every program of the run with the real TPU compiler for the run's shapes and shardings. No
 weight is read and nothing is run, so times are predictions; the assumptions are printed.
 
---json PATH writes {"topology", "devices", "gin_file", "fits", "hbm_used_gib": the fullest moment of a
+--json PATH writes {"topology", "devices", "gin_file", "laid_over": [further files], "fits", "hbm_used_gib": the fullest moment of a
 device, "hbm_limit_gib", "predicted_step_s" (null where a program does not compile), "seconds": {part of
 the step: s}, "resident_gib": {what stays in memory: GiB}, "assumptions", "advice": gin lines that make
 it fit, or may make it quicker, "versions", "programs": [{"name", "shape", "arguments_gib", "temporaries_gib",
@@ -26,7 +26,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gin_file", required=True, help="an RL run file")
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        required=True,
+        help="an RL run file; further ones are laid over it, the last wins",
+    )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
@@ -49,9 +54,7 @@ def main() -> None:
     from jaxtool.run.plan import plan, step
     from jaxtool.run.plan import report as reports
 
-    config = gin_config.load(
-        rl_loop.RlConfig, files=[arguments.gin_file], params=arguments.gin_param
-    )
+    config = gin_config.load(rl_loop.RlConfig, files=arguments.gin_file, params=arguments.gin_param)
     assumed = step.default_assumptions(
         config,
         response_tokens=arguments.response_tokens,
@@ -66,10 +69,10 @@ def main() -> None:
     found = plan.plan_run(config, arguments.topology, assumed, report=tell)
     reports.print_plan(found)
     if arguments.json:
-        reports.write_json(arguments.json, found, arguments.gin_file)
+        reports.write_json(arguments.json, found, *arguments.gin_file)
     if arguments.html:
         text = gin_config.operative_config(config)
-        print(f"page {reports.write_html(arguments.html, found, arguments.gin_file, text)}")
+        print(f"page {reports.write_html(arguments.html, found, arguments.gin_file[0], text)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ An `<interpreter>` anywhere else was written by the author and stays in the loss
 """
 
 import dataclasses
+import functools
 import json
 import random
 import re
@@ -88,6 +89,66 @@ def read_demonstrations(path: str | Path) -> list[tuple[Problem, str]]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DemonstrationFile:
+    """Rows of a JSONL file (see `read_demonstrations`), shuffled anew for each pass over it.
+
+    Text that follows the protocol's closing answer tag is dropped: no rollout would hold it.
+    """
+
+    path: str
+    # The question is what follows this in the user's message; None: all of it. ReTool-SFT's messages
+    # hold a whole prompt, with the question behind "*user question:*" (verl's preprocessor).
+    question_after: str | None = None
+
+    def take(
+        self, count: int, *, seed: int, index: int, protocol: Protocol, tokenizer: Tokenizer
+    ) -> list[Trajectory]:
+        """`count` demonstrations for batch `index`; batches 0, 1, ... go through the file, pass by pass.
+
+        A batch that reaches the end of a pass goes on with the next one. Each row comes once a pass
+        as long as `count` is the same for all batches.
+
+        Raises:
+          FileNotFoundError: no such file.
+          ValueError: a file without rows, or a row without one of its turns or `question_after`.
+        """
+        rows = self._rows
+        orders: dict[int, list[int]] = {}
+        taken = []
+        for place in range(index * count, (index + 1) * count):
+            number, at = divmod(place, len(rows))
+            if number not in orders:
+                draw = random.Random(stream_seed(seed, "demonstration_file", number))
+                orders[number] = draw.sample(range(len(rows)), len(rows))
+            problem, response = rows[orders[number][at]]
+            head, close, _ = response.partition(protocol.answer_close or "\0")
+            taken.append(
+                demonstration(problem, head + close, protocol=protocol, tokenizer=tokenizer)
+            )
+        return taken
+
+    @functools.cached_property
+    def _rows(self) -> list[tuple[Problem, str]]:
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"no demonstrations at {self.path!r}: give a JSONL file")
+        rows = read_demonstrations(self.path)
+        if not rows:
+            raise ValueError(f"{self.path!r} holds no demonstrations: it needs a row or more")
+        return [(self._asked(problem), response) for problem, response in rows]
+
+    def _asked(self, problem: Problem) -> Problem:
+        if self.question_after is None:
+            return problem
+        _, mark, question = problem.question.partition(self.question_after)
+        if not mark:
+            raise ValueError(
+                f"{problem.problem_id}: the user's message lacks {self.question_after!r}, which "
+                "DemonstrationFile.question_after names"
+            )
+        return dataclasses.replace(problem, question=question.strip())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _PlantedCalls:
     """Endless demonstrations, a pure function of (seed, index), with chances of 0, 1 and 2 calls.
 
@@ -154,14 +215,15 @@ class CalculationDemonstrations(_PlantedCalls):
     )
 
     def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
-        answer = f"The answer is \\boxed{{{problem.answer}}}."
+        answer = (
+            f"{problem.question} = {problem.answer}. The answer is \\boxed{{{problem.answer}}}."
+        )
         if protocol.tool is None:
             return answer
         is_easy = problem.level == "one_digit_sum"
         chances = self.calls_when_easy if is_easy else self.calls_when_hard
         calls = draw.choices((0, 1, 2), chances)[0]
-        expression = calculations.expression_of(problem.question)
-        return _with_calls([(expression, problem.answer)] * calls, protocol.tool) + answer
+        return _with_calls([(problem.question, problem.answer)] * calls, protocol.tool) + answer
 
 
 def _with_calls(programs: Sequence[tuple[str, str]], tool: ToolFormat) -> str:

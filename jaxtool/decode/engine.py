@@ -89,6 +89,11 @@ class DecodeEngine:
         return len(self._free)
 
     @property
+    def num_running(self) -> int:
+        """Rows that could decode; with more rows than slots not all do."""
+        return int(self._rows.is_running.sum())
+
+    @property
     def is_any_running(self) -> bool:
         return bool(self._rows.is_running.any())
 
@@ -239,7 +244,7 @@ class DecodeEngine:
         chosen, running, view = choose_rows(self._rows, self._ages, self.config)
         width, count = len(chosen), self.config.cache_rows
         rows = self._rows if width == count else self._rows.take(chosen)
-        others_wait = others_wait or int(self._rows.is_running.sum()) > len(running)
+        others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
         draw = common_draw(self._draws[slot] for slot in running)
         self._use("window", width, view, draw)

@@ -53,9 +53,6 @@ class CriticConfig:
     value_clip: float | None = 0.5  # ε of the value loss, in units of the reward; verl
     warmup_batches: int = 20  # rollout batches before the policy moves; verl's ReTool recipe
     whitens: bool = True  # advantages over the policy tokens of the batch
-    reward_kl_coef: float = (
-        0.0  # of k1 against the first policy, in each token's reward; Search-R1: 1e-3
-    )
 
     def __post_init__(self) -> None:
         for name in ("gamma", "lam"):

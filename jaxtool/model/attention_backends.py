@@ -94,9 +94,9 @@ def attend_to_cache(
         return cached_attention(q, cache, positions, keys_first=keys_first)
     if sharding.mesh.size == 1:
         return flash_cached_attention(q, cache, positions)
-    rules = sharding.rules
-    queries = rules.spec("batch", None, "heads", None)
-    slots = jax.tree.map(lambda x: rules.spec("batch", "kv_heads", *(None,) * (x.ndim - 2)), cache)
+    rules, (heads, kv_heads) = sharding.rules, sharding.mapped_heads
+    queries = rules.spec("batch", None, heads, None)
+    slots = jax.tree.map(lambda x: rules.spec("batch", kv_heads, *(None,) * (x.ndim - 2)), cache)
     return jax.shard_map(
         flash_cached_attention,
         mesh=sharding.mesh,
@@ -128,8 +128,8 @@ def _over_queries(block: int | None, places: Places, sharding: Sharding) -> Atte
             return attention(q, k, v, segment_mask(*queries, keys))
         return blockwise_attention(q, k, v, *queries, keys, block=block)
 
-    spec = sharding.rules.spec
-    queries, keys = spec("batch", "queries", "heads", None), spec("batch", None, "kv_heads", None)
+    spec, (heads, kv_heads) = sharding.rules.spec, sharding.mapped_heads
+    queries, keys = spec("batch", "queries", heads, None), spec("batch", None, kv_heads, None)
     own, all_tokens = spec("batch", "queries"), spec("batch", None)
     mapped = jax.shard_map(
         attend,

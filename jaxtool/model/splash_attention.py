@@ -43,7 +43,8 @@ def splash_attention(
     if sharding is None or sharding.mesh.size == 1:
         return _attend(kernel, q, k, v, segment_ids, segment_ids)
     spec, mesh_axes = sharding.rules.spec, sharding.rules.queries
-    queries, keys = spec("batch", "queries", "heads", None), spec("batch", None, "kv_heads", None)
+    heads, kv_heads = sharding.mapped_heads
+    queries, keys = spec("batch", "queries", heads, None), spec("batch", None, kv_heads, None)
     # The kernel's table of blocks: which of them each part of the queries must look at.
     blocks = NamedSharding(sharding.mesh, PartitionSpec(None, mesh_axes or None))
     return jax.shard_map(

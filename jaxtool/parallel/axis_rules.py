@@ -67,9 +67,19 @@ def fsdp_tensor() -> AxisRules:
     return AxisRules()
 
 
-def decode() -> AxisRules:
-    """Sampling: parameters cut over tensor only, so that no step gathers weights."""
-    return AxisRules(batch=("data", "fsdp", "context"), length=(), queries=(), embed=())
+def decode(learner: AxisRules | None = None) -> AxisRules:
+    """Sampling: parameters cut over tensor only, so that no step gathers weights.
+
+    Args:
+      learner: what it keeps whole of heads, widths and vocabulary, because they do not divide, is
+        whole here too.
+    """
+    rules = AxisRules(batch=("data", "fsdp", "context"), length=(), queries=(), embed=())
+    if learner is None:
+        return rules
+    names = ("heads", "kv_heads", "head_dim", "mlp", "vocab")
+    whole: dict[str, MeshAxes] = {name: () for name in names if not learner.mesh_axes(name)}
+    return dataclasses.replace(rules, **whole)
 
 
 def replicated() -> AxisRules:
@@ -96,6 +106,17 @@ class Sharding:
     def parts(self, axis: str) -> int:
         """How many parts logical axis `axis` is cut into."""
         return math.prod(self.mesh.shape[name] for name in self.rules.mesh_axes(axis))
+
+    @property
+    def mapped_heads(self) -> tuple[str | None, str | None]:
+        """Logical axes of query and key heads where attention is mapped over shards.
+
+        A part of the query heads must lie with just the key heads that it attends to. Where one of
+        the two axes is kept whole it would lie with all of them, so there both are whole.
+        """
+        if self.rules.heads == self.rules.kv_heads:
+            return "heads", "kv_heads"
+        return None, None
 
     def tree(self, axes_tree: Any) -> Any:
         """NamedSharding for each leaf of a tree whose leaves are tuples of logical axes."""

@@ -36,16 +36,18 @@ class Variant:
     reward: RewardFn
     fewest_calls: int | None = None  # n
     price: Price = dataclasses.field(default_factory=Price)
+    wrong_peers: int = 0  # wrong answers beside it in its group: 2 make the problem a hard one
 
     def rewards(self, *, is_correct: bool) -> list[float]:
         """Reward with 0..6 calls; for a reward that shapes, the shaping of the advantage."""
         known = [] if self.fewest_calls is None else [float(self.fewest_calls)]
         history = CallHistory().with_group(known)
+        verdicts = [is_correct] + [False] * self.wrong_peers
         out = []
         for calls in range(MAX_CALLS + 1):
             trajectory = trajectory_with(calls)
-            cost = self.price.cost(trajectory)
-            [score] = self.reward([trajectory], [is_correct], [cost], history)
+            costs = [self.price.cost(trajectory)] * len(verdicts)
+            score = self.reward([trajectory] * len(verdicts), verdicts, costs, history)[0]
             shapes = isinstance(self.reward, CallShapingReward)
             out.append(score.shaping if shapes else score.reward)
         return out
@@ -80,6 +82,16 @@ def variants() -> list[Variant]:
                 fewest_calls=1,
             )
         )
+    for problem, wrong_peers in (("an easy problem", 0), ("a hard problem", 2)):
+        rows.append(
+            Variant(
+                name=f"OTC-GRPO, easy problems only: {problem}",
+                gin="otc_easy_only.gin",
+                reward=OtcGrpoReward(min_solve_rate=0.5),
+                fewest_calls=1,
+                wrong_peers=wrong_peers,
+            )
+        )
     priced = Price(per_call=0.25, per_code_token=0.02, per_observation_token=0.01)
     length = terms.LengthPenalty(per_token=0.005)
     budget = terms.OverlongPunishment(max_tokens=160, cache_tokens=80)
@@ -92,7 +104,17 @@ def variants() -> list[Variant]:
             fewest_calls=0,
             price=priced,
         ),
+        Variant(
+            name="OTC-GRPO, a call of the sandbox 0.5",
+            gin="otc_per_tool.gin",
+            reward=OtcGrpoReward(),
+            fewest_calls=0,
+            price=Price(per_tool=(("sandbox", 0.5),)),
+        ),
         Variant(name="AdaTIR, easy problem", gin="adatir.gin", reward=AdaTirReward()),
+        Variant(
+            name="AdaTIR, hard problem", gin="adatir.gin", reward=AdaTirReward(), wrong_peers=2
+        ),
         Variant(
             name="advantage shaping (the shaping)",
             gin="otc_shaping.gin",
@@ -136,6 +158,7 @@ def trajectory_with(calls: int) -> Trajectory:
                 start=start,
                 stop=start + CODE_TOKENS,
                 observation_stop=len(origins),
+                tool="sandbox",
             )
         )
     origins += [Origin.POLICY] * TEXT_TOKENS

@@ -52,7 +52,11 @@ class Entry:
 
 
 class UsefulSteps:
-    """Share of slot-steps in which a row ran, from the start until `stop` is first called."""
+    """Share of slot-steps in which a row ran while there were rows for more slots than there are.
+
+    Afterwards slots are idle because nothing is left for them, which no schedule can help. `stop` says
+    that this has begun; later calls change nothing.
+    """
 
     def __init__(self, counts: EngineCounts):
         self._counts = counts
@@ -66,11 +70,11 @@ class UsefulSteps:
 
     @property
     def fraction(self) -> float:
-        """Until now where the queue has not been empty; 1 where it was before the first window."""
+        """Of the windows before `stop`; of all where there were none, and 0 before the first."""
         now = (self._counts.useful_slot_steps, self._counts.slot_steps)
-        last = self._last if self._is_stopped else now
+        last = self._last if self._is_stopped and self._last != self._first else now
         useful, steps = (b - a for a, b in zip(self._first, last, strict=True))
-        return useful / steps if steps else 1.0
+        return useful / steps if steps else 0.0
 
 
 class Admission:
@@ -89,6 +93,11 @@ class Admission:
     @property
     def is_queue_empty(self) -> bool:
         return not self._queue
+
+    @property
+    def num_without_prompt(self) -> int:
+        """Rows with a place in the cache that cannot decode until their prompt has run."""
+        return len(self._waiting)
 
     def add(self, entries: Sequence[Entry], *, is_urgent: bool = False) -> None:
         """Queues `entries`, in the order in which they should begin; urgent ones before all others."""

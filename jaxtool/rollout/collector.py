@@ -62,7 +62,8 @@ class CollectTimes:
     decode_s: float = 0.0
     tool_wait_s: float = 0.0
     prefill_s: float = 0.0
-    useful_fraction: float = 0.0  # of the slot-steps until the queue was empty
+    # Of the slot-steps until no row waited for a place or a slot; of all where none ever did.
+    useful_fraction: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +137,15 @@ class Collector:
     def has_work(self) -> bool:
         return not self._admission.is_queue_empty or bool(self._rows)
 
+    @property
+    def _has_slots_for_all(self) -> bool:
+        """No row waits for a place in the cache, nor, with more places than slots, for a slot.
+
+        Rows that wait for a tool want no slot; those whose prompt is on its way do.
+        """
+        wanted = self.engine.num_running + self._admission.num_without_prompt
+        return self._admission.is_queue_empty and wanted <= self.engine.config.slots
+
     def restart_figures(self) -> None:
         self.times = CollectTimes()
         self.group_order = []
@@ -185,7 +195,7 @@ class Collector:
           wake: ends such a wait when it is done.
         """
         self._admit()
-        if self._admission.is_queue_empty:
+        if self._has_slots_for_all:
             self._useful.stop()
         await self._decode_or_wait(version, wake)
         self.times.useful_fraction = self._useful.fraction

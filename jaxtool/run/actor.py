@@ -18,6 +18,7 @@ from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
@@ -161,6 +162,9 @@ def open_actor(
     check_has_text(tokenizer, protocol.all_tags)
     mesh = make_mesh(config.mesh)
     sharding = Sharding(mesh, config.axes)
+    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    for each in (sharding, decoding):
+        check_divides(source.model_config(), each)
     model, params = source.load(sharding, seed)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
@@ -168,7 +172,7 @@ def open_actor(
     engine = DecodeEngine(
         model=model,
         config=config.engine,
-        sharding=Sharding(decode_mesh(mesh), decode()),
+        sharding=decoding,
         is_stop=is_stop,
         longest_prompt=longest_prompt(config.rollout, config.engine),
     )

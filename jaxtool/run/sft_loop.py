@@ -20,7 +20,7 @@ from jaxtool.learn.state import check_block_rows, make_state
 from jaxtool.model.lora import LoraConfig, trained_part
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
-from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.run.actor import check_vocabulary
@@ -66,6 +66,7 @@ class SftRunConfig:
     sft: SftConfig = dataclasses.field(default_factory=SftConfig)
     pack: PackConfig = dataclasses.field(default_factory=PackConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    axes: AxisRules = dataclasses.field(default_factory=AxisRules)
     checkpoint_every: int = 100  # steps
     log_every: int = 10  # steps between rows of metrics; the last step has one too
 
@@ -88,7 +89,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
-    sharding = Sharding(make_mesh(config.mesh))
+    sharding = Sharding(make_mesh(config.mesh), config.axes)
     check_block_rows(config.sft.block_rows, sharding)
     if config.sft.last_block_rows:
         check_block_rows(config.sft.last_block_rows, sharding, "last_block_rows")

@@ -11,6 +11,7 @@ from jaxtool.data.arithmetic import arithmetic_tokenizer
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.data.problems import Split
+from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.model.gguf_weights import find_smollm2
 from jaxtool.tools.local_server import start_local_server
@@ -18,6 +19,7 @@ from jaxtool.tools.preflight import preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 from jaxtool.tools.watch import ToolWatchConfig
 
+_OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
 _ENDLESS_CPU_S = 0.5  # what the preflight gives to a program that never ends
 
 
@@ -48,9 +50,31 @@ class HfTokenizerDirectory:
     """tokenizer.json and its configuration in a Hugging Face directory."""
 
     path: str
+    # Passed to the chat template: (("enable_thinking", False),) ends Qwen3's thoughts at once.
+    template_variables: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.template_variables]
+        for name in names:
+            if name in _OF_THE_CALL or names.count(name) > 1:
+                reason = "is set by this code" if name in _OF_THE_CALL else "is there twice"
+                raise ValueError(f"HfTokenizerDirectory.template_variables: {name!r} {reason}")
 
     def load(self) -> Tokenizer:
-        return tokenizer_from_dir(self.path)
+        return tokenizer_from_dir(self.path, template_variables=self.template_variables)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SentencePieceModel:
+    """A raw SentencePiece `.model` file."""
+
+    path: str
+    # jinja over messages, add_generation_prompt, bos_token and eos_token; the file holds none. None: for
+    # protocols that set uses_chat_template = false.
+    chat_template: str | None = None
+
+    def load(self) -> Tokenizer:
+        return SentencePieceTokenizer(path=self.path, chat_template=self.chat_template)
 
 
 class Task(Protocol):

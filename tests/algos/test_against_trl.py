@@ -1,7 +1,8 @@
-"""Losses and gradients against TRL's own, on random numbers. Skipped where TRL and torch are not installed.
+"""Losses, gradients, advantages and DAPO's punishment against TRL's own, on random numbers. Skipped where TRL and
+torch are not installed.
 
-TRL computes its loss inside the trainer; here that method runs on a stand-in that knows the settings
-and hands it log-probs. `pip install trl torch` in an environment of its own (checked with 1.16.0).
+TRL computes losses and advantages inside its trainers; here these methods run on stand-ins that know the
+settings and hand them log-probs or rewards. `pip install trl torch` in an environment of its own (checked with 1.16.0).
 """
 
 import types
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtool.algos import aggregation, kl, policy_loss
+from jaxtool.algos import advantages, aggregation, kl, policy_loss
+from jaxtool.rewards.terms import overlong_punishment
 
 torch = pytest.importorskip("torch", reason="TRL's losses need torch: pip install trl torch")
 pytest.importorskip("trl", reason="the comparison needs TRL: pip install trl torch")
@@ -147,3 +149,63 @@ def test_loss_and_gradient_are_those_of_trl(settings, token_loss, aggregate):
     wanted, wanted_gradient = trl_loss(**settings)
     np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-7)
+
+
+GROUPS, G = 4, 5
+REWARDS = NUMBERS.choice([-1.0, 0.0, 0.5, 1.0], (GROUPS, G)).astype(np.float32)
+REWARDS[1] = 0.5  # nothing to learn
+IS_VALID = np.ones((GROUPS, G), bool)
+IS_VALID[2, 1:3] = IS_VALID[3, 0] = False
+GROUP_IDS = np.repeat(np.arange(GROUPS, dtype=np.int32), G)
+
+
+def trl_advantages(trainer_class: Any, **settings: Any) -> np.ndarray:
+    """TRL's advantages of REWARDS, of which masked ones are those that no reward function could score."""
+    trainer = mock.MagicMock()
+    trainer.configure_mock(
+        **{
+            "num_generations": G,
+            "pad_to_multiple_of": None,
+            "mask_truncated_completions": False,
+            "beta": 0.0,
+            "reward_clip_range": None,
+            "normalize_advantages": False,
+            "reward_func_names": ["reward"],
+            "reward_weights": torch.ones(1),
+        }
+        | settings
+    )
+    trainer.accelerator.device = torch.device("cpu")
+    trainer.accelerator.process_index = 0
+    trainer._tokenizer.pad_token_id = 0
+    size = GROUPS * G
+    texts = ["text"] * size
+    trainer._generate.return_value = [[1]] * size, [[1, 2]] * size, texts
+    logprobs = torch.zeros(size, 2), None, None
+    trainer._get_per_token_logps_and_entropies.return_value = logprobs
+    rewards = np.where(IS_VALID, REWARDS, np.nan).reshape(size, 1)
+    trainer._calculate_rewards.return_value = torch.tensor(rewards)
+    outputs = trainer_class._generate_and_score_completions(trainer, [{"prompt": "1"}] * size)
+    return outputs["advantages"].numpy()
+
+
+def test_leave_one_out_advantages_are_those_of_trls_rloo():
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    wanted = trl_advantages(RLOOTrainer)
+    batch = REWARDS.ravel(), GROUP_IDS, GROUPS, IS_VALID.ravel()
+    got = advantages.leave_one_out_advantages(*batch)
+    assert np.abs(wanted).max() > 0.5
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("max_tokens", "cache_tokens"), [(20, 4), (100, 20), (7, 7)])
+def test_overlong_punishment_is_that_of_trl(max_tokens, cache_tokens):
+    from trl.rewards import get_soft_overlong_punishment
+
+    lengths = range(max_tokens + 3)
+    punish = get_soft_overlong_punishment(max_tokens, cache_tokens)
+    wanted = punish(completion_ids=[[1] * length for length in lengths])
+    assert {0, -1} < set(wanted)
+    got = [overlong_punishment(length, max_tokens, cache_tokens) for length in lengths]
+    assert got == pytest.approx(wanted)

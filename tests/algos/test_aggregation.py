@@ -29,6 +29,13 @@ def test_aggregations_by_hand():
     assert pair(constant) == (0.5, 3.0)
 
 
+def test_trajectory_sums_by_hand():
+    """1 + 3 of two tokens; 10; 4 + 5 + 6; nothing; an id that does not occur."""
+    sums, counts = aggregation.trajectory_sums(VALUES, MASK, IDS, 5)
+    np.testing.assert_array_equal(sums, [4, 10, 15, 0, 0])
+    np.testing.assert_array_equal(counts, [2, 1, 3, 0, 0])
+
+
 def aggregate(name: str, values: jax.Array, mask: jax.Array, ids: jax.Array, n: int):
     if name == "token_mean":
         return aggregation.token_mean(values, mask)

@@ -22,6 +22,7 @@ from jaxtool.core import rng
 from jaxtool.decode import programs
 from jaxtool.decode.engine import EngineConfig, Placement
 from jaxtool.decode.sampling import Sampling
+from jaxtool.model import attention_backends, pallas_attention, transformer
 from jaxtool.parallel import axis_rules
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -40,9 +41,9 @@ def engine(params):
     return make_engine(MODEL, params)
 
 
-def assert_teacher_forced(params, rows, temperature=1.0):
+def assert_teacher_forced(params, rows, temperature=1.0, model=MODEL):
     rows = list(rows)
-    expected = teacher_forced(params, MODEL, [row.ids for row in rows], temperature)
+    expected = teacher_forced(params, model, [row.ids for row in rows], temperature)
     compared = 0
     for row, wanted in zip(rows, expected, strict=True):
         got = np.asarray(row.logprobs)
@@ -75,6 +76,10 @@ def test_paused_and_resumed_equals_uninterrupted_teacher_forcing(engine, params,
 
 @pytest.mark.parametrize("length", OUTPUTS)
 def test_a_kept_cache_gives_the_tokens_that_prefilling_everything_again_gives(engine, length):
+    assert_kept_is_prefilled_again(engine, length)
+
+
+def assert_kept_is_prefilled_again(engine, length):
     rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=90 + length))
     resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
     assert len(resumed) >= 2
@@ -228,6 +233,50 @@ def test_every_option_gives_the_tokens_of_the_plain_engine(engine, params, optio
     assert other.num_free == other.config.cache_rows
     if option == "windows that end early":
         assert other.counts.steps < SMALL.window_steps * other.counts.windows
+
+
+def test_keys_first_gives_the_tokens_of_the_other_order(engine, params, monkeypatch):
+    """Greedy and sampled rows, paused and not. Windows of five steps: no program is made elsewhere."""
+    orders = []
+
+    def watched(*args, keys_first):
+        orders.append(keys_first)
+        return cached_attention(*args, keys_first=keys_first)
+
+    jobs = random_jobs(12, outputs=(2, 9), seed=25)
+    ways = (Sampling(temperature=0.0), Sampling())
+    wanted = [run_jobs(engine, jobs, sampling=sampling) for sampling in ways]  # in the other order
+    cached_attention = attention_backends.cached_attention
+    monkeypatch.setattr(attention_backends, "_NEAR_KEY_BYTES", 0)
+    monkeypatch.setattr(attention_backends, "cached_attention", watched)
+    other = make_engine(MODEL, params, dataclasses.replace(SMALL, window_steps=5, min_view=64))
+    got = [run_jobs(other, jobs, sampling=sampling) for sampling in ways]
+    for rows, others in zip(got, wanted, strict=True):
+        assert_same_rows(rows, others)
+    assert_teacher_forced(params, got[1].values())
+    assert_kept_is_prefilled_again(other, 9)
+    assert orders.count(True) == 2 * MODEL.num_layers  # one window for each of the two ways
+
+
+def test_the_kernel_over_the_cache_gives_the_training_forward_pass(monkeypatch):
+    """Interpreted, in every program of a paused row, over blocks of 16 slots."""
+    columns = set()
+
+    def by_kernel(q, cache, positions, config, sharding):
+        columns.add((q.shape[1], cache.k.shape[2]))
+        return pallas_attention.flash_cached_attention(q, cache, positions, interpret=True)
+
+    monkeypatch.setattr(transformer, "attend_to_cache", by_kernel)
+    monkeypatch.setattr(pallas_attention, "_MOST_SLOTS", 16)
+    # A shape of its own, so that no other test finds these programs.
+    model = dataclasses.replace(MODEL, num_layers=1, d_ff=48)
+    params = random_params(model)
+    config = dataclasses.replace(SMALL, min_view=64, min_prompt_bucket=16)
+    other = make_engine(model, params, config)
+    rows = run_jobs(other, random_jobs(10, outputs=(2, 9), seed=26))
+    assert sum(not row.outputs for row in rows.values()) >= 2
+    assert_teacher_forced(params, rows.values(), model=model)
+    assert columns == {(16, 16), (SMALL.forced_tokens, 64), (1, 64)}
 
 
 def test_running_every_row_again_gives_the_same_tokens_and_is_counted(engine, params):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from experiments import launch
 from jaxtool.run.gin_config import REPOSITORY_ROOT
 
 RUNS = "gin_configs/runs"
@@ -120,3 +121,20 @@ def test_plan_refuses_what_it_does_not_know_in_one_line():
     assert "Traceback" not in done.stderr
     done = start("experiments.plan", "--gin_file", run_file, "--topology", "v5e-8", check=False)
     assert "does not divide 8 devices" in done.stderr
+
+
+def test_processes_share_an_accelerators_memory(tmp_path, monkeypatch):
+    """One process unless asked; none of it without a device file, or where only the CPU is wanted."""
+    monkeypatch.setattr(launch, "_DEVICES", tmp_path)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "x")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION")
+    assert launch.share_accelerator(3) is None
+    (tmp_path / "nvidia3").touch()
+    assert launch.share_accelerator(None) == 1
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.900"
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION")
+    assert launch.share_accelerator(3) == 3
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.300"
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert launch.share_accelerator(3) is None

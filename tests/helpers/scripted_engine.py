@@ -61,13 +61,17 @@ class ScriptedEngine:
         *,
         is_stop: Sequence[bool],
         slots: int = 4,
+        rows: int = 0,
         window_steps: int = 4,
         max_tokens: int = 512,
         fetch_s: float = 0.0,
         prefill_chunk: int = 0,
     ):
         self.config = SimpleNamespace(
-            slots=slots, max_tokens=max_tokens, prefill_chunk=prefill_chunk
+            slots=slots,
+            cache_rows=rows or slots,
+            max_tokens=max_tokens,
+            prefill_chunk=prefill_chunk,
         )
         self.counts = EngineCounts()
         self.windows = 0
@@ -81,7 +85,7 @@ class ScriptedEngine:
         self._is_stop = is_stop
         self._window_steps = window_steps
         self._fetch_s = fetch_s
-        self._free = list(range(slots))
+        self._free = list(range(self.config.cache_rows))
         self._rows: dict[int, _Slot] = {}
 
     @property
@@ -89,8 +93,12 @@ class ScriptedEngine:
         return len(self._free)
 
     @property
+    def num_running(self) -> int:
+        return sum(row.is_running for row in self._rows.values())
+
+    @property
     def is_any_running(self) -> bool:
-        return any(row.is_running for row in self._rows.values())
+        return self.num_running > 0
 
     def load(self, params: object) -> None:
         assert not self._is_in_flight, "weights changed inside a window"
@@ -157,11 +165,13 @@ class ScriptedEngine:
         time.sleep(self._fetch_s)
         self._is_in_flight = False
         self.windows += 1
-        shape = (self._window_steps, self.config.slots)
+        shape = (self._window_steps, self.config.cache_rows)
         tokens, logprobs = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         is_sampled = np.zeros(shape, bool)
+        # In the order of placement, as the real engine chooses them.
+        running = [(slot, row) for slot, row in self._rows.items() if row.is_running]
         for k in range(self._window_steps):
-            for slot, row in self._rows.items():
+            for slot, row in running[: self.config.slots]:
                 if not row.is_running:
                     continue
                 assert row.script, "the row was not ended where its script ends"
@@ -172,7 +182,7 @@ class ScriptedEngine:
                 is_sampled[k, slot] = True
                 if self._is_stop[tokens[k, slot]] or row.length >= row.limit:
                     row.is_running = False
-        self.counts.slot_steps += is_sampled.size
+        self.counts.slot_steps += self._window_steps * self.config.slots
         self.counts.useful_slot_steps += int(is_sampled.sum())
         return Window(
             tokens=tokens, logprobs=logprobs, is_sampled=is_sampled, steps=self._window_steps
@@ -248,5 +258,5 @@ def run(made: Stage, samples: int = 1) -> list[Trajectory]:
     trajectories = asyncio.run(made.collect(samples))
     for trajectory in trajectories:
         trajectory.check()
-    assert made.engine.num_free == made.engine.config.slots
+    assert made.engine.num_free == made.engine.config.cache_rows
     return trajectories

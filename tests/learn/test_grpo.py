@@ -9,6 +9,7 @@ import pytest
 from helpers.ledgers import random_ledgers
 from helpers.tiny_models import VOCAB, random_params
 
+from jaxtool.core.batch import TrainBatch
 from jaxtool.learn import grpo
 from jaxtool.learn.corrections import (
     GeometricRejection,
@@ -46,6 +47,10 @@ def trajectories(seed: int = 0):
 
 def batch_of(row_tokens: int = 16):
     return to_batch(trajectories(), ADVANTAGES, PackConfig(row_tokens=row_tokens))
+
+
+def without_advantages(batch: TrainBatch) -> TrainBatch:
+    return dataclasses.replace(batch, advantages=np.zeros_like(batch.advantages))
 
 
 def setup_of(sharding: Sharding | None = None, **fields) -> LearnerSetup:
@@ -351,15 +356,56 @@ def test_bypass_takes_the_samplers_logprobs_as_the_anchor(params):
     np.testing.assert_allclose(decoupled.loss, -1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_kl_estimators_enter_the_loss(params, estimator):
-    other = random_params(MODEL, seed=1)
-    config = {"kl_coef": 5.0, "kl_estimator": estimator}
-    plain, _ = gradients(params, batch_of(), setup_of())
-    away, _ = gradients(params, batch_of(), setup_of(**config), reference=other)
-    own, _ = gradients(params, batch_of(), setup_of(**config), reference=params)
-    np.testing.assert_allclose(own.loss, plain.loss, rtol=1e-4)
-    assert abs(float(away.loss) - float(plain.loss)) > 0.1
+@pytest.mark.parametrize(
+    ("estimator", "of_token"),
+    [
+        ("k1", lambda d: d),
+        ("k2", lambda d: d**2 / 2),
+        ("k3", lambda d: jnp.exp(-d) - 1 + d),
+    ],
+)
+def test_kl_estimators_enter_the_loss_with_value_gradient_and_sign(params, estimator, of_token):
+    """Without advantages the loss is 0.3 times the estimator's mean, d = log π - log π_ref."""
+    batch, reference = without_advantages(batch_of()), random_params(MODEL, seed=1)
+    setup = setup_of(kl_coef=0.3, kl_estimator=estimator)
+    [block] = row_blocks(batch, 8, single_device())
+    fixed = grpo.old_logprobs(reference, block, setup=setup)
+
+    def plain(params):
+        difference = grpo._logprobs(params, block, setup)[0] - fixed
+        return 0.3 * jnp.where(block.loss_mask, of_token(difference), 0.0).sum() / 29
+
+    assert batch.loss_mask.sum() == 29  # the letters p of SHAPES
+    wanted, wanted_gradient = jax.jit(jax.value_and_grad(plain))(params)
+    assert abs(float(wanted)) > 0.01
+    got, _ = gradients(params, batch, setup, reference)
+    np.testing.assert_allclose(got.loss, wanted, rtol=1e-5)
+    for x, y in zip(jax.tree.leaves(got.grads), jax.tree.leaves(wanted_gradient), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+    own, _ = gradients(params, batch, setup, reference=params)
+    assert float(own.loss) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_entropy_bonus_by_hand(params):
+    """A policy of zeros is uniform: ln 48 nats at each token, so the loss is -0.2 ln 48."""
+    uniform = jax.tree.map(jnp.zeros_like, params)
+    setup = setup_of(entropy_coef=0.2)
+    total, [sums] = gradients(uniform, without_advantages(batch_of()), setup)
+    np.testing.assert_allclose(total.loss, -0.2 * 3.8712010, rtol=1e-6)
+    np.testing.assert_allclose(sums["policy/entropy_nats"], 29 * 3.8712010, rtol=1e-6)
+
+
+@pytest.mark.parametrize("coef", [0.1, -0.1])
+def test_updates_with_an_entropy_bonus_raise_the_entropy(params, coef):
+    """And a negative coefficient lowers it: nothing else moves a policy without advantages."""
+    batch, setup = without_advantages(batch_of()), setup_of(entropy_coef=coef)
+    state = make_state(params, setup.optimizer, single_device())
+    entropies = []
+    for _ in range(3):
+        state, metrics = grpo.update(state, None, batch, setup)
+        entropies.append(float(metrics["policy/entropy_nats"]))
+    change = np.diff(entropies) * np.sign(coef)
+    assert np.all(change > 0.01), entropies
 
 
 def test_measuring_gives_the_metrics_of_the_update(params):

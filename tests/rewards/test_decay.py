@@ -20,6 +20,12 @@ def test_exponential_by_hand():
     )
 
 
+def test_decayed_by_hand():
+    """One call at c = 3: cos(π/5), 1 - 1/6 and the third root of a half."""
+    got = [decay.decayed(1, 3, shape) for shape in ("cosine", "linear", "exponential")]
+    assert got == pytest.approx([0.8090170, 0.8333333, 0.7937005])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @given(m=st.floats(0, 50), more=st.floats(0.01, 5), c=st.floats(0.5, 8))
 def test_every_shape_starts_at_one_is_a_half_at_c_and_falls(shape, m, more, c):

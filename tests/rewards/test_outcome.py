@@ -1,14 +1,20 @@
 """Rewards of whole groups, by hand."""
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from helpers.scoring import score
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxtool.core.types import Trajectory
-from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
+from jaxtool.core.types import Score, Trajectory
+from jaxtool.rewards.adaptive import (
+    AdaTirReward,
+    CallShapingReward,
+    adatir_penalty,
+    call_shaping,
+)
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.n_store import CallHistory, KSuccesses
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward, OutcomeReward
@@ -92,24 +98,103 @@ def test_calls_that_got_no_observation_cost_nothing(make_trajectory: Make):
     assert scored.reward == 1.0
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(outcomes=st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=9))
+OUTCOMES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=9)
+SOME = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def scores_of(
+    reward: RewardFn, make: Make, members: list[tuple[int, bool]], history: CallHistory
+) -> list[Score]:
+    """Scores of a group given as (calls, is correct)."""
+    return score(reward, [make(m) for m, _ in members], [right for _, right in members], history)
+
+
+@SOME
+@given(outcomes=OUTCOMES, random=st.randoms(use_true_random=False))
 @pytest.mark.parametrize("reward", ALL_REWARDS)
 def test_correct_beats_wrong_and_order_does_not_matter(
-    reward: RewardFn, make_trajectory: Make, outcomes: list[tuple[int, bool]]
+    reward: RewardFn,
+    make_trajectory: Make,
+    outcomes: list[tuple[int, bool]],
+    random: Random,
 ):
+    """Whole scores, so shaping, coefficient and n too, follow the members through any permutation."""
     history = history_of([m for m, right in outcomes if right])
-
-    def rewards(members: list[tuple[int, bool]]) -> list[float]:
-        group = [make_trajectory(m) for m, _ in members]
-        return [s.reward for s in score(reward, group, [right for _, right in members], history)]
-
-    scored = rewards(outcomes)
-    assert rewards(outcomes[::-1]) == scored[::-1]
-    right = [r for r, (_, is_right) in zip(scored, outcomes, strict=True) if is_right]
-    wrong = [r for r, (_, is_right) in zip(scored, outcomes, strict=True) if not is_right]
+    scored = scores_of(reward, make_trajectory, outcomes, history)
+    order = random.sample(range(len(outcomes)), len(outcomes))
+    moved = scores_of(reward, make_trajectory, [outcomes[i] for i in order], history)
+    assert moved == [scored[i] for i in order]
+    right = [s.reward for s in scored if s.is_correct]
+    wrong = [s.reward for s in scored if not s.is_correct]
     if right and wrong:
         assert min(right) > max(wrong)
+
+
+@SOME
+@given(outcomes=OUTCOMES)
+def test_shaping_punishes_calls_of_correct_answers_alone(
+    make_trajectory: Make, outcomes: list[tuple[int, bool]]
+):
+    calls = [m for m, right in outcomes if right]
+    scores = scores_of(CallShapingReward(), make_trajectory, outcomes, history_of(calls))
+    by_calls = sorted(
+        (m, s.shaping) for (m, _), s in zip(outcomes, scores, strict=True) if s.is_correct
+    )
+    assert all(s.shaping == 0 for s in scores if not s.is_correct)
+    assert all(shaping == 0 for m, shaping in by_calls if m == min(calls))
+    assert all(shaping < 0 for m, shaping in by_calls if m > min(calls))
+    shapings = [shaping for _, shaping in by_calls]
+    assert shapings == sorted(shapings, reverse=True)
+
+
+@SOME
+@given(outcomes=OUTCOMES)
+@pytest.mark.parametrize(
+    ("neutral", "base"),
+    [
+        (AdaTirReward(weight=0.0), OutcomeReward(wrong=0.0)),
+        (CallShapingReward(delta=0.0), OutcomeReward()),
+        (CallShapingReward(min_solve_rate=1.1), OutcomeReward()),
+        (AdaTirReward(max_difficulty=0.0), OutcomeReward(wrong=0.0)),
+    ],
+)
+def test_at_neutral_settings_the_outcome_alone_counts(
+    neutral: RewardFn, base: RewardFn, make_trajectory: Make, outcomes: list[tuple[int, bool]]
+):
+    history = history_of([m for m, right in outcomes if right])
+    got = scores_of(neutral, make_trajectory, outcomes, history)
+    wanted = scores_of(base, make_trajectory, outcomes, history)
+    assert [s.reward for s in got] == [s.reward for s in wanted]
+    assert {s.shaping for s in got} == {0.0}
+
+
+CALLS = st.floats(0, 20)
+POSITIVE = st.floats(0.1, 10)
+
+
+@given(m=CALLS, more=CALLS, limit=POSITIVE, weight=st.floats(0, 5), k=POSITIVE)
+def test_laws_of_adatirs_penalty(m: float, more: float, limit: float, weight: float, k: float):
+    """λ is a scale, N_max the unit of calls; 0 without calls, -λ from N_max on, falling between."""
+    penalty = adatir_penalty(m, limit, weight=weight)
+    assert adatir_penalty(m, limit, weight=0.0) == 0
+    assert adatir_penalty(m, limit, weight=k * weight) == pytest.approx(k * penalty)
+    assert adatir_penalty(k * m, k * limit, weight=weight) == pytest.approx(penalty, abs=1e-12)
+    assert adatir_penalty(0, limit, weight=weight) == 0
+    assert adatir_penalty(limit + more, limit, weight=weight) == -weight
+    assert -weight <= adatir_penalty(m + more, limit, weight=weight) <= penalty <= 0
+
+
+@given(n=CALLS, m=CALLS, more=CALLS, c=POSITIVE, delta=st.floats(-5, 0), k=POSITIVE)
+def test_laws_of_call_shaping(n: float, m: float, more: float, c: float, delta: float, k: float):
+    """δ is a scale, c the unit of calls; 0 at m = n, δ at n + c, falling with m."""
+    shaping = call_shaping(m, n, c, delta=delta)
+    assert call_shaping(m, n, c, delta=0.0) == 0
+    assert call_shaping(m, n, c, delta=k * delta) == pytest.approx(k * shaping)
+    scaled = call_shaping(k * m, k * n, k * c, delta=delta)
+    assert scaled == pytest.approx(shaping, rel=1e-6, abs=1e-9)
+    assert call_shaping(n, n, c, delta=delta) == 0
+    assert call_shaping(n + c, n, c, delta=delta) == pytest.approx(delta)
+    assert call_shaping(m + more, n, c, delta=delta) <= shaping
 
 
 @pytest.mark.parametrize("kind", [OutcomeReward, OtcGrpoReward, OtcPpoReward])

@@ -1,9 +1,10 @@
-"""Real decoding with tool calls of a tiny random policy: any arrival order and latency, and many rows.
+"""Real decoding with tool calls of a tiny random policy: any arrival, schedule and latency, and many rows.
 
 JAXTOOL_TEST_TRAJECTORIES=10000 runs the long form of the leak test.
 """
 
 import asyncio
+import dataclasses
 import gc
 import os
 import random
@@ -85,36 +86,75 @@ class Echo:
 
 
 @pytest.fixture(scope="module")
-def made():
+def policy():
     tokenizer = VocabularyTokenizer(PIECES)
     model = tiny(tokenizer.vocab_size)
     mask = stop_token_mask(tokenizer, PROTOCOL.stop_tags)
-    stops = np.flatnonzero(mask).tolist()
-    engine = make_engine(model, random_params(model), CONFIG, stops=stops)
+    return model, random_params(model), np.flatnonzero(mask).tolist()
+
+
+@pytest.fixture(scope="module")
+def made(policy):
+    tokenizer = VocabularyTokenizer(PIECES)
+    model, params, stops = policy
+    engine = make_engine(model, params, CONFIG, stops=stops)
     engine.compile([Sampling()], longest_prompt=8)
     return engine, tokenizer
 
 
-def collect(made, problems, *, seed=0, latency_s=0.0, samples=2, tool_seed=0):
+def make_collector(made, *, latency_s=0.0, tool_seed=0, **switches):
     engine, tokenizer = made
-    collector = Collector(
+    return Collector(
         engine=engine,
         tokenizer=tokenizer,
         protocol=PROTOCOL,
         tool=Echo(tool_seed, latency_s),
-        config=RolloutConfig(max_response_tokens=40, max_tool_calls=3),
+        config=RolloutConfig(max_response_tokens=40, max_tool_calls=3, **switches),
     )
-    trajectories = asyncio.run(
-        collector.collect(
-            problems,
-            samples=samples,
-            sampling=Sampling(),
-            seed=seed,
-            stream=("many",),
-            version=0,
+
+
+def by_name(trajectories):
+    return {(t.problem.problem_id, t.sample): t for t in trajectories}
+
+
+def collect(made, problems, *, seed=0, samples=2, **options):
+    collector = make_collector(made, **options)
+    return by_name(
+        asyncio.run(
+            collector.collect(
+                problems,
+                samples=samples,
+                sampling=Sampling(),
+                seed=seed,
+                stream=("many",),
+                version=0,
+            )
         )
     )
-    return {(t.problem.problem_id, t.sample): t for t in trajectories}
+
+
+async def collect_arrivals(collector, problems, arrivals):
+    """Each problem is a job of its own, that comes when so many windows and waits have gone by."""
+    jobs, at = {}, 0
+    while len(jobs) < len(problems) or not all(job.is_done for job in jobs.values()):
+        for i, problem in enumerate(problems):
+            if i not in jobs and arrivals[i] <= at:
+                jobs[i] = collector.begin(
+                    [problem], samples=2, sampling=Sampling(), seed=0, stream=("many",)
+                )
+        await collector.advance(0)
+        at += 1
+    return by_name(trajectory for job in jobs.values() for trajectory in job.trajectories())
+
+
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for key, trajectory in got.items():
+        np.testing.assert_array_equal(trajectory.ids, expected[key].ids)
+        np.testing.assert_array_equal(trajectory.origins, expected[key].origins)
+        np.testing.assert_allclose(
+            trajectory.behaviour_logprobs, expected[key].behaviour_logprobs, atol=1e-5
+        )
 
 
 def problems_of(count: int) -> list[Problem]:
@@ -140,22 +180,82 @@ def expected(made):
 )
 @given(
     order=st.permutations(range(12)),
-    count=st.integers(1, 12),
+    arrivals=st.lists(st.integers(0, 9), min_size=1, max_size=12),
     latency_s=st.sampled_from([0.0, 0.002, 0.02]),
     tool_seed=st.integers(0, 99),
 )
 def test_a_row_is_the_same_in_any_order_company_and_latency(
-    made, expected, order, count, latency_s, tool_seed
+    made, expected, order, arrivals, latency_s, tool_seed
 ):
-    problems = [problems_of(12)[i] for i in order[:count]]
-    got = collect(made, problems, latency_s=latency_s, tool_seed=tool_seed)
-    assert len(got) == 2 * count
-    for key, trajectory in got.items():
-        np.testing.assert_array_equal(trajectory.ids, expected[key].ids)
-        np.testing.assert_array_equal(trajectory.origins, expected[key].origins)
-        np.testing.assert_allclose(
-            trajectory.behaviour_logprobs, expected[key].behaviour_logprobs, atol=1e-5
-        )
+    """Rows come while others decode, and each call takes a time of its own."""
+    problems = [problems_of(12)[i] for i in order[: len(arrivals)]]
+    collector = make_collector(made, latency_s=latency_s, tool_seed=tool_seed)
+    got = asyncio.run(collect_arrivals(collector, problems, arrivals))
+    names = {problem.problem_id for problem in problems}
+    assert_same(got, {key: row for key, row in expected.items() if key[0] in names})
+
+
+@pytest.fixture(scope="module")
+def another(made, policy):
+    """An engine that may use programs which `made` does not know, with options of its own."""
+    _, tokenizer = made
+    model, params, stops = policy
+    return lambda **options: (
+        make_engine(model, params, dataclasses.replace(CONFIG, **options), stops=stops),
+        tokenizer,
+    )
+
+
+SWITCHES = ({"schedule": "lockstep"}, {"kv": "reprefill"})
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda x: next(iter(x)))
+def test_the_switches_for_comparison_change_no_token(another, expected, switches):
+    other = another()
+    got = collect(other, problems_of(12), latency_s=0.002, **switches)
+    assert_same(got, expected)
+    again = other[0].counts.reprefilled_tokens
+    # A call of a row is after its prompt of at least one token, which is then run again.
+    calls = sum(row.num_tool_calls for row in expected.values())
+    assert again > calls if "kv" in switches else again == 0
+
+
+def test_the_same_weights_again_before_each_window_change_no_token(
+    another, policy, expected, monkeypatch
+):
+    """Rows go on over a change of weights with the cache that they have."""
+    other = another()
+    engine, loads = other[0], []
+    dispatch = engine.dispatch_window
+
+    def load_and_dispatch(**options):
+        loads.append(engine.num_running)
+        engine.load(policy[1])
+        return dispatch(**options)
+
+    monkeypatch.setattr(engine, "dispatch_window", load_and_dispatch)
+    assert_same(collect(other, problems_of(12)), expected)
+    assert len(loads) > 6
+
+
+def test_prompts_that_go_by_chunks_between_windows_change_no_token(another, monkeypatch):
+    """Of 2 to 20 tokens by chunks of 4; some of a prompt's chunks run while other rows decode."""
+    problems = [
+        dataclasses.replace(problem, question=("1+2=" * 5)[: 1 + 6 * (i % 4)])
+        for i, problem in enumerate(problems_of(12))
+    ]
+    expected = collect(another(), problems)
+    other = another(prefill_chunk=4)
+    engine, between = other[0], []
+    advance = engine.advance_prefill
+
+    def watch_and_advance(call):
+        between.append(call.done > 0 and engine.is_any_running)
+        advance(call)
+
+    monkeypatch.setattr(engine, "advance_prefill", watch_and_advance)
+    assert_same(collect(other, problems), expected)
+    assert sum(between) >= 3
 
 
 def test_many_trajectories_leak_nothing_and_compile_nothing(made, expected):

@@ -93,8 +93,39 @@ def test_the_longest_expected_problem_begins_first_the_next_time():
     assert made.engine.prefilled == [tuple(ids) for ids in longest_first]
 
 
-def test_useful_steps_count_until_the_queue_is_empty():
-    """One slot, four rows of three tokens in windows of four: three of four steps are useful."""
-    made = stage([[["a", "a", EOS]]] * 4, tool=ArithmeticTool(), slots=1, window_steps=4)
+# Tokens of each row, as they are placed; windows of four steps.
+USEFUL = {
+    # 3 of 4 steps of each of the first three windows; in the fourth the queue is empty.
+    "one slot": ([3, 3, 3, 4], {"slots": 1}, 9 / 12),
+    # The queue is empty from the start, but the first window decodes 3 + 2 of 2 x 4 while two rows wait
+    # for a slot. The second, 4 + 4 of 8, has slots for all.
+    "more rows than slots": ([3, 2, 4, 4], {"slots": 2, "rows": 4}, 5 / 8),
+    # Five rows, four places: (2 + 3), then (1 + 2) while the fifth waits for a slot, then 3 of 8.
+    "a queue, then more rows than slots": ([2, 3, 1, 2, 3], {"slots": 2, "rows": 4}, 8 / 16),
+    # Never a row without a slot: of all windows, here one.
+    "a slot for every row": ([3, 2, 4, 4], {"slots": 4}, 13 / 16),
+    "no row at all": ([], {"slots": 4}, 0.0),
+}
+
+
+@pytest.mark.parametrize("case", USEFUL)
+def test_useful_steps_count_as_long_as_rows_want_more_slots_than_there_are(case):
+    lengths, shapes, expected = USEFUL[case]
+    scripts = [[["a"] * (length - 1) + [EOS]] for length in lengths]
+    made = stage(scripts, tool=ArithmeticTool(), window_steps=4, **shapes)
     run(made)
-    assert made.collector.times.useful_fraction == pytest.approx(0.75)
+    assert made.collector.times.useful_fraction == expected
+
+
+def test_a_row_whose_prompt_is_on_its_way_wants_a_slot():
+    """The queue is empty from the start, and one row decodes at a time, since prompts go by chunks.
+
+    Rows of one, two and four tokens, each in a window of its own; only in the last is there a slot for
+    every row that is left.
+    """
+    scripts = [[[EOS]], [["a", EOS]], [["a", "a", "a", EOS]]]
+    made = stage(
+        scripts, tool=ArithmeticTool(), slots=1, rows=3, window_steps=4, prefill_chunk=1000
+    )
+    run(made)
+    assert made.collector.times.useful_fraction == (1 + 2) / 8

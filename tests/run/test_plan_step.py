@@ -217,8 +217,9 @@ def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
     assert plan.fits
     assert plan.hbm_used == 15 * GIB
     assert plan.step_s == pytest.approx(3 * 2.0 + 2 * 4.0 + 3 * 0.005)
-    report.write_json(tmp_path / "plans" / "p.json", plan, "runs/x.gin")
+    report.write_json(tmp_path / "plans" / "p.json", plan, "runs/x.gin", "decoders/int8.gin")
     record = json.loads((tmp_path / "plans" / "p.json").read_text())
+    assert (record["gin_file"], record["laid_over"]) == ("runs/x.gin", ["decoders/int8.gin"])
     assert record["topology"] == "v5e:2x4"
     assert (record["fits"], record["hbm_used_gib"], record["hbm_limit_gib"]) == (True, 15.0, 15.75)
     assert record["predicted_step_s"] == 14.0

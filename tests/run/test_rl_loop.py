@@ -1,7 +1,9 @@
 """The RL run: killed and resumed equals uninterrupted, bit by bit; bad input is refused at the door."""
 
+import contextlib
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -59,7 +61,11 @@ def params_of(policy_dir):
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     tool = CountingTool()
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (folder / "printed").open("w") as file,
+        contextlib.redirect_stdout(file),
+    ):
         patch.setattr(actor, "make_mesh", one_device_mesh)
         rl_loop.train(rl_config(folder), workdir=folder / "run", seed=1, tool=tool)
     return folder, tool.calls
@@ -78,6 +84,18 @@ def test_the_small_run_calls_and_learns(uninterrupted):
     _, first = RandomInit(config=MODEL).load(single_device(), 1)
     after = params_of(folder / "run" / "policy")
     assert any(np.any(x != y) for x, y in zip(jax.tree.leaves(first), after, strict=True))
+
+
+def test_every_program_of_the_decoder_is_compiled_before_the_first_step_and_counted(uninterrupted):
+    """Not compiled ahead and compiled ahead both read 0 late programs, so the progress counts too."""
+    folder, _ = uninterrupted
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["timing/late_programs_total"] for line in lines] == [0, 0, 0, 0]
+    # Prefill of 8 (the longest prompt has 32 - 24 tokens), appends and windows of one view.
+    printed = (folder / "printed").read_text()
+    compiled, *steps = re.findall(r"^(compile decoder +3/3|run) ", printed, re.M)
+    assert compiled == "compile decoder  3/3"
+    assert set(steps) == {"run"}
 
 
 def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(uninterrupted, tmp_path):

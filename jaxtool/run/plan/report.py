@@ -32,12 +32,13 @@ COLUMNS = (
 )
 
 
-def as_json(plan: StepPlan, gin_file: str) -> dict[str, Any]:
+def as_json(plan: StepPlan, gin_file: str, *laid_over: str) -> dict[str, Any]:
     """The record of `--json`; its keys are in the docstring of experiments/plan.py."""
     return {
         "topology": plan.tpu.name,
         "devices": plan.tpu.num_devices,
         "gin_file": gin_file,
+        "laid_over": list(laid_over),
         "fits": plan.fits,
         "hbm_used_gib": round(plan.hbm_used / GIB, 2),
         "hbm_limit_gib": plan.tpu.chip.hbm_gib,
@@ -73,9 +74,9 @@ def table_row(record: dict[str, Any]) -> str:
     )
 
 
-def write_json(path: Path, plan: StepPlan, gin_file: str) -> None:
+def write_json(path: Path, plan: StepPlan, gin_file: str, *laid_over: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_json(plan, gin_file), indent=1) + "\n")
+    path.write_text(json.dumps(as_json(plan, gin_file, *laid_over), indent=1) + "\n")
 
 
 def print_plan(plan: StepPlan, console: Console | None = None) -> None:

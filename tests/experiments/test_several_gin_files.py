@@ -1,0 +1,46 @@
+"""Plan and evaluate take several --gin_file, as train does: later files win."""
+
+import pytest
+
+from experiments import evaluate, plan
+from jaxtool.run import compare
+from jaxtool.run.plan import plan as planning
+
+RUN = "gin_configs/runs/quickstart_grpo.gin"
+OVER = "from __gin__ import dynamic_registration\nfrom jaxtool.run import rl_loop\n"
+
+
+class Caught(Exception):
+    """Carries the configuration that an entry point built."""
+
+
+def catch(config, *_, **__):
+    raise Caught(config)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "module", "name", "flags"),
+    [
+        (plan, planning, "plan_run", ("--topology", "v5e-8")),
+        (evaluate, compare, "compare", ("--policy", "mine=runs/mine/policy")),
+    ],
+    ids=["plan", "evaluate"],
+)
+def test_later_files_win(entry_point, module, name, flags, tmp_path, monkeypatch):
+    for variable in ("JAX_PLATFORMS", "JAX_ENABLE_COMPILATION_CACHE"):
+        monkeypatch.setenv(variable, "")  # main sets them: put back what was there
+    monkeypatch.setattr(module, name, catch)
+    for steps in (7, 8):
+        (tmp_path / f"{steps}.gin").write_text(OVER + f"rl_loop.Schedule.steps = {steps}\n")
+
+    def config_of(*files):
+        given = [flag for file in (RUN, *files) for flag in ("--gin_file", str(file))]
+        monkeypatch.setattr("sys.argv", [name, *given, *flags])
+        with pytest.raises(Caught) as caught:
+            entry_point.main()
+        return caught.value.args[0]
+
+    assert config_of().engine.twin.weights == "dtype"
+    assert config_of("gin_configs/decoders/int8.gin").engine.twin.weights == "int8"
+    assert config_of(tmp_path / "7.gin", tmp_path / "8.gin").schedule.steps == 8
+    assert config_of(tmp_path / "8.gin", tmp_path / "7.gin").schedule.steps == 7
