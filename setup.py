@@ -68,5 +68,7 @@ setup(
         "cuda": TRAINER + SANDBOX + ["jax[cuda12]>=0.10"],
         "sandbox": SANDBOX,
         "test": TRAINER + SANDBOX + TEST,
+        # Not part of "test": on Linux pip takes torch with three gigabytes of CUDA.
+        "parity": TRAINER + SANDBOX + TEST + ["torch>=2.9", "peft>=0.17", "trl>=1.16"],
     },
 )
