@@ -4,6 +4,7 @@ A worker is a script that takes a peer's name and JSON options, prints "ready VE
 line on its input with "seconds X tokens N". It runs in the peer's own environment.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -141,14 +142,24 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
     )
     return {
         "cores": os.cpu_count(),
-        "processor": platform.machine(),
+        "processor": _processor(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "peers": versions,
         "load": os.getloadavg(),
         "commit": commit.stdout.strip(),
     }
+
+
+def _processor() -> str:
+    """The model's name where Linux tells it."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def add_peer_flags(parser: Any) -> None:
