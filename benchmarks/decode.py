@@ -1,7 +1,10 @@
 """Speed of the decoder beside its peers, and of its tool pauses beside what others do.
 
   python benchmarks/decode.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
+  python benchmarks/decode.py --part plain --case Qwen2.5-7B,bfloat16,32,8192,64 [--case ...]
 
+A case is shape,dtype,rows,prompt tokens,new tokens; on a GPU 0.5B, 1.5B and 7B with 32, 64 and 256 rows
+after 2k, 8k and 16k tokens are of interest. Prompts beyond 1024 tokens go by chunks of 512.
 Peers: transformers' `generate` (torch) and google-tunix's vanilla Sampler, each in its own interpreter
 (the current one where it can import them; a peer that is missing is named as missing). Rounds of all
 are interleaved on the same machine, medians are compared. Every time includes the prompts' prefill.
@@ -23,7 +26,8 @@ Not measured: other serving engines, several devices.
 `plain` has one row for each shape, dtype and batch with tokens_per_s of each way, bound_tokens_per_s: of a
 sampler in JAX that takes no time but for the forward pass, over one cached token in place of all;
 share_of_bound of ours, bound_ratio_to_best_peer, and floor_fraction: the time that the bytes of
-weights and live cache take at this machine's copy speed over ours.
+weights and live cache take at this machine's copy speed over ours. later_...: of ours after the first
+window of a round, without the prompts; null where there is no second window.
 """
 
 import argparse
@@ -32,6 +36,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import statistics
 import sys
@@ -42,8 +47,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # run as a file, its own folder would stand there
 
 from benchmarks.peers import (  # noqa: E402
-    SHAPES,
     SMALL,
+    START_SHAPES,
     Peer,
     add_peer_flags,
     copy_bytes_per_s,
@@ -51,6 +56,8 @@ from benchmarks.peers import (  # noqa: E402
     machine,
 )
 from experiments import launch  # noqa: E402
+
+_LONG_PROMPT = 1024  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +89,23 @@ def cases(is_quick: bool) -> list[Case]:
     return found
 
 
+def case_of(text: str) -> Case:
+    """The case of a flag.
+
+    Raises:
+      ValueError: naming a text that is none.
+    """
+    parts = text.split(",")
+    numbers = parts[2:]
+    if len(parts) != 5 or parts[0] not in START_SHAPES or not all(n.isdigit() for n in numbers):
+        raise ValueError(
+            f"--case {text!r} must be shape,dtype,rows,prompt,new with a shape of "
+            f"{', '.join(START_SHAPES)}"
+        )
+    batch, prompt, new = map(int, numbers)
+    return Case(parts[0], parts[1], batch, prompt, new, 3)
+
+
 class Ours:
     """The engine at one shape: prompts in, windows until every row is at its limit."""
 
@@ -93,16 +117,18 @@ class Ours:
         from jaxtool.model.transformer import init_params
         from jaxtool.parallel.axis_rules import single_device
 
-        model = ModelConfig(**SHAPES[case.shape], has_qkv_bias=True, compute_dtype=case.dtype)
+        model = ModelConfig(**START_SHAPES[case.shape], has_qkv_bias=True, compute_dtype=case.dtype)
         config = EngineConfig(
             slots=case.batch,
             max_tokens=case.prompt + case.new,
             window_steps=32,
             min_view=case.prompt + case.new,
-            prefill_rows=min(case.batch, 16),
+            prefill_rows=min(case.batch, 16 if case.prompt <= _LONG_PROMPT else 4),
+            prefill_chunk=0 if case.prompt <= _LONG_PROMPT else 512,
             min_prompt_bucket=case.prompt,
         )
         self.case = case
+        self.later_tokens_per_s: list[float] = []  # of each round, after its first window
         self.engine = make_engine(model, config, single_device())
         self.engine.load(jax.jit(init_params, static_argnums=0)(model, jax.random.key(0)))
 
@@ -127,10 +153,16 @@ class Ours:
             for i, prompt in enumerate(engine.prefill(prompts))
         ]
         engine.place(placements)
-        made = 0
+        made = first = 0
+        since = started
         while engine.is_any_running:
             made += int(engine.fetch(engine.dispatch_window()).is_sampled.sum())
-        seconds = time.perf_counter() - started
+            if not first:  # the prompts have run by now
+                first, since = made, time.perf_counter()
+        ended = time.perf_counter()
+        seconds = ended - started
+        if made > first:
+            self.later_tokens_per_s.append((made - first) / (ended - since))
         for placement in placements:
             engine.release(placement.slot)
         if made != case.batch * case.new:
@@ -212,20 +244,23 @@ def make_engine(model: Any, config: Any, sharding: Any, stops: Any = ()) -> Any:
 
 
 def plain(
-    is_quick: bool, pythons: dict[str, str], bytes_per_s: float
+    chosen: list[Case], pythons: dict[str, str], bytes_per_s: float
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One row per case; versions of the peers."""
     rows: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
-    for case in cases(is_quick):
-        options = {"shape": SHAPES[case.shape], "dtype": case.dtype, "new": case.new}
+    for case in chosen:
+        options = {"shape": START_SHAPES[case.shape], "dtype": case.dtype, "new": case.new}
         with contextlib.ExitStack() as stack:
             found = [
                 stack.enter_context(Peer(name, python, "decode_peers.py", options))
                 for name, python in pythons.items()
             ]
             ours = Ours(case)
-            ways = {"jaxtool": ours.tokens_per_s, "bound": ours.bound_tokens_per_s} | {
+            ways = {"jaxtool": ours.tokens_per_s}
+            if case.prompt <= _LONG_PROMPT:  # its one pass over a prompt has all scores at once
+                ways["bound"] = ours.bound_tokens_per_s
+            ways |= {
                 peer.name: functools.partial(peer.tokens_per_s, case.batch, case.prompt)
                 for peer in found
             }
@@ -237,7 +272,10 @@ def plain(
                     seen[name].append(way())
             versions |= {peer.name: peer.versions for peer in found}
         speed = {name: statistics.median(values) for name, values in seen.items()}
-        bound = speed.pop("bound")
+        bound = speed.pop("bound", None)
+        later = (
+            statistics.median(ours.later_tokens_per_s[1:]) if ours.later_tokens_per_s[1:] else None
+        )
         best = max((speed[name] for name in speed if name != "jaxtool"), default=None)
         seconds = case.batch * case.new / speed["jaxtool"]
         row = dataclasses.asdict(case) | {
@@ -245,17 +283,18 @@ def plain(
             "rounds_tokens_per_s": seen,
             "ratio_to_best_peer": speed["jaxtool"] / best if best else None,
             "bound_tokens_per_s": bound,
-            "share_of_bound": speed["jaxtool"] / bound,
-            "bound_ratio_to_best_peer": bound / best if best else None,
+            "share_of_bound": speed["jaxtool"] / bound if bound else None,
+            "bound_ratio_to_best_peer": bound / best if best and bound else None,
             "floor_fraction": ours.floor_s(bytes_per_s) / seconds,
+            "later_tokens_per_s": later,
+            "later_floor_fraction": later
+            and later * ours.floor_s(bytes_per_s) / (case.batch * case.new),
         }
         rows.append(row)
         shown = "  ".join(f"{name} {value:.0f}" for name, value in speed.items())
-        ratio = (
-            f"{row['ratio_to_best_peer']:.2f} x of at most {bound / best:.2f}"
-            if best
-            else "no peer"
-        )
+        ratio = f"{row['ratio_to_best_peer']:.2f} x" if best else "no peer"
+        if best and bound:
+            ratio += f" of at most {bound / best:.2f}"
         print(
             f"{case.shape} {case.dtype} batch {case.batch}: {shown} tokens/s, {ratio}, "
             f"{row['floor_fraction']:.0%} of the bandwidth floor",
@@ -291,7 +330,11 @@ def main() -> None:
     parser.add_argument(
         "--part", choices=("plain", "tools", "overheads"), help="only this part; no summary"
     )
+    parser.add_argument("--case", action="append", help="of --part plain, in place of its cases")
     arguments = parser.parse_args()
+    # torch has to find memory on the same GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    chosen = [case_of(text) for text in arguments.case or ()] or cases(arguments.quick)
     from benchmarks import decode_tools
 
     bytes_per_s = copy_bytes_per_s()
@@ -303,7 +346,7 @@ def main() -> None:
         record["tools"] = decode_tools.tools(SMALL, arguments.quick)
     if arguments.part in (None, "plain"):
         pythons = find_peers(arguments.torch_python, arguments.tunix_python)
-        record["plain"], versions = plain(arguments.quick, pythons, bytes_per_s)
+        record["plain"], versions = plain(chosen, pythons, bytes_per_s)
     record["machine"] = machine(versions) | {"copy_gb_per_s": bytes_per_s / 1e9}
     if not arguments.part:
         record["summary"] = summary(record["plain"], record["tools"], record["overheads"])

@@ -45,6 +45,15 @@ QWEN = {
     "num_kv_heads": 2,
     "head_dim": 64,
 }
+QWEN_1_5B = {
+    "vocab_size": 151_936,
+    "d_model": 1536,
+    "d_ff": 8960,
+    "num_layers": 28,
+    "num_heads": 12,
+    "num_kv_heads": 2,
+    "head_dim": 128,
+}
 QWEN_7B = {
     "vocab_size": 152_064,
     "d_model": 3584,
@@ -55,7 +64,8 @@ QWEN_7B = {
     "head_dim": 128,
 }
 SHAPES = {"small": SMALL, "SmolLM2-135M": SMOLLM, "Qwen2.5-0.5B": QWEN}
-START_SHAPES = SHAPES | {"Qwen2.5-7B": QWEN_7B}  # that only one process at a time holds
+# With those that only one process at a time holds on a small machine.
+START_SHAPES = SHAPES | {"Qwen2.5-1.5B": QWEN_1_5B, "Qwen2.5-7B": QWEN_7B}
 
 
 class Peer:
