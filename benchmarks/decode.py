@@ -54,6 +54,7 @@ from benchmarks.peers import (  # noqa: E402
     copy_bytes_per_s,
     find_peers,
     machine,
+    parse_case,
 )
 from experiments import launch  # noqa: E402
 
@@ -87,23 +88,6 @@ def cases(is_quick: bool) -> list[Case]:
                 continue
             found += [Case(shape, dtype, batch, 32, 32, 3) for batch in (16, 64)]
     return found
-
-
-def case_of(text: str) -> Case:
-    """The case of a flag.
-
-    Raises:
-      ValueError: naming a text that is none.
-    """
-    parts = text.split(",")
-    numbers = parts[2:]
-    if len(parts) != 5 or parts[0] not in START_SHAPES or not all(n.isdigit() for n in numbers):
-        raise ValueError(
-            f"--case {text!r} must be shape,dtype,rows,prompt,new with a shape of "
-            f"{', '.join(START_SHAPES)}"
-        )
-    batch, prompt, new = map(int, numbers)
-    return Case(parts[0], parts[1], batch, prompt, new, 3)
 
 
 class Ours:
@@ -334,7 +318,10 @@ def main() -> None:
     arguments = parser.parse_args()
     # torch has to find memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    chosen = [case_of(text) for text in arguments.case or ()] or cases(arguments.quick)
+    chosen = cases(arguments.quick)
+    if arguments.case:
+        parsed = [parse_case(text, ("rows", "prompt", "new")) for text in arguments.case]
+        chosen = [Case(shape, dtype, *numbers, rounds=3) for shape, dtype, numbers in parsed]
     from benchmarks import decode_tools
 
     bytes_per_s = copy_bytes_per_s()

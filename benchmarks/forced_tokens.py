@@ -14,7 +14,7 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.decode import SHAPES
+from benchmarks.peers import SHAPES
 from experiments import launch
 
 LENGTHS = (4, 8, 16, 32, 64, 128)

@@ -2,6 +2,7 @@
 
   python benchmarks/learner.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
       [--part updates|memory|start] [--shape small] [--dtype float32] [--start-shape Qwen2.5-0.5B]
+  python benchmarks/learner.py --part updates --case Qwen2.5-1.5B,bfloat16,1,16384 --peak-tflops 989
 
 Peers: transformers under torch and google-tunix's Qwen2, each with the same loss and optimizer, in its
 own interpreter (the current one where it can import them; a peer that is missing is named as missing).
@@ -20,7 +21,9 @@ fit into 24 GiB. Medians are compared. Data transfer is not part of it.
 minutes for a round; `updates` then has `ratios_at_least`. It has one row for each shape, size and dtype,
 with `bound_tokens_per_s`: of a learner that takes no time but for products which no one can leave out, at
 the rate of the feed-forward's product in this run; `share_of_bound` of ours and `bound_ratios`, the bound
-over each peer's tokens/s: what ours could reach at most.
+over each peer's tokens/s: what ours could reach at most; `tflops_per_s` of those products in ours, and
+`utilization` (MFU) of --peak-tflops, the device's figure, where it is given. A --case is
+shape,dtype,rows,tokens, in place of the table's.
 The start part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary
 folder.
 """
@@ -50,11 +53,13 @@ from benchmarks.peers import (  # noqa: E402
     add_peer_flags,
     find_peers,
     machine,
+    parse_case,
 )
 from experiments import launch  # noqa: E402
 
 Round = Callable[[], float]
 _LONG = 16_384
+_UNROLLED = 2048  # tokens of a row
 _LIMIT_S = 180.0  # of one round: torch in bfloat16 takes many minutes where the processor has none
 
 
@@ -84,9 +89,12 @@ class Ours:
     def __init__(self, case: Case):
         from benchmarks.learner_setup import make_batch, make_setup, random_state
 
-        shape = SHAPES[case.shape]
-        # As the tiny configurations have it: unrolled layers are quicker on a CPU.
-        self._setup = make_setup(shape, case.dtype, case.rows, 512, scans_layers=False)
+        shape = START_SHAPES[case.shape]
+        # As the tiny configurations have it: unrolled layers are quicker on a CPU. Long rows as runs have them.
+        options: dict[str, Any] = {"scans_layers": False}
+        if case.length > _UNROLLED:
+            options = {"scans_layers": True, "remat": "block", "attention_block": 512}
+        self._setup = make_setup(shape, case.dtype, case.rows, 512, **options)
         self._state = random_state(self._setup)
         self._batch = make_batch(shape["vocab_size"], case.rows, case.length)
 
@@ -128,7 +136,7 @@ def timed(
 
 
 def updates(
-    chosen: list[Case], is_quick: bool, pythons: dict[str, str]
+    chosen: list[Case], is_quick: bool, pythons: dict[str, str], peak_tflops: float | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One row per case; versions of the peers."""
     rows: list[dict[str, Any]] = []
@@ -143,7 +151,7 @@ def updates(
         def peer(
             stack: contextlib.ExitStack, name: str, python: str, dtype: str, case: Case = case
         ) -> Round:
-            options = {"shape": SHAPES[case.shape], "dtype": dtype}
+            options = {"shape": START_SHAPES[case.shape], "dtype": dtype}
             worker = stack.enter_context(Peer(name, python, "learner_peers.py", options))
             versions[name] = worker.versions
             return functools.partial(worker.tokens_per_s, case.rows, case.length, limit_s=_LIMIT_S)
@@ -168,6 +176,7 @@ def updates(
             | {"tokens_per_s": {"jaxtool": ours} | speed, "ratios": ratios}
             | {"ratios_at_least": too_slow, "bound_tokens_per_s": bound}
             | {"share_of_bound": ours / bound}
+            | _rate(case, ours, peak_tflops)
             | {"bound_ratios": {name: bound / value for name, value in speed.items()}}
             | {"rounds_tokens_per_s": seen}
         )
@@ -184,11 +193,20 @@ def updates(
     return rows, versions
 
 
+def _rate(case: Case, tokens_per_s: float, peak_tflops: float | None) -> dict[str, float | None]:
+    """Products a second that the update's own tokens take; what is computed again does not count."""
+    from benchmarks.learner_setup import update_flops
+
+    flops = update_flops(START_SHAPES[case.shape], case.rows, case.length)
+    rate = flops / (case.rows * case.length) * tokens_per_s / 1e12
+    return {"tflops_per_s": rate, "utilization": rate / peak_tflops if peak_tflops else None}
+
+
 def bound_tokens_per_s(case: Case) -> float:
     """Of an update that is its products alone, at the rate of one of them on this machine, now."""
     from benchmarks.learner_setup import product_flops_per_s, update_flops
 
-    shape, tokens = SHAPES[case.shape], case.rows * case.length
+    shape, tokens = START_SHAPES[case.shape], case.rows * case.length
     flops = update_flops(shape, case.rows, case.length)
     return tokens * product_flops_per_s(shape, case.dtype, tokens) / flops
 
@@ -302,6 +320,8 @@ def main() -> None:
     parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
     parser.add_argument("--shape", choices=("small", "Qwen2.5-0.5B"), help="of updates: only this")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of updates: only this")
+    parser.add_argument("--case", action="append", help="of --part updates, in place of its cases")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for the utilization")
     parser.add_argument("--start-shape", choices=sorted(START_SHAPES), default="Qwen2.5-0.5B")
     arguments = parser.parse_args()
     record: dict[str, Any] = {}
@@ -315,7 +335,12 @@ def main() -> None:
             for case in cases(arguments.quick)
             if arguments.shape in (None, case.shape) and arguments.dtype in (None, case.dtype)
         ]
-        record["updates"], versions = updates(chosen, arguments.quick, pythons)
+        if arguments.case:
+            parsed = [parse_case(text, ("rows", "tokens")) for text in arguments.case]
+            chosen = [Case(shape, dtype, *numbers, rounds=3) for shape, dtype, numbers in parsed]
+        record["updates"], versions = updates(
+            chosen, arguments.quick, pythons, arguments.peak_tflops
+        )
     if arguments.part in (None, "start"):
         record["start"] = start(arguments.start_shape)
     record["machine"] = machine(versions)

@@ -164,6 +164,27 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def parse_case(text: str, numbers: tuple[str, ...]) -> tuple[str, str, list[int]]:
+    """Shape, dtype and so many numbers of a --case flag.
+
+    Raises:
+      ValueError: naming a text that is none.
+    """
+    shape, _, rest = text.partition(",")
+    dtype, *found = rest.split(",")
+    if (
+        shape not in START_SHAPES
+        or dtype not in ("float32", "bfloat16")
+        or len(found) != len(numbers)
+        or not all(number.isdigit() for number in found)
+    ):
+        raise ValueError(
+            f"--case {text!r} must be shape,dtype,{','.join(numbers)} with float32 or bfloat16 and a "
+            f"shape of {', '.join(START_SHAPES)}"
+        )
+    return shape, dtype, [int(number) for number in found]
+
+
 def _processor() -> str:
     """The model's name where Linux tells it."""
     info = pathlib.Path("/proc/cpuinfo")
