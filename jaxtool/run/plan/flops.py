@@ -3,8 +3,6 @@
 import math
 from typing import Any
 
-import jax.extend.core as jex_core
-
 
 def count_flops(jaxpr: Any, *, while_trips: int = 1) -> float:
     """2 x multiply-adds of every matrix product, recomputation by remat included.
@@ -16,7 +14,7 @@ def count_flops(jaxpr: Any, *, while_trips: int = 1) -> float:
       while_trips: rounds of a `while` loop, whose number a trace does not know.
     """
     total = 0.0
-    for equation in _open(jaxpr).eqns:
+    for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             total += _dot_flops(equation)
@@ -37,13 +35,9 @@ def count_flops(jaxpr: Any, *, while_trips: int = 1) -> float:
                 count_flops(inner, while_trips=while_trips)
                 for value in params.values()
                 for inner in (value if isinstance(value, tuple | list) else (value,))
-                if isinstance(inner, jex_core.Jaxpr | jex_core.ClosedJaxpr)
+                if hasattr(inner, "eqns")
             )
     return total
-
-
-def _open(jaxpr: Any) -> Any:
-    return jaxpr.jaxpr if isinstance(jaxpr, jex_core.ClosedJaxpr) else jaxpr
 
 
 def _dot_flops(equation: Any) -> float:
