@@ -10,6 +10,7 @@ Not covered: rewards (see `jaxtool.rewards`), updates while rows decode (see `st
 import asyncio
 import dataclasses
 import itertools
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -64,6 +65,13 @@ class CollectTimes:
     prefill_s: float = 0.0
     # Of the slot-steps until no row waited for a place or a slot; of all where none ever did.
     useful_fraction: float = 0.0
+    # From the start until each group was complete, in the order of `Collector.group_order`.
+    groups_s: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def half_of_groups_s(self) -> float:
+        """After which half of the groups were complete: far from all of them, the rest are stragglers."""
+        return statistics.median_low(self.groups_s) if self.groups_s else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Collector:
         self.config = config
         self.times = CollectTimes()
         self.group_order: list[str] = []  # problem ids as their groups were complete
+        self._started = time.monotonic()
         self._expected = ExpectedLengths()
         self._admission = Admission(engine)
         self._useful = UsefulSteps(engine.counts)
@@ -122,7 +131,6 @@ class Collector:
         """
         if self.has_work:
             raise RuntimeError("this collector is answering other problems")
-        started = time.monotonic()
         self.restart_figures()
         job = self.begin(problems, samples=samples, sampling=sampling, seed=seed, stream=stream)
         try:
@@ -130,7 +138,7 @@ class Collector:
                 await self.advance(version)
         finally:
             await self.abandon()
-        self.times.total_s = time.monotonic() - started
+        self.times.total_s = time.monotonic() - self._started
         return job.trajectories()
 
     @property
@@ -149,6 +157,7 @@ class Collector:
     def restart_figures(self) -> None:
         self.times = CollectTimes()
         self.group_order = []
+        self._started = time.monotonic()
         self._useful = UsefulSteps(self.engine.counts)
 
     def begin(
@@ -357,6 +366,7 @@ class Collector:
         question = self._questions.pop(row.slot)
         if question.job.add(question.index, row.freeze(reason, self.tokenizer)):
             self.group_order.append(problem_id)
+            self.times.groups_s.append(time.monotonic() - self._started)
 
     async def abandon(self) -> None:
         """After an error, Ctrl-C or the last row: no queue, no task and no slot stays behind."""

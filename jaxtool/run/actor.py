@@ -73,6 +73,7 @@ class Actor:
         metrics = {
             "timing/decode_s": times.decode_s,
             "timing/tool_wait_s": times.tool_wait_s,
+            "timing/half_of_groups_s": times.half_of_groups_s,
             "tokens/reprefilled_total": counts.reprefilled_tokens,
             "tokens/sampled_total": counts.sampled_tokens,
             "tokens/useful_slot_steps_fraction": counts.useful_slot_steps

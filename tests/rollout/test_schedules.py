@@ -87,6 +87,9 @@ def test_the_longest_expected_problem_begins_first_the_next_time():
     run(made, samples=2)
     assert made.collector.group_order[0] == "p0"
     assert sorted(made.collector.group_order) == [p.problem_id for p in given]
+    times = made.collector.times
+    assert len(times.groups_s) == 3
+    assert times.half_of_groups_s == sorted(times.groups_s)[1] <= times.total_s
     made.engine.prefilled.clear()
     run(made, samples=2)
     longest_first = [made.protocol.prompt_ids(made.tokenizer, given[i]) for i in (1, 2, 0)]
