@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import pytest
 from helpers.small_runs import rl_config
 
+from jaxtool.learn.ppo import CriticConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.run.plan import programs as names
+from jaxtool.run.plan import program as names
 from jaxtool.run.plan.chips import GIB, parse_slice, slice_devices
 from jaxtool.run.plan.compiled import compile_program
 from jaxtool.run.plan.plan import plan_run
-from jaxtool.run.plan.programs import Program, run_programs
+from jaxtool.run.plan.program import Program
+from jaxtool.run.plan.programs import run_programs
 from jaxtool.run.plan.step import default_assumptions
 
 needs_libtpu = pytest.mark.skipif(
@@ -100,6 +102,42 @@ def test_adapters_and_small_optimizer_states_are_planned_as_they_run(tmp_path):
     assert plan.error is None
     # Half the parameters, adapter and gradients; with a reference it would be half of them more.
     assert plan.arguments < parameters
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_critic_is_planned_beside_the_policy(tmp_path):
+    """PPO: two trained towers in memory, and three programs more."""
+    base = config_of(tmp_path)
+    plain = run_programs(base, parse_slice("v5e-8"))
+    config = dataclasses.replace(base, critic=CriticConfig())
+    plan = plan_run(config, "v5e-8", default_assumptions(config))
+    assert plan.fits
+    found = {program.name: program for program in plan.programs}
+    assert {*found} - {program.name for program in plain.programs} == {
+        names.VALUES,
+        names.CRITIC,
+        names.CRITIC_APPLY,
+    }
+    # The tower is the policy's and a vector, for the embedding is tied; AdamW keeps twice as much.
+    assert {name: plan.resident[name] for name in plain.resident} == plain.resident
+    tower = plan.resident["critic"]
+    assert tower == plain.resident["parameters"] + 4 * config.policy.model_config().d_model
+    assert plan.resident["critic optimizer state"] == pytest.approx(2 * tower, rel=0.01)
+    # Each is an argument of its own programs and lies beside all others.
+    both = tower + plan.resident["critic optimizer state"]
+    policy = plain.resident["parameters"] + plain.resident["optimizer state"]
+    beside = {program.name: program.beside for program in plan.programs}
+    without = {
+        program.name: sum(plain.resident[name] for name in program.beside)
+        for program in plain.programs
+    }
+    for name, bytes_beside in without.items():
+        assert beside[name] == bytes_beside + both
+    assert beside[names.CRITIC] == policy + plan.resident["critic optimizer state"]
+    assert beside[names.CRITIC_APPLY] == policy
+    assert found[names.CRITIC].arguments > found[names.VALUES].arguments > 0
+    assert found[names.CRITIC].flops > 2 * found[names.VALUES].flops > 0
 
 
 @needs_libtpu

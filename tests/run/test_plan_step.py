@@ -1,17 +1,19 @@
 """From compiled programs to a step: roofline, how often programs run, what fits and what to change."""
 
 import dataclasses
+import io
 import json
 
 import pytest
 from helpers.small_runs import rl_config
+from rich.console import Console
 
 from jaxtool.model.config import tiny
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.run.plan import programs as names
+from jaxtool.run.plan import program as names
 from jaxtool.run.plan import report
 from jaxtool.run.plan.chips import CHIPS, GIB, parse_slice
 from jaxtool.run.plan.compiled import (
@@ -93,6 +95,13 @@ def test_runs_per_step_by_hand(tmp_path):
     grpo = dataclasses.replace(config.grpo, updates_per_batch=2)
     runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
     assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (4, 4, 2)
+    # A critic values the 10 rows once, as a block of 4, 4 and 2, and learns as the policy does.
+    critic = [runs[name] for name in (names.VALUES, names.CRITIC, names.CRITIC_APPLY)]
+    assert critic == [3, 4, 2]
+    # A KL in the reward asks policy and reference for those 3 blocks as well.
+    grpo = dataclasses.replace(grpo, reward_kl_coef=0.1)
+    runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
+    assert runs[names.OLD] == 4 + 2 * 3
 
 
 def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
@@ -226,6 +235,20 @@ def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
     assert [row["name"] for row in record["programs"]] == [names.WINDOW, names.LEARN]
     assert record["programs"][1]["hbm_gib"] == 4.0
     assert record["programs"][1]["tflop"] == 2.0
+
+
+@pytest.mark.parametrize(("width", "is_whole"), [(80, False), (220, True)])
+def test_a_table_is_readable_on_any_terminal(tmp_path, width, is_whole):
+    plan = plan_of(tmp_path, 15)
+    broken = dataclasses.replace(plan.programs[0], error="needs 16.0 GiB alone")
+    file = io.StringIO()
+    plan = dataclasses.replace(plan, programs=(broken, plan.programs[1]))
+    report.print_plan(plan, Console(width=width, file=file))
+    shown = file.getvalue()
+    assert "…" not in shown
+    for text in (names.WINDOW, names.LEARN, "HBM GiB", "16.0"):
+        assert text in shown
+    assert ("temporaries" in shown) == is_whole
 
 
 def test_a_plan_that_does_not_fit_says_so_everywhere(tmp_path, capsys):

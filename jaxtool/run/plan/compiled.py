@@ -7,7 +7,7 @@ import time
 from jaxtool.run.plan.chips import GIB, Chip, Slice
 from jaxtool.run.plan.flops import count_flops
 from jaxtool.run.plan.hlo import Collective, collectives, estimated_cycles
-from jaxtool.run.plan.programs import Program
+from jaxtool.run.plan.program import Program
 
 # Of one hop between neighbours; all-reduces of a decode step are small and wait for it.
 HOP_S = 1e-6

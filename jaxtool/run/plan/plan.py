@@ -26,11 +26,9 @@ def plan_run(
     Raises:
       RuntimeError: libtpu is missing.
       ValueError: unknown topology, a configuration that a run on this slice would refuse at its start
-        (see `run_programs`), or one that plans do not cover: a critic.
+        (see `run_programs`).
     """
     tpu = parse_slice(topology)
-    if config.critic is not None:
-        raise ValueError("plans cover no critic yet: RlConfig.critic = None")
     config.mesh.sizes(tpu.num_devices)  # said before anything is asked of the compiler
     built = run_programs(config, tpu)
     config = dataclasses.replace(config, engine=built.engine)

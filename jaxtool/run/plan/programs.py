@@ -9,80 +9,44 @@ on its own devices, and `EngineConfig.slots` is per host. Publication runs on th
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxtool.decode import programs as decoder
-from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.publish import publish_ends, publish_layer
-from jaxtool.learn import grpo
-from jaxtool.learn.grpo import needs_reference
 from jaxtool.learn.state import (
-    Gradients,
-    apply_gradients,
     check_block_rows,
     check_row_tokens,
-    make_state,
-    zero_gradients,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
-from jaxtool.model.lora import LoraBase, LoraConfig, adapter_shapes, joined
 from jaxtool.model.param_axes import CACHE_AXES, check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
 from jaxtool.parallel.mesh import make_mesh
-from jaxtool.rollout.batching import empty_batch
 from jaxtool.run.actor import longest_prompt
 from jaxtool.run.async_rollouts import check_one_host
 from jaxtool.run.plan.chips import GIB, Slice, slice_devices
-from jaxtool.run.rl_loop import RlConfig, learner_setup
-
-LEARN, APPLY, OLD = "gradient block", "optimizer update", "old log-probs"
-PUBLISH, PUBLISH_ENDS = "publish a layer", "publish embedding and head"
-PREFILL, PLACE = "prefill", "place prompts"
-APPEND, WINDOW = "append tool output", "decode window"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-    """One program of the run, not compiled yet."""
-
-    name: str
-    shape: str  # what its shapes are, for people
-    trace: Callable[[], Any]  # -> jax.stages.Traced
-    num_devices: int  # that it runs on
-    beside: tuple[str, ...]  # resident arrays that exist meanwhile and are no argument
-    while_trips: int = 1
-    touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
-    moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunPrograms:
-    """Programs, and the bytes per device of what stays in memory between them."""
-
-    programs: tuple[Program, ...]
-    resident: dict[str, float]
-    engine: EngineConfig  # with the number of slots filled in
-    host: dict[str, int]  # axis sizes of the mesh that a host decodes on
-
-
-def shard_bytes(tree: Any) -> float:
-    """Bytes that one device holds of a tree of ShapeDtypeStructs with shardings."""
-    return float(
-        sum(
-            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-            for x in jax.tree.leaves(tree)
-        )
-    )
+from jaxtool.run.plan.learner_programs import LearnerPrograms, learner_programs
+from jaxtool.run.plan.program import (
+    APPEND,
+    PLACE,
+    PREFILL,
+    PUBLISH,
+    PUBLISH_ENDS,
+    WINDOW,
+    Program,
+    RunPrograms,
+    placed,
+    results,
+    shard_bytes,
+)
+from jaxtool.run.rl_loop import RlConfig
 
 
 def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
@@ -103,7 +67,7 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
     check_block_rows(config.grpo.block_rows, sharding)
     check_row_tokens(config.pack.row_tokens, sharding)
     shapes = param_shapes(model)
-    params = _placed(shapes, sharding.tree(param_axes(shapes)))
+    params = placed(shapes, sharding.tree(param_axes(shapes)))
     memory = plan_memory(
         config.engine.twin.model(model),
         config.engine,
@@ -112,99 +76,19 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
         free=tpu.chip.hbm_gib * GIB - shard_bytes(params),
     )
     config = dataclasses.replace(config, engine=memory.config)
-    trained, base = _trained_part(params, model, config.lora, sharding)
-    policy = joined(trained, base)
-    state = _results(sharding, make_state, trained, config.optimizer, sharding)
-    gradients = _results(sharding, zero_gradients, trained, sharding)
-    learner = _learner(config, sharding, trained, base, state, gradients)
-    publication, published = _publication(config, over_all, decoding, policy)
-    decoder_programs, cache = _decoder(config, decoding, published)
-    resident = {
-        "parameters": shard_bytes(policy),
-        "optimizer state": shard_bytes(state) - shard_bytes(trained),
-        "reference": shard_bytes(params) if not base and needs_reference(config.grpo) else 0.0,
-        "gradients": shard_bytes(gradients),
+    learner = learner_programs(config, sharding, params)
+    publication, published = _publication(config, over_all, decoding, learner)
+    decoder_programs, cache = _decoder(config, decoding, published, learner.held)
+    resident = learner.resident | {
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
     }
     return RunPrograms(
-        programs=(*decoder_programs, *publication, *learner),
+        programs=(*decoder_programs, *publication, *learner.programs),
         resident=resident,
         engine=config.engine,
         host=dict(decoding.mesh.shape),
     )
-
-
-def _trained_part(
-    params: Any, model: ModelConfig, lora: LoraConfig | None, sharding: Sharding
-) -> tuple[Any, LoraBase | None]:
-    """`lora.trained_part` of shapes."""
-    if lora is None:
-        return params, None
-    frozen = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, lora.base_dtype, sharding=x.sharding), params
-    )
-    shapes = adapter_shapes(model, lora)
-    adapter = _placed(shapes, sharding.tree(param_axes(shapes)))
-    return adapter, LoraBase(params=frozen, config=lora)
-
-
-def _learner(
-    config: RlConfig,
-    sharding: Sharding,
-    trained: Any,
-    base: LoraBase | None,
-    state: Any,
-    gradients: Gradients,
-) -> tuple[Program, ...]:
-    setup = learner_setup(config, config.policy.model_config(), sharding)
-    rows, length = config.grpo.block_rows, config.pack.row_tokens
-    placed = sharding.named("batch", "length")
-    block = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), empty_batch(rows, length)
-    )
-    old = None
-    if config.grpo.updates_per_batch > 1 and config.grpo.anchor == "learner":
-        old = jax.ShapeDtypeStruct((rows, length), jnp.float32, sharding=placed)
-    reference = trained if base is None and needs_reference(config.grpo) else None
-    count = np.float32(1)
-    rest = () if config.unloads_decoder else ("published copy", "KV cache")
-    shape = f"{rows} rows x {length} tokens"
-    # Chunks of logits: as many as if the loss counted every token of the row.
-    chunks = -(-length // sharding.parts("queries") // config.grpo.logprob_chunk)
-    programs = [
-        Program(
-            name=LEARN,
-            shape=shape,
-            trace=lambda: grpo.grpo_block.trace(
-                gradients, trained, reference, block, old, count, base, setup=setup
-            ),
-            while_trips=chunks,
-            num_devices=sharding.mesh.size,
-            beside=("optimizer state", *rest),
-        ),
-        Program(
-            name=APPLY,
-            shape=config.optimizer.name,
-            trace=lambda: apply_gradients.trace(
-                state, gradients, config=config.optimizer, sharding=sharding
-            ),
-            num_devices=sharding.mesh.size,
-            beside=("reference", *rest, *(("parameters",) if base else ())),
-        ),
-    ]
-    if old is not None:
-        programs.append(
-            Program(
-                name=OLD,
-                shape=shape,
-                trace=lambda: grpo.old_logprobs.trace(joined(trained, base), block, setup=setup),
-                while_trips=chunks,
-                num_devices=sharding.mesh.size,
-                beside=("optimizer state", "reference", *rest),
-            )
-        )
-    return tuple(programs)
 
 
 def _host_mesh(mesh: Mesh, tpu: Slice) -> Mesh:
@@ -217,12 +101,13 @@ def _host_mesh(mesh: Mesh, tpu: Slice) -> Mesh:
 
 
 def _publication(
-    config: RlConfig, over_all: Sharding, decoding: Sharding, params: Any
+    config: RlConfig, over_all: Sharding, decoding: Sharding, learner: LearnerPrograms
 ) -> tuple[tuple[Program, ...], Any]:
     """Programs that make the decoder's copy, and the copy as one host has it."""
     weights = config.engine.twin.weights
     model = config.engine.twin.model(config.policy.model_config())
     statics = (model, over_all, weights)
+    params = learner.policy
     ends = {name: x for name, x in params.items() if name != "layers"}
     layer_args = (params["layers"], np.int32(0))
 
@@ -230,10 +115,11 @@ def _publication(
         own = NamedSharding(decoding.mesh, x.sharding.spec)
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
 
-    made = _results(over_all, publish_ends, ends, *statics)
-    layer = _results(over_all, publish_layer, *layer_args, *statics)
+    made = results(over_all, publish_ends, ends, *statics)
+    layer = results(over_all, publish_layer, *layer_args, *statics)
     moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
-    beside = ("optimizer state", "reference", *(() if config.unloads_decoder else ("KV cache",)))
+    others = tuple(name for name in learner.held if name != "parameters")
+    beside = (*others, *(() if config.unloads_decoder else ("KV cache",)))
     shape = f"float32 to {'int8' if weights == 'int8' else model.compute_dtype}"
 
     def program(name: str, trace: Callable[[], Any], result: Any, *more: str) -> Program:
@@ -258,9 +144,13 @@ def _publication(
 
 
 def _decoder(
-    config: RlConfig, sharding: Sharding, published: Any
+    config: RlConfig, sharding: Sharding, published: Any, held: tuple[str, ...]
 ) -> tuple[tuple[Program, ...], Any]:
-    """Programs of one host's engine, and its cache."""
+    """Programs of one host's engine, and its cache.
+
+    Args:
+      held: what the learner keeps in memory meanwhile.
+    """
     engine = config.engine
     model = engine.twin.model(config.policy.model_config())
     statics: dict[str, Any] = {"config": model, "sharding": sharding}
@@ -269,10 +159,9 @@ def _decoder(
         b for b in engine.prompt_buckets if b >= longest_prompt(config.rollout, config.engine) - 1
     )
     prompts = _cache(model, sharding, engine.prefill_rows, bucket)
-    learner = ("parameters", "optimizer state", "reference")
     programs = (
-        _window(config, published, cache, statics),
-        _prefill(config, published, prompts, (*learner, "KV cache"), statics),
+        _window(config, published, cache, held, statics),
+        _prefill(config, published, prompts, (*held, "KV cache"), statics),
         Program(
             name=PLACE,
             shape=f"{engine.prefill_rows} rows x {bucket} tokens",
@@ -280,15 +169,17 @@ def _decoder(
                 cache, prompts, *_indices(engine.prefill_rows, 2), sharding=sharding
             ),
             num_devices=sharding.mesh.size,
-            beside=(*learner, "published copy"),
+            beside=(*held, "published copy"),
             touched_bytes=2 * shard_bytes(prompts),
         ),
-        _append(config, published, cache, statics),
+        _append(config, published, cache, held, statics),
     )
     return programs, cache
 
 
-def _window(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any]) -> Program:
+def _window(
+    config: RlConfig, published: Any, cache: Any, held: tuple[str, ...], statics: dict[str, Any]
+) -> Program:
     engine, sharding = config.engine, statics["sharding"]
     width, view, steps = engine.slots, engine.views[-1], engine.window_steps
     is_whole = width == engine.cache_rows
@@ -312,7 +203,7 @@ def _window(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any
             **statics,
         ),
         num_devices=sharding.mesh.size,
-        beside=("parameters", "optimizer state", "reference"),
+        beside=held,
         while_trips=steps,
         touched_bytes=steps * (shard_bytes(published) + read),
     )
@@ -344,7 +235,9 @@ def _prefill(
     )
 
 
-def _append(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any]) -> Program:
+def _append(
+    config: RlConfig, published: Any, cache: Any, held: tuple[str, ...], statics: dict[str, Any]
+) -> Program:
     engine, view = config.engine, config.engine.views[-1]
     rows, columns = engine.append_rows, engine.forced_tokens
     slots, starts = _indices(rows, 2)
@@ -362,7 +255,7 @@ def _append(config: RlConfig, published: Any, cache: Any, statics: dict[str, Any
             **statics,
         ),
         num_devices=statics["sharding"].mesh.size,
-        beside=("parameters", "optimizer state", "reference"),
+        beside=held,
         touched_bytes=shard_bytes(published) + shard_bytes(cache) * share,
     )
 
@@ -379,21 +272,4 @@ def _cache(model: ModelConfig, sharding: Sharding, rows: int, slots: int) -> Any
             x.shape, x.dtype, sharding=sharding.named(*CACHE_AXES[: x.ndim])
         ),
         shapes,
-    )
-
-
-def _results(on: Sharding, program: Any, *args: Any, **statics: Any) -> Any:
-    """What a jitted function gives, with the layout that the compiler chooses for it."""
-    compiled = program.lower(*args, **statics).compile()
-
-    def layout(found: Any) -> Any:
-        # A number that depends on no argument lies nowhere in particular; jax moves it.
-        return found if len(found.device_set) == on.mesh.size else on.named()
-
-    return _placed(compiled.out_info, jax.tree.map(layout, compiled.output_shardings))
-
-
-def _placed(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )

@@ -30,6 +30,8 @@ COLUMNS = (
     "runs",
     "s per step",
 )
+_WIDE = 160  # columns of a terminal that show all of them
+_NARROW = ("program", "HBM GiB", "collectives ms", "runs", "s per step")
 
 
 def as_json(plan: StepPlan, gin_file: str, *laid_over: str) -> dict[str, Any]:
@@ -80,13 +82,17 @@ def write_json(path: Path, plan: StepPlan, gin_file: str, *laid_over: str) -> No
 
 
 def print_plan(plan: StepPlan, console: Console | None = None) -> None:
-    """Table, verdict and advice."""
+    """Table, verdict and advice; all columns where the terminal is wide, as --json and --html have."""
     console = console or Console()
     table = RichTable(title=f"{plan.tpu.name}: {plan.tpu.num_devices} devices")
-    for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if index < 2 else "right")
+    shown = COLUMNS if console.width >= _WIDE else _NARROW
+    for column in shown:
+        table.add_column(column, justify="left" if column in ("program", "shape") else "right")
     for program in plan.programs:
-        table.add_row(*(_shown(cell) for cell in _row(plan, program)))
+        cells = dict(zip(COLUMNS, _row(plan, program), strict=True))
+        if program.error and shown is _NARROW:
+            cells["s per step"] = program.error
+        table.add_row(*(_shown(cells[column]) for column in shown))
     console.print(table)
     for line in verdict(plan):
         console.print(line, markup=False)

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from jaxtool.run.plan import programs as names
+from jaxtool.run.plan import program as names
 from jaxtool.run.plan.chips import GIB, Slice
 from jaxtool.run.plan.compiled import ProgramPlan
 from jaxtool.run.rl_loop import RlConfig
@@ -99,7 +99,13 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
     steps = answers * mean / engine.slots + (limit - mean)
     updates = config.grpo.updates_per_batch
-    blocks = updates * math.ceil(rows_of_update(config, assumed) / config.grpo.block_rows)
+    rows, block = rows_of_update(config, assumed), config.grpo.block_rows
+    blocks = updates * math.ceil(rows / block)
+    passes = math.ceil(updates * rows / block)  # over the whole batch, forward alone
+    # A KL in the reward asks the policy and its reference.
+    old = 2 * passes if config.grpo.reward_kl_coef else 0
+    if updates > 1 and config.grpo.anchor == "learner":
+        old += blocks
     appends = 0.0
     if assumed.observation_tokens > engine.forced_tokens:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
@@ -110,8 +116,11 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
         names.PLACE: math.ceil(answers / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
-        names.OLD: blocks if updates > 1 and config.grpo.anchor == "learner" else 0,
+        names.OLD: old,
         names.APPLY: updates,
+        names.VALUES: passes,
+        names.CRITIC: blocks,
+        names.CRITIC_APPLY: updates,
         names.PUBLISH: config.policy.model_config().num_layers,
         names.PUBLISH_ENDS: 1,
     }
@@ -144,7 +153,9 @@ def advise(
     if not over:
         return _quicker_lines(config, programs, limit, rows)
     cut = config.mesh
-    learner = {names.LEARN, names.APPLY, names.OLD} & set(over)
+    blocks = {names.LEARN, names.OLD, names.VALUES, names.CRITIC} & set(over)
+    updates = {names.APPLY, names.CRITIC_APPLY} & set(over)
+    learner = blocks | updates
     lines = []
     if learner and not config.unloads_decoder:
         freed = resident["published copy"] + resident["KV cache"]
@@ -152,7 +163,7 @@ def advise(
             f"RlConfig.unloads_decoder = True  # {freed / GIB:.1f} GiB for the update: published copy "
             "and KV cache"
         )
-    if {names.LEARN, names.OLD} & set(over):
+    if blocks:
         lines += _learner_lines(config)
     if names.WINDOW in over or names.APPEND in over or names.PLACE in over:
         excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
@@ -179,8 +190,9 @@ def advise(
         )
     if learner:
         lines += _trained_lines(config, resident)
-    static = sum(resident[name] for name in ("parameters", "optimizer state", "gradients"))
-    if names.APPLY in over or static > limit / 2:
+    kept = ("parameters", "optimizer state", "gradients", "critic", "critic optimizer state")
+    static = sum(resident.get(name, 0.0) for name in kept)
+    if updates or static > limit / 2:
         lines.append(
             f"a larger slice: parameters, optimizer state and gradients take {static / GIB:.1f} GiB "
             "of every device, and fsdp = -1 cuts them over all"
@@ -215,7 +227,8 @@ def _trained_lines(config: RlConfig, resident: dict[str, float]) -> list[str]:
     """What trains otherwise, and needs less memory."""
     if config.lora is not None:
         return []
-    state, lines = resident["optimizer state"], []
+    state = resident["optimizer state"] + resident.get("critic optimizer state", 0.0)
+    lines = []
     if config.optimizer.name == "adamw":
         saved = ADAM8BIT_SAVES * state / GIB
         lines.append(

@@ -1,0 +1,68 @@
+"""What a plan knows of one program before it is compiled, and the names of a run's programs."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxtool.decode.config import EngineConfig
+from jaxtool.parallel.axis_rules import Sharding
+
+LEARN, APPLY, OLD = "gradient block", "optimizer update", "old log-probs"
+PUBLISH, PUBLISH_ENDS = "publish a layer", "publish embedding and head"
+PREFILL, PLACE = "prefill", "place prompts"
+APPEND, WINDOW = "append tool output", "decode window"
+VALUES, CRITIC, CRITIC_APPLY = "critic values", "critic gradient block", "critic update"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """One program of the run, not compiled yet."""
+
+    name: str
+    shape: str  # what its shapes are, for people
+    trace: Callable[[], Any]  # -> jax.stages.Traced
+    num_devices: int  # that it runs on
+    beside: tuple[str, ...]  # resident arrays that exist meanwhile and are no argument
+    while_trips: int = 1
+    touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
+    moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunPrograms:
+    """Programs, and the bytes per device of what stays in memory between them."""
+
+    programs: tuple[Program, ...]
+    resident: dict[str, float]
+    engine: EngineConfig  # with the number of slots filled in
+    host: dict[str, int]  # axis sizes of the mesh that a host decodes on
+
+
+def shard_bytes(tree: Any) -> float:
+    """Bytes that one device holds of a tree of ShapeDtypeStructs with shardings."""
+    return float(
+        sum(
+            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            for x in jax.tree.leaves(tree)
+        )
+    )
+
+
+def results(on: Sharding, program: Any, *args: Any, **statics: Any) -> Any:
+    """What a jitted function gives, with the layout that the compiler chooses for it."""
+    compiled = program.lower(*args, **statics).compile()
+
+    def layout(found: Any) -> Any:
+        # A number that depends on no argument lies nowhere in particular; jax moves it.
+        return found if len(found.device_set) == on.mesh.size else on.named()
+
+    return placed(compiled.out_info, jax.tree.map(layout, compiled.output_shardings))
+
+
+def placed(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
