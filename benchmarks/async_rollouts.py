@@ -75,8 +75,9 @@ class Characters:
 class Sums:
     """Questions "0+1", "1+2", ..."""
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         del split, seed
+        assert count is not None
         return [
             Problem(problem_id=f"sum/{i}", question=f"{i % 6}+{i % 5}", answer=f"{i % 6 + i % 5}")
             for i in range(count)

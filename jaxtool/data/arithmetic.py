@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from jaxtool.core.rng import stream_seed
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import Split, apportion, split_of
+from jaxtool.data.problems import Split, apportion, number_of, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 
 LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard", "chained")
@@ -52,10 +52,10 @@ class ArithmeticTask:
     def shares(self) -> tuple[float, ...]:
         return (self.one_digit, self.two_and_one_digit, self.two_digit, self.hard, self.chained)
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         """`count` problems, levels in their shares, interleaved; repeats only if a level is small."""
         draw = random.Random(stream_seed(seed, "arithmetic", split))
-        counts = apportion(self.shares, count)
+        counts = apportion(self.shares, number_of(count, "ArithmeticTask"))
         problems = []
         for level, wanted in zip(LEVELS, counts, strict=True):
             source = questions(level, split, draw)

@@ -9,7 +9,7 @@ import random
 
 from jaxtool.core.rng import stream_seed
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import Split, apportion, split_of
+from jaxtool.data.problems import Split, apportion, number_of, split_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,12 @@ class CalculationTask:
     def shares(self) -> tuple[float, ...]:
         return (self.one_digit_sum, self.chain_sum, self.product)
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         """`count` problems of one split, kinds in their shares, shuffled."""
         draw = random.Random(stream_seed(seed, "calculations", split))
         problems: list[Problem] = []
-        for level, wanted in zip(_MAKERS, apportion(self.shares, count), strict=True):
+        counts = apportion(self.shares, number_of(count, "CalculationTask"))
+        for level, wanted in zip(_MAKERS, counts, strict=True):
             while wanted:
                 question, answer = _MAKERS[level](draw)
                 if split_of(question, salt="calculations") != split:

@@ -146,13 +146,14 @@ class JsonlTask:
     layout: JsonlFormat = dataclasses.field(default_factory=JsonlFormat)
     test_path: str | None = None  # in the same layout
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` different problems of a split, drawn by the seed.
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
+        """`count` different problems of a split, drawn by the seed; None: all of them.
 
         Raises:
           ValueError: the split holds fewer.
         """
         pool = self._pool(split)
+        count = len(pool) if count is None else count
         if count > len(pool):
             raise ValueError(
                 f"{count} problems asked of split {split!r} of {self.path}, which holds {len(pool)}"
@@ -172,6 +173,17 @@ class JsonlTask:
             if question_hash(p.question) not in held_out
         ]
         return [p for p in rest if (_split(p) == "validation") == (split == "validation")]
+
+
+def number_of(count: int | None, task: str) -> int:
+    """`count`, for tasks that make as many problems as they are asked.
+
+    Raises:
+      ValueError: all were asked.
+    """
+    if count is None:
+        raise ValueError(f"{task} has no last problem: say how many, Schedule.pool = 4096 for one")
+    return count
 
 
 def _split(problem: Problem) -> Split:

@@ -72,7 +72,8 @@ class Schedule:
     steps: int
     problems_per_step: int = 16
     samples: int = 8  # G, per problem
-    pool: int = 4096  # training problems drawn once and gone through in shuffled passes
+    # Training problems, drawn once and gone through in shuffled passes; None: the whole split.
+    pool: int | None = 4096
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
     checkpoint_every: int = 10  # steps
@@ -83,12 +84,12 @@ class Schedule:
     max_staleness: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "problems_per_step", "samples", "pool", "checkpoint_every"):
+        for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
         if self.max_staleness < 0:
             raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
-        if self.pool < self.problems_per_step:
+        if self.pool is not None and self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
 
 

@@ -80,7 +80,9 @@ class SentencePieceModel:
 class Task(Protocol):
     """Where problems come from."""
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]: ...
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
+        """`count` problems of a split, drawn by the seed; None: all, where there is a last one."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from jaxtool.data import problems
+from jaxtool.data.arithmetic import ArithmeticTask
+from jaxtool.data.calculations import CalculationTask
 from jaxtool.data.problems import JsonlFormat, JsonlTask, read_problems, split_of
 from jaxtool.run.metrics import check_metric_name
 
@@ -177,6 +179,23 @@ def test_problems_are_drawn_by_the_seed(tmp_path: Path):
     task = make_task(tmp_path)
     assert task.problems("train", 20, seed=1) == task.problems("train", 20, seed=1)
     assert task.problems("train", 20, seed=1) != task.problems("train", 20, seed=2)
+
+
+def test_none_is_the_whole_split(tmp_path: Path):
+    task = make_task(tmp_path)
+    whole = task.problems("train", None, seed=1)
+    assert sorted(p.problem_id for p in whole) == sorted(
+        p.problem_id for p in task.problems("train", len(whole), seed=2)
+    )
+    assert whole != sorted(whole, key=lambda p: p.problem_id)  # drawn, not in the file's order
+    with pytest.raises(ValueError, match=f"{len(whole) + 1} problems asked"):
+        task.problems("train", len(whole) + 1, seed=1)
+
+
+@pytest.mark.parametrize("task", [ArithmeticTask(), CalculationTask()])
+def test_a_task_without_an_end_says_so(task):
+    with pytest.raises(ValueError, match=r"Task has no last problem: .*Schedule.pool = 4096"):
+        task.problems("train", None, seed=0)
 
 
 def test_a_test_file_is_the_test_split_and_leaves_the_training_file(tmp_path: Path):

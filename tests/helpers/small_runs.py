@@ -59,8 +59,9 @@ class SmallTokenizer:
 class Sums:
     """Questions "0+1", "1+2", ..."""
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         del split, seed
+        assert count is not None
         return [
             Problem(problem_id=f"sum/{i}", question=f"{i}+{i + 1}", answer=f"{2 * i + 1}")
             for i in range(count)

@@ -1,20 +1,25 @@
 """docs/plans: every plan fits, belongs to a run file, and table and header say what it says."""
 
+import importlib.util
 import json
 
 import pytest
 
 from jaxtool.run import gin_config
 from jaxtool.run.gin_config import REPOSITORY_ROOT
-from jaxtool.run.plan.report import headline, table_row
+from jaxtool.run.plan.plan import plan_run
+from jaxtool.run.plan.report import as_json, headline, table_row
+from jaxtool.run.plan.step import default_assumptions
 from jaxtool.run.rl_loop import RlConfig
 
 PLANS = sorted((REPOSITORY_ROOT / "docs" / "plans").glob("*.json"))
 WANTED = {
     "otc_grpo_7b_v5e_64",
     "otc_grpo_7b_v6e_16",
+    "otc_ppo_7b_v5e_64",
     "retool_32b_v5p_128",
     "retool_32b_v6e_64",
+    "retool_ppo_32b_v5p_128",
     "torl_1_5b_v5e_8",
 }
 
@@ -41,3 +46,22 @@ def test_a_plan_fits_and_is_told_the_same_everywhere(path):
     assert shapes["gradient block"] == (
         f"{config.grpo.block_rows} rows x {config.pack.row_tokens} tokens"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: pip install 'libtpu>=0.0.50' in Python 3.12",
+)
+def test_a_checked_in_plan_is_what_the_compiler_says_today():
+    """ToRL 1.5B on v5e-8, all programs; other compilers may differ by a little."""
+    [path] = [path for path in PLANS if path.stem == "torl_1_5b_v5e_8"]
+    record = json.loads(path.read_text())
+    config = gin_config.load(RlConfig, files=[REPOSITORY_ROOT / record["gin_file"]])
+    plan = plan_run(config, record["topology"], default_assumptions(config))
+    today = as_json(plan, record["gin_file"])
+    assert today["fits"]
+    assert today["hbm_used_gib"] == pytest.approx(record["hbm_used_gib"], rel=0.1)
+    assert today["predicted_step_s"] == pytest.approx(record["predicted_step_s"], rel=0.1)
+    assert today["resident_gib"] == record["resident_gib"]
+    assert [row["name"] for row in today["programs"]] == [row["name"] for row in record["programs"]]
