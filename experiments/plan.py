@@ -1,4 +1,4 @@
-"""Plans an RL run on a TPU slice, on this CPU: does it fit, how long is a step, what to change.
+"""Plans an RL run or a cold start on a TPU slice, on this CPU: does it fit, how long is a step, what to change.
 
   pip install 'libtpu>=0.0.50'
   python -m experiments.plan --gin_file gin_configs/runs/torl_1_5b_v5e_8.gin --topology v5e:2x4
@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
         "--gin_file",
         action="append",
         required=True,
-        help="an RL run file; further ones are laid over it, the last wins",
+        help="a run file; further ones are laid over it, the last wins",
     )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
@@ -50,11 +50,16 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     # What libtpu compiled without a TPU cannot be read back: each entry would only be warned about.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    from jaxtool.run import gin_config, rl_loop
+    from jaxtool.run import gin_config, rl_loop, sft_loop
     from jaxtool.run.plan import plan, step
     from jaxtool.run.plan import report as reports
 
-    config = gin_config.load(rl_loop.RlConfig, files=arguments.gin_file, params=arguments.gin_param)
+    target = gin_config.target_of(arguments.gin_file[0])
+    if target not in (rl_loop.RlConfig, sft_loop.SftRunConfig):
+        raise SystemExit(
+            f"{arguments.gin_file[0]} builds {target.__name__}: plans cover RlConfig and SftRunConfig"
+        )
+    config = gin_config.load(target, files=arguments.gin_file, params=arguments.gin_param)
     assumed = step.default_assumptions(
         config,
         response_tokens=arguments.response_tokens,

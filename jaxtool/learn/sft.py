@@ -66,7 +66,7 @@ def update(
     rows, last_rows = setup.sft.block_rows, setup.sft.last_block_rows
     total = start_of_sum(state.params, batch, rows, setup.sharding)
     for block in row_blocks(batch, rows, setup.sharding, last_rows):
-        total = _block(total, state.params, block, tokens, base, setup=setup)
+        total = sft_block(total, state.params, block, tokens, base, setup=setup)
     assert total is not None
     loss = total.loss
     state, grad_norm = apply_gradients(
@@ -76,7 +76,7 @@ def update(
 
 
 @functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
-def _block(
+def sft_block(
     total: Gradients | None,
     params: Params,
     block: TrainBatch,
@@ -85,6 +85,14 @@ def _block(
     *,
     setup: SftSetup,
 ) -> Gradients:
+    """Adds one block's share of the loss and its gradient.
+
+    Args:
+      total: of the blocks before; None where this is the batch's only one.
+      params: what is trained: of the whole policy, or an adapter of `base`.
+      tokens: trained tokens of the whole batch, what the summed loss is divided by.
+    """
+
     def loss_of(params: Params) -> jax.Array:
         logprobs, _ = batch_logprobs(
             joined(params, base),

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import pytest
 from helpers.small_runs import rl_config
 
+from jaxtool.data.cold_start import DemonstrationFile
 from jaxtool.learn.ppo import CriticConfig
+from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
@@ -21,6 +23,7 @@ from jaxtool.run.plan.plan import plan_run
 from jaxtool.run.plan.program import Program
 from jaxtool.run.plan.programs import run_programs
 from jaxtool.run.plan.step import default_assumptions
+from jaxtool.run.sft_loop import DemonstrationStream, SftRunConfig
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -138,6 +141,45 @@ def test_a_critic_is_planned_beside_the_policy(tmp_path):
     assert beside[names.CRITIC_APPLY] == policy
     assert found[names.CRITIC].arguments > found[names.VALUES].arguments > 0
     assert found[names.CRITIC].flops > 2 * found[names.VALUES].flops > 0
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_cold_start_is_planned(tmp_path):
+    """One gradient block and one update; nothing decodes."""
+    rl = config_of(tmp_path)
+    stream = DemonstrationStream(
+        demonstrations=DemonstrationFile(path="none"), protocol=rl.protocol, count=8
+    )
+    config = SftRunConfig(
+        policy=rl.policy,
+        tokenizer=rl.tokenizer,
+        streams=(stream,),
+        optimizer=rl.optimizer,
+        steps=2,
+        sft=SftConfig(block_rows=4, logprob_chunk=16),
+        pack=rl.pack,
+        mesh=rl.mesh,
+        axes=rl.axes,
+    )
+    plan = plan_run(config, "v5e-8", default_assumptions(config))
+    assert plan.fits
+    assert [program.name for program in plan.programs] == [names.LEARN, names.APPLY]
+    assert plan.resident == {
+        name: run_programs(rl, parse_slice("v5e-8")).resident[name]
+        for name in ("parameters", "optimizer state", "gradients")
+    }
+    block, update = plan.programs
+    assert block.beside == plan.resident["optimizer state"]
+    assert update.beside == 0
+    assert block.flops > 0
+    assert {*plan.seconds} == {names.LEARN, names.APPLY}
+    assert plan.step_s == pytest.approx(
+        plan.runs[names.LEARN] * block.time_s + update.time_s, rel=1e-6
+    )
+    too_many = dataclasses.replace(config, sft=SftConfig(block_rows=3))
+    with pytest.raises(ValueError, match="block_rows=3"):
+        plan_run(too_many, "v5e-8", default_assumptions(config))
 
 
 @needs_libtpu

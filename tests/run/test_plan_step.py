@@ -8,6 +8,8 @@ import pytest
 from helpers.small_runs import rl_config
 from rich.console import Console
 
+from jaxtool.data.cold_start import DemonstrationFile
+from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
@@ -15,6 +17,7 @@ from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.run.plan import program as names
 from jaxtool.run.plan import report
+from jaxtool.run.plan.advice import advise
 from jaxtool.run.plan.chips import CHIPS, GIB, parse_slice
 from jaxtool.run.plan.compiled import (
     HOP_S,
@@ -27,10 +30,11 @@ from jaxtool.run.plan.hlo import Collective
 from jaxtool.run.plan.step import (
     Assumptions,
     StepPlan,
-    advise,
     default_assumptions,
+    runs_per_cold_start_step,
     runs_per_step,
 )
+from jaxtool.run.sft_loop import DemonstrationStream, SftRunConfig
 
 V5E = CHIPS["v5e"]
 RESIDENT = {
@@ -189,6 +193,56 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
     assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
 
 
+def cold_start_of(tmp_path, **fields) -> SftRunConfig:
+    """5 + 3 demonstrations a step, blocks of 4 rows of 32 tokens."""
+    plain = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
+    streams = tuple(
+        DemonstrationStream(
+            demonstrations=DemonstrationFile(path="none"), protocol=plain.protocol, count=count
+        )
+        for count in (5, 3)
+    )
+    return SftRunConfig(
+        policy=plain.policy,
+        tokenizer=plain.tokenizer,
+        streams=streams,
+        optimizer=plain.optimizer,
+        steps=2,
+        sft=SftConfig(block_rows=4, logprob_chunk=256),
+        pack=plain.pack,
+        mesh=plain.mesh,
+        **fields,
+    )
+
+
+def test_runs_of_a_cold_start_by_hand(tmp_path):
+    config = cold_start_of(tmp_path)
+    assumed = default_assumptions(config)
+    assert (assumed.response_tokens, assumed.prompt_tokens, assumed.tool_calls) == (8, 8, 0)
+    told = default_assumptions(config, response_tokens=20, prompt_tokens=12)
+    # 8 x 32 tokens are 8 rows, 9 at 90 %: 3 blocks, one update.
+    assert runs_per_cold_start_step(config, told) == {names.LEARN: 3, names.APPLY: 1}
+
+
+def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
+    resident = {name: RESIDENT[name] for name in ("parameters", "optimizer state", "gradients")}
+    over = [program(names.LEARN, 20), program(names.APPLY, 16)]
+    lines = "\n".join(advise(cold_start_of(tmp_path), over, resident, 15 * GIB, {}, 8))
+    for lever in (
+        "SftConfig.block_rows = 2",
+        "SftConfig.logprob_chunk = 128",
+        "algos/adam8bit.gin  # 3.0 GiB less",
+        "SftRunConfig.lora = @LoraConfig()  # trains adapters: nearly 6.0 GiB less optimizer state and",
+        "a larger slice: parameters, optimizer state and gradients take 8.0 GiB",
+    ):
+        assert lever in lines
+    for other in ("RlConfig", "EngineConfig", "GrpoConfig"):
+        assert other not in lines
+    block = program(names.LEARN, 2, arguments=GIB, roofline_s=2.0, collectives_s=1.0)
+    [line] = advise(cold_start_of(tmp_path), [block], resident, 15 * GIB, {}, 32)
+    assert line.startswith("SftConfig.block_rows = ")
+
+
 def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
     config = config_of(tmp_path)
     config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, slots=64))
@@ -212,6 +266,7 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
     ]
     tpu = parse_slice("v5e-8")
     return StepPlan(
+        step="RL step",
         tpu=tpu,
         programs=tuple(compiled),
         resident=RESIDENT,

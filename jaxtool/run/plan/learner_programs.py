@@ -1,4 +1,4 @@
-"""The learner's programs: gradient blocks, updates, old log-probs, and with PPO the critic's."""
+"""The learner's programs: gradient blocks, updates, old log-probs, with PPO the critic's."""
 
 import dataclasses
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class LearnerPrograms:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Tower:
+class Tower:
     """Shapes of something trained: the policy, or the critic."""
 
     params: Any
@@ -64,9 +64,9 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
       params: shapes of the policy's parameters, float32, with the learner's layout.
     """
     model = config.policy.model_config()
-    trained, base = _trained_part(params, model, config.lora, sharding)
+    trained, base = trained_shapes(params, model, config.lora, sharding)
     keeps_reference = base is None and needs_reference(config.grpo)
-    policy = _tower(trained, config.optimizer, sharding)
+    policy = tower_of(trained, config.optimizer, sharding)
     joint = joined(trained, base)
     resident = {
         "parameters": shard_bytes(joint),
@@ -78,7 +78,7 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
     if config.critic is not None:
         with_head = jax.eval_shape(lambda tree: with_value_head(tree, model), trained)
         tree = placed(with_head, sharding.tree(param_axes(with_head)))
-        critic = _tower(tree, config.critic.optimizer, sharding)
+        critic = tower_of(tree, config.critic.optimizer, sharding)
         resident |= {
             "critic": shard_bytes(tree),
             "critic optimizer state": critic.optimizer_bytes,
@@ -92,15 +92,15 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
     return LearnerPrograms(programs=programs, policy=joint, resident=resident, held=held)
 
 
-def _tower(params: Any, optimizer: OptimizerConfig, sharding: Sharding) -> _Tower:
-    return _Tower(
+def tower_of(params: Any, optimizer: OptimizerConfig, sharding: Sharding) -> Tower:
+    return Tower(
         params=params,
         state=results(sharding, make_state, params, optimizer, sharding),
         gradients=results(sharding, zero_gradients, params, sharding),
     )
 
 
-def _trained_part(
+def trained_shapes(
     params: Any, model: ModelConfig, lora: LoraConfig | None, sharding: Sharding
 ) -> tuple[Any, LoraBase | None]:
     """`lora.trained_part` of shapes."""
@@ -112,6 +112,19 @@ def _trained_part(
     shapes = adapter_shapes(model, lora)
     adapter = placed(shapes, sharding.tree(param_axes(shapes)))
     return adapter, LoraBase(params=frozen, config=lora)
+
+
+def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
+    """A TrainBatch of a gradient block, as it lies on the devices."""
+    layout = sharding.named("batch", "length")
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), empty_batch(rows, length)
+    )
+
+
+def logit_chunks(length: int, chunk: int, sharding: Sharding) -> int:
+    """Chunks of logits in a row: as many as if the loss counted every token of it."""
+    return -(-length // sharding.parts("queries") // chunk)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,14 +140,13 @@ class _Parts:
     def setup(self) -> LearnerSetup:
         return learner_setup(self.config, self.config.policy.model_config(), self.sharding)
 
-    def of_policy(self, policy: _Tower, reference: Any) -> tuple[Program, ...]:
+    def of_policy(self, policy: Tower, reference: Any) -> tuple[Program, ...]:
         grpo_config, setup, base = self.config.grpo, self.setup, self.base
         block, tokens = self._block()
         is_anchored = grpo_config.updates_per_batch > 1 and grpo_config.anchor == "learner"
         old = tokens if is_anchored else None
-        # Chunks of logits: as many as if the loss counted every token of the row.
-        length = self.config.pack.row_tokens // self.sharding.parts("queries")
-        chunks = -(-length // grpo_config.logprob_chunk)
+        length = self.config.pack.row_tokens
+        chunks = logit_chunks(length, grpo_config.logprob_chunk, self.sharding)
         # With LoRA the base is an argument of gradient blocks alone.
         own = ("parameters",) if base is None else ()
         programs = (
@@ -163,7 +175,7 @@ class _Parts:
             programs += (self._program(OLD, trace, arguments=arguments, while_trips=chunks),)
         return programs
 
-    def of_critic(self, critic: _Tower, config: CriticConfig) -> tuple[Program, ...]:
+    def of_critic(self, critic: Tower, config: CriticConfig) -> tuple[Program, ...]:
         setup, base = self.setup, self.base
         block, tokens = self._block()
         # With LoRA its base is an argument of both, and nearly all of "parameters".
@@ -195,7 +207,7 @@ class _Parts:
         )
 
     def _apply(
-        self, name: str, tower: _Tower, optimizer: OptimizerConfig, arguments: tuple[str, ...]
+        self, name: str, tower: Tower, optimizer: OptimizerConfig, arguments: tuple[str, ...]
     ) -> Program:
         return self._program(
             name,
@@ -231,9 +243,7 @@ class _Parts:
     def _block(self) -> tuple[Any, Any]:
         """Shapes of a block of rows, and of one number a token of it."""
         rows, length = self.config.grpo.block_rows, self.config.pack.row_tokens
-        layout = self.sharding.named("batch", "length")
-        block = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
-            empty_batch(rows, length),
+        tokens = jax.ShapeDtypeStruct(
+            (rows, length), jnp.float32, sharding=self.sharding.named("batch", "length")
         )
-        return block, jax.ShapeDtypeStruct((rows, length), jnp.float32, sharding=layout)
+        return block_shapes(rows, length, self.sharding), tokens

@@ -3,23 +3,33 @@
 import dataclasses
 from collections.abc import Callable
 
+from jaxtool.run.plan.advice import advise
 from jaxtool.run.plan.chips import GIB, parse_slice
+from jaxtool.run.plan.cold_start_programs import cold_start_programs
 from jaxtool.run.plan.compiled import ProgramPlan, compile_program
 from jaxtool.run.plan.programs import run_programs
-from jaxtool.run.plan.step import Assumptions, StepPlan, advise, rows_of_update, runs_per_step
+from jaxtool.run.plan.step import (
+    Assumptions,
+    StepPlan,
+    rows_of_update,
+    runs_per_cold_start_step,
+    runs_per_step,
+)
 from jaxtool.run.rl_loop import RlConfig
+from jaxtool.run.sft_loop import SftRunConfig
 
 
 def plan_run(
-    config: RlConfig,
+    config: RlConfig | SftRunConfig,
     topology: str,
     assumed: Assumptions,
     *,
     report: Callable[[ProgramPlan], None] = lambda program: None,
 ) -> StepPlan:
-    """Compiles every program of one RL step for a slice; nothing is run and no weight is read.
+    """Compiles every program of one step for a slice; nothing is run and no weight is read.
 
     Args:
+      config: of an RL run or of a cold start.
       topology: "v5p:4x4x8" or "v5p-128", see `parse_slice`.
       report: told each program as it is done.
 
@@ -30,8 +40,14 @@ def plan_run(
     """
     tpu = parse_slice(topology)
     config.mesh.sizes(tpu.num_devices)  # said before anything is asked of the compiler
-    built = run_programs(config, tpu)
-    config = dataclasses.replace(config, engine=built.engine)
+    if isinstance(config, SftRunConfig):
+        built = cold_start_programs(config, tpu)
+        runs = runs_per_cold_start_step(config, assumed)
+    else:
+        built = run_programs(config, tpu)
+        assert built.engine is not None
+        config = dataclasses.replace(config, engine=built.engine)
+        runs = runs_per_step(config, assumed, tpu.num_hosts)
     plans = []
     for program in built.programs:
         plans.append(compile_program(program, built.resident, tpu))
@@ -39,10 +55,11 @@ def plan_run(
     limit = tpu.chip.hbm_gib * GIB
     rows = rows_of_update(config, assumed)
     return StepPlan(
+        step="RL step" if isinstance(config, RlConfig) else "cold-start step",
         tpu=tpu,
         programs=tuple(plans),
         resident=built.resident,
-        runs=runs_per_step(config, assumed, tpu.num_hosts),
+        runs=runs,
         assumptions=assumed,
         advice=advise(config, plans, built.resident, limit, built.host, rows),
     )

@@ -37,8 +37,8 @@ class RunPrograms:
 
     programs: tuple[Program, ...]
     resident: dict[str, float]
-    engine: EngineConfig  # with the number of slots filled in
-    host: dict[str, int]  # axis sizes of the mesh that a host decodes on
+    engine: EngineConfig | None  # with the number of slots filled in; None in a cold start
+    host: dict[str, int]  # axis sizes of the mesh that a host decodes on; none in a cold start
 
 
 def shard_bytes(tree: Any) -> float:

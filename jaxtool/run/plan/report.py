@@ -110,11 +110,15 @@ def verdict(plan: StepPlan) -> list[str]:
         parts = sorted(plan.seconds.items(), key=lambda item: -item[1])
         largest = ", ".join(f"{name} {value:.0f}" for name, value in parts[:4])
         a = plan.assumptions
+        tokens = f"{a.response_tokens:.0f} response and {a.prompt_tokens:.0f} prompt tokens"
+        decoding = (
+            f" and {a.tool_calls:g} tool calls per trajectory on average, tools that keep no row "
+            "waiting, slots refilled at once"
+        )
         lines += [
-            f"predicted RL step: {plan.step_s:.0f} s ({largest})",
-            f"assumed: {a.response_tokens:.0f} response and {a.prompt_tokens:.0f} prompt tokens and "
-            f"{a.tool_calls:g} tool calls per trajectory on average, tools that keep no row waiting, "
-            "slots refilled at once, collectives that overlap with nothing",
+            f"predicted {plan.step}: {plan.step_s:.0f} s ({largest})",
+            f"assumed: {tokens}{decoding if plan.decodes else ' per demonstration on average'}, "
+            "collectives that overlap with nothing",
         ]
     aim = "perhaps quicker" if plan.fits else "to make it fit"
     lines += [f"{aim}: {line}" for line in plan.advice]
@@ -143,14 +147,14 @@ def write_html(path: Path, plan: StepPlan, gin_file: str, config_text: str) -> P
                 value=f"{plan.hbm_used / GIB:.1f} GiB",
                 note=f"of {plan.tpu.chip.hbm_gib} GiB",
             ),
-            Headline(label="RL step", value=step, note="predicted"),
+            Headline(label=plan.step, value=step, note="predicted"),
         ),
         sections=(
             Section(
                 title="Programs",
                 tables=(
                     Table(title="Per device and run", columns=COLUMNS, rows=rows),
-                    Table(title="Seconds of one RL step", columns=("part", "s"), rows=seconds),
+                    Table(title=f"Seconds of one {plan.step}", columns=("part", "s"), rows=seconds),
                 ),
             ),
             Section(

@@ -1,21 +1,16 @@
-"""From programs to one RL step: memory at its highest, seconds, and what to change.
+"""From programs to one step: memory at its highest, and seconds.
 
 Times are predictions from stated assumptions, not measurements.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from jaxtool.run.plan import program as names
 from jaxtool.run.plan.chips import GIB, Slice
 from jaxtool.run.plan.compiled import ProgramPlan
 from jaxtool.run.rl_loop import RlConfig
-
-ADAM8BIT_SAVES = 0.74  # of AdamW's state: 2.1 bytes a parameter in place of 8
-LONG_ROW = 8192  # tokens, from which on cutting rows along their tokens is worth its gathers
-WORTH_SAVING = 0.05  # of an update's time
-ROOM = 0.95  # of the memory: what larger blocks may be thought to fill
+from jaxtool.run.sft_loop import SftRunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,12 +26,21 @@ class Assumptions:
 
 
 def default_assumptions(
-    config: RlConfig,
+    config: RlConfig | SftRunConfig,
     *,
     response_tokens: float | None = None,
     prompt_tokens: float | None = None,
     tool_calls: float | None = None,
 ) -> Assumptions:
+    """Half of every limit, and prompts of 256 tokens; of a cold start half a row for prompt and answer."""
+    if isinstance(config, SftRunConfig):
+        prompt = min(256, config.pack.row_tokens / 4) if prompt_tokens is None else prompt_tokens
+        response = (
+            config.pack.row_tokens / 2 - prompt if response_tokens is None else response_tokens
+        )
+        return Assumptions(
+            response_tokens=response, prompt_tokens=prompt, tool_calls=tool_calls or 0.0
+        )
     limit = config.rollout.max_response_tokens
     longest_prompt = config.engine.max_tokens - limit
     return Assumptions(
@@ -50,12 +54,18 @@ def default_assumptions(
 class StepPlan:
     """The verdict on a run and a slice."""
 
+    step: str  # what a step is: "RL step" or "cold-start step"
     tpu: Slice
     programs: tuple[ProgramPlan, ...]
     resident: dict[str, float]  # bytes per device
     runs: dict[str, float]  # how often each program runs in one step
     assumptions: Assumptions
     advice: tuple[str, ...]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a step samples; a cold start's does not."""
+        return names.WINDOW in self.runs
 
     @property
     def hbm_used(self) -> float:
@@ -73,9 +83,9 @@ class StepPlan:
     def seconds(self) -> dict[str, float]:
         """By program, and the host's share of decoding."""
         parts = {p.name: self.runs.get(p.name, 0.0) * p.time_s for p in self.programs}
-        parts["host between windows"] = (
-            self.runs.get(names.WINDOW, 0.0) * self.assumptions.host_s_per_window
-        )
+        if self.decodes:
+            windows = self.runs[names.WINDOW]
+            parts["host between windows"] = windows * self.assumptions.host_s_per_window
         return parts
 
     @property
@@ -126,143 +136,19 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     }
 
 
-def rows_of_update(config: RlConfig, assumed: Assumptions) -> int:
+def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict[str, float]:
+    """As `runs_per_step`: one update, and the blocks that its rows make."""
+    rows = rows_of_update(config, assumed)
+    return {names.LEARN: math.ceil(rows / config.sft.block_rows), names.APPLY: 1}
+
+
+def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:
     """Packed rows that one update learns from."""
-    trajectories = config.schedule.problems_per_step * config.schedule.samples
+    if isinstance(config, SftRunConfig):
+        trajectories, updates = sum(stream.count for stream in config.streams), 1
+    else:
+        trajectories = config.schedule.problems_per_step * config.schedule.samples
+        updates = config.grpo.updates_per_batch
     tokens = trajectories * (assumed.response_tokens + assumed.prompt_tokens)
     rows = tokens / config.pack.row_tokens / assumed.packed_share
-    return math.ceil(rows / config.grpo.updates_per_batch)
-
-
-def advise(
-    config: RlConfig,
-    programs: Sequence[ProgramPlan],
-    resident: dict[str, float],
-    limit: float,
-    host: dict[str, int],
-    rows: int,
-) -> tuple[str, ...]:
-    """Lines for the gin file: what makes room where a program does not fit, the cheapest first, or time.
-
-    Args:
-      limit: bytes of memory per device.
-      host: axis sizes of the mesh that a host decodes on.
-      rows: packed rows of an update.
-    """
-    over = {program.name: program.hbm - limit for program in programs if program.hbm > limit}
-    if not over:
-        return _quicker_lines(config, programs, limit, rows)
-    cut = config.mesh
-    blocks = {names.LEARN, names.OLD, names.VALUES, names.CRITIC} & set(over)
-    updates = {names.APPLY, names.CRITIC_APPLY} & set(over)
-    learner = blocks | updates
-    lines = []
-    if learner and not config.unloads_decoder:
-        freed = resident["published copy"] + resident["KV cache"]
-        lines.append(
-            f"RlConfig.unloads_decoder = True  # {freed / GIB:.1f} GiB for the update: published copy "
-            "and KV cache"
-        )
-    if blocks:
-        lines += _learner_lines(config)
-    if names.WINDOW in over or names.APPEND in over or names.PLACE in over:
-        excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
-        row = resident["KV cache"] / config.engine.slots
-        slots = int((resident["KV cache"] - excess) / row) if row else 0
-        rows_cut = math.prod(host.values()) // host["tensor"]
-        slots -= slots % rows_cut
-        if slots:
-            lines.append(f"EngineConfig.slots = {slots}  # {excess / GIB:.1f} GiB less KV cache")
-        if rows_cut % 2 == 0:
-            lines.append(
-                f"MeshConfig.tensor = {2 * host['tensor']}  # halves published copy and cache row"
-            )
-        if config.engine.twin.weights != "int8" or config.engine.twin.cache != "int8":
-            lines.append(
-                "--gin_file gin_configs/decoders/int8.gin  # halves published copy and cache row"
-            )
-    if names.PREFILL in over and config.engine.prefill_rows > 1:
-        lines.append(f"EngineConfig.prefill_rows = {config.engine.prefill_rows // 2}")
-    if cut.data > 1:
-        lines.append(
-            f"MeshConfig.data = 1  # fsdp cuts parameters, gradients and optimizer state "
-            f"{cut.data} times finer"
-        )
-    if learner:
-        lines += _trained_lines(config, resident)
-    kept = ("parameters", "optimizer state", "gradients", "critic", "critic optimizer state")
-    static = sum(resident.get(name, 0.0) for name in kept)
-    if updates or static > limit / 2:
-        lines.append(
-            f"a larger slice: parameters, optimizer state and gradients take {static / GIB:.1f} GiB "
-            "of every device, and fsdp = -1 cuts them over all"
-        )
-    return tuple(lines)
-
-
-def _quicker_lines(
-    config: RlConfig, programs: Sequence[ProgramPlan], limit: float, rows: int
-) -> tuple[str, ...]:
-    """A larger gradient block, where most of what a block sends is weights, however many rows it has."""
-    [block] = [program for program in programs if program.name == names.LEARN]
-    # Temporaries grow less than the rows do: part of them are gathered weights.
-    room = ROOM * limit - (block.hbm - block.temporaries)
-    most = int(room / block.temporaries) if block.temporaries else 1
-
-    def update_s(times: int) -> float:
-        blocks = math.ceil(rows / (times * config.grpo.block_rows))
-        return blocks * (times * (block.time_s - block.collectives_s) + block.collectives_s)
-
-    best = min(range(1, max(1, most) + 1), key=update_s)
-    if update_s(best) >= (1 - WORTH_SAVING) * update_s(1):
-        return ()
-    return (
-        f"GrpoConfig.block_rows = {best * config.grpo.block_rows}  # an update may take "
-        f"{update_s(best):.1f} s in place of {update_s(1):.1f}: collectives are "
-        f"{block.collectives_s / block.time_s:.0%} of a gradient block, whatever its rows",
-    )
-
-
-def _trained_lines(config: RlConfig, resident: dict[str, float]) -> list[str]:
-    """What trains otherwise, and needs less memory."""
-    if config.lora is not None:
-        return []
-    state = resident["optimizer state"] + resident.get("critic optimizer state", 0.0)
-    lines = []
-    if config.optimizer.name == "adamw":
-        saved = ADAM8BIT_SAVES * state / GIB
-        lines.append(
-            f"--gin_file gin_configs/algos/adam8bit.gin  # {saved:.1f} GiB less optimizer state"
-        )
-    saved = (state + resident["gradients"] + resident["reference"]) / GIB
-    lines.append(
-        f"--gin_file gin_configs/algos/lora.gin  # trains adapters: nearly {saved:.1f} GiB less "
-        "optimizer state, gradients and reference"
-    )
-    return lines
-
-
-def _learner_lines(config: RlConfig) -> list[str]:
-    model = config.policy.model_config()
-    lines = []
-    if model.remat == "none":
-        lines.append("HfDirectory.remat = 'block'  # keeps one residual per layer, not its insides")
-    if model.attention_block is None and config.pack.row_tokens > 1024:
-        lines.append("HfDirectory.attention_block = 256  # scores of 256 queries at a time")
-    if model.compute_dtype == "float32":
-        lines.append("HfDirectory.compute_dtype = 'bfloat16'")
-    if "tensor" not in config.axes.length and config.mesh.tensor != 1:
-        lines.append(
-            "AxisRules.length = ('context', 'tensor')  # cuts the residuals kept for backward as well"
-        )
-    if config.pack.row_tokens >= LONG_ROW:
-        lines.append(
-            f"MeshConfig.context = {2 * max(1, config.mesh.context)}  # halves a device's part of a "
-            "row; GrpoConfig.block_rows may be half"
-        )
-    cut = config.mesh.data * max(1, config.mesh.fsdp)
-    if config.grpo.block_rows > cut:
-        lines.append(f"GrpoConfig.block_rows = {max(cut, config.grpo.block_rows // 2)}")
-    if config.grpo.logprob_chunk > 128:
-        lines.append(f"GrpoConfig.logprob_chunk = {config.grpo.logprob_chunk // 2}")
-    return lines
+    return math.ceil(rows / updates)
