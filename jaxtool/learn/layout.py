@@ -38,7 +38,7 @@ def constrain_like(tree: Any, params: Any, sharding: Sharding) -> Any:
 
     def constrain(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
         found = moment_axes(path_name(path), tuple(x.shape), table)
-        return x if found is None else sharding.constrain(x, *_dividing(found, x.shape, sharding))
+        return x if found is None else sharding.constrain(x, *dividing(found, x.shape, sharding))
 
     return jax.tree_util.tree_map_with_path(constrain, tree)
 
@@ -66,7 +66,7 @@ def moment_axes(name: str, shape: tuple[int, ...], table: Mapping[str, _Paramete
     return None
 
 
-def _dividing(axes: Axes, shape: tuple[int, ...], sharding: Sharding) -> Axes:
+def dividing(axes: Axes, shape: tuple[int, ...], sharding: Sharding) -> Axes:
     """`axes` without those that do not divide."""
 
     def parts(axis: str) -> int:

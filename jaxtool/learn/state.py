@@ -18,7 +18,7 @@ import optax
 from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.core.batch import NO_TRAJECTORY, TrainBatch
 from jaxtool.core.truncation import Truncation
-from jaxtool.learn.layout import constrain_like
+from jaxtool.learn.layout import constrain_like, dividing
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes
@@ -56,7 +56,11 @@ def make_state(params: Params, config: OptimizerConfig, sharding: Sharding) -> T
 
 def constrain_state(state: TrainState, sharding: Sharding) -> TrainState:
     """Parameters and every optimizer moment laid out by the table of parameter axes."""
-    return constrain_like(state, state.params, sharding)
+    return TrainState(
+        params=constrain_like(state.params, state.params, sharding),
+        opt_state=constrain_like(state.opt_state, state.params, sharding.of_state),
+        step=state.step,
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -77,7 +81,7 @@ def start_of_sum(
 
 @functools.partial(jax.jit, static_argnames=("sharding",))
 def zero_gradients(params: Params, sharding: Sharding) -> Gradients:
-    """Laid out like the parameters: zeros take no layout from them, every device would hold all.
+    """Laid out like the optimizer state: zeros take no layout from parameters, every device would hold all.
 
     Also on a single device, where sums with a first block are laid out: a block that is added to zeros
     without a layout would be a program of its own.
@@ -92,12 +96,15 @@ def add_gradients(
     """`total` and one block's share; without a total the share alone, laid out as the sum would be."""
     if total is None:
         return Gradients(loss=loss, grads=_laid_out(grads, sharding))
+    if sharding.rules.state_embed is not None:  # each replica adds up a part of its own
+        grads = _laid_out(grads, sharding)
     return Gradients(loss=total.loss + loss, grads=jax.tree.map(jnp.add, total.grads, grads))
 
 
 def _laid_out(grads: Params, sharding: Sharding) -> Params:
+    on = sharding.of_state
     return jax.tree.map(
-        lambda axes, x: jax.lax.with_sharding_constraint(x, sharding.named(*axes)),
+        lambda axes, x: jax.lax.with_sharding_constraint(x, on.named(*dividing(axes, x.shape, on))),
         param_axes(grads),
         grads,
         is_leaf=is_axes,

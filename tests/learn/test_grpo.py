@@ -27,7 +27,7 @@ from jaxtool.learn.state import (
 )
 from jaxtool.model.config import tiny
 from jaxtool.model.param_axes import param_axes
-from jaxtool.parallel.axis_rules import Sharding, single_device
+from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, pack, to_batch
 
@@ -239,13 +239,17 @@ def test_updates_raise_the_probability_of_what_was_rewarded(params):
     assert float(change.sum()) > 0
 
 
-def test_eight_devices_give_the_update_of_one(params):
-    batch = batch_of()
+@pytest.mark.parametrize("state_embed", [None, ("fsdp", "context", "data")], ids=["plain", "zero"])
+@pytest.mark.parametrize("block_rows", [8, 4], ids=["one_block", "two_blocks"])
+def test_eight_devices_give_the_update_of_one(params, state_embed, block_rows):
+    batch = batch_of(row_tokens=10)
+    assert 4 < batch.shape[0] <= 8
     wanted_state = make_state(params, setup_of().optimizer, single_device())
     wanted, metrics = grpo.update(wanted_state, None, batch, setup_of())
-    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    rules = AxisRules(state_embed=state_embed)
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), rules)
     placed = jax.device_put(params, sharding.tree(param_axes(params)))
-    setup = setup_of(sharding)
+    setup = setup_of(sharding, block_rows=block_rows)
     got, sharded_metrics = grpo.update(
         make_state(placed, setup.optimizer, sharding), None, batch, setup
     )
@@ -254,10 +258,13 @@ def test_eight_devices_give_the_update_of_one(params):
     # Adam divides by |g|: where a gradient is all rounding, an update is 0.01 either way.
     kernel = lambda state: state.params["layers"]["mlp"]["gate"]["kernel"]  # noqa: E731
     assert np.mean(np.abs(np.asarray(kernel(got)) - np.asarray(kernel(wanted))) < 1e-5) > 0.999
-    # Moments are cut like their parameters, before and after an update.
+    # Moments are cut like their parameters, before and after an update, or over replicas as well.
     moments = [x for x in jax.tree.leaves(got.opt_state) if x.shape == kernel(got).shape]
     assert len(moments) >= 2
-    assert all(x.sharding == kernel(got).sharding for x in [*moments[:2]])
+    [axes] = {param_axes(got.params)["layers"]["mlp"]["gate"]["kernel"]}
+    for x in moments[:2]:
+        assert x.sharding.is_equivalent_to(sharding.of_state.named(*axes), x.ndim)
+    assert kernel(got).sharding.is_equivalent_to(sharding.named(*axes), 3)
     assert not kernel(got).sharding.is_fully_replicated
 
 

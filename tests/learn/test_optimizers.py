@@ -1,6 +1,7 @@
 """Optimizers with small states: codes by hand, curves of AdamW, and states that are cut like parameters."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,15 @@ from jaxtool.learn.adam8bit import (
     scale_by_adam8bit,
 )
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.state import apply_gradients, make_state, zero_gradients
+from jaxtool.learn.state import (
+    Gradients,
+    add_gradients,
+    apply_gradients,
+    make_state,
+    zero_gradients,
+)
 from jaxtool.model.param_axes import param_axes
-from jaxtool.parallel.axis_rules import Sharding, single_device
+from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 # Matrices that Adafactor factors and adam8bit quantises, and a bias that both leave as it is.
@@ -167,6 +174,34 @@ def updated(name: str, sharding: Sharding):
     total = dataclasses.replace(total, grads=jax.tree.map(lambda x: x + 0, params))
     state = make_state(params, config, sharding)
     return apply_gradients(state, total, config=config, sharding=sharding)[0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam8bit"])
+def test_replicas_share_optimizer_state_and_gradient_sums(name):
+    """ZeRO on data = 4: a quarter of the state a device, parameters as without, the same update."""
+    mesh = make_mesh(MeshConfig(data=4, fsdp=1, tensor=2))
+    plain = Sharding(mesh)
+    shared = Sharding(mesh, AxisRules(state_embed=("fsdp", "context", "data")))
+    wanted, got = updated(name, plain), updated(name, shared)
+    for x, y in zip(*map(jax.tree.leaves, (got.params, wanted.params)), strict=True):
+        assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+
+    def held(state) -> int:
+        return sum(
+            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            for x in jax.tree.leaves(state)
+        )
+
+    assert held(got.opt_state) < 0.27 * held(wanted.opt_state)  # biases and norms have no D to cut
+    sums = [zero_gradients(wanted.params, sharding).grads for sharding in (shared, plain)]
+    assert held(sums[0]) < 0.27 * held(sums[1])
+    again = jax.tree.map(jnp.ones_like, wanted.params)
+    add = jax.jit(add_gradients, static_argnums=3)
+    total = add(Gradients(loss=jnp.float32(1), grads=sums[0]), jnp.float32(2), again, shared)
+    assert total.loss == 3
+    assert held(total.grads) == held(sums[0])
+    assert all(np.all(np.asarray(x) == 1) for x in jax.tree.leaves(total.grads))
 
 
 @pytest.mark.parametrize("name", ["adam8bit", "adafactor"])

@@ -193,6 +193,20 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
     assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
 
 
+def test_replicas_are_advised_to_share_their_state(tmp_path):
+    """6 GiB of state and gradients, on 4 replicas a quarter of it each."""
+    config = config_of(tmp_path, mesh=MeshConfig(data=4, fsdp=1, tensor=2), unloads_decoder=True)
+    over = [program(names.APPLY, 20)]
+    lines = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
+    assert lines[0].startswith(
+        "AxisRules.state_embed = ('fsdp', 'context', 'data')  # 4.5 GiB less"
+    )
+    assert lines[1].startswith("MeshConfig.data = 1")
+    rules = AxisRules(state_embed=("fsdp", "context", "data"))
+    lines = advise(dataclasses.replace(config, axes=rules), over, RESIDENT, 15 * GIB, HOST, 8)
+    assert lines[0].startswith("MeshConfig.data = 1")
+
+
 def cold_start_of(tmp_path, **fields) -> SftRunConfig:
     """5 + 3 demonstrations a step, blocks of 4 rows of 32 tokens."""
     plain = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))

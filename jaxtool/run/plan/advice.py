@@ -51,6 +51,12 @@ def advise(
         lines += _block_lines(config)
     if isinstance(config, RlConfig):
         lines += _decoder_lines(config, over, resident, host)
+    if (blocks or updates) and config.mesh.data > 1 and config.axes.state_embed is None:
+        cut = (resident["optimizer state"] + resident["gradients"]) * (1 - 1 / config.mesh.data)
+        lines.append(
+            "AxisRules.state_embed = ('fsdp', 'context', 'data')  # "
+            f"{cut / GIB:.1f} GiB less optimizer state and gradients: replicas share them (ZeRO)"
+        )
     if config.mesh.data > 1:
         lines.append(
             f"MeshConfig.data = 1  # fsdp cuts parameters, gradients and optimizer state "
