@@ -78,7 +78,7 @@ def cases(is_quick: bool) -> list[Case]:
     dtypes = ("float32", "bfloat16")
     for dtype in dtypes:
         for batch in (16, 64, 256):
-            new = 64 if is_quick or batch == 256 else 128
+            new = (32 if batch == 256 else 64) if is_quick else 64 if batch == 256 else 128
             rounds = 7 if not is_quick else 2 if batch == 256 else 3
             found.append(Case("small", dtype, batch, 32, new, rounds))
     for shape in ("SmolLM2-135M", "Qwen2.5-0.5B"):
