@@ -9,6 +9,8 @@ from rich.table import Table as RichTable
 from jaxtool.run.report import Curve, Headline, Report, Section, Series, Table
 from jaxtool.run.study_results import SAMPLINGS
 
+LOST_CALL = 0.5  # calls a question below the optimum, from which on a level counts as collapsed
+
 
 def shown(figure: Mapping[str, Any], scale: float = 1.0, digits: int = 1) -> str:
     """`96.5 ± 0.4` of a `mean_stderr`; a dash where there is no mean."""
@@ -24,6 +26,7 @@ def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
     return (
         *(_main(found, way) for way in SAMPLINGS),
         *(_levels(found, way) for way in SAMPLINGS),
+        collapse_map(found),
         _paired(found),
         _training(found),
         _matched(found),
@@ -160,6 +163,31 @@ def _levels(found: Mapping[str, Any], way: str) -> Table:
         rows.append((name, *cells))
     return Table(
         title=f"By level, {way}: accuracy % / calls", columns=("arm", *levels), rows=tuple(rows)
+    )
+
+
+def collapse_map(found: Mapping[str, Any]) -> Table:
+    """Which arms lost a call that questions need, in which seeds."""
+    arms = found["arms"]
+    optima = [best for arm in arms.values() for best in arm["optimal_calls"]]
+    levels = sorted({level for best in optima for level, calls in best.items() if calls})
+    rows = []
+    for name, arm in arms.items():
+        lost: set[int] = set()
+        cells = []
+        for level in levels:
+            calls = arm["levels"]["greedy"][level]["tool_calls"]["seeds"]
+            wanted = [best.get(level, 0) for best in arm["optimal_calls"]]
+            short = [i for i, made in enumerate(calls) if made <= wanted[i] - LOST_CALL]
+            lost.update(short)
+            cells.append(", ".join(f"{x:.2f}{'!' * (i in short)}" for i, x in enumerate(calls)))
+        seeds = len(arm["optimal_calls"])
+        rows.append((name, *cells, f"in {len(lost)} of {seeds} seeds" if lost else "kept"))
+    return Table(
+        title="Collapse map: greedy calls of each seed where questions need the tool",
+        columns=("arm", *levels, "a call is lost"),
+        rows=tuple(rows),
+        note=f"! at least {LOST_CALL:g} calls a question below the optimum, whatever the answers are worth.",
     )
 
 

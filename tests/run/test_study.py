@@ -299,6 +299,10 @@ def test_results_by_hand(played, tmp_path):
     assert json.loads(json.dumps(found)) is not None
     text = study_report.markdown(found)
     assert "| otc_after_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
+    # Easy questions need no call; OTC-GRPO makes none on hard ones either.
+    assert "| arm | hard | a call is lost |" in text
+    assert "| otc_grpo | 0.00!, 0.00! | in 2 of 2 seeds |" in text
+    assert "| otc_after_grpo | 1.00, 1.00 | kept |" in text
     page = write_report(tmp_path / "report.html", study_report.study_report(found, "study"))
     assert "ReTool-GRPO against its cold start" in page.read_text()
 
