@@ -42,6 +42,7 @@ class Prison:
 
     tier: Tier
     has_own_uids: bool  # each slot has a user id of its own
+    first_uid: int  # the one of slot 0 in the Landlock tier
     keeps_read_capability: bool = False  # the Python prefix is closed to other users
     landlock_abi: int
     ruleset: int  # descriptor of the Landlock rules, -1 without Landlock; made once, never changed
@@ -55,7 +56,7 @@ class Prison:
     def uid(self, slot: int) -> int:
         if self.tier is Tier.NAMESPACE:
             return 1000 + slot if self.has_own_uids else 1000
-        return namespaces.UID_BASE + slot if self.has_own_uids else os.getuid()
+        return self.first_uid + slot if self.has_own_uids else os.getuid()
 
 
 def _other_users_can_read(path: str) -> bool:
@@ -107,6 +108,7 @@ def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
     return Prison(
         tier=tier,
         has_own_uids=has_own_uids,
+        first_uid=namespaces.first_uid_of_this_server(),
         keeps_read_capability=keeps,
         landlock_abi=version,
         ruleset=_make_ruleset(tier, version, readable),

@@ -14,10 +14,19 @@ from sandbox_server.inside import linux
 
 UID_BASE = 0x70000000  # above the ranges that distributions and container managers hand out
 UID_COUNT = 4096
+_UID_RANGES = 1 << 16  # of UID_COUNT each, up to 2**31
 _SETUP_FLAGS = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
 _DEVICES = ("/dev/null", "/dev/urandom")
 _STAGING = ("/tmp", "/mnt", "/srv", "/media", "/opt", "/var")
+
+
+def first_uid_of_this_server() -> int:
+    """User id of slot 0 without a user namespace: servers on one host share none of their ids.
+
+    Or one server's executions would count as tasks of another's (RLIMIT_NPROC).
+    """
+    return UID_BASE + os.getpid() % _UID_RANGES * UID_COUNT
 
 
 def readable_paths() -> list[str]:

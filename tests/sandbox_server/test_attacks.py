@@ -5,6 +5,7 @@ a session differs. Contained means: such a status, no line with ESCAPED, a concu
 the right answer, a clean next execution, no process or descriptor left, the canary untouched.
 """
 
+import concurrent.futures
 import os
 import pathlib
 import socket
@@ -247,6 +248,21 @@ def test_the_thread_limit_is_what_the_docs_say(surroundings, threads):
             assert threads <= made <= threads + TASK_ALLOWANCE + no_checkpoint
         else:
             assert 1 <= made <= threads + TASK_ALLOWANCE + _TASKS_OF_OTHERS
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="user ids of its own for each execution need root")
+def test_servers_on_one_host_take_no_threads_from_each_other():
+    """RLIMIT_NPROC counts tasks by user id: with ids in common a neighbour's threads were one's own."""
+    flags = ("--isolation", "landlock", "--slots", "1")
+    waits = _COUNT_THREADS.replace("gate.set()", "import time; time.sleep(0.2)\ngate.set()")
+    limits = pb.Limits(threads=16)
+    with (
+        serving(*flags) as one,
+        serving(*flags) as other,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        run = lambda server: server.execute(waits, limits=limits).stdout.strip()  # noqa: E731
+        assert list(pool.map(run, [one, other] * 3)) == ["16"] * 6
 
 
 def test_without_isolation_these_attacks_get_out():
