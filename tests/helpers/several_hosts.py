@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from helpers.small_runs import MODEL, CountingTool, Sums, rl_config
+from helpers.small_runs import MODEL, CountingTool, Sums, cold_start_of, rl_config
 
 from jaxtool.core.types import Trajectory
 from jaxtool.data.cold_start import demonstration
@@ -16,7 +16,6 @@ from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
-from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import RandomInit
@@ -26,7 +25,7 @@ from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import AXES, MeshConfig, make_mesh
 from jaxtool.run import rl_loop, sft_loop
 from jaxtool.run.rl_loop import RlConfig, Schedule
-from jaxtool.run.sft_loop import DemonstrationStream, SftRunConfig
+from jaxtool.run.sft_loop import SftRunConfig
 
 STEPS = 3
 
@@ -92,19 +91,7 @@ class Demonstrations:
 
 
 def cold_start_config_of(folder: Path, mesh: MeshConfig) -> SftRunConfig:
-    plain = config_of(folder, mesh)
-    stream = DemonstrationStream(demonstrations=Demonstrations(), protocol=plain.protocol, count=5)
-    return SftRunConfig(
-        policy=plain.policy,
-        tokenizer=plain.tokenizer,
-        streams=(stream,),
-        optimizer=plain.optimizer,
-        steps=2,
-        sft=SftConfig(block_rows=4, logprob_chunk=16),
-        pack=plain.pack,
-        mesh=mesh,
-        log_every=1,
-    )
+    return cold_start_of(config_of(folder, mesh), [5], Demonstrations(), log_every=1)
 
 
 def run_all(folder: Path, mesh: MeshConfig) -> None:

@@ -12,6 +12,7 @@ from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.mesh import make_mesh
@@ -19,6 +20,7 @@ from jaxtool.rewards.n_store import CallHistory
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.run.rl_loop import RlConfig, Schedule
+from jaxtool.run.sft_loop import Demonstrations, DemonstrationStream, SftRunConfig
 
 # One id more than the tokenizer has: padded vocabularies are common.
 MODEL = dataclasses.replace(tiny(17), num_layers=1, scans_layers=False)
@@ -146,3 +148,28 @@ def rl_config(folder: Path, **fields) -> RlConfig:
         "pack": PackConfig(row_tokens=32),
     }
     return RlConfig(**(defaults | fields))
+
+
+def cold_start_of(
+    run: RlConfig, counts: Sequence[int], demonstrations: Demonstrations, **fields
+) -> SftRunConfig:
+    """A cold start of the policy that an RL run trains, in its protocol and on its mesh.
+
+    Args:
+      counts: demonstrations a batch, of each stream.
+    """
+    streams = tuple(
+        DemonstrationStream(demonstrations=demonstrations, protocol=run.protocol, count=count)
+        for count in counts
+    )
+    defaults = {"steps": 2, "sft": SftConfig(block_rows=4, logprob_chunk=16)}
+    return SftRunConfig(
+        policy=run.policy,
+        tokenizer=run.tokenizer,
+        streams=streams,
+        optimizer=run.optimizer,
+        pack=run.pack,
+        mesh=run.mesh,
+        axes=run.axes,
+        **(defaults | fields),
+    )

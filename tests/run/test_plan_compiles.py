@@ -6,7 +6,7 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers.small_runs import rl_config
+from helpers.small_runs import cold_start_of, rl_config
 
 from jaxtool.data.cold_start import DemonstrationFile
 from jaxtool.learn.ppo import CriticConfig
@@ -23,7 +23,6 @@ from jaxtool.run.plan.plan import plan_run
 from jaxtool.run.plan.program import Program
 from jaxtool.run.plan.programs import run_programs
 from jaxtool.run.plan.step import default_assumptions
-from jaxtool.run.sft_loop import DemonstrationStream, SftRunConfig
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -148,20 +147,7 @@ def test_a_critic_is_planned_beside_the_policy(tmp_path):
 def test_a_cold_start_is_planned(tmp_path):
     """One gradient block and one update; nothing decodes."""
     rl = config_of(tmp_path)
-    stream = DemonstrationStream(
-        demonstrations=DemonstrationFile(path="none"), protocol=rl.protocol, count=8
-    )
-    config = SftRunConfig(
-        policy=rl.policy,
-        tokenizer=rl.tokenizer,
-        streams=(stream,),
-        optimizer=rl.optimizer,
-        steps=2,
-        sft=SftConfig(block_rows=4, logprob_chunk=16),
-        pack=rl.pack,
-        mesh=rl.mesh,
-        axes=rl.axes,
-    )
+    config = cold_start_of(rl, [8], DemonstrationFile(path="none"))
     plan = plan_run(config, "v5e-8", default_assumptions(config))
     assert plan.fits
     assert [program.name for program in plan.programs] == [names.LEARN, names.APPLY]

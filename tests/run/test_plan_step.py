@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from helpers.small_runs import rl_config
+from helpers.small_runs import cold_start_of, rl_config
 from rich.console import Console
 
 from jaxtool.data.cold_start import DemonstrationFile
@@ -34,7 +34,7 @@ from jaxtool.run.plan.step import (
     runs_per_cold_start_step,
     runs_per_step,
 )
-from jaxtool.run.sft_loop import DemonstrationStream, SftRunConfig
+from jaxtool.run.sft_loop import SftRunConfig
 
 V5E = CHIPS["v5e"]
 RESIDENT = {
@@ -207,30 +207,15 @@ def test_replicas_are_advised_to_share_their_state(tmp_path):
     assert lines[0].startswith("MeshConfig.data = 1")
 
 
-def cold_start_of(tmp_path, **fields) -> SftRunConfig:
+def small_cold_start(tmp_path) -> SftRunConfig:
     """5 + 3 demonstrations a step, blocks of 4 rows of 32 tokens."""
     plain = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
-    streams = tuple(
-        DemonstrationStream(
-            demonstrations=DemonstrationFile(path="none"), protocol=plain.protocol, count=count
-        )
-        for count in (5, 3)
-    )
-    return SftRunConfig(
-        policy=plain.policy,
-        tokenizer=plain.tokenizer,
-        streams=streams,
-        optimizer=plain.optimizer,
-        steps=2,
-        sft=SftConfig(block_rows=4, logprob_chunk=256),
-        pack=plain.pack,
-        mesh=plain.mesh,
-        **fields,
-    )
+    sft = SftConfig(block_rows=4, logprob_chunk=256)
+    return cold_start_of(plain, [5, 3], DemonstrationFile(path="none"), sft=sft)
 
 
 def test_runs_of_a_cold_start_by_hand(tmp_path):
-    config = cold_start_of(tmp_path)
+    config = small_cold_start(tmp_path)
     assumed = default_assumptions(config)
     assert (assumed.response_tokens, assumed.prompt_tokens, assumed.tool_calls) == (8, 8, 0)
     told = default_assumptions(config, response_tokens=20, prompt_tokens=12)
@@ -241,7 +226,7 @@ def test_runs_of_a_cold_start_by_hand(tmp_path):
 def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
     resident = {name: RESIDENT[name] for name in ("parameters", "optimizer state", "gradients")}
     over = [program(names.LEARN, 20), program(names.APPLY, 16)]
-    lines = "\n".join(advise(cold_start_of(tmp_path), over, resident, 15 * GIB, {}, 8))
+    lines = "\n".join(advise(small_cold_start(tmp_path), over, resident, 15 * GIB, {}, 8))
     for lever in (
         "SftConfig.block_rows = 2",
         "SftConfig.logprob_chunk = 128",
@@ -253,7 +238,7 @@ def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
     for other in ("RlConfig", "EngineConfig", "GrpoConfig"):
         assert other not in lines
     block = program(names.LEARN, 2, arguments=GIB, roofline_s=2.0, collectives_s=1.0)
-    [line] = advise(cold_start_of(tmp_path), [block], resident, 15 * GIB, {}, 32)
+    [line] = advise(small_cold_start(tmp_path), [block], resident, 15 * GIB, {}, 32)
     assert line.startswith("SftConfig.block_rows = ")
 
 
