@@ -148,6 +148,7 @@ class Keeper:
             raise _Deaf(f"a session has at most {MAX_HEADS} branches")
         source = self._branches[order["branch"]].head
         made = self._fork(source, fds, order="branch")
+        _await_adoption(made)
         for process in (made, source):
             process.signal(signal.SIGSTOP)
         self._branches[order["new"]] = Branch(head=made)
@@ -248,6 +249,24 @@ class Keeper:
                 "rolled_back": name in self._branches,
             }
         )
+
+
+def _await_adoption(process: Process) -> None:
+    """Waits until `process` is this process's child, so that its death is told here.
+
+    A branch is a grandchild of its source; until the copy between them has ended, the copy would
+    get the news, and the end of the copy would continue the stopped branch.
+    """
+    stop = time.monotonic() + _HELLO_TIMEOUT_S
+    while time.monotonic() < stop:
+        try:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return
+        except ChildProcessError:
+            time.sleep(0.0005)
+    process.signal(signal.SIGKILL)
+    process.channel.close()
+    raise _Deaf("the session's process did not let its branch go")
 
 
 def _sender(channel: socket.socket, parent: int) -> int:

@@ -209,6 +209,16 @@ def test_branches_share_the_past_and_not_the_future(server):
         branch.close()
 
 
+def test_a_branch_whose_copy_ends_late_still_tells_of_its_death(server):
+    late = "import os, time\nnow = os._exit\nos._exit = lambda code: (time.sleep(0.5), now(code))"
+    with _session(server) as session:
+        session.run(late)
+        branch = session.fork()
+        lost = branch.run("os.kill(os.getpid(), 9)")
+        assert (lost.status, lost.rolled_back) == (pb.STATUS_KILLED, True)
+        branch.close()
+
+
 def test_threads_left_behind_are_frozen_between_blocks(server):
     spin = (
         "import threading\nticks = 0\ndef spin():\n    global ticks\n    while True:\n"
