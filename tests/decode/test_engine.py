@@ -10,7 +10,9 @@ from helpers.decoding import (
     SMALL,
     STOPS,
     Job,
+    assert_kept_is_prefilled_again,
     assert_same_rows,
+    assert_teacher_forced,
     make_engine,
     random_jobs,
     run_jobs,
@@ -22,10 +24,6 @@ from jaxtool.core import rng
 from jaxtool.decode import programs
 from jaxtool.decode.engine import EngineConfig, Placement
 from jaxtool.decode.sampling import Sampling
-from jaxtool.model import attention_backends, pallas_attention, transformer
-from jaxtool.parallel import axis_rules
-from jaxtool.parallel.axis_rules import Sharding
-from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 MODEL = FAMILIES["qwen3"]
 OUTPUTS = (1, SMALL.forced_tokens, SMALL.forced_tokens + 1, 3 * SMALL.forced_tokens + 2)
@@ -41,21 +39,9 @@ def engine(params):
     return make_engine(MODEL, params)
 
 
-def assert_teacher_forced(params, rows, temperature=1.0, model=MODEL):
-    rows = list(rows)
-    expected = teacher_forced(params, model, [row.ids for row in rows], temperature)
-    compared = 0
-    for row, wanted in zip(rows, expected, strict=True):
-        got = np.asarray(row.logprobs)
-        is_policy = ~np.isnan(got)
-        compared += is_policy.sum()
-        np.testing.assert_allclose(got[is_policy], wanted[is_policy], atol=1e-4)
-    assert compared > 20
-
-
 def test_decoder_logprobs_equal_the_training_forward_pass(engine, params):
     rows = run_jobs(engine, random_jobs(12))
-    assert_teacher_forced(params, rows.values())
+    assert_teacher_forced(params, rows.values(), model=MODEL)
 
 
 @pytest.mark.parametrize("length", OUTPUTS)
@@ -64,7 +50,7 @@ def test_paused_and_resumed_equals_uninterrupted_teacher_forcing(engine, params,
     before = dataclasses.replace(engine.counts)
     rows = run_jobs(engine, random_jobs(10, outputs=(length, length), seed=length))
     assert sum(len(row.job.outputs) - len(row.outputs) for row in rows.values()) > 5
-    assert_teacher_forced(params, rows.values())
+    assert_teacher_forced(params, rows.values(), model=MODEL)
     assert engine.counts.reprefilled_tokens == 0
     given = sum(
         len(o) * (len(r.job.outputs) - len(r.outputs))
@@ -77,20 +63,6 @@ def test_paused_and_resumed_equals_uninterrupted_teacher_forcing(engine, params,
 @pytest.mark.parametrize("length", OUTPUTS)
 def test_a_kept_cache_gives_the_tokens_that_prefilling_everything_again_gives(engine, length):
     assert_kept_is_prefilled_again(engine, length)
-
-
-def assert_kept_is_prefilled_again(engine, length):
-    rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=90 + length))
-    resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
-    assert len(resumed) >= 2
-    again = []
-    for row in resumed:
-        start = 1 + int(np.flatnonzero(np.isnan(row.logprobs))[-1])
-        again.append(dataclasses.replace(row.job, prompt=tuple(row.ids[:start]), outputs=()))
-    others = run_jobs(engine, again)
-    for row in resumed:
-        assert others[row.job.name].ids == row.ids
-    assert engine.counts.reprefilled_tokens == 0
 
 
 def test_neighbours_slots_order_and_latency_change_nothing(engine):
@@ -184,12 +156,12 @@ def test_greedy_rows_follow_the_most_likely_token(engine, params):
         )
         assert row.ids[start] == best
         break
-    assert_teacher_forced(params, rows.values())
+    assert_teacher_forced(params, rows.values(), model=MODEL)
 
 
 def test_logprobs_are_those_of_the_tempered_distribution(engine, params):
     rows = run_jobs(engine, random_jobs(8, seed=11), sampling=Sampling(temperature=0.7))
-    assert_teacher_forced(params, rows.values(), temperature=0.7)
+    assert_teacher_forced(params, rows.values(), temperature=0.7, model=MODEL)
 
 
 def test_nothing_is_compiled_after_the_warm_up(engine, params):
@@ -203,162 +175,6 @@ def test_nothing_is_compiled_after_the_warm_up(engine, params):
             run_jobs(engine, random_jobs(count, outputs=(seed - 9, 15, 3), seed=seed))
     assert compiled == []
     assert sizes == {p: p._cache_size() for p in sizes}
-
-
-OPTIONS = {
-    "more cache rows than slots": {"rows": 16, "slots": 4},
-    "narrow windows": {"min_slots": 2},
-    "windows that end early": {"refill_below": 0.75},
-    "prefill in chunks": {"prefill_chunk": 4},
-    "all of them": {
-        "rows": 12,
-        "slots": 4,
-        "min_slots": 1,
-        "refill_below": 1.0,
-        "prefill_chunk": 3,
-        "min_view": 16,
-    },
-}
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_gives_the_tokens_of_the_plain_engine(engine, params, option):
-    jobs = random_jobs(20, outputs=(2, 9), seed=20)
-    jobs += [dataclasses.replace(j, prompt=j.prompt * 3, name=j.name + "x") for j in jobs[:8]]
-    other = make_engine(MODEL, params, dataclasses.replace(SMALL, **OPTIONS[option]))
-    waits = random.Random(3)
-    rows = run_jobs(other, jobs, latency=lambda: waits.randrange(4))
-    assert_same_rows(rows, run_jobs(engine, jobs))
-    assert other.counts.reprefilled_tokens == 0
-    assert other.num_free == other.config.cache_rows
-    if option == "windows that end early":
-        assert other.counts.steps < SMALL.window_steps * other.counts.windows
-
-
-def test_keys_first_gives_the_tokens_of_the_other_order(engine, params, monkeypatch):
-    """Greedy and sampled rows, paused and not. Windows of five steps: no program is made elsewhere."""
-    orders = []
-
-    def watched(*args, keys_first):
-        orders.append(keys_first)
-        return cached_attention(*args, keys_first=keys_first)
-
-    jobs = random_jobs(12, outputs=(2, 9), seed=25)
-    ways = (Sampling(temperature=0.0), Sampling())
-    wanted = [run_jobs(engine, jobs, sampling=sampling) for sampling in ways]  # in the other order
-    cached_attention = attention_backends.cached_attention
-    monkeypatch.setattr(attention_backends, "_NEAR_KEY_BYTES", 0)
-    monkeypatch.setattr(attention_backends, "cached_attention", watched)
-    other = make_engine(MODEL, params, dataclasses.replace(SMALL, window_steps=5, min_view=64))
-    got = [run_jobs(other, jobs, sampling=sampling) for sampling in ways]
-    for rows, others in zip(got, wanted, strict=True):
-        assert_same_rows(rows, others)
-    assert_teacher_forced(params, got[1].values())
-    assert_kept_is_prefilled_again(other, 9)
-    assert orders.count(True) == 2 * MODEL.num_layers  # one window for each of the two ways
-
-
-def test_the_kernel_over_the_cache_gives_the_training_forward_pass(monkeypatch):
-    """Interpreted, in every program of a paused row, over blocks of 16 slots."""
-    columns = set()
-
-    def by_kernel(q, cache, positions, config, sharding):
-        columns.add((q.shape[1], cache.k.shape[2]))
-        return pallas_attention.flash_cached_attention(q, cache, positions, interpret=True)
-
-    monkeypatch.setattr(transformer, "attend_to_cache", by_kernel)
-    monkeypatch.setattr(pallas_attention, "_MOST_SLOTS", 16)
-    # A shape of its own, so that no other test finds these programs.
-    model = dataclasses.replace(MODEL, num_layers=1, d_ff=48)
-    params = random_params(model)
-    config = dataclasses.replace(SMALL, min_view=64, min_prompt_bucket=16)
-    other = make_engine(model, params, config)
-    rows = run_jobs(other, random_jobs(10, outputs=(2, 9), seed=26))
-    assert sum(not row.outputs for row in rows.values()) >= 2
-    assert_teacher_forced(params, rows.values(), model=model)
-    assert columns == {(16, 16), (SMALL.forced_tokens, 64), (1, 64)}
-
-
-def test_running_every_row_again_gives_the_same_tokens_and_is_counted(engine, params):
-    other = make_engine(MODEL, params)
-    jobs = random_jobs(12, outputs=(2, 9), seed=21)
-    rows = run_jobs(other, jobs, reruns=True)
-    assert_same_rows(rows, run_jobs(engine, jobs))
-    again = 0
-    for row in rows.values():
-        is_tool = np.isnan(row.logprobs)
-        is_tool[: len(row.job.prompt)] = False
-        first = np.flatnonzero(is_tool & ~np.roll(is_tool, 1))
-        again += int((first - 1).sum())  # all before the output but the pending token
-    assert again > 100
-    assert other.counts.reprefilled_tokens == again
-
-
-def test_useful_slot_steps_are_those_in_which_a_row_ran(engine, params):
-    other = make_engine(MODEL, params)
-    rows = run_jobs(other, random_jobs(12, outputs=(2, 9), seed=22))
-    # Every token but the prompt's is made pending by one step, except those of chunks.
-    made = sum(len(row.ids) - len(row.job.prompt) for row in rows.values())
-    chunked = sum(9 for row in rows.values() if not row.outputs)
-    assert chunked > 0
-    assert other.counts.useful_slot_steps == made - chunked
-    assert other.counts.slot_steps == SMALL.slots * other.counts.steps
-
-
-@pytest.mark.parametrize("devices", [1, 8])
-def test_an_engine_compiled_ahead_compiles_nothing_later(params, devices):
-    """Every program, of every width, view, bucket and way of drawing."""
-    fields = {"rows": 12, "slots": 4, "prefill_chunk": 16, "min_view": 64}
-    config = dataclasses.replace(SMALL, **fields, window_steps=3)
-    if devices == 1:
-        config, sharding = dataclasses.replace(config, min_slots=2), None
-    else:
-        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-        sharding = Sharding(mesh, axis_rules.decode())
-    other = make_engine(MODEL, params, config, sharding)
-    told = []
-    nucleus = Sampling(top_p=0.9)
-    count = other.compile([Sampling(), nucleus], lambda *news: told.append(news))
-    assert [news[:2] for news in told] == [(i + 1, len(told)) for i in range(len(told))]
-    assert count > len(told) >= len(config.widths) * 2 + 1 + 4
-    jobs = random_jobs(14, outputs=(2, 9), seed=23)
-    jobs += [dataclasses.replace(j, prompt=j.prompt * 4, name=j.name + "x") for j in jobs[:6]]
-    with compilations() as compiled:
-        run_jobs(other, jobs)
-        run_jobs(other, jobs, sampling=nucleus)
-    assert compiled == []
-    assert other.counts.late_programs == 0
-    run_jobs(other, jobs[:2], sampling=Sampling(temperature=0.0))
-    assert other.counts.late_programs > 0
-
-
-def test_rows_of_one_window_each_draw_in_their_own_way(engine, params):
-    ways = (Sampling(temperature=0.0), Sampling(temperature=0.6), Sampling(top_k=3))
-    ways += (Sampling(), Sampling(top_p=0.7), Sampling(min_p=0.2, temperature=2.0))
-    jobs = [
-        dataclasses.replace(job, sampling=ways[i % len(ways)])
-        for i, job in enumerate(random_jobs(18, outputs=(3,), seed=24))
-    ]
-    mixed = run_jobs(engine, jobs)
-    for way in ways:
-        mine = [job for job in jobs if job.sampling is way]
-        assert_same_rows(run_jobs(engine, mine), {job.name: mixed[job.name] for job in mine})
-    plain = run_jobs(engine, [dataclasses.replace(job, sampling=None) for job in jobs])
-    assert sum(plain[job.name].ids != mixed[job.name].ids for job in jobs) > 6
-
-
-def test_eight_devices_give_the_tokens_of_one(engine, params):
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    sharded = make_engine(MODEL, params, sharding=Sharding(mesh, axis_rules.decode()))
-    jobs = random_jobs(10, outputs=(3, 9), seed=16)
-    assert_same_rows(run_jobs(sharded, jobs), run_jobs(engine, jobs))
-
-
-def test_rows_that_the_mesh_does_not_divide_are_refused(params):
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    config = dataclasses.replace(SMALL, slots=6)
-    with pytest.raises(ValueError, match=r"slots=6 must be a multiple of data x fsdp = 4"):
-        make_engine(MODEL, params, config, Sharding(mesh, axis_rules.decode()))
 
 
 def test_a_prompt_that_does_not_fit_is_refused_by_name(engine):

@@ -1,7 +1,7 @@
 """Drives a DecodeEngine by hand: rows with scripted tool outputs and tool latencies in windows."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -185,3 +185,33 @@ def assert_same_rows(got: dict[str, Row], wanted: dict[str, Row], atol: float = 
     for name, row in wanted.items():
         assert got[name].ids == row.ids, name
         np.testing.assert_allclose(got[name].logprobs, row.logprobs, atol=atol)
+
+
+def assert_teacher_forced(
+    params: Params, rows: Iterable[Row], *, model: ModelConfig, temperature: float = 1.0
+) -> None:
+    """The policy's tokens have the log-probs of the training forward pass over the whole row."""
+    rows = list(rows)
+    expected = teacher_forced(params, model, [row.ids for row in rows], temperature)
+    compared = 0
+    for row, wanted in zip(rows, expected, strict=True):
+        got = np.asarray(row.logprobs)
+        is_policy = ~np.isnan(got)
+        compared += is_policy.sum()
+        np.testing.assert_allclose(got[is_policy], wanted[is_policy], atol=1e-4)
+    assert compared > 20
+
+
+def assert_kept_is_prefilled_again(engine: DecodeEngine, length: int) -> None:
+    """After tool outputs of `length` tokens the kept cache goes on as one prefilled anew does."""
+    rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=90 + length))
+    resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
+    assert len(resumed) >= 2
+    again = []
+    for row in resumed:
+        start = 1 + int(np.flatnonzero(np.isnan(row.logprobs))[-1])
+        again.append(dataclasses.replace(row.job, prompt=tuple(row.ids[:start]), outputs=()))
+    others = run_jobs(engine, again)
+    for row in resumed:
+        assert others[row.job.name].ids == row.ids
+    assert engine.counts.reprefilled_tokens == 0
