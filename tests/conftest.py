@@ -1,14 +1,16 @@
 """Settings of every test: CPU only, 8 virtual devices, and no silent broadcasting over ranks."""
 
-import importlib.metadata
 import os
+from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile hundreds of small programs and run each a few times: compiling is what they wait for.
-_FLAGS = "--xla_backend_optimization_level=0"
-if importlib.metadata.version("jax").startswith("0.10."):  # later ones end at a flag they do not know
-    _FLAGS += " --xla_cpu_use_fusion_emitters=false"  # half the time to compile
-os.environ.setdefault("XLA_FLAGS", _FLAGS)
+# The older fusions halve it; jax after 0.10 has them no more and ends at a flag that it does not know.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jax").startswith("0.10."),
+)
 
 import jax
 from jaxtyping import install_import_hook
