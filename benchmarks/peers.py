@@ -15,6 +15,8 @@ import sys
 import time
 from typing import Any, Self
 
+from experiments import launch
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODULES = {"transformers": "torch, transformers", "tunix": "tunix"}
 
@@ -68,6 +70,12 @@ SHAPES = {"small": SMALL, "SmolLM2-135M": SMOLLM, "Qwen2.5-0.5B": QWEN}
 START_SHAPES = SHAPES | {"Qwen2.5-1.5B": QWEN_1_5B, "Qwen2.5-7B": QWEN_7B}
 
 
+def _without_our_allocator() -> dict[str, str]:
+    """The environment, but huge pages for malloc are what our own entry points give themselves."""
+    ours = ("GLIBC_TUNABLES", launch.HUGE_PAGES)
+    return {name: value for name, value in os.environ.items() if (name, value) != ours}
+
+
 class Peer:
     """A worker process that answers one round at a time."""
 
@@ -80,6 +88,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=_without_our_allocator(),
         )
         self.versions = self._answer().removeprefix("ready ")
 
