@@ -44,22 +44,29 @@ class Serving:
 
     def descendants(self) -> set[int]:
         """All processes below the server."""
+        return set(self._tree())
+
+    def _tree(self) -> list[int]:
+        """All processes below the server, each after its parent."""
         children: dict[int, list[int]] = {}
         for entry in pathlib.Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError, IndexError, ValueError):
                     fields = (entry / "stat").read_text().rpartition(")")[2].split()
                     children.setdefault(int(fields[1]), []).append(int(entry.name))
-        found, pending = set(), [self.pid]
+        found, pending = [], [self.pid]
         while pending:
             for pid in children.get(pending.pop(), []):
-                found.add(pid)
+                found.append(pid)
                 pending.append(pid)
         return found
 
     def kill_descendants(self) -> None:
-        """SIGKILL to each; one that ends with its parent, as in a namespace, is gone already."""
-        for pid in self.descendants():
+        """SIGKILL to each, to parents first: one that lived on would tell of a program that was killed.
+
+        One that ends with its parent, as in a namespace, is gone already.
+        """
+        for pid in self._tree():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
