@@ -3,13 +3,19 @@
 import numpy as np
 
 from jaxtool.learn.sft import SftSetup, sft_block
-from jaxtool.learn.state import apply_gradients, check_block_rows, check_row_tokens
+from jaxtool.learn.state import check_block_rows, check_row_tokens
 from jaxtool.model.lora import joined
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.run.plan.chips import Slice, slice_devices
-from jaxtool.run.plan.learner_programs import block_shapes, logit_chunks, tower_of, trained_shapes
+from jaxtool.run.plan.learner_programs import (
+    block_shapes,
+    logit_chunks,
+    tower_of,
+    trained_shapes,
+    update_program,
+)
 from jaxtool.run.plan.program import APPLY, LEARN, Program, RunPrograms, placed, shard_bytes
 from jaxtool.run.sft_loop import SftRunConfig
 
@@ -43,14 +49,8 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
             beside=("optimizer state",),
             while_trips=logit_chunks(length, config.sft.logprob_chunk, sharding),
         ),
-        Program(
-            name=APPLY,
-            shape=config.optimizer.name,
-            trace=lambda: apply_gradients.trace(
-                policy.state, policy.gradients, config=config.optimizer, sharding=sharding
-            ),
-            num_devices=sharding.mesh.size,
-            beside=("parameters",) if base else (),
+        update_program(
+            APPLY, policy, config.optimizer, sharding, beside=("parameters",) if base else ()
         ),
     )
     resident = {

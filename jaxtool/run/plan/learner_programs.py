@@ -122,6 +122,26 @@ def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
     )
 
 
+def update_program(
+    name: str,
+    tower: Tower,
+    optimizer: OptimizerConfig,
+    sharding: Sharding,
+    *,
+    beside: tuple[str, ...],
+) -> Program:
+    """The optimizer's step. `beside`: what else is in memory, as in Program."""
+    return Program(
+        name=name,
+        shape=optimizer.name,
+        trace=lambda: apply_gradients.trace(
+            tower.state, tower.gradients, config=optimizer, sharding=sharding
+        ),
+        num_devices=sharding.mesh.size,
+        beside=beside,
+    )
+
+
 def logit_chunks(length: int, chunk: int, sharding: Sharding) -> int:
     """Chunks of logits in a row: as many as if the loss counted every token of it."""
     return -(-length // sharding.parts("queries") // chunk)
@@ -209,14 +229,7 @@ class _Parts:
     def _apply(
         self, name: str, tower: Tower, optimizer: OptimizerConfig, arguments: tuple[str, ...]
     ) -> Program:
-        return self._program(
-            name,
-            lambda: apply_gradients.trace(
-                tower.state, tower.gradients, config=optimizer, sharding=self.sharding
-            ),
-            arguments=arguments,
-            shape=optimizer.name,
-        )
+        return update_program(name, tower, optimizer, self.sharding, beside=self._beside(arguments))
 
     def _program(
         self,
@@ -225,20 +238,21 @@ class _Parts:
         *,
         arguments: tuple[str, ...],
         while_trips: int = 1,
-        shape: str | None = None,
     ) -> Program:
-        """`arguments`: what of `held` the program gets, so that it is not counted twice."""
         config = self.config
-        rows = f"{config.grpo.block_rows} rows x {config.pack.row_tokens} tokens"
-        rest = () if config.unloads_decoder else ("published copy", "KV cache")
         return Program(
             name=name,
-            shape=rows if shape is None else shape,
+            shape=f"{config.grpo.block_rows} rows x {config.pack.row_tokens} tokens",
             trace=trace,
             while_trips=while_trips,
             num_devices=self.sharding.mesh.size,
-            beside=(*(part for part in self.held if part not in arguments), *rest),
+            beside=self._beside(arguments),
         )
+
+    def _beside(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        """`arguments`: what of `held` a program gets, so that it is not counted twice."""
+        rest = () if self.config.unloads_decoder else ("published copy", "KV cache")
+        return (*(part for part in self.held if part not in arguments), *rest)
 
     def _block(self) -> tuple[Any, Any]:
         """Shapes of a block of rows, and of one number a token of it."""
