@@ -77,6 +77,9 @@ class Keeper:
         for fd in (front.fileno(), listener):
             if fd >= 0:
                 self._poller.register(fd, select.POLLIN)
+        self._calls = select.poll()
+        if listener >= 0:
+            self._calls.register(listener, select.POLLIN)
         self._wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -197,7 +200,12 @@ class Keeper:
             self._permits = 0
 
     def _decide(self) -> None:
-        """Answers one notification: an ordered fork, or a signal of a process to itself."""
+        """Answers one notification: an ordered fork, or a signal of a process to itself.
+
+        Returns at once if there is none: an order may have answered it since the loop looked.
+        """
+        if not self._calls.poll(0):
+            return
         note = bytearray(80)
         try:
             fcntl.ioctl(self._listener, _NOTIF_RECEIVE, note)
