@@ -202,9 +202,10 @@ class Keeper:
     def _decide(self) -> None:
         """Answers one notification: an ordered fork, or a signal of a process to itself.
 
-        Returns at once if there is none: an order may have answered it since the loop looked.
+        Returns at once if there is none: an order may have answered it since the loop looked, or all
+        who could call are dead.
         """
-        if not self._calls.poll(0):
+        if not any(events & select.POLLIN for _, events in self._calls.poll(0)):
             return
         note = bytearray(80)
         try:
