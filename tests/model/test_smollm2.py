@@ -75,7 +75,9 @@ def test_greedy_answers_are_sensible(smollm2):
 
 def test_logits_equal_those_of_transformers(smollm2):
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-    pytest.importorskip("accelerate", reason="transformers reads GGUF with it: pip install accelerate")
+    pytest.importorskip(
+        "accelerate", reason="transformers reads GGUF with it: pip install accelerate"
+    )
     from transformers import AutoModelForCausalLM
 
     config, params, tokenizer = smollm2
