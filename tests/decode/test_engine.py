@@ -62,7 +62,7 @@ def test_paused_and_resumed_equals_uninterrupted_teacher_forcing(engine, params,
 
 @pytest.mark.parametrize("length", OUTPUTS)
 def test_a_kept_cache_gives_the_tokens_that_prefilling_everything_again_gives(engine, length):
-    assert_kept_is_prefilled_again(engine, length)
+    assert_kept_is_prefilled_again(engine, length, seed=90 + length)
 
 
 def test_neighbours_slots_order_and_latency_change_nothing(engine):

@@ -85,7 +85,7 @@ def test_keys_first_gives_the_tokens_of_the_other_order(engine, params, monkeypa
     for rows, others in zip(got, wanted, strict=True):
         assert_same_rows(rows, others)
     assert_teacher_forced(params, got[1].values(), model=MODEL)
-    assert_kept_is_prefilled_again(other, 9)
+    assert_kept_is_prefilled_again(other, 9, seed=99)
     assert orders.count(True) == 2 * MODEL.num_layers  # one window for each of the two ways
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.decoding import (
     SMALL,
+    assert_kept_is_prefilled_again,
     assert_same_rows,
     make_engine,
     random_jobs,
@@ -64,16 +65,7 @@ def test_logprobs_are_the_learners_within_the_stated_bound(twin_engine, params):
 
 def test_a_kept_cache_gives_the_tokens_of_a_prefilled_one(twin_engine):
     engine, _ = twin_engine
-    rows = run_jobs(engine, random_jobs(6, outputs=(9,), seed=3))
-    resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
-    assert len(resumed) >= 2
-    again = []
-    for row in resumed:
-        start = 1 + int(np.flatnonzero(np.isnan(row.logprobs))[-1])
-        again.append(dataclasses.replace(row.job, prompt=tuple(row.ids[:start]), outputs=()))
-    others = run_jobs(engine, again)
-    same = [others[row.job.name].ids == row.ids for row in resumed]
-    assert all(same)
+    assert_kept_is_prefilled_again(engine, 9, seed=3)
 
 
 def test_neighbours_change_nothing(twin_engine):

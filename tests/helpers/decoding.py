@@ -202,9 +202,9 @@ def assert_teacher_forced(
     assert compared > 20
 
 
-def assert_kept_is_prefilled_again(engine: DecodeEngine, length: int) -> None:
+def assert_kept_is_prefilled_again(engine: DecodeEngine, length: int, seed: int) -> None:
     """After tool outputs of `length` tokens the kept cache goes on as one prefilled anew does."""
-    rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=90 + length))
+    rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=seed))
     resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
     assert len(resumed) >= 2
     again = []

@@ -11,10 +11,7 @@ from jaxtool.core.batch import TrainBatch
 from jaxtool.learn import grpo
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.state import (
-    row_blocks,
-    zero_gradients,
-)
+from jaxtool.learn.state import row_blocks, zero_gradients
 from jaxtool.model.config import tiny
 from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.rollout.batching import PackConfig, to_batch

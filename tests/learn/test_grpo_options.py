@@ -28,10 +28,7 @@ from jaxtool.learn.corrections import (
 )
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.policy_losses import Cispo, Gspo, Sapo
-from jaxtool.learn.state import (
-    make_state,
-    row_blocks,
-)
+from jaxtool.learn.state import make_state, row_blocks
 from jaxtool.parallel.axis_rules import single_device
 
 
