@@ -2,7 +2,7 @@
 torch are not installed.
 
 TRL computes losses and advantages inside its trainers; here these methods run on stand-ins that know the
-settings and hand them log-probs or rewards. `pip install trl torch` in an environment of its own (checked with 1.16.0).
+settings and hand them log-probs or rewards. Checked with TRL 1.16.0.
 """
 
 import types
