@@ -6,6 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn"]
+Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "dots", "named"]
 
 
@@ -36,7 +37,7 @@ class ModelConfig:
     ties_embeddings: bool = True  # the LM head is the embedding table
     has_qkv_bias: bool = False  # Qwen2
     has_qk_norm: bool = False  # Qwen3: RMSNorm of each query and key head
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters stay float32
+    compute_dtype: Dtype = "float32"  # what is trained stays float32
     remat: Remat = "none"  # what the backward pass computes again, see jaxtool/model/remat.py
     attention: AttentionBackend = "auto"  # see jaxtool/model/attention_backends.py
     attention_block: int | None = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.layers import rotary_frequencies
 from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import Layout, load_params
@@ -61,8 +61,10 @@ def find_smollm2() -> Path:
     )
 
 
-def load_gguf(path: str | Path, *, sharding: Sharding) -> tuple[ModelConfig, Params]:
-    """Config and float32 parameters of a GGUF file.
+def load_gguf(
+    path: str | Path, *, sharding: Sharding, dtype: Dtype = "float32"
+) -> tuple[ModelConfig, Params]:
+    """Config and parameters, as `dtype`, of a GGUF file.
 
     Raises:
       FileNotFoundError: no file at `path`.
@@ -71,7 +73,7 @@ def load_gguf(path: str | Path, *, sharding: Sharding) -> tuple[ModelConfig, Par
     """
     file = GgufTensors(open_gguf(path))
     config = config_from_gguf(file)
-    return config, load_params(config, file, sharding)
+    return config, load_params(config, file, sharding, dtype)
 
 
 def open_gguf(path: str | Path) -> "gguf.GGUFReader":

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import jax
 import ml_dtypes
@@ -18,14 +18,13 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jaxtool.model.config import ModelConfig
+from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.hf_config import config_from_hf, config_to_hf
 from jaxtool.model.param_axes import path_name
 from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import LAYOUTS, Layout, Leaf, leaves, load_params, to_file
 from jaxtool.parallel.axis_rules import Sharding
 
-Dtype = Literal["float32", "bfloat16"]
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = {"F32", "BF16", "F16"}
 GIB = 1 << 30
@@ -33,9 +32,13 @@ _TIED_ROWS = 4096  # compared at a time
 
 
 def load_hf(
-    path: str | Path, *, sharding: Sharding, ignored_fields: tuple[str, ...] = ()
+    path: str | Path,
+    *,
+    sharding: Sharding,
+    ignored_fields: tuple[str, ...] = (),
+    dtype: Dtype = "float32",
 ) -> tuple[ModelConfig, Params]:
-    """Config and float32 parameters of a Hugging Face directory.
+    """Config and parameters, as `dtype`, of a Hugging Face directory.
 
     Raises:
       FileNotFoundError: no config.json or no safetensors there.
@@ -46,7 +49,7 @@ def load_hf(
     with SafeTensors(Path(path)) as file:
         if config.ties_embeddings:
             file.drop_tied_head()
-        return config, load_params(config, file, sharding)
+        return config, load_params(config, file, sharding, dtype)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from jaxtool.model.config import ModelConfig
+from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.low_rank import LoraWeight, merged_kernel
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.model.transformer import Params
@@ -42,8 +43,9 @@ class LoraConfig:
     # All matrices: attention alone learns less at an equal number of numbers (LoRA 2106.09685 adapts q
     # and v; QLoRA 2305.14314, figure 2, needs all of a block to match full updates).
     targets: tuple[Target, ...] = get_args(Target)
-    # Of the frozen parameters. bfloat16 halves them, and changes nothing where the weights come as bfloat16.
-    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    # Of the frozen parameters, from the file on. bfloat16 halves them, and changes nothing where the weights
+    # come as bfloat16. WORKDIR/policy is then bfloat16 as well if the model computes in it.
+    base_dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -57,7 +59,7 @@ class LoraConfig:
             raise ValueError(
                 f"LoraConfig.targets={self.targets} must name some of {', '.join(MODULES)}, each once"
             )
-        if self.base_dtype not in ("float32", "bfloat16"):
+        if self.base_dtype not in get_args(Dtype):
             raise ValueError(
                 f"LoraConfig.base_dtype={self.base_dtype!r} must be float32 or bfloat16"
             )
@@ -133,6 +135,11 @@ def _init(model: ModelConfig, config: LoraConfig, key: jax.Array) -> Params:
     return adapter
 
 
+def source_dtype(config: LoraConfig | None) -> Dtype:
+    """Of the parameters that a run begins with: float32 to update them, else as they stay."""
+    return "float32" if config is None else config.base_dtype
+
+
 def trained_part(
     params: Params,
     model: ModelConfig,
@@ -140,14 +147,14 @@ def trained_part(
     key: jax.Array,
     sharding: Sharding,
 ) -> tuple[Params, LoraBase | None]:
-    """What a run trains of the policy it begins with, and what it leaves as it is (None: nothing)."""
+    """What a run trains of the policy it begins with, and what it leaves as it is (None: nothing).
+
+    Args:
+      params: of `source_dtype(config)`; not copied.
+    """
     if config is None:
         return params, None
-    frozen = params
-    if config.base_dtype != "float32":
-        frozen = jax.tree.map(lambda x: x.astype(config.base_dtype), params)
-    base = LoraBase(params=frozen, config=config)
-    return init_adapter(model, config, key, sharding), base
+    return init_adapter(model, config, key, sharding), LoraBase(params=params, config=config)
 
 
 def without_adapters(params: Params) -> Params:
@@ -162,15 +169,30 @@ def merge_layers(params: Params) -> Params:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("sharding",))
-def merged(params: Params, sharding: Sharding) -> Params:
-    """The same policy without adapters: float32, stacked layers, laid out by the table."""
-    whole = jax.tree.map(
-        lambda x: jax.vmap(merged_kernel)(x) if _is_adapted(x) else x.astype(jnp.float32),
-        params,
-        is_leaf=_is_adapted,
-    )
+@functools.partial(jax.jit, static_argnames=("sharding", "keeps_dtype"))
+def merged(params: Params, sharding: Sharding, keeps_dtype: bool = False) -> Params:
+    """The same policy without adapters: stacked layers, laid out by the table; float32, or as the base is."""
+
+    def plain(x: Any) -> Array:
+        if not _is_adapted(x):
+            return x if keeps_dtype else x.astype(jnp.float32)
+
+        def merge(index: Array, stack: Array) -> Array:
+            layer = jax.tree.map(lambda part: part[index], dataclasses.replace(x, frozen=stack))
+            return stack.at[index].set(merged_kernel(layer).astype(stack.dtype))
+
+        # Layer by layer, where the base lies if it is donated: no whole stack is made in float32.
+        stack = x.frozen if keeps_dtype else x.frozen.astype(jnp.float32)
+        return jax.lax.fori_loop(0, len(x.a), merge, stack)
+
+    whole = jax.tree.map(plain, params, is_leaf=_is_adapted)
     return jax.lax.with_sharding_constraint(whole, sharding.tree(param_axes(whole)))
+
+
+@functools.partial(jax.jit, static_argnames=("sharding",), donate_argnums=0)
+def merged_in_place(base: LoraBase, adapter: Params, sharding: Sharding) -> Params:
+    """`merged` in the memory and the dtype of `base`, which is gone afterwards."""
+    return merged(base.with_adapter(adapter), sharding, keeps_dtype=True)
 
 
 def _is_adapted(x: Any) -> bool:

@@ -6,12 +6,12 @@ which jaxtool.run restores over what a source gives the shape of.
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import jax
 
 from jaxtool.core import rng
-from jaxtool.model.config import AttentionBackend, ModelConfig, Remat
+from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
 from jaxtool.model.gguf_weights import (
     GgufTensors,
     config_from_gguf,
@@ -27,9 +27,13 @@ from jaxtool.parallel.axis_rules import Sharding
 
 
 class PolicySource(Protocol):
-    """Gives float32 parameters, placed by `sharding`, and the config they belong to."""
+    """Gives parameters, placed by `sharding`, and the config they belong to."""
 
-    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]: ...
+    def load(
+        self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
+    ) -> tuple[ModelConfig, Params]:
+        """Parameters of `dtype`: float32 to train them, bfloat16 where adapters leave them as they are."""
+        ...
 
     def model_config(self) -> ModelConfig:
         """Without reading a weight: what `load` would give first."""
@@ -42,12 +46,14 @@ class RandomInit:
 
     config: ModelConfig
 
-    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+    def load(
+        self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
+    ) -> tuple[ModelConfig, Params]:
         """The same numbers on every mesh: they depend on `seed` only."""
         check_divides(self.config, sharding)
         placed = sharding.tree(param_axes(param_shapes(self.config)))
-        init = jax.jit(init_params, static_argnums=0, out_shardings=placed)
-        return self.config, init(self.config, rng.key(seed, "params"))
+        init = jax.jit(_random_params, static_argnums=(0, 1), out_shardings=placed)
+        return self.config, init(self.config, dtype, rng.key(seed, "params"))
 
     def model_config(self) -> ModelConfig:
         return self.config
@@ -58,15 +64,17 @@ class GgufFile:
     """A llama.cpp file."""
 
     path: str | None = None  # None: SmolLM2-135M-Instruct out of its wheel
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # the files do not say
+    compute_dtype: Dtype = "float32"  # the files do not say
     remat: Remat = "none"  # "block" saves memory, costs a third more time
     attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
     attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
 
-    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+    def load(
+        self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
+    ) -> tuple[ModelConfig, Params]:
         """`seed` is not used: every number is in the file."""
-        config, params = load_gguf(self._path, sharding=sharding)
+        config, params = load_gguf(self._path, sharding=sharding, dtype=dtype)
         return _with_run_options(config, self), params
 
     def model_config(self) -> ModelConfig:
@@ -82,7 +90,7 @@ class HfDirectory:
     """config.json and safetensors, as Hugging Face stores a model."""
 
     path: str
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 on accelerators
+    compute_dtype: Dtype = "float32"  # bfloat16 on accelerators
     remat: Remat = "none"  # "block" saves memory, costs a third more time
     attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
@@ -92,10 +100,14 @@ class HfDirectory:
     # machine that has no weights.
     expected: ModelConfig | None = None
 
-    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+    def load(
+        self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
+    ) -> tuple[ModelConfig, Params]:
         """`seed` is not used: every number is in the files."""
         self.model_config()  # another model than expected is refused before its weights are read
-        config, params = load_hf(self.path, sharding=sharding, ignored_fields=self.ignored_fields)
+        config, params = load_hf(
+            self.path, sharding=sharding, ignored_fields=self.ignored_fields, dtype=dtype
+        )
         return _with_run_options(config, self), params
 
     def model_config(self) -> ModelConfig:
@@ -111,6 +123,10 @@ class HfDirectory:
         if self.expected is not None:
             _check_expected(config, _with_run_options(self.expected, self), self.path)
         return config
+
+
+def _random_params(config: ModelConfig, dtype: Dtype, key: jax.Array) -> Params:
+    return jax.tree.map(lambda x: x.astype(dtype), init_params(config, key))
 
 
 def _check_expected(found: ModelConfig, expected: ModelConfig, path: str) -> None:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtool.model.config import ModelConfig
+from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.param_axes import axes_of, check_divides, param_shapes, path_name
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
@@ -130,8 +130,10 @@ def leaves(config: ModelConfig) -> list[Leaf]:
     return [Leaf(name=path_name(path), shape=tuple(x.shape)) for path, x in flat]
 
 
-def load_params(config: ModelConfig, file: TensorFile, sharding: Sharding) -> Params:
-    """Float32 parameters placed by `sharding`, streamed tensor by tensor.
+def load_params(
+    config: ModelConfig, file: TensorFile, sharding: Sharding, dtype: Dtype = "float32"
+) -> Params:
+    """Parameters placed by `sharding`, streamed tensor by tensor; never all of them in another dtype.
 
     Raises:
       ValueError: a tensor is missing, has another shape, or is one this model has no place for;
@@ -144,7 +146,7 @@ def load_params(config: ModelConfig, file: TensorFile, sharding: Sharding) -> Pa
         branch, path = params, leaf.name.split("/")
         for part in path[:-1]:
             branch = branch.setdefault(part, {})
-        branch[path[-1]] = _load_leaf(leaf, file, sharding)
+        branch[path[-1]] = _load_leaf(leaf, file, sharding, dtype)
     return params
 
 
@@ -210,14 +212,14 @@ def _span(axes: tuple[int, ...], shape: tuple[int, ...], index: Index) -> slice:
     return slice(start * inner, stop * inner)
 
 
-def _load_leaf(leaf: Leaf, file: TensorFile, sharding: Sharding) -> jax.Array:
+def _load_leaf(leaf: Leaf, file: TensorFile, sharding: Sharding, dtype: Dtype) -> jax.Array:
     axes = axes_of(leaf.name)
     placed = sharding.named(*axes)
     if leaf.num_layers is None:
         x = _place(leaf, None, file, placed)
-        return x if x.dtype == jnp.float32 else x.astype(jnp.float32)
+        return x if x.dtype == dtype else x.astype(dtype)
     layer_placed = sharding.named(*axes[1:])
-    stack = jax.jit(lambda: jnp.zeros(leaf.shape, jnp.float32), out_shardings=placed)()
+    stack = jax.jit(lambda: jnp.zeros(leaf.shape, dtype), out_shardings=placed)()
     # The stack is donated: filled in place, not copied for each layer.
     fill = jax.jit(_fill_layer, donate_argnums=0, out_shardings=placed)
     for layer in range(leaf.num_layers):

@@ -17,7 +17,7 @@ from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
-from jaxtool.model.config import ModelConfig
+from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
@@ -152,11 +152,13 @@ def open_actor(
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
     tool: Tool | None = None,
+    dtype: Dtype = "float32",
 ) -> tuple[Actor, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
     Args:
       tool: answers calls in place of a sandbox; the caller closes it.
+      dtype: of the parameters.
     """
     protocol = load_protocol(config.protocol)
     tokenizer = config.tokenizer.load()
@@ -166,7 +168,7 @@ def open_actor(
     decoding = Sharding(decode_mesh(mesh), decode(config.axes))
     for each in (sharding, decoding):
         check_divides(source.model_config(), each)
-    model, params = source.load(sharding, seed)
+    model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
     is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, protocol.stop_tags)

@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxtool.core.trees import abstract_like
-from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.param_axes import check_divides, param_axes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel import hosts
@@ -90,7 +90,9 @@ class SavedPolicy:
 
     path: str
 
-    def load(self, sharding: Sharding, seed: int) -> tuple[ModelConfig, Params]:
+    def load(
+        self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
+    ) -> tuple[ModelConfig, Params]:
         """The seed is not used: nothing is random.
 
         Raises:
@@ -102,7 +104,7 @@ class SavedPolicy:
         check_divides(config, sharding)
         shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
         target = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s),
             shapes,
             sharding.tree(param_axes(shapes)),
         )

@@ -11,7 +11,7 @@ import jax
 
 from jaxtool.core.trees import bit_sum
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraBase, joined, merged
+from jaxtool.model.lora import LoraBase, joined, merged, merged_in_place
 from jaxtool.model.peft import save_peft
 from jaxtool.model.sources import HfDirectory, PolicySource
 from jaxtool.model.transformer import Params
@@ -46,12 +46,16 @@ def save_result(
 ) -> None:
     """Saves the policy in WORKDIR/policy; with LoRA merged, and the adapter alone in WORKDIR/adapter.
 
-    Several hosts call it together.
+    Several hosts call it together. The base may be gone afterwards: a run needs no second one at its end.
     """
     policy = joined(trained, base)
     if base is not None:
         adapter = jax.tree.map(fetch, trained)
         name = source.path if isinstance(source, HfDirectory) else None
         hosts.agree(lambda: save_peft(workdir / "adapter", adapter, base.config, base_model=name))
-        policy = merged(policy, sharding)
+        # A bfloat16 model has multiplied by just the numbers that a bfloat16 base gives.
+        if base.config.base_dtype in ("float32", model.compute_dtype):
+            policy = merged_in_place(base, trained, sharding)
+        else:
+            policy = merged(policy, sharding)
     save_policy(workdir / "policy", policy, model)

@@ -29,7 +29,7 @@ from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.state import Metrics, check_block_rows, check_row_tokens
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraConfig, trained_part
+from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
@@ -184,7 +184,10 @@ def train(
     check_one_host(schedule.max_staleness, jax.process_count())
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, params = open_actor(stack, runner, config, source, seed, sandbox_addresses, tool)
+        dtype = source_dtype(config.lora)
+        actor, params = open_actor(
+            stack, runner, config, source, seed, sandbox_addresses, tool, dtype
+        )
         check_block_rows(config.grpo.block_rows, actor.sharding)
         check_row_tokens(config.pack.row_tokens, actor.sharding)
         trained, base = trained_part(

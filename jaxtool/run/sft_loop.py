@@ -17,7 +17,7 @@ from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup, update
 from jaxtool.learn.state import check_block_rows, make_state
-from jaxtool.model.lora import LoraConfig, trained_part
+from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
@@ -94,7 +94,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     if config.sft.last_block_rows:
         check_block_rows(config.sft.last_block_rows, sharding, "last_block_rows")
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
-    model, params = source.load(sharding, seed)
+    model, params = source.load(sharding, seed, source_dtype(config.lora))
     tokenizer = config.tokenizer.load()
     check_vocabulary(tokenizer, model)
     protocols = [load_protocol(stream.protocol) for stream in config.streams]

@@ -23,6 +23,8 @@ from jaxtool.model.lora import (
     init_adapter,
     joined,
     merged,
+    merged_in_place,
+    source_dtype,
     trained_part,
     without_adapters,
 )
@@ -156,17 +158,36 @@ def test_a_base_in_bfloat16_is_half_as_large_and_exact_where_weights_come_so():
     params = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), random_params(FAMILY)
     )
-    half = dataclasses.replace(LORA, base_dtype="bfloat16")
-    policies = []
-    for lora in (LORA, half):
-        adapter, base = trained_part(params, FAMILY, lora, rng.key(0, "lora"), single_device())
-        adapter = random_adapter(FAMILY, LORA)
-        policies.append(merged(joined(adapter, base), single_device()))
-    assert base is not None
-    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(base.params))
+    adapter = random_adapter(FAMILY, LORA)
+
+    def policy(lora: LoraConfig):
+        base = jax.tree.map(lambda x: x.astype(source_dtype(lora)), params)
+        return LoraBase(params=base, config=lora).with_adapter(adapter)
+
+    half = policy(dataclasses.replace(LORA, base_dtype="bfloat16"))
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(without_adapters(half)))
+    policies = [merged(each, single_device()) for each in (policy(LORA), half)]
     for x, y in zip(*map(jax.tree.leaves, policies), strict=True):
         assert x.dtype == y.dtype == jnp.float32
         np.testing.assert_array_equal(x, y)
+
+
+def test_merged_in_place_is_what_a_bfloat16_model_multiplies_by_and_makes_no_second_model():
+    model = dataclasses.replace(FAMILY, compute_dtype="bfloat16", num_layers=8)
+    lora = dataclasses.replace(LORA, base_dtype="bfloat16")
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(model))
+    base, adapter = LoraBase(params=params, config=lora), random_adapter(model, lora)
+    forward = jax.jit(full_logits, static_argnums=(1, 3))
+    tokens, policy = random_tokens(2, 8), base.with_adapter(adapter)
+    wanted = forward(policy, model, tokens, single_device())
+    memory = merged_in_place.lower(base, adapter, single_device()).compile().memory_analysis()
+    size = sum(x.nbytes for x in jax.tree.leaves(params))
+    assert memory.alias_size_in_bytes == size
+    assert memory.temp_size_in_bytes < size / 4
+    whole = merged_in_place(base, adapter, single_device())
+    assert all(x.is_deleted() for x in jax.tree.leaves(params))
+    assert {x.dtype for x in jax.tree.leaves(whole)} == {jnp.dtype("bfloat16")}
+    np.testing.assert_array_equal(forward(whole, model, tokens, single_device()), wanted)
 
 
 @pytest.mark.parametrize(

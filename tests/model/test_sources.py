@@ -57,6 +57,28 @@ def test_files_take_the_options_of_the_run(tmp_path):
         assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype("float32")}
 
 
+def test_what_adapters_leave_as_it_is_comes_in_bfloat16(tmp_path):
+    config, params = FAMILIES["qwen2"], random_params(FAMILIES["qwen2"])
+    write_gguf(tmp_path / "model.gguf", "qwen2", config, params)
+    for dtype in ("float32", "bfloat16"):
+        save_hf(
+            tmp_path / dtype, config, params, carried={"max_position_embeddings": 64}, dtype=dtype
+        )
+    sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)))
+    sources: list[PolicySource] = [
+        RandomInit(config=config),
+        GgufFile(path=str(tmp_path / "model.gguf")),
+        HfDirectory(path=str(tmp_path / "float32")),
+        HfDirectory(path=str(tmp_path / "bfloat16")),
+    ]
+    for source in sources:
+        _, whole = source.load(sharding, 0)
+        _, half = source.load(sharding, 0, "bfloat16")
+        for x, y in zip(*map(jax.tree.leaves, (whole, half)), strict=True):
+            assert (y.dtype, y.sharding) == ("bfloat16", x.sharding)
+            np.testing.assert_array_equal(y, np.asarray(x).astype("bfloat16"))
+
+
 def test_an_expected_model_stands_in_for_an_absent_directory_and_checks_a_present_one(tmp_path):
     config = dataclasses.replace(FAMILIES["qwen2"], rms_norm_eps=1e-6)
     path = str(tmp_path / "hf")

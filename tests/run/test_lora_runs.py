@@ -120,6 +120,26 @@ def test_cold_start_killed_and_resumed_and_another_base_is_refused(tmp_path):
     assert_policy_is_base_and_adapter(again, params)
 
 
+def test_what_a_bfloat16_model_learned_over_a_bfloat16_base_is_saved_as_it_was_sampled(tmp_path):
+    """Half of the bytes, and the numbers that decoder and learner multiplied by, bit by bit."""
+    model = dataclasses.replace(MODEL, compute_dtype="bfloat16")
+    lora = dataclasses.replace(LORA, base_dtype="bfloat16")
+    config = config_of(tmp_path, Demonstrations(), lora=lora, policy=RandomInit(config=model))
+    sft_loop.train(config, workdir=tmp_path / "run", seed=1)
+    saved = SavedPolicy(path=str(tmp_path / "run" / "policy"))
+    _, whole = saved.load(single_device(), 0)
+    _, half = saved.load(single_device(), 0, "bfloat16")
+    for x, y in zip(*map(jax.tree.leaves, (whole, half)), strict=True):
+        assert (x.dtype, y.dtype) == ("float32", "bfloat16")
+        np.testing.assert_array_equal(x, y.astype("float32"))
+    adapter = load_peft(tmp_path / "run" / "adapter", MODEL)
+    _, base = RandomInit(config=model).load(single_device(), 1, "bfloat16")
+    [leaf] = [leaf for leaf in leaves(MODEL) if leaf.name == "layers/mlp/up/kernel"]
+    kernel = adapter.added_to(leaf, 0, at(base, leaf.name)[0].astype(np.float32))
+    assert np.any(kernel != at(base, leaf.name)[0])
+    np.testing.assert_allclose(at(half, leaf.name)[0].astype("float32"), kernel, rtol=2**-8)
+
+
 def test_muon_is_refused_at_the_door(tmp_path):
     optimizer = OptimizerConfig(name="muon")
     for build in (
