@@ -25,7 +25,8 @@ over each peer's tokens/s: what ours could reach at most; `tflops_per_s` of thos
 `utilization` (MFU) of --peak-tflops, the device's figure, where it is given. A --case is
 shape,dtype,rows,tokens, in place of the table's.
 The start part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary
-folder.
+folder. With `--start-option adapter` it reads a bfloat16 model from a Hugging Face directory that it writes
+there and trains an adapter, with `--start-option no-decoder` it leaves the decoder (a second copy) out.
 """
 
 import argparse
@@ -34,6 +35,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -266,12 +268,20 @@ def memory() -> dict[str, Any]:
     return out
 
 
-def start(shape: str) -> dict[str, Any]:
-    """Figures of a process that begins, and of one that resumes."""
+def start(shape: str, options: list[str]) -> dict[str, Any]:
+    """Figures of a process that begins, and of one that resumes; weights come from the disk, not from its cache."""
     with tempfile.TemporaryDirectory() as folder:
-        out = {}
+        out: dict[str, Any] = {"shape": shape, "options": options}
+        if "adapter" in options:
+            from benchmarks.learner_start import write_random_weights
+
+            out["weights_bytes"] = write_random_weights(pathlib.Path(folder), shape)
         for turn in ("first", "resumed"):
-            command = [sys.executable, "-m", "benchmarks.learner_start", folder, shape]
+            for file in pathlib.Path(folder).rglob("*.safetensors"):
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+                    os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            command = [sys.executable, "-m", "benchmarks.learner_start", folder, shape, *options]
             started = time.time()
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
@@ -323,6 +333,9 @@ def main() -> None:
     parser.add_argument("--case", action="append", help="of --part updates, in place of its cases")
     parser.add_argument("--peak-tflops", type=float, help="of the device, for the utilization")
     parser.add_argument("--start-shape", choices=sorted(START_SHAPES), default="Qwen2.5-0.5B")
+    parser.add_argument(
+        "--start-option", action="append", default=[], choices=("adapter", "no-decoder")
+    )
     arguments = parser.parse_args()
     record: dict[str, Any] = {}
     versions: dict[str, str] = {}
@@ -342,7 +355,7 @@ def main() -> None:
             chosen, arguments.quick, pythons, arguments.peak_tflops
         )
     if arguments.part in (None, "start"):
-        record["start"] = start(arguments.start_shape)
+        record["start"] = start(arguments.start_shape, arguments.start_option)
     record["machine"] = machine(versions)
     if not arguments.part:
         record["summary"] = summary(record)

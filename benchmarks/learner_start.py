@@ -1,12 +1,16 @@
 """Worker of benchmarks/learner.py: how long a process takes from its launch to the end of a first step.
 
-`python -m benchmarks.learner_start FOLDER SHAPE` begins a run, or resumes the one that it finds a checkpoint
-of in FOLDER, and prints one line of JSON: seconds of each part, `ready_at` (of the clock) and the
-bandwidth of saving or restoring.
+`python -m benchmarks.learner_start FOLDER SHAPE [adapter] [no-decoder]` begins a run, or resumes the one that it
+finds a checkpoint of in FOLDER, and prints one line of JSON: seconds of each part, `ready_at` (of the clock), the
+bandwidth of saving or restoring, and the most memory it held (pages of mapped files are in it).
+
+"adapter" trains a bfloat16 model's adapter of rank 16 over the Hugging Face directory FOLDER/weights, whose
+reading is timed as `load_s`; the checkpoint is then the adapter's. "no-decoder" is how a cold start begins.
 """
 
 import json
 import pathlib
+import resource
 import sys
 import time
 from typing import Any
@@ -22,11 +26,32 @@ from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn import grpo
+from jaxtool.learn.state import make_state
+from jaxtool.model.hf_weights import write_hf
+from jaxtool.model.lora import LoraConfig, joined, source_dtype, trained_part
+from jaxtool.model.sources import HfDirectory
+from jaxtool.model.weight_layout import Leaf
 from jaxtool.run.checkpoints import Checkpoints
 
+_WEIGHTS = "weights"
+_TOKENS = 256
 
-def main(folder: pathlib.Path, shape: str) -> None:
-    """Parameters (made or restored), decoder's programs, one window, one update; prints its times."""
+
+def write_random_weights(folder: pathlib.Path, shape: str) -> int:
+    """The Hugging Face directory that "adapter" reads; its bytes."""
+    model = make_setup(START_SHAPES[shape], "bfloat16", 1, _TOKENS, ties_embeddings=False).model
+    numbers = 0.02 * np.random.default_rng(0).standard_normal(1 << 20, np.float32)
+
+    def tensor_of(leaf: Leaf, layer: int | None) -> np.ndarray:
+        return np.resize(numbers, leaf.tensor_shape)
+
+    carried = {"max_position_embeddings": _TOKENS}
+    files = write_hf(folder / _WEIGHTS, model, tensor_of, carried=carried, dtype="bfloat16")
+    return sum(file.stat().st_size for file in files)
+
+
+def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
+    """Parameters (made, read or restored), decoder's programs, one window, one update; prints its times."""
     record: dict[str, float] = {}
     last = time.perf_counter()
 
@@ -34,34 +59,53 @@ def main(folder: pathlib.Path, shape: str) -> None:
         nonlocal last
         record[name], last = time.perf_counter() - last, time.perf_counter()
 
-    setup = make_setup(START_SHAPES[shape], "float32", 1, 256)
-    state = jax.block_until_ready(random_state(setup))
+    base = None
+    if "adapter" in options:
+        lora = LoraConfig(rank=16, base_dtype="bfloat16")
+        setup = make_setup(START_SHAPES[shape], "bfloat16", 1, _TOKENS, ties_embeddings=False)
+        source = HfDirectory(path=str(folder / _WEIGHTS), expected=setup.model)
+        _, params = source.load(setup.sharding, 0, source_dtype(lora))
+        jax.block_until_ready(params)
+        lap("load_s")
+        size = sum(x.nbytes for x in jax.tree.leaves(params))
+        record["load_gb_per_s"] = size / record["load_s"] / 1e9
+        adapter, base = trained_part(params, setup.model, lora, rng.key(0, "lora"), setup.sharding)
+        state = make_state(adapter, setup.optimizer, setup.sharding)
+    else:
+        setup = make_setup(START_SHAPES[shape], "float32", 1, _TOKENS)
+        state = random_state(setup)
+    jax.block_until_ready(state)
     size = sum(x.nbytes for x in jax.tree.leaves(state))
     lap("init_s")
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest_step is not None:
+        is_first = checkpoints.latest_step is None
+        if not is_first:
             state, _ = checkpoints.restore(state)
             jax.block_until_ready(state)
             lap("restore_s")
             record["restore_gb_per_s"] = size / record["restore_s"] / 1e9
-        config = EngineConfig(slots=4, max_tokens=256, min_view=256, min_prompt_bucket=32)
-        engine = _engine(setup, config)
-        engine.load(state.params)
-        lap("publish_s")
-        engine.compile([Sampling()])
-        lap("compile_decoder_s")
-        _sample_once(engine)
-        lap("window_s")
-        batch = make_batch(setup.model.vocab_size, 1, 256)
-        state, metrics = grpo.update(state, None, batch, setup)
+        if "no-decoder" not in options:
+            config = EngineConfig(
+                slots=4, max_tokens=_TOKENS, min_view=_TOKENS, min_prompt_bucket=32
+            )
+            engine = _engine(setup, config)
+            engine.load(joined(state.params, base))
+            lap("publish_s")
+            engine.compile([Sampling()])
+            lap("compile_decoder_s")
+            _sample_once(engine)
+            lap("window_s")
+        batch = make_batch(setup.model.vocab_size, 1, _TOKENS)
+        state, metrics = grpo.update(state, None, batch, setup, base)
         jax.block_until_ready((state, metrics))
         lap("first_update_s")
         record["ready_at"] = time.time()
-        if checkpoints.latest_step is None:
+        if is_first:
             checkpoints.save(1, state, {})
-    if "restore_s" not in record:
+    if is_first:
         lap("save_s")
         record["save_gb_per_s"] = size / record["save_s"] / 1e9
+    record["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps(record))
 
 
@@ -79,4 +123,4 @@ def _sample_once(engine: Any) -> None:
 
 if __name__ == "__main__":
     launch.prepare()
-    main(pathlib.Path(sys.argv[1]), sys.argv[2])
+    main(pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
