@@ -71,8 +71,8 @@ START_SHAPES = SHAPES | {"Qwen2.5-1.5B": QWEN_1_5B, "Qwen2.5-7B": QWEN_7B}
 
 
 def _without_our_allocator() -> dict[str, str]:
-    """The environment, but huge pages for malloc are what our own entry points give themselves."""
-    ours = ("GLIBC_TUNABLES", launch.HUGE_PAGES)
+    """The environment, but for the allocator that our own entry points give themselves."""
+    ours = ("GLIBC_TUNABLES", launch.allocator())
     return {name: value for name, value in os.environ.items() if (name, value) != ours}
 
 

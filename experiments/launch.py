@@ -7,17 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _ACCELERATOR_DEVICES = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # of /dev
 _DEVICES = Path("/dev")
 _GPU_SHARE = 0.9  # of the memory, for all processes together
 
 
-def prepare() -> None:
-    """Sets the process up; on a Linux CPU it starts itself anew once, with huge pages for malloc.
+def allocator() -> str:
+    """The GLIBC_TUNABLES of an entry point on a CPU: huge pages, and memory that malloc keeps for the next step.
 
-    XLA's CPU backend takes fresh memory for every large result; page faults were a quarter to a third
-    of a training step. glibc reads the setting only at the start of a process.
+    XLA's CPU backend takes fresh memory for every large result, and glibc gives it back to the kernel each
+    time: page faults were a third of a large update (docs/performance.md). Up to a quarter of the
+    machine's memory is kept, in the one heap that can hold a block of any size.
+    """
+    kept = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    settings = {"hugetlb": 1, "arena_max": 1, "mmap_max": 0, "trim_threshold": kept}
+    return ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())
+
+
+def prepare() -> None:
+    """Sets the process up; on a Linux CPU it starts itself anew once, with `allocator`.
+
+    glibc reads the setting only at the start of a process. GLIBC_TUNABLES of the caller's own stay.
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,7 +37,7 @@ def prepare() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     is_cpu = os.environ.get("JAX_PLATFORMS", "cpu") == "cpu" and not _has_device_file()
     if sys.platform == "linux" and is_cpu and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
+        os.environ["GLIBC_TUNABLES"] = allocator()
         os.execv(sys.executable, sys.orig_argv)
 
 

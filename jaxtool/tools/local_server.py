@@ -6,6 +6,7 @@ that ends: the server watches a pipe whose other end we hold.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
@@ -78,9 +79,15 @@ def run_local_server(
         address = f"unix:{socket_path}" if is_short else "127.0.0.1:0"
         command = [sys.executable, "-m", "sandbox_server", "--address", address]
         command += ["--ready-file", str(ready), "--exit-on-stdin-eof", "--drain-s", "1", *flags]
+        # A trainer's malloc keeps its memory (experiments/launch.py); the sandbox's is that of a server alone.
+        environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
         with open(log, "wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
             )
         try:
             address = _wait_until_ready(process, ready, log, start_timeout_s)
