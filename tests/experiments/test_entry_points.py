@@ -138,3 +138,31 @@ def test_processes_share_an_accelerators_memory(tmp_path, monkeypatch):
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.300"
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert launch.share_accelerator(3) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings are Linux's")
+def test_a_process_on_a_cpu_starts_anew_with_an_allocator_that_keeps_memory(tmp_path):
+    code = (
+        "import os, pathlib; from experiments import launch; "
+        f"launch._DEVICES = pathlib.Path({str(tmp_path)!r}); launch.prepare(); "
+        "print(os.environ['GLIBC_TUNABLES'])"
+    )
+
+    def printed(**settings: str) -> str:
+        environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+        environment |= {"JAX_PLATFORMS": "cpu"} | settings
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY_ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert printed() == launch.allocator()
+    assert "arena_max=1:" in launch.allocator()
+    assert printed(GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == "glibc.malloc.hugetlb=0"

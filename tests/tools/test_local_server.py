@@ -27,6 +27,14 @@ def test_it_ends_with_the_block():
     assert not folder.exists()
 
 
+def test_its_malloc_is_not_the_trainers(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    with run_local_server() as server:
+        environment = pathlib.Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+    assert any(entry.startswith(b"PATH=") for entry in environment)
+    assert not any(entry.startswith(b"GLIBC_TUNABLES=") for entry in environment)
+
+
 def test_a_failed_start_shows_the_log():
     with (
         pytest.raises(SandboxStartError, match="ended with code 2") as caught,
