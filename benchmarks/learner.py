@@ -270,11 +270,16 @@ def memory() -> dict[str, Any]:
 
 def start(shape: str, options: list[str]) -> dict[str, Any]:
     """Figures of a process that begins, and of one that resumes; weights come from the disk, not from its cache."""
+    environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         out: dict[str, Any] = {"shape": shape, "options": options}
         if "adapter" in options:
             from benchmarks.learner_start import write_random_weights
 
+            # XLA's CPU compiler slices a bfloat16 stack as float32 and takes that out of the loop over layers:
+            # twice the model beside the model. Other compilers do not.
+            flag = "--xla_disable_hlo_passes=while-loop-invariant-code-motion"
+            environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}"
             out["weights_bytes"] = write_random_weights(pathlib.Path(folder), shape)
         for turn in ("first", "resumed"):
             for file in pathlib.Path(folder).rglob("*.safetensors"):
@@ -282,11 +287,6 @@ def start(shape: str, options: list[str]) -> dict[str, Any]:
                     os.fsync(opened.fileno())
                     os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             command = [sys.executable, "-m", "benchmarks.learner_start", folder, shape, *options]
-            # XLA's CPU compiler slices a bfloat16 stack as float32 and takes that out of the loop over layers:
-            # twice the model beside the model. Other compilers do not.
-            flags = os.environ.get("XLA_FLAGS", "")
-            flags += " --xla_disable_hlo_passes=while-loop-invariant-code-motion"
-            environment = os.environ | ({"XLA_FLAGS": flags} if "adapter" in options else {})
             started = time.time()
             done = subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, env=environment

@@ -44,12 +44,7 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.run.actor import Actor, open_actor
-from jaxtool.run.async_rollouts import (
-    AsyncRollouts,
-    check_can_overlap,
-    check_one_host,
-    overlapped,
-)
+from jaxtool.run.async_rollouts import AsyncRollouts, check_can_overlap, check_one_host, overlapped
 from jaxtool.run.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.run.evaluate import evaluate, judged
 from jaxtool.run.experience import Experience, gather
@@ -184,9 +179,8 @@ def train(
     check_one_host(schedule.max_staleness, jax.process_count())
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        dtype = source_dtype(config.lora)
         actor, params = open_actor(
-            stack, runner, config, source, seed, sandbox_addresses, tool, dtype
+            stack, runner, config, source, seed, sandbox_addresses, tool, source_dtype(config.lora)
         )
         check_block_rows(config.grpo.block_rows, actor.sharding)
         check_row_tokens(config.pack.row_tokens, actor.sharding)
