@@ -63,8 +63,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["jaxtool*", "sandbox_server*", "experiments*"]),
     package_data={
-        "jaxtool.data": ["templates/*"],
-        "jaxtool.run": ["templates/*"],
+        "jaxtool.renderers": ["templates/*"],
+        "jaxtool.report": ["templates/*"],
         "sandbox_server": ["wire/*.proto", "deploy/*", "attacks/*.py.txt"],
     },
     # Nothing by default: the extra says which machine this is, so that a sandbox host never gets jax.

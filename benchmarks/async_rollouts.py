@@ -19,6 +19,7 @@ import tempfile
 from typing import Any
 
 import jax
+from helpers.fakes import ArithmeticTool, SlowTool
 
 from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split
@@ -32,9 +33,9 @@ from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.terms import SumReward, ToolBonus
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.run.metrics import METRICS_NAME, read_metrics
-from jaxtool.run.rl_loop import RlConfig, Schedule, train
-from jaxtool.tools.fakes import ArithmeticTool, SlowTool
+from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
+from jaxtool.train.rl_config import RlConfig, Schedule
+from jaxtool.train.rl_loop import train
 
 COMPILING_STEPS = 3
 PROTOCOL = """

@@ -17,13 +17,13 @@ import numpy as np
 
 from jaxtool.core import rng
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
-from jaxtool.data.protocol import Protocol, ToolFormat, stop_token_mask
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import single_device
+from jaxtool.renderers.renderer import Protocol, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 _FIRST_CALL, _FIRST_END = 300, 400  # ids below 300 are bytes

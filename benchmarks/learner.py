@@ -219,9 +219,9 @@ def memory() -> dict[str, Any]:
     import jax.numpy as jnp
 
     from benchmarks.learner_setup import make_batch, make_setup
-    from jaxtool.algos.token_logprobs import token_logprobs
     from jaxtool.learn.grpo import grpo_block
     from jaxtool.learn.state import Gradients
+    from jaxtool.model.token_logprobs import token_logprobs
     from jaxtool.model.transformer import init_params
 
     shape = SHAPES["Qwen2.5-0.5B"]

@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import QWEN, SMALL, machine
-from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.float_product import float_product
+from jaxtool.model.token_logprobs import token_logprobs
 from jaxtool.model.transformer import unstack_layers
 
 SIZES = {"small": (SMALL, 16, 320), "Qwen2.5-0.5B": (QWEN | {"vocab_size": 32_768}, 2, 256)}

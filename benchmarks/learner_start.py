@@ -31,7 +31,7 @@ from jaxtool.model.hf_weights import write_hf
 from jaxtool.model.lora import LoraConfig, joined, source_dtype, trained_part
 from jaxtool.model.sources import HfDirectory
 from jaxtool.model.weight_layout import Leaf
-from jaxtool.run.checkpoints import Checkpoints
+from jaxtool.rundir.checkpoints import Checkpoints
 
 _WEIGHTS = "weights"
 _TOKENS = 256

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.decode.publish import Twin, publish
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.gguf_weights import find_smollm2
 from jaxtool.model.kv_cache import make_cache
 from jaxtool.model.sources import GgufFile
 from jaxtool.model.transformer import Params, cached_hidden_states, hidden_states, logits

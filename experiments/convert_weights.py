@@ -84,7 +84,7 @@ def convert(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from jaxtool.model import hf_weights
     from jaxtool.model.weight_layout import leaves
-    from jaxtool.run.checkpoints import is_policy
+    from jaxtool.rundir.checkpoints import is_policy
 
     start = time.monotonic()
     source = Path(arguments.source)
@@ -115,6 +115,7 @@ def _from_weights(source: Path, arguments: argparse.Namespace) -> tuple[ModelCon
     """A GGUF file or a Hugging Face directory, tensor by tensor."""
     import numpy as np
 
+    from jaxtool.core.gguf_file import open_gguf
     from jaxtool.model import gguf_weights, hf_weights, peft
     from jaxtool.model.weight_layout import check_tensors, whole_from_file
 
@@ -143,7 +144,7 @@ def _from_weights(source: Path, arguments: argparse.Namespace) -> tuple[ModelCon
                 file.drop_tied_head()
             files = write(file)
     else:
-        files = write(gguf_weights.GgufTensors(gguf_weights.open_gguf(_gguf(arguments.source))))
+        files = write(gguf_weights.GgufTensors(open_gguf(_gguf(arguments.source))))
     return config, files + _write_tokenizer(arguments.source, arguments.target)
 
 
@@ -151,7 +152,7 @@ def _from_policy(source: Path, arguments: argparse.Namespace) -> tuple[ModelConf
     """What a run left, with the tokenizer and the carried fields of the weights it came from."""
     from jaxtool.model import hf_weights
     from jaxtool.parallel.axis_rules import single_device
-    from jaxtool.run.checkpoints import SavedPolicy
+    from jaxtool.rundir.checkpoints import SavedPolicy
 
     if arguments.like is None:
         raise ValueError(
@@ -180,13 +181,14 @@ def _from_policy(source: Path, arguments: argparse.Namespace) -> tuple[ModelConf
 
 def _described(name: str, ignored_fields: list[str]) -> tuple[ModelConfig, dict[str, Any]]:
     """Config of a GGUF file or Hugging Face directory, and what of it a server needs besides."""
+    from jaxtool.core.gguf_file import open_gguf
     from jaxtool.model import gguf_weights, hf_config, hf_weights
 
     if Path(name).is_dir():
         fields = hf_weights.read_config(name)
         config = hf_config.config_from_hf(fields, tuple(ignored_fields))
         return config, {key: fields[key] for key in hf_config.CARRIED if key in fields}
-    tensors = gguf_weights.GgufTensors(gguf_weights.open_gguf(_gguf(name)))
+    tensors = gguf_weights.GgufTensors(open_gguf(_gguf(name)))
     return gguf_weights.config_from_gguf(tensors), gguf_weights.carried_from_gguf(tensors)
 
 
@@ -233,7 +235,7 @@ def _write_tokenizer(name: str, target: Path) -> list[Path]:
 
 
 def _gguf(name: str) -> str | Path:
-    from jaxtool.model.gguf_weights import find_smollm2
+    from jaxtool.core.gguf_file import find_smollm2
 
     return find_smollm2() if name == "smollm2" else name
 

@@ -43,9 +43,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from jaxtool.run import compare, gin_config, rl_loop
+    from jaxtool.config import loader
+    from jaxtool.study import compare
+    from jaxtool.train import rl_config
 
-    config = gin_config.load(rl_loop.RlConfig, files=arguments.gin_file, params=arguments.gin_param)
+    config = loader.load(rl_config.RlConfig, files=arguments.gin_file, params=arguments.gin_param)
     policies = {}
     for text in arguments.policy:
         name, found, path = text.rpartition("=")

@@ -50,16 +50,17 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     # What libtpu compiled without a TPU cannot be read back: each entry would only be warned about.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    from jaxtool.run import gin_config, rl_loop, sft_loop
-    from jaxtool.run.plan import plan, step
-    from jaxtool.run.plan import report as reports
+    from jaxtool.config import loader
+    from jaxtool.plan import plan, step
+    from jaxtool.plan import report as reports
+    from jaxtool.train import rl_config, sft_loop
 
-    target = gin_config.target_of(arguments.gin_file[0])
-    if target not in (rl_loop.RlConfig, sft_loop.SftRunConfig):
+    target = loader.target_of(arguments.gin_file[0])
+    if target not in (rl_config.RlConfig, sft_loop.SftRunConfig):
         raise SystemExit(
             f"{arguments.gin_file[0]} builds {target.__name__}: plans cover RlConfig and SftRunConfig"
         )
-    config = gin_config.load(target, files=arguments.gin_file, params=arguments.gin_param)
+    config = loader.load(target, files=arguments.gin_file, params=arguments.gin_param)
     assumed = step.default_assumptions(
         config,
         response_tokens=arguments.response_tokens,
@@ -76,7 +77,7 @@ def main() -> None:
     if arguments.json:
         reports.write_json(arguments.json, found, *arguments.gin_file)
     if arguments.html:
-        text = gin_config.operative_config(config)
+        text = loader.operative_config(config)
         print(f"page {reports.write_html(arguments.html, found, arguments.gin_file[0], text)}")
 
 

@@ -37,16 +37,19 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from jaxtool.run import compare, gin_config, report, rl_loop, sft_loop
-    from jaxtool.run.metrics import read_metrics
-    from jaxtool.run.trajectory_log import read_trajectories
+    from jaxtool.config import loader
+    from jaxtool.report import page
+    from jaxtool.rundir.metrics import read_metrics
+    from jaxtool.rundir.trajectory_log import read_trajectories
+    from jaxtool.study import compare
     from jaxtool.tools.local_server import start_local_server
+    from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
     configs = {}
     for stage in STAGES:
         file = CONFIGS / f"quickstart_{stage}.gin"
-        configs[stage] = gin_config.load(gin_config.target_of(file), files=[file])
+        configs[stage] = loader.load(loader.target_of(file), files=[file])
     workdirs = {stage: arguments.workdir / stage for stage in STAGES}
     policies: dict[str, Path] = {}
     with start_local_server() as address:
@@ -86,13 +89,13 @@ def main() -> None:
         shown = "no calls to cut" if cut is None else f"{100 * cut:.0f} % fewer calls"
         print(f"OTC-GRPO against GRPO, {way}: {shown}, accuracy {gap:+.1f} ± {error:.1f} points")
         headlines.append(
-            report.Headline(
+            page.Headline(
                 label=f"OTC-GRPO against GRPO, {way}",
                 value=shown,
                 note=f"accuracy {gap:+.1f} ± {error:.1f} points",
             )
         )
-    page = report.write_report(
+    page = page.write_report(
         arguments.workdir / "report.html",
         compare.comparison_report(
             comparison,
@@ -106,8 +109,7 @@ def main() -> None:
                 for view in read_trajectories(workdirs[stage] / "trajectories.jsonl")
             ],
             config="\n\n".join(
-                f"# {stage}\n{gin_config.operative_config(config)}"
-                for stage, config in configs.items()
+                f"# {stage}\n{loader.operative_config(config)}" for stage, config in configs.items()
             ),
         ),
     )

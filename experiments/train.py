@@ -42,14 +42,15 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     launch.join_hosts(arguments)
+    from jaxtool.config import loader
     from jaxtool.parallel import hosts
-    from jaxtool.run import gin_config, rl_loop, sft_loop
-    from jaxtool.run.metrics import read_metrics
-    from jaxtool.run.report import report_of_workdir, write_report
+    from jaxtool.report.page import report_of_workdir, write_report
+    from jaxtool.rundir.metrics import read_metrics
+    from jaxtool.train import rl_config, rl_loop, sft_loop
 
     started = time.monotonic()
-    config = gin_config.load(
-        gin_config.target_of(arguments.gin_file[0]),
+    config = loader.load(
+        loader.target_of(arguments.gin_file[0]),
         files=arguments.gin_file,
         params=arguments.gin_param,
     )
@@ -59,10 +60,10 @@ def main() -> None:
         "init_from": arguments.init_from,
     }
     if hosts.is_first() and not (arguments.workdir / "operative_config.gin").exists():
-        gin_config.write_operative_config(arguments.workdir, config)
+        loader.write_operative_config(arguments.workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
-    elif isinstance(config, rl_loop.RlConfig):
+    elif isinstance(config, rl_config.RlConfig):
         policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     else:
         raise ValueError(

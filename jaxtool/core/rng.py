@@ -1,20 +1,14 @@
 """Random keys by purpose: a sampled token depends on (seed, step, problem, sample, position) only.
 
 Host side gives each row two words of key data; the device folds in the position. Nothing here
-depends on slots, batch order, tool latency or the number of hosts.
+depends on cache rows, batch order, tool latency or the number of hosts.
 """
-
-import hashlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def stream_seed(seed: int, *path: str | int) -> int:
-    """A 63-bit seed for the stream named by `path`, stable across processes and versions."""
-    text = "/".join([str(seed), *map(str, path)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+from jaxtool.core.seeds import stream_seed
 
 
 def key(seed: int, *path: str | int) -> jax.Array:

@@ -20,7 +20,7 @@ import functools
 import random
 from collections.abc import Iterator
 
-from jaxtool.core.rng import stream_seed
+from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split, apportion, number_of, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer

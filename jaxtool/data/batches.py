@@ -11,7 +11,7 @@ from typing import Any
 
 import grain
 
-from jaxtool.core.rng import stream_seed
+from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 
 

@@ -7,7 +7,7 @@ have mixed rewards and fewer calls are possible. Split by a hash of the question
 import dataclasses
 import random
 
-from jaxtool.core.rng import stream_seed
+from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split, apportion, number_of, split_of
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from jaxtool.core.gguf_file import find_smollm2, gguf_fields, open_gguf
 from jaxtool.data.hf_tokenizer import HfTokenizer, wrap_fast_tokenizer
 from jaxtool.data.token_bytes import TEXT_TOKENS
-from jaxtool.model.gguf_weights import find_smollm2, gguf_fields, open_gguf
 
 if TYPE_CHECKING:  # see gguf_weights
     import gguf

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxtool.core.rng import stream_seed
+from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 
 Split = Literal["train", "validation", "test"]

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxtool.decode import ahead, programs
+from jaxtool.decode import compile_ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
-from jaxtool.decode.flight import Flight, choose_rows, land
 from jaxtool.decode.host_copy import publish_to_host
+from jaxtool.decode.in_flight import Flight, choose_rows, land
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.programs import Window
@@ -131,7 +131,7 @@ class DecodeEngine:
           longest_prompt: tokens; None for up to `EngineConfig.max_tokens`.
         """
         draws: set[Draw] = {sampling.draw for sampling in samplings}
-        made = ahead.compile_all(
+        made = compile_ahead.compile_all(
             self._loaded(),
             self._loaded_cache(),
             self._rows,

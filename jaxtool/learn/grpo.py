@@ -19,9 +19,9 @@ from jaxtool.algos import aggregation, kl
 from jaxtool.algos.off_policy import mismatch_metrics
 from jaxtool.core.batch import TrainBatch
 from jaxtool.core.truncation import Truncation
-from jaxtool.learn.corrections import Correction, TokenTruncation
+from jaxtool.learn.loss_choices import PolicyLoss, PpoClip
+from jaxtool.learn.off_policy_choices import Correction, TokenTruncation
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.policy_losses import PolicyLoss, PpoClip
 from jaxtool.learn.state import (
     Gradients,
     Metrics,

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.core.batch import NO_TRAJECTORY, TrainBatch
 from jaxtool.core.truncation import Truncation
 from jaxtool.learn.layout import constrain_like, dividing
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes
+from jaxtool.model.token_logprobs import token_logprobs
 from jaxtool.model.transformer import Params, hidden_states
 from jaxtool.parallel.axis_rules import Sharding, is_axes
 from jaxtool.parallel.host_arrays import put

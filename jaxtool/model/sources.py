@@ -1,7 +1,7 @@
 """Where a policy comes from: random weights, a GGUF file, or a Hugging Face directory.
 
 Each source is a frozen dataclass that loads its weights, or says their shape alone. Not covered: Orbax checkpoints of a run,
-which jaxtool.run restores over what a source gives the shape of.
+which jaxtool.rundir restores over what a source gives the shape of.
 """
 
 import dataclasses
@@ -11,14 +11,9 @@ from typing import Protocol
 import jax
 
 from jaxtool.core import rng
+from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
-from jaxtool.model.gguf_weights import (
-    GgufTensors,
-    config_from_gguf,
-    find_smollm2,
-    load_gguf,
-    open_gguf,
-)
+from jaxtool.model.gguf_weights import GgufTensors, config_from_gguf, load_gguf
 from jaxtool.model.hf_config import config_from_hf
 from jaxtool.model.hf_weights import load_hf, read_config
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes

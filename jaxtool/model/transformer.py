@@ -18,13 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxtool.model.attention_backends import attend_to_cache, training_attention
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
-from jaxtool.model.layers import (
-    AttentionProjections,
-    GatedMlp,
-    RMSNorm,
-    rms_norm,
-    rotary_angles,
-)
+from jaxtool.model.layers import AttentionProjections, GatedMlp, RMSNorm, rms_norm, rotary_angles
 from jaxtool.model.quantize import Int8Weight, product
 from jaxtool.model.remat import keep, rematerialized
 from jaxtool.parallel.axis_rules import Sharding

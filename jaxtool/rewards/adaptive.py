@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory
-from jaxtool.rewards.n_store import CallHistory, FewestCalls, GlobalMinimum
+from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
 
 def adatir_penalty(m: float, max_calls: float, *, weight: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtool.core.types import Score, Trajectory
-from jaxtool.rewards.n_store import CallHistory
+from jaxtool.rewards.fewest_calls import CallHistory
 
 
 class RewardFn(Protocol):

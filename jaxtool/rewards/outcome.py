@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards import otc
 from jaxtool.rewards.decay import Decay, check_decay, decayed
-from jaxtool.rewards.n_store import CallHistory, FewestCalls, GlobalMinimum
+from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory, split_groups
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.n_store import CallStore
-from jaxtool.rewards.price import Price
+from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.fewest_calls import CallStore
 
 
 def score_trajectories(

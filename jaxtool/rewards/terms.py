@@ -10,7 +10,7 @@ from typing import Protocol
 
 from jaxtool.core.types import Origin, Score, Trajectory
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.n_store import CallHistory
+from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OutcomeReward
 
 

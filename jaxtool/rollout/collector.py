@@ -19,11 +19,11 @@ import numpy as np
 
 from jaxtool.core import rng
 from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolUnavailable, Trajectory
-from jaxtool.data.protocol import Protocol, observation_text, parse_code
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
+from jaxtool.renderers.renderer import Protocol, observation_text, parse_code
 from jaxtool.rollout.admission import Admission, Entry, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.job import Job, Question
 from jaxtool.rollout.ledger import RowLedger

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxtool.algos.filters import resample_on_correct
-from jaxtool.core.rng import stream_seed
+from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import FinishReason, Score, ToolStatus, Trajectory
 from jaxtool.rewards.answers import extract_answer
 

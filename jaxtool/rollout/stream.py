@@ -3,7 +3,7 @@
 The engine belongs to the stream's thread. Whatever others want of it is a call that the stream makes
 between two windows; a window runs on one version of the weights, from start to end, and rows go on over
 a change with their cache. Covered: the loop and its calls. Not covered: threads, what to ask when (see
-`jaxtool.run.async_rollouts`).
+`jaxtool.train.overlapped_rollouts`).
 """
 
 import asyncio

@@ -17,7 +17,7 @@ import grpc.aio
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
-from jaxtool.tools.memo import Memo
+from jaxtool.tools.result_cache import Memo
 from jaxtool.tools.sandbox_session import SandboxSession
 from jaxtool.tools.sandbox_wire import one_line, refusal_of, result_of, retry_after_s, sendable
 from sandbox_server.wire import sandbox_pb2 as pb

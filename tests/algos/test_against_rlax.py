@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxtool.algos import aggregation, gae, policy_loss
-from jaxtool.algos.token_logprobs import token_logprobs
+from jaxtool.model.token_logprobs import token_logprobs
 
 rlax = pytest.importorskip("rlax", reason="the comparison needs rlax: pip install rlax")
 

@@ -25,10 +25,10 @@ MODULES = (
     "jaxtool.algos.value_loss",
     "jaxtool.rewards.adaptive",
     "jaxtool.rewards.decay",
-    "jaxtool.rewards.n_store",
+    "jaxtool.rewards.fewest_calls",
     "jaxtool.rewards.otc",
     "jaxtool.rewards.outcome",
-    "jaxtool.rewards.price",
+    "jaxtool.rewards.call_cost",
     "jaxtool.rewards.terms",
 )
 

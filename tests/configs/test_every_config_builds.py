@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
-from jaxtool.run import gin_config
+from jaxtool.config import loader
 
-CONFIGS = gin_config.REPOSITORY_ROOT / "gin_configs"
+CONFIGS = loader.REPOSITORY_ROOT / "gin_configs"
 BUILT_FOLDERS = ("runs", "ablations", "study", "study_smollm2")
 
 
@@ -23,10 +23,10 @@ def relative(path: pathlib.Path) -> str:
 
 
 def check_builds_and_records(file: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    target = gin_config.target_of(file)
-    config = gin_config.load(target, files=[file])
-    record = gin_config.write_operative_config(tmp_path, config)
-    assert gin_config.load(target, files=[record]) == config
+    target = loader.target_of(file)
+    config = loader.load(target, files=[file])
+    record = loader.write_operative_config(tmp_path, config)
+    assert loader.load(target, files=[record]) == config
 
 
 @pytest.mark.parametrize("file", built_files(CONFIGS), ids=relative)
@@ -43,11 +43,11 @@ VARIANTS = sorted(
 def test_variant_builds_on_a_run(file, tmp_path):
     """Laid over the quickstart's GRPO run, each of them changes it, and the record builds the same."""
     run = CONFIGS / "runs" / "quickstart_grpo.gin"
-    target = gin_config.target_of(run)
-    config = gin_config.load(target, files=[run, file])
-    assert (config == gin_config.load(target, files=[run])) is (file.name == "grpo.gin")
-    record = gin_config.write_operative_config(tmp_path, config)
-    assert gin_config.load(target, files=[record]) == config
+    target = loader.target_of(run)
+    config = loader.load(target, files=[run, file])
+    assert (config == loader.load(target, files=[run])) is (file.name == "grpo.gin")
+    record = loader.write_operative_config(tmp_path, config)
+    assert loader.load(target, files=[record]) == config
 
 
 @pytest.mark.parametrize("file", gin_files(CONFIGS), ids=relative)
@@ -79,5 +79,5 @@ def test_a_temporary_tree_is_found_and_built(tmp_path):
     assert len(gin_files(tmp_path)) == 2
     check_builds_and_records(run, tmp_path / "workdir")
     run.write_text(run.read_text() + "types.Problem.level = 3\n")
-    with pytest.raises(gin_config.ConfigError, match=r"one\.gin:8: types.Problem.level: expected"):
+    with pytest.raises(loader.ConfigError, match=r"one\.gin:8: types.Problem.level: expected"):
         check_builds_and_records(run, tmp_path / "workdir")

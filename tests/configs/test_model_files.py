@@ -5,10 +5,10 @@ import math
 import jax
 import pytest
 
+from jaxtool.config import loader
+from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.model.param_axes import param_shapes
-from jaxtool.run import gin_config
-from jaxtool.run.gin_config import REPOSITORY_ROOT
-from jaxtool.run.rl_loop import RlConfig
+from jaxtool.train.rl_config import RlConfig
 
 MODELS = REPOSITORY_ROOT / "gin_configs" / "models"
 COUNTS = {
@@ -31,7 +31,7 @@ def test_every_file_of_a_hugging_face_model_is_counted():
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_of_a_model_file(name):
     files = ["gin_configs/runs/smollm2_products.gin", MODELS / f"{name}.gin"]
-    config = gin_config.load(RlConfig, files=files, params=["MODEL_DIR = 'models/absent'"])
+    config = loader.load(RlConfig, files=files, params=["MODEL_DIR = 'models/absent'"])
     model = config.policy.model_config()
     shapes = jax.tree.leaves(param_shapes(model))
     assert sum(math.prod(x.shape) for x in shapes) == COUNTS[name]

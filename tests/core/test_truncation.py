@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.core.truncation import Truncation, kept_floor, kept_weights
+from jaxtool.model.token_logprobs import token_logprobs
 
 _floor = jax.jit(kept_floor)
 P = np.array([0.4, 0.3, 0.2, 0.1])

@@ -8,9 +8,9 @@ import pytest
 from jaxtool.core.types import Origin
 from jaxtool.data import arithmetic
 from jaxtool.data.arithmetic import LEVELS, MENTAL_LEVELS, ArithmeticTask, questions, value
-from jaxtool.data.cold_start import ArithmeticDemonstrations, split_response
-from jaxtool.data.protocol import load_protocol
 from jaxtool.data.tokenizer import decode
+from jaxtool.renderers.demonstrations import ArithmeticDemonstrations, split_response
+from jaxtool.renderers.renderer import load_protocol
 
 SPLITS = ("train", "validation", "test")
 

@@ -6,9 +6,9 @@ from helpers.chat_of_letters import ChatOfLetters
 
 from jaxtool.core.types import Origin
 from jaxtool.data.calculations import CalculationTask
-from jaxtool.data.cold_start import CalculationDemonstrations
-from jaxtool.data.protocol import load_protocol
 from jaxtool.data.tokenizer import decode
+from jaxtool.renderers.demonstrations import CalculationDemonstrations
+from jaxtool.renderers.renderer import load_protocol
 
 
 def test_answers_are_those_of_the_expression():

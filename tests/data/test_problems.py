@@ -10,7 +10,7 @@ from jaxtool.data import problems
 from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.data.calculations import CalculationTask
 from jaxtool.data.problems import JsonlFormat, JsonlTask, read_problems, split_of
-from jaxtool.run.metrics import check_metric_name
+from jaxtool.rundir.metrics import check_metric_name
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

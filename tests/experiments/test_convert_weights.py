@@ -20,7 +20,7 @@ from jaxtool.model.hf_weights import load_hf, read_config, save_hf
 from jaxtool.model.lora import LoraBase, LoraConfig, merged
 from jaxtool.model.peft import save_peft
 from jaxtool.parallel.axis_rules import single_device
-from jaxtool.run.checkpoints import SavedPolicy, save_policy
+from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 
 
 def convert(*arguments: object) -> dict:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import launch
-from jaxtool.run.gin_config import REPOSITORY_ROOT
+from jaxtool.config.loader import REPOSITORY_ROOT
 
 RUNS = "gin_configs/runs"
 SHORT_RL = [

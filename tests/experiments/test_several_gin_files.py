@@ -3,11 +3,11 @@
 import pytest
 
 from experiments import evaluate, plan
-from jaxtool.run import compare
-from jaxtool.run.plan import plan as planning
+from jaxtool.plan import plan as planning
+from jaxtool.study import compare
 
 RUN = "gin_configs/runs/quickstart_grpo.gin"
-OVER = "from __gin__ import dynamic_registration\nfrom jaxtool.run import rl_loop\n"
+OVER = "from __gin__ import dynamic_registration\nfrom jaxtool.train import rl_config\n"
 
 
 class Caught(Exception):
@@ -31,7 +31,7 @@ def test_later_files_win(entry_point, module, name, flags, tmp_path, monkeypatch
         monkeypatch.setenv(variable, "")  # main sets them: put back what was there
     monkeypatch.setattr(module, name, catch)
     for steps in (7, 8):
-        (tmp_path / f"{steps}.gin").write_text(OVER + f"rl_loop.Schedule.steps = {steps}\n")
+        (tmp_path / f"{steps}.gin").write_text(OVER + f"rl_config.Schedule.steps = {steps}\n")
 
     def config_of(*files):
         given = [flag for file in (RUN, *files) for flag in ("--gin_file", str(file))]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.n_store import CallHistory
-from jaxtool.rewards.price import Price
+from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.fewest_calls import CallHistory
 
 
 def score(

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from jaxtool.core.types import Problem, Trajectory
-from jaxtool.data.protocol import Protocol, load_protocol, stop_token_mask
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineCounts
 from jaxtool.decode.engine import Placement
 from jaxtool.decode.prefill import PrefillCall
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
+from jaxtool.renderers.renderer import Protocol, load_protocol, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 EOS = "<end of response>"

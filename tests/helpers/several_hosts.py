@@ -9,8 +9,6 @@ import numpy as np
 from helpers.small_runs import MODEL, CountingTool, Sums, cold_start_of, rl_config
 
 from jaxtool.core.types import Trajectory
-from jaxtool.data.cold_start import demonstration
-from jaxtool.data.protocol import Protocol
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.learn.grpo import GrpoConfig
@@ -23,9 +21,11 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import AXES, MeshConfig, make_mesh
-from jaxtool.run import rl_loop, sft_loop
-from jaxtool.run.rl_loop import RlConfig, Schedule
-from jaxtool.run.sft_loop import SftRunConfig
+from jaxtool.renderers.demonstrations import demonstration
+from jaxtool.renderers.renderer import Protocol
+from jaxtool.train import rl_loop, sft_loop
+from jaxtool.train.rl_config import RlConfig, Schedule
+from jaxtool.train.sft_loop import SftRunConfig
 
 STEPS = 3
 

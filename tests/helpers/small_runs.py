@@ -16,11 +16,11 @@ from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.mesh import make_mesh
-from jaxtool.rewards.n_store import CallHistory
+from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.run.rl_loop import RlConfig, Schedule
-from jaxtool.run.sft_loop import Demonstrations, DemonstrationStream, SftRunConfig
+from jaxtool.train.rl_config import RlConfig, Schedule
+from jaxtool.train.sft_loop import Demonstrations, DemonstrationStream, SftRunConfig
 
 # One id more than the tokenizer has: padded vocabularies are common.
 MODEL = dataclasses.replace(tiny(17), num_layers=1, scans_layers=False)

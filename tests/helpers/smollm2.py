@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxtool.model.gguf_weights import find_smollm2
+from jaxtool.core.gguf_file import find_smollm2
 
 
 def smollm2_or_skip() -> Path:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxtool.learn.corrections import TokenMask, TokenTruncation
 from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.learn.grpo import GrpoConfig
-from jaxtool.learn.policy_losses import Gspo, PpoClip, Sapo
+from jaxtool.learn.loss_choices import Gspo, PpoClip, Sapo
+from jaxtool.learn.off_policy_choices import TokenMask, TokenTruncation
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from helpers.grpo_batches import (
 from helpers.tiny_models import random_params
 
 from jaxtool.learn import grpo
-from jaxtool.learn.corrections import TokenTruncation
+from jaxtool.learn.off_policy_choices import TokenTruncation
 from jaxtool.learn.state import make_state, row_blocks, zero_gradients
 from jaxtool.model.param_axes import param_axes
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device

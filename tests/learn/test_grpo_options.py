@@ -20,14 +20,14 @@ from helpers.grpo_batches import (
 from helpers.tiny_models import random_params
 
 from jaxtool.learn import grpo
-from jaxtool.learn.corrections import (
+from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.loss_choices import Cispo, Gspo, Sapo
+from jaxtool.learn.off_policy_choices import (
     GeometricRejection,
     SequenceTruncation,
     TokenMask,
     TokenTruncation,
 )
-from jaxtool.learn.grpo import GrpoConfig
-from jaxtool.learn.policy_losses import Cispo, Gspo, Sapo
 from jaxtool.learn.state import make_state, row_blocks
 from jaxtool.parallel.axis_rules import single_device
 

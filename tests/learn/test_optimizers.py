@@ -9,12 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtool.learn.adam8bit import (
-    block_size,
-    dequantize_blocks,
-    quantize_blocks,
-    scale_by_adam8bit,
-)
+from jaxtool.learn.adam8bit import block_size, dequantize_blocks, quantize_blocks, scale_by_adam8bit
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import (
     Gradients,

@@ -9,9 +9,10 @@ import pytest
 from helpers.tiny_files import write_gguf
 from helpers.tiny_models import FAMILIES, random_params
 
+from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.model import gguf_weights
 from jaxtool.model.config import RopeScaling
-from jaxtool.model.gguf_weights import find_smollm2, load_gguf
+from jaxtool.model.gguf_weights import load_gguf
 from jaxtool.model.layers import rotary_frequencies
 from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -94,7 +95,7 @@ def test_a_tensor_of_another_shape_or_without_a_place_is_named(tmp_path):
     path, config = tmp_path / "model.gguf", PLAIN_LLAMA
     params = random_params(config)
     write_gguf(path, "llama", dataclasses.replace(config, d_ff=64, num_layers=1), params)
-    file = gguf_weights.GgufTensors(gguf_weights.open_gguf(path))
+    file = gguf_weights.GgufTensors(open_gguf(path))
     wider = dataclasses.replace(config, num_layers=1, d_ff=72)
     with pytest.raises(
         ValueError, match=r"'blk.0.ffn_down.weight' has shape \(32, 64\), .*\(32, 72\)"

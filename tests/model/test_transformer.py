@@ -17,12 +17,7 @@ from helpers.tiny_models import (
 )
 
 from jaxtool.model.kv_cache import KVCache, cache_bytes, gather_rows, make_cache, scatter_rows
-from jaxtool.model.transformer import (
-    cached_hidden_states,
-    hidden_states,
-    logits,
-    unstack_layers,
-)
+from jaxtool.model.transformer import cached_hidden_states, hidden_states, logits, unstack_layers
 from jaxtool.parallel.axis_rules import single_device
 
 ROWS, LENGTH, SLOTS = 2, 12, 16

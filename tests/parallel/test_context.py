@@ -9,7 +9,6 @@ import pytest
 from helpers.ledgers import ledger
 from helpers.tiny_models import FAMILIES, random_params, random_tokens
 
-from jaxtool.algos.token_logprobs import token_logprobs
 from jaxtool.core.truncation import Truncation
 from jaxtool.core.types import ToolStatus
 from jaxtool.learn import grpo
@@ -20,6 +19,7 @@ from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.splash_attention import splash_attention
+from jaxtool.model.token_logprobs import token_logprobs
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, to_batch

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtool.algos.token_logprobs import token_logprobs
+from jaxtool.model.token_logprobs import token_logprobs
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 

@@ -8,7 +8,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
-from jaxtool.run.metrics import over_hosts
+from jaxtool.rundir.metrics import over_hosts
 
 PLACE = {"coordinator": "10.0.0.1:9000", "num_processes": 4, "process_id": 3}
 

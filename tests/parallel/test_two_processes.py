@@ -17,10 +17,10 @@ from helpers.small_runs import CountingTool
 from jaxtool.model.peft import load_peft
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.run import rl_loop
-from jaxtool.run.checkpoints import SavedPolicy
-from jaxtool.run.metrics import read_metrics
-from jaxtool.run.trajectory_log import read_trajectories
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.metrics import read_metrics
+from jaxtool.rundir.trajectory_log import read_trajectories
+from jaxtool.train import rl_loop
 
 WORKER = Path(__file__).parents[1] / "helpers" / "one_of_several.py"
 LIMIT_S = 600  # far above the minute that it takes on idle cores

@@ -18,8 +18,8 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
-from jaxtool.run.actor import open_actor
-from jaxtool.run.checkpoints import SavedPolicy, save_policy
+from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
+from jaxtool.train.rollout_worker import open_actor
 
 WHOLE = AxisRules(kv_heads=())  # what the refusal advises
 UNEVEN = {"num_heads": 6, "num_kv_heads": 3}

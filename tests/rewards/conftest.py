@@ -5,14 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaxtool.core.types import (
-    FinishReason,
-    Problem,
-    ToolCall,
-    ToolResult,
-    ToolStatus,
-    Trajectory,
-)
+from jaxtool.core.types import FinishReason, Problem, ToolCall, ToolResult, ToolStatus, Trajectory
 
 
 def _trajectory(

@@ -9,14 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxtool.core.types import Score, Trajectory
-from jaxtool.rewards.adaptive import (
-    AdaTirReward,
-    CallShapingReward,
-    adatir_penalty,
-    call_shaping,
-)
+from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward, adatir_penalty, call_shaping
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.n_store import CallHistory, KSuccesses
+from jaxtool.rewards.fewest_calls import CallHistory, KSuccesses
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward, OutcomeReward
 
 Make = Callable[..., Trajectory]

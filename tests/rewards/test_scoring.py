@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from jaxtool.core.types import FinishReason, Trajectory
-from jaxtool.rewards.n_store import CallStore, GlobalMinimum
+from jaxtool.rewards.fewest_calls import CallStore, GlobalMinimum
 from jaxtool.rewards.outcome import OtcGrpoReward, OutcomeReward
 from jaxtool.rewards.scoring import score_trajectories
 

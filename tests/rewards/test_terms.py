@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxtool.core.types import ToolStatus, Trajectory
 from jaxtool.rewards import terms
-from jaxtool.rewards.n_store import CallHistory
+from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OtcPpoReward, OutcomeReward
 
 

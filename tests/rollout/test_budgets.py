@@ -1,11 +1,11 @@
 """Where a budget ends a row: inside, at the end of and just after a tool's output."""
 
 import pytest
+from helpers.fakes import ArithmeticTool
 from helpers.scripted_engine import ANSWER, CALL, run, stage
 
 from jaxtool.core.types import FinishReason, Origin
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.tools.fakes import ArithmeticTool
 
 
 def observation_tokens() -> int:

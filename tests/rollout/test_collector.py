@@ -5,13 +5,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.fakes import ArithmeticTool, FailingTool, ScriptedTool, SlowTool
 from helpers.scripted_engine import ANSWER, CALL, EOS, Stage, ids_of, run, splits, stage
 
 from jaxtool.core.types import FinishReason, Origin, ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.data.tokenizer import decode
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import Collector, RolloutConfig
-from jaxtool.tools.fakes import ArithmeticTool, FailingTool, ScriptedTool, SlowTool
 
 OBSERVATION = "\n<interpreter>\n4\n</interpreter>\n"
 

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolStatus
-from jaxtool.data.protocol import Protocol, ToolFormat, stop_token_mask
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import tiny
+from jaxtool.renderers.renderer import Protocol, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 # A random policy calls now and then, because one piece in 46 is a whole call and six are half of one.

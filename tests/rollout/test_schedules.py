@@ -4,10 +4,10 @@ import asyncio
 
 import numpy as np
 import pytest
+from helpers.fakes import ArithmeticTool, SlowTool
 from helpers.scripted_engine import ANSWER, CALL, EOS, run, stage
 
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.tools.fakes import ArithmeticTool, SlowTool
 
 SWITCHES = [(kv, schedule) for kv in ("kept", "reprefill") for schedule in ("slots", "lockstep")]
 

@@ -6,12 +6,12 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from helpers.fakes import ArithmeticTool
 from helpers.scripted_engine import ANSWER, CALL, EOS, Stage, run, stage
 
 from jaxtool.core.types import Origin
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.stream import RolloutStream
-from jaxtool.tools.fakes import ArithmeticTool
 
 
 class Held(ArithmeticTool):

@@ -3,18 +3,11 @@
 import asyncio
 
 import pytest
+from helpers.fakes import ArithmeticTool, FailingTool, ScriptedTool
 
 from jaxtool.core.types import ToolResult, ToolStatus
-from jaxtool.tools.fakes import ArithmeticTool, FailingTool, ScriptedTool
 from jaxtool.tools.local_server import start_local_server
-from jaxtool.tools.preflight import (
-    ENDLESS,
-    SNIPPETS,
-    PreflightError,
-    Snippet,
-    mismatch,
-    preflight,
-)
+from jaxtool.tools.preflight import ENDLESS, SNIPPETS, PreflightError, Snippet, mismatch, preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 
 

@@ -9,11 +9,11 @@ from helpers.sandbox_clients import with_client
 from helpers.sandbox_serving import serving
 
 from jaxtool.core.types import ToolStatus, ToolUnavailable
-from jaxtool.run.sources import Sandbox, open_sandbox
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.tools.sandbox_client import SandboxClientConfig
 from jaxtool.tools.sandbox_wire import MAX_CODE_BYTES
+from jaxtool.train.sources import Sandbox, open_sandbox
 
 _QUICK = SandboxClientConfig(cpu_limit_s=0.5, wall_limit_s=4.0, backoff_s=0.05)
 

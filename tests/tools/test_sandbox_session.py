@@ -10,12 +10,12 @@ from helpers.certificates import make_certificates
 from helpers.sandbox_clients import with_client
 from helpers.sandbox_serving import serving
 
+from jaxtool.config import loader
 from jaxtool.core.types import ToolStatus, ToolUnavailable
-from jaxtool.run import gin_config
-from jaxtool.run.sources import Sandbox, open_sandbox
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.sandbox_client import SandboxClientConfig
 from jaxtool.tools.sandbox_session import SessionLost
+from jaxtool.train.sources import Sandbox, open_sandbox
 
 _QUICK = SandboxClientConfig(cpu_limit_s=0.5, wall_limit_s=4.0, attempts=2, backoff_s=0.01)
 
@@ -122,7 +122,7 @@ def test_certificate_and_token_from_gin_open_the_door(tmp_path):
     flags += ("--tls-client-ca", f"{tmp_path}/ca.pem", "--token-file", str(token))
     (tmp_path / "run.gin").write_text(f"""
 from __gin__ import dynamic_registration
-from jaxtool.run import sources
+from jaxtool.train import sources
 from jaxtool.tools import sandbox_client
 sources.Sandbox.addresses = ['127.0.0.1:{port}']
 sources.Sandbox.client = @sandbox_client.SandboxClientConfig()
@@ -134,7 +134,7 @@ sandbox_client.SandboxClientConfig:
     tls_certificate_file = '{tmp_path}/client.pem'
     tls_key_file = '{tmp_path}/client.key'
 """)
-    sandbox = gin_config.load(Sandbox, files=[str(tmp_path / "run.gin")], params=())
+    sandbox = loader.load(Sandbox, files=[str(tmp_path / "run.gin")], params=())
 
     async def execute(client):
         session = await client.create_session()

@@ -1,0 +1,219 @@
+"""The reward of a correct answer with 0 to 6 calls, for every variant, computed by the rewards themselves.
+
+  python -m docs.rewards_table [--json PATH]
+
+Prints the Markdown table of docs/rewards.md (a test compares). PATH gets a list of {"variant", "gin",
+"fewest_calls": n or null, "correct": seven rewards, "wrong": seven rewards}.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxtool.core.types import Origin, Problem, ToolCall, ToolResult, ToolStatus, Trajectory
+from jaxtool.rewards import terms
+from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
+from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.fewest_calls import CallHistory
+from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward, OutcomeReward
+
+MAX_CALLS = 6
+# Tokens of the table's trajectories: a text, and for each call its code and what came back.
+TEXT_TOKENS, CODE_TOKENS, OBSERVATION_TOKENS = 40, 20, 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    gin: str  # file of gin_configs/algos, or the binding that makes it
+    reward: RewardFn
+    fewest_calls: int | None = None  # n
+    price: Price = dataclasses.field(default_factory=Price)
+    wrong_peers: int = 0  # wrong answers beside it in its group: 2 make the problem a hard one
+
+    def rewards(self, *, is_correct: bool) -> list[float]:
+        """Reward with 0..6 calls; for a reward that shapes, the shaping of the advantage."""
+        known = [] if self.fewest_calls is None else [float(self.fewest_calls)]
+        history = CallHistory().with_group(known)
+        verdicts = [is_correct] + [False] * self.wrong_peers
+        out = []
+        for calls in range(MAX_CALLS + 1):
+            trajectory = trajectory_with(calls)
+            costs = [self.price.cost(trajectory)] * len(verdicts)
+            score = self.reward([trajectory] * len(verdicts), verdicts, costs, history)[0]
+            shapes = isinstance(self.reward, CallShapingReward)
+            out.append(score.shaping if shapes else score.reward)
+        return out
+
+
+def variants() -> list[Variant]:
+    """Every reward of the package, with c and limits for a tool limit of 3."""
+    rows = [Variant(name="ReTool outcome", gin="grpo.gin", reward=OutcomeReward())]
+    rows += [
+        Variant(name="OTC-PPO, cosine", gin="otc_ppo_reward.gin", reward=OtcPpoReward()),
+        Variant(
+            name="OTC-PPO, linear",
+            gin='OtcPpoReward.decay = "linear"',
+            reward=OtcPpoReward(decay="linear"),
+        ),
+        Variant(
+            name="OTC-PPO, exponential",
+            gin='OtcPpoReward.decay = "exponential"',
+            reward=OtcPpoReward(decay="exponential"),
+        ),
+    ]
+    for n in (0, 1, 2):
+        rows.append(
+            Variant(name="OTC-GRPO", gin="otc_grpo.gin", reward=OtcGrpoReward(), fewest_calls=n)
+        )
+    for decay in ("linear", "exponential"):
+        rows.append(
+            Variant(
+                name=f"OTC-GRPO, {decay}",
+                gin=f"otc_{decay}.gin",
+                reward=OtcGrpoReward(decay=decay),
+                fewest_calls=1,
+            )
+        )
+    for problem, wrong_peers in (("an easy problem", 0), ("a hard problem", 2)):
+        rows.append(
+            Variant(
+                name=f"OTC-GRPO, easy problems only: {problem}",
+                gin="otc_easy_only.gin",
+                reward=OtcGrpoReward(min_solve_rate=0.5),
+                fewest_calls=1,
+                wrong_peers=wrong_peers,
+            )
+        )
+    priced = Price(per_call=0.25, per_code_token=0.02, per_observation_token=0.01)
+    length = terms.LengthPenalty(per_token=0.005)
+    budget = terms.OverlongPunishment(max_tokens=160, cache_tokens=80)
+    return [
+        *rows,
+        Variant(
+            name="OTC-GRPO, a call 0.25, a code token 0.02, an observed one 0.01",
+            gin="otc_priced.gin",
+            reward=OtcGrpoReward(),
+            fewest_calls=0,
+            price=priced,
+        ),
+        Variant(
+            name="OTC-GRPO, a call of the sandbox 0.5",
+            gin="otc_per_tool.gin",
+            reward=OtcGrpoReward(),
+            fewest_calls=0,
+            price=Price(per_tool=(("sandbox", 0.5),)),
+        ),
+        Variant(name="AdaTIR, easy problem", gin="adatir.gin", reward=AdaTirReward()),
+        Variant(
+            name="AdaTIR, hard problem", gin="adatir.gin", reward=AdaTirReward(), wrong_peers=2
+        ),
+        Variant(
+            name="advantage shaping (the shaping)",
+            gin="otc_shaping.gin",
+            reward=CallShapingReward(),
+            fewest_calls=1,
+        ),
+        Variant(
+            name="tool bonus",
+            gin="tool_bonus.gin",
+            reward=terms.SumReward(terms=(terms.ToolBonus(),)),
+        ),
+        Variant(
+            name="turn penalty",
+            gin="turn_penalty.gin",
+            reward=terms.SumReward(terms=(terms.TurnPenalty(),)),
+        ),
+        Variant(
+            name="length penalty, 0.005 a token",
+            gin="length_penalty.gin",
+            reward=terms.SumReward(terms=(length,)),
+        ),
+        Variant(
+            name="overlong punishment, 160 tokens, 80 soft",
+            gin="overlong.gin",
+            reward=terms.SumReward(terms=(budget,)),
+        ),
+    ]
+
+
+def trajectory_with(calls: int) -> Trajectory:
+    """A ledger of one prompt token, text, and `calls` calls of fixed lengths."""
+    origins = [Origin.PROMPT]
+    tool_calls = []
+    for _ in range(calls):
+        start = len(origins)
+        origins += [Origin.POLICY] * CODE_TOKENS + [Origin.TOOL] * OBSERVATION_TOKENS
+        tool_calls.append(
+            ToolCall(
+                code="1",
+                result=ToolResult(status=ToolStatus.OK),
+                start=start,
+                stop=start + CODE_TOKENS,
+                observation_stop=len(origins),
+                tool="sandbox",
+            )
+        )
+    origins += [Origin.POLICY] * TEXT_TOKENS
+    kinds = np.array(origins, np.int8)
+    return Trajectory(
+        problem=Problem(problem_id="table", question="", answer=""),
+        sample=0,
+        ids=np.zeros(len(kinds), np.int32),
+        origins=kinds,
+        behaviour_logprobs=np.zeros(len(kinds), np.float32),
+        policy_versions=np.where(kinds == Origin.POLICY, 0, -1).astype(np.int32),
+        tool_calls=tuple(tool_calls),
+    )
+
+
+def markdown(rows: Sequence[Variant]) -> str:
+    """The table, one line a variant, one more where wrong answers depend on calls."""
+    heads = ["variant", "gin", "n", *map(str, range(MAX_CALLS + 1)), "wrong"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for row in rows:
+        correct, wrong = row.rewards(is_correct=True), row.rewards(is_correct=False)
+        n = "" if row.fewest_calls is None else str(row.fewest_calls)
+        low, high = _shown(min(wrong)), _shown(max(wrong))
+        cells = [row.name, f"`{row.gin}`", n, *map(_shown, correct)]
+        cells.append(low if low == high else f"{_shown(wrong[0])} to {_shown(wrong[-1])}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    return "0" if text in ("", "-0") else text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write the numbers here as well")
+    arguments = parser.parse_args()
+    rows = variants()
+    print(markdown(rows))
+    if arguments.json:
+        record = [
+            {
+                "variant": row.name,
+                "gin": row.gin,
+                "fewest_calls": row.fewest_calls,
+                "correct": row.rewards(is_correct=True),
+                "wrong": row.rewards(is_correct=False),
+            }
+            for row in rows
+        ]
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()

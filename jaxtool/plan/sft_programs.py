@@ -1,0 +1,61 @@
+"""The programs of a cold start on a slice, from shapes alone: a gradient block and the update."""
+
+import numpy as np
+
+from jaxtool.learn.sft import SftSetup, sft_block
+from jaxtool.learn.state import check_block_rows, check_row_tokens
+from jaxtool.model.lora import joined
+from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.mesh import make_mesh
+from jaxtool.plan.chips import Slice, slice_devices
+from jaxtool.plan.learner_programs import (
+    block_shapes,
+    logit_chunks,
+    tower_of,
+    trained_shapes,
+    update_program,
+)
+from jaxtool.plan.program import APPLY, LEARN, Program, RunPrograms, placed, shard_bytes
+from jaxtool.train.sft_loop import SftRunConfig
+
+
+def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
+    """Every program of one step, at its largest shape; a short last block is smaller.
+
+    Raises:
+      ValueError: what the run would raise at its start.
+    """
+    model = config.policy.model_config()
+    sharding = Sharding(make_mesh(config.mesh, slice_devices(tpu)), config.axes)
+    check_divides(model, sharding)
+    rows, length = config.sft.block_rows, config.pack.row_tokens
+    check_block_rows(rows, sharding)
+    check_row_tokens(length, sharding)
+    shapes = param_shapes(model)
+    params = placed(shapes, sharding.tree(param_axes(shapes)))
+    trained, base = trained_shapes(params, model, config.lora, sharding)
+    policy = tower_of(trained, config.optimizer, sharding)
+    setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
+    block = block_shapes(rows, length, sharding)
+    programs = (
+        Program(
+            name=LEARN,
+            shape=f"{rows} rows x {length} tokens",
+            trace=lambda: sft_block.trace(
+                policy.gradients, trained, block, np.float32(1), base, setup=setup
+            ),
+            num_devices=sharding.mesh.size,
+            beside=("optimizer state",),
+            while_trips=logit_chunks(length, config.sft.logprob_chunk, sharding),
+        ),
+        update_program(
+            APPLY, policy, config.optimizer, sharding, beside=("parameters",) if base else ()
+        ),
+    )
+    resident = {
+        "parameters": shard_bytes(joined(trained, base)),
+        "optimizer state": policy.optimizer_bytes,
+        "gradients": shard_bytes(policy.gradients),
+    }
+    return RunPrograms(programs=programs, resident=resident, engine=None, host={})

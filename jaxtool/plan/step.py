@@ -1,0 +1,154 @@
+"""From programs to one step: memory at its highest, and seconds.
+
+Times are predictions from stated assumptions, not measurements.
+"""
+
+import dataclasses
+import math
+
+from jaxtool.plan import program as names
+from jaxtool.plan.chips import GIB, Slice
+from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.sft_loop import SftRunConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """What a plan cannot know."""
+
+    response_tokens: float  # mean, tool tokens included; half the limit unless told
+    prompt_tokens: float  # mean
+    tool_calls: float  # per trajectory; half the limit unless told
+    observation_tokens: float = 64.0  # per call
+    packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
+    host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
+
+
+def default_assumptions(
+    config: RlConfig | SftRunConfig,
+    *,
+    response_tokens: float | None = None,
+    prompt_tokens: float | None = None,
+    tool_calls: float | None = None,
+) -> Assumptions:
+    """Half of every limit, and prompts of 256 tokens; of a cold start half a row for prompt and answer."""
+    if isinstance(config, SftRunConfig):
+        prompt = min(256, config.pack.row_tokens / 4) if prompt_tokens is None else prompt_tokens
+        response = (
+            config.pack.row_tokens / 2 - prompt if response_tokens is None else response_tokens
+        )
+        return Assumptions(
+            response_tokens=response, prompt_tokens=prompt, tool_calls=tool_calls or 0.0
+        )
+    limit = config.rollout.max_response_tokens
+    longest_prompt = config.engine.max_tokens - limit
+    return Assumptions(
+        response_tokens=limit / 2 if response_tokens is None else min(response_tokens, limit),
+        prompt_tokens=min(256, longest_prompt) if prompt_tokens is None else prompt_tokens,
+        tool_calls=config.rollout.max_tool_calls / 2 if tool_calls is None else tool_calls,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """The verdict on a run and a slice."""
+
+    step: str  # what a step is: "RL step" or "cold-start step"
+    tpu: Slice
+    programs: tuple[ProgramPlan, ...]
+    resident: dict[str, float]  # bytes per device
+    runs: dict[str, float]  # how often each program runs in one step
+    assumptions: Assumptions
+    advice: tuple[str, ...]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a step samples; a cold start's does not."""
+        return names.WINDOW in self.runs
+
+    @property
+    def hbm_used(self) -> float:
+        return max(program.hbm for program in self.programs)
+
+    @property
+    def hbm_limit(self) -> float:
+        return self.tpu.chip.hbm_gib * GIB
+
+    @property
+    def fits(self) -> bool:
+        return self.hbm_used <= self.hbm_limit and not any(p.error for p in self.programs)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By program, and the host's share of decoding."""
+        parts = {p.name: self.runs.get(p.name, 0.0) * p.time_s for p in self.programs}
+        if self.decodes:
+            windows = self.runs[names.WINDOW]
+            parts["host between windows"] = windows * self.assumptions.host_s_per_window
+        return parts
+
+    @property
+    def step_s(self) -> float | None:
+        """None where a program does not compile."""
+        if any(program.error for program in self.programs):
+            return None
+        return sum(self.seconds.values())
+
+
+def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dict[str, float]:
+    """How often each program runs in one RL step.
+
+    Decoding: the host with the most problems; slots are refilled at once, so that all its rows take
+    (sum of tokens) / slots steps, and the last of them goes on alone to the limit. Learning: rows of
+    all hosts are packed; mini-batches are strided.
+    """
+    engine, schedule = config.engine, config.schedule
+    problems = math.ceil(schedule.problems_per_step / num_hosts)
+    answers = problems * schedule.samples
+    mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
+    steps = answers * mean / engine.slots + (limit - mean)
+    updates = config.grpo.updates_per_batch
+    rows, block = rows_of_update(config, assumed), config.grpo.block_rows
+    blocks = updates * math.ceil(rows / block)
+    passes = math.ceil(updates * rows / block)  # over the whole batch, forward alone
+    # A KL in the reward asks the policy and its reference.
+    old = 2 * passes if config.grpo.reward_kl_coef else 0
+    if updates > 1 and config.grpo.anchor == "learner":
+        old += blocks
+    appends = 0.0
+    if assumed.observation_tokens > engine.forced_tokens:
+        chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
+        appends = answers * assumed.tool_calls * chunks / engine.append_rows
+    return {
+        names.WINDOW: math.ceil(steps / engine.window_steps),
+        names.PREFILL: math.ceil(problems / engine.prefill_rows),
+        names.PLACE: math.ceil(answers / engine.prefill_rows),
+        names.APPEND: math.ceil(appends),
+        names.LEARN: blocks,
+        names.OLD: old,
+        names.APPLY: updates,
+        names.VALUES: passes,
+        names.CRITIC: blocks,
+        names.CRITIC_APPLY: updates,
+        names.PUBLISH: config.policy.model_config().num_layers,
+        names.PUBLISH_ENDS: 1,
+    }
+
+
+def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict[str, float]:
+    """As `runs_per_step`: one update, and the blocks that its rows make."""
+    rows = rows_of_update(config, assumed)
+    return {names.LEARN: math.ceil(rows / config.sft.block_rows), names.APPLY: 1}
+
+
+def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:
+    """Packed rows that one update learns from."""
+    if isinstance(config, SftRunConfig):
+        trajectories, updates = sum(stream.count for stream in config.streams), 1
+    else:
+        trajectories = config.schedule.problems_per_step * config.schedule.samples
+        updates = config.grpo.updates_per_batch
+    tokens = trajectories * (assumed.response_tokens + assumed.prompt_tokens)
+    rows = tokens / config.pack.row_tokens / assumed.packed_share
+    return math.ceil(rows / updates)

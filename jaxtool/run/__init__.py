@@ -1,1 +1,0 @@
-"""What a person starts: runs, their configuration, checkpoints, metrics and reports."""

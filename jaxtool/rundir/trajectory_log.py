@@ -1,0 +1,206 @@
+"""Sampled trajectories of a run as people look at them, and their file.
+
+A view is made from the ledger once and holds text, origins and figures per token. Knows no model
+and no tokenizer: the pieces of text come from the caller, one per token.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, SupportsFloat
+
+import numpy as np
+
+from jaxtool.core.types import Origin, Score, Trajectory
+from jaxtool.rundir import jsonl
+
+TRAJECTORIES_NAME = "trajectories.jsonl"
+
+# What the viewer colours. "code" is the part of the policy's tokens that was executed.
+TokenOrigin = Literal["prompt", "policy", "code", "tool"]
+_LETTERS: dict[str, TokenOrigin] = {"p": "prompt", "a": "policy", "c": "code", "t": "tool"}
+_ORIGINS: dict[int, TokenOrigin] = {
+    Origin.PROMPT: "prompt",
+    Origin.POLICY: "policy",
+    Origin.TOOL: "tool",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenView:
+    text: str
+    token_id: int
+    origin: TokenOrigin
+    logprob: float | None = None  # behaviour log-prob, None where the policy did not write
+    advantage: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolCallView:
+    status: str  # value of ToolStatus
+    error_type: str = ""
+    wall_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrajectoryView:
+    arm: str  # which run of a comparison, such as "grpo"
+    step: int
+    problem_id: str
+    level: str
+    question: str
+    reference_answer: str
+    sample: int  # index in the group
+    reward: float
+    is_correct: bool
+    tool_calls: tuple[ToolCallView, ...] = ()
+    tool_coefficient: float = 1.0  # r_tool
+    finish_reason: str = ""
+    advantage: float | None = None  # mean over the policy's tokens
+    tokens: tuple[TokenView, ...] = ()
+
+
+def trajectory_view(
+    trajectory: Trajectory,
+    score: Score,
+    *,
+    arm: str,
+    step: int,
+    token_texts: Sequence[str],
+    advantages: Sequence[float] | np.ndarray | None = None,
+) -> TrajectoryView:
+    """The view of a scored trajectory.
+
+    Args:
+      token_texts: [T] decoded piece of each token.
+      advantages: [T], read on policy tokens only; None where there are none (evaluation).
+
+    Raises:
+      ValueError: if a length is not that of the ledger.
+    """
+    lengths = {"token_texts": len(token_texts)}
+    if advantages is not None:
+        lengths["advantages"] = len(advantages)
+    for name, length in lengths.items():
+        if length != len(trajectory.ids):
+            raise ValueError(f"{name} has {length} entries, the ledger {len(trajectory.ids)}")
+    is_code = _code_mask(trajectory, token_texts)
+    is_policy = trajectory.origins == Origin.POLICY
+    tokens = tuple(
+        TokenView(
+            text=text,
+            token_id=int(trajectory.ids[t]),
+            origin="code" if is_code[t] else _ORIGINS[int(trajectory.origins[t])],
+            logprob=_shown(trajectory.behaviour_logprobs[t]) if is_policy[t] else None,
+            advantage=_shown(advantages[t]) if advantages is not None and is_policy[t] else None,
+        )
+        for t, text in enumerate(token_texts)
+    )
+    known = [token.advantage for token in tokens if token.advantage is not None]
+    return TrajectoryView(
+        arm=arm,
+        step=step,
+        problem_id=trajectory.problem.problem_id,
+        level=trajectory.problem.level,
+        question=trajectory.problem.question,
+        reference_answer=trajectory.problem.answer,
+        sample=trajectory.sample,
+        reward=score.reward,
+        is_correct=score.is_correct,
+        tool_calls=tuple(
+            ToolCallView(
+                status=str(call.result.status),
+                error_type=call.result.error_type,
+                wall_ms=call.result.wall_ms,
+            )
+            for call in trajectory.tool_calls
+        ),
+        tool_coefficient=score.tool_coefficient,
+        finish_reason=str(trajectory.finish_reason),
+        advantage=sum(known) / len(known) if known else None,
+        tokens=tokens,
+    )
+
+
+def _code_mask(trajectory: Trajectory, token_texts: Sequence[str]) -> np.ndarray:
+    """[T] bool, the tokens that hold the executed code, for display only.
+
+    A call's segment also holds the thoughts before the code, so the code is looked for in the
+    segment's pieces; where it is not found (a character split over tokens) the segment counts.
+    """
+    mask = np.zeros(len(token_texts), dtype=bool)
+    for call in trajectory.tool_calls:
+        pieces = token_texts[call.start : call.stop]
+        code = call.code.strip()
+        first = "".join(pieces).rfind(code) if code else -1
+        if first < 0:
+            mask[call.start : call.stop] = True
+            continue
+        ends = np.cumsum([len(piece) for piece in pieces])
+        starts = np.concatenate([[0], ends[:-1]])
+        mask[call.start : call.stop] = (starts < first + len(code)) & (ends > first)
+    return mask
+
+
+def _shown(value: SupportsFloat) -> float | None:
+    """A figure of a token with the four digits that are shown; they are most of the file."""
+    number = float(value)
+    return round(number, 4) if math.isfinite(number) else None
+
+
+def view_to_row(view: TrajectoryView) -> dict[str, Any]:
+    """JSON of a view, tokens by column."""
+    letters = {origin: letter for letter, origin in _LETTERS.items()}
+    row = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
+    row["reward"] = view.reward if math.isfinite(view.reward) else None
+    row["tool_calls"] = [dataclasses.asdict(call) for call in view.tool_calls]
+    row["tokens"] = {
+        "text": [token.text for token in view.tokens],
+        "id": [token.token_id for token in view.tokens],
+        "origin": "".join(letters[token.origin] for token in view.tokens),
+        "logprob": [token.logprob for token in view.tokens],
+        "advantage": [token.advantage for token in view.tokens],
+    }
+    return row
+
+
+def view_from_row(row: dict[str, Any]) -> TrajectoryView:
+    """Inverse of `view_to_row`."""
+    columns = row["tokens"]
+    tokens = zip(*(columns[name] for name in ("text", "id", "logprob", "advantage")), strict=True)
+    calls = tuple(ToolCallView(**call) for call in row["tool_calls"])
+    views = tuple(
+        TokenView(
+            text=text,
+            token_id=token_id,
+            origin=_LETTERS[letter],
+            logprob=logprob,
+            advantage=advantage,
+        )
+        for letter, (text, token_id, logprob, advantage) in zip(
+            columns["origin"], tokens, strict=True
+        )
+    )
+    reward = math.nan if row["reward"] is None else row["reward"]
+    return TrajectoryView(**{**row, "reward": reward, "tool_calls": calls, "tokens": views})
+
+
+class TrajectoryLog(jsonl.Closes):
+    """Appends views to WORKDIR/trajectories.jsonl; resumes as MetricsWriter does."""
+
+    def __init__(self, workdir: str | pathlib.Path, resume_step: int | None = None):
+        path = pathlib.Path(workdir) / TRAJECTORIES_NAME
+        self._file = jsonl.open_for_append(path, resume_step)
+
+    def write(self, views: Iterable[TrajectoryView]) -> None:
+        for view in views:
+            jsonl.append_row(self._file, view_to_row(view))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_trajectories(path: str | pathlib.Path) -> list[TrajectoryView]:
+    """Views in the order in which they were written."""
+    return [view_from_row(row) for row in jsonl.read_rows(path)]

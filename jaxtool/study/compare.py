@@ -1,0 +1,204 @@
+"""Arms of an experiment on one untouched test set: figures, paired differences, table, report.
+
+The arms answer the same questions, so differences between them are taken question by question and
+their standard error is that of the paired difference.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jaxtool.core.types import Score
+from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
+from jaxtool.rollout.statistics import clustered_mean
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.trajectory_log import TrajectoryView
+from jaxtool.train.evaluation import GREEDY, Evaluation, Runner, evaluate
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rollout_worker import Actor, open_actor
+
+SAMPLINGS = ("greedy", "sampled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Evaluations by arm and way of sampling ("greedy", "sampled")."""
+
+    arms: Mapping[str, Mapping[str, Evaluation]]
+    views: tuple[TrajectoryView, ...]  # some greedy answers of every arm
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"arms": {arm: {sampling: figures}}}`, see `Evaluation.as_json`."""
+        return {
+            "arms": {
+                arm: {sampling: evaluation.as_json() for sampling, evaluation in both.items()}
+                for arm, both in self.arms.items()
+            }
+        }
+
+
+def compare(
+    config: RlConfig,
+    policies: Mapping[str, Path],
+    *,
+    problems: int,
+    seed: int,
+    sandbox_addresses: tuple[str, ...] = (),
+) -> Comparison:
+    """Every arm on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
+
+    The only place that touches the test split.
+    """
+    first = next(iter(policies.values()))
+    arms: dict[str, dict[str, Evaluation]] = {}
+    views: list[TrajectoryView] = []
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        actor, _ = open_actor(
+            stack, runner, config, SavedPolicy(path=str(first)), seed, sandbox_addresses
+        )
+        questions = config.task.problems("test", problems, seed)
+        for arm, policy in policies.items():
+            _, params = SavedPolicy(path=str(policy)).load(actor.sharding, seed)
+            actor.engine.load(params)
+            if arm == next(iter(policies)):
+                actor.compile_ahead(GREEDY, config.sampling)
+            arms[arm] = {
+                name: evaluate(
+                    actor.collector,
+                    runner,
+                    actor.checker,
+                    questions,
+                    samples=1,
+                    sampling=GREEDY if name == "greedy" else config.sampling,
+                    seed=seed,
+                    stream=("test",),
+                    version=0,
+                )
+                for name in SAMPLINGS
+            }
+            views += _views(actor, arm, arms[arm]["greedy"])
+    return Comparison(arms=arms, views=tuple(views))
+
+
+def _views(actor: Actor, arm: str, evaluation: Evaluation, count: int = 24) -> list[TrajectoryView]:
+    scores = [Score(reward=float(c), is_correct=c) for c in evaluation.is_correct]
+    zeros = np.zeros(len(scores))
+    return actor.views(arm, 0, evaluation.trajectories, scores, zeros, count)
+
+
+def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
+    """What `new` changes against `old` on the same questions.
+
+    Keys: `calls_cut` (share of old's calls saved), `accuracy_difference_points` and its `_stderr`
+    (paired over questions, in percentage points), `productivity_gain` (TP new / TP old - 1).
+    """
+    pairs = [
+        (float(c) - float(d), t.problem.problem_id)
+        for t, c, u, d in zip(
+            new.trajectories, new.is_correct, old.trajectories, old.is_correct, strict=True
+        )
+        if not t.is_masked and not u.is_masked
+    ]
+    gap, error = clustered_mean([g for g, _ in pairs], [question for _, question in pairs])
+    old_calls, new_calls = old.overall["tool_calls"], new.overall["tool_calls"]
+    old_tp, new_tp = old.overall["tool_productivity"], new.overall["tool_productivity"]
+    return {
+        "calls_cut": 1 - new_calls / old_calls if old_calls else None,
+        "accuracy_difference_points": 100 * gap,
+        "accuracy_difference_points_stderr": 100 * error,
+        "productivity_gain": new_tp / old_tp - 1 if new_tp and old_tp else None,
+    }
+
+
+def _cell(part: Mapping[str, Any]) -> str:
+    return f"{100 * part['accuracy']:.1f} ± {100 * part['accuracy_stderr']:.1f}"
+
+
+def overall_rows(
+    comparison: Comparison,
+) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+    """Columns and rows of the main table: one row per arm and way of sampling."""
+    columns = ("arm", "sampling", "accuracy %", "calls (TC)", "productivity (TP)")
+    rows: list[tuple[str | float | None, ...]] = []
+    for arm, both in comparison.arms.items():
+        for sampling, evaluation in both.items():
+            whole = evaluation.overall
+            tp = whole["tool_productivity"]
+            calls = f"{whole['tool_calls']:.2f} ± {whole['tool_calls_stderr']:.2f}"
+            rows.append((arm, sampling, _cell(whole), calls, "–" if tp is None else f"{tp:.2f}"))
+    return columns, rows
+
+
+def level_rows(
+    comparison: Comparison, sampling: str
+) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+    """Columns and rows by level: accuracy in percent and calls of each arm, `96.0 ± 2.0 / 0.30`."""
+    arms = list(comparison.arms)
+    levels = comparison.arms[arms[0]][sampling].levels
+    rows: list[tuple[str | float | None, ...]] = []
+    for level in levels:
+        parts = [comparison.arms[arm][sampling].levels[level] for arm in arms]
+        cells = [f"{_cell(part)} / {part['tool_calls']:.2f}" for part in parts]
+        rows.append((level, levels[level]["answers"], *cells))
+    return ("level", "answers", *arms), rows
+
+
+def print_tables(comparison: Comparison) -> None:
+    """Both tables on the console."""
+    console = Console()
+    for title, (columns, rows) in (
+        ("Test set, all levels", overall_rows(comparison)),
+        ("By level, greedy: accuracy % / calls", level_rows(comparison, "greedy")),
+        ("By level, sampled: accuracy % / calls", level_rows(comparison, "sampled")),
+    ):
+        table = RichTable(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(
+                column, justify="left" if column in ("arm", "level", "sampling") else "right"
+            )
+        for row in rows:
+            table.add_row(*map(str, row))
+        console.print(table)
+
+
+def comparison_report(
+    comparison: Comparison,
+    *,
+    title: str,
+    subtitle: str,
+    headlines: Sequence[Headline],
+    metrics: Mapping[str, list[dict[str, float]]],
+    views: Sequence[TrajectoryView],
+    config: str,
+) -> Report:
+    """Tables, training curves of the arms and trajectories of training and test."""
+    columns, rows = overall_rows(comparison)
+    tables = [Table(title="All levels", columns=columns, rows=tuple(rows))]
+    for sampling in SAMPLINGS:
+        columns, rows = level_rows(comparison, sampling)
+        tables.append(
+            Table(
+                title=f"By level, {sampling}: accuracy % / calls", columns=columns, rows=tuple(rows)
+            )
+        )
+    note = (
+        "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
+        "TP: correct answers per call (OTC-PO, section 2.1)."
+    )
+    results = Section(title="Untouched test set", note=note, tables=tuple(tables))
+    return Report(
+        title=title,
+        subtitle=subtitle,
+        arms=tuple(comparison.arms),
+        headlines=tuple(headlines),
+        sections=(results, *metric_sections(dict(metrics))),
+        trajectories=(*comparison.views, *views),
+        config=config,
+    )

@@ -1,0 +1,126 @@
+"""Answers of the study's policies, one line each, so that every figure can be worked out again.
+
+For an arm of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
+validation questions of its curve (the curve's first point), and how many questions of each level the
+policy gets right when it must answer at once ("mental"), which says how many calls are needed.
+"""
+
+import dataclasses
+import json
+import os
+from asyncio import Runner
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jaxtool.config import loader
+from jaxtool.core.types import Problem
+from jaxtool.decode.sampling import Sampling
+from jaxtool.renderers.renderer import load_protocol
+from jaxtool.rollout.collector import Collector
+from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
+from jaxtool.study.figures import Answer
+from jaxtool.train import rl_config
+from jaxtool.train.evaluation import GREEDY, judge
+from jaxtool.train.rollout_worker import Actor, open_actor
+
+
+def read_answers(path: Path) -> dict[str, list[Answer]]:
+    """ "greedy", "sampled", "validation" and "mental" of one arm."""
+    parts = json.loads(path.read_text(encoding="utf-8"))["answers"]
+    return {part: [Answer(**row) for row in rows] for part, rows in parts.items()}
+
+
+def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
+    """Whether a file holds the answers of the policy that is saved there to what is to be asked."""
+    if not path.is_file() or path.stat().st_mtime < saved_at(policy):
+        return False
+    return json.loads(path.read_text(encoding="utf-8")).get("asked") == asked
+
+
+def evaluate_arm(job: dict[str, Any]) -> None:
+    """Writes the answers of one policy.
+
+    Args:
+      job: "files" (gin files of an RL run, whose task, engine and budgets it takes), "policy"
+        (directory), "output" (file), "sandbox", "asked": {"params" (bindings over the files), "protocol",
+        "mental_protocol" (of questions without the tool), "mental_problems", "seed", "split", "problems"}.
+    """
+    asked = job["asked"]
+    seed, protocol = asked["seed"], asked["protocol"]
+    config = loader.load(rl_config.RlConfig, files=job["files"], params=asked["params"])
+    config = dataclasses.replace(config, protocol=protocol)
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        actor, params = open_actor(
+            stack, runner, config, SavedPolicy(path=job["policy"]), seed, (job["sandbox"],)
+        )
+        actor.engine.load(params)
+        validation = config.task.problems("validation", config.schedule.eval_problems, seed)
+        mental = config.task.problems("validation", asked["mental_problems"], seed)
+        held_out = config.task.problems(asked["split"], asked["problems"], seed)
+        # A policy that is asked without a tool answers at once anyway.
+        at_once = asked["mental_protocol"] if load_protocol(protocol).tool else protocol
+        questions = (
+            ("greedy", protocol, held_out, GREEDY),
+            ("sampled", protocol, held_out, config.sampling),
+            ("validation", protocol, validation, config.sampling),
+            ("mental", at_once, mental, GREEDY),
+        )
+        parts = {
+            part: [
+                dataclasses.asdict(answer)
+                for answer in _answers(actor, config, name, problems, sampling, part, seed)
+            ]
+            for part, name, problems, sampling in questions
+        }
+    output = Path(job["output"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".writing")
+    temporary.write_text(json.dumps({"asked": asked, "answers": parts}), encoding="utf-8")
+    os.replace(temporary, output)
+
+
+def _answers(
+    actor: Actor,
+    config: rl_config.RlConfig,
+    protocol_name: str,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    part: str,
+    seed: int,
+) -> list[Answer]:
+    """One answer to each problem that the infrastructure let finish."""
+    protocol = load_protocol(protocol_name)
+    collector = Collector(
+        engine=actor.engine,
+        tokenizer=actor.tokenizer,
+        protocol=protocol,
+        tool=actor.collector.tool,
+        config=config.rollout,
+    )
+    # "validation" is the stream of the loop's own validations: the curve's points compare.
+    stream = ("validation",) if part == "validation" else ("study", part)
+    trajectories = actor.runner.run(
+        collector.collect(
+            problems, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
+        )
+    )
+    whole = [
+        dataclasses.replace(t, final_text=protocol.response_prefix + t.final_text)
+        if not t.num_tool_calls
+        else t
+        for t in trajectories
+    ]
+    return [
+        Answer(
+            question=t.problem.problem_id,
+            level=t.problem.level,
+            calls=t.num_tool_calls,
+            is_correct=right,
+            tokens=t.num_policy_tokens,
+        )
+        for t, right in zip(whole, judge(actor.checker, whole), strict=True)
+        if not t.is_masked
+    ]

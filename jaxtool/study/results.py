@@ -1,0 +1,269 @@
+"""Figures of a finished study out of its files: means over seeds, differences, targets, curves, summary.
+
+Not covered: how they are shown, see `study_report`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
+from jaxtool.study.figures import (
+    Answer,
+    accuracy_by_level,
+    against,
+    best_point,
+    by_level,
+    figures,
+    first_step_reaching,
+    mean_stderr,
+    optimal_calls,
+    over_seeds,
+    tokens_until,
+)
+from jaxtool.study.matched_tokens import matched_tokens
+from jaxtool.study.records import read_answers
+from jaxtool.study.runner import Study
+from jaxtool.study.suite import Arm
+from jaxtool.train.rl_config import RlConfig
+
+SAMPLINGS = ("greedy", "sampled")
+TEXT, TOOL, COLD = "text_rl", "retool_grpo", "cold_start"
+OTC = "otc_after_grpo"  # chosen on validation questions, see docs/results.md
+OTC_PAPER = "otc_grpo"
+PAIRS = (
+    (TOOL, COLD),
+    ("retool_ppo", COLD),
+    (TOOL, TEXT),
+    (TEXT, "base"),
+    ("torl", "base"),
+    ("torl", "prompted"),
+    (COLD, "prompted"),
+)
+Point = tuple[int, float]
+
+
+def results(study: Study) -> dict[str, Any]:
+    """Everything that docs/results.json holds of the study, but how it was run."""
+    answers = {
+        arm.name: [read_answers(study.answers(arm.name, seed)) for seed in study.seeds]
+        for arm in study.arms
+    }
+    optima = {arm.name: _optima(study, arm, answers) for arm in study.arms}
+    each = {
+        arm.name: {
+            way: [
+                figures(seed[way], optimum)
+                for seed, optimum in zip(answers[arm.name], optima[arm.name], strict=True)
+            ]
+            for way in SAMPLINGS
+        }
+        for arm in study.arms
+    }
+    curves = {
+        arm.name: [_curves(study, arm, i, answers) for i in range(len(study.seeds))]
+        for arm in study.arms
+    }
+    found: dict[str, Any] = {
+        "seeds": list(study.seeds),
+        "split": study.split,
+        "questions_per_seed": study.problems,
+        "arms": {},
+    }
+    for arm in study.arms:
+        own = answers[arm.name]
+        found["arms"][arm.name] = {
+            "what": arm.what,
+            "starts_from": arm.start,
+            **{way: over_seeds(each[arm.name][way]) for way in SAMPLINGS},
+            "levels": {way: _levels([seed[way] for seed in own]) for way in SAMPLINGS},
+            "mental_accuracy": _over_levels([accuracy_by_level(seed["mental"]) for seed in own]),
+            "optimal_calls": optima[arm.name],
+            "training": _training(study, arm, curves),
+        }
+    pairs = [
+        pair
+        for pair in (*PAIRS, (OTC, study.suite.equal_steps), *_against_grpo(study))
+        if set(pair) <= set(each)
+    ]
+    found["paired"] = {
+        f"{new} against {old}": {
+            way: over_seeds(
+                [against(a, b) for a, b in zip(each[new][way], each[old][way], strict=True)]
+            )
+            for way in SAMPLINGS
+        }
+        for new, old in pairs
+    }
+    found["curves"] = {
+        name: {part: _mean_curve([seed[part] for seed in seeds]) for part in seeds[0]}
+        for name, seeds in curves.items()
+        if len(seeds[0]["accuracy"]) > 1
+    }
+    found["matched_tokens"] = matched_tokens(study, curves)
+    found["summary"] = summary(found)
+    return found
+
+
+def summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The main figures, greedy on the held-out questions; None where an arm is missing.
+
+    `otc_calls_cut` (share), `otc_accuracy_loss_points` (positive: OTC is worse) with its `_stderr`, and
+    `otc_productivity_gain` (2.29 is +229 %) are those of `OTC`, OTC-GRPO without the group's standard
+    deviation, from the policy that ReTool-GRPO ended with, against ReTool-GRPO, means of the
+    differences of each seed; `otc_paper_...` those of OTC-GRPO as in the paper. `otc_calls_over_optimum` is calls / optimum - 1 of `OTC`.
+    `rl_gain_over_cold_start_points` and `rl_gain_stderr` are ReTool-GRPO against the cold start;
+    `rl_gain_sampled_...` the same of sampled answers; `tool_over_text_points` is ReTool-GRPO against
+    text-only RL.
+    """
+    paired = found["paired"]
+
+    def mean(pair: str, name: str, way: str = "greedy", part: str = "mean") -> Any:
+        return paired[pair][way][name][part] if pair in paired else None
+
+    otc, paper = f"{OTC} against {TOOL}", f"{OTC_PAPER} against {TOOL}"
+    gain = f"{TOOL} against {COLD}"
+
+    def loss(pair: str) -> float | None:
+        points = mean(pair, "accuracy_points")
+        return None if points is None else -points
+
+    calls = found["arms"].get(OTC, {}).get("greedy")
+    over = None
+    if calls is not None:
+        over = calls["tool_calls"]["mean"] / calls["optimal_calls"]["mean"] - 1
+    return {
+        "seeds": len(found["seeds"]),
+        "otc_calls_cut": mean(otc, "calls_cut"),
+        "otc_accuracy_loss_points": loss(otc),
+        "otc_accuracy_loss_stderr": mean(otc, "accuracy_points", part="stderr"),
+        "otc_productivity_gain": mean(otc, "productivity_gain"),
+        "otc_calls_over_optimum": over,
+        "otc_paper_calls_cut": mean(paper, "calls_cut"),
+        "otc_paper_accuracy_loss_points": loss(paper),
+        "otc_paper_accuracy_loss_stderr": mean(paper, "accuracy_points", part="stderr"),
+        "rl_gain_over_cold_start_points": mean(gain, "accuracy_points"),
+        "rl_gain_stderr": mean(gain, "accuracy_points", part="stderr"),
+        "rl_gain_sampled_points": mean(gain, "accuracy_points", "sampled"),
+        "rl_gain_sampled_stderr": mean(gain, "accuracy_points", "sampled", "stderr"),
+        "tool_over_text_points": mean(f"{TOOL} against {TEXT}", "accuracy_points"),
+    }
+
+
+def _against_grpo(study: Study) -> list[tuple[str, str]]:
+    """Every arm against ReTool with its own learner."""
+    skipped = {"base", "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
+    return [
+        (arm.name, "retool_ppo" if _has_critic(study, arm) else TOOL)
+        for arm in study.arms
+        if arm.name not in skipped and arm.start != "base"
+    ] + [("retool_ppo", TOOL)]
+
+
+def _has_critic(study: Study, arm: Arm) -> bool:
+    config = study.config(arm)
+    return isinstance(config, RlConfig) and config.critic is not None
+
+
+def _optima(
+    study: Study, arm: Arm, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
+) -> list[dict[str, int]]:
+    """Optimal calls by level of each seed, for the policy that the arm's reinforcement learning began with.
+
+    A stage without rollouts is judged by what it knows itself.
+    """
+    if line := study.rollout_line(arm):
+        assert line[0].start is not None
+        arm = study.suite.arms[line[0].start]
+    return [
+        {
+            level: optimal_calls(level, accuracy)
+            for level, accuracy in accuracy_by_level(seed["mental"]).items()
+        }
+        for seed in answers[arm.name]
+    ]
+
+
+def _levels(seeds: Sequence[Sequence[Answer]]) -> dict[str, Any]:
+    parts = [by_level(seed) for seed in seeds]
+    return {
+        level: {
+            "accuracy": mean_stderr(
+                [sum(a.is_correct for a in part[level]) / len(part[level]) for part in parts]
+            ),
+            "tool_calls": mean_stderr(
+                [sum(a.calls for a in part[level]) / len(part[level]) for part in parts]
+            ),
+            "answers": len(parts[0][level]),
+        }
+        for level in sorted(parts[0])
+    }
+
+
+def _over_levels(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    return {level: mean_stderr([seed[level] for seed in seeds]) for level in sorted(seeds[0])}
+
+
+def _curves(
+    study: Study, arm: Arm, index: int, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
+) -> dict[str, list[Point]]:
+    """Sampled accuracy and calls on the validation questions by step.
+
+    Step 0 is the policy that the arm starts from, unless that was asked in another protocol.
+    """
+    accuracy: list[Point] = []
+    calls: list[Point] = []
+    if arm.start is None or study.protocol(study.suite.arms[arm.start]) == study.protocol(arm):
+        start = answers[arm.start or arm.name][index]["validation"]
+        accuracy.append((0, sum(a.is_correct for a in start) / len(start)))
+        calls.append((0, sum(a.calls for a in start) / len(start)))
+    for row in _rows(study, arm, study.seeds[index]):
+        if "validation/accuracy_fraction" in row:
+            accuracy.append((int(row["step"]) + 1, row["validation/accuracy_fraction"]))
+            calls.append((int(row["step"]) + 1, row["validation/calls_per_answer"]))
+    return {"accuracy": accuracy, "calls": calls}
+
+
+def _rows(study: Study, arm: Arm, seed: int) -> list[dict[str, float]]:
+    return read_metrics(study.run_dir(arm.name, seed) / METRICS_NAME) if arm.is_trained else []
+
+
+def _training(
+    study: Study, arm: Arm, curves: Mapping[str, Sequence[Mapping[str, list[Point]]]]
+) -> dict[str, Any]:
+    """Steps, tokens and seconds of the runs; of RL arms also until text-only RL's best accuracy.
+
+    The target is the best sampled validation accuracy of text-only RL of the same seed, and
+    `steps_to_target` the first validated step that reaches it; 0 is the policy it started from.
+    """
+    rows = [_rows(study, arm, seed) for seed in study.seeds]
+    training: dict[str, Any] = {
+        "steps": int(rows[0][-1]["step"]) + 1 if rows[0] else 0,
+        "seconds": mean_stderr([seed[-1]["time_s"] if seed else None for seed in rows]),
+    }
+    config = study.config(arm)
+    if not isinstance(config, RlConfig) or not arm.is_trained:
+        return training
+    batch = config.schedule.problems_per_step * config.schedule.samples
+    training["tokens"] = mean_stderr([tokens_until(seed, batch, len(seed)) for seed in rows])
+    if TEXT in curves:
+        bests = [best_point(seed["accuracy"]) for seed in curves[TEXT]]
+        reached = [
+            first_step_reaching(curve["accuracy"], best)
+            for curve, (_, best) in zip(curves[arm.name], bests, strict=True)
+        ]
+        training["target_accuracy"] = mean_stderr([value for _, value in bests])
+        training["steps_to_target"] = mean_stderr(reached)
+        training["tokens_to_target"] = mean_stderr(
+            [
+                None if step is None else tokens_until(seed, batch, step)
+                for seed, step in zip(rows, reached, strict=True)
+            ]
+        )
+    return training
+
+
+def _mean_curve(seeds: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
+    """Mean and standard error over seeds at each step that all of them have."""
+    values = [dict(seed) for seed in seeds]
+    steps = [step for step in values[0] if all(step in seed for seed in values)]
+    return [{"step": step} | mean_stderr([seed[step] for seed in values]) for step in steps]

@@ -1,0 +1,212 @@
+"""Runs the study: arms x seeds, each trained and then asked, side by side in processes.
+
+WORKDIR/seed0/ARM is the run directory of an arm, WORKDIR/seed0/test/ARM.json its answers. What is there
+is not done again, but for answers of an older policy or to other questions; a run directory that another
+recipe made is refused by name.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtool.config import loader
+from jaxtool.config.record import RECORD_NAME
+from jaxtool.data.problems import Split
+from jaxtool.rundir.checkpoints import is_policy
+from jaxtool.study import worker
+from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
+from jaxtool.study.records import are_answers_of
+from jaxtool.study.suite import RECIPE, Arm, Changes, Suite
+from jaxtool.tools.local_server import start_local_server
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.sft_loop import SftRunConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is trained and asked."""
+
+    workdir: Path
+    suite: Suite
+    arms: tuple[
+        Arm, ...
+    ]  # of the suite, each after the one that it starts from, see `Suite.select`
+    seeds: tuple[int, ...] = (0, 1, 2)
+    split: Split = "test"  # "validation" while a recipe is being chosen
+    problems: int = 600  # of that split, for each seed
+    changes: Changes = dataclasses.field(default_factory=Changes)
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"{self.seeds=} must be different numbers, at least one")
+        if self.problems < 1:
+            raise ValueError(f"{self.problems=} must be >= 1")
+
+    def run_dir(self, arm: str, seed: int) -> Path:
+        return self.workdir / f"seed{seed}" / arm
+
+    def policy(self, arm: str, seed: int) -> Path:
+        return self.run_dir(arm, seed) / "policy"
+
+    def answers(self, arm: str, seed: int) -> Path:
+        return self.workdir / f"seed{seed}" / self.split / f"{arm}.json"
+
+    def files(self, arm: Arm) -> list[Path]:
+        """The gin files of an arm with full paths."""
+        return [self.suite.path(file) for file in arm.files]
+
+    def params(self, arm: Arm) -> tuple[str, ...]:
+        """The bindings over the files of an arm; the study's changes win."""
+        target = loader.target_of(self.files(arm)[0])
+        steps = self.changes.steps if arm.is_trained else None
+        return (
+            *arm.params,
+            *(self.changes.params if target is RlConfig else ()),
+            *(() if steps is None else (f"STEPS = {steps}",)),
+        )
+
+    def config(self, arm: Arm) -> SftRunConfig | RlConfig:
+        """The built configuration of an arm.
+
+        Raises:
+          ConfigError: naming file and line of a mistake.
+        """
+        files = self.files(arm)
+        return loader.load(loader.target_of(files[0]), files=files, params=self.params(arm))
+
+    def protocol(self, arm: Arm) -> str:
+        """In which the arm's policy is asked."""
+        config = self.config(arm)
+        if arm.protocol is not None:
+            return arm.protocol
+        if isinstance(config, RlConfig):
+            return config.protocol
+        raise ValueError(f"arm {arm.name} has no rollouts: give Arm.protocol")
+
+    def rollout_line(self, arm: Arm) -> list[Arm]:
+        """The arm and those with rollouts that it goes on from, the first first; empty without rollouts."""
+        line: list[Arm] = []
+        while arm.is_trained and isinstance(self.config(arm), RlConfig):
+            line.insert(0, arm)
+            assert arm.start is not None
+            arm = self.suite.arms[arm.start]
+        return line
+
+
+def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> None:
+    """Trains and evaluates what is missing, `jobs` processes side by side.
+
+    Raises:
+      JobFailed: naming the process that failed, with the end of its log.
+      ValueError: on more jobs than cores, or a run directory of another recipe.
+      FileNotFoundError: the tokenizer is not installed, which a job would say three times later.
+    """
+    places = split_cores(usable_cores(), jobs)
+    for arm in study.arms:
+        record = loader.operative_config(study.config(arm))
+        for seed in study.seeds:
+            _check_recipe(study.run_dir(arm.name, seed) / RECORD_NAME, record)
+    study.config(study.arms[0]).tokenizer.load()
+    with start_local_server() as address:
+        run_jobs(plan(study, address), places, worker.run, report)
+
+
+def plan(study: Study, sandbox: str) -> list[Job]:
+    """Every job of the study, in the order in which they should start; writes their descriptions.
+
+    Stages come before seeds, so that a first look at all arms does not wait for the last seed's base;
+    the short evaluations come last, so that the cores are busy until the end.
+    """
+    each = [(arm, seed) for arm in study.arms for seed in study.seeds]
+    training = [_train_job(study, arm, seed, sandbox) for arm, seed in each]
+    return training + [_evaluate_job(study, arm, seed, sandbox) for arm, seed in each]
+
+
+def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
+    policy = study.policy(arm.name, seed)
+    description = {
+        "kind": "train" if arm.is_trained else "take",
+        "files": [str(file) for file in study.files(arm)],
+        "params": list(study.params(arm)),
+        "workdir": str(study.run_dir(arm.name, seed)),
+        "seed": seed,
+        "init_from": None if arm.start is None else str(study.policy(arm.start, seed)),
+        "sandbox": sandbox,
+    }
+    return _job(
+        study,
+        f"seed{seed}/{arm.name}",
+        description,
+        needs=() if arm.start is None else (f"seed{seed}/{arm.start}",),
+        is_done=lambda: is_policy(policy),
+        kind=arm.name,
+    )
+
+
+def _evaluate_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
+    output, policy = study.answers(arm.name, seed), study.policy(arm.name, seed)
+    trained = f"seed{seed}/{arm.name}"
+    has_rollouts = isinstance(study.config(arm), RlConfig)
+    files = study.files(arm) if has_rollouts else [study.suite.path(RECIPE)]
+    asked = {
+        "params": list(study.params(arm) if has_rollouts else study.changes.params),
+        "protocol": study.protocol(arm),
+        "mental_protocol": study.suite.mental_protocol,
+        "mental_problems": min(study.suite.mental_problems, study.problems),
+        "seed": seed,
+        "split": study.split,
+        "problems": study.problems,
+    }
+    description = {
+        "kind": "evaluate",
+        "files": [str(file) for file in files],
+        "asked": asked,
+        "policy": str(policy),
+        "output": str(output),
+        "sandbox": sandbox,
+    }
+    return _job(
+        study,
+        f"{trained}/{study.split}",
+        description,
+        needs=(trained,),
+        is_done=lambda: is_policy(policy) and are_answers_of(output, asked, policy),
+        kind="evaluation",
+    )
+
+
+def _job(
+    study: Study,
+    name: str,
+    description: dict[str, Any],
+    needs: Sequence[str],
+    is_done: Callable[[], bool],
+    kind: str,
+) -> Job:
+    file = study.workdir / "jobs" / f"{name.replace('/', '-')}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(description, indent=1), encoding="utf-8")
+    return Job(
+        name=name,
+        argument=str(file),
+        log=file.with_suffix(".log"),
+        needs=tuple(needs),
+        is_done=is_done,
+        kind=kind,
+    )
+
+
+def _check_recipe(path: Path, record: str) -> None:
+    """Raises ValueError if a run directory was made by another recipe."""
+    if not path.is_file():
+        return
+    before = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
+    now = [line for line in record.splitlines() if not line.startswith("#")]
+    if before != now:
+        changed = next((a for a, b in zip(before, now, strict=False) if a != b), "its length")
+        raise ValueError(
+            f"{path.parent} was made by another recipe ({changed.strip()}): choose another "
+            "--workdir, or delete it and the runs that start from it"
+        )

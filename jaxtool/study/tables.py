@@ -1,0 +1,264 @@
+"""Tables and curves of a study's figures, for the console, for Markdown and for the HTML report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
+from jaxtool.study.results import SAMPLINGS
+
+LOST_CALL = 0.5  # calls a question below the optimum, from which on a level counts as collapsed
+
+
+def shown(figure: Mapping[str, Any], scale: float = 1.0, digits: int = 1) -> str:
+    """`96.5 ± 0.4` of a `mean_stderr`; a dash where there is no mean."""
+    if figure["mean"] is None:
+        return "–"
+    text = f"{scale * figure['mean']:.{digits}f}"
+    error = figure["stderr"]
+    return text if error is None else f"{text} ± {scale * error:.{digits}f}"
+
+
+def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Every table of the study."""
+    return (
+        *(_main(found, way) for way in SAMPLINGS),
+        *(_levels(found, way) for way in SAMPLINGS),
+        collapse_map(found),
+        _paired(found),
+        _training(found),
+        _matched(found),
+        _mental(found),
+    )
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The tables as they stand in docs/results.md."""
+    parts = []
+    for table in tables(found):
+        lines = [f"### {table.title}", "", f"| {' | '.join(table.columns)} |"]
+        lines.append("|" + " --- |" * len(table.columns))
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.rows]
+        parts.append("\n".join([*lines, "", table.note, ""] if table.note else [*lines, ""]))
+    return "\n".join(parts)
+
+
+def print_tables(found: Mapping[str, Any], console: Console | None = None) -> None:
+    console = console or Console()
+    for table in tables(found):
+        rich = RichTable(title=table.title, title_justify="left", caption=table.note or None)
+        for number, column in enumerate(table.columns):
+            rich.add_column(column, justify="right" if number else "left")
+        for row in table.rows:
+            rich.add_row(*map(str, row))
+        console.print(rich)
+
+
+def study_report(found: Mapping[str, Any], title: str) -> Report:
+    """Headlines, tables and learning curves with bands over seeds."""
+    arms = tuple(found["arms"])
+    curves = tuple(
+        Curve(
+            title=f"{label} of sampled answers to validation questions",
+            x_label="step",
+            y_label=label,
+            series=tuple(
+                Series(
+                    name=arm,
+                    xs=[point["step"] for point in parts[part]],
+                    ys=[point["mean"] for point in parts[part]],
+                    stderr=[point["stderr"] for point in parts[part]],
+                )
+                for arm, parts in found["curves"].items()
+            ),
+            note="Mean over seeds; the band is ± one standard error of it.",
+        )
+        for part, label in (("accuracy", "accuracy"), ("calls", "calls"))
+    )
+    return Report(
+        title=title,
+        subtitle=f"seeds {found['seeds']}, {found['questions_per_seed']} {found['split']} questions each",
+        arms=arms,
+        headlines=_headlines(found["summary"]),
+        sections=(
+            Section(title="Curves", curves=curves),
+            Section(title="Figures", tables=tables(found)),
+        ),
+    )
+
+
+def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
+    lines = []
+    if summary["otc_calls_cut"] is not None:
+        lines.append(
+            Headline(
+                label="OTC-GRPO without std against ReTool-GRPO, calls",
+                value=f"{-100 * summary['otc_calls_cut']:.0f} %",
+                note=f"accuracy {-summary['otc_accuracy_loss_points']:+.1f} points, greedy",
+            )
+        )
+    if summary["rl_gain_over_cold_start_points"] is not None:
+        error = summary["rl_gain_stderr"]
+        note = "" if error is None else f"± {error:.1f}"
+        gain = f"{summary['rl_gain_over_cold_start_points']:+.1f} points"
+        lines.append(Headline(label="ReTool-GRPO against its cold start", value=gain, note=note))
+    return tuple(lines)
+
+
+def _matched(found: Mapping[str, Any]) -> Table:
+    budgets = next(iter(found["matched_tokens"].values()), [])
+    rows = tuple(
+        (arm, *(f"{shown(at['accuracy'], 100)} / {shown(at['calls'], digits=2)}" for at in points))
+        for arm, points in found["matched_tokens"].items()
+    )
+    return Table(
+        title="After as many sampled tokens: accuracy % / calls, sampled, validation questions",
+        columns=("arm", *(f"{point['tokens'] // 1000} thousand" for point in budgets)),
+        rows=rows,
+        note="Tokens of the policy in rollouts, those of the arms that an arm starts from included; "
+        "the latest validated policy within them. – where a seed's run ended with fewer.",
+    )
+
+
+def _main(found: Mapping[str, Any], way: str) -> Table:
+    rows = []
+    for name, arm in found["arms"].items():
+        part = arm[way]
+        rows.append(
+            (
+                name,
+                shown(part["accuracy"], 100),
+                shown(part["tool_calls"], digits=2),
+                shown(part["optimal_calls"], digits=2),
+                shown(part["tool_productivity"], digits=2),
+                shown(part["over_use"], digits=2),
+                shown(part["under_use"], digits=2),
+                shown(part["tokens"]),
+            )
+        )
+    columns = (
+        "arm",
+        "accuracy %",
+        "calls (TC)",
+        "optimum",
+        "TP",
+        "over-use",
+        "under-use",
+        "tokens",
+    )
+    return Table(title=f"All levels, {way}", columns=columns, rows=tuple(rows))
+
+
+def _levels(found: Mapping[str, Any], way: str) -> Table:
+    levels = list(next(iter(found["arms"].values()))["levels"][way])
+    rows = []
+    for name, arm in found["arms"].items():
+        parts = arm["levels"][way]
+        cells = [
+            f"{shown(parts[level]['accuracy'], 100)} / {shown(parts[level]['tool_calls'], digits=2)}"
+            for level in levels
+        ]
+        rows.append((name, *cells))
+    return Table(
+        title=f"By level, {way}: accuracy % / calls", columns=("arm", *levels), rows=tuple(rows)
+    )
+
+
+def collapse_map(found: Mapping[str, Any]) -> Table:
+    """Which arms lost a call that questions need, in which seeds."""
+    arms = found["arms"]
+    optima = [best for arm in arms.values() for best in arm["optimal_calls"]]
+    levels = sorted({level for best in optima for level, calls in best.items() if calls})
+    rows = []
+    for name, arm in arms.items():
+        lost: set[int] = set()
+        cells = []
+        for level in levels:
+            calls = arm["levels"]["greedy"][level]["tool_calls"]["seeds"]
+            wanted = [best.get(level, 0) for best in arm["optimal_calls"]]
+            short = [i for i, made in enumerate(calls) if made <= wanted[i] - LOST_CALL]
+            lost.update(short)
+            cells.append(", ".join(f"{x:.2f}{'!' * (i in short)}" for i, x in enumerate(calls)))
+        seeds = len(arm["optimal_calls"])
+        rows.append((name, *cells, f"in {len(lost)} of {seeds} seeds" if lost else "kept"))
+    return Table(
+        title="Collapse map: greedy calls of each seed where questions need the tool",
+        columns=("arm", *levels, "a call is lost"),
+        rows=tuple(rows),
+        note=f"! at least {LOST_CALL:g} calls a question below the optimum, whatever the answers are worth.",
+    )
+
+
+def _paired(found: Mapping[str, Any]) -> Table:
+    rows = []
+    for pair, both in found["paired"].items():
+        for way in SAMPLINGS:
+            part = both[way]
+            rows.append(
+                (
+                    pair,
+                    way,
+                    shown(part["accuracy_points"]),
+                    shown(part["calls_cut"], 100, 0),
+                    shown(part["productivity_gain"], 100, 0),
+                )
+            )
+    return Table(
+        title="Differences, seed by seed",
+        columns=("pair", "answers", "accuracy, points", "calls cut %", "TP gain %"),
+        rows=tuple(rows),
+    )
+
+
+def _training(found: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, arm in found["arms"].items():
+        training = arm["training"]
+        if "tokens" not in training:
+            rows.append(
+                (name, training["steps"], "–", shown(training["seconds"], digits=0), "–", "–")
+            )
+            continue
+        has_target = "steps_to_target" in training
+        rows.append(
+            (
+                name,
+                training["steps"],
+                shown(training["tokens"], 1e-3, 0),
+                shown(training["seconds"], digits=0),
+                _each(training["steps_to_target"]) if has_target else "–",
+                shown(training["tokens_to_target"], 1e-3, 0) if has_target else "–",
+            )
+        )
+    return Table(
+        title="Training",
+        columns=(
+            "arm",
+            "steps",
+            "thousand tokens",
+            "seconds",
+            "steps to target",
+            "thousand tokens to it",
+        ),
+        rows=tuple(rows),
+        note="Tokens of the policy in rollouts. The target is text-only RL's best sampled validation "
+        "accuracy of the same seed; 0: the policy that the arm starts from has it; one figure a seed.",
+    )
+
+
+def _each(figure: Mapping[str, Any]) -> str:
+    return ", ".join("never" if value is None else f"{value:.0f}" for value in figure["seeds"])
+
+
+def _mental(found: Mapping[str, Any]) -> Table:
+    levels = list(next(iter(found["arms"].values()))["mental_accuracy"])
+    rows: list[tuple[str, ...]] = []
+    for name, arm in found["arms"].items():
+        rows.append((name, *(shown(arm["mental_accuracy"][level], 100) for level in levels)))
+    return Table(
+        title="Accuracy of answers without a call, greedy, validation questions",
+        columns=("arm", *levels),
+        rows=tuple(rows),
+    )

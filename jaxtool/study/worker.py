@@ -1,0 +1,48 @@
+"""One job of the study, in a process of the pool; `study.py` writes the files that describe them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxtool.config import loader
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.mesh import make_mesh
+from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
+from jaxtool.study import records
+from jaxtool.train import rl_config, rl_loop, sft_loop
+
+
+def run(file: str) -> None:
+    """Does what a file says: {"kind": "train" | "take" | "evaluate", ...}."""
+    job = json.loads(Path(file).read_text(encoding="utf-8"))
+    if job["kind"] == "evaluate":
+        records.evaluate_arm(job)
+        return
+    config = loader.load(
+        loader.target_of(job["files"][0]), files=job["files"], params=job["params"]
+    )
+    loader.write_operative_config(Path(job["workdir"]), config)
+    if job["kind"] == "take":
+        _take(config, job)
+    else:
+        _train(config, job)
+
+
+def _train(config: sft_loop.SftRunConfig | rl_config.RlConfig, job: dict[str, Any]) -> None:
+    """A stage of training, or what is left of it."""
+    flags = {
+        "workdir": Path(job["workdir"]),
+        "seed": job["seed"],
+        "init_from": Path(job["init_from"]) if job["init_from"] else None,
+    }
+    if isinstance(config, sft_loop.SftRunConfig):
+        sft_loop.train(config, **flags)
+    else:
+        rl_loop.train(config, sandbox_addresses=(job["sandbox"],), **flags)
+
+
+def _take(config: sft_loop.SftRunConfig | rl_config.RlConfig, job: dict[str, Any]) -> None:
+    """The policy that training would start from, saved as it is."""
+    source = SavedPolicy(path=job["init_from"]) if job["init_from"] else config.policy
+    model, params = source.load(Sharding(make_mesh(config.mesh)), job["seed"])
+    save_policy(Path(job["workdir"]) / "policy", params, model)

@@ -1,0 +1,1 @@
+"""The training loops, their configuration and the worker that answers problems. Knows no study and no plan."""

@@ -1,0 +1,210 @@
+"""Rollouts that go on while the learner updates: the training thread's side of a `RolloutStream`.
+
+Step t learns exactly the problems of batch t, whole groups, nothing discarded; what refills a batch
+(`Selection.max_draws`) is drawn after the batches that are queued by then. After the engine got the
+parameters of step t, batches up to t + max_staleness are queued behind those before them. So a row of
+batch t begins under version t - max_staleness or later, versions only grow, and a row that goes on over a
+swap writes its later tokens with a newer version: every token that step t learns from has a version in
+[t - max_staleness, t]. `draw` checks it. The cache of a row is not made anew at a swap: its later
+tokens are sampled given keys and values of an older version, and their log-prob is that of the
+distribution really sampled from. One version is one rollout batch, whatever its number of mini-batches.
+
+Tokens depend on when a swap falls, hence on the clock: unlike the synchronous run this one does not repeat
+bit by bit. What repeats is the problems of each step, also over a kill (refills depend on rewards). Rows
+that were on their way are not in a checkpoint: the resumed run asks their problems again, with the same
+random keys.
+"""
+
+import collections
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from typing import Any, Self, TypeVar
+
+import jax
+
+from jaxtool.core.types import Problem, Trajectory
+from jaxtool.data.batches import ProblemBatches
+from jaxtool.model.transformer import Params
+from jaxtool.rollout.job import Job
+from jaxtool.rollout.staleness import check_staleness, staleness_metrics
+from jaxtool.rollout.stream import RolloutStream
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rollout_worker import Actor
+
+_Result = TypeVar("_Result")
+
+
+def check_one_host(max_staleness: int, num_hosts: int) -> None:
+    """Raises ValueError if rollouts should overlap with updates on several hosts."""
+    if max_staleness and num_hosts > 1:
+        raise ValueError(
+            f"Schedule.max_staleness={max_staleness}: rollouts overlap with updates on one host only "
+            f"so far; set it to 0 for a run of {num_hosts} hosts"
+        )
+
+
+class AsyncRollouts:
+    """A context manager: the thread that decodes ends with the block."""
+
+    def __init__(
+        self,
+        config: RlConfig,
+        actor: Actor,
+        batches: ProblemBatches,
+        seed: int,
+        ahead: Sequence[Sequence[Problem]] = (),
+    ):
+        """Starts no thread. The actor's runner, engine and collector belong to the block.
+
+        Args:
+          ahead: batches that were drawn before and not learned; see `ahead`.
+        """
+        check_one_host(config.schedule.max_staleness, jax.process_count())
+        self._config, self._actor, self._seed = config, actor, seed
+        self._batches = batches
+        self._redrawn = collections.deque(list(problems) for problems in ahead)
+        self._jobs: dict[int, Job] = {}  # by step
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
+        self._stream = RolloutStream(actor.collector, actor.runner.get_loop())
+        self._running: Future[None] | None = None
+        self._waited_s = self._idle_before_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._running = self._pool.submit(self._actor.runner.run, self._stream.run())
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Cancels tool calls, waits for the window on the device and frees all slots."""
+        self._stream.close()
+        self._pool.shutdown()
+
+    @property
+    def ahead(self) -> list[list[Problem]]:
+        """Batches that are drawn and not learned, the oldest first: part of a checkpoint."""
+        return [list(job.problems) for _, job in sorted(self._jobs.items())] + list(self._redrawn)
+
+    def begin_step(self, step: int, params: Params) -> None:
+        """Gives the engine the parameters of a step and queues what they may begin.
+
+        Returns after the window on the device, with `params` read: the update may donate them.
+        """
+        last = min(step + self._config.schedule.max_staleness, self._config.schedule.steps - 1)
+        fresh = [ahead for ahead in range(step, last + 1) if ahead not in self._jobs]
+        problems = [self._next_batch() for _ in fresh]
+
+        def swap() -> list[Job]:
+            self._load(step, params)
+            return [self._begin(p, ("train", s)) for s, p in zip(fresh, problems, strict=True)]
+
+        self._jobs |= zip(fresh, self._await(self._stream.between_windows(swap)), strict=True)
+
+    def draw(self, step: int, draw: int) -> list[Trajectory]:
+        """All answers of a step's batch, in the order (problem, sample); waits for them.
+
+        Args:
+          draw: 0 for the batch itself, then for what refills it, which goes before all that wait.
+
+        Raises:
+          RuntimeError: a token is staler than allowed.
+        """
+        if draw:
+            problems, stream = self._next_batch(), ("train", step, draw)
+            begun = self._stream.between_windows(
+                lambda: self._begin(problems, stream, is_urgent=True)
+            )
+            job = self._await(begun)
+        else:
+            job = self._jobs[step]
+        trajectories = self._await(job.finished)
+        check_staleness(trajectories, step, self._config.schedule.max_staleness)
+        if not draw:
+            del self._jobs[step]
+        return trajectories
+
+    def validate(
+        self, problems: Sequence[Problem], version: int, params: Params
+    ) -> list[Trajectory]:
+        """One answer to each problem by one version of the policy, before all that wait."""
+
+        def begin() -> Job:
+            self._load(version, params)
+            return self._actor.collector.begin(
+                problems,
+                samples=1,
+                sampling=self._config.sampling,
+                seed=self._seed,
+                stream=("validation",),
+                is_urgent=True,
+            )
+
+        return self._await(self._await(self._stream.between_windows(begin)).finished)
+
+    def dispatch(self, call: Callable[[], _Result]) -> _Result:
+        """Makes a call that computes for the learner: here, or on several devices where rows decode.
+
+        Two threads could launch collectives in another order on one device than on the next.
+        """
+        if self._actor.sharding.mesh.size == 1:
+            return call()
+        return self._await(self._stream.between_windows(call))
+
+    def metrics(self, trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
+        """Staleness of a step's trajectories, and who waited for whom since the last step."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        idle_s, self._idle_before_s = (
+            self._stream.idle_s - self._idle_before_s,
+            self._stream.idle_s,
+        )
+        return staleness_metrics(trajectories, step) | {
+            "timing/learner_wait_s": waited_s,
+            "timing/decoder_wait_s": idle_s,
+        }
+
+    def _next_batch(self) -> list[Problem]:
+        return self._redrawn.popleft() if self._redrawn else next(self._batches)
+
+    def _load(self, version: int, params: Params) -> None:
+        if version == self._stream.version:
+            return
+        self._actor.engine.load(params)
+        self._stream.version = version
+        self._actor.collector.restart_figures()
+
+    def _begin(
+        self, problems: Sequence[Problem], stream: tuple[str | int, ...], *, is_urgent: bool = False
+    ) -> Job:
+        return self._actor.collector.begin(
+            problems,
+            samples=self._config.schedule.samples * self._config.selection.oversampling,
+            sampling=self._config.sampling,
+            seed=self._seed,
+            stream=stream,
+            is_urgent=is_urgent,
+        )
+
+    def _await(self, future: Future[_Result]) -> _Result:
+        """Its result; what ended the stream is raised here, with its traceback."""
+        assert self._running is not None, "AsyncRollouts is a context manager"
+        started = time.monotonic()
+        either: set[Future[Any]] = {future, self._running}
+        wait(either, return_when=FIRST_COMPLETED)
+        self._waited_s += time.monotonic() - started
+        if self._running.done():
+            self._running.result()
+        return future.result()
+
+
+def overlapped(
+    stack: ExitStack,
+    config: RlConfig,
+    actor: Actor,
+    batches: ProblemBatches,
+    seed: int,
+    ahead: Sequence[Sequence[Problem]],
+) -> AsyncRollouts | None:
+    """Rollouts that `stack` ends, or None where the run wants them to take turns with updates."""
+    if not config.schedule.max_staleness:
+        return None
+    return stack.enter_context(AsyncRollouts(config, actor, batches, seed, ahead))

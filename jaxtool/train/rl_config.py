@@ -1,0 +1,110 @@
+"""The configuration of one RL run, and what in it contradicts itself.
+
+Checked when it is built, before any weight is read. Knows no loop.
+"""
+
+import dataclasses
+
+from jaxtool.decode.engine import EngineConfig
+from jaxtool.decode.sampling import Sampling
+from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.model.lora import LoraConfig
+from jaxtool.model.sources import PolicySource
+from jaxtool.parallel.axis_rules import AxisRules
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.outcome import OutcomeReward
+from jaxtool.rollout.batching import PackConfig
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.rollout.selection import Selection
+from jaxtool.train.sources import Sandbox, Task, TokenizerSource
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How much of everything. The batch of a step is problems_per_step x samples trajectories."""
+
+    steps: int
+    problems_per_step: int = 16
+    samples: int = 8  # G, per problem
+    # Training problems, drawn once and gone through in shuffled passes; None: the whole split.
+    pool: int | None = 4096
+    eval_every: int = 0  # steps between validations; 0: never
+    eval_problems: int = 100
+    checkpoint_every: int = 10  # steps
+    log_trajectories_every: int = 10  # steps between trajectories kept for the report
+    log_trajectories: int = 8  # of such a step
+    # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
+    # take turns, strictly on-policy. 1 or more: they overlap.
+    max_staleness: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
+        if self.max_staleness < 0:
+            raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
+        if self.pool is not None and self.pool < self.problems_per_step:
+            raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RlConfig:
+    """One RL run."""
+
+    policy: PolicySource
+    tokenizer: TokenizerSource
+    task: Task
+    protocol: str  # a template of jaxtool/renderers/templates, or a path ending in .toml
+    schedule: Schedule
+    optimizer: OptimizerConfig
+    lora: LoraConfig | None = None  # trains an adapter (of the critic too); None: every parameter
+    reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+    price: Price = dataclasses.field(default_factory=Price)  # m of the OTC equations; calls
+    grpo: GrpoConfig = dataclasses.field(default_factory=GrpoConfig)
+    critic: CriticConfig | None = None  # with one the learner is PPO: it makes the advantages
+    selection: Selection = dataclasses.field(default_factory=Selection)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+    pack: PackConfig = dataclasses.field(default_factory=PackConfig)
+    sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
+    unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
+
+    def __post_init__(self) -> None:
+        if self.sampling.temperature == 0:
+            raise ValueError("RlConfig.sampling is greedy: all samples of a group would be equal")
+        if self.selection.tool_free_samples > self.schedule.samples:
+            raise ValueError(
+                f"Selection.tool_free_samples={self.selection.tool_free_samples} are more than "
+                f"Schedule.samples={self.schedule.samples}"
+            )
+        if self.pack.row_tokens < self.engine.max_tokens:
+            raise ValueError(
+                f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
+                f"{self.engine.max_tokens}: the longest trajectory would not fit a row"
+            )
+        self.optimizer.check_goes_with(self.lora)
+        if self.critic is not None:
+            self.critic.optimizer.check_goes_with(self.lora)
+        if self.schedule.max_staleness:
+            check_can_overlap(self)
+
+
+def check_can_overlap(config: RlConfig) -> None:
+    """Raises ValueError if the run asks for what needs the decoder for itself, or all rows to stop."""
+    for name, is_wanted in (
+        ("RlConfig.unloads_decoder", config.unloads_decoder),
+        ("RolloutConfig.schedule='lockstep'", config.rollout.schedule == "lockstep"),
+        ("Selection.tool_free_samples", config.selection.tool_free_samples > 0),
+    ):
+        if is_wanted:
+            raise ValueError(
+                f"{name} does not go with Schedule.max_staleness="
+                f"{config.schedule.max_staleness}: rows are decoded all the time; set one to 0 or off"
+            )

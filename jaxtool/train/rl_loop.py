@@ -1,0 +1,318 @@
+"""The RL run: rollouts with tool calls, rewards, one policy update, over and over.
+
+Synchronous and strictly on-policy: the engine holds the parameters of the step. Killed at any moment
+and started again, the run goes on from its last checkpoint to the same numbers. With
+`Schedule.max_staleness` rows go on while the learner updates: see `async_rollouts` for what then holds.
+"""
+
+import dataclasses
+import sys
+import time
+from asyncio import Runner
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from jaxtool.core import rng
+from jaxtool.core.types import Problem, Score, Trajectory
+from jaxtool.data.batches import ProblemBatches
+from jaxtool.decode.engine import EngineCounts
+from jaxtool.learn.grpo import LearnerSetup, needs_reference, with_corrections
+from jaxtool.learn.learner import Learner, LearnerState, trained_params
+from jaxtool.learn.state import Metrics, check_block_rows, check_row_tokens
+from jaxtool.model.attention_backends import cached_backend, training_backend
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.lora import source_dtype, trained_part
+from jaxtool.model.transformer import Params
+from jaxtool.parallel import hosts
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rewards.fewest_calls import CallStore
+from jaxtool.rollout.batching import to_batch
+from jaxtool.rollout.statistics import step_metrics
+from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
+from jaxtool.rundir.metrics import MetricsWriter
+from jaxtool.rundir.progress import ProgressDisplay
+from jaxtool.rundir.trajectory_log import TrajectoryLog
+from jaxtool.rundir.workdir import claim_workdir, records_dir
+from jaxtool.tools.base import Tool
+from jaxtool.tools.health import ToolWatch
+from jaxtool.train.evaluation import evaluate, judged
+from jaxtool.train.lora_run import base_record, check_base, save_result
+from jaxtool.train.overlapped_rollouts import (
+    AsyncRollouts,
+    check_one_host,
+    overlapped,
+)
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rollout_batch import Experience, gather
+from jaxtool.train.rollout_worker import Actor, open_actor
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Run:
+    """What changes from step to step."""
+
+    state: LearnerState
+    base: dict[str, Any]  # with LoRA names the parameters that stay as they are
+    batches: ProblemBatches
+    store: CallStore
+    watch: ToolWatch  # starts anew with every process
+    rollouts: AsyncRollouts | None = None  # with Schedule.max_staleness
+
+    def meta(self, counts: EngineCounts) -> dict[str, Any]:
+        ahead = self.rollouts.ahead if self.rollouts else []
+        return {
+            "batches": self.batches.get_state(),
+            "ahead": [[problem.problem_id for problem in problems] for problems in ahead],
+            "store": self.store.state_dict(),
+            "counts": dataclasses.asdict(counts),
+        } | self.base
+
+
+def train(
+    config: RlConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    init_from: Path | None = None,
+    sandbox_addresses: tuple[str, ...] = (),
+    tool: Tool | None = None,
+) -> Path:
+    """Runs or resumes an RL run; returns the directory of the saved policy.
+
+    Args:
+      init_from: policy directory of an earlier run, in place of `config.policy`.
+      sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
+      tool: answers calls in place of any sandbox; the caller closes it.
+    """
+    policy_dir = workdir / "policy"
+    claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
+    if hosts.agree(lambda: is_policy(policy_dir)):
+        return policy_dir
+    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    schedule = config.schedule
+    check_one_host(schedule.max_staleness, jax.process_count())
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        actor, params = open_actor(
+            stack, runner, config, source, seed, sandbox_addresses, tool, source_dtype(config.lora)
+        )
+        check_block_rows(config.grpo.block_rows, actor.sharding)
+        check_row_tokens(config.pack.row_tokens, actor.sharding)
+        trained, base = trained_part(
+            params, actor.model, config.lora, rng.key(seed, "lora"), actor.sharding
+        )
+        learner = Learner(
+            setup=learner_setup(config, actor.model, actor.sharding),
+            critic=config.critic,
+            reference=params if base is None and needs_reference(config.grpo) else None,
+            base=base,
+        )
+        for line in numerics_lines(config, actor.model, learner.setup):
+            print(line, flush=True)
+        pool = config.task.problems("train", schedule.pool, seed)
+        run = _Run(
+            state=learner.start(trained),
+            base=base_record(base),
+            batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
+            store=CallStore(),
+            watch=ToolWatch(config.sandbox.watch),
+        )
+        # `state` holds a copy: another one for the whole run would cost as much as a moment.
+        del params, trained
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
+        start = checkpoints.latest_step or 0
+        ahead: list[list[Problem]] = []
+        if start:
+            run.state, meta = checkpoints.restore(run.state)
+            check_base(base, meta)
+            run.batches.set_state(meta["batches"])
+            run.store = CallStore.from_state_dict(meta["store"])
+            if hosts.is_first():  # they are those of all hosts
+                actor.engine.counts = EngineCounts(**meta["counts"])
+            by_id = {problem.problem_id: problem for problem in pool}
+            ahead = [[by_id[name] for name in names] for names in meta.get("ahead", [])]
+        resume = start - 1 if start else None
+        records = records_dir(stack, workdir)
+        writer = stack.enter_context(MetricsWriter(records, resume))
+        log = stack.enter_context(TrajectoryLog(records, resume))
+        progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
+        actor.engine.load(learner.policy(run.state))
+        actor.compile_ahead(config.sampling)
+        run.rollouts = overlapped(stack, config, actor, run.batches, seed, ahead)
+        for step in range(start, schedule.steps):
+            if run.rollouts is None:
+                actor.engine.load(learner.policy(run.state))
+            else:
+                run.rollouts.begin_step(step, learner.policy(run.state))
+            metrics = _step(config, actor, run, learner, log, workdir.name, seed, step)
+            if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
+                metrics |= _validate(config, actor, run, learner.policy(run.state), seed, step)
+            writer.write(step, metrics)
+            progress.update(
+                step + 1,
+                {
+                    "reward": metrics.get("reward/mean", float("nan")),
+                    "accuracy": metrics.get("reward/accuracy_fraction", float("nan")),
+                    "calls": metrics.get("tools/calls_per_answer", float("nan")),
+                },
+            )
+            if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
+                checkpoints.save(step + 1, run.state, run.meta(actor.total_counts()))
+        trained = trained_params(run.state)
+        save_result(workdir, trained, base, actor.model, actor.sharding, source)
+    return policy_dir
+
+
+def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> LearnerSetup:
+    """What the learner's programs are compiled for."""
+    return LearnerSetup(
+        model=model,
+        grpo=with_corrections(config.grpo, _sampler_differs(config, model)),
+        optimizer=config.optimizer,
+        sharding=sharding,
+        temperature=config.sampling.temperature,
+        truncation=config.sampling.truncation,
+        num_trajectories=config.schedule.problems_per_step * config.schedule.samples,
+    )
+
+
+def _sampler_differs(config: RlConfig, model: ModelConfig) -> str | None:
+    """Why log-probs of sampler and learner differ by more than rounding; None: they do not."""
+    behind = config.schedule.max_staleness
+    reasons = [
+        config.engine.twin.differs_from(model),
+        f"is up to {behind} updates behind" if behind else None,
+    ]
+    return ", ".join(reason for reason in reasons if reason) or None
+
+
+def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) -> list[str]:
+    """What attends, and what is done about a decoder that computes otherwise than the learner."""
+    twin, slots = config.engine.twin, config.engine.max_tokens
+    learner = training_backend(model, config.pack.row_tokens, setup.sharding)
+    decoder = cached_backend(twin.model(model), slots, setup.sharding)
+    lines = [f"attention: {learner} in the learner, {decoder} over {slots} cache slots"]
+    if config.lora is not None:
+        lines.append(f"trained: {config.lora}")
+    difference = _sampler_differs(config, model)
+    if difference is not None:
+        names = [type(correction).__name__ for correction in setup.grpo.corrections or ()]
+        remedy = " and ".join(names) or "no correction (GrpoConfig.corrections or anchor says so)"
+        lines.append(
+            f"the decoder {difference}: {remedy} in the loss; see mismatch/ in the metrics"
+        )
+    return lines
+
+
+def _step(
+    config: RlConfig,
+    actor: Actor,
+    run: _Run,
+    learner: Learner,
+    log: TrajectoryLog,
+    arm: str,
+    seed: int,
+    step: int,
+) -> dict[str, float]:
+    """Collect, score, learn. Changes `run`; returns the step's metrics."""
+    started = time.monotonic()
+    experience = gather(config, actor, run.batches, run.store, seed, step, run.rollouts)
+    if config.unloads_decoder:
+        actor.engine.unload()
+    trajectories, scores = experience.trajectories, experience.scores
+    metrics = step_metrics(trajectories, scores) | actor.metrics() | experience.metrics()
+    if run.rollouts is not None:
+        metrics |= run.rollouts.metrics(trajectories, step)
+    if actor.collector.protocol.tool is not None:
+        _watch_tool(run.watch, trajectories, scores, step)
+    signals = np.zeros(len(trajectories), np.float32)
+    signals[experience.rows] = learner.signals(
+        [scores[i] for i in experience.rows],
+        config.schedule.samples,
+        _computed(run, lambda: _penalties(experience, run.state, learner, config)),
+    )
+    if step % config.schedule.log_trajectories_every == 0:
+        kept = config.schedule.log_trajectories
+        log.write(actor.views(arm, step, trajectories, scores, signals, kept))
+    collected = time.monotonic()
+    learned: Metrics = {}
+    if rows := experience.learned_rows:
+        batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
+        run.state, learned = _computed(run, lambda: learner.update(run.state, batch))
+    metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
+    sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
+    metrics |= {
+        "tokens/sampled_per_s": sampled / (collected - started),
+        "timing/collect_s": collected - started,
+        "timing/update_s": time.monotonic() - collected,
+        "timing/step_s": time.monotonic() - started,
+    }
+    return metrics
+
+
+def _penalties(
+    experience: Experience, state: LearnerState, learner: Learner, config: RlConfig
+) -> np.ndarray | None:
+    """What the KL takes off the reward of each chosen trajectory; None where it is in no reward."""
+    chosen = [experience.trajectories[i] for i in experience.rows]
+    if not learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
+        return None
+    batch = to_batch(chosen, np.zeros(len(chosen)), config.pack)
+    return learner.penalties(state, batch, len(chosen))
+
+
+def _computed(run: _Run, call: Callable[[], _Result]) -> _Result:
+    """A call that uses the learner's devices, in the thread that may."""
+    return call() if run.rollouts is None else run.rollouts.dispatch(call)
+
+
+def _watch_tool(
+    watch: ToolWatch, trajectories: list[Trajectory], scores: list[Score | None], step: int
+) -> None:
+    """Raises when the sandbox loses too many trajectories; says when nobody calls it any more."""
+    warning = watch.observe(
+        lost=sum(score is None for score in scores),
+        trajectories=len(trajectories),
+        tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
+    )
+    if warning:
+        print(f"warning: step {step}: {warning}", file=sys.stderr, flush=True)
+
+
+def _validate(
+    config: RlConfig, actor: Actor, run: _Run, policy: Params, seed: int, step: int
+) -> dict[str, float]:
+    """Sampled accuracy and calls on validation problems, with the updated policy."""
+    problems = config.task.problems("validation", config.schedule.eval_problems, seed)
+    if run.rollouts is None:
+        actor.engine.load(policy)
+        evaluation = evaluate(
+            actor.collector,
+            actor.runner,
+            actor.checker,
+            problems,
+            samples=1,
+            sampling=config.sampling,
+            seed=seed,
+            stream=("validation",),
+            version=step + 1,
+        )
+    else:
+        answers = run.rollouts.validate(problems, step + 1, policy)
+        evaluation = judged(actor.checker, answers)
+    metrics = {
+        "validation/accuracy_fraction": evaluation.overall["accuracy"],
+        "validation/calls_per_answer": evaluation.overall["tool_calls"],
+    }
+    for level, part in evaluation.levels.items():
+        metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
+        metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
+    return metrics

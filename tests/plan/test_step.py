@@ -1,0 +1,315 @@
+"""From compiled programs to a step: roofline, how often programs run, what fits and what to change."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from helpers.small_runs import cold_start_of, rl_config
+from rich.console import Console
+
+from jaxtool.learn.sft import SftConfig
+from jaxtool.model.config import tiny
+from jaxtool.model.lora import LoraConfig
+from jaxtool.model.sources import RandomInit
+from jaxtool.parallel.axis_rules import AxisRules
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.plan import program as names
+from jaxtool.plan import report
+from jaxtool.plan.advice import advise
+from jaxtool.plan.chips import CHIPS, GIB, parse_slice
+from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, out_of_memory_bytes, roofline_s
+from jaxtool.plan.hlo import Collective
+from jaxtool.plan.step import (
+    Assumptions,
+    StepPlan,
+    default_assumptions,
+    runs_per_cold_start_step,
+    runs_per_step,
+)
+from jaxtool.renderers.demonstrations import DemonstrationFile
+from jaxtool.train.sft_loop import SftRunConfig
+
+V5E = CHIPS["v5e"]
+RESIDENT = {
+    "parameters": 2.0 * GIB,
+    "optimizer state": 4.0 * GIB,
+    "reference": 0.0,
+    "gradients": 2.0 * GIB,
+    "published copy": 1.0 * GIB,
+    "KV cache": 8.0 * GIB,
+}
+HOST = {"data": 2, "fsdp": 1, "context": 1, "tensor": 2}
+
+
+def program(name, gib, **fields) -> ProgramPlan:
+    return ProgramPlan(name=name, shape="", temporaries=gib * GIB, **fields)
+
+
+def test_roofline_is_the_slower_of_work_and_traffic():
+    assert roofline_s(197e12, 0, V5E) == 1.0
+    assert roofline_s(0, 819e9, V5E) == 1.0
+    assert roofline_s(197e12, 3 * 819e9, V5E) == 3.0
+
+
+def test_collectives_cost_bytes_and_hops():
+    found = (Collective(kind="all-reduce", count=10, sent_bytes=50e9, hops=80),)
+    assert collectives_s(found, V5E) == pytest.approx(0.5 + 80 * HOP_S)
+
+
+def test_time_is_the_larger_estimate_and_all_of_the_collectives():
+    plan = program("p", 1, roofline_s=2.0, compiler_s=3.0, collectives_s=0.5)
+    assert plan.time_s == 3.5
+    assert dataclasses.replace(plan, compiler_s=None).time_s == 2.5
+
+
+def test_the_compilers_message_about_memory_is_read():
+    message = (
+        "RESOURCE_EXHAUSTED: ... Ran out of memory in memory space hbm. Used 23.05G of 15.75G hbm."
+    )
+    assert out_of_memory_bytes(message) == 23.05 * GIB
+    assert out_of_memory_bytes("INTERNAL: something else") is None
+
+
+def config_of(tmp_path, **fields):
+    """2 x 8 answers of up to 24 tokens, 8 slots, windows of 8 steps, blocks of 4 rows of 32 tokens."""
+    return rl_config(tmp_path, **fields)
+
+
+def test_runs_per_step_by_hand(tmp_path):
+    config = config_of(tmp_path)
+    assumed = Assumptions(
+        response_tokens=12, prompt_tokens=4, tool_calls=1.5, observation_tokens=20, packed_share=0.8
+    )
+    runs = runs_per_step(config, assumed, 1)
+    # 16 x 12 tokens over 8 slots are 24 steps, and 12 more for the last row: 36 / 8 windows.
+    assert runs[names.WINDOW] == 5
+    assert runs[names.PREFILL] == 1  # 2 prompts, 2 a call
+    assert runs[names.PLACE] == 8  # 16 rows, 2 a call
+    # 20 tokens are 3 chunks of 8: 16 x 1.5 x 3 / 2 rows a call.
+    assert runs[names.APPEND] == 36
+    # 16 x 16 tokens are 8 rows, 10 at 80 %: 3 blocks.
+    assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (3, 0, 1)
+    grpo = dataclasses.replace(config.grpo, updates_per_batch=2)
+    runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
+    assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (4, 4, 2)
+    # A critic values the 10 rows once, as a block of 4, 4 and 2, and learns as the policy does.
+    critic = [runs[name] for name in (names.VALUES, names.CRITIC, names.CRITIC_APPLY)]
+    assert critic == [3, 4, 2]
+    # A KL in the reward asks policy and reference for those 3 blocks as well.
+    grpo = dataclasses.replace(grpo, reward_kl_coef=0.1)
+    runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
+    assert runs[names.OLD] == 4 + 2 * 3
+
+
+def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
+    """Of 3 problems on 2 hosts one has 2: as much as above, but 3 x 8 answers are learned."""
+    config = config_of(tmp_path)
+    schedule = dataclasses.replace(config.schedule, problems_per_step=3)
+    config = dataclasses.replace(config, schedule=schedule)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=1.5, packed_share=0.8)
+    runs = runs_per_step(config, assumed, 2)
+    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (5, 1, 8)
+    assert runs[names.LEARN] == 4  # 24 x 16 tokens are 12 rows, 15 at 80 %
+    assert (runs[names.PUBLISH], runs[names.PUBLISH_ENDS]) == (1, 1)  # of one layer
+
+
+def test_short_observations_ride_the_window(tmp_path):
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=2, observation_tokens=8)
+    assert runs_per_step(config_of(tmp_path), assumed, 1)[names.APPEND] == 0
+
+
+def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):
+    config = config_of(tmp_path)
+    assumed = default_assumptions(config)
+    assert (assumed.response_tokens, assumed.prompt_tokens, assumed.tool_calls) == (12, 8, 1)
+    told = default_assumptions(config, response_tokens=99, prompt_tokens=3, tool_calls=0.5)
+    assert (told.response_tokens, told.prompt_tokens, told.tool_calls) == (24, 3, 0.5)
+
+
+def test_advice_is_silent_where_everything_fits(tmp_path):
+    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB, HOST, 8) == ()
+
+
+def test_larger_blocks_are_advised_where_a_block_mostly_sends(tmp_path):
+    """1 of 3 s is collectives; temporaries of 2 GiB may grow to 0.95 x 15 - 3 = 11.25 GiB: 5 times.
+
+    32 rows are 8 blocks of 4, 24 s, or 2 of 16, (4 x 2 + 1) x 2 = 18 s; 2 of 20 would take 22 s.
+    """
+    block = program(
+        names.LEARN, 2, arguments=1.0 * GIB, beside=2.0 * GIB, roofline_s=2.0, collectives_s=1.0
+    )
+
+    def lines(block, rows):
+        return advise(config_of(tmp_path), [block], RESIDENT, 15 * GIB, HOST, rows)
+
+    [line] = lines(block, 32)
+    assert line == (
+        "GrpoConfig.block_rows = 16  # an update may take 18.0 s in place of 24.0: collectives are 33% of a "
+        "gradient block, whatever its rows"
+    )
+    assert lines(block, 12)[0].startswith(
+        "GrpoConfig.block_rows = 12 "
+    )  # an update has no more rows
+    assert lines(block, 4) == ()
+    assert lines(dataclasses.replace(block, collectives_s=0.1), 32) == ()
+    assert lines(dataclasses.replace(block, temporaries=6.0 * GIB), 32) == ()
+
+
+def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
+    config = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
+    for lever in (
+        "RlConfig.unloads_decoder = True  # 9.0 GiB",
+        "remat = 'block'",
+        "compute_dtype = 'bfloat16'",
+        "AxisRules.length = ('context', 'tensor')",
+        "GrpoConfig.block_rows = 2",
+        "algos/adam8bit.gin  # 3.0 GiB less",
+        "algos/lora.gin  # trains adapters: nearly 6.0 GiB less",
+    ):
+        assert lever in lines
+    model = dataclasses.replace(tiny(17), remat="block", compute_dtype="bfloat16")
+    config = dataclasses.replace(
+        config,
+        policy=RandomInit(config=model),
+        unloads_decoder=True,
+        axes=AxisRules(length=("context", "tensor")),
+        mesh=MeshConfig(fsdp=4, tensor=2),
+    )
+    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
+    assert "unloads" not in lines
+    assert "remat" not in lines
+    assert "block_rows" not in lines
+    adapted = dataclasses.replace(config, lora=LoraConfig())
+    lines = "\n".join(advise(adapted, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
+    assert "algos/" not in lines
+    assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
+
+
+def test_replicas_are_advised_to_share_their_state(tmp_path):
+    """6 GiB of state and gradients, on 4 replicas a quarter of it each."""
+    config = config_of(tmp_path, mesh=MeshConfig(data=4, fsdp=1, tensor=2), unloads_decoder=True)
+    over = [program(names.APPLY, 20)]
+    lines = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
+    assert lines[0].startswith(
+        "AxisRules.state_embed = ('fsdp', 'context', 'data')  # 4.5 GiB less"
+    )
+    assert lines[1].startswith("MeshConfig.data = 1")
+    rules = AxisRules(state_embed=("fsdp", "context", "data"))
+    lines = advise(dataclasses.replace(config, axes=rules), over, RESIDENT, 15 * GIB, HOST, 8)
+    assert lines[0].startswith("MeshConfig.data = 1")
+
+
+def small_cold_start(tmp_path) -> SftRunConfig:
+    """5 + 3 demonstrations a step, blocks of 4 rows of 32 tokens."""
+    plain = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
+    sft = SftConfig(block_rows=4, logprob_chunk=256)
+    return cold_start_of(plain, [5, 3], DemonstrationFile(path="none"), sft=sft)
+
+
+def test_runs_of_a_cold_start_by_hand(tmp_path):
+    config = small_cold_start(tmp_path)
+    assumed = default_assumptions(config)
+    assert (assumed.response_tokens, assumed.prompt_tokens, assumed.tool_calls) == (8, 8, 0)
+    told = default_assumptions(config, response_tokens=20, prompt_tokens=12)
+    # 8 x 32 tokens are 8 rows, 9 at 90 %: 3 blocks, one update.
+    assert runs_per_cold_start_step(config, told) == {names.LEARN: 3, names.APPLY: 1}
+
+
+def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
+    resident = {name: RESIDENT[name] for name in ("parameters", "optimizer state", "gradients")}
+    over = [program(names.LEARN, 20), program(names.APPLY, 16)]
+    lines = "\n".join(advise(small_cold_start(tmp_path), over, resident, 15 * GIB, {}, 8))
+    for lever in (
+        "SftConfig.block_rows = 2",
+        "SftConfig.logprob_chunk = 128",
+        "algos/adam8bit.gin  # 3.0 GiB less",
+        "SftRunConfig.lora = @LoraConfig()  # trains adapters: nearly 6.0 GiB less optimizer state and",
+        "a larger slice: parameters, optimizer state and gradients take 8.0 GiB",
+    ):
+        assert lever in lines
+    for other in ("RlConfig", "EngineConfig", "GrpoConfig"):
+        assert other not in lines
+    block = program(names.LEARN, 2, arguments=GIB, roofline_s=2.0, collectives_s=1.0)
+    [line] = advise(small_cold_start(tmp_path), [block], resident, 15 * GIB, {}, 32)
+    assert line.startswith("SftConfig.block_rows = ")
+
+
+def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
+    config = config_of(tmp_path)
+    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, slots=64))
+    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB, HOST, 8)
+    # 8 GiB of cache are 64 rows; 2 GiB too much are 16 of them.
+    assert lines[0].startswith("EngineConfig.slots = 48")
+    assert lines[1].startswith("MeshConfig.tensor = 4")
+    assert "decoders/int8.gin" in lines[2]
+    # A host of one tensor group has no more devices to cut by, and any number of rows divides.
+    whole = HOST | {"data": 1, "tensor": 4}
+    slots, int8, _ = advise(config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole, 8)
+    assert slots.startswith("EngineConfig.slots = 46")
+    assert "int8" in int8
+
+
+def plan_of(tmp_path, gib: float) -> StepPlan:
+    config = config_of(tmp_path)
+    compiled = [
+        program(names.WINDOW, gib, roofline_s=2.0, collectives=(), compiler_s=1.0),
+        program(names.LEARN, 3, beside=GIB, roofline_s=4.0, flops=2e12),
+    ]
+    tpu = parse_slice("v5e-8")
+    return StepPlan(
+        step="RL step",
+        tpu=tpu,
+        programs=tuple(compiled),
+        resident=RESIDENT,
+        runs={names.WINDOW: 3, names.LEARN: 2},
+        assumptions=default_assumptions(config),
+        advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST, 8),
+    )
+
+
+def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
+    plan = plan_of(tmp_path, 15)
+    assert plan.fits
+    assert plan.hbm_used == 15 * GIB
+    assert plan.step_s == pytest.approx(3 * 2.0 + 2 * 4.0 + 3 * 0.005)
+    report.write_json(tmp_path / "plans" / "p.json", plan, "runs/x.gin", "decoders/int8.gin")
+    record = json.loads((tmp_path / "plans" / "p.json").read_text())
+    assert (record["gin_file"], record["laid_over"]) == ("runs/x.gin", ["decoders/int8.gin"])
+    assert record["topology"] == "v5e:2x4"
+    assert (record["fits"], record["hbm_used_gib"], record["hbm_limit_gib"]) == (True, 15.0, 15.75)
+    assert record["predicted_step_s"] == 14.0
+    assert [row["name"] for row in record["programs"]] == [names.WINDOW, names.LEARN]
+    assert record["programs"][1]["hbm_gib"] == 4.0
+    assert record["programs"][1]["tflop"] == 2.0
+
+
+@pytest.mark.parametrize(("width", "is_whole"), [(80, False), (220, True)])
+def test_a_table_is_readable_on_any_terminal(tmp_path, width, is_whole):
+    plan = plan_of(tmp_path, 15)
+    broken = dataclasses.replace(plan.programs[0], error="needs 16.0 GiB alone")
+    file = io.StringIO()
+    plan = dataclasses.replace(plan, programs=(broken, plan.programs[1]))
+    report.print_plan(plan, Console(width=width, file=file))
+    shown = file.getvalue()
+    assert "…" not in shown
+    for text in (names.WINDOW, names.LEARN, "HBM GiB", "16.0"):
+        assert text in shown
+    assert ("temporaries" in shown) == is_whole
+
+
+def test_a_plan_that_does_not_fit_says_so_everywhere(tmp_path, capsys):
+    plan = plan_of(tmp_path, 16)
+    assert not plan.fits
+    report.print_plan(plan)
+    shown = capsys.readouterr().out
+    assert "DOES NOT FIT: 16.0 GiB of 15.8 GiB" in shown
+    assert "to make it fit: EngineConfig.slots" in shown or "MeshConfig.tensor" in shown
+    page = report.write_html(tmp_path / "p.html", plan, "runs/x.gin", "").read_text()
+    assert "DOES NOT FIT" in page
+    assert names.WINDOW in page
+    broken = dataclasses.replace(plan.programs[0], error="needs 16.0 GiB alone")
+    failed = dataclasses.replace(plan, programs=(broken, plan.programs[1]))
+    assert failed.step_s is None
+    assert report.as_json(failed, "x.gin")["predicted_step_s"] is None

