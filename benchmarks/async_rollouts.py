@@ -38,7 +38,7 @@ from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.rl_loop import train
 
 COMPILING_STEPS = 3
-PROTOCOL = """
+RENDERER = """
 [[messages]]
 role = "user"
 content = "{question}="
@@ -86,8 +86,8 @@ class Sums:
 
 
 def run_config(folder: pathlib.Path, max_staleness: int, steps: int) -> RlConfig:
-    protocol = folder / "one_character.toml"
-    protocol.write_text(PROTOCOL)
+    renderer = folder / "one_character.toml"
+    renderer.write_text(RENDERER)
     model = ModelConfig(
         vocab_size=16,
         d_model=128,
@@ -102,7 +102,7 @@ def run_config(folder: pathlib.Path, max_staleness: int, steps: int) -> RlConfig
         policy=RandomInit(config=model),
         tokenizer=Characters(),
         task=Sums(),
-        protocol=str(protocol),
+        renderer=str(renderer),
         schedule=Schedule(
             steps=steps,
             problems_per_step=8,
@@ -114,10 +114,10 @@ def run_config(folder: pathlib.Path, max_staleness: int, steps: int) -> RlConfig
         ),
         optimizer=OptimizerConfig(learning_rate=1e-5),  # lengths must stay those of the first step
         reward=SumReward(terms=(ToolBonus(),)),
-        grpo=GrpoConfig(block_rows=8),
+        grpo=GrpoConfig(micro_batch_rows=8),
         rollout=RolloutConfig(max_response_tokens=96, max_tool_calls=3),
         engine=EngineConfig(
-            slots=64, max_tokens=128, window_steps=8, min_prompt_bucket=16, prefill_rows=8
+            decode_rows=64, max_tokens=128, window_steps=8, min_prompt_bucket=16, prefill_rows=8
         ),
         pack=PackConfig(row_tokens=128),
         mesh=MeshConfig(),

@@ -6,7 +6,7 @@ One query a row over all of a layer's cache, 20 steps in one program, each order
 `jaxtool.model.attention_backends.keys_go_first` takes is marked "chosen". Shapes: heads of the small shape
 of benchmarks/decode.py, of Qwen2.5-0.5B and of SmolLM2-135M.
 
---json writes {"rows": [{"shape", "dtype", "rows", "slots", "key_mib", "queries_first_us", "keys_first_us"
+--json writes {"rows": [{"shape", "dtype", "rows", "positions", "key_mib", "queries_first_us", "keys_first_us"
 (the quickest round each, per step and layer), "ratio" (of their medians), "chosen"}], "machine"}.
 """
 
@@ -52,18 +52,18 @@ def steps(q: jax.Array, cache: LayerCache, positions: jax.Array, *, keys_first: 
     return jax.lax.fori_loop(0, STEPS, step, q)
 
 
-def measure(name: str, dtype: str, rows: int, slots: int) -> dict[str, Any]:
+def measure(name: str, dtype: str, rows: int, positions: int) -> dict[str, Any]:
     shape = SHAPES[name]
-    size = (rows, shape["num_kv_heads"], slots, shape["head_dim"])
+    size = (rows, shape["num_kv_heads"], positions, shape["head_dim"])
     keys = jax.random.split(jax.random.key(0), 3)
     cache = LayerCache(*(jax.random.normal(key, size).astype(dtype) for key in keys[:2]))
     q = jax.random.normal(keys[2], (rows, 1, shape["num_heads"], shape["head_dim"])).astype(dtype)
-    positions = jnp.full((rows, 1), slots - 2, jnp.int32)
+    at = jnp.full((rows, 1), positions - 2, jnp.int32)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for number in range(ROUNDS + 1):  # the first compiles
         for keys_first, measured in seconds.items():
             started = time.perf_counter()
-            steps(q, cache, positions, keys_first=keys_first).block_until_ready()
+            steps(q, cache, at, keys_first=keys_first).block_until_ready()
             if number:
                 measured.append((time.perf_counter() - started) / STEPS)
     medians = {order: statistics.median(measured) for order, measured in seconds.items()}
@@ -71,7 +71,7 @@ def measure(name: str, dtype: str, rows: int, slots: int) -> dict[str, Any]:
         "shape": name,
         "dtype": dtype,
         "rows": rows,
-        "slots": slots,
+        "positions": positions,
         "key_mib": cache.k.nbytes / 2**20,
         "queries_first_us": 1e6 * min(seconds[False]),
         "keys_first_us": 1e6 * min(seconds[True]),
@@ -90,7 +90,7 @@ def main() -> None:
     for case in CASES:
         rows.append(row := measure(*case))
         print(
-            f"{row['shape']:13} {row['dtype']:9} {row['rows']:4} rows {row['slots']:5} slots "
+            f"{row['shape']:13} {row['dtype']:9} {row['rows']:4} rows {row['positions']:5} positions "
             f"{row['key_mib']:6.2f} MiB  {row['queries_first_us']:6.0f} {row['keys_first_us']:6.0f} us "
             f" {row['ratio']:.2f} x{'  chosen' if row['chosen'] else ''}",
             flush=True,

@@ -16,9 +16,9 @@ Not measured: other serving engines, several devices.
   ratio_to_lockstep          seconds of lock-step decoding with re-prefill over ours, tool workload;
                              of the quicker batch size where two were run
   ratio_to_lockstep_kept     the same with the cache kept
-  ratio_to_reprefill         seconds of slots with re-prefill over ours
+  ratio_to_reprefill         seconds of cache rows with re-prefill over ours
   reprefilled_tokens         by ours, in the tool workload: 0
-  useful_slot_steps_fraction until no row waited for a place in the cache or for a slot
+  useful_row_steps_fraction until no row waited for a place in the cache or for a cache_row
   identical_fraction         trajectories equal to ours to the last token, the least of all ways: other
                              shapes round differently, and a random policy over 4096 tokens has a
                              border between two tokens near every uniform number
@@ -103,7 +103,7 @@ class Ours:
 
         model = ModelConfig(**START_SHAPES[case.shape], has_qkv_bias=True, compute_dtype=case.dtype)
         config = EngineConfig(
-            slots=case.batch,
+            decode_rows=case.batch,
             max_tokens=case.prompt + case.new,
             window_steps=32,
             min_view=case.prompt + case.new,
@@ -129,7 +129,7 @@ class Ours:
         started = time.perf_counter()
         placements = [
             Placement(
-                slot=engine.take_slot(),
+                cache_row=engine.take_cache_row(),
                 prompt=prompt,
                 row_key=rng.row_key(0, i),
                 limit=case.prompt + case.new,
@@ -148,7 +148,7 @@ class Ours:
         if made > first:
             self.later_tokens_per_s.append((made - first) / (ended - since))
         for placement in placements:
-            engine.release(placement.slot)
+            engine.release(placement.cache_row)
         if made != case.batch * case.new:
             raise RuntimeError(f"{made} tokens in place of {case.batch} x {case.new}")
         return made / seconds
@@ -168,7 +168,7 @@ class Ours:
 
     @functools.cached_property
     def _forwards(self) -> tuple[Any, Any]:
-        """Jitted: the prompts of one prefill; the steps of all rows, each over a cache of one slot."""
+        """Jitted: the prompts of one prefill; the steps of all rows, each over a cache of one cache row."""
         import jax
         import jax.numpy as jnp
 

@@ -23,14 +23,14 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import single_device
-from jaxtool.renderers.renderer import Protocol, ToolFormat, stop_token_mask
+from jaxtool.renderers.renderer import Renderer, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 _FIRST_CALL, _FIRST_END = 300, 400  # ids below 300 are bytes
 _CALLS, _ENDS = 61, 30
 _RESPONSE = 400
 
-PROTOCOL = Protocol(
+RENDERER = Renderer(
     name="random_calls",
     messages=(("user", "{question}"),),
     uses_chat_template=False,
@@ -98,8 +98,14 @@ class Way:
     rollout: dict[str, str]
 
 
-_OURS = {"slots": 48, "rows": 96, "min_slots": 4, "window_steps": 8, "refill_below": 0.9}
-_PLAIN = {"slots": 48, "window_steps": 8}
+_OURS = {
+    "decode_rows": 48,
+    "cache_rows": 96,
+    "min_decode_rows": 4,
+    "window_steps": 8,
+    "refill_below": 0.9,
+}
+_PLAIN = {"decode_rows": 48, "window_steps": 8}
 WAYS = {
     "ours": Way(engine=_OURS, rollout={}),
     "ours, re-prefill": Way(engine=_OURS, rollout={"kv": "reprefill"}),
@@ -107,10 +113,12 @@ WAYS = {
     "lock-step, re-prefill": Way(
         engine=_PLAIN, rollout={"schedule": "lockstep", "kv": "reprefill"}
     ),
-    "ours, rows = slots": Way(engine=_PLAIN, rollout={}),
-    "lock-step of 96, kept": Way(engine=_PLAIN | {"slots": 96}, rollout={"schedule": "lockstep"}),
+    "ours, rows = cache_rows": Way(engine=_PLAIN, rollout={}),
+    "lock-step of 96, kept": Way(
+        engine=_PLAIN | {"decode_rows": 96}, rollout={"schedule": "lockstep"}
+    ),
     "lock-step of 96, re-prefill": Way(
-        engine=_PLAIN | {"slots": 96}, rollout={"schedule": "lockstep", "kv": "reprefill"}
+        engine=_PLAIN | {"decode_rows": 96}, rollout={"schedule": "lockstep", "kv": "reprefill"}
     ),
 }
 _QUICK = tuple(WAYS)[:4]
@@ -141,7 +149,7 @@ def tools(shape: dict[str, int], is_quick: bool, ways: tuple[str, ...] = ()) -> 
             "ratio_to_lockstep_kept": _best(rows, "kept") / ours["seconds"],
             "ratio_to_reprefill": rows["ours, re-prefill"]["seconds"] / ours["seconds"],
             "reprefilled_tokens": ours["reprefilled_tokens"],
-            "useful_slot_steps_fraction": ours["useful_until_queue_empty"],
+            "useful_row_steps_fraction": ours["useful_until_queue_empty"],
             "identical_fraction": min(row["identical_fraction"] for row in rows.values()),
         }
     return out
@@ -168,7 +176,7 @@ def _run(
         model=model,
         config=config,
         sharding=single_device(),
-        is_stop=np.array(stop_token_mask(tokenizer, PROTOCOL.stop_tags)),
+        is_stop=np.array(stop_token_mask(tokenizer, RENDERER.stop_tags)),
     )
     engine.load(params)
     engine.compile([Sampling()])
@@ -176,7 +184,7 @@ def _run(
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
-        protocol=PROTOCOL,
+        renderer=RENDERER,
         tool=tool,
         config=RolloutConfig(max_response_tokens=_RESPONSE, max_tool_calls=6, **way.rollout),
     )
@@ -199,7 +207,7 @@ def _run(
         "tool_wait_s": times.tool_wait_s,
         "prefill_s": times.prefill_s,
         "steps": counts.steps,
-        "useful_slot_steps": counts.useful_slot_steps / counts.slot_steps,
+        "useful_row_steps": counts.useful_row_steps / counts.row_steps,
         "useful_until_queue_empty": times.useful_fraction,
         "reprefilled_tokens": counts.reprefilled_tokens,
         "late_programs": counts.late_programs,
@@ -238,7 +246,11 @@ def overheads(shape: dict[str, int]) -> dict[str, Any]:
 
 def _plain_engine(model: ModelConfig, params: Any, window_steps: int) -> DecodeEngine:
     config = EngineConfig(
-        slots=16, max_tokens=256, min_view=256, window_steps=window_steps, min_prompt_bucket=256
+        decode_rows=16,
+        max_tokens=256,
+        min_view=256,
+        window_steps=window_steps,
+        min_prompt_bucket=256,
     )
     engine = DecodeEngine(
         model=model,
@@ -253,11 +265,11 @@ def _plain_engine(model: ModelConfig, params: Any, window_steps: int) -> DecodeE
 def _decode(engine: DecodeEngine, new: int, pause_every: int = 0) -> float:
     """Seconds of 16 rows; with pauses each row gets its turn's last token from outside."""
     [prompt] = engine.prefill([range(3, 35)])
-    slots = [engine.take_slot() for _ in range(16)]
+    cache_rows = [engine.take_cache_row() for _ in range(16)]
     engine.place(
         [
-            Placement(slot=s, prompt=prompt, row_key=rng.row_key(0, i), limit=32 + new)
-            for i, s in enumerate(slots)
+            Placement(cache_row=s, prompt=prompt, row_key=rng.row_key(0, i), limit=32 + new)
+            for i, s in enumerate(cache_rows)
         ]
     )
     started = time.perf_counter()
@@ -267,12 +279,12 @@ def _decode(engine: DecodeEngine, new: int, pause_every: int = 0) -> float:
     else:
         for turn in range(0, new, pause_every):
             # The limit ends a row's turn, and one token of a tool begins the next.
-            engine._rows.limits[slots] = 32 + turn + pause_every
+            engine._rows.limits[cache_rows] = 32 + turn + pause_every
             if turn:
-                engine.append({slot: [5] for slot in slots})
+                engine.append({cache_row: [5] for cache_row in cache_rows})
             while engine.is_any_running:
                 engine.fetch(engine.dispatch_window())
     seconds = time.perf_counter() - started
-    for slot in slots:
-        engine.release(slot)
+    for cache_row in cache_rows:
+        engine.release(cache_row)
     return seconds

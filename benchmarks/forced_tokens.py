@@ -20,7 +20,7 @@ from experiments import launch
 LENGTHS = (4, 8, 16, 32, 64, 128)
 
 
-def measure(shape: str, dtype: str, slots: int, rounds: int) -> dict[str, Any]:
+def measure(shape: str, dtype: str, cache_rows: int, rounds: int) -> dict[str, Any]:
     """Milliseconds of riding and of a chunk, by output length."""
     import jax
     import numpy as np
@@ -38,7 +38,11 @@ def measure(shape: str, dtype: str, slots: int, rounds: int) -> dict[str, Any]:
     step_ms = 0.0
     for length in LENGTHS:
         config = EngineConfig(
-            slots=slots, max_tokens=512, min_view=512, window_steps=16, forced_tokens=length
+            decode_rows=cache_rows,
+            max_tokens=512,
+            min_view=512,
+            window_steps=16,
+            forced_tokens=length,
         )
         engine = DecodeEngine(
             model=model,
@@ -51,22 +55,25 @@ def measure(shape: str, dtype: str, slots: int, rounds: int) -> dict[str, Any]:
         engine.place(
             [
                 Placement(
-                    slot=engine.take_slot(), prompt=prompt, row_key=rng.row_key(0, i), limit=512
+                    cache_row=engine.take_cache_row(),
+                    prompt=prompt,
+                    row_key=rng.row_key(0, i),
+                    limit=512,
                 )
-                for i in range(slots)
+                for i in range(cache_rows)
             ]
         )
         if not step_ms:
             step_ms = _median_ms(functools.partial(_window, engine), rounds) / 16
         chunks[length] = {}
         for rows in (1, config.append_rows):
-            outputs = {slot: [5] * length for slot in range(rows)}
+            outputs = {cache_row: [5] * length for cache_row in range(rows)}
             chunks[length][rows] = (
                 _median_ms(functools.partial(_append, engine, outputs), rounds) / rows
             )
     table = {
         length: {
-            "ride_ms": length * step_ms / slots,
+            "ride_ms": length * step_ms / cache_rows,
             "chunk_alone_ms": chunks[length][1],
             "chunk_shared_ms": chunks[length][config.append_rows],
         }
@@ -109,10 +116,10 @@ def main() -> None:
     arguments = parser.parse_args()
     record = {}
     for shape in arguments.shape or ["small"]:
-        for slots in (16, 64):
-            found = measure(shape, arguments.dtype, slots, arguments.rounds)
-            record[f"{shape} {slots} slots"] = found
-            print(f"{shape} {slots} slots: step {found['step_ms']:.2f} ms", flush=True)
+        for cache_rows in (16, 64):
+            found = measure(shape, arguments.dtype, cache_rows, arguments.rounds)
+            record[f"{shape} {cache_rows} cache_rows"] = found
+            print(f"{shape} {cache_rows} cache_rows: step {found['step_ms']:.2f} ms", flush=True)
             for length, row in found["by_length"].items():
                 print(
                     f"  {length:4d} tokens: ride {row['ride_ms']:.2f} ms, chunk alone "

@@ -60,7 +60,7 @@ class Decoding:
 
     def __init__(self, point: Point, model: ModelConfig, params: Params):
         config = EngineConfig(
-            slots=point.rows,
+            decode_rows=point.rows,
             max_tokens=point.allocation,
             window_steps=_WINDOW,
             min_view=256,
@@ -87,24 +87,24 @@ class Decoding:
     def round(self) -> float:
         """Microseconds per sampled token."""
         engine, point = self.engine, self.point
-        slots = [engine.take_slot() for _ in range(point.rows)]
+        cache_rows = [engine.take_cache_row() for _ in range(point.rows)]
         limit = point.context + _NEW + point.calls * _FORCED
         engine.place(
             [
-                Placement(slot=s, prompt=self.prompt, row_key=rng.row_key(0, i), limit=limit)
-                for i, s in enumerate(slots)
+                Placement(cache_row=s, prompt=self.prompt, row_key=rng.row_key(0, i), limit=limit)
+                for i, s in enumerate(cache_rows)
             ]
         )
         before, calls = engine.counts.sampled_tokens, point.calls
         started = time.perf_counter()
         while engine.is_any_running:
             if calls:
-                engine.append({slot: [5] * _FORCED for slot in slots})
+                engine.append({cache_row: [5] * _FORCED for cache_row in cache_rows})
                 calls -= 1
             engine.fetch(engine.dispatch_window())
         seconds = time.perf_counter() - started
-        for slot in slots:
-            engine.release(slot)
+        for cache_row in cache_rows:
+            engine.release(cache_row)
         return 1e6 * seconds / (engine.counts.sampled_tokens - before)
 
 

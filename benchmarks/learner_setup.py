@@ -27,7 +27,7 @@ def make_setup(
     """A LearnerSetup that does what the peers do."""
     return LearnerSetup(
         model=ModelConfig(**shape, has_qkv_bias=True, compute_dtype=dtype, **model),  # pyright: ignore
-        grpo=GrpoConfig(block_rows=rows, logprob_chunk=chunk, anchor="sampler"),
+        grpo=GrpoConfig(micro_batch_rows=rows, lm_head_chunk=chunk, old_policy="sampler"),
         optimizer=OptimizerConfig(learning_rate=1e-6),
         sharding=single_device(),
         temperature=1.0,

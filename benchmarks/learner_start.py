@@ -86,7 +86,7 @@ def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
             record["restore_gb_per_s"] = size / record["restore_s"] / 1e9
         if "no-decoder" not in options:
             config = EngineConfig(
-                slots=4, max_tokens=_TOKENS, min_view=_TOKENS, min_prompt_bucket=32
+                decode_rows=4, max_tokens=_TOKENS, min_view=_TOKENS, min_prompt_bucket=32
             )
             engine = _engine(setup, config)
             engine.load(joined(state.params, base))
@@ -116,8 +116,10 @@ def _engine(setup: Any, config: Any) -> Any:
 
 def _sample_once(engine: Any) -> None:
     [prompt] = engine.prefill([range(3, 20)])
-    slot = engine.take_slot()
-    engine.place([Placement(slot=slot, prompt=prompt, row_key=rng.row_key(0, 0), limit=64)])
+    cache_row = engine.take_cache_row()
+    engine.place(
+        [Placement(cache_row=cache_row, prompt=prompt, row_key=rng.row_key(0, 0), limit=64)]
+    )
     engine.fetch(engine.dispatch_window())
 
 

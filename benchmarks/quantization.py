@@ -1,7 +1,7 @@
 """What bfloat16 and int8 decoding cost in log-prob and save in memory, on SmolLM2-135M's real weights.
 
 Teacher-forced: greedy continuations of a few prompts are scored by the learner's float32 forward pass and
-by the decoder's cached forward with each `Twin`. The gap is |log p(decoder) - log p(learner)| of the
+by the decoder's cached forward with each `DecoderNumerics`. The gap is |log p(decoder) - log p(learner)| of the
 continuation's tokens; the truncated importance weight at cap 2 is what the learner would make of it.
 Covered: error, bytes of weights and cache, time of a decode step. Not covered: accuracy of answers.
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
-from jaxtool.decode.publish import Twin, publish
+from jaxtool.decode.publish import DecoderNumerics, publish
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
 from jaxtool.model.sources import GgufFile
@@ -30,13 +30,15 @@ from jaxtool.model.transformer import Params, cached_hidden_states, hidden_state
 from jaxtool.parallel.axis_rules import single_device
 
 TWINS = {
-    "float32": Twin(dtype="float32"),
-    "bfloat16": Twin(dtype="bfloat16"),
-    "int8 weights": Twin(weights="int8"),
-    "int8 cache": Twin(cache="int8"),
-    "bfloat16, int8 weights": Twin(dtype="bfloat16", weights="int8"),
-    "bfloat16, int8 cache": Twin(dtype="bfloat16", cache="int8"),
-    "bfloat16, int8 weights and cache": Twin(dtype="bfloat16", weights="int8", cache="int8"),
+    "float32": DecoderNumerics(dtype="float32"),
+    "bfloat16": DecoderNumerics(dtype="bfloat16"),
+    "int8 weights": DecoderNumerics(weights="int8"),
+    "int8 cache": DecoderNumerics(cache="int8"),
+    "bfloat16, int8 weights": DecoderNumerics(dtype="bfloat16", weights="int8"),
+    "bfloat16, int8 cache": DecoderNumerics(dtype="bfloat16", cache="int8"),
+    "bfloat16, int8 weights and cache": DecoderNumerics(
+        dtype="bfloat16", weights="int8", cache="int8"
+    ),
 }
 QUESTIONS = (
     "What is 37 * 42? Show your work.",
@@ -137,9 +139,9 @@ def main() -> None:
         jax.nn.log_softmax(learner_logits(params, learner, jnp.asarray(tokens))), tokens
     )
     copies, rows = {}, {}
-    for name, twin in TWINS.items():
-        model = twin.model(learner)
-        copy = publish(params, model, SHARDING, twin.weights)
+    for name, numerics in TWINS.items():
+        model = numerics.model(learner)
+        copy = publish(params, model, SHARDING, numerics.weights)
         copies[name] = copy, model
         gap = (decoded_logprobs(copy, model, tokens) - wanted)[answered]
         rows[name] = {

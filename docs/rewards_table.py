@@ -18,7 +18,7 @@ from jaxtool.core.types import Origin, Problem, ToolCall, ToolResult, ToolStatus
 from jaxtool.rewards import terms
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward, OutcomeReward
 
@@ -35,7 +35,7 @@ class Variant:
     gin: str  # file of gin_configs/algos, or the binding that makes it
     reward: RewardFn
     fewest_calls: int | None = None  # n
-    price: Price = dataclasses.field(default_factory=Price)
+    call_cost: CallCost = dataclasses.field(default_factory=CallCost)
     wrong_peers: int = 0  # wrong answers beside it in its group: 2 make the problem a hard one
 
     def rewards(self, *, is_correct: bool) -> list[float]:
@@ -46,7 +46,7 @@ class Variant:
         out = []
         for calls in range(MAX_CALLS + 1):
             trajectory = trajectory_with(calls)
-            costs = [self.price.cost(trajectory)] * len(verdicts)
+            costs = [self.call_cost.cost(trajectory)] * len(verdicts)
             score = self.reward([trajectory] * len(verdicts), verdicts, costs, history)[0]
             shapes = isinstance(self.reward, CallShapingReward)
             out.append(score.shaping if shapes else score.reward)
@@ -92,7 +92,7 @@ def variants() -> list[Variant]:
                 wrong_peers=wrong_peers,
             )
         )
-    priced = Price(per_call=0.25, per_code_token=0.02, per_observation_token=0.01)
+    priced = CallCost(per_call=0.25, per_code_token=0.02, per_observation_token=0.01)
     length = terms.LengthPenalty(per_token=0.005)
     budget = terms.OverlongPunishment(max_tokens=160, cache_tokens=80)
     return [
@@ -102,14 +102,14 @@ def variants() -> list[Variant]:
             gin="otc_priced.gin",
             reward=OtcGrpoReward(),
             fewest_calls=0,
-            price=priced,
+            call_cost=priced,
         ),
         Variant(
             name="OTC-GRPO, a call of the sandbox 0.5",
             gin="otc_per_tool.gin",
             reward=OtcGrpoReward(),
             fewest_calls=0,
-            price=Price(per_tool=(("sandbox", 0.5),)),
+            call_cost=CallCost(per_tool=(("sandbox", 0.5),)),
         ),
         Variant(name="AdaTIR, easy problem", gin="adatir.gin", reward=AdaTirReward()),
         Variant(

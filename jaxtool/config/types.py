@@ -145,10 +145,10 @@ def _coerce_plain(value: Any, hint: Any) -> Any:
         return hint(value)
     if typing.is_typeddict(hint):
         return _checked(value, isinstance(value, dict), hint)
-    if _is_protocol(hint):
+    if _is_renderer(hint):
         missing = [name for name in _protocol_members(hint) if not hasattr(value, name)]
         if isinstance(value, type) or missing:
-            raise _mismatch(value, f"{hint.__qualname__} (a protocol)")
+            raise _mismatch(value, f"{hint.__qualname__} (a renderer)")
         return value
     return _checked(value, isinstance(value, hint), hint)
 
@@ -166,15 +166,15 @@ def _coerce_enum(value: Any, members: type[enum.Enum]) -> enum.Enum:
     raise _mismatch(value, f"{members.__qualname__}, one of {', '.join(map(repr, choices))}")
 
 
-def _is_protocol(hint: type) -> bool:
+def _is_renderer(hint: type) -> bool:
     return typing.Protocol in hint.__bases__
 
 
-def _protocol_members(protocol: type) -> list[str]:
+def _protocol_members(renderer: type) -> list[str]:
     """Names that a value must have: methods, properties, annotated fields, and __call__."""
     names: set[str] = set()
-    for base in protocol.__mro__:
-        if _is_protocol(base):
+    for base in renderer.__mro__:
+        if _is_renderer(base):
             names |= set(inspect.get_annotations(base))
             names |= {n for n in vars(base) if not n.startswith("_") or n == "__call__"}
     return sorted(names)

@@ -4,7 +4,7 @@ Plain Python and numpy; knows no model, no text rules, no network, and never imp
 
 Axis glossary, used in every shape of this code base:
   B rows of a batch       G samples per problem (group)   T tokens of a trajectory or packed row
-  P prompt tokens         S cache slots                   V vocabulary
+  P prompt tokens         S cache positions                   V vocabulary
   D model width           F feed-forward width            N query heads
   K key/value heads       H head width                    L layers
 A lower-case letter is a local variable holding that size.

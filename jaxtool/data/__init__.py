@@ -1,1 +1,1 @@
-"""Text and problems: tokenizers, protocols, problem sets. Knows no device and no reward."""
+"""Text and problems: tokenizers, renderers, problem sets. Knows no device and no reward."""

@@ -5,7 +5,7 @@ three-digit numbers, modular powers, long sums), for which only the interpreter 
 text-only policy scores about 0 there and the fewest calls on the mix is the share of that level.
 
 A fifth level, "chained", is off by default. Its question is f(473), and f exists in the interpreter
-alone (`LOOKUP_PRELUDE`, put before each program by the protocol `arithmetic_lookup`): it gives a hard
+alone (`LOOKUP_PRELUDE`, put before each program by the renderer `arithmetic_lookup`): it gives a hard
 expression as text, and the answer is the value of that. The second program needs what the first one
 printed, so two calls are the fewest. That holds for programs that print an expression, which is all
 that demonstrations show; eval, exec and compile are gone, but a policy that wrote a parser of its
@@ -42,7 +42,7 @@ class ArithmeticTask:
     two_and_one_digit: float = 0.25
     two_digit: float = 0.25
     hard: float = 0.30
-    chained: float = 0.0  # needs the protocol `arithmetic_lookup`
+    chained: float = 0.0  # needs the renderer `arithmetic_lookup`
 
     def __post_init__(self) -> None:
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
@@ -154,7 +154,7 @@ def _hard(draw: random.Random) -> str:
 
 
 def arithmetic_tokenizer() -> VocabularyTokenizer:
-    """Printable ASCII plus pieces for what the protocol repeats, so that sequences stay short.
+    """Printable ASCII plus pieces for what the renderer repeats, so that sequences stay short.
 
     The tags can be written in several ways (whole pieces or single characters), as with real
     vocabularies.

@@ -77,7 +77,7 @@ class HfTokenizer:
         if self.fast.chat_template is None:
             raise ValueError(
                 "the tokenizer has no chat template: add chat_template.jinja to its directory, "
-                "or use a protocol that sets uses_chat_template = false"
+                "or use a renderer that sets uses_chat_template = false"
             )
         text = self.fast.apply_chat_template(
             list(messages),

@@ -91,7 +91,7 @@ class SentencePieceTokenizer:
         if self.chat_template is None:
             raise ValueError(
                 f"the SentencePiece model {self.path!r} has no chat template: pass chat_template, "
-                "or use a protocol that sets uses_chat_template = false"
+                "or use a renderer that sets uses_chat_template = false"
             )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         sp = self._processor

@@ -12,7 +12,7 @@ from typing import Any
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 METASPACE = "▁"
 
-# Tags of tool-use protocols: text even where a tokenizer declares them special.
+# Tags of tool-use renderers: text even where a tokenizer declares them special.
 _TAGS = [
     "code",
     "interpreter",

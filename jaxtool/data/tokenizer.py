@@ -53,13 +53,13 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def check_has_text(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """Raises ValueError if a text (a tag of the protocol) does not survive a round trip."""
+    """Raises ValueError if a text (a tag of the renderer) does not survive a round trip."""
     for text in texts:
         got = decode(tokenizer, tokenizer.encode(text))
         if got != text:
             raise ValueError(
                 f"the tokenizer cannot write {text!r} (a round trip gives {got!r}): "
-                "use a tokenizer that has these characters, or another protocol template"
+                "use a tokenizer that has these characters, or another renderer template"
             )
 
 

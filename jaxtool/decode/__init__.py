@@ -1,1 +1,1 @@
-"""The resumable slot decoder on token ids. Knows no text, no tools and no rewards."""
+"""The resumable decoder on token ids. Knows no text, no tools and no rewards."""

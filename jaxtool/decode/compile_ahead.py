@@ -50,10 +50,18 @@ def compile_all(
     statics: dict[str, Any] = {"config": model, "sharding": sharding}
     tasks: dict[Key, Callable[[], object]] = {}
     for view in config.views:
-        slots = np.zeros(config.append_rows, np.int32)
+        cache_rows = np.zeros(config.append_rows, np.int32)
         tokens = np.zeros((config.append_rows, config.forced_tokens), np.int32)
         tasks["append", view] = functools.partial(
-            _compile, programs.append, params, cache, slots, tokens, slots, view=view, **statics
+            _compile,
+            programs.append,
+            params,
+            cache,
+            cache_rows,
+            tokens,
+            cache_rows,
+            view=view,
+            **statics,
         )
         for width in config.widths:
             chosen = np.zeros(width, np.int32)
@@ -64,7 +72,7 @@ def compile_all(
                     params,
                     cache,
                     rows.take(chosen),
-                    None if width == config.cache_rows else chosen,
+                    None if width == config.num_cache_rows else chosen,
                     np.int32(1),
                     is_stop,
                     draw=draw,
@@ -108,7 +116,7 @@ def _compile_prompts(
     if chunk == bucket:
         _compile(programs.prefill, params, tokens, **statics)
     else:
-        programs.empty_cache(rows=rows, slots=bucket, **statics)
+        programs.empty_cache(rows=rows, positions=bucket, **statics)
         _compile(programs.prefill_chunk, params, prompts, tokens, np.int32(0), **statics)
     indices = np.zeros(rows, np.int32)
     _compile(programs.place, cache, prompts, indices, indices, sharding=statics["sharding"])

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxtool.decode.publish import Twin
+from jaxtool.decode.publish import DecoderNumerics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -10,15 +10,13 @@ class EngineConfig:
     """Shapes of the decoder. Every program is compiled for these and no others."""
 
     # W, rows decoded at once; at least 4, small products are slow in bfloat16. 0: as many as fit
-    slots: int = 64
-    rows: int = (
-        0  # B, rows of the cache; 0: slots. With more, rows that wait for tools take no slot
-    )
-    min_slots: int = 0  # windows narrow by halves to this when few rows run; 0: never
+    decode_rows: int = 64
+    cache_rows: int = 0  # B, rows of the cache; 0: decode_rows. With more, rows that wait for tools are not decoded
+    min_decode_rows: int = 0  # windows narrow by halves to this when few rows run; 0: never
     max_tokens: int = 512  # S, longest trajectory, prompt included
     window_steps: int = 32  # K; peers saw 25 % lost by returning on every end of a row
     refill_below: float = 0.0  # share of a window's rows; when fewer run and others wait, it ends
-    min_view: int = 128  # attention reads this many cache slots, doubled up to max_tokens
+    min_view: int = 128  # attention reads this many positions, doubled up to max_tokens
     prefill_rows: int = 8  # R, prompts per prefill call and rows per copy into the cache
     prefill_chunk: int = 0  # longer prompts are prefilled so many tokens a window; 0: at once
     min_prompt_bucket: int = 16  # shortest padded prompt, doubled up to max_tokens
@@ -26,35 +24,39 @@ class EngineConfig:
     append_rows: int = 4  # tool outputs per chunked append
     memory_gib: float = 0.0  # the decoder may take, all devices together; 0: ask device or host
     memory_share: float = 0.5  # of what is free there; the optimizer and activations come later
-    most_slots: int = 256  # that `slots = 0` takes
-    twin: Twin = dataclasses.field(default_factory=Twin)  # dtype, int8 and attention of the decoder
+    most_decode_rows: int = 256  # that `decode_rows = 0` takes
+    numerics: DecoderNumerics = dataclasses.field(
+        default_factory=DecoderNumerics
+    )  # dtype, int8 and attention of the decoder
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Twin):
+            if isinstance(value, DecoderNumerics):
                 continue
-            least = 0 if field.name == "slots" or field.default == 0 else 1e-9
+            least = 0 if field.name == "decode_rows" or field.default == 0 else 1e-9
             if value < least:
                 bound = ">= 0" if least == 0 else "> 0"
                 raise ValueError(f"EngineConfig.{field.name} must be {bound}, got {value}")
         if self.refill_below > 1:
             raise ValueError(f"EngineConfig.{self.refill_below=} must be in [0, 1]")
-        if self.rows and self.rows < self.slots:
-            raise ValueError(f"EngineConfig.rows={self.rows} must be 0 or >= slots={self.slots}")
+        if self.cache_rows and self.cache_rows < self.decode_rows:
+            raise ValueError(
+                f"EngineConfig.cache_rows={self.cache_rows} must be 0 or >= decode_rows={self.decode_rows}"
+            )
         if self.memory_share > 1:
             raise ValueError(f"EngineConfig.{self.memory_share=} must be in (0, 1]")
-        if self.min_slots > self.slots > 0:
-            raise ValueError(f"EngineConfig.{self.min_slots=} must be <= {self.slots=}")
+        if self.min_decode_rows > self.decode_rows > 0:
+            raise ValueError(f"EngineConfig.{self.min_decode_rows=} must be <= {self.decode_rows=}")
 
     @property
-    def cache_rows(self) -> int:
-        return self.rows or self.slots
+    def num_cache_rows(self) -> int:
+        return self.cache_rows or self.decode_rows
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Rows that a window can decode."""
-        return doublings(self.min_slots or self.slots, self.slots)
+        return doublings(self.min_decode_rows or self.decode_rows, self.decode_rows)
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -75,8 +77,8 @@ class EngineCounts:
 
     windows: int = 0
     steps: int = 0
-    slot_steps: int = 0  # steps x rows decoded: what the device paid for
-    useful_slot_steps: int = 0  # those in which the row ran, on a sampled or a tool token
+    row_steps: int = 0  # steps x rows decoded: what the device paid for
+    useful_row_steps: int = 0  # those in which the row ran, on a sampled or a tool token
     sampled_tokens: int = 0
     prefilled_tokens: int = 0  # prompt tokens run, once per problem
     appended_tokens: int = 0  # tool tokens, riding or by chunk

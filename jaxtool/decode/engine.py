@@ -34,7 +34,7 @@ _Item = TypeVar("_Item")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
-    slot: int
+    cache_row: int
     prompt: Prefilled
     row_key: np.ndarray  # [2] uint32
     limit: int  # tokens the row may hold, prompt included
@@ -64,25 +64,29 @@ class DecodeEngine:
         """
         if is_stop.shape != (model.vocab_size,):
             raise ValueError(f"{is_stop.shape=} must be ({model.vocab_size},)")
-        model = config.twin.model(model)
+        model = config.numerics.model(model)
         self.memory = plan_memory(model, config, sharding, longest_prompt=longest_prompt)
         config = self.memory.config
         self.model, self.config, self.sharding = model, config, sharding
         self.counts = EngineCounts()
         self._is_stop = jax.device_put(is_stop, sharding.named(None))
-        self._rows = programs.idle_rows(config.cache_rows, config.forced_tokens)
-        self._high_water = np.zeros(config.cache_rows, np.int32)
-        self._draws: list[Draw] = ["plain"] * config.cache_rows
-        self._ages = np.zeros(config.cache_rows, np.int64)  # the older of two rows decodes first
+        self._rows = programs.idle_rows(config.num_cache_rows, config.forced_tokens)
+        self._high_water = np.zeros(config.num_cache_rows, np.int32)
+        self._draws: list[Draw] = ["plain"] * config.num_cache_rows
+        self._ages = np.zeros(
+            config.num_cache_rows, np.int64
+        )  # the older of two rows decodes first
         self._placed = 0
-        self._free = list(range(config.cache_rows))  # a heap: the same rows get the same slots
+        self._free = list(
+            range(config.num_cache_rows)
+        )  # a heap: the same trajectories get the same rows
         self._known: set[tuple[Any, ...]] | None = None  # programs of `compile`; None: not called
         self._params: Params | None = None
         self._cache: KVCache | None = self._empty_cache()
 
     @property
     def cache_bytes(self) -> int:
-        return cache_bytes(self.model, self.config.cache_rows, self.config.max_tokens)
+        return cache_bytes(self.model, self.config.num_cache_rows, self.config.max_tokens)
 
     @property
     def num_free(self) -> int:
@@ -90,7 +94,7 @@ class DecodeEngine:
 
     @property
     def num_running(self) -> int:
-        """Rows that could decode; with more rows than slots not all do."""
+        """Rows that could decode; with more cache rows than decode rows not all do."""
         return int(self._rows.is_running.sum())
 
     @property
@@ -100,7 +104,7 @@ class DecodeEngine:
     def load(self, params: Params) -> None:
         """Publishes learner parameters (stacked layers, float32) to the decoder's layout and dtype."""
         self._params = None  # the copy before goes first: two need not fit
-        weights = self.config.twin.weights
+        weights = self.config.numerics.weights
         self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
             self._cache = self._empty_cache()
@@ -109,11 +113,11 @@ class DecodeEngine:
         """Frees parameters and cache for the learner; `load` makes both again.
 
         Raises:
-          RuntimeError: a slot is taken, whose cache would be lost.
+          RuntimeError: a cache row is taken and would be lost.
         """
-        taken = self.config.cache_rows - len(self._free)
+        taken = self.config.num_cache_rows - len(self._free)
         if taken:
-            raise RuntimeError(f"{taken} slots are still taken")
+            raise RuntimeError(f"{taken} cache rows are still taken")
         self._params = self._cache = None
 
     def compile(
@@ -146,7 +150,7 @@ class DecodeEngine:
         self._known = (self._known or set()) | made
         return len(made)
 
-    def take_slot(self) -> int:
+    def take_cache_row(self) -> int:
         return heapq.heappop(self._free)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
@@ -172,81 +176,81 @@ class DecodeEngine:
         )
 
     def place(self, placements: Sequence[Placement]) -> None:
-        """Copies prefilled prompts into slots and starts those rows."""
+        """Copies prefilled prompts into cache rows and starts those rows."""
         for placement in placements:
             self._start(placement)
-        self._copy([(p.slot, p.prompt) for p in placements])
+        self._copy([(p.cache_row, p.prompt) for p in placements])
 
     def append(self, outputs: dict[int, Sequence[int]]) -> None:
-        """Puts tool tokens behind each slot's pending token and sets those rows running.
+        """Puts tool tokens behind each cache row's pending token and sets those rows running.
 
         Short outputs ride the next window as forced tokens; long ones run in chunks here.
         """
         long: dict[int, Sequence[int]] = {}
-        for slot, ids in outputs.items():
+        for cache_row, ids in outputs.items():
             self.counts.appended_tokens += len(ids)
             if len(ids) <= self.config.forced_tokens:
-                self._rows.forced[slot, : len(ids)] = ids
-                self._rows.forced_next[slot] = 0
-                self._rows.forced_count[slot] = len(ids)
+                self._rows.forced[cache_row, : len(ids)] = ids
+                self._rows.forced_next[cache_row] = 0
+                self._rows.forced_count[cache_row] = len(ids)
             else:
-                long[slot] = [int(self._rows.pending[slot]), *ids]
-            self._rows.is_running[slot] = True
-        for slots in _chunks(sorted(long), self.config.append_rows):
-            self._append_chunks({slot: long[slot] for slot in slots})
+                long[cache_row] = [int(self._rows.pending[cache_row]), *ids]
+            self._rows.is_running[cache_row] = True
+        for cache_rows in _chunks(sorted(long), self.config.append_rows):
+            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
 
     def rerun(self, rows: dict[int, Sequence[int]]) -> None:
-        """In place of `append`: forgets each slot's cache and runs all its tokens again.
+        """In place of `append`: forgets each row's cache and runs all its tokens again.
 
         What engines do that give their cache away at a tool call; here for comparison.
 
         Args:
           rows: every token of the row, from its prompt to the end of the tool's output.
         """
-        slots = sorted(rows)
-        for call in start_prefill([rows[slot] for slot in slots], self.config):
+        cache_rows = sorted(rows)
+        for call in start_prefill([rows[cache_row] for cache_row in cache_rows], self.config):
             while not call.is_done:
                 self.advance_prefill(call)
-            copies = zip([slots[i] for i in call.indices], call.prefilled(), strict=True)
+            copies = zip([cache_rows[i] for i in call.indices], call.prefilled(), strict=True)
             self._copy(list(copies))
-        for slot in slots:
-            ids = rows[slot]
-            known = int(self._rows.lengths[slot])
+        for cache_row in cache_rows:
+            ids = rows[cache_row]
+            known = int(self._rows.lengths[cache_row])
             self.counts.reprefilled_tokens += known
             self.counts.appended_tokens += len(ids) - 1 - known
-            self._rows.lengths[slot] = self._high_water[slot] = len(ids) - 1
-            self._rows.pending[slot] = ids[-1]
-            self._rows.is_running[slot] = True
+            self._rows.lengths[cache_row] = self._high_water[cache_row] = len(ids) - 1
+            self._rows.pending[cache_row] = ids[-1]
+            self._rows.is_running[cache_row] = True
 
-    def resume(self, slot: int) -> None:
+    def resume(self, cache_row: int) -> None:
         """Goes on with a row that stopped at what was no closing tag."""
-        self._rows.is_running[slot] = True
+        self._rows.is_running[cache_row] = True
 
-    def release(self, slot: int) -> None:
-        """Frees a slot; its cache is overwritten by whoever comes next."""
-        self._rows.is_running[slot] = False
-        self._rows.lengths[slot] = 0
-        self._rows.forced_count[slot] = self._rows.forced_next[slot] = 0
-        heapq.heappush(self._free, slot)
+    def release(self, cache_row: int) -> None:
+        """Frees a cache row; it is overwritten by whoever comes next."""
+        self._rows.is_running[cache_row] = False
+        self._rows.lengths[cache_row] = 0
+        self._rows.forced_count[cache_row] = self._rows.forced_next[cache_row] = 0
+        heapq.heappush(self._free, cache_row)
 
-    def is_running(self, slot: int) -> bool:
-        return bool(self._rows.is_running[slot])
+    def is_running(self, cache_row: int) -> bool:
+        return bool(self._rows.is_running[cache_row])
 
     def dispatch_window(self, *, others_wait: bool = False) -> Flight:
         """Starts K steps on the device and returns at once; `fetch` waits for them.
 
-        The rows that were placed first decode first where more run than there are slots.
+        The rows that were placed first decode first where more run than there are decode rows.
 
         Args:
           others_wait: rows that are not placed yet could use what becomes free, so the window may
             end when fewer than `EngineConfig.refill_below` of its rows run.
         """
         chosen, running, view = choose_rows(self._rows, self._ages, self.config)
-        width, count = len(chosen), self.config.cache_rows
+        width, count = len(chosen), self.config.num_cache_rows
         rows = self._rows if width == count else self._rows.take(chosen)
         others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
-        draw = common_draw(self._draws[slot] for slot in running)
+        draw = common_draw(self._draws[cache_row] for cache_row in running)
         self._use("window", width, view, draw)
         self._cache, after, log = programs.window(
             self._loaded(),
@@ -267,7 +271,7 @@ class DecodeEngine:
         """Waits for a window; afterwards rows with is_running False wait for the host.
 
         Returns:
-          The log with a column for each slot, decoded in this window or not.
+          The log with a column for each cache row, decoded in this window or not.
         """
         after, log = jax.device_get((flight.rows, flight.log))
         log = land(flight, after, log, self._rows, self.counts)
@@ -275,33 +279,35 @@ class DecodeEngine:
         return log
 
     def _start(self, placement: Placement) -> None:
-        rows, slot = self._rows, placement.slot
-        rows.lengths[slot] = self._high_water[slot] = len(placement.prompt.ids) - 1
-        rows.pending[slot] = placement.prompt.ids[-1]
-        rows.is_running[slot] = True
-        rows.limits[slot] = placement.limit
-        rows.keys[slot] = placement.row_key
-        rows.forced_next[slot] = rows.forced_count[slot] = 0
-        rows.sampling.set(slot, placement.sampling)
-        self._draws[slot] = placement.sampling.draw
+        rows, cache_row = self._rows, placement.cache_row
+        rows.lengths[cache_row] = self._high_water[cache_row] = len(placement.prompt.ids) - 1
+        rows.pending[cache_row] = placement.prompt.ids[-1]
+        rows.is_running[cache_row] = True
+        rows.limits[cache_row] = placement.limit
+        rows.keys[cache_row] = placement.row_key
+        rows.forced_next[cache_row] = rows.forced_count[cache_row] = 0
+        rows.sampling.set(cache_row, placement.sampling)
+        self._draws[cache_row] = placement.sampling.draw
         self._placed += 1
-        self._ages[slot] = self._placed
+        self._ages[cache_row] = self._placed
 
     def _copy(self, prompts: Sequence[tuple[int, Prefilled]]) -> None:
-        """Prefilled caches into slots, `prefill_rows` at a time."""
+        """Prefilled caches into cache rows, `prefill_rows` at a time."""
         by_call: dict[int, list[tuple[int, Prefilled]]] = {}
-        for slot, prompt in prompts:
-            by_call.setdefault(id(prompt.cache), []).append((slot, prompt))
+        for cache_row, prompt in prompts:
+            by_call.setdefault(id(prompt.cache), []).append((cache_row, prompt))
         for group in by_call.values():
             cache = group[0][1].cache
             self._use("place", group[0][1].bucket)
             for part in _chunks(group, self.config.prefill_rows):
                 sources = np.zeros(self.config.prefill_rows, np.int32)
-                slots = np.full_like(sources, self.config.cache_rows)  # out of range: dropped
-                for i, (slot, prompt) in enumerate(part):
-                    sources[i], slots[i] = prompt.source, slot
+                cache_rows = np.full_like(
+                    sources, self.config.num_cache_rows
+                )  # out of range: dropped
+                for i, (cache_row, prompt) in enumerate(part):
+                    sources[i], cache_rows[i] = prompt.source, cache_row
                 self._cache = programs.place(
-                    self._loaded_cache(), cache, sources, slots, sharding=self.sharding
+                    self._loaded_cache(), cache, sources, cache_rows, sharding=self.sharding
                 )
 
     def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
@@ -311,33 +317,33 @@ class DecodeEngine:
         longest = max(len(ids) - 1 for ids in outputs.values())
         for begin in range(0, longest, c):
             tokens = np.zeros((r, c), np.int32)
-            slots = np.full(r, self.config.cache_rows, np.int32)
+            cache_rows = np.full(r, self.config.num_cache_rows, np.int32)
             starts = np.full(r, self.config.max_tokens, np.int32)
             end = 0
-            for i, (slot, ids) in enumerate(outputs.items()):
+            for i, (cache_row, ids) in enumerate(outputs.items()):
                 part = ids[begin : min(begin + c, len(ids) - 1)]
                 if not part:
                     continue
-                start = int(self._rows.lengths[slot])
-                slots[i], starts[i] = slot, start
+                start = int(self._rows.lengths[cache_row])
+                cache_rows[i], starts[i] = cache_row, start
                 tokens[i, : len(part)] = part
-                self.counts.reprefilled_tokens += max(0, int(self._high_water[slot]) - start)
-                self._rows.lengths[slot] = self._high_water[slot] = start + len(part)
+                self.counts.reprefilled_tokens += max(0, int(self._high_water[cache_row]) - start)
+                self._rows.lengths[cache_row] = self._high_water[cache_row] = start + len(part)
                 end = max(end, start + len(part))
             view = next(v for v in self.config.views if v >= end)
             self._use("append", view)
             self._cache = programs.append(
                 self._loaded(),
                 self._loaded_cache(),
-                slots,
+                cache_rows,
                 tokens,
                 starts,
                 config=self.model,
                 view=view,
                 sharding=self.sharding,
             )
-        for slot, ids in outputs.items():
-            self._rows.pending[slot] = ids[-1]
+        for cache_row, ids in outputs.items():
+            self._rows.pending[cache_row] = ids[-1]
 
     def _use(self, *key: Any) -> None:
         """Counts programs that `compile` should have made."""
@@ -349,8 +355,8 @@ class DecodeEngine:
         return programs.empty_cache(
             config=self.model,
             sharding=self.sharding,
-            rows=self.config.cache_rows,
-            slots=self.config.max_tokens,
+            rows=self.config.num_cache_rows,
+            positions=self.config.max_tokens,
         )
 
     def _loaded(self) -> Params:

@@ -12,7 +12,7 @@ from jaxtool.decode.programs import Rows, Window
 class Flight:
     """A window on the device."""
 
-    # [W] int32, the slots it decodes in rising order; the number of slots where a place is empty
+    # [W] int32, the cache rows it decodes in rising order; the number of cache rows where a place is empty
     chosen: np.ndarray
     lengths: np.ndarray  # [W] int32, before
     rows: Rows
@@ -25,18 +25,18 @@ def choose_rows(
     """Slots of the next window: of those that run, the ones placed first.
 
     Args:
-      ages: [slots] int64, rising with each row that is placed.
+      ages: [B] int64, rising with each row that is placed.
 
     Returns:
-      `Flight.chosen`, the slots among them that run, and the narrowest view of the cache that these
+      `Flight.chosen`, the cache rows among them that run, and the narrowest view of the cache that these
       cannot outgrow.
     """
     running = np.flatnonzero(rows.is_running)
-    width = next((w for w in config.widths if w >= len(running)), config.slots)
+    width = next((w for w in config.widths if w >= len(running)), config.decode_rows)
     running = running[np.argsort(ages[running], kind="stable")][:width]
     longest = int(rows.lengths[running].max()) + config.window_steps + 1
     view = next((v for v in config.views if v >= longest), config.views[-1])
-    count = config.cache_rows
+    count = config.num_cache_rows
     if width == count:
         return np.arange(count, dtype=np.int32), running, view
     chosen = np.full(width, count, np.int32)
@@ -49,10 +49,10 @@ def land(flight: Flight, after: Rows, log: Window, rows: Rows, counts: EngineCou
 
     Args:
       after, log: the results of the flight as host arrays.
-      rows: of all slots.
+      rows: of all cache rows.
 
     Returns:
-      The log with a column for each slot, decoded in this window or not.
+      The log with a column for each cache row, decoded in this window or not.
     """
     count = len(rows.is_running)
     places = np.flatnonzero(flight.chosen < count)
@@ -62,8 +62,8 @@ def land(flight: Flight, after: Rows, log: Window, rows: Rows, counts: EngineCou
     steps = int(log.steps)
     counts.windows += 1
     counts.steps += steps
-    counts.slot_steps += steps * len(flight.chosen)
-    counts.useful_slot_steps += int((after.lengths - flight.lengths)[places].sum())
+    counts.row_steps += steps * len(flight.chosen)
+    counts.useful_row_steps += int((after.lengths - flight.lengths)[places].sum())
     counts.sampled_tokens += int(log.is_sampled[:steps].sum())
 
     def widened(x: np.ndarray) -> np.ndarray:

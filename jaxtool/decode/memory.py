@@ -26,7 +26,7 @@ _MARGIN = 0.9  # of the budget may be planned
 class MemoryPlan:
     """Bytes of the decoder, all devices together."""
 
-    config: EngineConfig  # with the number of slots filled in
+    config: EngineConfig  # with the number of decode rows filled in
     budget: int | None  # None: unknown
     source: str  # where the budget comes from
     weights: int
@@ -35,13 +35,13 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.weights + self.fixed + self.per_row * self.config.cache_rows
+        return self.weights + self.fixed + self.per_row * self.config.num_cache_rows
 
     def __str__(self) -> str:
-        rows, config = self.config.cache_rows, self.config
+        rows, config = self.config.num_cache_rows, self.config
         text = f"decoder: {rows} rows of {config.max_tokens} tokens"
-        if rows != config.slots:
-            text += f", {config.slots} decoded at a time"
+        if rows != config.decode_rows:
+            text += f", {config.decode_rows} decoded at a time"
         text += f", {self.total / _GIB:.2f} GiB"
         if self.budget is not None:
             text += f" of {self.budget / _GIB:.2f} GiB ({self.source})"
@@ -56,7 +56,7 @@ def plan_memory(
     longest_prompt: int | None = None,
     free: float | None = None,
 ) -> MemoryPlan:
-    """Fills `EngineConfig.slots = 0` with as many rows as fit, or checks the rows asked for.
+    """Fills `EngineConfig.decode_rows = 0` with as many rows as fit, or checks the rows asked for.
 
     Args:
       model: the decoder's.
@@ -73,7 +73,7 @@ def plan_memory(
         leaf.size * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(
             jax.eval_shape(
-                lambda p: publish(p, model, sharding, config.twin.weights), param_shapes(model)
+                lambda p: publish(p, model, sharding, config.numerics.weights), param_shapes(model)
             )
         )
     )
@@ -82,44 +82,44 @@ def plan_memory(
     bucket = next((b for b in config.prompt_buckets if b >= longest - 1), config.max_tokens)
     fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
     logits = _LOGIT_COPIES * 4 * model.vocab_size
-    is_auto = config.slots == 0
+    is_auto = config.decode_rows == 0
     plan = MemoryPlan(
-        config=dataclasses.replace(config, slots=rows_cut) if is_auto else config,
+        config=dataclasses.replace(config, decode_rows=rows_cut) if is_auto else config,
         budget=budget,
         source=source,
         weights=weights,
         fixed=fixed,
         per_row=row + logits,
     )
-    if config.rows > config.slots > 0:  # the window's own copy of the rows it decodes
-        plan = dataclasses.replace(plan, fixed=fixed + config.slots * row)
+    if config.cache_rows > config.decode_rows > 0:  # the window's own copy of the rows it decodes
+        plan = dataclasses.replace(plan, fixed=fixed + config.decode_rows * row)
     if budget is None:
         if is_auto:
             raise ValueError(
-                "EngineConfig.slots=0 (as many as fit) needs to know the memory, which this device "
+                "EngineConfig.decode_rows=0 (as many as fit) needs to know the memory, which this device "
                 "does not say: set EngineConfig.memory_gib"
             )
         return plan
     room = int(_MARGIN * budget) - plan.weights - plan.fixed
     fitting = max(0, room // plan.per_row) // rows_cut * rows_cut
-    if fitting < (rows_cut if is_auto else config.cache_rows):
+    if fitting < (rows_cut if is_auto else config.num_cache_rows):
         raise ValueError(
-            f"{config.cache_rows or rows_cut} rows of {config.max_tokens} tokens need "
+            f"{config.num_cache_rows or rows_cut} rows of {config.max_tokens} tokens need "
             f"{plan.total / _GIB:.2f} GiB with {plan.weights / _GIB:.2f} GiB of weights; {fitting} rows "
-            f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({source}): lower EngineConfig.slots, "
+            f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({source}): lower EngineConfig.decode_rows, "
             "rows or max_tokens, or raise memory_gib or memory_share"
         )
     if not is_auto:
         return plan
-    slots = min(fitting, max(rows_cut, config.most_slots // rows_cut * rows_cut))
-    return dataclasses.replace(plan, config=dataclasses.replace(config, slots=slots))
+    decode_rows = min(fitting, max(rows_cut, config.most_decode_rows // rows_cut * rows_cut))
+    return dataclasses.replace(plan, config=dataclasses.replace(config, decode_rows=decode_rows))
 
 
 def check_rows(config: EngineConfig, sharding: Sharding) -> int:
     """Raises ValueError if rows do not divide over the mesh; returns how many parts they are cut into."""
     rows_cut, sizes = sharding.parts("batch"), sharding.mesh.shape
     axes = " x ".join(name for name in sharding.rules.batch if sizes[name] > 1)
-    for name in ("slots", "rows", "min_slots", "prefill_rows"):
+    for name in ("decode_rows", "cache_rows", "min_decode_rows", "prefill_rows"):
         if getattr(config, name) % rows_cut:
             raise ValueError(
                 f"EngineConfig.{name}={getattr(config, name)} must be a multiple of {axes} = "

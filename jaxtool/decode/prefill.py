@@ -16,7 +16,7 @@ from jaxtool.parallel.axis_rules import Sharding
 
 @dataclasses.dataclass(frozen=True)
 class Prefilled:
-    """A prompt whose keys and values wait to be placed in any number of slots."""
+    """A prompt whose keys and values wait to be placed in any number of cache rows."""
 
     cache: KVCache  # of the prefill call it was part of
     source: int  # row of that call
@@ -97,7 +97,7 @@ def advance_prefill(
     else:
         if call.cache is None:
             call.cache = programs.empty_cache(
-                config=model, sharding=sharding, rows=config.prefill_rows, slots=call.bucket
+                config=model, sharding=sharding, rows=config.prefill_rows, positions=call.bucket
             )
         # The last chunk begins earlier where it would not fit: a token run twice is the same token.
         start = min(call.done, call.bucket - chunk)

@@ -70,15 +70,15 @@ class Window:
     steps: Any  # [] int32, steps run before every row was idle
 
 
-def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, slots: int) -> KVCache:
+def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, positions: int) -> KVCache:
     """A cache of zeros, laid out over the mesh."""
-    cache = _zeros(config=config, sharding=sharding, rows=rows, slots=slots)
+    cache = _zeros(config=config, sharding=sharding, rows=rows, positions=positions)
     return jax.device_put(cache, cache_layout(cache, sharding))
 
 
-@functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "slots"))
-def _zeros(*, config: ModelConfig, sharding: Sharding, rows: int, slots: int) -> KVCache:
-    return _constrain(make_cache(config, rows, slots), sharding)
+@functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "positions"))
+def _zeros(*, config: ModelConfig, sharding: Sharding, rows: int, positions: int) -> KVCache:
+    return _constrain(make_cache(config, rows, positions), sharding)
 
 
 def cache_layout(cache: KVCache, sharding: Sharding) -> Any:
@@ -130,19 +130,19 @@ def place(
     cache: KVCache,
     prompts: KVCache,
     sources: Int[Array, " M"],
-    slots: Int[Array, " M"],
+    cache_rows: Int[Array, " M"],
     *,
     sharding: Sharding,
 ) -> KVCache:
-    """Copies prompt `sources[i]` into slot `slots[i]`; slots out of range are dropped."""
-    return _constrain(scatter_rows(cache, slots, gather_rows(prompts, sources)), sharding)
+    """Copies prompt `sources[i]` into cache row `cache_rows[i]`; indices out of range are dropped."""
+    return _constrain(scatter_rows(cache, cache_rows, gather_rows(prompts, sources)), sharding)
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATICS, "view"), donate_argnames=("cache",))
 def append(
     params: Params,
     cache: KVCache,
-    slots: Int[Array, " R"],
+    cache_rows: Int[Array, " R"],
     tokens: Int[Array, "R C"],
     starts: Int[Array, " R"],
     *,
@@ -154,7 +154,7 @@ def append(
     r, c = tokens.shape
     positions = starts[:, None] + _columns(r, c)
     _, cache = cached_hidden_states(
-        params, config, tokens, positions, cache, view=view, sharding=sharding, rows=slots
+        params, config, tokens, positions, cache, view=view, sharding=sharding, rows=cache_rows
     )
     return _constrain(cache, sharding)
 

@@ -1,6 +1,6 @@
 """From the learner's parameters to the decoder's: jitted programs that cast, quantise and reshard.
 
-The decoder's copy is a twin, not the policy: the float32 parameters stay with the learner, and nothing
+The decoder's copy is a numerics, not the policy: the float32 parameters stay with the learner, and nothing
 of them is donated, since the update needs them. Layers go one after the other through one program, so
 that beside the copy no more than one layer's worth of gathered arrays is in memory.
 """
@@ -24,7 +24,7 @@ from jaxtool.parallel.axis_rules import Sharding, is_axes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Twin:
+class DecoderNumerics:
     """How the decoder's copy of the policy computes. What is not "learner" widens the log-prob gap."""
 
     dtype: Literal["learner", "float32", "bfloat16"] = "learner"  # of weights and activations
@@ -40,7 +40,9 @@ class Twin:
             ("attention", get_args(AttentionBackend)),
         ):
             if getattr(self, field) not in choices:
-                raise ValueError(f"Twin.{field}={getattr(self, field)!r} must be one of {choices}")
+                raise ValueError(
+                    f"DecoderNumerics.{field}={getattr(self, field)!r} must be one of {choices}"
+                )
 
     def model(self, learner: ModelConfig) -> ModelConfig:
         """The decoder's config for a learner's."""
@@ -74,7 +76,7 @@ def publish(
 
     Args:
       params: stacked layers, float32; still the caller's afterwards. Adapters are merged in.
-      model: the decoder's, see `Twin.model`.
+      model: the decoder's, see `DecoderNumerics.model`.
       weights: "int8" quantises what is multiplied; norms and biases stay in the compute dtype.
       moved: applied to each part as soon as it is made.
     """
@@ -92,7 +94,7 @@ def publish_ends(
     ends: Params, model: ModelConfig, sharding: Sharding, weights: Literal["dtype", "int8"]
 ) -> Params:
     """Everything but the layers."""
-    return _twin(ends, param_axes(ends), model, sharding, weights)
+    return _numerics(ends, param_axes(ends), model, sharding, weights)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sharding", "weights"))
@@ -107,10 +109,10 @@ def publish_layer(
     axes = param_axes({"layers": without_adapters(layers)})["layers"]
     axes = jax.tree.map(lambda a: a[1:], axes, is_leaf=is_axes)
     layer = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), layers)
-    return _twin(merge_layers(layer), axes, model, sharding, weights)
+    return _numerics(merge_layers(layer), axes, model, sharding, weights)
 
 
-def _twin(
+def _numerics(
     params: Any,
     axes: Any,
     model: ModelConfig,

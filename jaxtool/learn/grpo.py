@@ -59,25 +59,25 @@ class GrpoConfig:
     reward_kl_coef: float = 0.0  # of k1 in the reward, before the advantages; Search-R1's PPO: 1e-3
     entropy_coef: float = 0.0
     # Weights against the sampler; they multiply. None: TokenTruncation where the decoder computes in
-    # another dtype than the learner or in int8, see `with_corrections`; () is none at all.
-    corrections: tuple[Correction, ...] | None = None
-    anchor: Literal["learner", "sampler"] = (
+    # another dtype than the learner or in int8, see `with_off_policy`; () is none at all.
+    off_policy: tuple[Correction, ...] | None = None
+    old_policy: Literal["learner", "sampler"] = (
         "learner"  # whose log-probs are π_old: decoupled, bypass
     )
     updates_per_batch: int = 1  # mini-batches of one rollout batch; 1 is strictly on-policy
-    block_rows: int = 16  # packed rows per gradient block: the shape that is compiled
-    logprob_chunk: int = 512  # tokens of a row whose logits exist at once
+    micro_batch_rows: int = 16  # packed rows per gradient block: the shape that is compiled
+    lm_head_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
         for name, choices in (
             ("advantage", get_args(Advantage)),
             ("aggregation", get_args(Aggregation)),
             ("kl_estimator", get_args(KlEstimator)),
-            ("anchor", ("learner", "sampler")),
+            ("old_policy", ("learner", "sampler")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
-        for name in ("updates_per_batch", "block_rows", "logprob_chunk"):
+        for name in ("updates_per_batch", "micro_batch_rows", "lm_head_chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GrpoConfig.{name} must be >= 1, got {getattr(self, name)}")
         for name in ("kl_coef", "reward_kl_coef", "shaping_limit", "shaping_floor"):
@@ -85,10 +85,10 @@ class GrpoConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
         if self.constant_tokens <= 0:
             raise ValueError(f"{self.constant_tokens=} must be > 0")
-        if self.anchor == "sampler" and self.corrections:
+        if self.old_policy == "sampler" and self.off_policy:
             raise ValueError(
-                "anchor='sampler' (bypass) lets the loss's own ratio correct for the sampler: "
-                f"corrections={self.corrections} would do it twice; leave them out"
+                "old_policy='sampler' (bypass) lets the loss's own ratio correct for the sampler: "
+                f"off_policy={self.off_policy} would do it twice; leave them out"
             )
 
 
@@ -97,16 +97,16 @@ def needs_reference(config: GrpoConfig) -> bool:
     return bool(config.kl_coef or config.reward_kl_coef)
 
 
-def with_corrections(config: GrpoConfig, decoder_differs: str | None) -> GrpoConfig:
-    """`config` with `corrections=None` decided.
+def with_off_policy(config: GrpoConfig, decoder_differs: str | None) -> GrpoConfig:
+    """`config` with `off_policy=None` decided.
 
     Args:
       decoder_differs: why the sampler's log-probs are off by more than rounding, or None.
     """
-    if config.corrections is not None:
+    if config.off_policy is not None:
         return config
-    is_needed = decoder_differs is not None and config.anchor == "learner"
-    return dataclasses.replace(config, corrections=(TokenTruncation(),) if is_needed else ())
+    is_needed = decoder_differs is not None and config.old_policy == "learner"
+    return dataclasses.replace(config, off_policy=(TokenTruncation(),) if is_needed else ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,13 +136,13 @@ def update(
       base: what an adapter in `state` is added to.
     """
     parts = min(setup.grpo.updates_per_batch, batch.shape[0])
-    needs_old = parts > 1 and setup.grpo.anchor == "learner"
+    needs_old = parts > 1 and setup.grpo.old_policy == "learner"
     # Strided, because packing puts the longest trajectories into the first rows.
     mini_batches = [jax.tree.map(lambda x: x[part::parts], batch) for part in range(parts)]  # noqa: B023
     olds: list[list[jax.Array | None]] = [
         [
             old_logprobs(joined(state.params, base), block, setup=setup) if needs_old else None
-            for block in row_blocks(mini, setup.grpo.block_rows, setup.sharding)
+            for block in row_blocks(mini, setup.grpo.micro_batch_rows, setup.sharding)
         ]
         for mini in mini_batches
     ]
@@ -163,7 +163,7 @@ def measure(
     base: LoraBase | None = None,
 ) -> Metrics:
     """Metrics of the update that `update` would make, which is not made."""
-    num_blocks = math.ceil(batch.shape[0] / setup.grpo.block_rows)
+    num_blocks = math.ceil(batch.shape[0] / setup.grpo.micro_batch_rows)
     return _gradients(state, reference, batch, [None] * num_blocks, setup, base)[1]
 
 
@@ -192,9 +192,9 @@ def _gradients(
 ) -> tuple[Gradients, Metrics]:
     count = np.float32(_loss_count(batch, setup.grpo))
     tokens = float(batch.loss_mask.sum())
-    total = start_of_sum(state.params, batch, setup.grpo.block_rows, setup.sharding)
+    total = start_of_sum(state.params, batch, setup.grpo.micro_batch_rows, setup.sharding)
     sums: list[Metrics] = []
-    blocks = row_blocks(batch, setup.grpo.block_rows, setup.sharding)
+    blocks = row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding)
     for block, old in zip(blocks, olds, strict=True):
         total, block_sums = grpo_block(
             total, state.params, reference, block, old, count, base, setup=setup
@@ -253,7 +253,7 @@ def grpo_block(
             "policy/entropy_nats": entropy,
             "policy/clipped_fraction": is_clipped.astype(jnp.float32),
         }
-        if config.corrections:
+        if config.off_policy:
             values["policy/correction_weight_mean"] = weights
             values["policy/rejected_fraction"] = (weights == 0.0).astype(jnp.float32)
         if reference is not None:
@@ -285,10 +285,10 @@ def _token_loss(
     """Policy loss with corrections and entropy bonus, where it was clipped, and the corrections."""
     config = setup.grpo
     before = jax.lax.stop_gradient(logprobs) if old is None else old
-    anchor = block.behaviour_logprobs if config.anchor == "sampler" else before
-    loss, is_clipped = config.loss(logprobs, anchor, block, setup.num_trajectories)
+    old_logprobs = block.behaviour_logprobs if config.old_policy == "sampler" else before
+    loss, is_clipped = config.loss(logprobs, old_logprobs, block, setup.num_trajectories)
     weights = jnp.ones_like(loss)
-    for correction in config.corrections or ():
+    for correction in config.off_policy or ():
         weights = weights * correction(before, block, setup.num_trajectories)
     loss = loss * weights
     if config.entropy_coef:
@@ -322,7 +322,7 @@ def _logprobs(
         block,
         model=setup.model,
         temperature=setup.temperature,
-        chunk=setup.grpo.logprob_chunk,
+        chunk=setup.grpo.lm_head_chunk,
         sharding=setup.sharding,
         truncation=setup.truncation,
     )

@@ -124,7 +124,7 @@ def _with_advantages(
 ) -> tuple[TrainBatch, np.ndarray, np.ndarray, Metrics]:
     """The batch with GAE in place of rewards; values and returns [B, T]; what the critic was worth."""
     mask, ids = np.asarray(batch.loss_mask), np.asarray(batch.trajectory_ids)
-    blocks = list(row_blocks(batch, setup.grpo.block_rows, setup.sharding))
+    blocks = list(row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding))
     tower = joined(state.critic.params, base)
     values = _on_host([critic_values(tower, block, setup=setup) for block in blocks], batch)
     rewards = gae.last_token_rewards(np.asarray(batch.advantages), mask, ids)
@@ -169,9 +169,9 @@ def _update_critic(
         if not mini.loss_mask.any():
             continue
         tokens = float(mini.loss_mask.sum())
-        total = start_of_sum(state.params, mini, setup.grpo.block_rows, setup.sharding)
+        total = start_of_sum(state.params, mini, setup.grpo.micro_batch_rows, setup.sharding)
         num_clipped: Any = 0.0
-        blocks = row_blocks(mini, setup.grpo.block_rows, setup.sharding)
+        blocks = row_blocks(mini, setup.grpo.micro_batch_rows, setup.sharding)
         for i, block in enumerate(blocks):
             targets = [_block_of(array, i, setup) for array in (mini_values, mini_returns)]
             args = (total, state.params, block, *targets, np.float32(tokens), base)
@@ -192,7 +192,7 @@ def _update_critic(
 
 def _block_of(array: np.ndarray, index: int, setup: LearnerSetup) -> jax.Array:
     """Rows of block `index` on the device, filled up with zeros as the block is."""
-    rows = setup.grpo.block_rows
+    rows = setup.grpo.micro_batch_rows
     block = array[index * rows : (index + 1) * rows]
     block = np.pad(block, ((0, rows - block.shape[0]), (0, 0)))
     return put(block, setup.sharding.named("batch", "length"))

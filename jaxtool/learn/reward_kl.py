@@ -30,7 +30,7 @@ def token_penalties(
     assert first is not None
     difference = [
         fetch(old_logprobs(policy, block, setup=setup) - old_logprobs(first, block, setup=setup))
-        for block in row_blocks(batch, setup.grpo.block_rows, setup.sharding)
+        for block in row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding)
     ]
     whole = np.concatenate(difference)[: batch.shape[0]]
     mask = np.asarray(batch.loss_mask)

@@ -29,18 +29,21 @@ from jaxtool.parallel.axis_rules import Sharding
 class SftConfig:
     """Cross-entropy, averaged over all trained tokens of the batch."""
 
-    block_rows: int = 16  # packed rows per gradient block: the shape that is compiled
+    micro_batch_rows: int = 16  # packed rows per gradient block: the shape that is compiled
     # Of the block that ends a batch of several, where so many are enough: less padding is computed, for
-    # one more program. Pays where a batch is a few blocks. None: block_rows.
+    # one more program. Pays where a batch is a few blocks. None: micro_batch_rows.
     last_block_rows: int | None = None
-    logprob_chunk: int = 512  # tokens of a row whose logits exist at once
+    lm_head_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
-        if self.block_rows < 1 or self.logprob_chunk < 1:
-            raise ValueError(f"{self.block_rows=} and {self.logprob_chunk=} must be >= 1")
-        if self.last_block_rows is not None and not 1 <= self.last_block_rows <= self.block_rows:
+        if self.micro_batch_rows < 1 or self.lm_head_chunk < 1:
+            raise ValueError(f"{self.micro_batch_rows=} and {self.lm_head_chunk=} must be >= 1")
+        if (
+            self.last_block_rows is not None
+            and not 1 <= self.last_block_rows <= self.micro_batch_rows
+        ):
             raise ValueError(
-                f"{self.last_block_rows=} must be in 1..block_rows={self.block_rows}, or None"
+                f"{self.last_block_rows=} must be in 1..micro_batch_rows={self.micro_batch_rows}, or None"
             )
 
 
@@ -63,7 +66,7 @@ def update(
       base: what an adapter in `state` is added to.
     """
     tokens = np.float32(batch.loss_mask.sum())
-    rows, last_rows = setup.sft.block_rows, setup.sft.last_block_rows
+    rows, last_rows = setup.sft.micro_batch_rows, setup.sft.last_block_rows
     total = start_of_sum(state.params, batch, rows, setup.sharding)
     for block in row_blocks(batch, rows, setup.sharding, last_rows):
         total = sft_block(total, state.params, block, tokens, base, setup=setup)
@@ -99,7 +102,7 @@ def sft_block(
             block,
             model=setup.model,
             temperature=1.0,
-            chunk=setup.sft.logprob_chunk,
+            chunk=setup.sft.lm_head_chunk,
             sharding=setup.sharding,
         )
         return token_mean(-logprobs, block.loss_mask)[0] / tokens

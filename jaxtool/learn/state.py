@@ -96,7 +96,7 @@ def add_gradients(
     """`total` and one block's share; without a total the share alone, laid out as the sum would be."""
     if total is None:
         return Gradients(loss=loss, grads=_laid_out(grads, sharding))
-    if sharding.rules.state_embed is not None:  # each replica adds up a part of its own
+    if sharding.rules.optimizer_embed is not None:  # each replica adds up a part of its own
         grads = _laid_out(grads, sharding)
     return Gradients(loss=total.loss + loss, grads=jax.tree.map(jnp.add, total.grads, grads))
 
@@ -154,7 +154,7 @@ def batch_logprobs(
     )
 
 
-def check_block_rows(rows: int, sharding: Sharding, name: str = "block_rows") -> None:
+def check_micro_batch_rows(rows: int, sharding: Sharding, name: str = "micro_batch_rows") -> None:
     """Raises ValueError if a gradient block cannot be cut over the mesh."""
     cut = sharding.parts("batch")
     if rows % cut:
@@ -190,7 +190,7 @@ def row_blocks(
     Args:
       last_rows: of the last of several blocks, where so many are enough.
     """
-    check_block_rows(rows, sharding)
+    check_micro_batch_rows(rows, sharding)
     check_row_tokens(batch.shape[1], sharding)
     placed = sharding.named("batch", "length")
     for begin in range(0, batch.shape[0], rows):

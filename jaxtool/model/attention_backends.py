@@ -45,8 +45,8 @@ def training_backend(config: ModelConfig, length: int, sharding: Sharding) -> At
     return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "training")
 
 
-def cached_backend(config: ModelConfig, slots: int, sharding: Sharding) -> AttentionBackend:
-    """The backend over `slots` cache slots on this mesh; never "auto".
+def cached_backend(config: ModelConfig, positions: int, sharding: Sharding) -> AttentionBackend:
+    """The backend over `positions` cache positions on this mesh; never "auto".
 
     Raises:
       ValueError: `config.attention` names one that the platform or the shapes do not allow.
@@ -55,7 +55,7 @@ def cached_backend(config: ModelConfig, slots: int, sharding: Sharding) -> Atten
     obstacles = {
         "xla": None,
         "pallas_tpu": _needs("tpu", platform)
-        or _lanes(head_dim=config.head_dim, cache_slots=slots),
+        or _lanes(head_dim=config.head_dim, cache_positions=positions),
         "cudnn": "it has no kernel over a cache",
     }
     return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "decoding")
@@ -96,11 +96,13 @@ def attend_to_cache(
         return flash_cached_attention(q, cache, positions)
     rules, (heads, kv_heads) = sharding.rules, sharding.mapped_heads
     queries = rules.spec("batch", None, heads, None)
-    slots = jax.tree.map(lambda x: rules.spec("batch", kv_heads, *(None,) * (x.ndim - 2)), cache)
+    cache_specs = jax.tree.map(
+        lambda x: rules.spec("batch", kv_heads, *(None,) * (x.ndim - 2)), cache
+    )
     return jax.shard_map(
         flash_cached_attention,
         mesh=sharding.mesh,
-        in_specs=(queries, slots, rules.spec("batch", None)),
+        in_specs=(queries, cache_specs, rules.spec("batch", None)),
         out_specs=queries,
         check_vma=False,
     )(q, cache, positions)

@@ -23,18 +23,18 @@ class LayerCache(NamedTuple):
     k_scale: jax.Array | None = None  # [B, K, S] float32, with int8 only
     v_scale: jax.Array | None = None  # [B, K, S]
 
-    def view(self, slots: int) -> "LayerCache":
-        """The first `slots` slots of every row."""
-        return jax.tree.map(lambda x: x[:, :, :slots], self)
+    def view(self, positions: int) -> "LayerCache":
+        """The first `positions` positions of every row."""
+        return jax.tree.map(lambda x: x[:, :, :positions], self)
 
 
 KVCache = tuple[LayerCache, ...]
 Cache = TypeVar("Cache", LayerCache, KVCache)
 
 
-def make_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
-    """Zeros for `rows` trajectories of up to `slots` tokens."""
-    shape = (rows, config.num_kv_heads, slots, config.head_dim)
+def make_cache(config: ModelConfig, rows: int, positions: int) -> KVCache:
+    """Zeros for `rows` trajectories of up to `positions` tokens."""
+    shape = (rows, config.num_kv_heads, positions, config.head_dim)
 
     dtype = jnp.int8 if config.cache == "int8" else config.dtype
 
@@ -45,12 +45,12 @@ def make_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
     return tuple(layer() for _ in range(config.num_layers))
 
 
-def cache_bytes(config: ModelConfig, rows: int, slots: int) -> int:
+def cache_bytes(config: ModelConfig, rows: int, positions: int) -> int:
     """Size of `make_cache` in bytes."""
     head = (
         config.head_dim + 4 if config.cache == "int8" else config.head_dim * config.dtype.itemsize
     )
-    return 2 * config.num_layers * config.num_kv_heads * head * rows * slots
+    return 2 * config.num_layers * config.num_kv_heads * head * rows * positions
 
 
 def write(
@@ -109,5 +109,5 @@ def gather_rows(cache: KVCache, rows: Int[Array, " R"]) -> KVCache:
 
 
 def scatter_rows(cache: KVCache, rows: Int[Array, " R"], update: KVCache) -> KVCache:
-    """Writes whole rows back, or the first slots of them; indices out of range are dropped."""
+    """Writes whole rows back, or the first positions of them; indices out of range are dropped."""
     return jax.tree.map(lambda x, y: x.at[rows, :, : y.shape[2]].set(y, mode="drop"), cache, update)

@@ -1,4 +1,4 @@
-"""Attention over the KV cache as a Pallas TPU kernel: blocks of slots, running softmax.
+"""Attention over the KV cache as a Pallas TPU kernel: blocks of positions, running softmax.
 
 The method is FlashAttention-2's (2307.08691, algorithm 1): one pass over the keys with a running
 maximum and sum. A row reads the blocks up to its own longest position and no more, so short rows do
@@ -21,7 +21,7 @@ from jaxtool.model.kv_cache import LayerCache
 
 LANES = 128  # of a TPU vector register: last axes come in multiples of it
 _MOST_QUERIES = 512  # rows of a query block: [512, block] float32 scores fit the vector memory
-_MOST_SLOTS = 512
+_MOST_POSITIONS = 512
 
 
 def flash_cached_attention(
@@ -39,7 +39,7 @@ def flash_cached_attention(
     b, c, n, h = q.shape
     kv, s = cache.k.shape[1:3]
     group = n // kv
-    slots = math.gcd(s, _MOST_SLOTS)
+    block_positions = math.gcd(s, _MOST_POSITIONS)
     # All query heads of one token stand together, so a block of queries spans few positions.
     queries = q.reshape(b, c, kv, group, h).transpose(0, 2, 1, 3, 4).reshape(b, kv, c * group, h)
     at = jnp.repeat(jnp.minimum(positions, s - 1), group, axis=1)  # [B, Q]
@@ -48,13 +48,13 @@ def flash_cached_attention(
     queries = jnp.pad(queries, ((0, 0), (0, 0), (0, padding), (0, 0)))
     at = jnp.pad(at, ((0, 0), (0, padding)))
     num_blocks = at.shape[1] // block
-    # The last block of slots that any query of a block may see.
-    last = jnp.max(at.reshape(b, num_blocks, block), axis=2) // slots
+    # The last block of positions that any query of a block may see.
+    last = jnp.max(at.reshape(b, num_blocks, block), axis=2) // block_positions
 
     def query_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
         return i, k, j, 0
 
-    def slot_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
+    def position_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
         # Beyond the last block the same one is named again, which copies nothing.
         return i, k, jnp.minimum(t, last[i, j]), 0
 
@@ -62,16 +62,16 @@ def flash_cached_attention(
         return i, k, 0, jnp.minimum(t, last[i, j])
 
     query_spec = pl.BlockSpec((1, 1, block, h), query_at)
-    slot_spec = pl.BlockSpec((1, 1, slots, h), slot_at)
+    position_spec = pl.BlockSpec((1, 1, block_positions, h), position_at)
     at_spec = pl.BlockSpec((1, block, 1), lambda i, k, j, t, last: (i, j, 0))
     scales = [x[:, :, None, :] for x in (cache.k_scale, cache.v_scale) if x is not None]
     out = pl.pallas_call(
-        functools.partial(_kernel, slots=slots, is_scaled=bool(scales)),
+        functools.partial(_kernel, block_positions=block_positions, is_scaled=bool(scales)),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
-            grid=(b, kv, num_blocks, s // slots),
-            in_specs=[query_spec, slot_spec, slot_spec, at_spec]
-            + [pl.BlockSpec((1, 1, 1, slots), scale_at)] * len(scales),
+            grid=(b, kv, num_blocks, s // block_positions),
+            in_specs=[query_spec, position_spec, position_spec, at_spec]
+            + [pl.BlockSpec((1, 1, 1, block_positions), scale_at)] * len(scales),
             out_specs=query_spec,
             scratch_shapes=[
                 pltpu.VMEM((block, LANES), jnp.float32),
@@ -92,8 +92,8 @@ def flash_cached_attention(
 def _kernel(
     last_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any, at_ref: Any, *refs: Any, **static: Any
 ):
-    """One block of slots of one block of queries: max, sum and weighted values so far."""
-    is_scaled, slots = static["is_scaled"], static["slots"]
+    """One block of positions of one block of queries: max, sum and weighted values so far."""
+    is_scaled, block_positions = static["is_scaled"], static["block_positions"]
     k_scale_ref, v_scale_ref = refs[:2] if is_scaled else (None, None)
     out_ref, max_ref, sum_ref, values_ref = refs[-4:]
     t = pl.program_id(3)
@@ -114,8 +114,8 @@ def _kernel(
         scores = scores * q.shape[-1] ** -0.5
         if k_scale_ref is not None:
             scores = scores * k_scale_ref[0, 0]
-        slot = t * slots + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-        scores = jnp.where(slot <= at_ref[0], scores, MASKED_SCORE)
+        position = t * block_positions + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+        scores = jnp.where(position <= at_ref[0], scores, MASKED_SCORE)
         before = max_ref[:, :1]
         highest = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
         shrink = jnp.exp(before - highest)

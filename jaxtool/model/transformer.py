@@ -3,7 +3,7 @@
 Parameters are a plain dict pytree, float32:
   embedding [V, D]; layers/<module>/<name> [L, ...] stacked; final_norm [D]; lm_head [D, V] if untied.
 Functions take it and return arrays; nothing is hidden in a module. `unstack_layers` makes the
-decoder's twin of the same tree, in which each layer is a leaf group of its own.
+decoder's numerics of the same tree, in which each layer is a leaf group of its own.
 """
 
 import functools
@@ -114,7 +114,7 @@ def cached_hidden_states(
     Args:
       params: with unstacked layers.
       positions: absolute index of each token in its row; indices >= S are not written.
-      view: attention reads cache slots 0..view-1 only; must exceed every live position.
+      view: attention reads cache positions 0..view-1 only; must exceed every live position.
       rows: the cache's row of each row of tokens; one out of range is not written. They are copied out
         for attention layer by layer: all layers at once took as much memory as their part of the cache.
         None: all rows, in place.

@@ -32,12 +32,12 @@ class AxisRules:
     activation_embed: MeshAxes = ()  # D of an activation: whole, or it would collide with batch
     # D of gradient sums and optimizer state; None: as `embed`. ("fsdp", "context", "data") cuts them over
     # the replicas of the parameters too: stages 1 and 2 of ZeRO (Rajbhandari et al., 2020, 1910.02054).
-    state_embed: MeshAxes | None = None
+    optimizer_embed: MeshAxes | None = None
 
     def mesh_axes(self, axis: str) -> MeshAxes:
         """Mesh axes that logical axis `axis` is cut along."""
         table: dict[str, MeshAxes] = dataclasses.asdict(self)
-        del table["state_embed"]  # is `embed` of another table, see `Sharding.of_state`
+        del table["optimizer_embed"]  # is `embed` of another table, see `Sharding.of_state`
         if axis not in table:
             raise ValueError(f"unknown logical axis {axis!r}; known: {sorted(table)}")
         return table[axis]
@@ -114,9 +114,9 @@ class Sharding:
     @property
     def of_state(self) -> "Sharding":
         """Where gradient sums and optimizer state lie."""
-        if self.rules.state_embed is None:
+        if self.rules.optimizer_embed is None:
             return self
-        rules = dataclasses.replace(self.rules, embed=self.rules.state_embed)
+        rules = dataclasses.replace(self.rules, embed=self.rules.optimizer_embed)
         return dataclasses.replace(self, rules=rules)
 
     @property

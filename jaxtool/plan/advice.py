@@ -51,10 +51,10 @@ def advise(
         lines += _block_lines(config)
     if isinstance(config, RlConfig):
         lines += _decoder_lines(config, over, resident, host)
-    if (blocks or updates) and config.mesh.data > 1 and config.axes.state_embed is None:
+    if (blocks or updates) and config.mesh.data > 1 and config.axes.optimizer_embed is None:
         cut = (resident["optimizer state"] + resident["gradients"]) * (1 - 1 / config.mesh.data)
         lines.append(
-            "AxisRules.state_embed = ('fsdp', 'context', 'data')  # "
+            "AxisRules.optimizer_embed = ('fsdp', 'context', 'data')  # "
             f"{cut / GIB:.1f} GiB less optimizer state and gradients: replicas share them (ZeRO)"
         )
     if config.mesh.data > 1:
@@ -80,17 +80,19 @@ def _decoder_lines(
     lines = []
     excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
     if excess:
-        row = resident["KV cache"] / config.engine.slots
-        slots = int((resident["KV cache"] - excess) / row) if row else 0
+        row = resident["KV cache"] / config.engine.decode_rows
+        decode_rows = int((resident["KV cache"] - excess) / row) if row else 0
         rows_cut = math.prod(host.values()) // host["tensor"]
-        slots -= slots % rows_cut
-        if slots:
-            lines.append(f"EngineConfig.slots = {slots}  # {excess / GIB:.1f} GiB less KV cache")
+        decode_rows -= decode_rows % rows_cut
+        if decode_rows:
+            lines.append(
+                f"EngineConfig.decode_rows = {decode_rows}  # {excess / GIB:.1f} GiB less KV cache"
+            )
         if rows_cut % 2 == 0:
             lines.append(
                 f"MeshConfig.tensor = {2 * host['tensor']}  # halves published copy and cache row"
             )
-        if config.engine.twin.weights != "int8" or config.engine.twin.cache != "int8":
+        if config.engine.numerics.weights != "int8" or config.engine.numerics.cache != "int8":
             lines.append(
                 "--gin_file gin_configs/decoders/int8.gin  # halves published copy and cache row"
             )
@@ -118,14 +120,14 @@ def _quicker_lines(
     name, size = _blocks(config)
 
     def update_s(times: int) -> float:
-        blocks = math.ceil(rows / (times * size.block_rows))
+        blocks = math.ceil(rows / (times * size.micro_batch_rows))
         return blocks * (times * (block.time_s - block.collectives_s) + block.collectives_s)
 
     best = min(range(1, max(1, most) + 1), key=update_s)
     if update_s(best) >= (1 - WORTH_SAVING) * update_s(1):
         return ()
     return (
-        f"{name}.block_rows = {best * size.block_rows}  # an update may take "
+        f"{name}.micro_batch_rows = {best * size.micro_batch_rows}  # an update may take "
         f"{update_s(best):.1f} s in place of {update_s(1):.1f}: collectives are "
         f"{block.collectives_s / block.time_s:.0%} of a gradient block, whatever its rows",
     )
@@ -167,11 +169,11 @@ def _block_lines(config: Run) -> list[str]:
     if config.pack.row_tokens >= LONG_ROW:
         lines.append(
             f"MeshConfig.context = {2 * max(1, config.mesh.context)}  # halves a device's part of a "
-            f"row; {name}.block_rows may be half"
+            f"row; {name}.micro_batch_rows may be half"
         )
     cut = config.mesh.data * max(1, config.mesh.fsdp)
-    if blocks.block_rows > cut:
-        lines.append(f"{name}.block_rows = {max(cut, blocks.block_rows // 2)}")
-    if blocks.logprob_chunk > 128:
-        lines.append(f"{name}.logprob_chunk = {blocks.logprob_chunk // 2}")
+    if blocks.micro_batch_rows > cut:
+        lines.append(f"{name}.micro_batch_rows = {max(cut, blocks.micro_batch_rows // 2)}")
+    if blocks.lm_head_chunk > 128:
+        lines.append(f"{name}.lm_head_chunk = {blocks.lm_head_chunk // 2}")
     return lines

@@ -164,10 +164,10 @@ class _Parts:
     def of_policy(self, policy: Tower, reference: Any) -> tuple[Program, ...]:
         grpo_config, setup, base = self.config.grpo, self.setup, self.base
         block, tokens = self._block()
-        is_anchored = grpo_config.updates_per_batch > 1 and grpo_config.anchor == "learner"
-        old = tokens if is_anchored else None
+        needs_old = grpo_config.updates_per_batch > 1 and grpo_config.old_policy == "learner"
+        old = tokens if needs_old else None
         length = self.config.pack.row_tokens
-        chunks = logit_chunks(length, grpo_config.logprob_chunk, self.sharding)
+        chunks = logit_chunks(length, grpo_config.lm_head_chunk, self.sharding)
         # With LoRA the base is an argument of gradient blocks alone.
         own = ("parameters",) if base is None else ()
         programs = (
@@ -188,7 +188,7 @@ class _Parts:
             ),
             self._apply(APPLY, policy, self.config.optimizer, (*own, "optimizer state")),
         )
-        if is_anchored or grpo_config.reward_kl_coef:
+        if needs_old or grpo_config.reward_kl_coef:
             trace = lambda: grpo.old_logprobs.trace(  # noqa: E731
                 joined(policy.params, base), block, setup=setup
             )
@@ -243,7 +243,7 @@ class _Parts:
         config = self.config
         return Program(
             name=name,
-            shape=f"{config.grpo.block_rows} rows x {config.pack.row_tokens} tokens",
+            shape=f"{config.grpo.micro_batch_rows} rows x {config.pack.row_tokens} tokens",
             trace=trace,
             while_trips=while_trips,
             num_devices=self.sharding.mesh.size,
@@ -257,7 +257,7 @@ class _Parts:
 
     def _block(self) -> tuple[Any, Any]:
         """Shapes of a block of rows, and of one number a token of it."""
-        rows, length = self.config.grpo.block_rows, self.config.pack.row_tokens
+        rows, length = self.config.grpo.micro_batch_rows, self.config.pack.row_tokens
         tokens = jax.ShapeDtypeStruct(
             (rows, length), jnp.float32, sharding=self.sharding.named("batch", "length")
         )

@@ -37,7 +37,7 @@ class RunPrograms:
 
     programs: tuple[Program, ...]
     resident: dict[str, float]
-    engine: EngineConfig | None  # with the number of slots filled in; None in a cold start
+    engine: EngineConfig | None  # with the number of decode rows filled in; None in a cold start
     host: dict[str, int]  # axis sizes of the mesh that a host decodes on; none in a cold start
 
 

@@ -113,7 +113,7 @@ def verdict(plan: StepPlan) -> list[str]:
         tokens = f"{a.response_tokens:.0f} response and {a.prompt_tokens:.0f} prompt tokens"
         decoding = (
             f" and {a.tool_calls:g} tool calls per trajectory on average, tools that keep no row "
-            "waiting, slots refilled at once"
+            "waiting, decode rows refilled at once"
         )
         lines += [
             f"predicted {plan.step}: {plan.step_s:.0f} s ({largest})",

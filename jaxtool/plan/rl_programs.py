@@ -5,7 +5,7 @@ take is found as the run finds it: the layout of the optimizer state is that whi
 the decoder's that which `publish` and `empty_cache` give.
 
 The decoder's programs are those of one host: on a slice of several hosts each has an engine of its own
-on its own devices, and `EngineConfig.slots` is per host. Publication runs on the learner's mesh.
+on its own devices, and `EngineConfig.decode_rows` is per host. Publication runs on the learner's mesh.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtool.decode import programs as decoder
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.publish import publish_ends, publish_layer
-from jaxtool.learn.state import check_block_rows, check_row_tokens
+from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
 from jaxtool.model.param_axes import CACHE_AXES, check_divides, param_axes, param_shapes
@@ -51,7 +51,7 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
 
     Raises:
       ValueError: what the run would raise at its start: the mesh does not divide the devices, the
-        model, the rows or the slots, `tensor` does not divide a host, or the rows need more memory
+        model, the rows or the positions, `tensor` does not divide a host, or the rows need more memory
         than the decoder may take.
     """
     check_one_host(config.schedule.max_staleness, tpu.num_hosts)
@@ -61,12 +61,12 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
     decoding = Sharding(_host_mesh(mesh, tpu), decode(config.axes))
     check_divides(model, sharding)
     check_divides(model, decoding)
-    check_block_rows(config.grpo.block_rows, sharding)
+    check_micro_batch_rows(config.grpo.micro_batch_rows, sharding)
     check_row_tokens(config.pack.row_tokens, sharding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
     memory = plan_memory(
-        config.engine.twin.model(model),
+        config.engine.numerics.model(model),
         config.engine,
         decoding,
         longest_prompt=longest_prompt(config.rollout, config.engine),
@@ -101,8 +101,8 @@ def _publication(
     config: RlConfig, over_all: Sharding, decoding: Sharding, learner: LearnerPrograms
 ) -> tuple[tuple[Program, ...], Any]:
     """Programs that make the decoder's copy, and the copy as one host has it."""
-    weights = config.engine.twin.weights
-    model = config.engine.twin.model(config.policy.model_config())
+    weights = config.engine.numerics.weights
+    model = config.engine.numerics.model(config.policy.model_config())
     statics = (model, over_all, weights)
     params = learner.policy
     ends = {name: x for name, x in params.items() if name != "layers"}
@@ -149,9 +149,9 @@ def _decoder(
       held: what the learner keeps in memory meanwhile.
     """
     engine = config.engine
-    model = engine.twin.model(config.policy.model_config())
+    model = engine.numerics.model(config.policy.model_config())
     statics: dict[str, Any] = {"config": model, "sharding": sharding}
-    cache = _cache(model, sharding, engine.cache_rows, engine.max_tokens)
+    cache = _cache(model, sharding, engine.num_cache_rows, engine.max_tokens)
     bucket = next(
         b for b in engine.prompt_buckets if b >= longest_prompt(config.rollout, config.engine) - 1
     )
@@ -178,9 +178,9 @@ def _window(
     config: RlConfig, published: Any, cache: Any, held: tuple[str, ...], statics: dict[str, Any]
 ) -> Program:
     engine, sharding = config.engine, statics["sharding"]
-    width, view, steps = engine.slots, engine.views[-1], engine.window_steps
-    is_whole = width == engine.cache_rows
-    read = shard_bytes(cache) * width / engine.cache_rows * view / engine.max_tokens
+    width, view, steps = engine.decode_rows, engine.views[-1], engine.window_steps
+    is_whole = width == engine.num_cache_rows
+    read = shard_bytes(cache) * width / engine.num_cache_rows * view / engine.max_tokens
     is_stop = jax.ShapeDtypeStruct(
         (statics["config"].vocab_size,), bool, sharding=sharding.named(None)
     )
@@ -237,15 +237,15 @@ def _append(
 ) -> Program:
     engine, view = config.engine, config.engine.views[-1]
     rows, columns = engine.append_rows, engine.forced_tokens
-    slots, starts = _indices(rows, 2)
-    share = rows / engine.cache_rows
+    cache_rows, starts = _indices(rows, 2)
+    share = rows / engine.num_cache_rows
     return Program(
         name=APPEND,
         shape=f"{rows} rows x {columns} tokens, view {view}",
         trace=lambda: decoder.append.trace(
             published,
             cache,
-            slots,
+            cache_rows,
             np.zeros((rows, columns), np.int32),
             starts,
             view=view,
@@ -261,9 +261,9 @@ def _indices(rows: int, count: int) -> list[np.ndarray]:
     return [np.zeros(rows, np.int32) for _ in range(count)]
 
 
-def _cache(model: ModelConfig, sharding: Sharding, rows: int, slots: int) -> Any:
+def _cache(model: ModelConfig, sharding: Sharding, rows: int, positions: int) -> Any:
     """Shapes and layout of a cache, which every program of the decoder constrains."""
-    shapes = jax.eval_shape(lambda: make_cache(model, rows, slots))
+    shapes = jax.eval_shape(lambda: make_cache(model, rows, positions))
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=sharding.named(*CACHE_AXES[: x.ndim])

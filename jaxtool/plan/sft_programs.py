@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxtool.learn.sft import SftSetup, sft_block
-from jaxtool.learn.state import check_block_rows, check_row_tokens
+from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens
 from jaxtool.model.lora import joined
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding
@@ -29,8 +29,8 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
     model = config.policy.model_config()
     sharding = Sharding(make_mesh(config.mesh, slice_devices(tpu)), config.axes)
     check_divides(model, sharding)
-    rows, length = config.sft.block_rows, config.pack.row_tokens
-    check_block_rows(rows, sharding)
+    rows, length = config.sft.micro_batch_rows, config.pack.row_tokens
+    check_micro_batch_rows(rows, sharding)
     check_row_tokens(length, sharding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
@@ -47,7 +47,7 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
             ),
             num_devices=sharding.mesh.size,
             beside=("optimizer state",),
-            while_trips=logit_chunks(length, config.sft.logprob_chunk, sharding),
+            while_trips=logit_chunks(length, config.sft.lm_head_chunk, sharding),
         ),
         update_program(
             APPLY, policy, config.optimizer, sharding, beside=("parameters",) if base else ()

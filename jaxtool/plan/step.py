@@ -99,22 +99,22 @@ class StepPlan:
 def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dict[str, float]:
     """How often each program runs in one RL step.
 
-    Decoding: the host with the most problems; slots are refilled at once, so that all its rows take
-    (sum of tokens) / slots steps, and the last of them goes on alone to the limit. Learning: rows of
+    Decoding: the host with the most problems; decode rows are refilled at once, so that all its rows take
+    (sum of tokens) / decode_rows steps, and the last of them goes on alone to the limit. Learning: rows of
     all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
     problems = math.ceil(schedule.problems_per_step / num_hosts)
     answers = problems * schedule.samples
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
-    steps = answers * mean / engine.slots + (limit - mean)
+    steps = answers * mean / engine.decode_rows + (limit - mean)
     updates = config.grpo.updates_per_batch
-    rows, block = rows_of_update(config, assumed), config.grpo.block_rows
+    rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
     passes = math.ceil(updates * rows / block)  # over the whole batch, forward alone
     # A KL in the reward asks the policy and its reference.
     old = 2 * passes if config.grpo.reward_kl_coef else 0
-    if updates > 1 and config.grpo.anchor == "learner":
+    if updates > 1 and config.grpo.old_policy == "learner":
         old += blocks
     appends = 0.0
     if assumed.observation_tokens > engine.forced_tokens:
@@ -139,7 +139,7 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
 def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict[str, float]:
     """As `runs_per_step`: one update, and the blocks that its rows make."""
     rows = rows_of_update(config, assumed)
-    return {names.LEARN: math.ceil(rows / config.sft.block_rows), names.APPLY: 1}
+    return {names.LEARN: math.ceil(rows / config.sft.micro_batch_rows), names.APPLY: 1}
 
 
 def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:

@@ -19,20 +19,20 @@ from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
 from jaxtool.data import arithmetic, calculations
 from jaxtool.data.tokenizer import Tokenizer
-from jaxtool.renderers.renderer import Protocol, ToolFormat
+from jaxtool.renderers.renderer import Renderer, ToolFormat
 
 
 def demonstration(
-    problem: Problem, response: str, *, protocol: Protocol, tokenizer: Tokenizer
+    problem: Problem, response: str, *, renderer: Renderer, tokenizer: Tokenizer
 ) -> Trajectory:
     """A ledger of a written response: interpreter spans get origin TOOL, all else POLICY."""
-    prompt = protocol.prompt_ids(tokenizer, problem)
+    prompt = renderer.prompt_ids(tokenizer, problem)
     ids, origins = list(prompt), [Origin.PROMPT] * len(prompt)
-    for text, origin in split_response(response, protocol):
+    for text, origin in split_response(response, renderer):
         piece = tokenizer.encode(text)
         ids += piece
         origins += [origin] * len(piece)
-    if not protocol.answer_close:
+    if not renderer.answer_close:
         ids.append(tokenizer.eos_ids[0])
         origins.append(Origin.POLICY)
     is_policy = np.asarray(origins) == Origin.POLICY
@@ -43,19 +43,19 @@ def demonstration(
         origins=np.asarray(origins, np.int8),
         behaviour_logprobs=np.zeros(len(ids), np.float32),
         policy_versions=np.where(is_policy, 0, -1).astype(np.int32),
-        finish_reason=FinishReason.ANSWER if protocol.answer_close else FinishReason.EOS,
+        finish_reason=FinishReason.ANSWER if renderer.answer_close else FinishReason.EOS,
         response_text=response,
         final_text=response,
     )
 
 
-def split_response(response: str, protocol: Protocol) -> list[tuple[str, Origin]]:
+def split_response(response: str, renderer: Renderer) -> list[tuple[str, Origin]]:
     """The response cut into (text, POLICY or TOOL) pieces that join to it exactly."""
-    if protocol.tool is None:
+    if renderer.tool is None:
         return [(response, Origin.POLICY)]
-    opening, closing = (part.strip() for part in protocol.tool.observation.split("{output}"))
+    opening, closing = (part.strip() for part in renderer.tool.observation.split("{output}"))
     span = re.compile(
-        rf"(?<={re.escape(protocol.tool.code_close)})\s*{re.escape(opening)}.*?{re.escape(closing)}\s*",
+        rf"(?<={re.escape(renderer.tool.code_close)})\s*{re.escape(opening)}.*?{re.escape(closing)}\s*",
         re.DOTALL,
     )
     pieces: list[tuple[str, Origin]] = []
@@ -92,7 +92,7 @@ def read_demonstrations(path: str | Path) -> list[tuple[Problem, str]]:
 class DemonstrationFile:
     """Rows of a JSONL file (see `read_demonstrations`), shuffled anew for each pass over it.
 
-    Text that follows the protocol's closing answer tag is dropped: no rollout would hold it.
+    Text that follows the renderer's closing answer tag is dropped: no rollout would hold it.
     """
 
     path: str
@@ -101,7 +101,7 @@ class DemonstrationFile:
     question_after: str | None = None
 
     def take(
-        self, count: int, *, seed: int, index: int, protocol: Protocol, tokenizer: Tokenizer
+        self, count: int, *, seed: int, index: int, renderer: Renderer, tokenizer: Tokenizer
     ) -> list[Trajectory]:
         """`count` demonstrations for batch `index`; batches 0, 1, ... go through the file, pass by pass.
 
@@ -121,9 +121,9 @@ class DemonstrationFile:
                 draw = random.Random(stream_seed(seed, "demonstration_file", number))
                 orders[number] = draw.sample(range(len(rows)), len(rows))
             problem, response = rows[orders[number][at]]
-            head, close, _ = response.partition(protocol.answer_close or "\0")
+            head, close, _ = response.partition(renderer.answer_close or "\0")
             taken.append(
-                demonstration(problem, head + close, protocol=protocol, tokenizer=tokenizer)
+                demonstration(problem, head + close, renderer=renderer, tokenizer=tokenizer)
             )
         return taken
 
@@ -168,22 +168,22 @@ class _PlantedCalls:
                 raise ValueError(f"{name} must be three chances that sum to 1, got {chances}")
 
     def take(
-        self, count: int, *, seed: int, index: int, protocol: Protocol, tokenizer: Tokenizer
+        self, count: int, *, seed: int, index: int, renderer: Renderer, tokenizer: Tokenizer
     ) -> list[Trajectory]:
         """`count` demonstrations of the training split for batch `index`."""
-        draw = random.Random(stream_seed(seed, "demonstrations", protocol.name, index))
+        draw = random.Random(stream_seed(seed, "demonstrations", renderer.name, index))
         problems = self.task.problems("train", count, draw.randrange(2**31))
         return [
             demonstration(
                 problem,
-                self._response(problem, draw, protocol),
-                protocol=protocol,
+                self._response(problem, draw, renderer),
+                renderer=renderer,
                 tokenizer=tokenizer,
             )
             for problem in problems
         ]
 
-    def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
+    def _response(self, problem: Problem, draw: random.Random, renderer: Renderer) -> str:
         raise NotImplementedError
 
 
@@ -194,16 +194,16 @@ class ArithmeticDemonstrations(_PlantedCalls):
     task: arithmetic.ArithmeticTask = dataclasses.field(default_factory=arithmetic.ArithmeticTask)
     calls_when_chained: tuple[float, float, float] = (0.2, 0.5, 0.3)  # after the look-up
 
-    def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
+    def _response(self, problem: Problem, draw: random.Random, renderer: Renderer) -> str:
         answer = f"<answer>\\boxed{{{problem.answer}}}</answer>"
-        if protocol.tool is None:
+        if renderer.tool is None:
             return answer
         by_level = {"hard": self.calls_when_hard, "chained": self.calls_when_chained}
         chances = by_level.get(problem.level, self.calls_when_easy)
         calls = draw.choices((0, 1, 2), chances)[0]
         *first, last = arithmetic.steps_of(problem.question)
         programs = [(e, arithmetic.printed(e)) for e in (*first, *[last] * calls)]
-        return _with_calls(programs, protocol.tool) + answer
+        return _with_calls(programs, renderer.tool) + answer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,16 +214,16 @@ class CalculationDemonstrations(_PlantedCalls):
         default_factory=calculations.CalculationTask
     )
 
-    def _response(self, problem: Problem, draw: random.Random, protocol: Protocol) -> str:
+    def _response(self, problem: Problem, draw: random.Random, renderer: Renderer) -> str:
         answer = (
             f"{problem.question} = {problem.answer}. The answer is \\boxed{{{problem.answer}}}."
         )
-        if protocol.tool is None:
+        if renderer.tool is None:
             return answer
         is_easy = problem.level == "one_digit_sum"
         chances = self.calls_when_easy if is_easy else self.calls_when_hard
         calls = draw.choices((0, 1, 2), chances)[0]
-        return _with_calls([(problem.question, problem.answer)] * calls, protocol.tool) + answer
+        return _with_calls([(problem.question, problem.answer)] * calls, renderer.tool) + answer
 
 
 def _with_calls(programs: Sequence[tuple[str, str]], tool: ToolFormat) -> str:

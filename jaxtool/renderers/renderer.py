@@ -1,4 +1,4 @@
-"""A text protocol as data: the prompt, the tags, what an observation looks like, where answers end.
+"""A text renderer as data: the prompt, the tags, what an observation looks like, where answers end.
 
 Templates are TOML files; `templates/retool.toml` explains every key. Text in, text out: token ids are
 the collector's business.
@@ -51,7 +51,7 @@ class ToolFormat:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Renderer:
     """How one problem becomes a prompt and what the response's tags mean."""
 
     name: str
@@ -109,14 +109,14 @@ def parse_code(segment: str, tool: ToolFormat) -> str:
     return body.strip("\n")
 
 
-def observation_text(result: ToolResult, protocol: Protocol) -> str:
+def observation_text(result: ToolResult, renderer: Renderer) -> str:
     """What the policy reads after a call; tags inside the output are defused."""
-    tool = protocol.tool
+    tool = renderer.tool
     if tool is None:
-        raise ValueError(f"protocol {protocol.name!r} has no tool")
+        raise ValueError(f"renderer {renderer.name!r} has no tool")
     output = _shorten(_output(result, tool), tool.max_output_chars)
     opening = tool.observation.split("{output}")[1].strip()
-    for tag in (*protocol.all_tags, opening):
+    for tag in (*renderer.all_tags, opening):
         output = output.replace(tag, "&lt;" + tag[1:]) if tag else output
     return tool.observation.replace("{output}", output)
 
@@ -139,33 +139,33 @@ def _shorten(text: str, limit: int) -> str:
     return text[: limit - tail] + "..." + (text[-tail:] if tail else "")
 
 
-def load_protocol(name_or_path: str) -> Protocol:
+def load_renderer(name_or_path: str) -> Renderer:
     """Reads `templates/<name>.toml`, or the file at a path that ends in .toml."""
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
         if not path.is_file():
-            raise FileNotFoundError(f"no protocol template at {path}")
+            raise FileNotFoundError(f"no renderer template at {path}")
         text, name = path.read_text(encoding="utf-8"), path.stem
     else:
         folder = resources.files("jaxtool.renderers") / "templates"
         file = folder / f"{name_or_path}.toml"
         if not file.is_file():
             known = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
-            raise FileNotFoundError(f"no protocol template {name_or_path!r}; there are {known}")
+            raise FileNotFoundError(f"no renderer template {name_or_path!r}; there are {known}")
         text, name = file.read_text(encoding="utf-8"), name_or_path
     return _from_table(tomllib.loads(text), name)
 
 
-def _from_table(table: dict[str, Any], name: str) -> Protocol:
+def _from_table(table: dict[str, Any], name: str) -> Renderer:
     known = {"messages", "format", "tool", "answer"}
     if unknown := set(table) - known:
         raise ValueError(
-            f"protocol {name!r}: unknown keys {sorted(unknown)}; known: {sorted(known)}"
+            f"renderer {name!r}: unknown keys {sorted(unknown)}; known: {sorted(known)}"
         )
     try:
         messages = tuple((m["role"], m["content"]) for m in table["messages"])
         form, answer = table["format"], table["answer"]
-        protocol = Protocol(
+        renderer = Renderer(
             name=name,
             messages=messages,
             uses_chat_template=form["uses_chat_template"],
@@ -175,10 +175,10 @@ def _from_table(table: dict[str, Any], name: str) -> Protocol:
             answer_style=answer["style"],
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"protocol {name!r}: {error}") from error
+        raise ValueError(f"renderer {name!r}: {error}") from error
     if not any("{question}" in content for _, content in messages):
-        raise ValueError(f"protocol {name!r}: no message holds {{question}}")
-    return protocol
+        raise ValueError(f"renderer {name!r}: no message holds {{question}}")
+    return renderer
 
 
 def stop_token_mask(tokenizer: Tokenizer, tags: Sequence[str]) -> list[bool]:

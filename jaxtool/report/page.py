@@ -59,7 +59,7 @@ class Table:
 class Series:
     """One line; a y of None or nan is a gap."""
 
-    name: str  # the name of an arm takes the arm's colour
+    name: str  # the name of a variant takes the variant's colour
     xs: Sequence[float]
     ys: Sequence[float | None]
     stderr: Sequence[float | None] | None = None  # drawn as a band of ± one standard error
@@ -86,7 +86,7 @@ class Section:
 class Report:
     title: str
     subtitle: str = ""
-    arms: tuple[str, ...] = ()  # in the order of their colours
+    variants: tuple[str, ...] = ()  # in the order of their colours
     headlines: tuple[Headline, ...] = ()
     sections: tuple[Section, ...] = ()
     trajectories: tuple[TrajectoryView, ...] = ()
@@ -148,7 +148,7 @@ def _page_data(report: Report) -> dict[str, Any]:
         "title": report.title,
         "subtitle": report.subtitle,
         "written": now.strftime("%Y-%m-%d %H:%M %Z"),
-        "arms": report.arms,
+        "variants": report.variants,
         "headlines": [dataclasses.asdict(headline) for headline in report.headlines],
         "sections": [dataclasses.asdict(section) for section in report.sections],
         "trajectories": [view_to_row(view) for view in report.trajectories],
@@ -175,7 +175,7 @@ def _without_nan(value: Any) -> Any:
 def report_of_workdir(workdir: str | pathlib.Path) -> Report:
     """The report that the files of a run hold.
 
-    A run directory is one arm; a directory of run directories is a comparison of arms.
+    A run directory is one variant; a directory of run directories is a comparison of variants.
 
     Raises:
       FileNotFoundError: if there is no metrics.jsonl in either place.
@@ -187,7 +187,7 @@ def report_of_workdir(workdir: str | pathlib.Path) -> Report:
         raise FileNotFoundError(
             f"{workdir} holds no {METRICS_NAME}, nor do its folders; give a run's --workdir"
         )
-    rows = {arm: read_metrics(folder / METRICS_NAME) for arm, folder in runs.items()}
+    rows = {variant: read_metrics(folder / METRICS_NAME) for variant, folder in runs.items()}
     views = [
         view
         for folder in runs.values()
@@ -202,11 +202,11 @@ def report_of_workdir(workdir: str | pathlib.Path) -> Report:
     )
     stride = math.ceil(len(views) / MAX_TRAJECTORIES) or 1
     shown = views[::stride]
-    steps = max((row["step"] for arm_rows in rows.values() for row in arm_rows), default=0)
+    steps = max((row["step"] for variant_rows in rows.values() for row in variant_rows), default=0)
     return Report(
         title=workdir.name,
         subtitle=f"{', '.join(runs)}: {steps} steps, {len(shown)} of {len(views)} trajectories",
-        arms=tuple(runs),
+        variants=tuple(runs),
         sections=metric_sections(rows),
         trajectories=tuple(shown),
         config=config,
@@ -214,23 +214,23 @@ def report_of_workdir(workdir: str | pathlib.Path) -> Report:
 
 
 def metric_sections(rows: dict[str, list[dict[str, float]]]) -> tuple[Section, ...]:
-    """One section per area, one curve per metric, one line per arm.
+    """One section per area, one curve per metric, one line per variant.
 
-    Metrics area/name/part are one curve with a line per part for one arm, and one curve per part
+    Metrics area/name/part are one curve with a line per part for one variant, and one curve per part
     for several.
 
     Args:
-      rows: arm -> rows of its metrics file.
+      rows: variant -> rows of its metrics file.
     """
-    is_one_arm = len(rows) == 1
+    is_one_variant = len(rows) == 1
     lines: dict[str, dict[str, dict[str, Series]]] = {}  # area -> curve -> line -> series
-    for arm, arm_rows in rows.items():
-        names = {name: None for row in arm_rows for name in row if "/" in name}
+    for variant, variant_rows in rows.items():
+        names = {name: None for row in variant_rows for name in row if "/" in name}
         for name in names:
             area, metric, *part = name.split("/")
-            curve = metric if is_one_arm or not part else f"{metric} · {part[0]}"
-            line = part[0] if is_one_arm and part else arm
-            points = [(row["step"], row[name]) for row in arm_rows if name in row]
+            curve = metric if is_one_variant or not part else f"{metric} · {part[0]}"
+            line = part[0] if is_one_variant and part else variant
+            points = [(row["step"], row[name]) for row in variant_rows if name in row]
             series = _thinned(line, points, MAX_POINTS)
             lines.setdefault(area, {}).setdefault(curve.replace("_", " "), {})[line] = series
     return tuple(

@@ -23,7 +23,7 @@ class RewardFn(Protocol):
         Args:
           group: trajectories of one problem, none of them masked.
           is_correct: whether each member's answer is equivalent to the reference.
-          costs: m of each member by the run's `Price`: its number of calls, where nothing else is said.
+          costs: m of each member by the run's `CallCost`: its number of calls, where nothing else is said.
           history: of the problem, with the calls of this group's correct members already in it.
         """
         ...

@@ -9,11 +9,11 @@ COST_RESOLUTION = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Price:
+class CallCost:
     """Cost of a trajectory: a sum over its calls that got an observation. Defaults: number of calls."""
 
     per_call: float = 1.0
-    per_tool: tuple[tuple[str, float], ...] = ()  # (tool's name, price) in place of per_call
+    per_tool: tuple[tuple[str, float], ...] = ()  # (tool's name, call_cost) in place of per_call
     per_code_token: float = 0.0  # tokens that the policy wrote since the last observation
     per_observation_token: float = 0.0
 
@@ -23,7 +23,7 @@ class Price:
             raise ValueError(f"prices must be >= 0: {self}")
 
     def cost(self, trajectory: Trajectory) -> float:
-        """m = Σ over calls of price + tokens ⋅ price of a token, rounded to 0.01."""
+        """m = Σ over calls of their cost + tokens ⋅ cost of a token, rounded to 0.01."""
         total = sum(self._of(call) for call in trajectory.tool_calls)
         return round(total / COST_RESOLUTION) * COST_RESOLUTION if total % 1 else float(total)
 

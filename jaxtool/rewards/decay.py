@@ -1,7 +1,7 @@
 """Shapes of the tool coefficient: how fast it falls with the calls that were not needed.
 
 Covered: OTC-PO's cosine and two other shapes that its reviewers asked about. All are 1 at m = 0 and ½
-at m = c, so c means the same in each. m may be a price and need not be whole.
+at m = c, so c means the same in each. m may be a cost and need not be whole.
 Not covered: the sine around n (`otc.r_tool_grpo`).
 """
 

@@ -20,7 +20,7 @@ MAX_WINDOW_GROUPS = 32
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallHistory:
-    """Calls (or costs, by `price`) of the correct trajectories of one problem."""
+    """Calls (or costs, by `call_cost`) of the correct trajectories of one problem."""
 
     counts: Mapping[float, int] = dataclasses.field(default_factory=dict)  # calls -> trajectories
     group_minima: tuple[float, ...] = ()  # by group with a correct one, oldest first, latest 32

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory, split_groups
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 
 
@@ -16,7 +16,7 @@ def score_trajectories(
     is_correct: Sequence[bool],
     reward_fn: RewardFn,
     store: CallStore,
-    price: Price | None = None,
+    call_cost: CallCost | None = None,
 ) -> list[Score | None]:
     """One score a trajectory, None for masked ones, which do not enter n either.
 
@@ -24,7 +24,7 @@ def score_trajectories(
       trajectories: finished, whole groups; members of a group need not stand together.
       is_correct: whether each answer is equivalent to the reference; ignored for masked ones.
       reward_fn: called once a problem.
-      price: what m is; None counts calls.
+      call_cost: what m is; None counts calls.
       store: gets the costs of the correct trajectories before they are scored; changed in place.
 
     Raises:
@@ -32,7 +32,7 @@ def score_trajectories(
     """
     if len(trajectories) != len(is_correct):
         raise ValueError(f"{len(trajectories)=} differs from {len(is_correct)=}")
-    costs = [(price or Price()).cost(trajectory) for trajectory in trajectories]
+    costs = [(call_cost or CallCost()).cost(trajectory) for trajectory in trajectories]
     scores: list[Score | None] = [None] * len(trajectories)
     for indices in split_groups(trajectories):
         valid = [i for i in indices if not trajectories[i].is_masked]

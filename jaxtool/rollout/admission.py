@@ -52,33 +52,33 @@ class Entry:
 
 
 class UsefulSteps:
-    """Share of slot-steps in which a row ran while there were rows for more slots than there are.
+    """Share of row-steps in which a row ran while more rows wanted to run than there are decode rows.
 
-    Afterwards slots are idle because nothing is left for them, which no schedule can help. `stop` says
+    Afterwards decode rows are idle because nothing is left for them, which no schedule can help. `stop` says
     that this has begun; later calls change nothing.
     """
 
     def __init__(self, counts: EngineCounts):
         self._counts = counts
-        self._first = self._last = (counts.useful_slot_steps, counts.slot_steps)
+        self._first = self._last = (counts.useful_row_steps, counts.row_steps)
         self._is_stopped = False
 
     def stop(self) -> None:
         if not self._is_stopped:
-            self._last = (self._counts.useful_slot_steps, self._counts.slot_steps)
+            self._last = (self._counts.useful_row_steps, self._counts.row_steps)
             self._is_stopped = True
 
     @property
     def fraction(self) -> float:
         """Of the windows before `stop`; of all where there were none, and 0 before the first."""
-        now = (self._counts.useful_slot_steps, self._counts.slot_steps)
+        now = (self._counts.useful_row_steps, self._counts.row_steps)
         last = self._last if self._is_stopped and self._last != self._first else now
         useful, steps = (b - a for a, b in zip(self._first, last, strict=True))
         return useful / steps if steps else 0.0
 
 
 class Admission:
-    """Rows that wait for a slot, and prompts on their way into the cache."""
+    """Rows that wait for a cache row, and prompts on their way into the cache."""
 
     def __init__(self, engine: DecodeEngine):
         self._engine = engine
@@ -88,7 +88,7 @@ class Admission:
         self._prefilled: dict[int, Prefilled | None] = {}  # None: on its way
         self._waiting: list[
             tuple[int, Entry]
-        ] = []  # slots taken by rows whose prompt is on its way
+        ] = []  # cache rows taken by rows whose prompt is on its way
 
     @property
     def is_queue_empty(self) -> bool:
@@ -107,9 +107,9 @@ class Admission:
             self._queue.extend(entries)
 
     def take(self) -> list[tuple[int, Entry]]:
-        """Gives free slots to the next rows; they are taken but do not run yet."""
+        """Gives free cache rows to the next rows; they are taken but do not run yet."""
         count = min(self._engine.num_free, len(self._queue))
-        taken = [(self._engine.take_slot(), self._queue.popleft()) for _ in range(count)]
+        taken = [(self._engine.take_cache_row(), self._queue.popleft()) for _ in range(count)]
         prompts = {entry.question.number: entry.question.prompt for _, entry in taken}
         fresh = sorted(set(prompts) - set(self._prefilled))
         for call in self._engine.start_prefill([prompts[number] for number in fresh]):
@@ -137,14 +137,14 @@ class Admission:
 
     def _place(self) -> None:
         placements, waiting = [], []
-        for slot, entry in self._waiting:
+        for cache_row, entry in self._waiting:
             prompt = self._prefilled[entry.question.number]
             if prompt is None:
-                waiting.append((slot, entry))
+                waiting.append((cache_row, entry))
                 continue
             placements.append(
                 Placement(
-                    slot=slot,
+                    cache_row=cache_row,
                     prompt=prompt,
                     row_key=entry.row_key,
                     limit=entry.limit,

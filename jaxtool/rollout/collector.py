@@ -1,7 +1,7 @@
 """Problems in, finished trajectories out: windows of the decoder interleaved with tool calls.
 
-Tool calls run concurrently while other rows decode; a row that waits keeps its slot and its cache.
-The result depends on (seed, stream, problem, sample) alone, not on slots, order or tool latency, and
+Tool calls run concurrently while other rows decode; a row that waits keeps its cache row and its cache.
+The result depends on (seed, stream, problem, sample) alone, not on cache rows, order or tool latency, and
 not on the two switches that make the decoder do what others do, for comparison.
 
 Not covered: rewards (see `jaxtool.rewards`), updates while rows decode (see `stream`).
@@ -23,7 +23,7 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import Protocol, observation_text, parse_code
+from jaxtool.renderers.renderer import Renderer, observation_text, parse_code
 from jaxtool.rollout.admission import Admission, Entry, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.job import Job, Question
 from jaxtool.rollout.ledger import RowLedger
@@ -40,7 +40,7 @@ class RolloutConfig:
     # For comparison only. "reprefill" runs the whole row again after each call; "lockstep" decodes a
     # batch until every row of it has stopped, then runs their tools, and takes no row in between.
     kv: Literal["kept", "reprefill"] = "kept"
-    schedule: Literal["slots", "lockstep"] = "slots"
+    schedule: Literal["continuous", "lockstep"] = "continuous"
 
     def __post_init__(self) -> None:
         if self.max_response_tokens < 1 or self.max_tool_calls < 0:
@@ -51,8 +51,8 @@ class RolloutConfig:
             raise ValueError(f"{self.at_tool_limit=} must be 'finish' or 'continue'")
         if self.kv not in ("kept", "reprefill"):
             raise ValueError(f"{self.kv=} must be 'kept' or 'reprefill'")
-        if self.schedule not in ("slots", "lockstep"):
-            raise ValueError(f"{self.schedule=} must be 'slots' or 'lockstep'")
+        if self.schedule not in ("continuous", "lockstep"):
+            raise ValueError(f"{self.schedule=} must be 'continuous' or 'lockstep'")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -63,7 +63,7 @@ class CollectTimes:
     decode_s: float = 0.0
     tool_wait_s: float = 0.0
     prefill_s: float = 0.0
-    # Of the slot-steps until no row waited for a place or a slot; of all where none ever did.
+    # Of the row-steps until no row waited for a cache row or a decode row; of all where none ever did.
     useful_fraction: float = 0.0
     # From the start until each group was complete, in the order of `Collector.group_order`.
     groups_s: list[float] = dataclasses.field(default_factory=list)
@@ -89,15 +89,15 @@ class Collector:
         *,
         engine: DecodeEngine,
         tokenizer: Tokenizer,
-        protocol: Protocol,
+        renderer: Renderer,
         tool: Tool | None,
         config: RolloutConfig,
     ):
-        if protocol.tool is not None and tool is None:
-            raise ValueError(f"protocol {protocol.name!r} has a tool format but no tool was given")
+        if renderer.tool is not None and tool is None:
+            raise ValueError(f"renderer {renderer.name!r} has a tool format but no tool was given")
         self.engine = engine
         self.tokenizer = tokenizer
-        self.protocol = protocol
+        self.renderer = renderer
         self.tool = tool
         self.config = config
         self.times = CollectTimes()
@@ -108,7 +108,7 @@ class Collector:
         self._useful = UsefulSteps(engine.counts)
         self._numbers = itertools.count()  # of questions
         self._rows: dict[int, RowLedger] = {}
-        self._questions: dict[int, Question] = {}  # by slot, of the rows
+        self._questions: dict[int, Question] = {}  # by cache row
         self._calls: list[tuple[RowLedger, str]] = []  # that wait for the end of a lock-step batch
         self._tasks: set[asyncio.Task[_Observation]] = set()
         self._fetching: asyncio.Future[Window] | None = None
@@ -147,12 +147,12 @@ class Collector:
 
     @property
     def _has_slots_for_all(self) -> bool:
-        """No row waits for a place in the cache, nor, with more places than slots, for a slot.
+        """No row waits for a place in the cache, nor, with more cache rows than decode rows, for a decode row.
 
-        Rows that wait for a tool want no slot; those whose prompt is on its way do.
+        Rows that wait for a tool want no decode row; those whose prompt is on its way do.
         """
         wanted = self.engine.num_running + self._admission.num_without_prompt
-        return self._admission.is_queue_empty and wanted <= self.engine.config.slots
+        return self._admission.is_queue_empty and wanted <= self.engine.config.decode_rows
 
     def restart_figures(self) -> None:
         self.times = CollectTimes()
@@ -176,7 +176,7 @@ class Collector:
           is_urgent: they go before all that wait.
         """
         job = Job(problems, samples)
-        prompts = [self.protocol.prompt_ids(self.tokenizer, problem) for problem in problems]
+        prompts = [self.renderer.prompt_ids(self.tokenizer, problem) for problem in problems]
         self._check_fit(prompts)
         questions = [
             Question(job=job, index=i, number=next(self._numbers), problem=problem, prompt=prompt)
@@ -210,15 +210,15 @@ class Collector:
         self.times.useful_fraction = self._useful.fraction
 
     def _admit(self) -> None:
-        """Gives free slots to the next rows and runs the prompts that they need."""
+        """Gives free cache rows to the next rows and runs the prompts that they need."""
         started = time.monotonic()
-        if self.config.schedule == "slots" or not self._rows:
-            for slot, entry in self._admission.take():
-                self._questions[slot] = entry.question
-                self._rows[slot] = RowLedger(
+        if self.config.schedule == "continuous" or not self._rows:
+            for cache_row, entry in self._admission.take():
+                self._questions[cache_row] = entry.question
+                self._rows[cache_row] = RowLedger(
                     problem=entry.question.problem,
                     sample=entry.sample,
-                    slot=slot,
+                    cache_row=cache_row,
                     limit=entry.limit,
                     prompt=entry.question.prompt,
                 )
@@ -262,14 +262,16 @@ class Collector:
         self._observe([task for task in self._tasks if task.done()])
 
     def _consume(self, log: Window, version: int) -> None:
-        for slot, row in list(self._rows.items()):
-            steps = np.flatnonzero(log.is_sampled[:, slot])
+        for cache_row, row in list(self._rows.items()):
+            steps = np.flatnonzero(log.is_sampled[:, cache_row])
             if not steps.size:
                 continue
             row.add_policy(
-                log.tokens[steps, slot].tolist(), log.logprobs[steps, slot].tolist(), version
+                log.tokens[steps, cache_row].tolist(),
+                log.logprobs[steps, cache_row].tolist(),
+                version,
             )
-            if not self.engine.is_running(slot):
+            if not self.engine.is_running(cache_row):
                 self._look_at(row)
 
     def _look_at(self, row: RowLedger) -> None:
@@ -277,7 +279,7 @@ class Collector:
         tag, end = self._next_tag(row)
         if tag:
             row.handled = end
-        if tag and tag == self.protocol.answer_close:
+        if tag and tag == self.renderer.answer_close:
             self._finish(row, FinishReason.ANSWER)
         elif row.ids[-1] in self.tokenizer.eos_ids:
             self._finish(row, FinishReason.EOS)
@@ -286,13 +288,13 @@ class Collector:
         elif row.room <= 0:
             self._finish(row, FinishReason.LENGTH)
         else:
-            self.engine.resume(row.slot)
+            self.engine.resume(row.cache_row)
 
     def _next_tag(self, row: RowLedger) -> tuple[str, int]:
         """First unhandled closing tag in the policy's segment and the byte after it."""
         segment = row.decode_segment(self.tokenizer)
         found = []
-        for tag in self.protocol.stop_tags:
+        for tag in self.renderer.stop_tags:
             at = segment.find(tag.encode(), row.handled)
             if at >= 0:
                 found.append((at, tag))
@@ -303,9 +305,9 @@ class Collector:
 
     def _call(self, row: RowLedger) -> None:
         """Starts a tool call, or refuses one that is over a budget or has nothing to run."""
-        assert self.protocol.tool is not None
+        assert self.renderer.tool is not None
         segment = bytes(row.segment[: row.handled]).decode("utf-8", errors="replace")
-        code = parse_code(segment, self.protocol.tool)
+        code = parse_code(segment, self.renderer.tool)
         over_limit = len(row.calls) >= self.config.max_tool_calls
         if code and row.room > 0 and not over_limit:
             if self.config.schedule == "lockstep":
@@ -326,9 +328,9 @@ class Collector:
 
     async def _run_tool(self, row: RowLedger, code: str) -> _Observation:
         assert self.tool is not None
-        assert self.protocol.tool is not None
+        assert self.renderer.tool is not None
         try:
-            result = await self.tool.execute(self.protocol.tool.prelude + code)
+            result = await self.tool.execute(self.renderer.tool.prelude + code)
             return _Observation(row, code, result)
         except ToolUnavailable:
             return _Observation(row, code, None)
@@ -344,7 +346,7 @@ class Collector:
                 row.unexecuted_calls += 1
                 self._finish(row, FinishReason.INFRASTRUCTURE)
                 continue
-            ids = self.tokenizer.encode(observation_text(observation.result, self.protocol))
+            ids = self.tokenizer.encode(observation_text(observation.result, self.renderer))
             is_full = len(ids) >= row.room
             ids = ids[: row.room]
             assert self.tool is not None
@@ -352,34 +354,36 @@ class Collector:
             if is_full:
                 self._finish(row, FinishReason.LENGTH)
             else:
-                outputs[row.slot] = ids
+                outputs[row.cache_row] = ids
         if self.config.kv == "kept":
             self.engine.append(outputs)
         else:
-            self.engine.rerun({slot: self._rows[slot].ids for slot in outputs})
+            self.engine.rerun({cache_row: self._rows[cache_row].ids for cache_row in outputs})
 
     def _finish(self, row: RowLedger, reason: FinishReason) -> None:
         problem_id = row.problem.problem_id
         self._expected.add(problem_id, len(row.ids) - len(row.prompt))
-        self.engine.release(row.slot)
-        del self._rows[row.slot]
-        question = self._questions.pop(row.slot)
+        self.engine.release(row.cache_row)
+        del self._rows[row.cache_row]
+        question = self._questions.pop(row.cache_row)
         if question.job.add(question.index, row.freeze(reason, self.tokenizer)):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
 
     async def abandon(self) -> None:
-        """After an error, Ctrl-C or the last row: no queue, no task and no slot stays behind."""
+        """After an error, Ctrl-C or the last row: no queue, no task and no cache row stays behind."""
         for task in self._tasks:
             task.cancel()
-        if self._fetching is not None:  # its results must not land in slots that are free again
+        if (
+            self._fetching is not None
+        ):  # its results must not land in cache rows that are free again
             await asyncio.wait([self._fetching])
             self._fetching = None
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         self._calls.clear()
-        for slot in list(self._rows):
-            self.engine.release(slot)
-            del self._rows[slot]
+        for cache_row in list(self._rows):
+            self.engine.release(cache_row)
+            del self._rows[cache_row]
         self._questions.clear()
         self._admission = Admission(self.engine)

@@ -15,7 +15,7 @@ class RowLedger:
 
     problem: Problem
     sample: int
-    slot: int
+    cache_row: int
     limit: int  # tokens the row may hold, prompt included
     prompt: Sequence[int]
     ids: list[int] = dataclasses.field(default_factory=list)

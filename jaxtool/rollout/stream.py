@@ -19,7 +19,7 @@ _Result = TypeVar("_Result")
 
 
 class RolloutStream:
-    """Keeps the slots of a collector's engine full with its jobs, the oldest first."""
+    """Keeps the cache rows of a collector's engine full with its jobs, the oldest first."""
 
     def __init__(self, collector: Collector, loop: asyncio.AbstractEventLoop):
         """`loop` will run `run`."""

@@ -45,7 +45,7 @@ class ToolCallView:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrajectoryView:
-    arm: str  # which run of a comparison, such as "grpo"
+    variant: str  # which run of a comparison, such as "grpo"
     step: int
     problem_id: str
     level: str
@@ -65,7 +65,7 @@ def trajectory_view(
     trajectory: Trajectory,
     score: Score,
     *,
-    arm: str,
+    variant: str,
     step: int,
     token_texts: Sequence[str],
     advantages: Sequence[float] | np.ndarray | None = None,
@@ -99,7 +99,7 @@ def trajectory_view(
     )
     known = [token.advantage for token in tokens if token.advantage is not None]
     return TrajectoryView(
-        arm=arm,
+        variant=variant,
         step=step,
         problem_id=trajectory.problem.problem_id,
         level=trajectory.problem.level,

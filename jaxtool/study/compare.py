@@ -1,6 +1,6 @@
-"""Arms of an experiment on one untouched test set: figures, paired differences, table, report.
+"""Variants of an experiment on one untouched test set: figures, paired differences, table, report.
 
-The arms answer the same questions, so differences between them are taken question by question and
+The variants answer the same questions, so differences between them are taken question by question and
 their standard error is that of the paired difference.
 """
 
@@ -21,24 +21,24 @@ from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.trajectory_log import TrajectoryView
 from jaxtool.train.evaluation import GREEDY, Evaluation, Runner, evaluate
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_worker import Actor, open_actor
+from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
 SAMPLINGS = ("greedy", "sampled")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Evaluations by arm and way of sampling ("greedy", "sampled")."""
+    """Evaluations by variant and way of sampling ("greedy", "sampled")."""
 
-    arms: Mapping[str, Mapping[str, Evaluation]]
-    views: tuple[TrajectoryView, ...]  # some greedy answers of every arm
+    variants: Mapping[str, Mapping[str, Evaluation]]
+    views: tuple[TrajectoryView, ...]  # some greedy answers of every variant
 
     def as_json(self) -> dict[str, Any]:
-        """`{"arms": {arm: {sampling: figures}}}`, see `Evaluation.as_json`."""
+        """`{"variants": {variant: {sampling: figures}}}`, see `Evaluation.as_json`."""
         return {
-            "arms": {
-                arm: {sampling: evaluation.as_json() for sampling, evaluation in both.items()}
-                for arm, both in self.arms.items()
+            "variants": {
+                variant: {sampling: evaluation.as_json() for sampling, evaluation in both.items()}
+                for variant, both in self.variants.items()
             }
         }
 
@@ -51,29 +51,29 @@ def compare(
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
 ) -> Comparison:
-    """Every arm on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
+    """Every variant on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
 
     The only place that touches the test split.
     """
     first = next(iter(policies.values()))
-    arms: dict[str, dict[str, Evaluation]] = {}
+    variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, _ = open_actor(
+        worker, _ = open_worker(
             stack, runner, config, SavedPolicy(path=str(first)), seed, sandbox_addresses
         )
         questions = config.task.problems("test", problems, seed)
-        for arm, policy in policies.items():
-            _, params = SavedPolicy(path=str(policy)).load(actor.sharding, seed)
-            actor.engine.load(params)
-            if arm == next(iter(policies)):
-                actor.compile_ahead(GREEDY, config.sampling)
-            arms[arm] = {
+        for variant, policy in policies.items():
+            _, params = SavedPolicy(path=str(policy)).load(worker.sharding, seed)
+            worker.engine.load(params)
+            if variant == next(iter(policies)):
+                worker.compile_ahead(GREEDY, config.sampling)
+            variants[variant] = {
                 name: evaluate(
-                    actor.collector,
+                    worker.collector,
                     runner,
-                    actor.checker,
+                    worker.checker,
                     questions,
                     samples=1,
                     sampling=GREEDY if name == "greedy" else config.sampling,
@@ -83,14 +83,16 @@ def compare(
                 )
                 for name in SAMPLINGS
             }
-            views += _views(actor, arm, arms[arm]["greedy"])
-    return Comparison(arms=arms, views=tuple(views))
+            views += _views(worker, variant, variants[variant]["greedy"])
+    return Comparison(variants=variants, views=tuple(views))
 
 
-def _views(actor: Actor, arm: str, evaluation: Evaluation, count: int = 24) -> list[TrajectoryView]:
+def _views(
+    worker: RolloutWorker, variant: str, evaluation: Evaluation, count: int = 24
+) -> list[TrajectoryView]:
     scores = [Score(reward=float(c), is_correct=c) for c in evaluation.is_correct]
     zeros = np.zeros(len(scores))
-    return actor.views(arm, 0, evaluation.trajectories, scores, zeros, count)
+    return worker.views(variant, 0, evaluation.trajectories, scores, zeros, count)
 
 
 def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
@@ -124,30 +126,32 @@ def _cell(part: Mapping[str, Any]) -> str:
 def overall_rows(
     comparison: Comparison,
 ) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
-    """Columns and rows of the main table: one row per arm and way of sampling."""
-    columns = ("arm", "sampling", "accuracy %", "calls (TC)", "productivity (TP)")
+    """Columns and rows of the main table: one row per variant and way of sampling."""
+    columns = ("variant", "sampling", "accuracy %", "calls (TC)", "productivity (TP)")
     rows: list[tuple[str | float | None, ...]] = []
-    for arm, both in comparison.arms.items():
+    for variant, both in comparison.variants.items():
         for sampling, evaluation in both.items():
             whole = evaluation.overall
             tp = whole["tool_productivity"]
             calls = f"{whole['tool_calls']:.2f} ± {whole['tool_calls_stderr']:.2f}"
-            rows.append((arm, sampling, _cell(whole), calls, "–" if tp is None else f"{tp:.2f}"))
+            rows.append(
+                (variant, sampling, _cell(whole), calls, "–" if tp is None else f"{tp:.2f}")
+            )
     return columns, rows
 
 
 def level_rows(
     comparison: Comparison, sampling: str
 ) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
-    """Columns and rows by level: accuracy in percent and calls of each arm, `96.0 ± 2.0 / 0.30`."""
-    arms = list(comparison.arms)
-    levels = comparison.arms[arms[0]][sampling].levels
+    """Columns and rows by level: accuracy in percent and calls of each variant, `96.0 ± 2.0 / 0.30`."""
+    variants = list(comparison.variants)
+    levels = comparison.variants[variants[0]][sampling].levels
     rows: list[tuple[str | float | None, ...]] = []
     for level in levels:
-        parts = [comparison.arms[arm][sampling].levels[level] for arm in arms]
+        parts = [comparison.variants[variant][sampling].levels[level] for variant in variants]
         cells = [f"{_cell(part)} / {part['tool_calls']:.2f}" for part in parts]
         rows.append((level, levels[level]["answers"], *cells))
-    return ("level", "answers", *arms), rows
+    return ("level", "answers", *variants), rows
 
 
 def print_tables(comparison: Comparison) -> None:
@@ -161,7 +165,7 @@ def print_tables(comparison: Comparison) -> None:
         table = RichTable(title=title, title_justify="left")
         for column in columns:
             table.add_column(
-                column, justify="left" if column in ("arm", "level", "sampling") else "right"
+                column, justify="left" if column in ("variant", "level", "sampling") else "right"
             )
         for row in rows:
             table.add_row(*map(str, row))
@@ -178,7 +182,7 @@ def comparison_report(
     views: Sequence[TrajectoryView],
     config: str,
 ) -> Report:
-    """Tables, training curves of the arms and trajectories of training and test."""
+    """Tables, training curves of the variants and trajectories of training and test."""
     columns, rows = overall_rows(comparison)
     tables = [Table(title="All levels", columns=columns, rows=tuple(rows))]
     for sampling in SAMPLINGS:
@@ -196,7 +200,7 @@ def comparison_report(
     return Report(
         title=title,
         subtitle=subtitle,
-        arms=tuple(comparison.arms),
+        variants=tuple(comparison.variants),
         headlines=tuple(headlines),
         sections=(results, *metric_sections(dict(metrics))),
         trajectories=(*comparison.views, *views),

@@ -49,7 +49,7 @@ def by_level(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
 
 
 def figures(answers: Sequence[Answer], optimum: Mapping[str, int]) -> dict[str, Any]:
-    """Figures of one arm and seed; `tool_productivity` is None without calls.
+    """Figures of one variant and seed; `tool_productivity` is None without calls.
 
     Args:
       optimum: calls by level.

@@ -1,6 +1,6 @@
 """Answers of the study's policies, one line each, so that every figure can be worked out again.
 
-For an arm of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
+For a variant of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
 validation questions of its curve (the curve's first point), and how many questions of each level the
 policy gets right when it must answer at once ("mental"), which says how many calls are needed.
 """
@@ -17,17 +17,17 @@ from typing import Any
 from jaxtool.config import loader
 from jaxtool.core.types import Problem
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import load_protocol
+from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import Answer
 from jaxtool.train import rl_config
 from jaxtool.train.evaluation import GREEDY, judge
-from jaxtool.train.rollout_worker import Actor, open_actor
+from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
 
 def read_answers(path: Path) -> dict[str, list[Answer]]:
-    """ "greedy", "sampled", "validation" and "mental" of one arm."""
+    """ "greedy", "sampled", "validation" and "mental" of one variant."""
     parts = json.loads(path.read_text(encoding="utf-8"))["answers"]
     return {part: [Answer(**row) for row in rows] for part, rows in parts.items()}
 
@@ -39,39 +39,39 @@ def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
     return json.loads(path.read_text(encoding="utf-8")).get("asked") == asked
 
 
-def evaluate_arm(job: dict[str, Any]) -> None:
+def evaluate_variant(job: dict[str, Any]) -> None:
     """Writes the answers of one policy.
 
     Args:
       job: "files" (gin files of an RL run, whose task, engine and budgets it takes), "policy"
-        (directory), "output" (file), "sandbox", "asked": {"params" (bindings over the files), "protocol",
-        "mental_protocol" (of questions without the tool), "mental_problems", "seed", "split", "problems"}.
+        (directory), "output" (file), "sandbox", "asked": {"params" (bindings over the files), "renderer",
+        "mental_renderer" (of questions without the tool), "mental_problems", "seed", "split", "problems"}.
     """
     asked = job["asked"]
-    seed, protocol = asked["seed"], asked["protocol"]
+    seed, renderer = asked["seed"], asked["renderer"]
     config = loader.load(rl_config.RlConfig, files=job["files"], params=asked["params"])
-    config = dataclasses.replace(config, protocol=protocol)
+    config = dataclasses.replace(config, renderer=renderer)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, params = open_actor(
+        worker, params = open_worker(
             stack, runner, config, SavedPolicy(path=job["policy"]), seed, (job["sandbox"],)
         )
-        actor.engine.load(params)
+        worker.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)
         mental = config.task.problems("validation", asked["mental_problems"], seed)
         held_out = config.task.problems(asked["split"], asked["problems"], seed)
         # A policy that is asked without a tool answers at once anyway.
-        at_once = asked["mental_protocol"] if load_protocol(protocol).tool else protocol
+        at_once = asked["mental_renderer"] if load_renderer(renderer).tool else renderer
         questions = (
-            ("greedy", protocol, held_out, GREEDY),
-            ("sampled", protocol, held_out, config.sampling),
-            ("validation", protocol, validation, config.sampling),
+            ("greedy", renderer, held_out, GREEDY),
+            ("sampled", renderer, held_out, config.sampling),
+            ("validation", renderer, validation, config.sampling),
             ("mental", at_once, mental, GREEDY),
         )
         parts = {
             part: [
                 dataclasses.asdict(answer)
-                for answer in _answers(actor, config, name, problems, sampling, part, seed)
+                for answer in _answers(worker, config, name, problems, sampling, part, seed)
             ]
             for part, name, problems, sampling in questions
         }
@@ -83,32 +83,32 @@ def evaluate_arm(job: dict[str, Any]) -> None:
 
 
 def _answers(
-    actor: Actor,
+    worker: RolloutWorker,
     config: rl_config.RlConfig,
-    protocol_name: str,
+    renderer_name: str,
     problems: Sequence[Problem],
     sampling: Sampling,
     part: str,
     seed: int,
 ) -> list[Answer]:
     """One answer to each problem that the infrastructure let finish."""
-    protocol = load_protocol(protocol_name)
+    renderer = load_renderer(renderer_name)
     collector = Collector(
-        engine=actor.engine,
-        tokenizer=actor.tokenizer,
-        protocol=protocol,
-        tool=actor.collector.tool,
+        engine=worker.engine,
+        tokenizer=worker.tokenizer,
+        renderer=renderer,
+        tool=worker.collector.tool,
         config=config.rollout,
     )
     # "validation" is the stream of the loop's own validations: the curve's points compare.
     stream = ("validation",) if part == "validation" else ("study", part)
-    trajectories = actor.runner.run(
+    trajectories = worker.runner.run(
         collector.collect(
             problems, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
         )
     )
     whole = [
-        dataclasses.replace(t, final_text=protocol.response_prefix + t.final_text)
+        dataclasses.replace(t, final_text=renderer.response_prefix + t.final_text)
         if not t.num_tool_calls
         else t
         for t in trajectories
@@ -121,6 +121,6 @@ def _answers(
             is_correct=right,
             tokens=t.num_policy_tokens,
         )
-        for t, right in zip(whole, judge(actor.checker, whole), strict=True)
+        for t, right in zip(whole, judge(worker.checker, whole), strict=True)
         if not t.is_masked
     ]

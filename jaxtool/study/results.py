@@ -23,7 +23,7 @@ from jaxtool.study.figures import (
 from jaxtool.study.matched_tokens import matched_tokens
 from jaxtool.study.records import read_answers
 from jaxtool.study.runner import Study
-from jaxtool.study.suite import Arm
+from jaxtool.study.suite import Variant
 from jaxtool.train.rl_config import RlConfig
 
 SAMPLINGS = ("greedy", "sampled")
@@ -45,40 +45,40 @@ Point = tuple[int, float]
 def results(study: Study) -> dict[str, Any]:
     """Everything that docs/results.json holds of the study, but how it was run."""
     answers = {
-        arm.name: [read_answers(study.answers(arm.name, seed)) for seed in study.seeds]
-        for arm in study.arms
+        variant.name: [read_answers(study.answers(variant.name, seed)) for seed in study.seeds]
+        for variant in study.variants
     }
-    optima = {arm.name: _optima(study, arm, answers) for arm in study.arms}
+    optima = {variant.name: _optima(study, variant, answers) for variant in study.variants}
     each = {
-        arm.name: {
+        variant.name: {
             way: [
                 figures(seed[way], optimum)
-                for seed, optimum in zip(answers[arm.name], optima[arm.name], strict=True)
+                for seed, optimum in zip(answers[variant.name], optima[variant.name], strict=True)
             ]
             for way in SAMPLINGS
         }
-        for arm in study.arms
+        for variant in study.variants
     }
     curves = {
-        arm.name: [_curves(study, arm, i, answers) for i in range(len(study.seeds))]
-        for arm in study.arms
+        variant.name: [_curves(study, variant, i, answers) for i in range(len(study.seeds))]
+        for variant in study.variants
     }
     found: dict[str, Any] = {
         "seeds": list(study.seeds),
         "split": study.split,
         "questions_per_seed": study.problems,
-        "arms": {},
+        "variants": {},
     }
-    for arm in study.arms:
-        own = answers[arm.name]
-        found["arms"][arm.name] = {
-            "what": arm.what,
-            "starts_from": arm.start,
-            **{way: over_seeds(each[arm.name][way]) for way in SAMPLINGS},
+    for variant in study.variants:
+        own = answers[variant.name]
+        found["variants"][variant.name] = {
+            "what": variant.what,
+            "starts_from": variant.start,
+            **{way: over_seeds(each[variant.name][way]) for way in SAMPLINGS},
             "levels": {way: _levels([seed[way] for seed in own]) for way in SAMPLINGS},
             "mental_accuracy": _over_levels([accuracy_by_level(seed["mental"]) for seed in own]),
-            "optimal_calls": optima[arm.name],
-            "training": _training(study, arm, curves),
+            "optimal_calls": optima[variant.name],
+            "training": _training(study, variant, curves),
         }
     pairs = [
         pair
@@ -105,7 +105,7 @@ def results(study: Study) -> dict[str, Any]:
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The main figures, greedy on the held-out questions; None where an arm is missing.
+    """The main figures, greedy on the held-out questions; None where a variant is missing.
 
     `otc_calls_cut` (share), `otc_accuracy_loss_points` (positive: OTC is worse) with its `_stderr`, and
     `otc_productivity_gain` (2.29 is +229 %) are those of `OTC`, OTC-GRPO without the group's standard
@@ -127,7 +127,7 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
         points = mean(pair, "accuracy_points")
         return None if points is None else -points
 
-    calls = found["arms"].get(OTC, {}).get("greedy")
+    calls = found["variants"].get(OTC, {}).get("greedy")
     over = None
     if calls is not None:
         over = calls["tool_calls"]["mean"] / calls["optimal_calls"]["mean"] - 1
@@ -150,36 +150,36 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _against_grpo(study: Study) -> list[tuple[str, str]]:
-    """Every arm against ReTool with its own learner."""
+    """Every variant against ReTool with its own learner."""
     skipped = {"base", "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
     return [
-        (arm.name, "retool_ppo" if _has_critic(study, arm) else TOOL)
-        for arm in study.arms
-        if arm.name not in skipped and arm.start != "base"
+        (variant.name, "retool_ppo" if _has_critic(study, variant) else TOOL)
+        for variant in study.variants
+        if variant.name not in skipped and variant.start != "base"
     ] + [("retool_ppo", TOOL)]
 
 
-def _has_critic(study: Study, arm: Arm) -> bool:
-    config = study.config(arm)
+def _has_critic(study: Study, variant: Variant) -> bool:
+    config = study.config(variant)
     return isinstance(config, RlConfig) and config.critic is not None
 
 
 def _optima(
-    study: Study, arm: Arm, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
+    study: Study, variant: Variant, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
 ) -> list[dict[str, int]]:
-    """Optimal calls by level of each seed, for the policy that the arm's reinforcement learning began with.
+    """Optimal calls by level of each seed, for the policy that the variant's reinforcement learning began with.
 
     A stage without rollouts is judged by what it knows itself.
     """
-    if line := study.rollout_line(arm):
+    if line := study.rollout_line(variant):
         assert line[0].start is not None
-        arm = study.suite.arms[line[0].start]
+        variant = study.suite.variants[line[0].start]
     return [
         {
             level: optimal_calls(level, accuracy)
             for level, accuracy in accuracy_by_level(seed["mental"]).items()
         }
-        for seed in answers[arm.name]
+        for seed in answers[variant.name]
     ]
 
 
@@ -204,44 +204,51 @@ def _over_levels(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _curves(
-    study: Study, arm: Arm, index: int, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
+    study: Study,
+    variant: Variant,
+    index: int,
+    answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]],
 ) -> dict[str, list[Point]]:
     """Sampled accuracy and calls on the validation questions by step.
 
-    Step 0 is the policy that the arm starts from, unless that was asked in another protocol.
+    Step 0 is the policy that the variant starts from, unless that was asked in another renderer.
     """
     accuracy: list[Point] = []
     calls: list[Point] = []
-    if arm.start is None or study.protocol(study.suite.arms[arm.start]) == study.protocol(arm):
-        start = answers[arm.start or arm.name][index]["validation"]
+    if variant.start is None or study.renderer(
+        study.suite.variants[variant.start]
+    ) == study.renderer(variant):
+        start = answers[variant.start or variant.name][index]["validation"]
         accuracy.append((0, sum(a.is_correct for a in start) / len(start)))
         calls.append((0, sum(a.calls for a in start) / len(start)))
-    for row in _rows(study, arm, study.seeds[index]):
+    for row in _rows(study, variant, study.seeds[index]):
         if "validation/accuracy_fraction" in row:
             accuracy.append((int(row["step"]) + 1, row["validation/accuracy_fraction"]))
             calls.append((int(row["step"]) + 1, row["validation/calls_per_answer"]))
     return {"accuracy": accuracy, "calls": calls}
 
 
-def _rows(study: Study, arm: Arm, seed: int) -> list[dict[str, float]]:
-    return read_metrics(study.run_dir(arm.name, seed) / METRICS_NAME) if arm.is_trained else []
+def _rows(study: Study, variant: Variant, seed: int) -> list[dict[str, float]]:
+    return (
+        read_metrics(study.run_dir(variant.name, seed) / METRICS_NAME) if variant.is_trained else []
+    )
 
 
 def _training(
-    study: Study, arm: Arm, curves: Mapping[str, Sequence[Mapping[str, list[Point]]]]
+    study: Study, variant: Variant, curves: Mapping[str, Sequence[Mapping[str, list[Point]]]]
 ) -> dict[str, Any]:
-    """Steps, tokens and seconds of the runs; of RL arms also until text-only RL's best accuracy.
+    """Steps, tokens and seconds of the runs; of RL variants also until text-only RL's best accuracy.
 
     The target is the best sampled validation accuracy of text-only RL of the same seed, and
     `steps_to_target` the first validated step that reaches it; 0 is the policy it started from.
     """
-    rows = [_rows(study, arm, seed) for seed in study.seeds]
+    rows = [_rows(study, variant, seed) for seed in study.seeds]
     training: dict[str, Any] = {
         "steps": int(rows[0][-1]["step"]) + 1 if rows[0] else 0,
         "seconds": mean_stderr([seed[-1]["time_s"] if seed else None for seed in rows]),
     }
-    config = study.config(arm)
-    if not isinstance(config, RlConfig) or not arm.is_trained:
+    config = study.config(variant)
+    if not isinstance(config, RlConfig) or not variant.is_trained:
         return training
     batch = config.schedule.problems_per_step * config.schedule.samples
     training["tokens"] = mean_stderr([tokens_until(seed, batch, len(seed)) for seed in rows])
@@ -249,7 +256,7 @@ def _training(
         bests = [best_point(seed["accuracy"]) for seed in curves[TEXT]]
         reached = [
             first_step_reaching(curve["accuracy"], best)
-            for curve, (_, best) in zip(curves[arm.name], bests, strict=True)
+            for curve, (_, best) in zip(curves[variant.name], bests, strict=True)
         ]
         training["target_accuracy"] = mean_stderr([value for _, value in bests])
         training["steps_to_target"] = mean_stderr(reached)

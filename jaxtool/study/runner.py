@@ -1,6 +1,6 @@
-"""Runs the study: arms x seeds, each trained and then asked, side by side in processes.
+"""Runs the study: variants x seeds, each trained and then asked, side by side in processes.
 
-WORKDIR/seed0/ARM is the run directory of an arm, WORKDIR/seed0/test/ARM.json its answers. What is there
+WORKDIR/seed0/VARIANT is the run directory of a variant, WORKDIR/seed0/test/VARIANT.json its answers. What is there
 is not done again, but for answers of an older policy or to other questions; a run directory that another
 recipe made is refused by name.
 """
@@ -15,10 +15,10 @@ from jaxtool.config import loader
 from jaxtool.config.record import RECORD_NAME
 from jaxtool.data.problems import Split
 from jaxtool.rundir.checkpoints import is_policy
-from jaxtool.study import worker
+from jaxtool.study import stage_process
 from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
 from jaxtool.study.records import are_answers_of
-from jaxtool.study.suite import RECIPE, Arm, Changes, Suite
+from jaxtool.study.suite import RECIPE, Changes, Suite, Variant
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
@@ -30,8 +30,8 @@ class Study:
 
     workdir: Path
     suite: Suite
-    arms: tuple[
-        Arm, ...
+    variants: tuple[
+        Variant, ...
     ]  # of the suite, each after the one that it starts from, see `Suite.select`
     seeds: tuple[int, ...] = (0, 1, 2)
     split: Split = "test"  # "validation" while a recipe is being chosen
@@ -44,54 +44,54 @@ class Study:
         if self.problems < 1:
             raise ValueError(f"{self.problems=} must be >= 1")
 
-    def run_dir(self, arm: str, seed: int) -> Path:
-        return self.workdir / f"seed{seed}" / arm
+    def run_dir(self, variant: str, seed: int) -> Path:
+        return self.workdir / f"seed{seed}" / variant
 
-    def policy(self, arm: str, seed: int) -> Path:
-        return self.run_dir(arm, seed) / "policy"
+    def policy(self, variant: str, seed: int) -> Path:
+        return self.run_dir(variant, seed) / "policy"
 
-    def answers(self, arm: str, seed: int) -> Path:
-        return self.workdir / f"seed{seed}" / self.split / f"{arm}.json"
+    def answers(self, variant: str, seed: int) -> Path:
+        return self.workdir / f"seed{seed}" / self.split / f"{variant}.json"
 
-    def files(self, arm: Arm) -> list[Path]:
-        """The gin files of an arm with full paths."""
-        return [self.suite.path(file) for file in arm.files]
+    def files(self, variant: Variant) -> list[Path]:
+        """The gin files of a variant with full paths."""
+        return [self.suite.path(file) for file in variant.files]
 
-    def params(self, arm: Arm) -> tuple[str, ...]:
-        """The bindings over the files of an arm; the study's changes win."""
-        target = loader.target_of(self.files(arm)[0])
-        steps = self.changes.steps if arm.is_trained else None
+    def params(self, variant: Variant) -> tuple[str, ...]:
+        """The bindings over the files of a variant; the study's changes win."""
+        target = loader.target_of(self.files(variant)[0])
+        steps = self.changes.steps if variant.is_trained else None
         return (
-            *arm.params,
+            *variant.params,
             *(self.changes.params if target is RlConfig else ()),
             *(() if steps is None else (f"STEPS = {steps}",)),
         )
 
-    def config(self, arm: Arm) -> SftRunConfig | RlConfig:
-        """The built configuration of an arm.
+    def config(self, variant: Variant) -> SftRunConfig | RlConfig:
+        """The built configuration of a variant.
 
         Raises:
           ConfigError: naming file and line of a mistake.
         """
-        files = self.files(arm)
-        return loader.load(loader.target_of(files[0]), files=files, params=self.params(arm))
+        files = self.files(variant)
+        return loader.load(loader.target_of(files[0]), files=files, params=self.params(variant))
 
-    def protocol(self, arm: Arm) -> str:
-        """In which the arm's policy is asked."""
-        config = self.config(arm)
-        if arm.protocol is not None:
-            return arm.protocol
+    def renderer(self, variant: Variant) -> str:
+        """In which the variant's policy is asked."""
+        config = self.config(variant)
+        if variant.renderer is not None:
+            return variant.renderer
         if isinstance(config, RlConfig):
-            return config.protocol
-        raise ValueError(f"arm {arm.name} has no rollouts: give Arm.protocol")
+            return config.renderer
+        raise ValueError(f"variant {variant.name} has no rollouts: give Variant.renderer")
 
-    def rollout_line(self, arm: Arm) -> list[Arm]:
-        """The arm and those with rollouts that it goes on from, the first first; empty without rollouts."""
-        line: list[Arm] = []
-        while arm.is_trained and isinstance(self.config(arm), RlConfig):
-            line.insert(0, arm)
-            assert arm.start is not None
-            arm = self.suite.arms[arm.start]
+    def rollout_line(self, variant: Variant) -> list[Variant]:
+        """The variant and those with rollouts that it goes on from, the first first; empty without rollouts."""
+        line: list[Variant] = []
+        while variant.is_trained and isinstance(self.config(variant), RlConfig):
+            line.insert(0, variant)
+            assert variant.start is not None
+            variant = self.suite.variants[variant.start]
         return line
 
 
@@ -104,56 +104,56 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
       FileNotFoundError: the tokenizer is not installed, which a job would say three times later.
     """
     places = split_cores(usable_cores(), jobs)
-    for arm in study.arms:
-        record = loader.operative_config(study.config(arm))
+    for variant in study.variants:
+        record = loader.operative_config(study.config(variant))
         for seed in study.seeds:
-            _check_recipe(study.run_dir(arm.name, seed) / RECORD_NAME, record)
-    study.config(study.arms[0]).tokenizer.load()
+            _check_recipe(study.run_dir(variant.name, seed) / RECORD_NAME, record)
+    study.config(study.variants[0]).tokenizer.load()
     with start_local_server() as address:
-        run_jobs(plan(study, address), places, worker.run, report)
+        run_jobs(plan(study, address), places, stage_process.run, report)
 
 
 def plan(study: Study, sandbox: str) -> list[Job]:
     """Every job of the study, in the order in which they should start; writes their descriptions.
 
-    Stages come before seeds, so that a first look at all arms does not wait for the last seed's base;
+    Stages come before seeds, so that a first look at all variants does not wait for the last seed's base;
     the short evaluations come last, so that the cores are busy until the end.
     """
-    each = [(arm, seed) for arm in study.arms for seed in study.seeds]
-    training = [_train_job(study, arm, seed, sandbox) for arm, seed in each]
-    return training + [_evaluate_job(study, arm, seed, sandbox) for arm, seed in each]
+    each = [(variant, seed) for variant in study.variants for seed in study.seeds]
+    training = [_train_job(study, variant, seed, sandbox) for variant, seed in each]
+    return training + [_evaluate_job(study, variant, seed, sandbox) for variant, seed in each]
 
 
-def _train_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
-    policy = study.policy(arm.name, seed)
+def _train_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
+    policy = study.policy(variant.name, seed)
     description = {
-        "kind": "train" if arm.is_trained else "take",
-        "files": [str(file) for file in study.files(arm)],
-        "params": list(study.params(arm)),
-        "workdir": str(study.run_dir(arm.name, seed)),
+        "kind": "train" if variant.is_trained else "take",
+        "files": [str(file) for file in study.files(variant)],
+        "params": list(study.params(variant)),
+        "workdir": str(study.run_dir(variant.name, seed)),
         "seed": seed,
-        "init_from": None if arm.start is None else str(study.policy(arm.start, seed)),
+        "init_from": None if variant.start is None else str(study.policy(variant.start, seed)),
         "sandbox": sandbox,
     }
     return _job(
         study,
-        f"seed{seed}/{arm.name}",
+        f"seed{seed}/{variant.name}",
         description,
-        needs=() if arm.start is None else (f"seed{seed}/{arm.start}",),
+        needs=() if variant.start is None else (f"seed{seed}/{variant.start}",),
         is_done=lambda: is_policy(policy),
-        kind=arm.name,
+        kind=variant.name,
     )
 
 
-def _evaluate_job(study: Study, arm: Arm, seed: int, sandbox: str) -> Job:
-    output, policy = study.answers(arm.name, seed), study.policy(arm.name, seed)
-    trained = f"seed{seed}/{arm.name}"
-    has_rollouts = isinstance(study.config(arm), RlConfig)
-    files = study.files(arm) if has_rollouts else [study.suite.path(RECIPE)]
+def _evaluate_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
+    output, policy = study.answers(variant.name, seed), study.policy(variant.name, seed)
+    trained = f"seed{seed}/{variant.name}"
+    has_rollouts = isinstance(study.config(variant), RlConfig)
+    files = study.files(variant) if has_rollouts else [study.suite.path(RECIPE)]
     asked = {
-        "params": list(study.params(arm) if has_rollouts else study.changes.params),
-        "protocol": study.protocol(arm),
-        "mental_protocol": study.suite.mental_protocol,
+        "params": list(study.params(variant) if has_rollouts else study.changes.params),
+        "renderer": study.renderer(variant),
+        "mental_renderer": study.suite.mental_renderer,
         "mental_problems": min(study.suite.mental_problems, study.problems),
         "seed": seed,
         "split": study.split,

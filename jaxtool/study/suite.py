@@ -1,6 +1,6 @@
-"""What a study is made of: arms that start from one another, and what all of them are asked.
+"""What a study is made of: variants that start from one another, and what all of them are asked.
 
-Every arm of a seed starts from the same base or cold start, or from the policy of another arm that did, and
+Every variant of a seed starts from the same base or cold start, or from the policy of another variant that did, and
 has the same task, steps, batch, learning rate and budgets; what differs is in its files and bindings.
 """
 
@@ -13,72 +13,78 @@ from typing import Literal
 from jaxtool.config import loader
 
 Set = Literal["default", "ablations", "all"]
-RECIPE = "retool_grpo.gin"  # in which arms without rollouts are asked
+RECIPE = "retool_grpo.gin"  # in which variants without rollouts are asked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arm:
+class Variant:
     """One stage of training that starts where `start` ended."""
 
     name: str
     files: tuple[str, ...]  # of the suite's folder, or paths of the repository; later ones win
     params: tuple[str, ...] = ()  # bindings that win over all files
-    start: str | None = "cold_start"  # the arm whose policy it continues; None: that of its files
-    is_trained: bool = True  # False: the policy that it starts from, asked in this arm's protocol
+    start: str | None = (
+        "cold_start"  # the variant whose policy it continues; None: that of its files
+    )
+    is_trained: bool = (
+        True  # False: the policy that it starts from, asked in this variant's renderer
+    )
     # Protocol in which a stage without rollouts is asked; None: that of its own rollouts.
-    protocol: str | None = None
+    renderer: str | None = None
     what: str  # one line for tables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Suite:
-    """The arms of a study on one policy and task. Names of arms mean the same role in every suite."""
+    """The variants of a study on one policy and task. Names of variants mean the same role in every suite."""
 
     folder: str  # of its gin files; `RECIPE` is one of them
-    default: tuple[Arm, ...]
-    ablations: tuple[Arm, ...] = ()
-    beside: tuple[str, ...] = ()  # arms that ablations stand beside
+    default: tuple[Variant, ...]
+    ablations: tuple[Variant, ...] = ()
+    beside: tuple[str, ...] = ()  # variants that ablations stand beside
     equal_steps: str  # ReTool-GRPO for as many steps as OTC from its policy has in all
-    mental_protocol: str  # without a tool: in it a policy that has one must answer at once
+    mental_renderer: str  # without a tool: in it a policy that has one must answer at once
     mental_problems: int = 256  # of the validation split, if the study asks as many held-out ones
     problems: int = 600  # held out, of each seed
-    # Of the policy, at which arms are put beside each other.
+    # Of the policy, at which variants are put beside each other.
     token_budgets: tuple[int, ...] = (30_000, 60_000, 90_000, 150_000)
 
     @functools.cached_property
-    def arms(self) -> Mapping[str, Arm]:
-        return {arm.name: arm for arm in (*self.default, *self.ablations)}
+    def variants(self) -> Mapping[str, Variant]:
+        return {variant.name: variant for variant in (*self.default, *self.ablations)}
 
-    def select(self, names: Sequence[str], chosen: Set = "default") -> tuple[Arm, ...]:
-        """Arms of a set, or those of `names`, each after the one that it starts from.
+    def select(self, names: Sequence[str], chosen: Set = "default") -> tuple[Variant, ...]:
+        """Variants of a set, or those of `names`, each after the one that it starts from.
 
         Raises:
-          ValueError: naming what is no arm.
+          ValueError: naming what is no variant.
         """
-        if unknown := [name for name in names if name not in self.arms]:
-            raise ValueError(f"unknown arms {', '.join(unknown)}; there are {', '.join(self.arms)}")
-        ablations = (*(self.arms[name] for name in self.beside), *self.ablations)
-        sets = {"default": self.default, "ablations": ablations, "all": self.arms.values()}
-        order: dict[str, Arm] = {}
-        for arm in [self.arms[name] for name in names] or sets[chosen]:
-            line = [arm]
+        if unknown := [name for name in names if name not in self.variants]:
+            raise ValueError(
+                f"unknown variants {', '.join(unknown)}; there are {', '.join(self.variants)}"
+            )
+        ablations = (*(self.variants[name] for name in self.beside), *self.ablations)
+        sets = {"default": self.default, "ablations": ablations, "all": self.variants.values()}
+        order: dict[str, Variant] = {}
+        for variant in [self.variants[name] for name in names] or sets[chosen]:
+            line = [variant]
             while (start := line[-1].start) is not None:
-                line.append(self.arms[start])
+                line.append(self.variants[start])
             order |= {one.name: one for one in reversed(line) if one.name not in order}
         return tuple(order.values())
 
     def path(self, file: str) -> Path:
-        """The full path of one of `Arm.files`."""
+        """The full path of one of `Variant.files`."""
         root = loader.REPOSITORY_ROOT
         return root / file if "/" in file else root / self.folder / file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a study does otherwise than its suite says, the same in every arm."""
+    """What a study does otherwise than its suite says, the same in every variant."""
 
-    steps: int | None = None  # of every arm that trains
-    params: tuple[str, ...] = ()  # bindings of every arm with rollouts, and of the evaluations
+    steps: int | None = None  # of every variant that trains
+    params: tuple[str, ...] = ()  # bindings of every variant with rollouts, and of the evaluations
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:

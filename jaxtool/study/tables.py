@@ -58,7 +58,7 @@ def print_tables(found: Mapping[str, Any], console: Console | None = None) -> No
 
 def study_report(found: Mapping[str, Any], title: str) -> Report:
     """Headlines, tables and learning curves with bands over seeds."""
-    arms = tuple(found["arms"])
+    variants = tuple(found["variants"])
     curves = tuple(
         Curve(
             title=f"{label} of sampled answers to validation questions",
@@ -66,12 +66,12 @@ def study_report(found: Mapping[str, Any], title: str) -> Report:
             y_label=label,
             series=tuple(
                 Series(
-                    name=arm,
+                    name=variant,
                     xs=[point["step"] for point in parts[part]],
                     ys=[point["mean"] for point in parts[part]],
                     stderr=[point["stderr"] for point in parts[part]],
                 )
-                for arm, parts in found["curves"].items()
+                for variant, parts in found["curves"].items()
             ),
             note="Mean over seeds; the band is ± one standard error of it.",
         )
@@ -80,7 +80,7 @@ def study_report(found: Mapping[str, Any], title: str) -> Report:
     return Report(
         title=title,
         subtitle=f"seeds {found['seeds']}, {found['questions_per_seed']} {found['split']} questions each",
-        arms=arms,
+        variants=variants,
         headlines=_headlines(found["summary"]),
         sections=(
             Section(title="Curves", curves=curves),
@@ -110,22 +110,25 @@ def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
 def _matched(found: Mapping[str, Any]) -> Table:
     budgets = next(iter(found["matched_tokens"].values()), [])
     rows = tuple(
-        (arm, *(f"{shown(at['accuracy'], 100)} / {shown(at['calls'], digits=2)}" for at in points))
-        for arm, points in found["matched_tokens"].items()
+        (
+            variant,
+            *(f"{shown(at['accuracy'], 100)} / {shown(at['calls'], digits=2)}" for at in points),
+        )
+        for variant, points in found["matched_tokens"].items()
     )
     return Table(
         title="After as many sampled tokens: accuracy % / calls, sampled, validation questions",
-        columns=("arm", *(f"{point['tokens'] // 1000} thousand" for point in budgets)),
+        columns=("variant", *(f"{point['tokens'] // 1000} thousand" for point in budgets)),
         rows=rows,
-        note="Tokens of the policy in rollouts, those of the arms that an arm starts from included; "
+        note="Tokens of the policy in rollouts, those of the variants that a variant starts from included; "
         "the latest validated policy within them. – where a seed's run ended with fewer.",
     )
 
 
 def _main(found: Mapping[str, Any], way: str) -> Table:
     rows = []
-    for name, arm in found["arms"].items():
-        part = arm[way]
+    for name, variant in found["variants"].items():
+        part = variant[way]
         rows.append(
             (
                 name,
@@ -139,7 +142,7 @@ def _main(found: Mapping[str, Any], way: str) -> Table:
             )
         )
     columns = (
-        "arm",
+        "variant",
         "accuracy %",
         "calls (TC)",
         "optimum",
@@ -152,40 +155,40 @@ def _main(found: Mapping[str, Any], way: str) -> Table:
 
 
 def _levels(found: Mapping[str, Any], way: str) -> Table:
-    levels = list(next(iter(found["arms"].values()))["levels"][way])
+    levels = list(next(iter(found["variants"].values()))["levels"][way])
     rows = []
-    for name, arm in found["arms"].items():
-        parts = arm["levels"][way]
+    for name, variant in found["variants"].items():
+        parts = variant["levels"][way]
         cells = [
             f"{shown(parts[level]['accuracy'], 100)} / {shown(parts[level]['tool_calls'], digits=2)}"
             for level in levels
         ]
         rows.append((name, *cells))
     return Table(
-        title=f"By level, {way}: accuracy % / calls", columns=("arm", *levels), rows=tuple(rows)
+        title=f"By level, {way}: accuracy % / calls", columns=("variant", *levels), rows=tuple(rows)
     )
 
 
 def collapse_map(found: Mapping[str, Any]) -> Table:
-    """Which arms lost a call that questions need, in which seeds."""
-    arms = found["arms"]
-    optima = [best for arm in arms.values() for best in arm["optimal_calls"]]
+    """Which variants lost a call that questions need, in which seeds."""
+    variants = found["variants"]
+    optima = [best for variant in variants.values() for best in variant["optimal_calls"]]
     levels = sorted({level for best in optima for level, calls in best.items() if calls})
     rows = []
-    for name, arm in arms.items():
+    for name, variant in variants.items():
         lost: set[int] = set()
         cells = []
         for level in levels:
-            calls = arm["levels"]["greedy"][level]["tool_calls"]["seeds"]
-            wanted = [best.get(level, 0) for best in arm["optimal_calls"]]
+            calls = variant["levels"]["greedy"][level]["tool_calls"]["seeds"]
+            wanted = [best.get(level, 0) for best in variant["optimal_calls"]]
             short = [i for i, made in enumerate(calls) if made <= wanted[i] - LOST_CALL]
             lost.update(short)
             cells.append(", ".join(f"{x:.2f}{'!' * (i in short)}" for i, x in enumerate(calls)))
-        seeds = len(arm["optimal_calls"])
+        seeds = len(variant["optimal_calls"])
         rows.append((name, *cells, f"in {len(lost)} of {seeds} seeds" if lost else "kept"))
     return Table(
         title="Collapse map: greedy calls of each seed where questions need the tool",
-        columns=("arm", *levels, "a call is lost"),
+        columns=("variant", *levels, "a call is lost"),
         rows=tuple(rows),
         note=f"! at least {LOST_CALL:g} calls a question below the optimum, whatever the answers are worth.",
     )
@@ -214,8 +217,8 @@ def _paired(found: Mapping[str, Any]) -> Table:
 
 def _training(found: Mapping[str, Any]) -> Table:
     rows = []
-    for name, arm in found["arms"].items():
-        training = arm["training"]
+    for name, variant in found["variants"].items():
+        training = variant["training"]
         if "tokens" not in training:
             rows.append(
                 (name, training["steps"], "–", shown(training["seconds"], digits=0), "–", "–")
@@ -235,7 +238,7 @@ def _training(found: Mapping[str, Any]) -> Table:
     return Table(
         title="Training",
         columns=(
-            "arm",
+            "variant",
             "steps",
             "thousand tokens",
             "seconds",
@@ -244,7 +247,7 @@ def _training(found: Mapping[str, Any]) -> Table:
         ),
         rows=tuple(rows),
         note="Tokens of the policy in rollouts. The target is text-only RL's best sampled validation "
-        "accuracy of the same seed; 0: the policy that the arm starts from has it; one figure a seed.",
+        "accuracy of the same seed; 0: the policy that the variant starts from has it; one figure a seed.",
     )
 
 
@@ -253,12 +256,12 @@ def _each(figure: Mapping[str, Any]) -> str:
 
 
 def _mental(found: Mapping[str, Any]) -> Table:
-    levels = list(next(iter(found["arms"].values()))["mental_accuracy"])
+    levels = list(next(iter(found["variants"].values()))["mental_accuracy"])
     rows: list[tuple[str, ...]] = []
-    for name, arm in found["arms"].items():
-        rows.append((name, *(shown(arm["mental_accuracy"][level], 100) for level in levels)))
+    for name, variant in found["variants"].items():
+        rows.append((name, *(shown(variant["mental_accuracy"][level], 100) for level in levels)))
     return Table(
         title="Accuracy of answers without a call, greedy, validation questions",
-        columns=("arm", *levels),
+        columns=("variant", *levels),
         rows=tuple(rows),
     )

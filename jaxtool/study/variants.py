@@ -1,20 +1,20 @@
 """The two suites of the study: a tiny policy on arithmetic, whose optimum is known, and SmolLM2 on calculations.
 
-The second is the first one smaller, on a real pretrained policy: "prompted" stands where the first has no arm,
+The second is the first one smaller, on a real pretrained policy: "prompted" stands where the first has no variant,
 since a chat model can call the tool before any training.
 """
 
-from jaxtool.study.suite import RECIPE, Arm, Suite
+from jaxtool.study.suite import RECIPE, Suite, Variant
 
 
-def _run(name: str, what: str, start: str = "cold_start") -> Arm:
-    return Arm(name=name, files=(f"{name}.gin",), start=start, what=what)
+def _run(name: str, what: str, start: str = "cold_start") -> Variant:
+    return Variant(name=name, files=(f"{name}.gin",), start=start, what=what)
 
 
-def _over(run: str, name: str, what: str, *params: str, file: str = "", start: str = "") -> Arm:
+def _over(run: str, name: str, what: str, *params: str, file: str = "", start: str = "") -> Variant:
     """`run` with bindings or a file of gin_configs/algos over it."""
     layer = (f"gin_configs/algos/{file}",) if file else ()
-    return Arm(
+    return Variant(
         name=name,
         files=(f"{run}.gin", *layer),
         params=params,
@@ -26,27 +26,27 @@ def _over(run: str, name: str, what: str, *params: str, file: str = "", start: s
 _C, _LR = "OtcGrpoReward.c", "OptimizerConfig.learning_rate"
 
 _DEFAULT = (
-    Arm(
+    Variant(
         name="base",
         files=("base.gin",),
         start=None,
-        protocol="arithmetic_text",
+        renderer="arithmetic_text",
         what="easy arithmetic by heart, no tool",
     ),
-    Arm(
+    Variant(
         name="cold_start_half",
         files=("cold_start.gin",),
         start="base",
-        protocol="arithmetic_lookup",
+        renderer="arithmetic_lookup",
         what="the first 400 steps of the cold start",
     ),
     # 400 steps alone leave the copying of a question into a program to the luck of the seed.
-    Arm(
+    Variant(
         name="cold_start",
         files=("cold_start.gin",),
         params=("STEPS = 200",),
         start="cold_start_half",
-        protocol="arithmetic_lookup",
+        renderer="arithmetic_lookup",
         what="the cold start alone (ReTool, section 2.2)",
     ),
     _run("retool_grpo", "ReTool's reward, GRPO"),
@@ -67,13 +67,13 @@ _DEFAULT = (
 )
 
 
-def _cold_start(name: str, what: str, *params: str) -> Arm:
-    return Arm(
+def _cold_start(name: str, what: str, *params: str) -> Variant:
+    return Variant(
         name=name,
         files=("cold_start.gin",),
         params=params,
         start="base",
-        protocol="arithmetic_lookup",
+        renderer="arithmetic_lookup",
         what=what,
     )
 
@@ -173,39 +173,39 @@ ARITHMETIC = Suite(
     ablations=_ABLATIONS,
     beside=("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
     equal_steps="retool_grpo_180",
-    mental_protocol="arithmetic_mental",
+    mental_renderer="arithmetic_mental",
 )
 
 
-def _chat(name: str, what: str, *algorithms: str, start: str = "cold_start") -> Arm:
+def _chat(name: str, what: str, *algorithms: str, start: str = "cold_start") -> Variant:
     """SmolLM2's recipe with files of gin_configs/algos over it."""
     layers = (f"gin_configs/algos/{file}" for file in algorithms)
-    return Arm(name=name, files=(RECIPE, *layers), start=start, what=what)
+    return Variant(name=name, files=(RECIPE, *layers), start=start, what=what)
 
 
 SMOLLM2 = Suite(
     folder="gin_configs/study_smollm2",
     default=(
-        Arm(
+        Variant(
             name="base",
             files=(RECIPE,),
             start=None,
             is_trained=False,
-            protocol="two_shot_text",
+            renderer="two_shot_text",
             what="the checkpoint, two examples without a tool",
         ),
-        Arm(
+        Variant(
             name="prompted",
             files=(RECIPE,),
             start="base",
             is_trained=False,
             what="the checkpoint, two examples with the tool",
         ),
-        Arm(
+        Variant(
             name="cold_start",
             files=("cold_start.gin",),
             start="base",
-            protocol="two_shot_code",
+            renderer="two_shot_code",
             what="the cold start alone (ReTool, section 2.2)",
         ),
         _chat("retool_grpo", "ReTool's reward, GRPO"),
@@ -224,7 +224,7 @@ SMOLLM2 = Suite(
     beside=("prompted", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
     equal_steps="retool_grpo_longer",
     # Not two_shot_code with the answer begun: half of the right answers then end without a box.
-    mental_protocol="two_shot_text",
+    mental_renderer="two_shot_text",
     mental_problems=128,
     problems=300,
     token_budgets=(100_000, 300_000, 500_000, 700_000),

@@ -13,7 +13,7 @@ class TooManyFailures(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ToolWatchConfig:
+class ToolHealthConfig:
     """When to speak up."""
 
     max_failure_rate: float = 0.05  # of trajectories lost to infrastructure, over the window
@@ -30,10 +30,10 @@ class ToolWatchConfig:
             raise ValueError(f"{self.quiet_steps=} must be at least 1")
 
 
-class ToolWatch:
+class ToolHealth:
     """Feed it each step's trajectories; it raises or returns a warning."""
 
-    def __init__(self, config: ToolWatchConfig):
+    def __init__(self, config: ToolHealthConfig):
         self._config = config
         self._lost: collections.deque[bool] = collections.deque(maxlen=config.window)
         self._quiet = 0

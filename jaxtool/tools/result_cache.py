@@ -20,7 +20,7 @@ class _Shared:
         self.waiters = 0
 
 
-class Memo:
+class ResultCache:
     """Least recently used results by code; `entries` of 0 only joins nothing and keeps nothing."""
 
     def __init__(self, entries: int):

@@ -17,7 +17,7 @@ import grpc.aio
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
-from jaxtool.tools.result_cache import Memo
+from jaxtool.tools.result_cache import ResultCache
 from jaxtool.tools.sandbox_session import SandboxSession
 from jaxtool.tools.sandbox_wire import one_line, refusal_of, result_of, retry_after_s, sendable
 from sandbox_server.wire import sandbox_pb2 as pb
@@ -66,7 +66,7 @@ class SandboxClientConfig:
     queue_allowance_s: float = 60.0  # time a call may wait for a place at a server
     max_concurrency: int = 64  # calls in flight of this client
     # Results kept by code, and taken from runs that the server did for others; 0 runs every call.
-    memo_entries: int = 0
+    result_cache_entries: int = 0
     token_file: str = ""  # bearer token, as given to the server
     tls_ca_file: str = ""  # speak TLS, trust this authority
     tls_certificate_file: str = ""  # and show this certificate (mTLS)
@@ -79,8 +79,8 @@ class SandboxClientConfig:
         for name in ("memory_mib", "output_bytes", "threads", "attempts", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.memo_entries < 0 or self.seed < 0:
-            raise ValueError(f"{self.memo_entries=} and {self.seed=} must not be negative")
+        if self.result_cache_entries < 0 or self.seed < 0:
+            raise ValueError(f"{self.result_cache_entries=} and {self.seed=} must not be negative")
         if self.minimum_tier not in _TIERS:
             raise ValueError(f"{self.minimum_tier=} must be one of {sorted(_TIERS)}")
         if bool(self.tls_certificate_file) != bool(self.tls_key_file):
@@ -99,14 +99,16 @@ class SandboxClientConfig:
 class ClientStats:
     """Counters since the start of the client."""
 
-    executions: int  # calls that ended in a result, memo hits and joins included
+    executions: int  # calls that ended in a result, result cache hits and joins included
     by_status: Mapping[ToolStatus, int]
     retries: int
     failures_by_code: Mapping[str, int]  # failed attempts by gRPC code
     unavailable: int  # calls given up: ToolUnavailable was raised
-    memo_hits: int
-    memo_joins: int
-    server_memo_hits: int  # answered by a server from what it ran for another client, or before
+    result_cache_hits: int
+    result_cache_joins: int
+    server_result_cache_hits: (
+        int  # answered by a server from what it ran for another client, or before
+    )
     ejected_servers: int  # at this moment
 
 
@@ -119,7 +121,7 @@ class SandboxClient:
         self._config = config
         self.addresses = tuple(addresses)
         self._balancer = Balancer(self.addresses)
-        self._memo = Memo(config.memo_entries)
+        self._result_cache = ResultCache(config.result_cache_entries)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._places: asyncio.Semaphore | None = None
         self._metadata: tuple[tuple[str, str], ...] = ()
@@ -130,7 +132,7 @@ class SandboxClient:
         self._by_code: collections.Counter[str] = collections.Counter()
         self._retries = 0
         self._unavailable = 0
-        self._server_memo_hits = 0
+        self._server_result_cache_hits = 0
 
     @property
     def stats(self) -> ClientStats:
@@ -140,9 +142,9 @@ class SandboxClient:
             retries=self._retries,
             failures_by_code=dict(self._by_code),
             unavailable=self._unavailable,
-            memo_hits=self._memo.hits,
-            memo_joins=self._memo.joins,
-            server_memo_hits=self._server_memo_hits,
+            result_cache_hits=self._result_cache.hits,
+            result_cache_joins=self._result_cache.joins,
+            server_result_cache_hits=self._server_result_cache_hits,
             ejected_servers=self._balancer.num_ejected,
         )
 
@@ -151,7 +153,7 @@ class SandboxClient:
         result = refusal_of(code)
         if result is None:
             try:
-                result = await self._memo.get(code, self._run)
+                result = await self._result_cache.get(code, self._run)
             except ToolUnavailable:
                 self._unavailable += 1
                 raise
@@ -245,7 +247,7 @@ class SandboxClient:
             limits=self._limits(),
             seed=config.seed,
             minimum_tier=tier,
-            may_reuse=config.memo_entries > 0,
+            may_reuse=config.result_cache_entries > 0,
         )
 
         async def execute(stub: sandbox_pb2_grpc.SandboxStub) -> pb.ExecuteResponse:
@@ -255,7 +257,7 @@ class SandboxClient:
             self._places = asyncio.Semaphore(config.max_concurrency)
         async with self._places:
             _, response = await self._with_retries(execute)
-        self._server_memo_hits += response.reused
+        self._server_result_cache_hits += response.reused
         return result_of(response)
 
     async def _with_retries(

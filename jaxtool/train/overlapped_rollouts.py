@@ -31,7 +31,7 @@ from jaxtool.rollout.job import Job
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_worker import Actor
+from jaxtool.train.rollout_worker import RolloutWorker
 
 _Result = TypeVar("_Result")
 
@@ -51,23 +51,23 @@ class AsyncRollouts:
     def __init__(
         self,
         config: RlConfig,
-        actor: Actor,
+        worker: RolloutWorker,
         batches: ProblemBatches,
         seed: int,
         ahead: Sequence[Sequence[Problem]] = (),
     ):
-        """Starts no thread. The actor's runner, engine and collector belong to the block.
+        """Starts no thread. The worker's runner, engine and collector belong to the block.
 
         Args:
           ahead: batches that were drawn before and not learned; see `ahead`.
         """
         check_one_host(config.schedule.max_staleness, jax.process_count())
-        self._config, self._actor, self._seed = config, actor, seed
+        self._config, self._actor, self._seed = config, worker, seed
         self._batches = batches
         self._redrawn = collections.deque(list(problems) for problems in ahead)
         self._jobs: dict[int, Job] = {}  # by step
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
-        self._stream = RolloutStream(actor.collector, actor.runner.get_loop())
+        self._stream = RolloutStream(worker.collector, worker.runner.get_loop())
         self._running: Future[None] | None = None
         self._waited_s = self._idle_before_s = 0.0
 
@@ -76,7 +76,7 @@ class AsyncRollouts:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Cancels tool calls, waits for the window on the device and frees all slots."""
+        """Cancels tool calls, waits for the window on the device and frees all cache rows."""
         self._stream.close()
         self._pool.shutdown()
 
@@ -199,7 +199,7 @@ class AsyncRollouts:
 def overlapped(
     stack: ExitStack,
     config: RlConfig,
-    actor: Actor,
+    worker: RolloutWorker,
     batches: ProblemBatches,
     seed: int,
     ahead: Sequence[Sequence[Problem]],
@@ -207,4 +207,4 @@ def overlapped(
     """Rollouts that `stack` ends, or None where the run wants them to take turns with updates."""
     if not config.schedule.max_staleness:
         return None
-    return stack.enter_context(AsyncRollouts(config, actor, batches, seed, ahead))
+    return stack.enter_context(AsyncRollouts(config, worker, batches, seed, ahead))

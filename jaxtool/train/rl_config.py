@@ -15,7 +15,7 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.outcome import OutcomeReward
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
@@ -58,12 +58,14 @@ class RlConfig:
     policy: PolicySource
     tokenizer: TokenizerSource
     task: Task
-    protocol: str  # a template of jaxtool/renderers/templates, or a path ending in .toml
+    renderer: str  # a template of jaxtool/renderers/templates, or a path ending in .toml
     schedule: Schedule
     optimizer: OptimizerConfig
     lora: LoraConfig | None = None  # trains an adapter (of the critic too); None: every parameter
     reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
-    price: Price = dataclasses.field(default_factory=Price)  # m of the OTC equations; calls
+    call_cost: CallCost = dataclasses.field(
+        default_factory=CallCost
+    )  # m of the OTC equations; calls
     grpo: GrpoConfig = dataclasses.field(default_factory=GrpoConfig)
     critic: CriticConfig | None = None  # with one the learner is PPO: it makes the advantages
     selection: Selection = dataclasses.field(default_factory=Selection)

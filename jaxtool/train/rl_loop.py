@@ -21,9 +21,9 @@ from jaxtool.core import rng
 from jaxtool.core.types import Problem, Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineCounts
-from jaxtool.learn.grpo import LearnerSetup, needs_reference, with_corrections
+from jaxtool.learn.grpo import LearnerSetup, needs_reference, with_off_policy
 from jaxtool.learn.learner import Learner, LearnerState, trained_params
-from jaxtool.learn.state import Metrics, check_block_rows, check_row_tokens
+from jaxtool.learn.state import Metrics, check_micro_batch_rows, check_row_tokens
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import source_dtype, trained_part
@@ -40,7 +40,7 @@ from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.trajectory_log import TrajectoryLog
 from jaxtool.rundir.workdir import claim_workdir, records_dir
 from jaxtool.tools.base import Tool
-from jaxtool.tools.health import ToolWatch
+from jaxtool.tools.health import ToolHealth
 from jaxtool.train.evaluation import evaluate, judged
 from jaxtool.train.lora_run import base_record, check_base, save_result
 from jaxtool.train.overlapped_rollouts import (
@@ -49,8 +49,8 @@ from jaxtool.train.overlapped_rollouts import (
     overlapped,
 )
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_batch import Experience, gather
-from jaxtool.train.rollout_worker import Actor, open_actor
+from jaxtool.train.rollout_batch import RolloutBatch, gather
+from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
 _Result = TypeVar("_Result")
 
@@ -63,7 +63,7 @@ class _Run:
     base: dict[str, Any]  # with LoRA names the parameters that stay as they are
     batches: ProblemBatches
     store: CallStore
-    watch: ToolWatch  # starts anew with every process
+    health: ToolHealth  # starts anew with every process
     rollouts: AsyncRollouts | None = None  # with Schedule.max_staleness
 
     def meta(self, counts: EngineCounts) -> dict[str, Any]:
@@ -101,21 +101,21 @@ def train(
     check_one_host(schedule.max_staleness, jax.process_count())
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        actor, params = open_actor(
+        worker, params = open_worker(
             stack, runner, config, source, seed, sandbox_addresses, tool, source_dtype(config.lora)
         )
-        check_block_rows(config.grpo.block_rows, actor.sharding)
-        check_row_tokens(config.pack.row_tokens, actor.sharding)
+        check_micro_batch_rows(config.grpo.micro_batch_rows, worker.sharding)
+        check_row_tokens(config.pack.row_tokens, worker.sharding)
         trained, base = trained_part(
-            params, actor.model, config.lora, rng.key(seed, "lora"), actor.sharding
+            params, worker.model, config.lora, rng.key(seed, "lora"), worker.sharding
         )
         learner = Learner(
-            setup=learner_setup(config, actor.model, actor.sharding),
+            setup=learner_setup(config, worker.model, worker.sharding),
             critic=config.critic,
             reference=params if base is None and needs_reference(config.grpo) else None,
             base=base,
         )
-        for line in numerics_lines(config, actor.model, learner.setup):
+        for line in numerics_lines(config, worker.model, learner.setup):
             print(line, flush=True)
         pool = config.task.problems("train", schedule.pool, seed)
         run = _Run(
@@ -123,7 +123,7 @@ def train(
             base=base_record(base),
             batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
             store=CallStore(),
-            watch=ToolWatch(config.sandbox.watch),
+            health=ToolHealth(config.sandbox.health),
         )
         # `state` holds a copy: another one for the whole run would cost as much as a moment.
         del params, trained
@@ -136,7 +136,7 @@ def train(
             run.batches.set_state(meta["batches"])
             run.store = CallStore.from_state_dict(meta["store"])
             if hosts.is_first():  # they are those of all hosts
-                actor.engine.counts = EngineCounts(**meta["counts"])
+                worker.engine.counts = EngineCounts(**meta["counts"])
             by_id = {problem.problem_id: problem for problem in pool}
             ahead = [[by_id[name] for name in names] for names in meta.get("ahead", [])]
         resume = start - 1 if start else None
@@ -144,17 +144,17 @@ def train(
         writer = stack.enter_context(MetricsWriter(records, resume))
         log = stack.enter_context(TrajectoryLog(records, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
-        actor.engine.load(learner.policy(run.state))
-        actor.compile_ahead(config.sampling)
-        run.rollouts = overlapped(stack, config, actor, run.batches, seed, ahead)
+        worker.engine.load(learner.policy(run.state))
+        worker.compile_ahead(config.sampling)
+        run.rollouts = overlapped(stack, config, worker, run.batches, seed, ahead)
         for step in range(start, schedule.steps):
             if run.rollouts is None:
-                actor.engine.load(learner.policy(run.state))
+                worker.engine.load(learner.policy(run.state))
             else:
                 run.rollouts.begin_step(step, learner.policy(run.state))
-            metrics = _step(config, actor, run, learner, log, workdir.name, seed, step)
+            metrics = _step(config, worker, run, learner, log, workdir.name, seed, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
-                metrics |= _validate(config, actor, run, learner.policy(run.state), seed, step)
+                metrics |= _validate(config, worker, run, learner.policy(run.state), seed, step)
             writer.write(step, metrics)
             progress.update(
                 step + 1,
@@ -165,9 +165,9 @@ def train(
                 },
             )
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
-                checkpoints.save(step + 1, run.state, run.meta(actor.total_counts()))
+                checkpoints.save(step + 1, run.state, run.meta(worker.total_counts()))
         trained = trained_params(run.state)
-        save_result(workdir, trained, base, actor.model, actor.sharding, source)
+        save_result(workdir, trained, base, worker.model, worker.sharding, source)
     return policy_dir
 
 
@@ -175,7 +175,7 @@ def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> L
     """What the learner's programs are compiled for."""
     return LearnerSetup(
         model=model,
-        grpo=with_corrections(config.grpo, _sampler_differs(config, model)),
+        grpo=with_off_policy(config.grpo, _sampler_differs(config, model)),
         optimizer=config.optimizer,
         sharding=sharding,
         temperature=config.sampling.temperature,
@@ -188,7 +188,7 @@ def _sampler_differs(config: RlConfig, model: ModelConfig) -> str | None:
     """Why log-probs of sampler and learner differ by more than rounding; None: they do not."""
     behind = config.schedule.max_staleness
     reasons = [
-        config.engine.twin.differs_from(model),
+        config.engine.numerics.differs_from(model),
         f"is up to {behind} updates behind" if behind else None,
     ]
     return ", ".join(reason for reason in reasons if reason) or None
@@ -196,16 +196,16 @@ def _sampler_differs(config: RlConfig, model: ModelConfig) -> str | None:
 
 def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) -> list[str]:
     """What attends, and what is done about a decoder that computes otherwise than the learner."""
-    twin, slots = config.engine.twin, config.engine.max_tokens
+    numerics, positions = config.engine.numerics, config.engine.max_tokens
     learner = training_backend(model, config.pack.row_tokens, setup.sharding)
-    decoder = cached_backend(twin.model(model), slots, setup.sharding)
-    lines = [f"attention: {learner} in the learner, {decoder} over {slots} cache slots"]
+    decoder = cached_backend(numerics.model(model), positions, setup.sharding)
+    lines = [f"attention: {learner} in the learner, {decoder} over {positions} cache positions"]
     if config.lora is not None:
         lines.append(f"trained: {config.lora}")
     difference = _sampler_differs(config, model)
     if difference is not None:
-        names = [type(correction).__name__ for correction in setup.grpo.corrections or ()]
-        remedy = " and ".join(names) or "no correction (GrpoConfig.corrections or anchor says so)"
+        names = [type(correction).__name__ for correction in setup.grpo.off_policy or ()]
+        remedy = " and ".join(names) or "no correction (GrpoConfig.off_policy or anchor says so)"
         lines.append(
             f"the decoder {difference}: {remedy} in the loss; see mismatch/ in the metrics"
         )
@@ -214,37 +214,37 @@ def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) ->
 
 def _step(
     config: RlConfig,
-    actor: Actor,
+    worker: RolloutWorker,
     run: _Run,
     learner: Learner,
     log: TrajectoryLog,
-    arm: str,
+    variant: str,
     seed: int,
     step: int,
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
-    experience = gather(config, actor, run.batches, run.store, seed, step, run.rollouts)
+    rollout_batch = gather(config, worker, run.batches, run.store, seed, step, run.rollouts)
     if config.unloads_decoder:
-        actor.engine.unload()
-    trajectories, scores = experience.trajectories, experience.scores
-    metrics = step_metrics(trajectories, scores) | actor.metrics() | experience.metrics()
+        worker.engine.unload()
+    trajectories, scores = rollout_batch.trajectories, rollout_batch.scores
+    metrics = step_metrics(trajectories, scores) | worker.metrics() | rollout_batch.metrics()
     if run.rollouts is not None:
         metrics |= run.rollouts.metrics(trajectories, step)
-    if actor.collector.protocol.tool is not None:
-        _watch_tool(run.watch, trajectories, scores, step)
+    if worker.collector.renderer.tool is not None:
+        _check_tool_health(run.health, trajectories, scores, step)
     signals = np.zeros(len(trajectories), np.float32)
-    signals[experience.rows] = learner.signals(
-        [scores[i] for i in experience.rows],
+    signals[rollout_batch.rows] = learner.signals(
+        [scores[i] for i in rollout_batch.rows],
         config.schedule.samples,
-        _computed(run, lambda: _penalties(experience, run.state, learner, config)),
+        _computed(run, lambda: _penalties(rollout_batch, run.state, learner, config)),
     )
     if step % config.schedule.log_trajectories_every == 0:
         kept = config.schedule.log_trajectories
-        log.write(actor.views(arm, step, trajectories, scores, signals, kept))
+        log.write(worker.views(variant, step, trajectories, scores, signals, kept))
     collected = time.monotonic()
     learned: Metrics = {}
-    if rows := experience.learned_rows:
+    if rows := rollout_batch.learned_rows:
         batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
         run.state, learned = _computed(run, lambda: learner.update(run.state, batch))
     metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
@@ -259,10 +259,10 @@ def _step(
 
 
 def _penalties(
-    experience: Experience, state: LearnerState, learner: Learner, config: RlConfig
+    rollout_batch: RolloutBatch, state: LearnerState, learner: Learner, config: RlConfig
 ) -> np.ndarray | None:
     """What the KL takes off the reward of each chosen trajectory; None where it is in no reward."""
-    chosen = [experience.trajectories[i] for i in experience.rows]
+    chosen = [rollout_batch.trajectories[i] for i in rollout_batch.rows]
     if not learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
         return None
     batch = to_batch(chosen, np.zeros(len(chosen)), config.pack)
@@ -274,11 +274,11 @@ def _computed(run: _Run, call: Callable[[], _Result]) -> _Result:
     return call() if run.rollouts is None else run.rollouts.dispatch(call)
 
 
-def _watch_tool(
-    watch: ToolWatch, trajectories: list[Trajectory], scores: list[Score | None], step: int
+def _check_tool_health(
+    health: ToolHealth, trajectories: list[Trajectory], scores: list[Score | None], step: int
 ) -> None:
     """Raises when the sandbox loses too many trajectories; says when nobody calls it any more."""
-    warning = watch.observe(
+    warning = health.observe(
         lost=sum(score is None for score in scores),
         trajectories=len(trajectories),
         tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
@@ -288,16 +288,16 @@ def _watch_tool(
 
 
 def _validate(
-    config: RlConfig, actor: Actor, run: _Run, policy: Params, seed: int, step: int
+    config: RlConfig, worker: RolloutWorker, run: _Run, policy: Params, seed: int, step: int
 ) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
     problems = config.task.problems("validation", config.schedule.eval_problems, seed)
     if run.rollouts is None:
-        actor.engine.load(policy)
+        worker.engine.load(policy)
         evaluation = evaluate(
-            actor.collector,
-            actor.runner,
-            actor.checker,
+            worker.collector,
+            worker.runner,
+            worker.checker,
             problems,
             samples=1,
             sampling=config.sampling,
@@ -307,7 +307,7 @@ def _validate(
         )
     else:
         answers = run.rollouts.validate(problems, step + 1, policy)
-        evaluation = judged(actor.checker, answers)
+        evaluation = judged(worker.checker, answers)
     metrics = {
         "validation/accuracy_fraction": evaluation.overall["accuracy"],
         "validation/calls_per_answer": evaluation.overall["tool_calls"],

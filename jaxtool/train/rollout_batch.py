@@ -16,11 +16,11 @@ from jaxtool.rollout.selection import choose_members, is_dropped
 from jaxtool.train.evaluation import judge
 from jaxtool.train.overlapped_rollouts import AsyncRollouts
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_worker import Actor
+from jaxtool.train.rollout_worker import RolloutWorker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Experience:
+class RolloutBatch:
     """Everything that a step sampled, and the whole groups of it that are learned."""
 
     trajectories: list[Trajectory]
@@ -53,13 +53,13 @@ class Experience:
 
 def gather(
     config: RlConfig,
-    actor: Actor,
+    worker: RolloutWorker,
     batches: ProblemBatches,
     store: CallStore,
     seed: int,
     step: int,
     rollouts: AsyncRollouts | None = None,
-) -> Experience:
+) -> RolloutBatch:
     """Draws problems, answers and scores them; with refilling, until enough groups teach something.
 
     `batches` and `store` change. Without enough such groups after `Selection.max_draws` draws the
@@ -77,11 +77,13 @@ def gather(
         # The first draw has the stream of a run without refilling.
         stream: tuple[str | int, ...] = ("train", step, draws) if draws else ("train", step)
         if rollouts is None:
-            drawn, correct = _answers_of_all_hosts(config, actor, next(batches), seed, stream, step)
+            drawn, correct = _answers_of_all_hosts(
+                config, worker, next(batches), seed, stream, step
+            )
         else:
             drawn = rollouts.draw(step, draws)
-            correct = judge(actor.checker, drawn)
-        drawn_scores = score_trajectories(drawn, correct, config.reward, store, config.price)
+            correct = judge(worker.checker, drawn)
+        drawn_scores = score_trajectories(drawn, correct, config.reward, store, config.call_cost)
         rows = _groups(config, drawn, drawn_scores, seed, stream)
         with_spread = _with_spread(rows, drawn_scores, selection.min_reward_std)
         drawn_groups, learnable = drawn_groups + len(rows), learnable + len(with_spread)
@@ -91,7 +93,7 @@ def gather(
         trajectories += drawn
         scores += drawn_scores
         draws += 1
-    return Experience(
+    return RolloutBatch(
         trajectories=trajectories,
         scores=scores,
         group_rows=groups[:wanted],
@@ -103,7 +105,7 @@ def gather(
 
 def _answers_of_all_hosts(
     config: RlConfig,
-    actor: Actor,
+    worker: RolloutWorker,
     problems: Sequence[Problem],
     seed: int,
     stream: tuple[str | int, ...],
@@ -114,8 +116,8 @@ def _answers_of_all_hosts(
     Each host answers and judges its share of the problems; then all hosts have all ledgers, so that
     rewards, n, filters, advantages, packing and metrics are those of one process on each of them.
     """
-    own = _answers(config, actor, hosts.share(problems), seed, stream, version)
-    judged = list(zip(own, judge(actor.checker, own), strict=True))
+    own = _answers(config, worker, hosts.share(problems), seed, stream, version)
+    judged = list(zip(own, judge(worker.checker, own), strict=True))
     total = config.schedule.samples * config.selection.oversampling
     groups = [judged[start : start + total] for start in range(0, len(judged), total)]
     everything = [answer for group in hosts.together(hosts.exchange(groups)) for answer in group]
@@ -124,7 +126,7 @@ def _answers_of_all_hosts(
 
 def _answers(
     config: RlConfig,
-    actor: Actor,
+    worker: RolloutWorker,
     problems: Sequence[Problem],
     seed: int,
     stream: tuple[str | int, ...],
@@ -135,7 +137,7 @@ def _answers(
     free = config.selection.tool_free_samples
 
     def collect(collector: Collector, samples: int, stream: tuple[str | int, ...]):
-        return actor.runner.run(
+        return worker.runner.run(
             collector.collect(
                 problems,
                 samples=samples,
@@ -147,9 +149,9 @@ def _answers(
         )
 
     if not free:
-        return collect(actor.collector, total, stream)
-    with_tool = collect(actor.collector, total - free, stream)
-    without = collect(_tool_free(actor, config), free, (*stream, "tool_free"))
+        return collect(worker.collector, total, stream)
+    with_tool = collect(worker.collector, total - free, stream)
+    without = collect(_tool_free(worker, config), free, (*stream, "tool_free"))
     merged = []
     for i in range(len(problems)):
         merged += with_tool[i * (total - free) : (i + 1) * (total - free)]
@@ -159,14 +161,14 @@ def _answers(
     return merged
 
 
-def _tool_free(actor: Actor, config: RlConfig) -> Collector:
+def _tool_free(worker: RolloutWorker, config: RlConfig) -> Collector:
     """The same engine and prompts; the first call ends the trajectory, unanswered."""
     rollout = dataclasses.replace(config.rollout, max_tool_calls=0, at_tool_limit="finish")
     return Collector(
-        engine=actor.engine,
-        tokenizer=actor.tokenizer,
-        protocol=actor.collector.protocol,
-        tool=actor.collector.tool,
+        engine=worker.engine,
+        tokenizer=worker.tokenizer,
+        renderer=worker.collector.renderer,
+        tool=worker.collector.tool,
         config=rollout,
     )
 

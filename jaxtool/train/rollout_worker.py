@@ -1,4 +1,4 @@
-"""What answers problems in a run: policy, tokenizer, protocol, engine, sandbox and answer checker.
+"""What answers problems in a run: policy, tokenizer, renderer, engine, sandbox and answer checker.
 
 Everything that can be wrong with a run is found here, before the first step.
 """
@@ -23,7 +23,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh
 from jaxtool.parallel.mesh import make_mesh
-from jaxtool.renderers.renderer import load_protocol, stop_token_mask
+from jaxtool.renderers.renderer import load_renderer, stop_token_mask
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
@@ -36,7 +36,7 @@ from jaxtool.train.sources import open_sandbox
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Actor:
+class RolloutWorker:
     """Open resources of a run."""
 
     model: ModelConfig
@@ -57,8 +57,7 @@ class Actor:
             "timing/half_of_groups_s": times.half_of_groups_s,
             "tokens/reprefilled_total": counts.reprefilled_tokens,
             "tokens/sampled_total": counts.sampled_tokens,
-            "tokens/useful_slot_steps_fraction": counts.useful_slot_steps
-            / max(1, counts.slot_steps),
+            "tokens/useful_row_steps_fraction": counts.useful_row_steps / max(1, counts.row_steps),
             "tokens/useful_until_queue_empty_fraction": times.useful_fraction,
             "timing/late_programs_total": counts.late_programs,
         }
@@ -67,8 +66,8 @@ class Actor:
             metrics |= {
                 "tools/executions_total": stats.executions,
                 "tools/retries_total": stats.retries,
-                "tools/memo_hits_total": stats.memo_hits,
-                "tools/server_memo_hits_total": stats.server_memo_hits,
+                "tools/result_cache_hits_total": stats.result_cache_hits,
+                "tools/server_result_cache_hits_total": stats.server_result_cache_hits,
             }
         return over_hosts(hosts.exchange(metrics))
 
@@ -92,7 +91,7 @@ class Actor:
 
     def views(
         self,
-        arm: str,
+        variant: str,
         step: int,
         trajectories: Sequence[Trajectory],
         scores: Sequence[Score | None],
@@ -105,7 +104,7 @@ class Actor:
             trajectory_view(
                 trajectories[i],
                 score,
-                arm=arm,
+                variant=variant,
                 step=step,
                 token_texts=[self._show(int(token)) for token in trajectories[i].ids],
                 advantages=np.full(len(trajectories[i].ids), advantages[i]),
@@ -125,7 +124,7 @@ def longest_prompt(rollout: RolloutConfig, engine: EngineConfig) -> int:
     return max(1, engine.max_tokens - rollout.max_response_tokens)
 
 
-def open_actor(
+def open_worker(
     stack: ExitStack,
     runner: Runner,
     config: RlConfig,
@@ -134,16 +133,16 @@ def open_actor(
     sandbox_addresses: tuple[str, ...] = (),
     tool: Tool | None = None,
     dtype: Dtype = "float32",
-) -> tuple[Actor, Params]:
+) -> tuple[RolloutWorker, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
     Args:
       tool: answers calls in place of a sandbox; the caller closes it.
       dtype: of the parameters.
     """
-    protocol = load_protocol(config.protocol)
+    renderer = load_renderer(config.renderer)
     tokenizer = config.tokenizer.load()
-    check_has_text(tokenizer, protocol.all_tags)
+    check_has_text(tokenizer, renderer.all_tags)
     mesh = make_mesh(config.mesh)
     sharding = Sharding(mesh, config.axes)
     decoding = Sharding(decode_mesh(mesh), decode(config.axes))
@@ -152,7 +151,7 @@ def open_actor(
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
-    is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, protocol.stop_tags)
+    is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, renderer.stop_tags)
     engine = DecodeEngine(
         model=model,
         config=config.engine,
@@ -162,17 +161,17 @@ def open_actor(
     )
     print(engine.memory, flush=True)
     client = None
-    if protocol.tool is not None and tool is None:
+    if renderer.tool is not None and tool is None:
         client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
-        protocol=protocol,
+        renderer=renderer,
         tool=client or tool,
         config=config.rollout,
     )
     checker = stack.enter_context(AnswerChecker())
-    actor = Actor(
+    worker = RolloutWorker(
         model=model,
         sharding=sharding,
         tokenizer=tokenizer,
@@ -182,7 +181,7 @@ def open_actor(
         client=client,
         runner=runner,
     )
-    return actor, params
+    return worker, params
 
 
 def check_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:

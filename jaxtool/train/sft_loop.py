@@ -14,14 +14,13 @@ from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup, update
-from jaxtool.learn.state import check_block_rows, make_state
+from jaxtool.learn.state import check_micro_batch_rows, make_state
 from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
-from jaxtool.renderers.renderer import Protocol as TextProtocol
-from jaxtool.renderers.renderer import load_protocol
+from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
@@ -36,16 +35,16 @@ class Demonstrations(Protocol):
     """A pure function of (seed, index): the iterator's state is the step."""
 
     def take(
-        self, count: int, *, seed: int, index: int, protocol: TextProtocol, tokenizer: Tokenizer
+        self, count: int, *, seed: int, index: int, renderer: Renderer, tokenizer: Tokenizer
     ) -> list[Trajectory]: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemonstrationStream:
-    """So many demonstrations per batch, written in one protocol."""
+    """So many demonstrations per batch, written in one renderer."""
 
     demonstrations: Demonstrations
-    protocol: str
+    renderer: str
     count: int
 
     def __post_init__(self) -> None:
@@ -90,16 +89,16 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     sharding = Sharding(make_mesh(config.mesh), config.axes)
-    check_block_rows(config.sft.block_rows, sharding)
+    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
     if config.sft.last_block_rows:
-        check_block_rows(config.sft.last_block_rows, sharding, "last_block_rows")
+        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     model, params = source.load(sharding, seed, source_dtype(config.lora))
     tokenizer = config.tokenizer.load()
     check_vocabulary(tokenizer, model)
-    protocols = [load_protocol(stream.protocol) for stream in config.streams]
-    for protocol in protocols:
-        check_has_text(tokenizer, protocol.all_tags)
+    renderers = [load_renderer(stream.renderer) for stream in config.streams]
+    for renderer in renderers:
+        check_has_text(tokenizer, renderer.all_tags)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
     trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
     state = make_state(trained, config.optimizer, sharding)
@@ -117,7 +116,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
             for step in range(start, config.steps):
-                demonstrations = _take(config.streams, protocols, tokenizer, seed, step)
+                demonstrations = _take(config.streams, renderers, tokenizer, seed, step)
                 batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
                 state, metrics = update(state, batch, setup, base)
                 if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
@@ -132,14 +131,14 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
 
 def _take(
     streams: Sequence[DemonstrationStream],
-    protocols: Sequence[TextProtocol],
+    renderers: Sequence[Renderer],
     tokenizer: Tokenizer,
     seed: int,
     step: int,
 ) -> list[Trajectory]:
     taken: list[Trajectory] = []
-    for stream, protocol in zip(streams, protocols, strict=True):
+    for stream, renderer in zip(streams, renderers, strict=True):
         taken += stream.demonstrations.take(
-            stream.count, seed=seed, index=step, protocol=protocol, tokenizer=tokenizer
+            stream.count, seed=seed, index=step, renderer=renderer, tokenizer=tokenizer
         )
     return taken

@@ -14,7 +14,7 @@ from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.data.problems import Split
 from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxtool.data.tokenizer import Tokenizer
-from jaxtool.tools.health import ToolWatchConfig
+from jaxtool.tools.health import ToolHealthConfig
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
@@ -70,7 +70,7 @@ class SentencePieceModel:
 
     path: str
     # jinja over messages, add_generation_prompt, bos_token and eos_token; the file holds none. None: for
-    # protocols that set uses_chat_template = false.
+    # renderers that set uses_chat_template = false.
     chat_template: str | None = None
 
     def load(self) -> Tokenizer:
@@ -92,7 +92,7 @@ class Sandbox:
     addresses: tuple[str, ...] = ()  # host:port or unix:/path; empty: start one as a child process
     client: SandboxClientConfig = dataclasses.field(default_factory=SandboxClientConfig)
     isolation: Literal["auto", "namespace", "landlock"] = "auto"  # of the child process
-    watch: ToolWatchConfig = dataclasses.field(default_factory=ToolWatchConfig)  # ends or warns
+    health: ToolHealthConfig = dataclasses.field(default_factory=ToolHealthConfig)  # ends or warns
 
 
 @contextlib.contextmanager
@@ -118,8 +118,8 @@ def open_sandbox(
 
 
 async def _check(addresses: tuple[str, ...], config: SandboxClientConfig) -> None:
-    """The preflight, by clients that take no answer from a memo."""
-    unkept = dataclasses.replace(config, memo_entries=0)
+    """The preflight, by clients that take no answer from a result_cache."""
+    unkept = dataclasses.replace(config, result_cache_entries=0)
     short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, config.cpu_limit_s))
     tool, hasty = (SandboxClient(addresses, each) for each in (unkept, short))
     try:

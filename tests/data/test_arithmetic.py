@@ -10,7 +10,7 @@ from jaxtool.data import arithmetic
 from jaxtool.data.arithmetic import LEVELS, MENTAL_LEVELS, ArithmeticTask, questions, value
 from jaxtool.data.tokenizer import decode
 from jaxtool.renderers.demonstrations import ArithmeticDemonstrations, split_response
-from jaxtool.renderers.renderer import load_protocol
+from jaxtool.renderers.renderer import load_renderer
 
 SPLITS = ("train", "validation", "test")
 
@@ -69,7 +69,7 @@ def test_the_lookup_of_the_sandbox_is_the_one_of_the_task():
     """No split shares a question, and each program printed by the first is a product of the second."""
     names = {}
     exec(arithmetic.LOOKUP_PRELUDE, names)
-    tool = load_protocol("arithmetic_lookup").tool
+    tool = load_renderer("arithmetic_lookup").tool
     assert tool is not None
     assert tool.prelude == arithmetic.LOOKUP_PRELUDE
     for k in (100, 473, 999):
@@ -88,7 +88,7 @@ def test_chained_demonstrations_look_up_and_then_calculate():
         1,
         seed=0,
         index=0,
-        protocol=load_protocol("arithmetic_lookup"),
+        renderer=load_renderer("arithmetic_lookup"),
         tokenizer=arithmetic.arithmetic_tokenizer(),
     )[0]
     first, second = arithmetic.steps_of(made.problem.question)
@@ -100,11 +100,11 @@ def test_chained_demonstrations_look_up_and_then_calculate():
 
 
 def test_demonstrations_are_a_pure_function_of_seed_and_index():
-    protocol, tokenizer = load_protocol("arithmetic_tools"), arithmetic.arithmetic_tokenizer()
+    renderer, tokenizer = load_renderer("arithmetic_tools"), arithmetic.arithmetic_tokenizer()
 
     def ids(seed, index):
         made = ArithmeticDemonstrations().take(
-            12, seed=seed, index=index, protocol=protocol, tokenizer=tokenizer
+            12, seed=seed, index=index, renderer=renderer, tokenizer=tokenizer
         )
         for t in made:
             t.check()
@@ -120,10 +120,10 @@ def test_demonstrations_are_a_pure_function_of_seed_and_index():
 
 
 def test_only_interpreter_spans_after_a_closing_code_tag_are_the_tools():
-    protocol = load_protocol("arithmetic_tools")
+    renderer = load_renderer("arithmetic_tools")
     span = "\n<interpreter>\n4\n</interpreter>\n"
     response = f"a<interpreter>9</interpreter><code>2+2</code>{span}b{span}<code>"
-    pieces = split_response(response, protocol)
+    pieces = split_response(response, renderer)
     assert "".join(text for text, _ in pieces) == response
     assert [text for text, origin in pieces if origin is Origin.TOOL] == [span]
-    assert split_response(response, load_protocol("arithmetic_text")) == [(response, Origin.POLICY)]
+    assert split_response(response, load_renderer("arithmetic_text")) == [(response, Origin.POLICY)]

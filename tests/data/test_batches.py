@@ -96,9 +96,9 @@ def test_a_batch_must_fit(batch_size: int):
 
 
 def test_one_id_for_two_problems_is_refused():
-    twin = Problem(problem_id="p0", question="another", answer="1")
+    numerics = Problem(problem_id="p0", question="another", answer="1")
     with pytest.raises(ValueError, match="'p0' stands for two different problems"):
-        ProblemBatches([*make_problems(2), twin], batch_size=1, seed=0)
+        ProblemBatches([*make_problems(2), numerics], batch_size=1, seed=0)
 
 
 def test_a_problem_that_would_fill_the_batches_is_refused():

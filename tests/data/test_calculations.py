@@ -8,7 +8,7 @@ from jaxtool.core.types import Origin
 from jaxtool.data.calculations import CalculationTask
 from jaxtool.data.tokenizer import decode
 from jaxtool.renderers.demonstrations import CalculationDemonstrations
-from jaxtool.renderers.renderer import load_protocol
+from jaxtool.renderers.renderer import load_renderer
 
 
 def test_answers_are_those_of_the_expression():
@@ -46,9 +46,9 @@ def answered(problem):
     return f"{problem.question} = {problem.answer}. The answer is \\boxed{{{problem.answer}}}."
 
 
-def written(protocol, **chances):
+def written(renderer, **chances):
     return CalculationDemonstrations(**chances).take(
-        40, seed=0, index=1, protocol=load_protocol(protocol), tokenizer=ChatOfLetters()
+        40, seed=0, index=1, renderer=load_renderer(renderer), tokenizer=ChatOfLetters()
     )
 
 
@@ -83,7 +83,7 @@ def test_chances_that_are_none_are_refused_by_name():
 def test_the_prompts_of_the_study_differ_only_in_the_tool():
     """Same questions, and answers end alike."""
     code, text = (
-        load_protocol(name).prompt_text(ChatOfLetters(), "2 + 3")
+        load_renderer(name).prompt_text(ChatOfLetters(), "2 + 3")
         for name in ("two_shot_code", "two_shot_text")
     )
     for prompt in (code, text):

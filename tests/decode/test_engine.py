@@ -1,4 +1,4 @@
-"""The slot decoder against the slow path: the whole sequence through the training forward pass."""
+"""The cache row decoder against the slow path: the whole sequence through the training forward pass."""
 
 import dataclasses
 import random
@@ -79,10 +79,10 @@ def test_neighbours_slots_order_and_latency_change_nothing(engine):
 
 
 def test_slots_are_released_and_refilled(engine):
-    assert engine.num_free == SMALL.slots
-    rows = run_jobs(engine, random_jobs(3 * SMALL.slots, seed=6))
-    assert len(rows) == 3 * SMALL.slots
-    assert engine.num_free == SMALL.slots
+    assert engine.num_free == SMALL.decode_rows
+    rows = run_jobs(engine, random_jobs(3 * SMALL.decode_rows, seed=6))
+    assert len(rows) == 3 * SMALL.decode_rows
+    assert engine.num_free == SMALL.decode_rows
     assert not engine.is_any_running
 
 
@@ -91,20 +91,20 @@ def test_a_prompt_is_prefilled_once_and_broadcast_to_its_samples(engine, params)
     prompt = tuple(range(20, 29))
     [prefilled] = engine.prefill([prompt])
     assert engine.counts.prefilled_tokens - before == len(prompt) - 1
-    slots = [engine.take_slot() for _ in range(5)]
+    cache_rows = [engine.take_cache_row() for _ in range(5)]
     placements = [
-        Placement(slot=s, prompt=prefilled, row_key=rng.row_key(0, f"sample {i}"), limit=60)
-        for i, s in enumerate(slots)
+        Placement(cache_row=s, prompt=prefilled, row_key=rng.row_key(0, f"sample {i}"), limit=60)
+        for i, s in enumerate(cache_rows)
     ]
     engine.place(placements)
     log = engine.fetch(engine.dispatch_window())
     assert engine.counts.prefilled_tokens - before == len(prompt) - 1
     alone = run_jobs(engine, [Job(name=f"sample {i}", prompt=prompt) for i in range(5)])
-    firsts = [int(log.tokens[0, s]) for s in slots]
+    firsts = [int(log.tokens[0, s]) for s in cache_rows]
     assert firsts == [alone[f"sample {i}"].ids[len(prompt)] for i in range(5)]
     assert len(set(firsts)) > 1
-    for slot in slots:
-        engine.release(slot)
+    for cache_row in cache_rows:
+        engine.release(cache_row)
 
 
 def test_limit_and_stop_tokens_end_a_row_and_nothing_else_does(engine):
@@ -127,16 +127,16 @@ def test_a_row_that_is_resumed_goes_on_as_if_it_had_not_stopped(engine, params):
     wanted = run_jobs(never, [job])[job.name]
     assert set(wanted.ids[len(job.prompt) :]) & set(STOPS)
     [prompt] = engine.prefill([job.prompt])
-    slot = engine.take_slot()
+    cache_row = engine.take_cache_row()
     key = rng.row_key(0, job.name)
-    engine.place([Placement(slot=slot, prompt=prompt, row_key=key, limit=job.limit)])
+    engine.place([Placement(cache_row=cache_row, prompt=prompt, row_key=key, limit=job.limit)])
     ids = list(job.prompt)
     while len(ids) < job.limit:
-        if not engine.is_running(slot):
-            engine.resume(slot)
+        if not engine.is_running(cache_row):
+            engine.resume(cache_row)
         log = engine.fetch(engine.dispatch_window())
-        ids += log.tokens[log.is_sampled[:, slot], slot].tolist()
-    engine.release(slot)
+        ids += log.tokens[log.is_sampled[:, cache_row], cache_row].tolist()
+    engine.release(cache_row)
     assert ids == wanted.ids
 
 
@@ -182,7 +182,7 @@ def test_a_prompt_that_does_not_fit_is_refused_by_name(engine):
         engine.prefill([[1] * 64])
     with pytest.raises(ValueError, match="prompt of 0 tokens"):
         engine.prefill([[]])
-    assert engine.num_free == SMALL.slots
+    assert engine.num_free == SMALL.decode_rows
 
 
 def test_an_engine_without_parameters_says_so():
@@ -205,8 +205,8 @@ def test_an_engine_unloads_and_comes_back_but_never_under_a_row(params):
         engine.prefill([[1, 2]])
     engine.load(params)
     assert_same_rows(run_jobs(engine, jobs), before)
-    engine.take_slot()
-    with pytest.raises(RuntimeError, match="1 slots are still taken"):
+    engine.take_cache_row()
+    with pytest.raises(RuntimeError, match="1 cache rows are still taken"):
         engine.unload()
 
 

@@ -37,14 +37,14 @@ def engine(params):
 
 
 OPTIONS = {
-    "more cache rows than slots": {"rows": 16, "slots": 4},
-    "narrow windows": {"min_slots": 2},
+    "more cache rows than cache rows": {"cache_rows": 16, "decode_rows": 4},
+    "narrow windows": {"min_decode_rows": 2},
     "windows that end early": {"refill_below": 0.75},
     "prefill in chunks": {"prefill_chunk": 4},
     "all of them": {
         "rows": 12,
-        "slots": 4,
-        "min_slots": 1,
+        "decode_rows": 4,
+        "min_decode_rows": 1,
         "refill_below": 1.0,
         "prefill_chunk": 3,
         "min_view": 16,
@@ -61,7 +61,7 @@ def test_every_option_gives_the_tokens_of_the_plain_engine(engine, params, optio
     rows = run_jobs(other, jobs, latency=lambda: waits.randrange(4))
     assert_same_rows(rows, run_jobs(engine, jobs))
     assert other.counts.reprefilled_tokens == 0
-    assert other.num_free == other.config.cache_rows
+    assert other.num_free == other.config.num_cache_rows
     if option == "windows that end early":
         assert other.counts.steps < SMALL.window_steps * other.counts.windows
 
@@ -90,7 +90,7 @@ def test_keys_first_gives_the_tokens_of_the_other_order(engine, params, monkeypa
 
 
 def test_the_kernel_over_the_cache_gives_the_training_forward_pass(monkeypatch):
-    """Interpreted, in every program of a paused row, over blocks of 16 slots."""
+    """Interpreted, in every program of a paused row, over blocks of 16 cache rows."""
     columns = set()
 
     def by_kernel(q, cache, positions, config, sharding):
@@ -125,24 +125,24 @@ def test_running_every_row_again_gives_the_same_tokens_and_is_counted(engine, pa
     assert other.counts.reprefilled_tokens == again
 
 
-def test_useful_slot_steps_are_those_in_which_a_row_ran(engine, params):
+def test_useful_row_steps_are_those_in_which_a_row_ran(engine, params):
     other = make_engine(MODEL, params)
     rows = run_jobs(other, random_jobs(12, outputs=(2, 9), seed=22))
     # Every token but the prompt's is made pending by one step, except those of chunks.
     made = sum(len(row.ids) - len(row.job.prompt) for row in rows.values())
     chunked = sum(9 for row in rows.values() if not row.outputs)
     assert chunked > 0
-    assert other.counts.useful_slot_steps == made - chunked
-    assert other.counts.slot_steps == SMALL.slots * other.counts.steps
+    assert other.counts.useful_row_steps == made - chunked
+    assert other.counts.row_steps == SMALL.decode_rows * other.counts.steps
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_an_engine_compiled_ahead_compiles_nothing_later(params, devices):
     """Every program, of every width, view, bucket and way of drawing."""
-    fields = {"rows": 12, "slots": 4, "prefill_chunk": 16, "min_view": 64}
+    fields = {"cache_rows": 12, "decode_rows": 4, "prefill_chunk": 16, "min_view": 64}
     config = dataclasses.replace(SMALL, **fields, window_steps=3)
     if devices == 1:
-        config, sharding = dataclasses.replace(config, min_slots=2), None
+        config, sharding = dataclasses.replace(config, min_decode_rows=2), None
     else:
         mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
         sharding = Sharding(mesh, axis_rules.decode())
@@ -187,6 +187,6 @@ def test_eight_devices_give_the_tokens_of_one(engine, params):
 
 def test_rows_that_the_mesh_does_not_divide_are_refused(params):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    config = dataclasses.replace(SMALL, slots=6)
-    with pytest.raises(ValueError, match=r"slots=6 must be a multiple of data x fsdp = 4"):
+    config = dataclasses.replace(SMALL, decode_rows=6)
+    with pytest.raises(ValueError, match=r"decode_rows=6 must be a multiple of data x fsdp = 4"):
         make_engine(MODEL, params, config, Sharding(mesh, axis_rules.decode()))

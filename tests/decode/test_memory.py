@@ -33,7 +33,7 @@ def test_the_parts_by_hand():
     assert plan.per_row == ROW + STEP
     assert plan.fixed == 2 * SMALL.prefill_rows * ROW
     assert plan.total == weights() + 8 * (ROW + STEP) + 8 * ROW
-    more = plan_memory(MODEL, dataclasses.replace(SMALL, rows=16), single_device())
+    more = plan_memory(MODEL, dataclasses.replace(SMALL, cache_rows=16), single_device())
     assert more.total - plan.total == 8 * (ROW + STEP) + 8 * ROW
 
 
@@ -59,32 +59,32 @@ def test_prompts_that_are_never_long_need_less_and_what_is_free_can_be_told():
 @pytest.mark.parametrize("rows", [1, 5, 13])
 def test_as_many_rows_as_fit(rows):
     planned = weights() + 8 * ROW + rows * (ROW + STEP) + 100
-    config = dataclasses.replace(SMALL, slots=0, memory_gib=planned / 0.9 / 2**30)
+    config = dataclasses.replace(SMALL, decode_rows=0, memory_gib=planned / 0.9 / 2**30)
     plan = plan_memory(MODEL, config, single_device())
-    assert plan.config.slots == rows
+    assert plan.config.decode_rows == rows
     assert f"decoder: {rows} rows of 64 tokens, 0.00 GiB of 0.00 GiB (EngineC" in str(plan)
 
 
 def test_rows_are_a_multiple_of_the_mesh_and_no_more_than_asked():
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), axis_rules.decode())
     planned = 4 * weights() + 8 * ROW + 11 * (ROW + STEP)
-    config = dataclasses.replace(SMALL, slots=0, memory_gib=planned / 0.9 / 2**30)
-    assert plan_memory(MODEL, config, sharding).config.slots == 8
-    config = dataclasses.replace(SMALL, slots=0, memory_gib=1.0, most_slots=30)
-    assert plan_memory(MODEL, config, sharding).config.slots == 28
+    config = dataclasses.replace(SMALL, decode_rows=0, memory_gib=planned / 0.9 / 2**30)
+    assert plan_memory(MODEL, config, sharding).config.decode_rows == 8
+    config = dataclasses.replace(SMALL, decode_rows=0, memory_gib=1.0, most_decode_rows=30)
+    assert plan_memory(MODEL, config, sharding).config.decode_rows == 28
 
 
 def test_without_a_setting_the_memory_of_the_host_is_asked():
-    config = dataclasses.replace(SMALL, slots=0, most_slots=12)
+    config = dataclasses.replace(SMALL, decode_rows=0, most_decode_rows=12)
     plan = plan_memory(MODEL, config, single_device())
-    assert plan.config.slots == 12
+    assert plan.config.decode_rows == 12
     assert "of the host" in str(plan)
 
 
 def test_rows_that_do_not_divide_are_named():
     sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)), axis_rules.decode())
-    config = dataclasses.replace(SMALL, slots=6)
-    with pytest.raises(ValueError, match="slots=6 must be a multiple of fsdp = 4"):
+    config = dataclasses.replace(SMALL, decode_rows=6)
+    with pytest.raises(ValueError, match="decode_rows=6 must be a multiple of fsdp = 4"):
         plan_memory(MODEL, config, sharding)
 
 
@@ -92,7 +92,7 @@ def test_rows_that_do_not_fit_are_refused_with_the_numbers():
     config = dataclasses.replace(SMALL, memory_gib=(weights() + 8 * ROW + 3 * (ROW + STEP)) / 2**30)
     with pytest.raises(ValueError, match=r"8 rows of 64 tokens need 0.00 GiB .* 1 rows? fit"):
         plan_memory(MODEL, config, single_device())
-    config = dataclasses.replace(SMALL, slots=0, memory_gib=weights() / 2**30)
+    config = dataclasses.replace(SMALL, decode_rows=0, memory_gib=weights() / 2**30)
     with pytest.raises(ValueError, match=r"0 rows fit into 90% .* raise memory_gib"):
         plan_memory(MODEL, config, single_device())
 
@@ -100,9 +100,9 @@ def test_rows_that_do_not_fit_are_refused_with_the_numbers():
 def test_an_engine_takes_what_fits_and_a_larger_group_waits():
     params = random_params(MODEL)
     planned = weights() + 8 * ROW + 3 * (ROW + STEP) + 100
-    config = dataclasses.replace(SMALL, slots=0, memory_gib=planned / 0.9 / 2**30)
+    config = dataclasses.replace(SMALL, decode_rows=0, memory_gib=planned / 0.9 / 2**30)
     engine = make_engine(MODEL, params, config)
-    assert engine.num_free == engine.config.slots == 3
+    assert engine.num_free == engine.config.decode_rows == 3
     jobs = random_jobs(5, seed=30)
     rows = run_jobs(engine, jobs)
     wide = run_jobs(make_engine(MODEL, params), jobs)
@@ -113,16 +113,16 @@ def test_an_engine_takes_what_fits_and_a_larger_group_waits():
 def test_an_append_copies_its_rows_of_one_layer_at_a_time(cache):
     """All layers at once would not be counted by the plan: 6 of 32 GiB at 32B, 8 rows, 18k tokens."""
     model = dataclasses.replace(MODEL, num_layers=8, cache=cache)
-    rows, slots = 4, 8192
-    whole = jax.eval_shape(lambda: make_cache(model, 6, slots))
+    rows, cache_rows = 4, 8192
+    whole = jax.eval_shape(lambda: make_cache(model, 6, cache_rows))
     at, tokens = np.zeros(rows, np.int32), np.zeros((rows, 1), np.int32)
     params = jax.eval_shape(unstack_layers, param_shapes(model))
     memory = programs.append.lower(
-        params, whole, at, tokens, at, config=model, view=slots, sharding=single_device()
+        params, whole, at, tokens, at, config=model, view=cache_rows, sharding=single_device()
     )
     temporaries = memory.compile().memory_analysis().temp_size_in_bytes
     # In float32 for int8 as well: so XLA attends to it on CPUs.
-    layer = cache_bytes(MODEL, rows, slots) // MODEL.num_layers
-    scores = 4 * rows * model.num_heads * slots
+    layer = cache_bytes(MODEL, rows, cache_rows) // MODEL.num_layers
+    scores = 4 * rows * model.num_heads * cache_rows
     assert temporaries < 2 * layer + 2 * scores
-    assert 2 * layer + 2 * scores < cache_bytes(model, rows, slots)
+    assert 2 * layer + 2 * scores < cache_bytes(model, rows, cache_rows)

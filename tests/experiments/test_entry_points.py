@@ -17,7 +17,7 @@ SHORT_RL = [
     "Schedule.samples = 4",
     "Schedule.pool = 32",
     "Schedule.checkpoint_every = 1",
-    "EngineConfig.slots = 16",
+    "EngineConfig.decode_rows = 16",
     "RolloutConfig.max_response_tokens = 40",
 ]
 
@@ -76,12 +76,12 @@ def test_rl_run_trains_evaluates_and_reports(base, tmp_path):
         "experiments.evaluate",
         *("--gin_file", run_file, "--problems", 20, "--json", results),
         *(flag for pair in policies for flag in pair),
-        *params("EngineConfig.slots = 16", "RolloutConfig.max_response_tokens = 40"),
+        *params("EngineConfig.decode_rows = 16", "RolloutConfig.max_response_tokens = 40"),
     )
     found = json.loads(results.read_text())
-    for arm in ("base", "otc"):
+    for variant in ("base", "otc"):
         for way in ("greedy", "sampled"):
-            part = found["arms"][arm][way]
+            part = found["variants"][variant][way]
             assert part["answers"] == 20
             assert 0 <= part["accuracy"] <= 1
             assert set(part["levels"]) == {"one_digit", "two_and_one_digit", "two_digit", "hard"}
@@ -95,11 +95,11 @@ def test_rl_run_trains_evaluates_and_reports(base, tmp_path):
         (["--gin_param", "PpoClip.clip_low = 'a'"], "clip_low"),
         (["--gin_file", "gin_configs/algos/gspoo.gin"], "gspoo.gin"),
         (["--init_from", "nowhere"], "holds no saved policy"),
-        (["--gin_param", "RlConfig.protocol = 'retol'"], "no protocol template 'retol'"),
+        (["--gin_param", "RlConfig.renderer = 'retol'"], "no renderer template 'retol'"),
         (["--gin_param", "MeshConfig.tensor = 3"], "does not divide"),
         (["--sandbox", "127.0.0.1:9", *params("SandboxClientConfig.attempts = 1")], "127.0.0.1:9"),
     ],
-    ids=["unknown", "type", "layer", "policy", "protocol", "mesh", "sandbox"],
+    ids=["unknown", "type", "layer", "policy", "renderer", "mesh", "sandbox"],
 )
 def test_bad_input_is_one_line_and_ends_before_training(flags, message, tmp_path):
     done = start(

@@ -40,7 +40,7 @@ def test_later_files_win(entry_point, module, name, flags, tmp_path, monkeypatch
             entry_point.main()
         return caught.value.args[0]
 
-    assert config_of().engine.twin.weights == "dtype"
-    assert config_of("gin_configs/decoders/int8.gin").engine.twin.weights == "int8"
+    assert config_of().engine.numerics.weights == "dtype"
+    assert config_of("gin_configs/decoders/int8.gin").engine.numerics.weights == "int8"
     assert config_of(tmp_path / "7.gin", tmp_path / "8.gin").schedule.steps == 8
     assert config_of(tmp_path / "8.gin", tmp_path / "7.gin").schedule.steps == 7

@@ -17,7 +17,7 @@ from jaxtool.parallel.axis_rules import Sharding, single_device
 
 STOPS = (3, 5, 7, 11)
 SMALL = EngineConfig(
-    slots=8,
+    decode_rows=8,
     max_tokens=64,
     window_steps=4,
     min_view=32,
@@ -89,7 +89,7 @@ def run_jobs(
     latency: Callable[[], int] = lambda: 0,
     reruns: bool = False,
 ) -> dict[str, Row]:
-    """Finished rows by job name. A free slot is refilled from the queue at once.
+    """Finished rows by job name. A free cache row is refilled from the queue at once.
 
     Args:
       reruns: run the whole row again at each tool output, in place of appending to it.
@@ -102,11 +102,11 @@ def run_jobs(
         prompts = engine.prefill([job.prompt for job in admitted])
         placements = []
         for job, prompt in zip(admitted, prompts, strict=True):
-            slot = engine.take_slot()
-            rows[slot] = new_row(job)
+            cache_row = engine.take_cache_row()
+            rows[cache_row] = new_row(job)
             placements.append(
                 Placement(
-                    slot=slot,
+                    cache_row=cache_row,
                     prompt=prompt,
                     row_key=rng.row_key(0, job.name),
                     limit=job.limit,
@@ -116,29 +116,29 @@ def run_jobs(
         engine.place(placements)
         if engine.is_any_running:
             log = engine.fetch(engine.dispatch_window(others_wait=bool(queue)))
-            for slot, row in list(rows.items()):
-                steps = np.flatnonzero(log.is_sampled[:, slot])
-                row.ids += log.tokens[steps, slot].tolist()
-                row.logprobs += log.logprobs[steps, slot].tolist()
-                if steps.size and not engine.is_running(slot):
+            for cache_row, row in list(rows.items()):
+                steps = np.flatnonzero(log.is_sampled[:, cache_row])
+                row.ids += log.tokens[steps, cache_row].tolist()
+                row.logprobs += log.logprobs[steps, cache_row].tolist()
+                if steps.size and not engine.is_running(cache_row):
                     room = row.job.limit - len(row.ids)
                     if row.outputs and len(row.outputs[0]) < room:
                         row.wait = 1 + latency()
                     else:
                         done[row.job.name] = row
-                        engine.release(slot)
-                        del rows[slot]
+                        engine.release(cache_row)
+                        del rows[cache_row]
         answered: dict[int, Sequence[int]] = {}
-        for slot, row in rows.items():
+        for cache_row, row in rows.items():
             if row.wait:
                 row.wait -= 1
                 if not row.wait:
                     output = row.outputs.pop(0)
                     row.ids += output
                     row.logprobs += [np.nan] * len(output)
-                    answered[slot] = output
+                    answered[cache_row] = output
         if reruns:
-            engine.rerun({slot: rows[slot].ids for slot in answered})
+            engine.rerun({cache_row: rows[cache_row].ids for cache_row in answered})
         else:
             engine.append(answered)
     return done

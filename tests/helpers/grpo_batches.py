@@ -36,7 +36,7 @@ def without_advantages(batch: TrainBatch) -> TrainBatch:
 def setup_of(sharding: Sharding | None = None, **fields) -> LearnerSetup:
     return LearnerSetup(
         model=MODEL,
-        grpo=GrpoConfig(**({"block_rows": 8, "logprob_chunk": 8} | fields)),
+        grpo=GrpoConfig(**({"micro_batch_rows": 8, "lm_head_chunk": 8} | fields)),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         sharding=sharding or single_device(),
         temperature=1.0,
@@ -49,7 +49,7 @@ def gradients(params, batch, setup: LearnerSetup, reference=None, old=None):
     total = zero_gradients(params, setup.sharding)
     count = np.float32(grpo._loss_count(batch, setup.grpo))
     sums = []
-    for block in row_blocks(batch, setup.grpo.block_rows, setup.sharding):
+    for block in row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding):
         total, part = grpo.grpo_block(total, params, reference, block, old, count, setup=setup)
         sums.append(part)
     return total, sums

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards.base import RewardFn
-from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallHistory
 
 
@@ -13,8 +13,8 @@ def score(
     group: Sequence[Trajectory],
     is_correct: Sequence[bool],
     history: CallHistory,
-    price: Price | None = None,
+    call_cost: CallCost | None = None,
 ) -> list[Score]:
     """Scores of one group by `reward`; costs are calls."""
-    costs = [(price or Price()).cost(t) for t in group]
+    costs = [(call_cost or CallCost()).cost(t) for t in group]
     return reward(group, is_correct, costs, history)

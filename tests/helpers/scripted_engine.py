@@ -15,7 +15,7 @@ from jaxtool.decode.engine import Placement
 from jaxtool.decode.prefill import PrefillCall
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import Protocol, load_protocol, stop_token_mask
+from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 EOS = "<end of response>"
@@ -60,7 +60,7 @@ class ScriptedEngine:
         scripts: dict[tuple[int, ...], list[list[int]]],
         *,
         is_stop: Sequence[bool],
-        slots: int = 4,
+        decode_rows: int = 4,
         rows: int = 0,
         window_steps: int = 4,
         max_tokens: int = 512,
@@ -68,8 +68,8 @@ class ScriptedEngine:
         prefill_chunk: int = 0,
     ):
         self.config = SimpleNamespace(
-            slots=slots,
-            cache_rows=rows or slots,
+            decode_rows=decode_rows,
+            cache_rows=rows or decode_rows,
             max_tokens=max_tokens,
             prefill_chunk=prefill_chunk,
         )
@@ -85,7 +85,7 @@ class ScriptedEngine:
         self._is_stop = is_stop
         self._window_steps = window_steps
         self._fetch_s = fetch_s
-        self._free = list(range(self.config.cache_rows))
+        self._free = list(range(self.config.num_cache_rows))
         self._rows: dict[int, _Slot] = {}
 
     @property
@@ -104,7 +104,7 @@ class ScriptedEngine:
         assert not self._is_in_flight, "weights changed inside a window"
         self.loads.append((params, self.windows))
 
-    def take_slot(self) -> int:
+    def take_cache_row(self) -> int:
         return self._free.pop(0)
 
     def start_prefill(self, prompts: Sequence[Sequence[int]]) -> list[PrefillCall]:
@@ -125,16 +125,16 @@ class ScriptedEngine:
 
     def place(self, placements: Sequence[Placement]) -> None:
         for placement in placements:
-            assert placement.slot not in self._rows, "a slot was placed twice"
+            assert placement.cache_row not in self._rows, "a cache row was placed twice"
             self.placed_at.append(self.windows)
             script = self._scripts[placement.prompt.ids].pop(0)
-            self._rows[placement.slot] = _Slot(
+            self._rows[placement.cache_row] = _Slot(
                 script=script, length=len(placement.prompt.ids), limit=placement.limit
             )
 
     def append(self, outputs: dict[int, Sequence[int]]) -> None:
-        for slot, ids in outputs.items():
-            row = self._rows[slot]
+        for cache_row, ids in outputs.items():
+            row = self._rows[cache_row]
             assert not row.is_running, "tool tokens for a row that is decoding"
             row.length += len(ids)
             assert row.length < row.limit, "tool tokens beyond the limit of the row"
@@ -142,19 +142,21 @@ class ScriptedEngine:
             self.appended.append(tuple(ids))
 
     def rerun(self, rows: dict[int, Sequence[int]]) -> None:
-        self.append({slot: ids[self._rows[slot].length :] for slot, ids in rows.items()})
+        self.append(
+            {cache_row: ids[self._rows[cache_row].length :] for cache_row, ids in rows.items()}
+        )
         self.reruns += len(rows)
 
-    def resume(self, slot: int) -> None:
-        self._rows[slot].is_running = True
+    def resume(self, cache_row: int) -> None:
+        self._rows[cache_row].is_running = True
 
-    def release(self, slot: int) -> None:
-        assert slot not in self._free, "a slot was released twice"
-        self._rows.pop(slot, None)
-        self._free.append(slot)
+    def release(self, cache_row: int) -> None:
+        assert cache_row not in self._free, "a cache row was released twice"
+        self._rows.pop(cache_row, None)
+        self._free.append(cache_row)
 
-    def is_running(self, slot: int) -> bool:
-        return self._rows[slot].is_running
+    def is_running(self, cache_row: int) -> bool:
+        return self._rows[cache_row].is_running
 
     def dispatch_window(self, *, others_wait: bool) -> None:
         del others_wait
@@ -165,25 +167,25 @@ class ScriptedEngine:
         time.sleep(self._fetch_s)
         self._is_in_flight = False
         self.windows += 1
-        shape = (self._window_steps, self.config.cache_rows)
+        shape = (self._window_steps, self.config.num_cache_rows)
         tokens, logprobs = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         is_sampled = np.zeros(shape, bool)
         # In the order of placement, as the real engine chooses them.
-        running = [(slot, row) for slot, row in self._rows.items() if row.is_running]
+        running = [(cache_row, row) for cache_row, row in self._rows.items() if row.is_running]
         for k in range(self._window_steps):
-            for slot, row in running[: self.config.slots]:
+            for cache_row, row in running[: self.config.decode_rows]:
                 if not row.is_running:
                     continue
                 assert row.script, "the row was not ended where its script ends"
-                tokens[k, slot] = row.script.pop(0)
+                tokens[k, cache_row] = row.script.pop(0)
                 row.sampled += 1
                 row.length += 1
-                logprobs[k, slot] = -row.sampled / 8
-                is_sampled[k, slot] = True
-                if self._is_stop[tokens[k, slot]] or row.length >= row.limit:
+                logprobs[k, cache_row] = -row.sampled / 8
+                is_sampled[k, cache_row] = True
+                if self._is_stop[tokens[k, cache_row]] or row.length >= row.limit:
                     row.is_running = False
-        self.counts.slot_steps += self._window_steps * self.config.slots
-        self.counts.useful_slot_steps += int(is_sampled.sum())
+        self.counts.row_steps += self._window_steps * self.config.decode_rows
+        self.counts.useful_row_steps += int(is_sampled.sum())
         return Window(
             tokens=tokens, logprobs=logprobs, is_sampled=is_sampled, steps=self._window_steps
         )
@@ -197,7 +199,7 @@ class Stage:
     engine: ScriptedEngine
     collector: Collector
     tokenizer: VocabularyTokenizer
-    protocol: Protocol
+    renderer: Renderer
 
     async def collect(self, samples: int = 1, version: int = 3):
         return await self.collector.collect(
@@ -220,12 +222,12 @@ def stage(
     *,
     tool,
     config: RolloutConfig | None = None,
-    protocol: str = "arithmetic_tools",
+    renderer: str = "arithmetic_tools",
     **engine_options,
 ) -> Stage:
     """Args: scripts [problem][sample] of pieces; a piece is one token."""
     tokenizer = splitting_tokenizer()
-    loaded = load_protocol(protocol)
+    loaded = load_renderer(renderer)
     problems = [
         Problem(problem_id=f"p{i}", question=f"{i}+1", answer=str(i + 1), level="easy")
         for i in range(len(scripts))
@@ -240,7 +242,7 @@ def stage(
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
-        protocol=loaded,
+        renderer=loaded,
         tool=tool,
         config=config or RolloutConfig(),
     )
@@ -249,7 +251,7 @@ def stage(
         engine=engine,
         collector=collector,
         tokenizer=tokenizer,
-        protocol=loaded,
+        renderer=loaded,
     )
 
 
@@ -258,5 +260,5 @@ def run(made: Stage, samples: int = 1) -> list[Trajectory]:
     trajectories = asyncio.run(made.collect(samples))
     for trajectory in trajectories:
         trajectory.check()
-    assert made.engine.num_free == made.engine.config.cache_rows
+    assert made.engine.num_free == made.engine.config.num_cache_rows
     return trajectories

@@ -22,7 +22,7 @@ from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import AXES, MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import demonstration
-from jaxtool.renderers.renderer import Protocol
+from jaxtool.renderers.renderer import Renderer
 from jaxtool.train import rl_loop, sft_loop
 from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.sft_loop import SftRunConfig
@@ -49,7 +49,7 @@ def config_of(folder: Path, mesh: MeshConfig, steps: int = STEPS) -> RlConfig:
             log_trajectories=100,
         ),
         # REINFORCE++ divides by the spread of the whole batch, not of one host's groups.
-        grpo=GrpoConfig(block_rows=8, logprob_chunk=32, advantage="reinforce_plus_plus"),
+        grpo=GrpoConfig(micro_batch_rows=8, lm_head_chunk=32, advantage="reinforce_plus_plus"),
         engine=dataclasses.replace(plain.engine, prefill_rows=8),
     )
 
@@ -60,7 +60,7 @@ def ppo_config_of(folder: Path, mesh: MeshConfig) -> RlConfig:
     return dataclasses.replace(
         plain,
         schedule=dataclasses.replace(plain.schedule, steps=2, eval_every=0, checkpoint_every=9),
-        grpo=GrpoConfig(block_rows=8, logprob_chunk=32, reward_kl_coef=0.01),
+        grpo=GrpoConfig(micro_batch_rows=8, lm_head_chunk=32, reward_kl_coef=0.01),
         critic=CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
     )
 
@@ -81,11 +81,11 @@ class Demonstrations:
     """The same sums in another order for each batch."""
 
     def take(
-        self, count: int, *, seed: int, index: int, protocol: Protocol, tokenizer: Tokenizer
+        self, count: int, *, seed: int, index: int, renderer: Renderer, tokenizer: Tokenizer
     ) -> list[Trajectory]:
         problems = Sums().problems("train", count, 0)
         return [
-            demonstration(problems[i], f"<{i}>[{i}]{i}!!", protocol=protocol, tokenizer=tokenizer)
+            demonstration(problems[i], f"<{i}>[{i}]{i}!!", renderer=renderer, tokenizer=tokenizer)
             for i in np.random.default_rng([seed, index]).permutation(count)
         ]
 

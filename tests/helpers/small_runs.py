@@ -25,7 +25,7 @@ from jaxtool.train.sft_loop import Demonstrations, DemonstrationStream, SftRunCo
 # One id more than the tokenizer has: padded vocabularies are common.
 MODEL = dataclasses.replace(tiny(17), num_layers=1, scans_layers=False)
 
-PROTOCOL = """
+RENDERER = """
 [[messages]]
 role = "user"
 content = "{question}="
@@ -116,13 +116,13 @@ def one_device_mesh(config):
 
 
 def rl_config(folder: Path, **fields) -> RlConfig:
-    protocol = folder / "one_character.toml"
-    protocol.write_text(PROTOCOL)
+    renderer = folder / "one_character.toml"
+    renderer.write_text(RENDERER)
     defaults = {
         "policy": RandomInit(config=MODEL),
         "tokenizer": SmallTokenizer(),
         "task": Sums(),
-        "protocol": str(protocol),
+        "renderer": str(renderer),
         "schedule": Schedule(
             steps=4,
             problems_per_step=2,
@@ -133,10 +133,10 @@ def rl_config(folder: Path, **fields) -> RlConfig:
         ),
         "optimizer": OptimizerConfig(learning_rate=1e-2),
         "reward": LengthReward(),
-        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32),
+        "grpo": GrpoConfig(micro_batch_rows=4, lm_head_chunk=32),
         "rollout": RolloutConfig(max_response_tokens=24, max_tool_calls=2),
         "engine": EngineConfig(
-            slots=8,
+            decode_rows=8,
             max_tokens=32,
             window_steps=8,
             min_view=32,
@@ -153,16 +153,16 @@ def rl_config(folder: Path, **fields) -> RlConfig:
 def cold_start_of(
     run: RlConfig, counts: Sequence[int], demonstrations: Demonstrations, **fields
 ) -> SftRunConfig:
-    """A cold start of the policy that an RL run trains, in its protocol and on its mesh.
+    """A cold start of the policy that an RL run trains, in its renderer and on its mesh.
 
     Args:
       counts: demonstrations a batch, of each stream.
     """
     streams = tuple(
-        DemonstrationStream(demonstrations=demonstrations, protocol=run.protocol, count=count)
+        DemonstrationStream(demonstrations=demonstrations, renderer=run.renderer, count=count)
         for count in counts
     )
-    defaults = {"steps": 2, "sft": SftConfig(block_rows=4, logprob_chunk=16)}
+    defaults = {"steps": 2, "sft": SftConfig(micro_batch_rows=4, lm_head_chunk=16)}
     return SftRunConfig(
         policy=run.policy,
         tokenizer=run.tokenizer,

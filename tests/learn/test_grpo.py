@@ -113,9 +113,9 @@ def test_gradient_with_respect_to_logprobs_is_zero_exactly_off_the_mask():
 def test_blocks_of_any_size_give_the_update_of_one_batch(params, aggregation):
     batch = batch_of()
     assert batch.shape[0] == 4
-    wanted, _ = gradients(params, batch, setup_of(aggregation=aggregation, block_rows=4))
+    wanted, _ = gradients(params, batch, setup_of(aggregation=aggregation, micro_batch_rows=4))
     for rows in (1, 2) if aggregation == "token_mean" else (3,):
-        got, _ = gradients(params, batch, setup_of(aggregation=aggregation, block_rows=rows))
+        got, _ = gradients(params, batch, setup_of(aggregation=aggregation, micro_batch_rows=rows))
         assert_same_gradients(got, wanted)
 
 
@@ -168,17 +168,19 @@ def test_updates_raise_the_probability_of_what_was_rewarded(params):
     assert float(change.sum()) > 0
 
 
-@pytest.mark.parametrize("state_embed", [None, ("fsdp", "context", "data")], ids=["plain", "zero"])
-@pytest.mark.parametrize("block_rows", [8, 4], ids=["one_block", "two_blocks"])
-def test_eight_devices_give_the_update_of_one(params, state_embed, block_rows):
+@pytest.mark.parametrize(
+    "optimizer_embed", [None, ("fsdp", "context", "data")], ids=["plain", "zero"]
+)
+@pytest.mark.parametrize("micro_batch_rows", [8, 4], ids=["one_block", "two_blocks"])
+def test_eight_devices_give_the_update_of_one(params, optimizer_embed, micro_batch_rows):
     batch = batch_of(row_tokens=10)
     assert 4 < batch.shape[0] <= 8
     wanted_state = make_state(params, setup_of().optimizer, single_device())
     wanted, metrics = grpo.update(wanted_state, None, batch, setup_of())
-    rules = AxisRules(state_embed=state_embed)
+    rules = AxisRules(optimizer_embed=optimizer_embed)
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), rules)
     placed = jax.device_put(params, sharding.tree(param_axes(params)))
-    setup = setup_of(sharding, block_rows=block_rows)
+    setup = setup_of(sharding, micro_batch_rows=micro_batch_rows)
     got, sharded_metrics = grpo.update(
         make_state(placed, setup.optimizer, sharding), None, batch, setup
     )
@@ -209,14 +211,14 @@ def test_gradients_are_cut_like_their_parameters_before_and_after_a_block(params
 
 def test_blocks_that_the_mesh_does_not_divide_are_refused(params):
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
-    with pytest.raises(ValueError, match="block_rows=2 does not divide over data x fsdp = 4"):
+    with pytest.raises(ValueError, match="micro_batch_rows=2 does not divide over data x fsdp = 4"):
         next(row_blocks(batch_of(), 2, sharding))
 
 
 def test_measuring_gives_the_metrics_of_the_update(params):
     state = make_state(params, setup_of().optimizer, single_device())
-    measured = grpo.measure(state, None, batch_of(), setup_of(block_rows=2))
-    _, updated = grpo.update(state, None, batch_of(), setup_of(block_rows=2))
+    measured = grpo.measure(state, None, batch_of(), setup_of(micro_batch_rows=2))
+    _, updated = grpo.update(state, None, batch_of(), setup_of(micro_batch_rows=2))
     assert set(updated) - set(measured) == {"policy/grad_norm"}
     for name, value in measured.items():
         np.testing.assert_array_equal(value, updated[name])
@@ -224,7 +226,7 @@ def test_measuring_gives_the_metrics_of_the_update(params):
 
 def test_all_blocks_of_all_updates_run_one_program(params):
     """With parameters laid out as a run's are: neither a first block nor a second update compiles anew."""
-    setup = setup_of(block_rows=2, logprob_chunk=7)
+    setup = setup_of(micro_batch_rows=2, lm_head_chunk=7)
     placed = jax.device_put(params, setup.sharding.tree(param_axes(params)))
     state = make_state(placed, setup.optimizer, setup.sharding)
     before = grpo.grpo_block._cache_size(), grpo.apply_gradients._cache_size()

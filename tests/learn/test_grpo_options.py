@@ -54,7 +54,7 @@ def test_importance_weights_are_capped(params):
     behaviour = np.where(batch.loss_mask, -50.0, 0.0).astype(np.float32)
     batch = dataclasses.replace(batch, behaviour_logprobs=behaviour)
     plain, _ = gradients(params, batch, setup_of())
-    capped, _ = gradients(params, batch, setup_of(corrections=(TokenTruncation(cap=2.0),)))
+    capped, _ = gradients(params, batch, setup_of(off_policy=(TokenTruncation(cap=2.0),)))
     np.testing.assert_allclose(capped.loss, 2 * plain.loss, rtol=1e-5)
 
 
@@ -62,12 +62,12 @@ def test_importance_weights_are_capped(params):
     ("fields", "message"),
     [
         ({"aggregation": "mean"}, "aggregation='mean' must be one of"),
-        ({"block_rows": 0}, "GrpoConfig.block_rows must be >= 1"),
+        ({"micro_batch_rows": 0}, "GrpoConfig.micro_batch_rows must be >= 1"),
         ({"kl_coef": -1.0}, "kl_coef=-1.0 must be"),
         ({"advantage": "std"}, "advantage='std' must be one of"),
         ({"kl_estimator": "k4"}, "kl_estimator='k4' must be one of"),
         ({"constant_tokens": 0.0}, "constant_tokens=0.0 must be > 0"),
-        ({"anchor": "sampler", "corrections": (TokenTruncation(),)}, "would do it twice"),
+        ({"old_policy": "sampler", "corrections": (TokenTruncation(),)}, "would do it twice"),
     ],
 )
 def test_impossible_options_are_refused(fields, message):
@@ -103,7 +103,7 @@ def test_every_loss_has_the_gradient_of_ppo_on_policy(params, loss):
     ids=lambda x: type(x).__name__,
 )
 def test_corrections_do_nothing_where_sampler_and_learner_agree(params, correction):
-    batch, setup = batch_of(), setup_of(corrections=(correction,))
+    batch, setup = batch_of(), setup_of(off_policy=(correction,))
     [block] = row_blocks(batch, 8, single_device())
     exact = np.asarray(grpo.old_logprobs(params, block, setup=setup))[: batch.shape[0]]
     behaviour = np.where(batch.loss_mask, exact, 0.0).astype(np.float32)
@@ -117,7 +117,7 @@ def test_corrections_do_nothing_where_sampler_and_learner_agree(params, correcti
 
 def test_rejected_trajectories_carry_no_gradient_and_stay_in_the_denominator(params):
     """Behaviour log-probs of -1, -2, ... / 10 are far from a random policy: everything is rejected."""
-    setup = setup_of(corrections=(GeometricRejection(), TokenTruncation()))
+    setup = setup_of(off_policy=(GeometricRejection(), TokenTruncation()))
     total, [sums] = gradients(params, batch_of(), setup)
     assert float(sums["policy/rejected_fraction"]) == batch_of().loss_mask.sum()
     assert not any(np.any(g) for g in jax.tree.leaves(total.grads))
@@ -130,7 +130,7 @@ def test_bypass_takes_the_samplers_logprobs_as_the_anchor(params):
     batch = dataclasses.replace(
         batch, behaviour_logprobs=behaviour, advantages=batch.loss_mask.astype(np.float32)
     )
-    total, [sums] = gradients(params, batch, setup_of(anchor="sampler"))
+    total, [sums] = gradients(params, batch, setup_of(old_policy="sampler"))
     np.testing.assert_allclose(total.loss, -1.28, rtol=1e-5)
     assert float(sums["policy/clipped_fraction"]) == batch.loss_mask.sum()
     decoupled, [sums] = gradients(params, batch, setup_of())

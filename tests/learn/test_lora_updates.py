@@ -29,7 +29,7 @@ SHAPES = ("QQpppttpp", "QQppp", "QQpppppp", "Qppttp")
 REWARDS = np.array([1.0, -1.0, 0.5, 2.0], np.float32)
 SETUP = LearnerSetup(
     model=MODEL,
-    grpo=GrpoConfig(block_rows=4, logprob_chunk=8, kl_coef=0.3),
+    grpo=GrpoConfig(micro_batch_rows=4, lm_head_chunk=8, kl_coef=0.3),
     optimizer=OptimizerConfig(learning_rate=1e-2),
     sharding=single_device(),
     temperature=1.0,
@@ -93,7 +93,7 @@ def test_kl_against_the_base_equals_an_explicit_reference_copy(base, adapter):
 
 
 def test_penalties_in_the_reward_use_the_base_too(base, adapter):
-    setup = dataclasses.replace(SETUP, grpo=GrpoConfig(block_rows=4, reward_kl_coef=0.1))
+    setup = dataclasses.replace(SETUP, grpo=GrpoConfig(micro_batch_rows=4, reward_kl_coef=0.1))
     state = make_state(adapter, setup.optimizer, single_device())
     with_base = Learner(setup=setup, critic=None, reference=None, base=base)
     got = with_base.penalties(state, batch_of(), len(SHAPES))
@@ -146,14 +146,14 @@ def kernels_alive() -> set[int]:
 
 def test_mini_batches_and_cold_start_move_the_adapter(base, adapter):
     setup = dataclasses.replace(
-        SETUP, grpo=dataclasses.replace(SETUP.grpo, updates_per_batch=2, block_rows=2)
+        SETUP, grpo=dataclasses.replace(SETUP.grpo, updates_per_batch=2, micro_batch_rows=2)
     )
     state = make_state(adapter, setup.optimizer, single_device())
     after, _ = grpo.update(state, None, batch_of(), setup, base)
     assert int(after.step) == 2
     sft_setup = sft.SftSetup(
         model=MODEL,
-        sft=sft.SftConfig(block_rows=2, logprob_chunk=8),
+        sft=sft.SftConfig(micro_batch_rows=2, lm_head_chunk=8),
         optimizer=OptimizerConfig(learning_rate=3e-2),
         sharding=single_device(),
     )

@@ -25,7 +25,7 @@ def setup_of(compute_dtype: str) -> LearnerSetup:
     model = dataclasses.replace(tiny(VOCAB), num_layers=1, compute_dtype=compute_dtype)
     return LearnerSetup(
         model=model,
-        grpo=GrpoConfig(block_rows=4, logprob_chunk=8),
+        grpo=GrpoConfig(micro_batch_rows=4, lm_head_chunk=8),
         optimizer=OptimizerConfig(learning_rate=RATE, weight_decay=0.0),
         sharding=single_device(),
         temperature=1.0,

@@ -176,7 +176,7 @@ def test_replicas_share_optimizer_state_and_gradient_sums(name):
     """ZeRO on data = 4: a quarter of the state a device, parameters as without, the same update."""
     mesh = make_mesh(MeshConfig(data=4, fsdp=1, tensor=2))
     plain = Sharding(mesh)
-    shared = Sharding(mesh, AxisRules(state_embed=("fsdp", "context", "data")))
+    shared = Sharding(mesh, AxisRules(optimizer_embed=("fsdp", "context", "data")))
     wanted, got = updated(name, plain), updated(name, shared)
     for x, y in zip(*map(jax.tree.leaves, (got.params, wanted.params)), strict=True):
         assert x.sharding.is_equivalent_to(y.sharding, x.ndim)

@@ -30,7 +30,7 @@ SHAPES = ("QQpppttpp", "QQppp", "QQpppppp", "Qppttp", "QQQpp", "Qpppttp")
 REWARDS = np.array([1.0, -1.0, 1.0, 1.0, -1.0, 1.0], np.float32)
 SETUP = LearnerSetup(
     model=MODEL,
-    grpo=GrpoConfig(block_rows=2, logprob_chunk=8),
+    grpo=GrpoConfig(micro_batch_rows=2, lm_head_chunk=8),
     optimizer=OptimizerConfig(learning_rate=1e-2),
     sharding=single_device(),
     temperature=1.0,
@@ -164,7 +164,7 @@ def test_what_tools_and_prompts_are_worth_changes_nothing(params):
 
 
 def test_blocks_of_any_size_give_the_update_of_one(params):
-    whole = dataclasses.replace(SETUP, grpo=dataclasses.replace(SETUP.grpo, block_rows=4))
+    whole = dataclasses.replace(SETUP, grpo=dataclasses.replace(SETUP.grpo, micro_batch_rows=4))
     results = []
     for setup in (SETUP, whole):
         state = make_ppo_state(params, setup, CRITIC)
@@ -208,7 +208,7 @@ def test_eight_devices_give_the_update_of_one(params):
     )
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
     placed = jax.device_put(params, sharding.tree(param_axes(params)))
-    grpo_config = dataclasses.replace(SETUP.grpo, block_rows=4)
+    grpo_config = dataclasses.replace(SETUP.grpo, micro_batch_rows=4)
     setup = dataclasses.replace(SETUP, sharding=sharding, grpo=grpo_config)
     got, sharded = ppo.update(
         make_ppo_state(placed, setup, CRITIC), None, batch_of(), setup, CRITIC

@@ -25,7 +25,7 @@ BATCH = to_batch(LEDGERS, np.ones(2), PackConfig(row_tokens=16))
 def setup_of(config: SftConfig | None = None, **fields) -> SftSetup:
     return SftSetup(
         model=MODEL,
-        sft=config or SftConfig(block_rows=2, logprob_chunk=8),
+        sft=config or SftConfig(micro_batch_rows=2, lm_head_chunk=8),
         optimizer=OptimizerConfig(**fields),
         sharding=single_device(),
     )
@@ -78,7 +78,7 @@ def test_the_last_of_several_blocks_is_short_where_so_many_rows_are_enough():
 
 def test_a_short_last_block_changes_nothing():
     after = []
-    for config in (SftConfig(block_rows=4, last_block_rows=3), SftConfig(block_rows=4)):
+    for config in (SftConfig(micro_batch_rows=4, last_block_rows=3), SftConfig(micro_batch_rows=4)):
         setup = setup_of(config)
         state = make_state(random_params(MODEL), setup.optimizer, setup.sharding)
         after.append(sft.update(state, rows_of(5), setup))
@@ -88,8 +88,10 @@ def test_a_short_last_block_changes_nothing():
 
 @pytest.mark.parametrize("last", [0, 5])
 def test_a_last_block_longer_than_others_is_refused(last):
-    with pytest.raises(ValueError, match=f"last_block_rows={last} must be in 1..block_rows=4"):
-        SftConfig(block_rows=4, last_block_rows=last)
+    with pytest.raises(
+        ValueError, match=f"last_block_rows={last} must be in 1..micro_batch_rows=4"
+    ):
+        SftConfig(micro_batch_rows=4, last_block_rows=last)
 
 
 def test_schedules_by_hand():

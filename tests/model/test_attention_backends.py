@@ -30,8 +30,13 @@ def normal(seed: int, *shape: int, dtype: str = "float32") -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
 
 
-def cache_of(rows: int, slots: int, *, dtype: str = "float32", int8: bool = False) -> LayerCache:
-    k, v = normal(1, rows, 2, slots, 128, dtype=dtype), normal(2, rows, 2, slots, 128, dtype=dtype)
+def cache_of(
+    rows: int, positions: int, *, dtype: str = "float32", int8: bool = False
+) -> LayerCache:
+    k, v = (
+        normal(1, rows, 2, positions, 128, dtype=dtype),
+        normal(2, rows, 2, positions, 128, dtype=dtype),
+    )
     if not int8:
         return LayerCache(k, v)
     (k, k_scale), (v, v_scale) = quantize(k, (-1,)), quantize(v, (-1,))
@@ -49,11 +54,13 @@ def cache_of(rows: int, slots: int, *, dtype: str = "float32", int8: bool = Fals
     ],
 )
 def test_flash_kernel_equals_xla_over_a_cache(columns, dtype, int8, tolerance):
-    """Rows of all lengths over three blocks of slots; garbage beyond each."""
-    rows, slots = 4, 384
+    """Rows of all lengths over three blocks of positions; garbage beyond each."""
+    rows, positions = 4, 384
     q = normal(0, rows, columns, 4, 128, dtype=dtype)
-    cache = cache_of(rows, slots, dtype=dtype, int8=int8)
-    starts = np.array([0, 127, 128, slots - 1])[:, None]  # the last row runs over the cache's end
+    cache = cache_of(rows, positions, dtype=dtype, int8=int8)
+    starts = np.array([0, 127, 128, positions - 1])[
+        :, None
+    ]  # the last row runs over the cache's end
     positions = jnp.asarray(starts + np.arange(columns), jnp.int32)
     got = flash_cached_attention(q, cache, positions, interpret=True)
     wanted = cached_attention(q, cache, positions)
@@ -115,7 +122,7 @@ def test_keys_first_is_the_same_up_to_rounding(queries, int8):
 
 
 def test_keys_go_first_in_a_step_over_many_keys_in_float32_on_a_cpu():
-    """4 x 2 heads x 256 slots x 128 numbers of 4 bytes are 1 MiB, which still is near."""
+    """4 x 2 heads x 256 positions x 128 numbers of 4 bytes are 1 MiB, which still is near."""
     cache, q = cache_of(4, 257), normal(0, 4, 1, 4, 128)
     assert keys_go_first(q, cache, single_device())
     assert not keys_go_first(q, cache_of(4, 256), single_device())

@@ -82,7 +82,7 @@ def test_cached_attention_of_a_decode_step_compiles(topology, cache, shape, colu
             unstack_layers(params), config, tokens, positions, cache, view=SLOTS, sharding=sharding
         )
 
-    def slots(x):
+    def positions(x):
         axes = ("batch", "kv_heads", *(None,) * (x.ndim - 2))
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.named(*axes))
 
@@ -92,7 +92,7 @@ def test_cached_attention_of_a_decode_step_compiles(topology, cache, shape, colu
             params_on(sharding),
             shapes(sharding, ROWS, columns),
             shapes(sharding, ROWS, columns),
-            jax.tree.map(slots, jax.eval_shape(lambda: make_cache(config, ROWS, 2 * SLOTS))),
+            jax.tree.map(positions, jax.eval_shape(lambda: make_cache(config, ROWS, 2 * SLOTS))),
         )
         .compile()
     )

@@ -87,7 +87,7 @@ def test_grouped_attention_by_hand():
 @pytest.mark.parametrize("keys_first", [False, True])
 def test_grouped_attention_over_a_cache_by_hand(keys_first):
     q, k, v, expected = attention_by_hand()
-    garbage = np.full((2, 3, 2), 1e3, np.float32)  # slots beyond the position
+    garbage = np.full((2, 3, 2), 1e3, np.float32)  # positions beyond the position
     k_cache = np.concatenate([k.transpose(1, 0, 2), garbage], axis=1)[None]
     v_cache = np.concatenate([v.transpose(1, 0, 2), garbage], axis=1)[None]
     cache = LayerCache(jnp.asarray(k_cache), jnp.asarray(v_cache))

@@ -51,8 +51,8 @@ def test_every_matrix_becomes_int8_and_its_axes_fit(family):
         jax.tree.map(lambda a: a[1:], axes["layers"], is_leaf=is_axes) for _ in params["layers"]
     )
     is_int8 = lambda x: isinstance(x, Int8Weight)  # noqa: E731
-    twin = quantize_layers(params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(twin, is_leaf=is_int8):
+    numerics = quantize_layers(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(numerics, is_leaf=is_int8):
         assert is_int8(leaf) == path_name(path).endswith(("kernel", "embedding", "lm_head"))
-    ranks = jax.tree.map(lambda x: x.ndim, twin)
+    ranks = jax.tree.map(lambda x: x.ndim, numerics)
     assert jax.tree.map(len, quantized_axes(axes), is_leaf=is_axes) == ranks

@@ -64,13 +64,13 @@ def test_config_is_the_published_one(smollm2):
 def test_greedy_answers_are_sensible(smollm2):
     # Seen with this file in float32; a wrong order of the rotated halves gives word salad.
     config, params, tokenizer = smollm2
-    twin = jax.jit(unstack_layers)(params)
+    numerics = jax.jit(unstack_layers)(params)
     answers = {
         "What is the capital of France?": "The capital of France is Paris.",
         "What is 3+4? Answer with just the number.": "3 + 4 = 7",
     }
     for question, answer in answers.items():
-        assert greedy(config, twin, tokenizer, question, 16) == answer
+        assert greedy(config, numerics, tokenizer, question, 16) == answer
 
 
 def test_logits_equal_those_of_transformers(smollm2):

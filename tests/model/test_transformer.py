@@ -43,12 +43,12 @@ def test_cached_forward_equals_full_forward(family, chunks, view):
     params = random_params(config)
     tokens = random_tokens(ROWS, LENGTH)
     expected = full(params, config, tokens, sharding)
-    twin = jax.jit(unstack_layers)(params)
+    numerics = jax.jit(unstack_layers)(params)
     cache, start, got = dirty_cache(config), 0, []
     for size in chunks:
         part = slice(start, start + size)
         out, cache = cached(
-            twin,
+            numerics,
             config,
             tokens[:, part],
             positions_of(tokens)[:, part],
@@ -56,7 +56,7 @@ def test_cached_forward_equals_full_forward(family, chunks, view):
             view=view,
             sharding=sharding,
         )
-        got.append(logits(twin, config, out))
+        got.append(logits(numerics, config, out))
         start += size
     np.testing.assert_allclose(jnp.concatenate(got, axis=1), expected, atol=1e-5, rtol=1e-5)
 

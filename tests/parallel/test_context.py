@@ -46,7 +46,7 @@ def gradients(model: ModelConfig, sharding: Sharding):
     setup = LearnerSetup(
         model=model,
         grpo=GrpoConfig(
-            block_rows=4, logprob_chunk=3, entropy_coef=0.3, aggregation="sequence_mean"
+            micro_batch_rows=4, lm_head_chunk=3, entropy_coef=0.3, aggregation="sequence_mean"
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         sharding=sharding,
@@ -141,7 +141,7 @@ def test_rows_that_do_not_divide_are_named():
     rules = AxisRules(length=("tensor",))
     with pytest.raises(ValueError, match='does not: put "context" first in it'):
         check_row_tokens(32, dataclasses.replace(sharding, rules=rules))
-    with pytest.raises(ValueError, match="block_rows=3 does not divide over data x fsdp = 2"):
+    with pytest.raises(ValueError, match="micro_batch_rows=3 does not divide over data x fsdp = 2"):
         next(row_blocks(batch_of(), 3, sharding))
 
 

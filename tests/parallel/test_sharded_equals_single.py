@@ -68,8 +68,8 @@ def test_cached_forward_on_eight_devices_equals_one():
     def run(sharding: Sharding):
         placed = jax.device_put(params, sharding.tree(param_axes(params)))
         cache = jax.device_put(make_cache(config, 4, 8), sharding.named(*CACHE_AXES))
-        twin = jax.jit(unstack_layers)(placed)
-        return forward(twin, config, tokens, positions, cache, view=8, sharding=sharding)
+        numerics = jax.jit(unstack_layers)(placed)
+        return forward(numerics, config, tokens, positions, cache, view=8, sharding=sharding)
 
     hidden, cache = run(single_device())
     mesh = make_mesh(MESHES["data2_fsdp2_tensor2"])

@@ -146,7 +146,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_on_another_mesh(runs, tmp_
     shutil.rmtree(moved / "policy")
     assert (moved / "checkpoints" / "2").is_dir()
     mesh = MeshConfig(data=2, fsdp=2, tensor=2)
-    # Its protocol file is part of what a run is.
+    # Its renderer file is part of what a run is.
     rl_loop.train(config_of(two, mesh), workdir=moved, seed=1, tool=CountingTool())
     assert_equal_metrics(
         read_metrics(moved / "metrics.jsonl"), read_metrics(one / "run" / "metrics.jsonl")

@@ -19,7 +19,7 @@ from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
-from jaxtool.train.rollout_worker import open_actor
+from jaxtool.train.rollout_worker import open_worker
 
 WHOLE = AxisRules(kv_heads=())  # what the refusal advises
 UNEVEN = {"num_heads": 6, "num_kv_heads": 3}
@@ -41,10 +41,10 @@ class Unread:
 def opened(config, source):
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        actor, params = open_actor(stack, runner, config, source, 0, tool=CountingTool())
-        actor.engine.load(params)
-        prefilled = actor.engine.prefill([[1, 2, 3]])
-        return actor, prefilled
+        worker, params = open_worker(stack, runner, config, source, 0, tool=CountingTool())
+        worker.engine.load(params)
+        prefilled = worker.engine.prefill([[1, 2, 3]])
+        return worker, prefilled
 
 
 def test_a_run_is_refused_before_its_weights_are_read_and_works_as_advised(tmp_path):
@@ -55,8 +55,8 @@ def test_a_run_is_refused_before_its_weights_are_read_and_works_as_advised(tmp_p
         ValueError, match=r"num_kv_heads=3 .* tensor=2: .* AxisRules\(kv_heads=\(\)\)"
     ):
         opened(config, Unread(config=model))
-    actor, prefilled = opened(dataclasses.replace(config, axes=WHOLE), RandomInit(config=model))
-    assert actor.engine.sharding.rules == dataclasses.replace(decode(), kv_heads=())
+    worker, prefilled = opened(dataclasses.replace(config, axes=WHOLE), RandomInit(config=model))
+    assert worker.engine.sharding.rules == dataclasses.replace(decode(), kv_heads=())
     assert len(prefilled) == 1
 
 
@@ -94,8 +94,8 @@ def test_decoding_equals_one_device():
     def run(sharding):
         placed = jax.device_put(params, sharding.tree(param_axes(params)))
         cache = jax.device_put(make_cache(config, 4, 8), sharding.named(*CACHE_AXES))
-        twin = jax.jit(unstack_layers)(placed)
-        return forward(twin, config, tokens, positions, cache, view=8, sharding=sharding)[0]
+        numerics = jax.jit(unstack_layers)(placed)
+        return forward(numerics, config, tokens, positions, cache, view=8, sharding=sharding)[0]
 
     sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)), decode(WHOLE))
     np.testing.assert_allclose(run(sharding), run(single_device()), atol=1e-5)

@@ -163,8 +163,8 @@ def test_a_cold_start_is_planned(tmp_path):
     assert plan.step_s == pytest.approx(
         plan.runs[names.LEARN] * block.time_s + update.time_s, rel=1e-6
     )
-    too_many = dataclasses.replace(config, sft=SftConfig(block_rows=3))
-    with pytest.raises(ValueError, match="block_rows=3"):
+    too_many = dataclasses.replace(config, sft=SftConfig(micro_batch_rows=3))
+    with pytest.raises(ValueError, match="micro_batch_rows=3"):
         plan_run(too_many, "v5e-8", default_assumptions(config))
 
 
@@ -247,7 +247,7 @@ def test_what_the_run_would_refuse_the_plan_refuses(tmp_path, message, fields):
     config = dataclasses.replace(
         base,
         policy=RandomInit(config=model),
-        grpo=dataclasses.replace(base.grpo, block_rows=16),
+        grpo=dataclasses.replace(base.grpo, micro_batch_rows=16),
         **fields,
     )
     with pytest.raises(ValueError, match=message):
@@ -261,7 +261,7 @@ def test_rows_that_need_more_than_the_decoder_may_take_are_refused(tmp_path):
         base,
         mesh=MeshConfig(data=4, fsdp=1, tensor=2),
         policy=RandomInit(config=tiny(256)),
-        engine=dataclasses.replace(base.engine, slots=1 << 26, prefill_rows=4),
+        engine=dataclasses.replace(base.engine, decode_rows=1 << 26, prefill_rows=4),
     )
     with pytest.raises(ValueError, match=r"fit into 90% of 63\.00 GiB .50% of what is free"):
         plan_run(config, "v5e-8", default_assumptions(config))

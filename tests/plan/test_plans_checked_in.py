@@ -47,9 +47,12 @@ def test_a_plan_fits_and_is_told_the_same_everywhere(path):
     config = loader.load(loader.target_of(run_file), files=[run_file])
     shapes = {row["name"]: row["shape"] for row in record["programs"]}
     blocks = config.grpo if isinstance(config, RlConfig) else config.sft
-    assert shapes["gradient block"] == f"{blocks.block_rows} rows x {config.pack.row_tokens} tokens"
+    assert (
+        shapes["gradient block"]
+        == f"{blocks.micro_batch_rows} rows x {config.pack.row_tokens} tokens"
+    )
     if isinstance(config, RlConfig):
-        assert shapes["decode window"].startswith(f"{config.engine.slots} rows")
+        assert shapes["decode window"].startswith(f"{config.engine.decode_rows} rows")
 
 
 @pytest.mark.slow

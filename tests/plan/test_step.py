@@ -72,7 +72,7 @@ def test_the_compilers_message_about_memory_is_read():
 
 
 def config_of(tmp_path, **fields):
-    """2 x 8 answers of up to 24 tokens, 8 slots, windows of 8 steps, blocks of 4 rows of 32 tokens."""
+    """2 x 8 answers of up to 24 tokens, 8 cache rows, windows of 8 steps, blocks of 4 rows of 32 tokens."""
     return rl_config(tmp_path, **fields)
 
 
@@ -82,7 +82,7 @@ def test_runs_per_step_by_hand(tmp_path):
         response_tokens=12, prompt_tokens=4, tool_calls=1.5, observation_tokens=20, packed_share=0.8
     )
     runs = runs_per_step(config, assumed, 1)
-    # 16 x 12 tokens over 8 slots are 24 steps, and 12 more for the last row: 36 / 8 windows.
+    # 16 x 12 tokens over 8 cache rows are 24 steps, and 12 more for the last row: 36 / 8 windows.
     assert runs[names.WINDOW] == 5
     assert runs[names.PREFILL] == 1  # 2 prompts, 2 a call
     assert runs[names.PLACE] == 8  # 16 rows, 2 a call
@@ -145,11 +145,11 @@ def test_larger_blocks_are_advised_where_a_block_mostly_sends(tmp_path):
 
     [line] = lines(block, 32)
     assert line == (
-        "GrpoConfig.block_rows = 16  # an update may take 18.0 s in place of 24.0: collectives are 33% of a "
+        "GrpoConfig.micro_batch_rows = 16  # an update may take 18.0 s in place of 24.0: collectives are 33% of a "
         "gradient block, whatever its rows"
     )
     assert lines(block, 12)[0].startswith(
-        "GrpoConfig.block_rows = 12 "
+        "GrpoConfig.micro_batch_rows = 12 "
     )  # an update has no more rows
     assert lines(block, 4) == ()
     assert lines(dataclasses.replace(block, collectives_s=0.1), 32) == ()
@@ -164,7 +164,7 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
         "remat = 'block'",
         "compute_dtype = 'bfloat16'",
         "AxisRules.length = ('context', 'tensor')",
-        "GrpoConfig.block_rows = 2",
+        "GrpoConfig.micro_batch_rows = 2",
         "algos/adam8bit.gin  # 3.0 GiB less",
         "algos/lora.gin  # trains adapters: nearly 6.0 GiB less",
     ):
@@ -180,7 +180,7 @@ def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
     lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
     assert "unloads" not in lines
     assert "remat" not in lines
-    assert "block_rows" not in lines
+    assert "micro_batch_rows" not in lines
     adapted = dataclasses.replace(config, lora=LoraConfig())
     lines = "\n".join(advise(adapted, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
     assert "algos/" not in lines
@@ -193,10 +193,10 @@ def test_replicas_are_advised_to_share_their_state(tmp_path):
     over = [program(names.APPLY, 20)]
     lines = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
     assert lines[0].startswith(
-        "AxisRules.state_embed = ('fsdp', 'context', 'data')  # 4.5 GiB less"
+        "AxisRules.optimizer_embed = ('fsdp', 'context', 'data')  # 4.5 GiB less"
     )
     assert lines[1].startswith("MeshConfig.data = 1")
-    rules = AxisRules(state_embed=("fsdp", "context", "data"))
+    rules = AxisRules(optimizer_embed=("fsdp", "context", "data"))
     lines = advise(dataclasses.replace(config, axes=rules), over, RESIDENT, 15 * GIB, HOST, 8)
     assert lines[0].startswith("MeshConfig.data = 1")
 
@@ -204,7 +204,7 @@ def test_replicas_are_advised_to_share_their_state(tmp_path):
 def small_cold_start(tmp_path) -> SftRunConfig:
     """5 + 3 demonstrations a step, blocks of 4 rows of 32 tokens."""
     plain = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
-    sft = SftConfig(block_rows=4, logprob_chunk=256)
+    sft = SftConfig(micro_batch_rows=4, lm_head_chunk=256)
     return cold_start_of(plain, [5, 3], DemonstrationFile(path="none"), sft=sft)
 
 
@@ -222,8 +222,8 @@ def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
     over = [program(names.LEARN, 20), program(names.APPLY, 16)]
     lines = "\n".join(advise(small_cold_start(tmp_path), over, resident, 15 * GIB, {}, 8))
     for lever in (
-        "SftConfig.block_rows = 2",
-        "SftConfig.logprob_chunk = 128",
+        "SftConfig.micro_batch_rows = 2",
+        "SftConfig.lm_head_chunk = 128",
         "algos/adam8bit.gin  # 3.0 GiB less",
         "SftRunConfig.lora = @LoraConfig()  # trains adapters: nearly 6.0 GiB less optimizer state and",
         "a larger slice: parameters, optimizer state and gradients take 8.0 GiB",
@@ -233,21 +233,23 @@ def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
         assert other not in lines
     block = program(names.LEARN, 2, arguments=GIB, roofline_s=2.0, collectives_s=1.0)
     [line] = advise(small_cold_start(tmp_path), [block], resident, 15 * GIB, {}, 32)
-    assert line.startswith("SftConfig.block_rows = ")
+    assert line.startswith("SftConfig.micro_batch_rows = ")
 
 
 def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
     config = config_of(tmp_path)
-    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, slots=64))
+    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, decode_rows=64))
     lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB, HOST, 8)
     # 8 GiB of cache are 64 rows; 2 GiB too much are 16 of them.
-    assert lines[0].startswith("EngineConfig.slots = 48")
+    assert lines[0].startswith("EngineConfig.decode_rows = 48")
     assert lines[1].startswith("MeshConfig.tensor = 4")
     assert "decoders/int8.gin" in lines[2]
     # A host of one tensor group has no more devices to cut by, and any number of rows divides.
     whole = HOST | {"data": 1, "tensor": 4}
-    slots, int8, _ = advise(config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole, 8)
-    assert slots.startswith("EngineConfig.slots = 46")
+    cache_rows, int8, _ = advise(
+        config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole, 8
+    )
+    assert cache_rows.startswith("EngineConfig.decode_rows = 46")
     assert "int8" in int8
 
 
@@ -305,7 +307,7 @@ def test_a_plan_that_does_not_fit_says_so_everywhere(tmp_path, capsys):
     report.print_plan(plan)
     shown = capsys.readouterr().out
     assert "DOES NOT FIT: 16.0 GiB of 15.8 GiB" in shown
-    assert "to make it fit: EngineConfig.slots" in shown or "MeshConfig.tensor" in shown
+    assert "to make it fit: EngineConfig.decode_rows" in shown or "MeshConfig.tensor" in shown
     page = report.write_html(tmp_path / "p.html", plan, "runs/x.gin", "").read_text()
     assert "DOES NOT FIT" in page
     assert names.WINDOW in page

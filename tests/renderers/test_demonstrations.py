@@ -8,7 +8,7 @@ from helpers.chat_of_letters import ChatOfLetters
 from jaxtool.core.types import Origin
 from jaxtool.data.tokenizer import decode
 from jaxtool.renderers.demonstrations import DemonstrationFile, read_demonstrations
-from jaxtool.renderers.renderer import load_protocol
+from jaxtool.renderers.renderer import load_renderer
 
 RESPONSE = (
     "So\n<code>\n```python\nprint(6*7)\n```\n</code>\n<interpreter>\n42\n</interpreter>\n\n"
@@ -27,8 +27,8 @@ def row(question="6*7?", response=RESPONSE):
 
 
 def take(source, count=1, *, seed=0, index=0):
-    protocol, tokenizer = load_protocol("retool"), ChatOfLetters()
-    return source.take(count, seed=seed, index=index, protocol=protocol, tokenizer=tokenizer)
+    renderer, tokenizer = load_renderer("retool"), ChatOfLetters()
+    return source.take(count, seed=seed, index=index, renderer=renderer, tokenizer=tokenizer)
 
 
 def questions(source, count, *, seed=0, index=0):

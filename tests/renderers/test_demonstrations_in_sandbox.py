@@ -11,7 +11,7 @@ from jaxtool.renderers.demonstrations import (
     CalculationDemonstrations,
     split_response,
 )
-from jaxtool.renderers.renderer import load_protocol, observation_text, parse_code
+from jaxtool.renderers.renderer import load_renderer, observation_text, parse_code
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 
@@ -27,16 +27,16 @@ CHAINED = ArithmeticTask(one_digit=0.1, hard=0.1, chained=0.3)
     ],
 )
 def test_demonstrated_observations_equal_those_of_the_sandbox(name, written):
-    protocol = load_protocol(name)
-    assert protocol.tool is not None
-    prelude = protocol.tool.prelude
-    tokenizer = ChatOfLetters() if protocol.uses_chat_template else arithmetic_tokenizer()
-    demonstrations = written.take(24, seed=0, index=0, protocol=protocol, tokenizer=tokenizer)
+    renderer = load_renderer(name)
+    assert renderer.tool is not None
+    prelude = renderer.tool.prelude
+    tokenizer = ChatOfLetters() if renderer.uses_chat_template else arithmetic_tokenizer()
+    demonstrations = written.take(24, seed=0, index=0, renderer=renderer, tokenizer=tokenizer)
     calls = []
     for demonstration in demonstrations:
-        pieces = [text for text, _ in split_response(demonstration.response_text, protocol)]
+        pieces = [text for text, _ in split_response(demonstration.response_text, renderer)]
         calls += [
-            (parse_code(code, protocol.tool), observation)
+            (parse_code(code, renderer.tool), observation)
             for code, observation in zip(pieces[::2], pieces[1::2], strict=False)
         ]
     assert len(calls) > 10
@@ -50,5 +50,5 @@ def test_demonstrated_observations_equal_those_of_the_sandbox(name, written):
 
     with start_local_server() as address:
         results = asyncio.run(run(address))
-    shown = [observation_text(result, protocol) for result in results]
+    shown = [observation_text(result, renderer) for result in results]
     assert shown == [observation for _, observation in calls]

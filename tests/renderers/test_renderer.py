@@ -8,17 +8,17 @@ from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.arithmetic import arithmetic_tokenizer
 from jaxtool.data.tokenizer import VocabularyTokenizer, check_has_text, decode
 from jaxtool.renderers import renderer as module
-from jaxtool.renderers.renderer import load_protocol, observation_text, parse_code, stop_token_mask
+from jaxtool.renderers.renderer import load_renderer, observation_text, parse_code, stop_token_mask
 
 TEMPLATES = sorted((Path(module.__file__).parent / "templates").glob("*.toml"))
-RETOOL = load_protocol("retool")
+RETOOL = load_renderer("retool")
 TOOL = RETOOL.tool
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
 def test_every_template_loads_and_asks_the_question(path):
-    loaded = load_protocol(path.stem)
-    assert loaded == load_protocol(str(path))
+    loaded = load_renderer(path.stem)
+    assert loaded == load_renderer(str(path))
     text = loaded.prompt_text(arithmetic_tokenizer(), "QUESTION")
     assert text.count("QUESTION") == 1
 
@@ -29,7 +29,7 @@ def test_there_are_templates():
 
 @pytest.mark.parametrize("name", [p.stem for p in TEMPLATES if p.stem.startswith("arithmetic")])
 def test_arithmetic_templates_survive_their_tokenizer(name):
-    tokenizer, loaded = arithmetic_tokenizer(), load_protocol(name)
+    tokenizer, loaded = arithmetic_tokenizer(), load_renderer(name)
     check_has_text(tokenizer, loaded.all_tags)
     problem = Problem(problem_id="p", question="12*(3+4)", answer="84")
     text = loaded.prompt_text(tokenizer, problem.question)
@@ -114,12 +114,12 @@ def test_a_broken_template_is_refused_in_one_line(tmp_path, change, message):
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(*change))
     with pytest.raises(ValueError, match=message) as caught:
-        load_protocol(str(path))
+        load_renderer(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_template_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'retol'; there are .*'retool'"):
-        load_protocol("retol")
-    with pytest.raises(FileNotFoundError, match=r"no protocol template at .*none.toml"):
-        load_protocol(str(tmp_path / "none.toml"))
+        load_renderer("retol")
+    with pytest.raises(FileNotFoundError, match=r"no renderer template at .*none.toml"):
+        load_renderer(str(tmp_path / "none.toml"))

@@ -50,11 +50,11 @@ def make_trajectory(code: str = "x=1\n") -> Trajectory:
     return trajectory
 
 
-def make_view(arm="grpo", step=5, code: str = "x=1\n", **changes):
+def make_view(variant="grpo", step=5, code: str = "x=1\n", **changes):
     view = trajectory_view(
         make_trajectory(code),
         Score(reward=-1.0, is_correct=False, tool_coefficient=0.9),
-        arm=arm,
+        variant=variant,
         step=step,
         token_texts=PIECES,
         advantages=np.linspace(0.0, 1.0, 11),
@@ -100,12 +100,12 @@ def test_where_the_code_is_not_found_the_whole_segment_is_code(code):
 def test_views_need_one_text_and_advantage_per_token():
     trajectory, score = make_trajectory(), Score(reward=1.0, is_correct=True)
     with pytest.raises(ValueError, match="token_texts has 2 entries, the ledger 11"):
-        trajectory_view(trajectory, score, arm="a", step=0, token_texts=["a", "b"])
+        trajectory_view(trajectory, score, variant="a", step=0, token_texts=["a", "b"])
     with pytest.raises(ValueError, match="advantages has 1 entries, the ledger 11"):
         trajectory_view(
-            trajectory, score, arm="a", step=0, token_texts=PIECES, advantages=np.zeros(1)
+            trajectory, score, variant="a", step=0, token_texts=PIECES, advantages=np.zeros(1)
         )
-    view = trajectory_view(trajectory, score, arm="a", step=0, token_texts=PIECES)
+    view = trajectory_view(trajectory, score, variant="a", step=0, token_texts=PIECES)
     assert view.advantage is None
 
 
@@ -127,22 +127,22 @@ def make_report() -> page.Report:
     return page.Report(
         title=f"A run {HOSTILE}",
         subtitle=HOSTILE,
-        arms=("grpo", "otc"),
+        variants=("grpo", "otc"),
         headlines=(page.Headline(label="calls", value="−70 %"),),
         sections=(
             page.Section(
                 title="accuracy by level",
                 tables=(
                     page.Table(
-                        title="Arms",
-                        columns=("Arm", "Accuracy", HOSTILE),
+                        title="Variants",
+                        columns=("Variant", "Accuracy", HOSTILE),
                         rows=(("grpo", 0.5, HOSTILE), ("otc", None, "0.1 ± 0.2")),
                     ),
                 ),
                 curves=(page.Curve(title="one", x_label="step", y_label="", series=(series,)),),
             ),
         ),
-        trajectories=(make_view(), make_view(arm="otc", step=6, is_correct=True)),
+        trajectories=(make_view(), make_view(variant="otc", step=6, is_correct=True)),
         config=f"# {HOSTILE}\nx.y = 1\n",
     )
 
@@ -239,11 +239,11 @@ def test_one_run_is_rebuilt_from_its_directory(tmp_path, capsys):
     assert "# of grpo" in rebuilt.config
 
 
-def test_runs_of_a_directory_are_compared_arm_by_arm(tmp_path):
+def test_runs_of_a_directory_are_compared_variant_by_variant(tmp_path):
     write_run(tmp_path / "grpo", [0.0, 1.0], level_names=("one", "two"))
     write_run(tmp_path / "otc", [0.5], level_names=("one",))
     rebuilt = page.report_of_workdir(tmp_path)
-    assert rebuilt.arms == ("grpo", "otc")
+    assert rebuilt.variants == ("grpo", "otc")
     curves = {curve.title: curve for s in rebuilt.sections for curve in s.curves}
     assert [series.name for series in curves["accuracy · one"].series] == ["grpo", "otc"]
     assert [series.name for series in curves["accuracy · two"].series] == ["grpo"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxtool.core.types import ToolStatus, Trajectory
-from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.outcome import OtcGrpoReward
 from jaxtool.rewards.scoring import score_trajectories
@@ -23,31 +23,31 @@ def two_calls():
 
 
 @pytest.mark.parametrize(
-    ("price", "cost"),
+    ("call_cost", "cost"),
     [
-        (Price(), 2.0),
-        (Price(per_call=0.5), 1.0),
-        (Price(per_tool=(("search", 5.0),)), 6.0),  # code keeps the common price
-        (Price(per_call=0.0, per_code_token=0.1), 0.5),
-        (Price(per_call=0.0, per_observation_token=1.0), 3.0),
-        (Price(per_code_token=0.1, per_observation_token=1.0), 5.5),
-        (Price(per_call=1 / 3), 0.67),  # rounded to 0.01
+        (CallCost(), 2.0),
+        (CallCost(per_call=0.5), 1.0),
+        (CallCost(per_tool=(("search", 5.0),)), 6.0),  # code keeps the common price
+        (CallCost(per_call=0.0, per_code_token=0.1), 0.5),
+        (CallCost(per_call=0.0, per_observation_token=1.0), 3.0),
+        (CallCost(per_code_token=0.1, per_observation_token=1.0), 5.5),
+        (CallCost(per_call=1 / 3), 0.67),  # rounded to 0.01
     ],
 )
-def test_cost_by_hand(price, cost):
-    assert price.cost(two_calls()) == pytest.approx(cost)
+def test_cost_by_hand(call_cost, cost):
+    assert call_cost.cost(two_calls()) == pytest.approx(cost)
 
 
 def test_without_calls_nothing_is_paid():
-    assert Price(per_code_token=1.0).cost(ledger("QQppp")) == 0.0
+    assert CallCost(per_code_token=1.0).cost(ledger("QQppp")) == 0.0
 
 
 def test_prices_enter_n_and_the_reward():
     """Costs 6 and 5 (a search is 5): n = 5, and sin(6π/11) for the dearer one."""
     cheap = dataclasses.replace(two_calls(), tool_calls=two_calls().tool_calls[:1], sample=1)
-    price = Price(per_tool=(("search", 5.0),))
+    call_cost = CallCost(per_tool=(("search", 5.0),))
     store = CallStore()
-    scores = score_trajectories([two_calls(), cheap], [True] * 2, OtcGrpoReward(), store, price)
+    scores = score_trajectories([two_calls(), cheap], [True] * 2, OtcGrpoReward(), store, call_cost)
     assert [s.reward for s in scores if s] == pytest.approx([0.9898214, 1.0])
     assert store.history("p0").counts == {5.0: 1, 6.0: 1}
 
@@ -70,8 +70,8 @@ def with_calls(calls: list[tuple[str, int, int]]) -> Trajectory:
     return dataclasses.replace(made, tool_calls=tuple(named))
 
 
-def price_of(common: int, search: int, code: int, observed: int) -> Price:
-    return Price(
+def price_of(common: int, search: int, code: int, observed: int) -> CallCost:
+    return CallCost(
         per_call=common / 100,
         per_tool=(("search", search / 100),),
         per_code_token=code / 100,
@@ -93,20 +93,20 @@ def test_a_cost_is_the_sum_over_calls_and_scales_with_the_prices(calls, cents, k
 
 @given(calls=CALLS, call=CALLS.filter(bool), cents=st.tuples(CENTS, CENTS, CENTS, CENTS))
 def test_one_more_call_never_lowers_the_cost(calls, call, cents):
-    price = price_of(*cents)
-    cost = price.cost(with_calls(calls))
-    assert price.cost(with_calls([*calls, call[0]])) >= cost
-    assert price.cost(with_calls([*reversed(calls)])) == pytest.approx(cost)
+    call_cost = price_of(*cents)
+    cost = call_cost.cost(with_calls(calls))
+    assert call_cost.cost(with_calls([*calls, call[0]])) >= cost
+    assert call_cost.cost(with_calls([*reversed(calls)])) == pytest.approx(cost)
 
 
 @given(calls=CALLS, common=CENTS)
 def test_naming_a_tool_at_the_common_price_changes_nothing(calls, common):
-    named = Price(per_call=common / 100, per_tool=tuple((tool, common / 100) for tool in TOOLS))
+    named = CallCost(per_call=common / 100, per_tool=tuple((tool, common / 100) for tool in TOOLS))
     trajectory = with_calls(calls)
-    assert named.cost(trajectory) == Price(per_call=common / 100).cost(trajectory)
-    assert Price().cost(trajectory) == len(calls)
+    assert named.cost(trajectory) == CallCost(per_call=common / 100).cost(trajectory)
+    assert CallCost().cost(trajectory) == len(calls)
 
 
 def test_negative_prices_are_refused():
     with pytest.raises(ValueError, match="prices must be >= 0"):
-        Price(per_tool=(("code", -1.0),))
+        CallCost(per_tool=(("code", -1.0),))

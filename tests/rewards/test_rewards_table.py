@@ -58,7 +58,7 @@ def test_rows_have_the_price_and_the_reward_of_their_file(file):
     rows = [row for row in table.variants() if row.gin == file]
     assert rows
     for row in rows:
-        assert (row.reward, row.price) == (config.reward, config.price)
+        assert (row.reward, row.call_cost) == (config.reward, config.call_cost)
 
 
 def test_the_tables_trajectories_are_sound():

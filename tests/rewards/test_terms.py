@@ -108,14 +108,14 @@ def text(policy_tokens: int, tool_tokens: int = 0) -> Trajectory:
     policy=st.integers(1, 20),
     tool=st.integers(0, 20),
     more=st.integers(1, 20),
-    price=st.floats(0.01, 2),
+    call_cost=st.floats(0.01, 2),
     right=st.booleans(),
 )
-def test_lengths_are_punished_by_the_token(policy, tool, more, price, right):
+def test_lengths_are_punished_by_the_token(policy, tool, more, call_cost, right):
     """A length penalty sees what the policy wrote, DAPO's punishment all that the budget counts."""
-    length = terms.LengthPenalty(per_token=price)
+    length = terms.LengthPenalty(per_token=call_cost)
     own = length(text(policy), right, 0.0)
-    assert own == pytest.approx(-price * (policy + 1))
+    assert own == pytest.approx(-call_cost * (policy + 1))
     assert length(text(policy, tool), right, 1.0) == own
     assert length(text(policy + more), right, 0.0) < own
     assert terms.LengthPenalty(per_token=0.0)(text(policy), right, 0.0) == 0
@@ -125,9 +125,12 @@ def test_lengths_are_punished_by_the_token(policy, tool, more, price, right):
     assert everything(text(policy, tool), right, 1.0) == everything(text(policy + tool), right, 0.0)
 
 
-@given(cost=COSTS, more=COSTS, price=PRICES, limit=PRICES)
-def test_laws_of_bonus_and_turn_penalty(cost, more, price, limit):
-    bonus, turns = terms.ToolBonus(per_call=price, limit=limit), terms.TurnPenalty(per_call=price)
+@given(cost=COSTS, more=COSTS, call_cost=PRICES, limit=PRICES)
+def test_laws_of_bonus_and_turn_penalty(cost, more, call_cost, limit):
+    bonus, turns = (
+        terms.ToolBonus(per_call=call_cost, limit=limit),
+        terms.TurnPenalty(per_call=call_cost),
+    )
     of_wrong = bonus(WITH_CALL, False, cost)
     assert 0 <= of_wrong <= bonus(WITH_CALL, False, cost + more) <= limit
     assert bonus(WITH_CALL, True, cost) == bonus(WITH_CALL, False, 0.0) == 0

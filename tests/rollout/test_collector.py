@@ -55,10 +55,10 @@ def test_the_prelude_runs_before_the_program_and_is_not_in_the_ledger():
     four = ToolResult(status=ToolStatus.OK, stdout="4\n")
     tool = ScriptedTool({"a = 1\n2+2": four})
     made = stage([[[*CALL, *ANSWER]]], tool=tool)
-    form = made.collector.protocol.tool
+    form = made.collector.renderer.tool
     assert form is not None
-    made.collector.protocol = dataclasses.replace(
-        made.collector.protocol, tool=dataclasses.replace(form, prelude="a = 1\n")
+    made.collector.renderer = dataclasses.replace(
+        made.collector.renderer, tool=dataclasses.replace(form, prelude="a = 1\n")
     )
     [t] = run(made)
     assert tool.calls == ["a = 1\n2+2"]
@@ -219,7 +219,7 @@ def test_failed_infrastructure_masks_the_trajectory_and_nothing_else():
 
 def test_results_come_in_the_order_of_problem_and_sample():
     scripts = [[["a"] * (1 + (3 * i + s) % 5) + [EOS] for s in range(3)] for i in range(4)]
-    made = stage(scripts, tool=ArithmeticTool(), slots=3)
+    made = stage(scripts, tool=ArithmeticTool(), decode_rows=3)
     trajectories = run(made, samples=3)
     assert [(t.problem.problem_id, t.sample) for t in trajectories] == [
         (f"p{i}", s) for i in range(4) for s in range(3)
@@ -267,7 +267,7 @@ def test_a_tool_that_breaks_raises_and_the_collector_can_be_used_again():
     made = stage(scripts, tool=Breaks())
     with pytest.raises(ZeroDivisionError, match="a bug of the tool"):
         asyncio.run(made.collect())
-    assert made.engine.num_free == made.engine.config.slots
+    assert made.engine.num_free == made.engine.config.decode_rows
     assert not made.engine.is_any_running
     again = stage(scripts, tool=ArithmeticTool())
     made.collector.tool.is_broken = False
@@ -290,7 +290,7 @@ def test_ctrl_c_inside_a_window_leaves_no_slot_and_no_running_row():
         with pytest.raises(asyncio.CancelledError):
             await task
         windows = made.engine.windows
-        assert made.engine.num_free == made.engine.config.slots
+        assert made.engine.num_free == made.engine.config.decode_rows
         await asyncio.sleep(0.2)
         assert made.engine.windows == windows, "the window went on behind our back"
 
@@ -303,7 +303,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs():
         ValueError, match=r"max_response_tokens=256 exceed EngineConfig.max_tokens=100"
     ):
         asyncio.run(made.collect())
-    assert made.engine.num_free == made.engine.config.slots
+    assert made.engine.num_free == made.engine.config.decode_rows
     assert made.engine.prefilled == []
 
 
@@ -313,14 +313,14 @@ def test_a_protocol_with_a_tool_needs_one():
         Collector(
             engine=made.engine,
             tokenizer=made.tokenizer,
-            protocol=made.protocol,
+            renderer=made.renderer,
             tool=None,
             config=RolloutConfig(),
         )
 
 
 def test_without_a_tool_code_tags_are_text():
-    made = stage([[[*CALL, *ANSWER]]], tool=None, protocol="arithmetic_text")
+    made = stage([[[*CALL, *ANSWER]]], tool=None, renderer="arithmetic_text")
     [t] = run(made)
     assert (t.num_tool_calls, t.unexecuted_calls) == (0, 0)
     assert t.finish_reason is FinishReason.ANSWER
@@ -342,7 +342,7 @@ def test_all_infrastructure_failures_are_masked():
         ({"max_tool_calls": -1}, "max_tool_calls=-1"),
         ({"at_tool_limit": "stop"}, "at_tool_limit='stop' must be 'finish' or 'continue'"),
         ({"kv": "lost"}, "kv='lost' must be 'kept' or 'reprefill'"),
-        ({"schedule": "batch"}, "schedule='batch' must be 'slots' or 'lockstep'"),
+        ({"schedule": "batch"}, "schedule='batch' must be 'continuous' or 'lockstep'"),
     ],
 )
 def test_impossible_budgets_are_refused(fields, message):

@@ -28,7 +28,7 @@ async def _collect(addresses: list[str], doomed: int, attempts: int = 8):
     made = stage(
         [[_script(row)] for row in range(ROWS)],
         tool=client,
-        slots=ROWS,
+        decode_rows=ROWS,
         window_steps=16,
         config=RolloutConfig(max_response_tokens=400, max_tool_calls=CALLS),
     )

@@ -24,7 +24,7 @@ from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import tiny
-from jaxtool.renderers.renderer import Protocol, ToolFormat, stop_token_mask
+from jaxtool.renderers.renderer import Renderer, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
 # A random policy calls now and then, because one piece in 46 is a whole call and six are half of one.
@@ -38,7 +38,7 @@ PIECES = (
     "<c>2</c>",
     "</c>",
 )
-PROTOCOL = Protocol(
+RENDERER = Renderer(
     name="tiny",
     messages=(("user", "{question}="),),
     uses_chat_template=False,
@@ -56,8 +56,8 @@ PROTOCOL = Protocol(
     answer_style="boxed",
 )
 CONFIG = EngineConfig(
-    slots=8,
-    rows=16,
+    decode_rows=8,
+    cache_rows=16,
     max_tokens=64,
     window_steps=6,
     refill_below=0.8,
@@ -89,7 +89,7 @@ class Echo:
 def policy():
     tokenizer = VocabularyTokenizer(PIECES)
     model = tiny(tokenizer.vocab_size)
-    mask = stop_token_mask(tokenizer, PROTOCOL.stop_tags)
+    mask = stop_token_mask(tokenizer, RENDERER.stop_tags)
     return model, random_params(model), np.flatnonzero(mask).tolist()
 
 
@@ -107,7 +107,7 @@ def make_collector(made, *, latency_s=0.0, tool_seed=0, **switches):
     return Collector(
         engine=engine,
         tokenizer=tokenizer,
-        protocol=PROTOCOL,
+        renderer=RENDERER,
         tool=Echo(tool_seed, latency_s),
         config=RolloutConfig(max_response_tokens=40, max_tool_calls=3, **switches),
     )
@@ -276,6 +276,6 @@ def test_many_trajectories_leak_nothing_and_compile_nothing(made, expected):
     assert compiled == []
     assert engine.counts.late_programs == 0
     assert len(jax.live_arrays()) <= arrays
-    assert engine.num_free == CONFIG.rows
+    assert engine.num_free == CONFIG.cache_rows
     assert engine.counts.reprefilled_tokens == reprefilled
     assert memory[-1] - memory[0] < 50_000, f"KiB resident after each round: {memory}"

@@ -9,7 +9,9 @@ from helpers.scripted_engine import ANSWER, CALL, EOS, run, stage
 
 from jaxtool.rollout.collector import RolloutConfig
 
-SWITCHES = [(kv, schedule) for kv in ("kept", "reprefill") for schedule in ("slots", "lockstep")]
+SWITCHES = [
+    (kv, schedule) for kv in ("kept", "reprefill") for schedule in ("continuous", "lockstep")
+]
 
 
 @pytest.mark.parametrize(("kv", "schedule"), SWITCHES)
@@ -41,7 +43,7 @@ def test_lock_step_decodes_while_no_tool_runs_and_refills_when_all_have_finished
 
     scripts = [[[*CALL, *ANSWER]], [["a"] * 30 + [EOS]], [["a", EOS]]]
     config = RolloutConfig(schedule="lockstep")
-    made = stage(scripts, tool=Watches(), slots=2, window_steps=4, config=config)
+    made = stage(scripts, tool=Watches(), decode_rows=2, window_steps=4, config=config)
     run(made)
     assert seen == [0]
     first, second, third = made.engine.placed_at
@@ -61,7 +63,7 @@ def test_lock_step_waits_for_the_slowest_tool():
             answered_at.append(made.engine.windows)
             return await super().execute(code)
 
-    for schedule, is_equal in (("lockstep", True), ("slots", False)):
+    for schedule, is_equal in (("lockstep", True), ("continuous", False)):
         answered_at: list[int] = []
         config = RolloutConfig(schedule=schedule)
         script = [*CALL, *["a"] * 40, EOS]
@@ -73,8 +75,8 @@ def test_lock_step_waits_for_the_slowest_tool():
 
 def test_prompts_that_go_by_chunks_start_their_rows_later_and_change_nothing():
     scripts = [[[*CALL, *ANSWER]], [["a"] * 20 + [EOS]], [["a", EOS]], [["b", EOS]]]
-    expected = run(stage(scripts, tool=ArithmeticTool(), slots=2))
-    made = stage(scripts, tool=ArithmeticTool(), slots=2, prefill_chunk=3)
+    expected = run(stage(scripts, tool=ArithmeticTool(), decode_rows=2))
+    made = stage(scripts, tool=ArithmeticTool(), decode_rows=2, prefill_chunk=3)
     for one, other in zip(run(made), expected, strict=True):
         np.testing.assert_array_equal(one.ids, other.ids)
     assert made.engine.placed_at[1] > made.engine.placed_at[0]
@@ -82,7 +84,7 @@ def test_prompts_that_go_by_chunks_start_their_rows_later_and_change_nothing():
 
 def test_the_longest_expected_problem_begins_first_the_next_time():
     scripts = [[["a"] * n + [EOS] for _ in range(4)] for n in (2, 9, 4)]
-    made = stage(scripts, tool=ArithmeticTool(), slots=2)
+    made = stage(scripts, tool=ArithmeticTool(), decode_rows=2)
     given = [made.problems[i] for i in (0, 1, 2)]
     run(made, samples=2)
     assert made.collector.group_order[0] == "p0"
@@ -92,22 +94,26 @@ def test_the_longest_expected_problem_begins_first_the_next_time():
     assert times.half_of_groups_s == sorted(times.groups_s)[1] <= times.total_s
     made.engine.prefilled.clear()
     run(made, samples=2)
-    longest_first = [made.protocol.prompt_ids(made.tokenizer, given[i]) for i in (1, 2, 0)]
+    longest_first = [made.renderer.prompt_ids(made.tokenizer, given[i]) for i in (1, 2, 0)]
     assert made.engine.prefilled == [tuple(ids) for ids in longest_first]
 
 
 # Tokens of each row, as they are placed; windows of four steps.
 USEFUL = {
     # 3 of 4 steps of each of the first three windows; in the fourth the queue is empty.
-    "one slot": ([3, 3, 3, 4], {"slots": 1}, 9 / 12),
+    "one cache row": ([3, 3, 3, 4], {"decode_rows": 1}, 9 / 12),
     # The queue is empty from the start, but the first window decodes 3 + 2 of 2 x 4 while two rows wait
-    # for a slot. The second, 4 + 4 of 8, has slots for all.
-    "more rows than slots": ([3, 2, 4, 4], {"slots": 2, "rows": 4}, 5 / 8),
-    # Five rows, four places: (2 + 3), then (1 + 2) while the fifth waits for a slot, then 3 of 8.
-    "a queue, then more rows than slots": ([2, 3, 1, 2, 3], {"slots": 2, "rows": 4}, 8 / 16),
-    # Never a row without a slot: of all windows, here one.
-    "a slot for every row": ([3, 2, 4, 4], {"slots": 4}, 13 / 16),
-    "no row at all": ([], {"slots": 4}, 0.0),
+    # for a cache row. The second, 4 + 4 of 8, has cache rows for all.
+    "more rows than cache rows": ([3, 2, 4, 4], {"decode_rows": 2, "cache_rows": 4}, 5 / 8),
+    # Five rows, four places: (2 + 3), then (1 + 2) while the fifth waits for a cache row, then 3 of 8.
+    "a queue, then more rows than cache rows": (
+        [2, 3, 1, 2, 3],
+        {"decode_rows": 2, "cache_rows": 4},
+        8 / 16,
+    ),
+    # Never a row without a cache row: of all windows, here one.
+    "a cache row for every row": ([3, 2, 4, 4], {"decode_rows": 4}, 13 / 16),
+    "no row at all": ([], {"decode_rows": 4}, 0.0),
 }
 
 
@@ -123,12 +129,12 @@ def test_useful_steps_count_as_long_as_rows_want_more_slots_than_there_are(case)
 def test_a_row_whose_prompt_is_on_its_way_wants_a_slot():
     """The queue is empty from the start, and one row decodes at a time, since prompts go by chunks.
 
-    Rows of one, two and four tokens, each in a window of its own; only in the last is there a slot for
+    Rows of one, two and four tokens, each in a window of its own; only in the last is there a cache row for
     every row that is left.
     """
     scripts = [[[EOS]], [["a", EOS]], [["a", "a", "a", EOS]]]
     made = stage(
-        scripts, tool=ArithmeticTool(), slots=1, rows=3, window_steps=4, prefill_chunk=1000
+        scripts, tool=ArithmeticTool(), decode_rows=1, rows=3, window_steps=4, prefill_chunk=1000
     )
     run(made)
     assert made.collector.times.useful_fraction == (1 + 2) / 8

@@ -64,7 +64,7 @@ class Streaming:
     def join(self):
         self._thread.join(10)
         assert not self._thread.is_alive()
-        assert self.made.engine.num_free == self.made.engine.config.slots
+        assert self.made.engine.num_free == self.made.engine.config.decode_rows
 
     def ask(self, call):
         return self.stream.between_windows(call).result(10)
@@ -89,9 +89,9 @@ def versions(trajectory):
 
 
 def test_jobs_begin_in_their_order_and_nothing_is_discarded():
-    """One slot. The second job holds a problem of the first; an urgent one goes before all that wait."""
+    """One cache row. The second job holds a problem of the first; an urgent one goes before all that wait."""
     scripts = [[["a"] * (i + 1) + [EOS] for _ in range(4)] for i in range(4)]
-    made = stage(scripts, tool=ArithmeticTool(), slots=1, window_steps=8)
+    made = stage(scripts, tool=ArithmeticTool(), decode_rows=1, window_steps=8)
     problems = made.problems
 
     def begin_all():

@@ -14,7 +14,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
-from jaxtool.study import records, worker
+from jaxtool.study import records, stage_process
 from jaxtool.train import rl_config, rollout_worker
 
 SMALL = """# target: jaxtool.train.rl_config.RlConfig
@@ -31,7 +31,7 @@ config.ModelConfig.num_heads = 1
 config.ModelConfig.num_kv_heads = 1
 config.ModelConfig.head_dim = 16
 collector.RolloutConfig.max_response_tokens = 8
-engine.EngineConfig.slots = 8
+engine.EngineConfig.decode_rows = 8
 engine.EngineConfig.prefill_rows = 4
 """
 
@@ -39,14 +39,14 @@ engine.EngineConfig.prefill_rows = 4
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
-    monkeypatch.setattr(worker, "make_mesh", one_device_mesh)
+    monkeypatch.setattr(stage_process, "make_mesh", one_device_mesh)
     tool = CountingTool()
 
     def open_with_fake(stack, runner, config, source, seed, addresses):
         assert addresses == ("unix:/nowhere",)
-        return rollout_worker.open_actor(stack, runner, config, source, seed, tool=tool)
+        return rollout_worker.open_worker(stack, runner, config, source, seed, tool=tool)
 
-    monkeypatch.setattr(records, "open_actor", open_with_fake)
+    monkeypatch.setattr(records, "open_worker", open_with_fake)
     file = tmp_path / "small.gin"
     file.write_text(SMALL)
     model: ModelConfig = loader.load(rl_config.RlConfig, files=[file]).policy.config
@@ -55,8 +55,8 @@ def job(tmp_path, monkeypatch):
         "files": [str(file)],
         "asked": {
             "params": ["Schedule.eval_problems = 6"],
-            "protocol": "arithmetic_lookup",
-            "mental_protocol": "arithmetic_mental",
+            "renderer": "arithmetic_lookup",
+            "mental_renderer": "arithmetic_mental",
             "mental_problems": 5,
             "seed": 0,
             "split": "validation",
@@ -69,7 +69,7 @@ def job(tmp_path, monkeypatch):
 
 
 def answers_of(job):
-    records.evaluate_arm(job)
+    records.evaluate_variant(job)
     return records.read_answers(pathlib.Path(job["output"]))
 
 
@@ -84,7 +84,7 @@ def test_every_question_gets_its_answer(job, tmp_path):
     assert all(answer.calls == 0 for answer in parts["mental"])
     assert [a.question for a in parts["greedy"]] == [a.question for a in parts["sampled"]]
     assert answers_of(job | {"output": str(tmp_path / "again.json")}) == parts
-    asked = job["asked"] | {"protocol": "arithmetic_text"}
+    asked = job["asked"] | {"renderer": "arithmetic_text"}
     text = answers_of(job | {"asked": asked, "output": str(tmp_path / "text.json")})
     assert [a.question for a in text["greedy"]] == [a.question for a in parts["greedy"]]
 
@@ -111,7 +111,7 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
         return [False] * len(trajectories)
 
     monkeypatch.setattr(records, "judge", judge)
-    records.evaluate_arm(job)
+    records.evaluate_variant(job)
     assert all(text.startswith("<answer>\\boxed{") for text in seen[3])
     assert not any(text.startswith("<answer>\\boxed{<answer>") for text in seen[0])
 
@@ -134,7 +134,7 @@ def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
     for number, described in enumerate((first, second)):
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(described))
-        worker.run(str(file))
+        stage_process.run(str(file))
     sharding = Sharding(one_device_mesh(None))
     source = loader.load(rl_config.RlConfig, files=files).policy
     model, wanted = source.load(sharding, 3)

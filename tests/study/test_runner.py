@@ -1,4 +1,4 @@
-"""The study's arms, its plan, and its figures from answers that are there."""
+"""The study's variants, its plan, and its figures from answers that are there."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxtool.renderers.renderer import load_protocol
+from jaxtool.renderers.renderer import load_renderer
 from jaxtool.report.page import write_report
 from jaxtool.study import results, runner, tables
 from jaxtool.study.figures import Answer
@@ -19,96 +19,100 @@ from jaxtool.train.rl_config import RlConfig
 LEVELS = ("two_digit", "hard")
 
 
-def test_an_unknown_arm_is_named_with_those_that_there_are():
-    with pytest.raises(ValueError, match="unknown arms grpoo; there are base, cold_start"):
+def test_an_unknown_variant_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match="unknown variants grpoo; there are base, cold_start"):
         ARITHMETIC.select(["grpoo"])
 
 
-def test_arms_bring_those_that_they_start_from_and_come_after_them():
-    names = [arm.name for arm in ARITHMETIC.select(["otc_from_200", "text_rl"])]
+def test_variants_bring_those_that_they_start_from_and_come_after_them():
+    names = [variant.name for variant in ARITHMETIC.select(["otc_from_200", "text_rl"])]
     assert names == ["base", "cold_start_200", "otc_from_200", "text_rl"]
-    names = [arm.name for arm in ARITHMETIC.select(["otc_grpo"])]
+    names = [variant.name for variant in ARITHMETIC.select(["otc_grpo"])]
     assert names == ["base", "cold_start_half", "cold_start", "otc_grpo"]
-    everything = [arm.name for arm in ARITHMETIC.select([], "all")]
-    assert sorted(everything) == sorted(ARITHMETIC.arms)
-    for arm in ARITHMETIC.arms.values():
-        assert arm.start is None or everything.index(arm.start) < everything.index(arm.name)
+    everything = [variant.name for variant in ARITHMETIC.select([], "all")]
+    assert sorted(everything) == sorted(ARITHMETIC.variants)
+    for variant in ARITHMETIC.variants.values():
+        assert variant.start is None or everything.index(variant.start) < everything.index(
+            variant.name
+        )
 
 
 def study_of(suite, workdir="/nowhere", **fields):
-    return runner.Study(workdir=Path(workdir), suite=suite, arms=suite.select([], "all"), **fields)
+    return runner.Study(
+        workdir=Path(workdir), suite=suite, variants=suite.select([], "all"), **fields
+    )
 
 
-@pytest.mark.parametrize("arm", ARITHMETIC.arms.values(), ids=lambda arm: arm.name)
-def test_every_arm_builds_and_shares_the_recipe(arm):
-    config = study_of(ARITHMETIC).config(arm)
-    recipe = study_of(ARITHMETIC).config(ARITHMETIC.arms["retool_grpo"])
+@pytest.mark.parametrize("variant", ARITHMETIC.variants.values(), ids=lambda variant: variant.name)
+def test_every_variant_builds_and_shares_the_recipe(variant):
+    config = study_of(ARITHMETIC).config(variant)
+    recipe = study_of(ARITHMETIC).config(ARITHMETIC.variants["retool_grpo"])
     assert isinstance(recipe, RlConfig)
     if isinstance(config, RlConfig):
         assert config.task == recipe.task
-        steps = {"otc_after_grpo": 120, "retool_grpo_180": 120}.get(arm.name, 60)
+        steps = {"otc_after_grpo": 120, "retool_grpo_180": 120}.get(variant.name, 60)
         assert config.schedule == dataclasses.replace(recipe.schedule, steps=steps)
         assert config.engine == recipe.engine
-        is_same = arm.name == "retool_grpo" or arm.start not in ("base", "cold_start")
+        is_same = variant.name == "retool_grpo" or variant.start not in ("base", "cold_start")
         assert is_same or config != recipe
     else:
-        assert arm.protocol is not None
+        assert variant.renderer is not None
 
 
-@pytest.mark.parametrize("arm", SMOLLM2.arms.values(), ids=lambda arm: arm.name)
-def test_every_arm_on_a_chat_model_shares_the_recipe(arm):
-    """One task, schedule, engine and optimizer; text-only arms alone work without the tool."""
+@pytest.mark.parametrize("variant", SMOLLM2.variants.values(), ids=lambda variant: variant.name)
+def test_every_variant_on_a_chat_model_shares_the_recipe(variant):
+    """One task, schedule, engine and optimizer; text-only variants alone work without the tool."""
     plan = study_of(SMOLLM2)
-    config, recipe = plan.config(arm), plan.config(SMOLLM2.arms["retool_grpo"])
+    config, recipe = plan.config(variant), plan.config(SMOLLM2.variants["retool_grpo"])
     assert isinstance(recipe, RlConfig)
-    protocol = "two_shot_text" if arm.name in ("base", "text_rl") else "two_shot_code"
-    assert plan.protocol(arm) == protocol
+    renderer = "two_shot_text" if variant.name in ("base", "text_rl") else "two_shot_code"
+    assert plan.renderer(variant) == renderer
     if not isinstance(config, RlConfig):
-        assert arm.name == "cold_start"
+        assert variant.name == "cold_start"
         assert config.streams[0].demonstrations.task == recipe.task
         return
     for part in ("task", "schedule", "engine", "optimizer", "sampling", "pack", "policy"):
         assert getattr(config, part) == getattr(recipe, part), part
     changed = {"base", "prompted", "retool_grpo", "retool_grpo_longer"}
-    assert (config == recipe) == (arm.name in changed)
+    assert (config == recipe) == (variant.name in changed)
 
 
 def test_roles_have_the_same_names_in_both_suites():
-    """The tables and the summary look arms up by name."""
+    """The tables and the summary look variants up by name."""
     roles = {
         *("base", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")
     }
     for suite in SUITES.values():
-        assert roles <= {arm.name for arm in suite.default}
-        assert {"retool_ppo", "otc_ppo", suite.equal_steps} <= set(suite.arms)
+        assert roles <= {variant.name for variant in suite.default}
+        assert {"retool_ppo", "otc_ppo", suite.equal_steps} <= set(suite.variants)
         plan = study_of(suite)
         steps = {
-            name: plan.config(suite.arms[name]).schedule.steps
+            name: plan.config(suite.variants[name]).schedule.steps
             for name in ("retool_grpo", "otc_after_grpo", suite.equal_steps)
         }
         assert steps[suite.equal_steps] == steps["otc_after_grpo"]
-        critics = [plan.config(suite.arms[name]).critic for name in ("retool_ppo", "otc_ppo")]
+        critics = [plan.config(suite.variants[name]).critic for name in ("retool_ppo", "otc_ppo")]
         assert critics[0] == critics[1]
         assert suite.path(RECIPE).is_file()
-        assert load_protocol(suite.mental_protocol).tool is None
+        assert load_renderer(suite.mental_renderer).tool is None
 
 
-def test_changes_hold_for_every_arm_that_they_fit():
+def test_changes_hold_for_every_variant_that_they_fit():
     """Steps wherever something is trained, bindings wherever there are rollouts."""
     changes = Changes(steps=3, params=("Schedule.samples = 2",))
     plan = study_of(SMOLLM2, changes=changes)
-    for arm in plan.arms:
-        config = plan.config(arm)
+    for variant in plan.variants:
+        config = plan.config(variant)
         if isinstance(config, RlConfig):
             assert config.schedule.samples == 2
-            assert config.schedule.steps == (3 if arm.is_trained else 100)
+            assert config.schedule.steps == (3 if variant.is_trained else 100)
         else:
             assert config.steps == 3
     with pytest.raises(ValueError, match=r"steps=0 must be >= 1"):
         Changes(steps=0)
 
 
-def test_an_arm_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
+def test_an_variant_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
     plan = study_of(
         SMOLLM2, tmp_path, seeds=(4,), changes=Changes(params=("Schedule.samples = 2",))
     )
@@ -120,20 +124,20 @@ def test_an_arm_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
     assert jobs["seed4/prompted"]["init_from"] == str(plan.policy("base", 4))
     assert jobs["seed4/torl"]["kind"] == "train"
     asked = jobs["seed4/prompted/test"]["asked"]
-    assert (asked["protocol"], asked["mental_protocol"]) == ("two_shot_code", "two_shot_text")
+    assert (asked["renderer"], asked["mental_renderer"]) == ("two_shot_code", "two_shot_text")
     assert asked["mental_problems"] == 128
     assert asked["params"] == ["Schedule.samples = 2"]
-    assert plan.rollout_line(SMOLLM2.arms["prompted"]) == []
-    line = plan.rollout_line(SMOLLM2.arms["otc_after_grpo"])
-    assert [arm.name for arm in line] == ["retool_grpo", "otc_after_grpo"]
+    assert plan.rollout_line(SMOLLM2.variants["prompted"]) == []
+    line = plan.rollout_line(SMOLLM2.variants["otc_after_grpo"])
+    assert [variant.name for variant in line] == ["retool_grpo", "otc_after_grpo"]
 
 
 def small_study(tmp_path, names="otc_grpo,otc_after_grpo,text_rl,torl", seeds=(0, 1)):
-    arms = ARITHMETIC.select([*names.split(","), "retool_grpo"])
-    return runner.Study(workdir=tmp_path, suite=ARITHMETIC, arms=arms, seeds=seeds)
+    variants = ARITHMETIC.select([*names.split(","), "retool_grpo"])
+    return runner.Study(workdir=tmp_path, suite=ARITHMETIC, variants=variants, seeds=seeds)
 
 
-def test_the_plan_trains_and_asks_every_arm_of_every_seed(tmp_path):
+def test_the_plan_trains_and_asks_every_variant_of_every_seed(tmp_path):
     jobs = runner.plan(small_study(tmp_path), "unix:/nowhere")
     names = [job.name for job in jobs]
     assert names[:2] == ["seed0/base", "seed1/base"]
@@ -147,9 +151,9 @@ def test_the_plan_trains_and_asks_every_arm_of_every_seed(tmp_path):
     assert described["seed1/otc_grpo"]["init_from"] == str(
         tmp_path / "seed1" / "cold_start" / "policy"
     )
-    assert described["seed1/text_rl/test"]["asked"]["protocol"] == "arithmetic_text"
+    assert described["seed1/text_rl/test"]["asked"]["renderer"] == "arithmetic_text"
     job = described["seed1/torl/test"]
-    assert job["asked"]["protocol"] == "arithmetic_lookup"
+    assert job["asked"]["renderer"] == "arithmetic_lookup"
     assert job["policy"] == str(tmp_path / "seed1" / "torl" / "policy")
     assert job["output"] == str(tmp_path / "seed1" / "test" / "torl.json")
     # ToRL ignores calls beyond the limit also when it is asked; a cold start is asked in the recipe.
@@ -220,10 +224,10 @@ PLAYED = {
 def played(tmp_path):
     """The files of a study of two seeds; seed 1 has one more hard question right with GRPO."""
     plan = small_study(tmp_path)
-    for arm in plan.arms:
+    for variant in plan.variants:
         for seed in plan.seeds:
-            easy, hard, easy_calls, hard_calls = PLAYED[arm.name]
-            extra = seed if arm.name == "retool_grpo" else 0
+            easy, hard, easy_calls, hard_calls = PLAYED[variant.name]
+            extra = seed if variant.name == "retool_grpo" else 0
             rights = {"two_digit": easy, "hard": hard + extra}
             calls = {"two_digit": easy_calls, "hard": hard_calls}
             rows = [
@@ -237,23 +241,23 @@ def played(tmp_path):
                 for level in LEVELS
                 for i in range(10)
             ]
-            # What RL arms know themselves does not count: only what they start from does.
-            knows = arm.name in ("base", "cold_start_half", "cold_start")
+            # What RL variants know themselves does not count: only what they start from does.
+            knows = variant.name in ("base", "cold_start_half", "cold_start")
             mental = [
                 dataclasses.replace(a, calls=0, is_correct=knows and a.level == "two_digit")
                 for a in rows
             ]
             parts = {"greedy": rows, "sampled": rows, "validation": rows, "mental": mental}
-            output = plan.answers(arm.name, seed)
+            output = plan.answers(variant.name, seed)
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(
                 json.dumps(
                     {"answers": {p: [dataclasses.asdict(a) for a in r] for p, r in parts.items()}}
                 )
             )
-            folder = plan.run_dir(arm.name, seed)
+            folder = plan.run_dir(variant.name, seed)
             folder.mkdir(parents=True)
-            best = 0.5 if arm.name == "text_rl" else 0.9
+            best = 0.5 if variant.name == "text_rl" else 0.9
             metrics = [
                 {"step": 0, "time_s": 1.0, "tokens/policy_mean": 10.0},
                 {"step": 1, "time_s": 2.0, "tokens/policy_mean": 20.0}
@@ -267,23 +271,23 @@ def played(tmp_path):
 
 def test_results_by_hand(played, tmp_path):
     found = results.results(played)
-    otc = found["arms"]["otc_after_grpo"]
+    otc = found["variants"]["otc_after_grpo"]
     assert otc["greedy"]["accuracy"] == {"mean": 0.85, "stderr": 0.0, "seeds": [0.85, 0.85]}
     assert otc["greedy"]["tool_calls"]["mean"] == 0.5
     assert otc["greedy"]["over_use"]["mean"] == otc["greedy"]["under_use"]["mean"] == 0.0
     assert otc["optimal_calls"] == [{"two_digit": 0, "hard": 1}] * 2
-    grpo = found["arms"]["retool_grpo"]
+    grpo = found["variants"]["retool_grpo"]
     assert grpo["greedy"]["over_use"]["mean"] == 1.0  # one on each easy, one too many on each hard
     # 128 answers of 10 and of 20 tokens.
     assert grpo["training"]["tokens"]["mean"] == 128 * 30
     # Text-only RL's best is 0.5; GRPO starts from 0.75.
     assert grpo["training"]["steps_to_target"]["seeds"] == [0, 0]
-    assert found["arms"]["text_rl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
-    tokens = found["arms"]["text_rl"]["training"]["tokens_to_target"]
+    assert found["variants"]["text_rl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
+    tokens = found["variants"]["text_rl"]["training"]["tokens_to_target"]
     assert tokens["seeds"] == [128 * 30, 128 * 30]
-    # ToRL starts from a policy that was asked in another protocol: its curve has no step 0.
+    # ToRL starts from a policy that was asked in another renderer: its curve has no step 0.
     assert [point["step"] for point in found["curves"]["text_rl"]["calls"]] == [0, 2]
-    assert found["arms"]["torl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
+    assert found["variants"]["torl"]["training"]["steps_to_target"]["seeds"] == [2, 2]
     summary = found["summary"]
     assert summary["seeds"] == 2
     assert summary["otc_calls_cut"] == pytest.approx(1 - 0.5 / 1.5)
@@ -303,7 +307,7 @@ def test_results_by_hand(played, tmp_path):
     text = tables.markdown(found)
     assert "| otc_after_grpo | 85.0 ± 0.0 | 0.50 ± 0.00 | 0.50 ± 0.00 | 1.70 ± 0.00 |" in text
     # Easy questions need no call; OTC-GRPO makes none on hard ones either.
-    assert "| arm | hard | a call is lost |" in text
+    assert "| variant | hard | a call is lost |" in text
     assert "| otc_grpo | 0.00!, 0.00! | in 2 of 2 seeds |" in text
     assert "| otc_after_grpo | 1.00, 1.00 | kept |" in text
     page = write_report(tmp_path / "report.html", tables.study_report(found, "study"))
@@ -318,8 +322,8 @@ def test_equal_tokens_by_hand(played):
     suite = dataclasses.replace(ARITHMETIC, token_budgets=(3839, 3840, 7679, 7680, 7681))
     found = results.results(dataclasses.replace(played, suite=suite))["matched_tokens"]
 
-    def at(arm, part):
-        return [point[part]["mean"] for point in found[arm]]
+    def at(variant, part):
+        return [point[part]["mean"] for point in found[variant]]
 
     assert at("otc_grpo", "accuracy") == [0.75, 0.9, None, None, None]
     assert at("otc_after_grpo", "accuracy") == [
@@ -333,8 +337,8 @@ def test_equal_tokens_by_hand(played):
     assert at("torl", "accuracy") == [None, 0.9, None, None, None]
 
 
-def test_missing_arms_leave_the_summary_without_their_figures(played):
-    fewer = dataclasses.replace(played, arms=ARITHMETIC.select(["cold_start"]))
+def test_missing_variants_leave_the_summary_without_their_figures(played):
+    fewer = dataclasses.replace(played, variants=ARITHMETIC.select(["cold_start"]))
     summary = results.results(fewer)["summary"]
     assert summary["otc_calls_cut"] is None
     assert summary["rl_gain_stderr"] is None

@@ -67,8 +67,8 @@ def test_concurrency_stays_within_its_bound_and_order_is_kept(address):
     assert [result.last_value for result in results] == [str(2 * i) for i in range(40)]
 
 
-def test_memo_runs_identical_code_once(address):
-    config = SandboxClientConfig(memo_entries=8)
+def test_the_result_cache_runs_identical_code_once(address):
+    config = SandboxClientConfig(result_cache_entries=8)
 
     async def work(client):
         await asyncio.gather(*(client.execute("import time\ntime.sleep(0.1)\n5") for _ in range(6)))
@@ -76,7 +76,7 @@ def test_memo_runs_identical_code_once(address):
         return client.stats
 
     stats = _with_client([address], work, config)
-    assert (stats.memo_joins, stats.memo_hits, stats.executions) == (5, 1, 7)
+    assert (stats.result_cache_joins, stats.result_cache_hits, stats.executions) == (5, 1, 7)
 
 
 def test_clients_with_a_memo_share_what_a_server_ran(address):
@@ -86,27 +86,27 @@ def test_clients_with_a_memo_share_what_a_server_ran(address):
         results = [await client.execute("import time\ntime.time_ns()") for _ in range(2)]
         return [result.last_value for result in results], client.stats
 
-    shares = SandboxClientConfig(memo_entries=8)
+    shares = SandboxClientConfig(result_cache_entries=8)
     (first, _), (second, stats) = (_with_client([address], work, shares) for _ in range(2))
     assert first == second
-    assert (stats.server_memo_hits, stats.memo_hits) == (1, 1)
+    assert (stats.server_result_cache_hits, stats.result_cache_hits) == (1, 1)
     own, stats = _with_client([address], work)
     assert len({*own, *first}) == 3
-    assert stats.server_memo_hits == 0
+    assert stats.server_result_cache_hits == 0
 
 
 def test_the_preflight_of_a_run_is_executed_each_time(address):
-    """It neither takes an answer from a memo nor leaves one there."""
-    config = Sandbox(client=SandboxClientConfig(memo_entries=8))
+    """It neither takes an answer from a result cache nor leaves one there."""
+    config = Sandbox(client=SandboxClientConfig(result_cache_entries=8))
     for _ in range(2):
         with asyncio.Runner() as runner, open_sandbox(config, runner, (address,)) as client:
             runner.run(client.execute("print('after the preflight')"))
             last = client.stats
-    assert last.server_memo_hits == 1
+    assert last.server_result_cache_hits == 1
     with asyncio.Runner() as runner, open_sandbox(config, runner, (address,)) as client:
         for snippet in SNIPPETS:
             assert runner.run(client.execute(snippet.code)).status == snippet.status
-        assert client.stats.server_memo_hits == 0
+        assert client.stats.server_result_cache_hits == 0
 
 
 def test_nobody_there_is_unavailable_in_one_line():
@@ -209,7 +209,7 @@ def test_hopeless_errors_are_not_retried(tmp_path):
     [
         ({"cpu_limit_s": 0}, "cpu_limit_s"),
         ({"attempts": 0}, "attempts"),
-        ({"memo_entries": -1}, "memo_entries"),
+        ({"result_cache_entries": -1}, "result_cache_entries"),
         ({"minimum_tier": "strong"}, "minimum_tier"),
         ({"tls_ca_file": "ca", "tls_key_file": "key"}, "together"),
         ({"tls_certificate_file": "c", "tls_key_file": "k"}, "tls_ca_file"),

@@ -6,17 +6,17 @@ import json
 import pytest
 from helpers.small_runs import MODEL, CountingTool, one_device_mesh, rl_config
 
-from jaxtool.decode.publish import Twin
+from jaxtool.decode.publish import DecoderNumerics
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.off_policy_choices import TokenMask, TokenTruncation
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.train import rl_loop, rollout_worker
 
-HALF = Twin(dtype="bfloat16")
+HALF = DecoderNumerics(dtype="bfloat16")
 
 
-def with_twin(config, twin):
-    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, twin=twin))
+def with_numerics(config, numerics):
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, numerics=numerics))
 
 
 def setup_and_lines(config):
@@ -24,38 +24,42 @@ def setup_and_lines(config):
     return setup, rl_loop.numerics_lines(config, MODEL, setup)
 
 
-@pytest.mark.parametrize("twin", [HALF, Twin(weights="int8"), Twin(cache="int8")], ids=str)
-def test_truncated_importance_sampling_is_on_where_the_decoder_differs(tmp_path, twin):
-    setup, lines = setup_and_lines(with_twin(rl_config(tmp_path), twin))
-    assert setup.grpo.corrections == (TokenTruncation(),)
-    assert lines[0] == "attention: xla in the learner, xla over 32 cache slots"
+@pytest.mark.parametrize(
+    "numerics", [HALF, DecoderNumerics(weights="int8"), DecoderNumerics(cache="int8")], ids=str
+)
+def test_truncated_importance_sampling_is_on_where_the_decoder_differs(tmp_path, numerics):
+    setup, lines = setup_and_lines(with_numerics(rl_config(tmp_path), numerics))
+    assert setup.grpo.off_policy == (TokenTruncation(),)
+    assert lines[0] == "attention: xla in the learner, xla over 32 cache positions"
     assert lines[1].startswith("the decoder ")
     assert "TokenTruncation in the loss" in lines[1]
 
 
 def test_it_is_off_where_both_compute_the_same(tmp_path):
     setup, lines = setup_and_lines(rl_config(tmp_path))
-    assert setup.grpo.corrections == ()
+    assert setup.grpo.off_policy == ()
     assert len(lines) == 1
 
 
 @pytest.mark.parametrize("asked", [(), (TokenMask(),)])
 def test_what_the_configuration_says_wins(tmp_path, asked):
-    config = with_twin(rl_config(tmp_path, grpo=GrpoConfig(corrections=asked)), HALF)
+    config = with_numerics(rl_config(tmp_path, grpo=GrpoConfig(off_policy=asked)), HALF)
     setup, lines = setup_and_lines(config)
-    assert setup.grpo.corrections == asked
+    assert setup.grpo.off_policy == asked
     words = "TokenMask in the loss" if asked else "no correction"
     assert words in lines[1]
 
 
 def test_the_bypass_anchor_is_corrected_by_its_own_ratio(tmp_path):
-    config = with_twin(rl_config(tmp_path, grpo=GrpoConfig(anchor="sampler")), HALF)
-    assert setup_and_lines(config)[0].grpo.corrections == ()
+    config = with_numerics(rl_config(tmp_path, grpo=GrpoConfig(old_policy="sampler")), HALF)
+    assert setup_and_lines(config)[0].grpo.off_policy == ()
 
 
 def test_a_run_reports_the_gap_and_the_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
-    config = with_twin(rl_config(tmp_path), Twin(dtype="bfloat16", weights="int8", cache="int8"))
+    config = with_numerics(
+        rl_config(tmp_path), DecoderNumerics(dtype="bfloat16", weights="int8", cache="int8")
+    )
     schedule = dataclasses.replace(config.schedule, steps=1)
     config = dataclasses.replace(config, schedule=schedule)
     rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())

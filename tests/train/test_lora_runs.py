@@ -22,7 +22,7 @@ from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 from jaxtool.train import rl_loop, rollout_worker, sft_loop
 
 LORA = LoraConfig(rank=2, alpha=8.0)
-GRPO = GrpoConfig(block_rows=4, logprob_chunk=32)
+GRPO = GrpoConfig(micro_batch_rows=4, lm_head_chunk=32)
 VARIANTS = {
     "grpo": {"lora": LORA, "grpo": dataclasses.replace(GRPO, kl_coef=0.01)},
     "ppo": {

@@ -26,7 +26,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
-from jaxtool.tools.health import ToolWatchConfig, TooManyFailures
+from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.train import rl_loop, rollout_worker
 from jaxtool.train.overlapped_rollouts import AsyncRollouts
 from jaxtool.train.sources import Sandbox
@@ -59,8 +59,8 @@ def gathered(monkeypatch):
     found = {}
     gather = rl_loop.gather
 
-    def watched(config, actor, batches, store, seed, step, rollouts=None):
-        found[step] = gather(config, actor, batches, store, seed, step, rollouts)
+    def watched(config, worker, batches, store, seed, step, rollouts=None):
+        found[step] = gather(config, worker, batches, store, seed, step, rollouts)
         return found[step]
 
     monkeypatch.setattr(rl_loop, "gather", watched)
@@ -81,8 +81,8 @@ def rows_of(workdir):
     return [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
 
 
-def problems_of(experience):
-    return collections.Counter(t.problem.problem_id for t in experience.trajectories)
+def problems_of(rollout_batch):
+    return collections.Counter(t.problem.problem_id for t in rollout_batch.trajectories)
 
 
 def test_at_zero_the_machinery_changes_no_bit(tmp_path, monkeypatch):
@@ -121,9 +121,9 @@ def test_an_overlapped_run_learns_within_its_bound(
     config = run_config(tmp_path, max_staleness, steps=8)
     rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
     ages = set()
-    for step, experience in gathered.items():
-        assert sorted(problems_of(experience).values()) == [8, 8]
-        for trajectory in experience.trajectories:
+    for step, rollout_batch in gathered.items():
+        assert sorted(problems_of(rollout_batch).values()) == [8, 8]
+        for trajectory in rollout_batch.trajectories:
             trajectory.check()
             written = trajectory.policy_versions[trajectory.origins == Origin.POLICY]
             assert np.all(np.diff(written) >= 0)
@@ -149,7 +149,7 @@ def test_killed_and_resumed_no_batch_is_lost_or_repeated(tmp_path, gathered):
         optimizer=OptimizerConfig(learning_rate=1e-4),  # calls stay
     )
     rl_loop.train(config, workdir=tmp_path / "whole", seed=1, tool=LateTool())
-    expected = {step: problems_of(experience) for step, experience in gathered.items()}
+    expected = {step: problems_of(rollout_batch) for step, rollout_batch in gathered.items()}
     assert all(sorted(found.values()) == [16, 16] for found in expected.values())
     gathered.clear()
 
@@ -166,22 +166,24 @@ def test_killed_and_resumed_no_batch_is_lost_or_repeated(tmp_path, gathered):
     assert 7 not in gathered
     assert (tmp_path / "parts" / "checkpoints" / "2").exists()
     rl_loop.train(config, workdir=tmp_path / "parts", seed=1, tool=LateTool())
-    assert {step: problems_of(experience) for step, experience in gathered.items()} == expected
+    assert {
+        step: problems_of(rollout_batch) for step, rollout_batch in gathered.items()
+    } == expected
     assert [row["step"] for row in rows_of(tmp_path / "parts")] == list(range(8))
 
 
 def test_groups_of_equal_rewards_are_replaced(tmp_path, gathered):
     config = run_config(tmp_path, 1, selection=Selection(max_draws=3, min_reward_std=0.9))
     rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
-    assert max(experience.draws for experience in gathered.values()) > 1
-    for experience in gathered.values():
-        assert set(problems_of(experience).values()) <= {8, 16, 24}
+    assert max(rollout_batch.draws for rollout_batch in gathered.values()) > 1
+    for rollout_batch in gathered.values():
+        assert set(problems_of(rollout_batch).values()) <= {8, 16, 24}
 
 
 def test_a_sandbox_that_fails_ends_the_run(tmp_path):
     tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
-    watch = ToolWatchConfig(max_failure_rate=0.0, min_trajectories=1)
-    config = run_config(tmp_path, 1, sandbox=Sandbox(watch=watch))
+    health = ToolHealthConfig(max_failure_rate=0.0, min_trajectories=1)
+    config = run_config(tmp_path, 1, sandbox=Sandbox(health=health))
     with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
         rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
 
@@ -190,26 +192,26 @@ def test_ctrl_c_in_an_update_ends_cleanly(tmp_path, monkeypatch):
     opened = []
 
     def watched(*args):
-        opened.append(rollout_worker.open_actor(*args))
+        opened.append(rollout_worker.open_worker(*args))
         return opened[0]
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rl_loop, "open_actor", watched)
+    monkeypatch.setattr(rl_loop, "open_worker", watched)
     monkeypatch.setattr(rl_loop, "to_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rl_loop.train(run_config(tmp_path, 1), workdir=tmp_path / "run", seed=1, tool=LateTool())
     [(used, _)] = opened
-    assert used.engine.num_free == used.engine.config.cache_rows
+    assert used.engine.num_free == used.engine.config.num_cache_rows
     assert not used.collector.has_work
 
 
 @pytest.mark.slow
 def test_on_eight_devices(tmp_path, eight_devices, gathered):
     config = run_config(tmp_path, 1)
-    grpo = dataclasses.replace(config.grpo, block_rows=8)
-    engine = dataclasses.replace(config.engine, slots=8, prefill_rows=8)
+    grpo = dataclasses.replace(config.grpo, micro_batch_rows=8)
+    engine = dataclasses.replace(config.engine, decode_rows=8, prefill_rows=8)
     config = dataclasses.replace(config, grpo=grpo, engine=engine)
     rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
     assert len(gathered) == 4
@@ -246,11 +248,11 @@ class Plan:
 
 @pytest.fixture
 def scripted():
-    """One problem a step, p0, p1, ...; p5 refills and p6 validates. Rows of one slot."""
+    """One problem a step, p0, p1, ...; p5 refills and p6 validates. Rows of one cache row."""
     scripts = [[[*CALL, *ANSWER]]] + [[["a", EOS]] * 2 for _ in range(6)]
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        made = stage(scripts, tool=ArithmeticTool(), slots=1)
+        made = stage(scripts, tool=ArithmeticTool(), decode_rows=1)
         config = SimpleNamespace(schedule=Plan(), selection=Selection(), sampling=Sampling())
         parts = SimpleNamespace(
             engine=made.engine,

@@ -18,13 +18,13 @@ from jaxtool.train import rl_loop, rollout_worker
 VARIANTS = {
     "critic": {
         "critic": CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
-        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32, reward_kl_coef=0.01),
+        "grpo": GrpoConfig(micro_batch_rows=4, lm_head_chunk=32, reward_kl_coef=0.01),
     },
     "filters": {
         "selection": Selection(
             max_draws=2, oversampling=2, tool_free_samples=2, drops_overlong=True
         ),
-        "grpo": GrpoConfig(block_rows=4, logprob_chunk=32, reward_kl_coef=0.01),
+        "grpo": GrpoConfig(micro_batch_rows=4, lm_head_chunk=32, reward_kl_coef=0.01),
     },
 }
 

@@ -22,7 +22,7 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
-from jaxtool.tools.health import ToolWatchConfig, TooManyFailures
+from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.train import rl_loop, rollout_worker
 from jaxtool.train.sources import Sandbox
 
@@ -46,7 +46,7 @@ def rows_of(workdir):
             name: value
             for name, value in row.items()
             if not name.startswith("timing/")
-            and name not in ("time_s", "tokens/useful_slot_steps_fraction", "tokens/sampled_per_s")
+            and name not in ("time_s", "tokens/useful_row_steps_fraction", "tokens/sampled_per_s")
         }
         for row in rows
     ]
@@ -139,8 +139,8 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
 
 def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
     tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
-    watch = ToolWatchConfig(max_failure_rate=0.0, min_trajectories=1)
-    config = rl_config(tmp_path, sandbox=Sandbox(watch=watch))
+    health = ToolHealthConfig(max_failure_rate=0.0, min_trajectories=1)
+    config = rl_config(tmp_path, sandbox=Sandbox(health=health))
     with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
         rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
@@ -172,7 +172,7 @@ def test_a_policy_that_is_not_there_is_refused(tmp_path):
 
 
 def test_a_protocol_that_is_not_there_is_refused(tmp_path):
-    refused(tmp_path, FileNotFoundError, "no protocol template 'retol'.*'retool'", protocol="retol")
+    refused(tmp_path, FileNotFoundError, "no renderer template 'retol'.*'retool'", renderer="retol")
 
 
 def test_a_mesh_that_does_not_divide_is_refused(tmp_path, eight_devices):

@@ -9,7 +9,7 @@ from helpers.ledgers import ledger
 
 from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
 from jaxtool.decode.sampling import Sampling
-from jaxtool.rewards.call_cost import Price
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
@@ -43,7 +43,7 @@ class Config:
     sampling: Sampling = Sampling()  # noqa: RUF009
     rollout: RolloutConfig = RolloutConfig()  # noqa: RUF009
     reward: SampleReward = SampleReward()
-    price: Price = Price()  # noqa: RUF009
+    call_cost: CallCost = CallCost()  # noqa: RUF009
 
 
 class ScriptedCollector:
@@ -79,27 +79,27 @@ class ScriptedActor:
 
 
 @pytest.fixture
-def actor(monkeypatch):
+def worker(monkeypatch):
     streams = []
     with Runner() as runner:
         made = ScriptedActor(runner, ScriptedCollector(streams=streams), Always())
         free = ScriptedCollector(text="free", streams=streams)
-        monkeypatch.setattr(rollout_batch, "_tool_free", lambda actor, config: free)
+        monkeypatch.setattr(rollout_batch, "_tool_free", lambda worker, config: free)
         yield made
 
 
-def gather(actor, *batches, **fields):
+def gather(worker, *batches, **fields):
     config = Config(selection=Selection(**fields))
     drawn = iter([[POOL[i] for i in batch] for batch in batches])
-    return rollout_batch.gather(config, actor, drawn, CallStore(), 0, 7)
+    return rollout_batch.gather(config, worker, drawn, CallStore(), 0, 7)
 
 
 def problems_of(found):
     return [found.trajectories[rows[0]].problem.problem_id for rows in found.group_rows]
 
 
-def test_without_a_selection_everything_is_learned_once(actor):
-    found = gather(actor, (0, 1))
+def test_without_a_selection_everything_is_learned_once(worker):
+    found = gather(worker, (0, 1))
     assert found.group_rows == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert found.learned_rows == found.rows == list(range(8))
     assert found.metrics() == {
@@ -108,44 +108,44 @@ def test_without_a_selection_everything_is_learned_once(actor):
         "filter/learned_fraction": 1.0,
         "reward/learnable_group_fraction": 0.5,
     }
-    assert actor.collector.streams == [("train", 7)]
+    assert worker.collector.streams == [("train", 7)]
 
 
-def test_groups_of_equal_rewards_are_replaced_until_the_batch_is_full(actor):
-    found = gather(actor, (0, 1), (2, 4), (3, 5), (7, 6), max_draws=10)
+def test_groups_of_equal_rewards_are_replaced_until_the_batch_is_full(worker):
+    found = gather(worker, (0, 1), (2, 4), (3, 5), (7, 6), max_draws=10)
     assert problems_of(found) == ["p1", "p3"]  # p5 is one too many, (7, 6) is not drawn
     assert found.draws == 3
-    assert actor.collector.streams == [("train", 7), ("train", 7, 1), ("train", 7, 2)]
+    assert worker.collector.streams == [("train", 7), ("train", 7, 1), ("train", 7, 2)]
     assert found.metrics()["reward/learnable_group_fraction"] == 0.5
     assert found.metrics()["filter/chosen_fraction"] == 8 / 24
 
 
-def test_refilling_is_bounded_and_the_batch_may_stay_small_or_empty(actor):
-    assert problems_of(gather(actor, (0, 1), (2, 4), max_draws=2)) == ["p1"]
-    found = gather(actor, (0, 2), (4, 6), max_draws=2)
+def test_refilling_is_bounded_and_the_batch_may_stay_small_or_empty(worker):
+    assert problems_of(gather(worker, (0, 1), (2, 4), max_draws=2)) == ["p1"]
+    found = gather(worker, (0, 2), (4, 6), max_draws=2)
     assert found.rows == found.learned_rows == []
     assert found.metrics()["filter/chosen_fraction"] == 0.0
 
 
-def test_overlong_members_carry_no_loss_but_stay_in_the_group(actor):
-    found = gather(actor, (0, 1), drops_overlong=True)
+def test_overlong_members_carry_no_loss_but_stay_in_the_group(worker):
+    found = gather(worker, (0, 1), drops_overlong=True)
     assert found.rows == list(range(8))
     assert found.learned_rows == [0, 2, 4, 6]
 
 
-def test_oversampled_groups_are_cut_to_their_size(actor):
-    found = gather(actor, (0, 1), oversampling=2)
+def test_oversampled_groups_are_cut_to_their_size(worker):
+    found = gather(worker, (0, 1), oversampling=2)
     assert len(found.trajectories) == 16
     assert [len(rows) for rows in found.group_rows] == [4, 4]
     # All are right; the half that stopped at its budget has the larger penalty.
     assert found.group_rows == [[0, 2, 4, 6], [8, 10, 12, 14]]
 
 
-def test_tool_free_members_join_their_group(actor):
-    found = gather(actor, (0, 1), tool_free_samples=1)
+def test_tool_free_members_join_their_group(worker):
+    found = gather(worker, (0, 1), tool_free_samples=1)
     texts = [t.final_text for t in found.trajectories]
     assert texts == ["", "", "", "free"] * 2
     assert [t.sample for t in found.trajectories] == [0, 1, 2, 3] * 2
     ids = np.array([t.problem.problem_id for t in found.trajectories])
     assert ids.tolist() == ["p0"] * 4 + ["p1"] * 4
-    assert actor.collector.streams == [("train", 7), ("train", 7, "tool_free")]
+    assert worker.collector.streams == [("train", 7), ("train", 7, "tool_free")]

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.small_runs import MODEL, PROTOCOL, SmallTokenizer, Sums, one_device_mesh
+from helpers.small_runs import MODEL, RENDERER, SmallTokenizer, Sums, one_device_mesh
 
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig
@@ -26,13 +26,13 @@ class Demonstrations:
 
     broken_at: list[int] = dataclasses.field(default_factory=list, repr=False)
 
-    def take(self, count, *, seed, index, protocol, tokenizer):
+    def take(self, count, *, seed, index, renderer, tokenizer):
         if index in self.broken_at:
             raise KeyboardInterrupt
         order = np.random.default_rng([seed, index]).permutation(4)[:count]
         problems = Sums().problems("train", 4, 0)
         return [
-            demonstration(problems[i], f"<{i}>[{i}]{i}!!", protocol=protocol, tokenizer=tokenizer)
+            demonstration(problems[i], f"<{i}>[{i}]{i}!!", renderer=renderer, tokenizer=tokenizer)
             for i in order
         ]
 
@@ -43,16 +43,16 @@ def _one_device(monkeypatch):
 
 
 def config_of(folder, demonstrations, **fields):
-    protocol = folder / "one_character.toml"
-    protocol.write_text(PROTOCOL)
-    stream = DemonstrationStream(demonstrations=demonstrations, protocol=str(protocol), count=3)
+    renderer = folder / "one_character.toml"
+    renderer.write_text(RENDERER)
+    stream = DemonstrationStream(demonstrations=demonstrations, renderer=str(renderer), count=3)
     defaults = {
         "policy": RandomInit(config=MODEL),
         "tokenizer": SmallTokenizer(),
         "streams": (stream,),
         "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=3),
         "steps": 5,
-        "sft": SftConfig(block_rows=2, logprob_chunk=16),
+        "sft": SftConfig(micro_batch_rows=2, lm_head_chunk=16),
         "pack": PackConfig(row_tokens=32),
         "checkpoint_every": 2,
         "log_every": 1,
@@ -107,7 +107,7 @@ def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path, monk
     config = config_of(
         tmp_path,
         Demonstrations(),
-        sft=SftConfig(block_rows=4, last_block_rows=3, logprob_chunk=16),
+        sft=SftConfig(micro_batch_rows=4, last_block_rows=3, lm_head_chunk=16),
         mesh=MeshConfig(data=2, fsdp=2, tensor=2),
     )
     with pytest.raises(ValueError, match=r"^last_block_rows=3 does not divide over .* = 4 devices"):

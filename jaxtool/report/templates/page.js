@@ -33,13 +33,13 @@ function themeButton() {
   return button;
 }
 
-// Arms have fixed colours; other series take the next free one in each chart.
+// Variants have fixed colours; other series take the next free one in each chart.
 function seriesColors(series) {
-  const isArm = series.map(({ name }) => report.arms.includes(name));
-  const start = isArm.some(Boolean) ? report.arms.length : 0;
+  const isVariant = series.map(({ name }) => report.variants.includes(name));
+  const start = isVariant.some(Boolean) ? report.variants.length : 0;
   let next = start;
   return series.map(({ name }, i) => {
-    if (isArm[i]) return seriesColor(report.arms.indexOf(name));
+    if (isVariant[i]) return seriesColor(report.variants.indexOf(name));
     next += 1;
     return seriesColor(next - 1);
   });
@@ -61,8 +61,8 @@ function table({ title, columns, rows, note }) {
     row[i] === null || isNumber(row[i]) || NUMBER.test(row[i]))) && rows.some((row) => row[i] !== null));
   const first = (value) => {
     const node = cell(value, 'td');
-    const arm = report.arms.indexOf(value);
-    if (arm >= 0) node.prepend(el('span', { class: 'dot', '--dot': seriesColor(arm) }));
+    const variant = report.variants.indexOf(value);
+    if (variant >= 0) node.prepend(el('span', { class: 'dot', '--dot': seriesColor(variant) }));
     return node;
   };
   return el('div', { class: 'card table-card' },

@@ -6,7 +6,7 @@ const MAX_LISTED = 200;
 const NO_LEVEL = '(no level)';
 
 const FILTERS = [
-  { key: 'arm', label: 'Arm', of: (view) => view.arm },
+  { key: 'variant', label: 'Variant', of: (view) => view.variant },
   { key: 'level', label: 'Level', of: (view) => view.level || NO_LEVEL },
   { key: 'step', label: 'Step', of: (view) => view.step },
   { key: 'outcome', label: 'Outcome', of: (view) => (view.is_correct ? 'correct' : 'wrong') },
@@ -73,7 +73,7 @@ class Viewer {
     verdict(view),
     el('span', { class: 'name' }, view.problem_id),
     el('span', { class: 'reward' }, format(view.reward)),
-    el('span', { class: 'sub' }, [view.arm, view.level, `step ${view.step}`, plural(view.tool_calls.length, 'call')].filter(Boolean).join(' · '))));
+    el('span', { class: 'sub' }, [view.variant, view.level, `step ${view.step}`, plural(view.tool_calls.length, 'call')].filter(Boolean).join(' · '))));
     this.list.replaceChildren(...[
       start > 0 ? el('div', { class: 'more' }, `${start} before`) : null,
       ...items,
@@ -128,7 +128,7 @@ class Viewer {
         chip('r_tool', format(view.tool_coefficient)),
         chip('calls', String(view.tool_calls.length)),
         view.finish_reason ? chip('ended by', view.finish_reason) : null,
-        view.arm ? chip('arm', view.arm) : null,
+        view.variant ? chip('variant', view.variant) : null,
         view.level ? chip('level', view.level) : null,
         chip('step', String(view.step)),
         calls));

@@ -16,7 +16,7 @@ def run(file: str) -> None:
     """Does what a file says: {"kind": "train" | "take" | "evaluate", ...}."""
     job = json.loads(Path(file).read_text(encoding="utf-8"))
     if job["kind"] == "evaluate":
-        records.evaluate_arm(job)
+        records.evaluate_variant(job)
         return
     config = loader.load(
         loader.target_of(job["files"][0]), files=job["files"], params=job["params"]

@@ -17,7 +17,7 @@ from helpers.decoding import (
 )
 from helpers.tiny_models import FAMILIES, random_params
 
-from jaxtool.decode.publish import Twin, publish, publish_ends, publish_layer
+from jaxtool.decode.publish import DecoderNumerics, publish, publish_ends, publish_layer
 from jaxtool.model.quantize import Int8Weight
 from jaxtool.parallel import axis_rules
 from jaxtool.parallel.axis_rules import Sharding, single_device
@@ -27,11 +27,11 @@ MODEL = FAMILIES["qwen3"]
 # Largest log-prob gap to the float32 learner in nats, at least twice what this policy shows; for
 # real weights there is benchmarks/quantization.py.
 TWINS = {
-    "bfloat16": (Twin(dtype="bfloat16"), 0.05),
-    "int8": (Twin(weights="int8", cache="int8"), 0.05),
-    "all": (Twin(dtype="bfloat16", weights="int8", cache="int8"), 0.1),
-    "int8 weights": (Twin(weights="int8"), 0.05),
-    "int8 cache": (Twin(cache="int8"), 0.05),
+    "bfloat16": (DecoderNumerics(dtype="bfloat16"), 0.05),
+    "int8": (DecoderNumerics(weights="int8", cache="int8"), 0.05),
+    "all": (DecoderNumerics(dtype="bfloat16", weights="int8", cache="int8"), 0.1),
+    "int8 weights": (DecoderNumerics(weights="int8"), 0.05),
+    "int8 cache": (DecoderNumerics(cache="int8"), 0.05),
 }
 _ONE_VIEW = ("int8 weights", "int8 cache")  # half the programs to compile
 
@@ -43,9 +43,9 @@ def params():
 
 @pytest.fixture(scope="module", params=TWINS)
 def twin_engine(request, params):
-    twin, bound = TWINS[request.param]
+    numerics, bound = TWINS[request.param]
     view = SMALL.max_tokens if request.param in _ONE_VIEW else SMALL.min_view
-    config = dataclasses.replace(SMALL, twin=twin, min_view=view)
+    config = dataclasses.replace(SMALL, numerics=numerics, min_view=view)
     return make_engine(MODEL, params, config), bound
 
 
@@ -84,11 +84,11 @@ def test_neighbours_change_nothing(twin_engine):
 
 def test_publishing_compiles_once_and_the_learner_may_donate_what_it_was_made_of(params):
     own = jax.tree.map(lambda x: x.copy(), params)
-    for twin, _ in TWINS.values():
-        publish(own, twin.model(MODEL), single_device(), twin.weights)
+    for numerics, _ in TWINS.values():
+        publish(own, numerics.model(MODEL), single_device(), numerics.weights)
     before = publish_layer._cache_size(), publish_ends._cache_size()
-    for twin, _ in TWINS.values():
-        copy = publish(own, twin.model(MODEL), single_device(), twin.weights)
+    for numerics, _ in TWINS.values():
+        copy = publish(own, numerics.model(MODEL), single_device(), numerics.weights)
         assert not any(x.is_deleted() for x in jax.tree.leaves(own))
         buffers = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(own)}
         assert not buffers & {x.unsafe_buffer_pointer() for x in jax.tree.leaves(copy)}
@@ -96,8 +96,8 @@ def test_publishing_compiles_once_and_the_learner_may_donate_what_it_was_made_of
 
 
 def test_int8_on_eight_devices_gives_the_tokens_of_one(params):
-    twin = Twin(weights="int8", cache="int8")
-    config = dataclasses.replace(SMALL, twin=twin)
+    numerics = DecoderNumerics(weights="int8", cache="int8")
+    config = dataclasses.replace(SMALL, numerics=numerics)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     sharded = make_engine(MODEL, params, config, Sharding(mesh, axis_rules.decode()))
     jobs = random_jobs(8, outputs=(3, 9), seed=16)
@@ -110,7 +110,9 @@ def test_int8_on_eight_devices_gives_the_tokens_of_one(params):
 
 def test_int8_saves_what_it_promises(params):
     plain = make_engine(MODEL, params)
-    small = make_engine(MODEL, params, dataclasses.replace(SMALL, twin=Twin(cache="int8")))
+    small = make_engine(
+        MODEL, params, dataclasses.replace(SMALL, numerics=DecoderNumerics(cache="int8"))
+    )
     width = MODEL.head_dim
     assert small.cache_bytes / plain.cache_bytes == (width + 4) / (4 * width)
     assert small.cache_bytes == sum(x.nbytes for x in jax.tree.leaves(small._cache))
@@ -118,19 +120,19 @@ def test_int8_saves_what_it_promises(params):
 
 def test_the_decoders_dtype_is_its_own():
     half = dataclasses.replace(MODEL, compute_dtype="bfloat16", attention="cudnn")
-    twin = Twin(dtype="float32").model(half)
-    assert (twin.compute_dtype, twin.attention, half.compute_dtype) == (
+    numerics = DecoderNumerics(dtype="float32").model(half)
+    assert (numerics.compute_dtype, numerics.attention, half.compute_dtype) == (
         "float32",
         "auto",
         "bfloat16",
     )
-    assert Twin().model(half).compute_dtype == "bfloat16"
-    with pytest.raises(ValueError, match=r"Twin.dtype='half' must be one of"):
-        Twin(dtype="half")  # pyright: ignore[reportArgumentType]
+    assert DecoderNumerics().model(half).compute_dtype == "bfloat16"
+    with pytest.raises(ValueError, match=r"DecoderNumerics.dtype='half' must be one of"):
+        DecoderNumerics(dtype="half")  # pyright: ignore[reportArgumentType]
 
 
 def test_what_widens_the_gap_is_named():
-    assert Twin().differs_from(MODEL) is None
-    assert Twin(dtype="float32", attention="xla").differs_from(MODEL) is None
-    words = Twin(dtype="bfloat16", weights="int8").differs_from(MODEL)
+    assert DecoderNumerics().differs_from(MODEL) is None
+    assert DecoderNumerics(dtype="float32", attention="xla").differs_from(MODEL) is None
+    words = DecoderNumerics(dtype="bfloat16", weights="int8").differs_from(MODEL)
     assert words == "decodes in bfloat16, learns in float32, has int8 weights"
