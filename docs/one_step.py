@@ -67,7 +67,8 @@ def step(
     # 4. A reward for each answer, and from the rewards of the group each answer's advantage.
     rewards = (ids[:, -1] == RIGHT).astype(np.float32)
     group = np.zeros(G, np.int32)
-    advantages = group_advantages(rewards, group, 1, np.ones(G, bool), normalizes_by_std=True)
+    each = group_advantages(rewards, group, 1, np.ones(G, bool), normalizes_by_std=True)
+    advantages = np.tile(each[:, None], (1, T))
     # 5. Only tokens of the policy are trained: the mask comes from origins, not from text.
     mask = jnp.asarray(origins == Origin.POLICY)
     positions = jnp.tile(jnp.arange(T), (G, 1))
@@ -78,7 +79,7 @@ def step(
             hidden, params["embedding"], ids, temperature=1.0, chunk=T, is_table=True
         )
         token_loss, _ = clipped_surrogate(
-            logprobs, behaviour, advantages[:, None], clip_low=0.2, clip_high=0.28, dual_clip=None
+            logprobs, behaviour, advantages, clip_low=0.2, clip_high=0.28, dual_clip=None
         )
         total, count = token_mean(token_loss, mask)
         # 6. Sampler and learner are one forward pass: what is left is rounding.
