@@ -61,7 +61,7 @@ class Exit:
 class Child:
     """A locked child and our ends of its pipes. Owns the descriptors until `close`."""
 
-    slot: int
+    uid_index: int
     stdout: int
     stderr: int
     control: socket.socket
@@ -100,9 +100,9 @@ def command(setup: dict) -> list[str]:
 def real_pid(pidfd: int) -> int:
     """Process id as this process sees it, 0 if it has ended."""
     fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
-    found = re.search(rb"\nPid:\s*(-?\d+)", os.read(fd, 512))
+    match = re.search(rb"\nPid:\s*(-?\d+)", os.read(fd, 512))
     os.close(fd)
-    return max(0, int(found.group(1))) if found else 0
+    return max(0, int(match.group(1))) if match else 0
 
 
 class ForkServer:
@@ -170,16 +170,18 @@ class ForkServer:
             self._process.wait()
         self._lose("stopped")
 
-    async def spawn(self, slot: int) -> Child:
+    async def spawn(self, uid_index: int) -> Child:
         """A new child, waiting for its job."""
-        return await self._order({"op": "child", "slot": slot}, slot, socket.SOCK_STREAM)
+        return await self._order(
+            {"op": "child", "uid_index": uid_index}, uid_index, socket.SOCK_STREAM
+        )
 
-    async def spawn_keeper(self, slot: int, settings: dict) -> Child:
-        """The keeper of a session; its control socket keeps message boundaries."""
-        header = {"op": "keeper", "slot": slot} | settings
-        return await self._order(header, slot, socket.SOCK_SEQPACKET)
+    async def spawn_supervisor(self, uid_index: int, settings: dict) -> Child:
+        """The supervisor of a session; its control socket keeps message boundaries."""
+        header = {"op": "session_supervisor", "uid_index": uid_index} | settings
+        return await self._order(header, uid_index, socket.SOCK_SEQPACKET)
 
-    async def _order(self, header: dict, slot: int, kind: socket.SocketKind) -> Child:
+    async def _order(self, header: dict, uid_index: int, kind: socket.SocketKind) -> Child:
         """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
         if self._channel is None or not self.is_alive:
             raise ForkServerGone("the fork server is not running")
@@ -191,7 +193,7 @@ class ForkServer:
         name = self._next
         self._next += 1
         child = Child(
-            slot=slot,
+            uid_index=uid_index,
             stdout=stdout_read,
             stderr=stderr_read,
             control=ours,

@@ -39,14 +39,14 @@ def receive() -> dict:
 
 
 def _read_exactly(size: int) -> bytes:
-    parts = []
+    chunks = []
     while size:
-        part = os.read(CONTROL, min(size, 1 << 16))
-        if not part:
+        chunk = os.read(CONTROL, min(size, 1 << 16))
+        if not chunk:
             os._exit(0)
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
 
 
 def set_stdin(text: str) -> None:
@@ -79,17 +79,17 @@ def send_report(report: dict[str, object], value_chars: int) -> None:
         data = data[os.write(CONTROL, data) :]
 
 
-def main(prison: lockdown.Prison, slot: int, fds: list[int], scratch_bytes: int) -> None:
+def main(prison: lockdown.Prison, uid_index: int, fds: list[int], scratch_bytes: int) -> None:
     """Body of a forked child; never returns."""
     take_descriptors(fds, prison.ruleset)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    lockdown.prepare(prison, slot, scratch_bytes)
+    lockdown.prepare(prison, uid_index, scratch_bytes)
     preload.rehearse()
     job = receive()
     set_stdin(job["stdin"])
     if job["scratch_bytes"] != scratch_bytes and prison.tier is lockdown.Tier.NAMESPACE:
         namespaces.resize_scratch(job["scratch_bytes"])
-    lockdown.lock(prison, slot, limits_of(job), job["task_allowance"])
+    lockdown.lock(prison, uid_index, limits_of(job), job["task_allowance"])
     if job["files"]:
         runner.write_files({k: base64.b64decode(v) for k, v in job["files"].items()})
     runner.seed_generators(job["seed"])

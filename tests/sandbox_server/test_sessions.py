@@ -15,7 +15,7 @@ def server(request):
     reason = why_not(request.param, False)
     if reason:
         pytest.skip(f"tier {request.param}: {reason}")
-    flags = ("--session-capacity", "3", "--isolation", request.param, "--slots", "2")
+    flags = ("--session-capacity", "3", "--isolation", request.param, "--concurrency", "2")
     with serving(*flags) as running:
         yield running
 
@@ -39,8 +39,8 @@ class _Session:
 
 @contextlib.contextmanager
 def _session(server, **fields):
-    made = server.stub.CreateSession(pb.CreateSessionRequest(**fields), timeout=60)
-    session = _Session(server, made.session_id)
+    created = server.stub.CreateSession(pb.CreateSessionRequest(**fields), timeout=60)
+    session = _Session(server, created.session_id)
     try:
         yield session
     finally:

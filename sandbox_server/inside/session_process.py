@@ -1,4 +1,4 @@
-"""The process that holds a session's state: forks when its keeper orders it, runs blocks.
+"""The process that holds a session's state: forks when its supervisor orders it, runs blocks.
 
 After the first block this code shares its process with the user's: nothing it says is trusted.
 """
@@ -14,18 +14,18 @@ from sandbox_server.inside import child, linux, lockdown, namespaces, runner, se
 
 READY = b"ready"
 RUN = b"run"  # a block without a checkpoint before it
-CHANNEL = 4  # the keeper's socket; 0-3 are as in a single execution
+CHANNEL = 4  # the supervisor's socket; 0-3 are as in a single execution
 NULL = 5  # /dev/null, held open: a block may leave no descriptor free
-_SIGCONT_ON_ORPHAN = signal.SIGCONT  # a checkpoint wakes to find its keeper dead, and ends
+_SIGCONT_ON_ORPHAN = signal.SIGCONT  # a checkpoint wakes to find its supervisor dead, and ends
 
 
 def _lock(prison: lockdown.Prison, order: dict, channel: socket.socket, scratch: int) -> None:
-    """As a single execution, but clone and kill are decided by the keeper."""
-    slot = order["slot"]
-    lockdown.prepare(prison, slot, scratch)
+    """As a single execution, but clone and kill are decided by the supervisor."""
+    uid_index = order["uid_index"]
+    lockdown.prepare(prison, uid_index, scratch)
     if prison.tier is lockdown.Tier.NAMESPACE and order["scratch_bytes"] != scratch:
         namespaces.resize_scratch(order["scratch_bytes"])
-    lockdown.lock(prison, slot, child.limits_of(order), order["task_allowance"])
+    lockdown.lock(prison, uid_index, child.limits_of(order), order["task_allowance"])
     listener = 0
     if prison.tier is not lockdown.Tier.NONE:
         listener = seccomp.install(prison.notify_program, with_listener=True)
@@ -33,13 +33,13 @@ def _lock(prison: lockdown.Prison, order: dict, channel: socket.socket, scratch:
     socket.send_fds(channel, [READY], fds)
     for fd in fds:
         os.close(fd)
-    channel.recv(16)  # the keeper holds the listener now
+    channel.recv(16)  # the supervisor holds the listener now
     if prison.tier is not lockdown.Tier.NONE:
         seccomp.install(prison.session_program)
 
 
 def main(prison: lockdown.Prison, order: dict, channel_fd: int, scratch: int) -> None:
-    """Body of the first head; never returns."""
+    """Body of the first process of a session; never returns."""
     try:
         os.dup2(channel_fd, CHANNEL)
         null = os.open(os.devnull, os.O_RDWR)
@@ -94,7 +94,7 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _fork_twice() -> bool:
-    """True in a grandchild whose parent has ended, so that it belongs to the keeper."""
+    """True in a grandchild whose parent has ended, so that it belongs to the supervisor."""
     pid = os.fork()
     if pid:
         return False

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandbox_server.front.memo import Memo
+from sandbox_server.front.result_cache import ResultCache
 from sandbox_server.wire import sandbox_pb2 as pb
 
 NOW = "import time\ntime.time_ns()"  # no two runs give the same answer
@@ -17,11 +17,11 @@ def answer(value="1", status=pb.STATUS_OK, **more):
 
 
 def test_a_kept_answer_says_that_it_is_an_earlier_one():
-    memo = Memo(1 << 20)
-    memo.keep(request(request_id="a"), answer(cpu_ms=7, queue_ms=5))
-    found = memo.get(request(request_id="b"))
-    assert found == answer(cpu_ms=7, reused=True)
-    assert memo.hits == 1
+    cache = ResultCache(1 << 20)
+    cache.keep(request(request_id="a"), answer(cpu_ms=7, queue_ms=5))
+    reused = cache.get(request(request_id="b"))
+    assert reused == answer(cpu_ms=7, reused=True)
+    assert cache.hits == 1
 
 
 @pytest.mark.parametrize(
@@ -39,39 +39,39 @@ def test_a_kept_answer_says_that_it_is_an_earlier_one():
     ids=lambda other: next(iter(other)),
 )
 def test_another_request_is_run(other):
-    memo = Memo(1 << 20)
-    memo.keep(request(), answer())
-    assert memo.get(request(**other)) is None
-    assert memo.hits == 0
+    cache = ResultCache(1 << 20)
+    cache.keep(request(), answer())
+    assert cache.get(request(**other)) is None
+    assert cache.hits == 0
 
 
 def test_the_order_of_files_does_not_matter():
-    memo = Memo(1 << 20)
-    memo.keep(request(files={"a": b"1", "b": b"2"}), answer())
-    assert memo.get(request(files={"b": b"2", "a": b"1"})) is not None
+    cache = ResultCache(1 << 20)
+    cache.keep(request(files={"a": b"1", "b": b"2"}), answer())
+    assert cache.get(request(files={"b": b"2", "a": b"1"})) is not None
 
 
 def test_what_may_not_be_reused_is_not_kept():
-    memo = Memo(1 << 20)
-    memo.keep(request(may_reuse=False), answer())
+    cache = ResultCache(1 << 20)
+    cache.keep(request(may_reuse=False), answer())
     for status in pb.Status.values():
         if status not in (pb.STATUS_OK, pb.STATUS_ERROR):
-            memo.keep(request(), answer(status=status))
-    assert len(memo) == memo.bytes == 0
+            cache.keep(request(), answer(status=status))
+    assert len(cache) == cache.bytes == 0
 
 
 def test_the_least_recently_used_go_when_their_bytes_are_too_many():
     """Three answers of 300 + 1004 bytes (status 2, tag and length 3, text 999): two fit into 2608."""
-    memo = Memo(2608)
-    memo.keep(request("a"), answer("x" * 999))
-    memo.keep(request("a"), answer("x" * 999))  # once more: not counted twice
-    memo.keep(request("b"), answer("x" * 999))
-    assert (len(memo), memo.bytes) == (2, 2608)
-    memo.get(request("a"))
-    memo.keep(request("c"), answer("x" * 999))
-    assert [memo.get(request(code)) is not None for code in "abc"] == [True, False, True]
-    memo.keep(request("d"), answer("x" * 5000))
-    assert len(memo) == memo.bytes == 0
+    cache = ResultCache(2608)
+    cache.keep(request("a"), answer("x" * 999))
+    cache.keep(request("a"), answer("x" * 999))  # once more: not counted twice
+    cache.keep(request("b"), answer("x" * 999))
+    assert (len(cache), cache.bytes) == (2, 2608)
+    cache.get(request("a"))
+    cache.keep(request("c"), answer("x" * 999))
+    assert [cache.get(request(code)) is not None for code in "abc"] == [True, False, True]
+    cache.keep(request("d"), answer("x" * 5000))
+    assert len(cache) == cache.bytes == 0
 
 
 def test_a_server_runs_what_may_be_reused_once(server):
@@ -79,8 +79,8 @@ def test_a_server_runs_what_may_be_reused_once(server):
     assert (first.reused, again.reused) == (False, True)
     assert again.last_value == first.last_value
     assert (again.request_id, again.server_id) == ("b", first.server_id)
-    own = server.stub.Execute(request(NOW, may_reuse=False))
-    assert not own.reused
-    assert own.last_value != first.last_value
+    fresh = server.stub.Execute(request(NOW, may_reuse=False))
+    assert not fresh.reused
+    assert fresh.last_value != first.last_value
     batch = list(server.stub.ExecuteBatch(iter([request(NOW, request_id="c")])))
     assert (batch[0].request_id, batch[0].response.reused) == ("c", True)

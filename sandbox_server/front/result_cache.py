@@ -13,7 +13,7 @@ _KEPT = (pb.STATUS_OK, pb.STATUS_ERROR)
 _BYTES_PER_ENTRY = 300  # key, objects and their place in the table, about
 
 
-class Memo:
+class ResultCache:
     """At most `capacity_bytes` of answers; 0 keeps none."""
 
     def __init__(self, capacity_bytes: int):
