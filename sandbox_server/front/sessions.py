@@ -134,7 +134,10 @@ class Sessions:
         if len(session.tree.branches) >= MAX_BRANCHES:
             raise QueueFull(f"a session tree has at most {MAX_BRANCHES} branches", 500)
         async with session.lock:
-            branch = await session.tree.fork(session.branch)
+            try:
+                branch = await session.tree.fork(session.branch)
+            except SupervisorError as error:
+                raise await self._broken(session, error) from error
         return self._register(session.tree, branch, session.idle_s)
 
     async def close(self, session_id: str) -> bool:
@@ -143,6 +146,12 @@ class Sessions:
             return False
         await self._end(session)
         return True
+
+    async def _broken(self, session: Session, error: Exception) -> SessionLost:
+        """Ends a session whose program broke the machinery in its process, with all its branches."""
+        await self._end(session)
+        session.tree.close()
+        return SessionLost(f"the session broke: {error}")
 
     async def _end(self, session: Session) -> None:
         self._sessions.pop(session.session_id, None)
@@ -178,10 +187,7 @@ class Sessions:
                     session.tree, session.branch, job, limits, self._config.flood_bytes
                 )
             except (SupervisorError, BrokenChild) as error:
-                # The program broke the machinery in its own process: the session is over.
-                await self._end(session)
-                session.tree.close()
-                raise SessionLost(f"the session broke: {error}") from error
+                raise await self._broken(session, error) from error
             finally:
                 session.last_used = time.monotonic()
             if not session.is_alive:

@@ -83,6 +83,9 @@ class SessionSupervisor:
         self._front = front
         self._listener = listener
         self._branches = {0: Branch(process=first)}
+        self._group = (
+            first.pid
+        )  # all below are in its process group: setpgid and setsid are refused
         self._permits = 0  # forks that the running order still allows
         self._permitted = 0  # process id of who was ordered to fork
         self._is_branching = False
@@ -121,9 +124,13 @@ class SessionSupervisor:
             for process in (branch.process, branch.checkpoint):
                 if process is not None:
                     process.signal(signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):  # no zombies for the fork server
+        # Also what a program has hidden from us: it comes to us when its parent dies. While a child
+        # of ours is in the group, dead or alive, the group's number cannot be anybody else's.
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
             while True:
-                os.wait()
+                os.waitid(os.P_PGID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                os.killpg(self._group, signal.SIGKILL)
+                os.wait()  # no zombies for the fork server
 
     def _say(self, message: dict, fds: list[int] | None = None) -> None:
         socket.send_fds(self._front, [json.dumps(message).encode()], fds or [])
@@ -244,8 +251,8 @@ class SessionSupervisor:
         if nr == linux.number("clone", linux.MACHINE):
             # 3. A fork (the filter lets threads through): while an order holds permits, by the one
             #    who got the order. The second fork of a branch comes from the copy between source
-            #    and branch, whose id nobody knows yet.
-            is_copy = self._is_branching and pid not in self._session_pids()
+            #    and branch, whose id nobody knows yet: a process, but none of ours.
+            is_copy = self._is_branching and _is_process(pid) and pid not in self._session_pids()
             may = self._permits > 0 and (pid == self._permitted or is_copy)
             self._permits -= may
         else:
@@ -291,6 +298,15 @@ class SessionSupervisor:
                 "rolled_back": name in self._branches,
             }
         )
+
+
+def _is_process(pid: int) -> bool:
+    """False for a thread other than its process's main thread."""
+    try:
+        os.close(os.pidfd_open(pid))
+    except OSError:
+        return False
+    return True
 
 
 def _await_adoption(process: Process) -> None:
