@@ -2,6 +2,14 @@
 
 Children are known by numbers of our own; the process ids it sees come from pidfds, so that a pid
 namespace in between does not matter. Restarting a dead fork server is the pool's business.
+
+The life of one child, as messages on the fork server's socket (the job goes past it, execution.py):
+
+  out: {"op": "child", "uid_index": 3, "id": 17} with the far ends of stdout, stderr and control
+  in:  {"op": "forked", "id": 17} with a pidfd: `spawn` returns, the child waits for its job
+  in:  {"op": "exit", "id": 17, "status": 0, "cpu_ms": 9, "peak_kib": 131072}: `Child.ended`
+
+The fork server sends "exit" when it has reaped the child, so it comes after the child's last byte.
 """
 
 import asyncio
@@ -190,6 +198,7 @@ class ForkServer:
         stderr_read, stderr_write = make_pipe()
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         ours.setblocking(False)
+        # The child is known before it is forked: it may have ended by the time its pidfd arrives.
         name = self._next
         self._next += 1
         child = Child(
@@ -208,6 +217,7 @@ class ForkServer:
         except OSError as error:
             self._lose(str(error))
         finally:
+            # Or the pipes would have no end when the child's ends are closed.
             os.close(stdout_write)
             os.close(stderr_write)
             theirs.close()
@@ -245,7 +255,7 @@ class ForkServer:
                 return
             child.pidfd = fds[0]
             child.pid = real_pid(fds[0])
-            if forked.cancelled():
+            if forked.cancelled():  # whoever wanted it has left meanwhile
                 child.close()
             else:
                 forked.set_result(child)

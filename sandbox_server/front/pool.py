@@ -64,6 +64,8 @@ class _Worker:
 
     async def take(self) -> Child:
         """A child waiting for a job. While others wait too, the next fork does not disturb its run."""
+        # A spare may have died while it waited. Only the last one is replaced at once; the others
+        # when their run has ended (`Pool.child`), for a fork beside a run slows the run.
         while self.spares:
             child = self.spares.pop(0)
             if not child.ended.done():
@@ -74,6 +76,7 @@ class _Worker:
         return await self.spawn()
 
     def discard(self, child: Child) -> None:
+        """Ends a child. Its user id is free when its end is known, not before."""
         child.close()
         if child.ended.done():
             self._uid_indexes.give_back(child.uid_index)

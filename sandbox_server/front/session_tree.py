@@ -196,6 +196,8 @@ async def _run(
     stderr_read, stderr_write = make_pipe()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
+    # 1. To its watcher (Run) the session process is a child like any other, only that it has no exit
+    #    of its own here: the supervisor reaps it, so `ended` is never set.
     ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
     process = Child(
         uid_index=tree.uid_index, stdout=stdout_read, stderr=stderr_read, control=ours, ended=ended
@@ -210,17 +212,21 @@ async def _run(
             os.close(stdout_write)
             os.close(stderr_write)
             theirs.close()
+        # 2. The block may be running by now. Its CPU time counts from `begin`.
         process.pid = real_pid(process.pidfd)
         death = tree.block_end(branch)
         run.begin(job)
         ends: set[asyncio.Future] = {death, run.spoke, cancelled}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        # 3. It died, said that it is done, or nobody waits for it. In the last case, and where its
+        #    report admits a broken limit, its state must go: by its death.
         if not death.done() and (cancelled.done() or run.must_not_commit):
             process.kill()
             await asyncio.shield(death)
         if death.done():
             end, is_rolled_back = death.result()
             return run.outcome(end), is_rolled_back
+        # 4. It ended by itself: the process is stopped and the checkpoint killed.
         try:
             await tree.commit(branch)
         except SupervisorError:

@@ -81,22 +81,27 @@ def send_report(report: dict[str, object], value_chars: int) -> None:
 
 def main(prison: lockdown.Prison, uid_index: int, fds: list[int], scratch_bytes: int) -> None:
     """Body of a forked child; never returns."""
+    # 1. What can be done before there is a job. A spare child waits in `receive`, warm.
     take_descriptors(fds, prison.ruleset)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     lockdown.prepare(prison, uid_index, scratch_bytes)
     preload.rehearse()
     job = receive()
+    # 2. What needs rights that the locks take: memory files, mounts.
     set_stdin(job["stdin"])
     if job["scratch_bytes"] != scratch_bytes and prison.tier is lockdown.Tier.NAMESPACE:
         namespaces.resize_scratch(job["scratch_bytes"])
+    # 3. The locks. Files are written under the limits and the user id that hold for the program.
     lockdown.lock(prison, uid_index, limits_of(job), job["task_allowance"])
     if job["files"]:
         runner.write_files({k: base64.b64decode(v) for k, v in job["files"].items()})
     runner.seed_generators(job["seed"])
     lockdown.filter_calls(prison)
+    # 4. The program. The front end starts the wall clock at this byte.
     gc.enable()
     os.write(CONTROL, STARTED)
     report = runner.run(job["code"], runner.make_module(), "<code>", job["echo"])
+    # 5. Its end. The report comes before the exit, which alone decides between OK and ERROR.
     report = runner.finish(report)
     code = report["exit"]
     send_report(report, job["value_chars"])

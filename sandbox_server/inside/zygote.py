@@ -95,6 +95,8 @@ class Zygote:
         return True
 
     def _fork(self, order: dict, fds: list[int], is_supervisor: bool) -> int:
+        # unshare and setns with CLONE_NEWPID change where children are born, not this process: the
+        # supervisor is process 1 of a new namespace, the next child is one of ours again.
         needs_namespace = is_supervisor and self.pid_namespace >= 0
         if needs_namespace:
             linux.unshare(linux.CLONE_NEWPID)
@@ -122,7 +124,7 @@ class Zygote:
             if pid == 0:
                 return
             name = self.names.pop(pid, None)
-            if name is None:
+            if name is None:  # left by a child and adopted: nobody asks for it
                 continue
             pidfd = next(fd for fd, owner in self.descriptors.items() if owner == pid)
             self.poller.unregister(pidfd)
