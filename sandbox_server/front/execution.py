@@ -12,8 +12,8 @@ A run of `print(1 + 1)` with a CPU limit of 2 s:
   in:  exit     status 0, 9 ms CPU: from the fork server, which reaped it
   ->   Outcome(status=OK, exit_code=0, stdout="2\\n", cpu_ms=9, ...)
 
-The CPU clock counts from the job on. With `while True: pass` nothing follows the first byte: at 2 s of
-CPU the front end kills the child, remembers why, and the exit (signal 9) becomes CPU_LIMIT.
+The CPU clock counts from the job on. With `while True: pass` nothing follows the first byte: at 2 s
+of CPU the front end kills the child, remembers why, and the exit (signal 9) becomes CPU_LIMIT.
 """
 
 import asyncio

@@ -99,6 +99,31 @@ def make_pipe() -> tuple[int, int]:
     return read, write
 
 
+def make_child(
+    uid_index: int, kind: socket.SocketKind
+) -> tuple[Child, list[int], contextlib.ExitStack]:
+    """A child that has no process yet, the far ends of its pipes, and what closes those.
+
+    They must be closed here once they are sent, or the pipes would not end with their child.
+    """
+    stdout_read, stdout_write = make_pipe()
+    stderr_read, stderr_write = make_pipe()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    closing = contextlib.ExitStack()
+    closing.callback(os.close, stdout_write)
+    closing.callback(os.close, stderr_write)
+    closing.callback(theirs.close)
+    child = Child(
+        uid_index=uid_index,
+        stdout=stdout_read,
+        stderr=stderr_read,
+        control=ours,
+        ended=asyncio.get_running_loop().create_future(),
+    )
+    return child, [stdout_write, stderr_write, theirs.fileno()], closing
+
+
 def command(setup: dict) -> list[str]:
     """Command line of a fork server; it never looks at the working directory or user site."""
     root = str(pathlib.Path(__file__).resolve().parents[2])
@@ -193,34 +218,18 @@ class ForkServer:
         """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
         if self._channel is None or not self.is_alive:
             raise ForkServerGone("the fork server is not running")
-        loop = asyncio.get_running_loop()
-        stdout_read, stdout_write = make_pipe()
-        stderr_read, stderr_write = make_pipe()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        ours.setblocking(False)
+        child, far_ends, closing = make_child(uid_index, kind)
         # The child is known before it is forked: it may have ended by the time its pidfd arrives.
         name = self._next
         self._next += 1
-        child = Child(
-            uid_index=uid_index,
-            stdout=stdout_read,
-            stderr=stderr_read,
-            control=ours,
-            ended=loop.create_future(),
-        )
         self._children[name] = child
-        forked = self._forked[name] = loop.create_future()
-        try:
-            message = json.dumps(header | {"id": name}).encode()
-            fds = [stdout_write, stderr_write, theirs.fileno()]
-            socket.send_fds(self._channel, [message], fds)
-        except OSError as error:
-            self._lose(str(error))
-        finally:
-            # Or the pipes would have no end when the child's ends are closed.
-            os.close(stdout_write)
-            os.close(stderr_write)
-            theirs.close()
+        forked = self._forked[name] = asyncio.get_running_loop().create_future()
+        with closing:
+            try:
+                message = json.dumps(header | {"id": name}).encode()
+                socket.send_fds(self._channel, [message], far_ends)
+            except OSError as error:
+                self._lose(str(error))
         try:
             return await forked
         except BaseException:

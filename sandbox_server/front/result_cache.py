@@ -1,7 +1,8 @@
-"""Answers kept for requests that allow it, shared by all clients of a server. Least recently used go first.
+"""Answers kept for requests that allow it, shared by all clients; the least recently used go first.
 
-Right because Execute is a pure function of its request. Only OK and ERROR are kept: a limit or a signal
-can depend on load. Not covered: joining requests that run at this moment (jaxtool's client does).
+Right because Execute is a pure function of its request. Only OK and ERROR are kept: a limit or a
+signal can depend on load. Not covered: joining requests that run at this moment (jaxtool's client
+does).
 """
 
 import collections

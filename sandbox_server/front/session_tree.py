@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from sandbox_server.config import LimitSet
 from sandbox_server.front.execution import Outcome, Run
-from sandbox_server.front.fork_server import Child, Exit, make_pipe, real_pid
+from sandbox_server.front.fork_server import Child, Exit, make_child, real_pid
 
 _ANSWER_TIMEOUT_S = 15.0
 
@@ -87,7 +87,7 @@ class SessionTree:
         return await self._answer_to(name)
 
     async def start_block(self, branch: int, fds: list[int]) -> tuple[int, int]:
-        """Hands the pipes over: pidfds of the session process and its checkpoint, -1 without one."""
+        """Hands the pipes over: pidfds of the session process and of its checkpoint, or -1."""
         self._blocks[branch] = self._loop.create_future()
         order = {"op": "block", "branch": branch, "checkpoint": self.has_checkpoints}
         async with self.lock:
@@ -192,27 +192,15 @@ async def _run(
     flood_bytes: int,
     cancelled: asyncio.Future[None],
 ) -> tuple[Outcome, bool]:
-    stdout_read, stdout_write = make_pipe()
-    stderr_read, stderr_write = make_pipe()
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    # 1. To its watcher (Run) the session process is a child like any other, only that it has no exit
-    #    of its own here: the supervisor reaps it, so `ended` is never set.
-    ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-    process = Child(
-        uid_index=tree.uid_index, stdout=stdout_read, stderr=stderr_read, control=ours, ended=ended
-    )
+    # 1. To its watcher (Run) the session process is a child like any other. Only `ended` is never
+    #    set: the supervisor reaps it and says "died".
+    process, far_ends, closing = make_child(tree.uid_index, socket.SOCK_STREAM)
     checkpoint = -1
     run = Run(process, limits, flood_bytes, is_block=True)
     try:
-        try:
-            pipes = [stdout_write, stderr_write, theirs.fileno()]
-            process.pidfd, checkpoint = await tree.start_block(branch, pipes)
-        finally:
-            os.close(stdout_write)
-            os.close(stderr_write)
-            theirs.close()
-        # 2. The block may be running by now. Its CPU time counts from `begin`.
+        # 2. Afterwards the process waits for its job. Threads that earlier blocks left run again.
+        with closing:
+            process.pidfd, checkpoint = await tree.start_block(branch, far_ends)
         process.pid = real_pid(process.pidfd)
         death = tree.block_end(branch)
         run.begin(job)
@@ -223,16 +211,15 @@ async def _run(
         if not death.done() and (cancelled.done() or run.must_not_commit):
             process.kill()
             await asyncio.shield(death)
+        # 4. It ended by itself: the process is stopped and the checkpoint killed. It may still die
+        #    between its last word and the commit.
+        if not death.done():
+            try:
+                await tree.commit(branch)
+            except SupervisorError:
+                if not death.done():
+                    raise
         if death.done():
-            end, is_rolled_back = death.result()
-            return run.outcome(end), is_rolled_back
-        # 4. It ended by itself: the process is stopped and the checkpoint killed.
-        try:
-            await tree.commit(branch)
-        except SupervisorError:
-            if not death.done():
-                raise
-        if death.done():  # it died between its last word and the commit
             end, is_rolled_back = death.result()
             return run.outcome(end), is_rolled_back
         outcome = run.outcome(None)

@@ -148,7 +148,7 @@ class Sessions:
         return True
 
     async def _broken(self, session: Session, error: Exception) -> SessionLost:
-        """Ends a session whose program broke the machinery in its process, with all its branches."""
+        """Ends a session whose program broke the machinery in its process; its branches as well."""
         await self._end(session)
         session.tree.close()
         return SessionLost(f"the session broke: {error}")

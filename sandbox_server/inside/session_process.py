@@ -71,7 +71,7 @@ def main(prison: lockdown.Prison, order: dict, channel_fd: int, scratch: int) ->
 
 
 def _serve(channel: socket.socket) -> None:
-    """Takes orders for good. A copy that is forked here goes on in this loop, on its own channel."""
+    """Takes orders for good. A copy that is forked here stays in this loop, on its own channel."""
     module = runner.make_module()
     while True:
         # 1. A checkpoint and a branch wait here, stopped, until they become the session process.

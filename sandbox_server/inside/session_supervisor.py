@@ -54,7 +54,7 @@ TASK_ALLOWANCE = 2 * MAX_BRANCHES + 1  # processes beside the threads of the run
 
 @dataclasses.dataclass(kw_only=True)
 class Process:
-    """A session process or a checkpoint: its process id as the kernel told it, and our end of its channel."""
+    """A session process or a checkpoint: its id as the kernel told it, our end of its channel."""
 
     pid: int
     channel: socket.socket
@@ -124,8 +124,8 @@ class SessionSupervisor:
             for process in (branch.process, branch.checkpoint):
                 if process is not None:
                     process.signal(signal.SIGKILL)
-        # Also what a program has hidden from us: it comes to us when its parent dies. While a child
-        # of ours is in the group, dead or alive, the group's number cannot be anybody else's.
+        # Also what a program has hidden from us: it becomes our child when its parent dies. While
+        # a child of ours is in the group, dead or alive, its number is nobody else's.
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             while True:
                 os.waitid(os.P_PGID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -236,7 +236,7 @@ class SessionSupervisor:
     def _decide(self) -> None:
         """Answers one notification: an ordered fork, or a signal of a process to itself."""
         # 1. Is there still one? The loop may have looked before an order answered it, or all who
-        #    could call are dead; the ioctl below would then wait for the next call, deaf to all else.
+        #    could call are dead. The ioctl below would then wait for a next call, deaf to all else.
         if not any(events & select.POLLIN for _, events in self._calls.poll(0)):
             return
         # 2. Who calls what. struct seccomp_notif: id, pid, flags, then number, architecture,
