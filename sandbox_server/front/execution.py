@@ -31,7 +31,7 @@ from sandbox_server.front.fork_server import Child, Exit
 _REPORT_SLACK_BYTES = 16 << 10  # of a report, beside its value
 _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
 _BIRTH_TIMEOUT_S = 30.0
-_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
+_SESSION_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
 _CORES = os.cpu_count() or 1
 
 
@@ -86,11 +86,13 @@ def job_limits(limits: LimitSet, task_allowance: int) -> dict:
 class Run:
     """One run of one child, from the job to the verdict. Use once.
 
-    `is_block`: the child has run user code before, so it is watched from the first moment.
+    `is_session_block`: the child has run user code before, so it is watched from the first moment.
     """
 
-    def __init__(self, child: Child, limits: LimitSet, flood_bytes: int, *, is_block: bool = False):
-        self._is_block = is_block
+    def __init__(
+        self, child: Child, limits: LimitSet, flood_bytes: int, *, is_session_block: bool = False
+    ):
+        self._is_block = is_session_block
         self._child = child
         self._limits = limits
         self._flood_bytes = max(flood_bytes, 2 * limits.output_bytes)
@@ -121,7 +123,7 @@ class Run:
             self._reading.append(fd)
         # Here and not at the start: a late look at the clock would give the program CPU for free.
         self._cpu_start = self._cpu_seconds()
-        birth_s = _BLOCK_BIRTH_TIMEOUT_S if self._is_block else _BIRTH_TIMEOUT_S
+        birth_s = _SESSION_BLOCK_BIRTH_TIMEOUT_S if self._is_block else _BIRTH_TIMEOUT_S
         self._timers["birth"] = self._loop.call_later(birth_s, self._child.kill)
         # A session's process may be busy with the program's threads before it takes the job.
         if self._is_block:
@@ -147,7 +149,7 @@ class Run:
 
     @property
     def must_not_commit(self) -> bool:
-        """A block that broke a limit, memory included, is rolled back."""
+        """A session block that broke a limit, memory included, is rolled back."""
         return self._verdict is not None or self._report().get("memory") is True
 
     def _send(self) -> None:
@@ -240,9 +242,9 @@ class Run:
         self._child.kill()
 
     def outcome(self, end: Exit | None) -> Outcome:
-        """The verdict; `end` is None for a block whose process lives on in a session."""
+        """The verdict; `end` is None for a session block whose process lives on in a session."""
         # 1. What is still in the pipes: the exit may be read before the last output. Bounded,
-        #    for a block's process may go on writing.
+        #    for a session block's process may go on writing.
         for fd, capture in ((self._child.stdout, self._stdout), (self._child.stderr, self._stderr)):
             while chunk := self._read(fd):
                 capture.feed(chunk)
@@ -259,7 +261,7 @@ class Run:
         # 2. No program ran: the child says on stderr why, and the server is to blame.
         if not self.has_started:
             raise BrokenChild(self._stderr.text()[-2000:] or f"child ended early: {end}")
-        # 3. The kernel's numbers where there are some, a block's own word where it lives on.
+        # 3. The kernel's numbers where there are some, a session block's word where it lives on.
         report = self._report()
         wall_ms = round((time.monotonic() - self._start) * 1000)
         if end is None:
@@ -285,7 +287,7 @@ class Run:
         # 1. A flood counts even where the program ended before our signal reached it.
         if self._verdict is Status.OUTPUT_LIMIT:
             return Status.OUTPUT_LIMIT
-        # 2. Killed: by us for a limit; for a block's rollback; by RLIMIT_CPU behind our own clock;
+        # 2. Killed: by us for a limit; for a session block's rollback; by RLIMIT_CPU behind our clock;
         #    or by something else (a crash, the kernel out of memory).
         if sig:
             if self._verdict is not None:
@@ -308,7 +310,7 @@ class Run:
 
 
 def _exit_code(report: dict) -> int:
-    """A block's own word for how it ended: 1 for anything that is no exit code."""
+    """A session block's own word for how it ended: 1 for anything that is no exit code."""
     code = report.get("exit", 1)
     return code if type(code) is int and 0 <= code <= 255 else 1
 

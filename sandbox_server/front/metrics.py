@@ -68,7 +68,7 @@ class Metrics:
 async def serve_page(metrics: Metrics, address: str) -> asyncio.Server:
     """Answers GET /metrics at host:port, anything else with 404."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
             request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_TIMEOUT_S)
             is_known = request.startswith(b"GET /metrics ")
@@ -82,4 +82,4 @@ async def serve_page(metrics: Metrics, address: str) -> asyncio.Server:
         writer.close()
 
     host, _, port = address.rpartition(":")
-    return await asyncio.start_server(answer, host.strip("[]"), int(port), limit=8192)
+    return await asyncio.start_server(reply, host.strip("[]"), int(port), limit=8192)

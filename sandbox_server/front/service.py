@@ -38,7 +38,7 @@ TIER_NUMBERS = {Tier.NONE: 1, Tier.LANDLOCK: 2, Tier.NAMESPACE: 3}
 
 
 class Refusal(Exception):
-    """A gRPC error to answer with."""
+    """A gRPC error to reply with."""
 
     def __init__(self, *, code: grpc.StatusCode, message: str, retry_after_ms: int = 0):
         super().__init__(message)
@@ -117,7 +117,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self.is_draining = False
 
     async def Execute(self, request, context):
-        return await self._answer(self._execute(request, client_of(context)), context)
+        return await self._reply(self._execute(request, client_of(context)), context)
 
     async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
         client = client_of(context)
@@ -125,16 +125,16 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         running: set[asyncio.Task[None]] = set()
 
         async def one(request: pb.ExecuteRequest) -> None:
-            answer = pb.BatchResponse(request_id=request.request_id)
+            reply = pb.BatchResponse(request_id=request.request_id)
             try:
-                answer.response.CopyFrom(await self._execute(request, client))
+                reply.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
                 refusal = error if isinstance(error, Refusal) else refusal_of(error)
                 self._metrics.by_error[refusal.code.name.lower()] += 1
-                answer.error.code = refusal.code.value[0]
-                answer.error.message = refusal.message
-                answer.error.retry_after_ms = refusal.retry_after_ms
-            ended.put_nowait(answer)
+                reply.error.code = refusal.code.value[0]
+                reply.error.message = refusal.message
+                reply.error.retry_after_ms = refusal.retry_after_ms
+            ended.put_nowait(reply)
 
         async def read_all() -> None:
             async for request in request_iterator:
@@ -159,7 +159,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
                 task.cancel()
 
     async def CreateSession(self, request, context):
-        return await self._answer(self._create_session(request), context)
+        return await self._reply(self._create_session(request), context)
 
     async def _create_session(self, request: pb.CreateSessionRequest) -> pb.Session:
         self.check_open(request.minimum_tier)
@@ -173,7 +173,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         return pb.Session(session_id=session.session_id, server_id=self.server_id)
 
     async def ExecuteInSession(self, request, context):
-        return await self._answer(self._execute_in_session(request, client_of(context)), context)
+        return await self._reply(self._execute_in_session(request, client_of(context)), context)
 
     async def _execute_in_session(
         self, request: pb.SessionExecuteRequest, client: str
@@ -200,7 +200,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         return response
 
     async def ForkSession(self, request, context):
-        return await self._answer(self._fork_session(request), context)
+        return await self._reply(self._fork_session(request), context)
 
     async def _fork_session(self, request: pb.ForkSessionRequest) -> pb.Session:
         self.check_open(0)
@@ -288,7 +288,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             message = f"this server has tier {tier}, the request wants {wanted}"
             raise Refusal(code=grpc.StatusCode.FAILED_PRECONDITION, message=message)
 
-    async def _answer(self, work: Awaitable[T], context: grpc.aio.ServicerContext) -> T:
+    async def _reply(self, work: Awaitable[T], context: grpc.aio.ServicerContext) -> T:
         try:
             return await work
         except Exception as error:

@@ -16,7 +16,7 @@ from sandbox_server.config import LimitSet
 from sandbox_server.front.execution import Outcome, Run
 from sandbox_server.front.fork_server import Child, Exit, make_child, real_pid
 
-_ANSWER_TIMEOUT_S = 15.0
+_REPLY_TIMEOUT_S = 15.0
 
 
 class SessionLost(Exception):
@@ -47,7 +47,7 @@ class SessionTree:
         self.branches: set[int] = {0}
         self._next_branch = 1
         self._next_order = 1
-        self._answers: dict[int, asyncio.Future[list[int]]] = {0: self._loop.create_future()}
+        self._replies: dict[int, asyncio.Future[list[int]]] = {0: self._loop.create_future()}
         self._blocks: dict[int, asyncio.Future[tuple[Exit, bool]]] = {}
         self.is_closed = False
         self._loop.add_reader(supervisor.control.fileno(), self._on_message)
@@ -61,30 +61,30 @@ class SessionTree:
         return self._supervisor.ended
 
     async def ready(self) -> None:
-        await self._answer_to(0)
+        await self._reply_to(0)
 
-    async def _answer_to(self, name: int) -> list[int]:
+    async def _reply_to(self, name: int) -> list[int]:
         try:
-            return await asyncio.wait_for(self._answers[name], _ANSWER_TIMEOUT_S)
+            return await asyncio.wait_for(self._replies[name], _REPLY_TIMEOUT_S)
         except TimeoutError:
             raise SupervisorError("the supervisor does not answer") from None
         finally:
-            self._answers.pop(name, None)
+            self._replies.pop(name, None)
 
     async def order(self, order: dict, fds: list[int] | None = None) -> list[int]:
-        """Sends an order; descriptors of the answer."""
+        """Sends an order; descriptors of the reply."""
         if self.is_closed:
             raise SessionLost("the session has ended")
         name = self._next_order
         self._next_order += 1
-        self._answers[name] = self._loop.create_future()
+        self._replies[name] = self._loop.create_future()
         message = json.dumps(order | {"id": name}).encode()
         try:
             socket.send_fds(self._supervisor.control, [message], fds or [])
         except OSError as error:
             self.close()
             raise SessionLost(f"the session's supervisor is gone: {error}") from None
-        return await self._answer_to(name)
+        return await self._reply_to(name)
 
     async def start_block(self, branch: int, fds: list[int]) -> tuple[int, int]:
         """Hands the pipes over: pidfds of the session process and of its checkpoint, or -1."""
@@ -125,7 +125,7 @@ class SessionTree:
         self.is_closed = True
         self._loop.remove_reader(self._supervisor.control.fileno())
         error = SessionLost("the session has ended")
-        for future in (*self._answers.values(), *self._blocks.values()):
+        for future in (*self._replies.values(), *self._blocks.values()):
             if not future.done():
                 future.set_exception(error)
                 future.exception()
@@ -156,14 +156,14 @@ class SessionTree:
             if block is not None and not block.done():
                 block.set_result((end, message["rolled_back"]))
             return
-        answer = self._answers.get(message["id"])
-        if answer is None or answer.done():
+        reply = self._replies.get(message["id"])
+        if reply is None or reply.done():
             for fd in fds:
                 os.close(fd)
         elif message["op"] == "failed":
-            answer.set_exception(SupervisorError(message["why"]))
+            reply.set_exception(SupervisorError(message["why"]))
         else:
-            answer.set_result(fds)
+            reply.set_result(fds)
 
 
 async def run_block(
@@ -196,7 +196,7 @@ async def _run(
     #    set: the supervisor reaps it and says "died".
     process, far_ends, closing = make_child(tree.uid_index, socket.SOCK_STREAM)
     checkpoint = -1
-    run = Run(process, limits, flood_bytes, is_block=True)
+    run = Run(process, limits, flood_bytes, is_session_block=True)
     try:
         # 2. Afterwards the process waits for its job. Threads that earlier blocks left run again.
         with closing:

@@ -260,9 +260,9 @@ class SessionSupervisor:
             may = first & 0xFFFFFFFF == pid
         # 5. struct seccomp_notif_resp: id, value, error, flags. The kernel does the call, or EPERM.
         #    The registers that were judged are those it uses: nobody can change them meanwhile.
-        answer = struct.pack("=QqiI", name, 0, 0 if may else -1, _CONTINUE if may else 0)
+        response = struct.pack("=QqiI", name, 0, 0 if may else -1, _CONTINUE if may else 0)
         with contextlib.suppress(OSError):  # killed while it waited
-            fcntl.ioctl(self._listener, _NOTIF_SEND, answer)
+            fcntl.ioctl(self._listener, _NOTIF_SEND, response)
 
     def _session_pids(self) -> set[int]:
         return {branch.process.pid for branch in self._branches.values()}

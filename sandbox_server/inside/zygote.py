@@ -72,12 +72,12 @@ class Zygote:
         while True:
             for fd, _ in self.poller.poll():
                 if fd == self.channel.fileno():
-                    if not self._answer():
+                    if not self._take_order():
                         return
                 else:
                     self._reap()
 
-    def _answer(self) -> bool:
+    def _take_order(self) -> bool:
         header, fds, _, _ = socket.recv_fds(self.channel, HEADER_BYTES, 8)
         if not header:
             return False
