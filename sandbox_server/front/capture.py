@@ -36,10 +36,10 @@ class Capture:
             skip += 1
         head = bytes(self._head)
         cut = self.total - len(head) - len(tail) + skip
-        whole = _without_partial_character(head)
-        cut += len(head) - len(whole)
+        complete = _without_partial_character(head)
+        cut += len(head) - len(complete)
         marker = f"\n[… {cut} bytes cut …]\n"
-        return whole.decode("utf-8", "replace") + marker + tail[skip:].decode("utf-8", "replace")
+        return complete.decode("utf-8", "replace") + marker + tail[skip:].decode("utf-8", "replace")
 
 
 def _without_partial_character(head: bytes) -> bytes:

@@ -30,10 +30,10 @@ class Program:
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
-def merge_limits(asked: dict[str, int], config: ServerConfig) -> LimitSet:
-    """Asked limits over the defaults; zero means default. Raises above the server's maximum."""
+def merge_limits(requested: dict[str, int], config: ServerConfig) -> LimitSet:
+    """Requested limits over the defaults; zero means default. Raises above the server's maximum."""
     merged = dataclasses.asdict(config.default_limits)
-    for name, value in asked.items():
+    for name, value in requested.items():
         if not value:
             continue
         smallest = getattr(SMALLEST_LIMITS, name)
@@ -54,8 +54,8 @@ def check_files(files: dict[str, bytes], limits: LimitSet, tier: Tier) -> None:
     if files and tier is not Tier.NAMESPACE:
         raise InvalidRequest(f"files need the namespace tier, this server has {tier}")
     for name in files:
-        parts = name.split("/")
-        if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(parts):
+        segments = name.split("/")
+        if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(segments):
             raise InvalidRequest(f"file name {name!r} must be relative, without . and ..")
     if sum(map(len, files.values())) > limits.scratch_bytes:
         raise InvalidRequest(f"files are larger than {limits.scratch_bytes=}")
@@ -81,7 +81,9 @@ class Engine:
         self.config = config
         self.pool = pool
         self.queue = FairQueue(
-            slots=config.slots, capacity=config.max_queued, max_wait_s=config.queue_wait_s
+            concurrency=config.concurrency,
+            capacity=config.max_queued,
+            max_wait_s=config.queue_wait_s,
         )
         self._task_allowance = 0
         self._calls_until_refresh = 0

@@ -2,6 +2,18 @@
 
 The status comes from the kernel and from what this process did itself; the child's own words
 (value, error type, texts) are passed on as untrusted. Knows no gRPC.
+
+A run of `print(1 + 1)` with a CPU limit of 2 s:
+
+  out: control  4 bytes of length, {"code": "print(1 + 1)", "stdin": "", "cpu_s": 4, ...}
+  in:  control  b"\\n": the child is locked and begins; the wall clock starts
+  in:  stdout   b"2\\n"
+  in:  control  b'{"exit": 0}\\n': the report, the child's own words
+  in:  exit     status 0, 9 ms CPU: from the fork server, which reaped it
+  ->   Outcome(status=OK, exit_code=0, stdout="2\\n", cpu_ms=9, ...)
+
+The CPU clock counts from the job on. With `while True: pass` nothing follows the first byte: at 2 s
+of CPU the front end kills the child, remembers why, and the exit (signal 9) becomes CPU_LIMIT.
 """
 
 import asyncio
@@ -19,7 +31,7 @@ from sandbox_server.front.fork_server import Child, Exit
 _REPORT_SLACK_BYTES = 16 << 10  # of a report, beside its value
 _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
 _BIRTH_TIMEOUT_S = 30.0
-_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
+_SESSION_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
 _CORES = os.cpu_count() or 1
 
 
@@ -74,11 +86,13 @@ def job_limits(limits: LimitSet, task_allowance: int) -> dict:
 class Run:
     """One run of one child, from the job to the verdict. Use once.
 
-    `is_block`: the child has run user code before, so it is watched from the first moment.
+    `is_session_block`: the child has run user code before, so it is watched from the first moment.
     """
 
-    def __init__(self, child: Child, limits: LimitSet, flood_bytes: int, *, is_block: bool = False):
-        self._is_block = is_block
+    def __init__(
+        self, child: Child, limits: LimitSet, flood_bytes: int, *, is_session_block: bool = False
+    ):
+        self._is_block = is_session_block
         self._child = child
         self._limits = limits
         self._flood_bytes = max(flood_bytes, 2 * limits.output_bytes)
@@ -109,8 +123,9 @@ class Run:
             self._reading.append(fd)
         # Here and not at the start: a late look at the clock would give the program CPU for free.
         self._cpu_start = self._cpu_seconds()
-        birth_s = _BLOCK_BIRTH_TIMEOUT_S if self._is_block else _BIRTH_TIMEOUT_S
+        birth_s = _SESSION_BLOCK_BIRTH_TIMEOUT_S if self._is_block else _BIRTH_TIMEOUT_S
         self._timers["birth"] = self._loop.call_later(birth_s, self._child.kill)
+        # A session's process may be busy with the program's threads before it takes the job.
         if self._is_block:
             self._check_cpu()
         self._send()
@@ -134,7 +149,7 @@ class Run:
 
     @property
     def must_not_commit(self) -> bool:
-        """A block that broke a limit, memory included, is rolled back."""
+        """A session block that broke a limit, memory included, is rolled back."""
         return self._verdict is not None or self._report().get("memory") is True
 
     def _send(self) -> None:
@@ -187,7 +202,7 @@ class Run:
             self._loop.remove_reader(fd)
             self._reading.remove(fd)
             return
-        if not self.has_started:
+        if not self.has_started:  # the first byte is child.STARTED
             self._started()
             chunk = chunk[1:]
         if len(self._words) + len(chunk) > self._report_bytes:
@@ -212,6 +227,7 @@ class Run:
             return 0.0
 
     def _check_cpu(self) -> None:
+        """Looks again when the limit may be reached at the earliest: if all threads run at once."""
         used = self._cpu_seconds() - self._cpu_start
         left = self._limits.cpu_ms / 1000 - used
         if left <= 0:
@@ -226,7 +242,9 @@ class Run:
         self._child.kill()
 
     def outcome(self, end: Exit | None) -> Outcome:
-        """The verdict; `end` is None for a block whose process lives on in a session."""
+        """The verdict; `end` is None for a session block whose process lives on in a session."""
+        # 1. What is still in the pipes: the exit may be read before the last output. Bounded,
+        #    for a session block's process may go on writing.
         for fd, capture in ((self._child.stdout, self._stdout), (self._child.stderr, self._stderr)):
             while chunk := self._read(fd):
                 capture.feed(chunk)
@@ -240,8 +258,10 @@ class Run:
                 break
             self._words += chunk
         self.end()
+        # 2. No program ran: the child says on stderr why, and the server is to blame.
         if not self.has_started:
             raise BrokenChild(self._stderr.text()[-2000:] or f"child ended early: {end}")
+        # 3. The kernel's numbers where there are some, a session block's word where it lives on.
         report = self._report()
         wall_ms = round((time.monotonic() - self._start) * 1000)
         if end is None:
@@ -263,15 +283,20 @@ class Run:
         )
 
     def _judge(self, code: int, sig: int, report: dict, used_s: float) -> Status:
+        """Our own verdict over the kernel's exit status, that over the program's words."""
+        # 1. A flood counts even where the program ended before our signal reached it.
         if self._verdict is Status.OUTPUT_LIMIT:
             return Status.OUTPUT_LIMIT
+        # 2. Killed: by us for a limit; for a session block's rollback; by RLIMIT_CPU behind our clock;
+        #    or by something else (a crash, the kernel out of memory).
         if sig:
             if self._verdict is not None:
                 return self._verdict
-            if report.get("memory") is True:  # a block killed for its rollback
+            if report.get("memory") is True:
                 return Status.MEMORY_LIMIT
             is_over = used_s * 1000 >= self._limits.cpu_ms
             return Status.CPU_LIMIT if is_over else Status.KILLED
+        # 3. It ended by itself, even if a clock ran out at that moment.
         if code == 0:
             return Status.OK
         return Status.MEMORY_LIMIT if report.get("memory") is True else Status.ERROR
@@ -285,7 +310,7 @@ class Run:
 
 
 def _exit_code(report: dict) -> int:
-    """A block's own word for how it ended: 1 for anything that is no exit code."""
+    """A session block's own word for how it ended: 1 for anything that is no exit code."""
     code = report.get("exit", 1)
     return code if type(code) is int and 0 <= code <= 255 else 1
 

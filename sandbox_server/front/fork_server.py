@@ -2,6 +2,14 @@
 
 Children are known by numbers of our own; the process ids it sees come from pidfds, so that a pid
 namespace in between does not matter. Restarting a dead fork server is the pool's business.
+
+The life of one child, as messages on the fork server's socket (the job goes past it, execution.py):
+
+  out: {"op": "child", "uid_index": 3, "id": 17} with the far ends of stdout, stderr and control
+  in:  {"op": "forked", "id": 17} with a pidfd: `spawn` returns, the child waits for its job
+  in:  {"op": "exit", "id": 17, "status": 0, "cpu_ms": 9, "peak_kib": 131072}: `Child.ended`
+
+The fork server sends "exit" when it has reaped the child, so it comes after the child's last byte.
 """
 
 import asyncio
@@ -61,7 +69,7 @@ class Exit:
 class Child:
     """A locked child and our ends of its pipes. Owns the descriptors until `close`."""
 
-    slot: int
+    uid_index: int
     stdout: int
     stderr: int
     control: socket.socket
@@ -91,6 +99,31 @@ def make_pipe() -> tuple[int, int]:
     return read, write
 
 
+def make_child(
+    uid_index: int, kind: socket.SocketKind
+) -> tuple[Child, list[int], contextlib.ExitStack]:
+    """A child that has no process yet, the far ends of its pipes, and what closes those.
+
+    They must be closed here once they are sent, or the pipes would not end with their child.
+    """
+    stdout_read, stdout_write = make_pipe()
+    stderr_read, stderr_write = make_pipe()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    closing = contextlib.ExitStack()
+    closing.callback(os.close, stdout_write)
+    closing.callback(os.close, stderr_write)
+    closing.callback(theirs.close)
+    child = Child(
+        uid_index=uid_index,
+        stdout=stdout_read,
+        stderr=stderr_read,
+        control=ours,
+        ended=asyncio.get_running_loop().create_future(),
+    )
+    return child, [stdout_write, stderr_write, theirs.fileno()], closing
+
+
 def command(setup: dict) -> list[str]:
     """Command line of a fork server; it never looks at the working directory or user site."""
     root = str(pathlib.Path(__file__).resolve().parents[2])
@@ -100,9 +133,9 @@ def command(setup: dict) -> list[str]:
 def real_pid(pidfd: int) -> int:
     """Process id as this process sees it, 0 if it has ended."""
     fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
-    found = re.search(rb"\nPid:\s*(-?\d+)", os.read(fd, 512))
+    match = re.search(rb"\nPid:\s*(-?\d+)", os.read(fd, 512))
     os.close(fd)
-    return max(0, int(found.group(1))) if found else 0
+    return max(0, int(match.group(1))) if match else 0
 
 
 class ForkServer:
@@ -170,45 +203,33 @@ class ForkServer:
             self._process.wait()
         self._lose("stopped")
 
-    async def spawn(self, slot: int) -> Child:
+    async def spawn(self, uid_index: int) -> Child:
         """A new child, waiting for its job."""
-        return await self._order({"op": "child", "slot": slot}, slot, socket.SOCK_STREAM)
+        return await self._order(
+            {"op": "child", "uid_index": uid_index}, uid_index, socket.SOCK_STREAM
+        )
 
-    async def spawn_keeper(self, slot: int, settings: dict) -> Child:
-        """The keeper of a session; its control socket keeps message boundaries."""
-        header = {"op": "keeper", "slot": slot} | settings
-        return await self._order(header, slot, socket.SOCK_SEQPACKET)
+    async def spawn_supervisor(self, uid_index: int, settings: dict) -> Child:
+        """The supervisor of a session; its control socket keeps message boundaries."""
+        header = {"op": "session_supervisor", "uid_index": uid_index} | settings
+        return await self._order(header, uid_index, socket.SOCK_SEQPACKET)
 
-    async def _order(self, header: dict, slot: int, kind: socket.SocketKind) -> Child:
+    async def _order(self, header: dict, uid_index: int, kind: socket.SocketKind) -> Child:
         """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
         if self._channel is None or not self.is_alive:
             raise ForkServerGone("the fork server is not running")
-        loop = asyncio.get_running_loop()
-        stdout_read, stdout_write = make_pipe()
-        stderr_read, stderr_write = make_pipe()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        ours.setblocking(False)
+        child, far_ends, closing = make_child(uid_index, kind)
+        # The child is known before it is forked: it may have ended by the time its pidfd arrives.
         name = self._next
         self._next += 1
-        child = Child(
-            slot=slot,
-            stdout=stdout_read,
-            stderr=stderr_read,
-            control=ours,
-            ended=loop.create_future(),
-        )
         self._children[name] = child
-        forked = self._forked[name] = loop.create_future()
-        try:
-            message = json.dumps(header | {"id": name}).encode()
-            fds = [stdout_write, stderr_write, theirs.fileno()]
-            socket.send_fds(self._channel, [message], fds)
-        except OSError as error:
-            self._lose(str(error))
-        finally:
-            os.close(stdout_write)
-            os.close(stderr_write)
-            theirs.close()
+        forked = self._forked[name] = asyncio.get_running_loop().create_future()
+        with closing:
+            try:
+                message = json.dumps(header | {"id": name}).encode()
+                socket.send_fds(self._channel, [message], far_ends)
+            except OSError as error:
+                self._lose(str(error))
         try:
             return await forked
         except BaseException:
@@ -243,7 +264,7 @@ class ForkServer:
                 return
             child.pidfd = fds[0]
             child.pid = real_pid(fds[0])
-            if forked.cancelled():
+            if forked.cancelled():  # whoever wanted it has left meanwhile
                 child.close()
             else:
                 forked.set_result(child)

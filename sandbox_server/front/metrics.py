@@ -1,6 +1,6 @@
 """Counters, histograms and gauges as Prometheus text, and a page that serves them.
 
-By hand: forty lines instead of a dependency.
+The text format is written here, so that a server needs no Prometheus library.
 """
 
 import asyncio
@@ -68,10 +68,10 @@ class Metrics:
 async def serve_page(metrics: Metrics, address: str) -> asyncio.Server:
     """Answers GET /metrics at host:port, anything else with 404."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_TIMEOUT_S)
-            is_known = head.startswith(b"GET /metrics ")
+            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_TIMEOUT_S)
+            is_known = request.startswith(b"GET /metrics ")
             body = metrics.text().encode() if is_known else b"see /metrics\n"
             status = b"200 OK" if is_known else b"404 Not Found"
             writer.write(
@@ -82,4 +82,4 @@ async def serve_page(metrics: Metrics, address: str) -> asyncio.Server:
         writer.close()
 
     host, _, port = address.rpartition(":")
-    return await asyncio.start_server(answer, host.strip("[]"), int(port), limit=8192)
+    return await asyncio.start_server(reply, host.strip("[]"), int(port), limit=8192)

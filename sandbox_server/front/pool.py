@@ -13,12 +13,12 @@ from sandbox_server.inside.lockdown import Tier
 _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 10.0
 _HEALTHY_AFTER_S = 30.0  # a fork server that lived so long starts again without delay
-_SLOT_COUNT = 2048
+_UID_INDEX_COUNT = 2048
 _SCIPY_WORDS = ("scipy", "lambdify", "sympy.stats")  # lambdify imports scipy if it can
 log = logging.getLogger("sandbox_server.pool")
 
 
-class Slots:
+class UidIndexes:
     """Smallest free numbers first; each number is a user id inside, so never shared."""
 
     def __init__(self, count: int):
@@ -26,21 +26,26 @@ class Slots:
 
     def take(self) -> int:
         if not self._free:
-            raise RuntimeError("no slot is free")
+            raise RuntimeError("no user id is free")
         return heapq.heappop(self._free)
 
-    def give_back(self, slot: int) -> None:
-        heapq.heappush(self._free, slot)
+    def give_back(self, uid_index: int) -> None:
+        heapq.heappush(self._free, uid_index)
 
 
 class _Worker:
     """One fork server, its spares and its restarts."""
 
     def __init__(
-        self, tier: Tier, config: ServerConfig, slots: Slots, num_spares: int, with_scipy: bool
+        self,
+        tier: Tier,
+        config: ServerConfig,
+        uid_indexes: UidIndexes,
+        num_spares: int,
+        with_scipy: bool,
     ):
         self._config = config
-        self._slots = slots
+        self._uid_indexes = uid_indexes
         self._num_spares = num_spares
         self.with_scipy = with_scipy
         self.server = ForkServer(tier, config.default_limits.scratch_bytes, with_scipy)
@@ -48,18 +53,19 @@ class _Worker:
         self.busy = 0
         self.restarts = 0
         self._refill: asyncio.Task[None] | None = None
-        self._lost_slots: set[int] = set()
 
     async def spawn(self) -> Child:
-        slot = self._slots.take()
+        uid_index = self._uid_indexes.take()
         try:
-            return await self.server.spawn(slot)
+            return await self.server.spawn(uid_index)
         except BaseException:
-            self._slots.give_back(slot)
+            self._uid_indexes.give_back(uid_index)
             raise
 
     async def take(self) -> Child:
         """A child waiting for a job. While others wait too, the next fork does not disturb its run."""
+        # A spare may have died while it waited. Only the last one is replaced at once; the others
+        # when their run has ended (`Pool.child`), for a fork beside a run slows the run.
         while self.spares:
             child = self.spares.pop(0)
             if not child.ended.done():
@@ -70,11 +76,12 @@ class _Worker:
         return await self.spawn()
 
     def discard(self, child: Child) -> None:
+        """Ends a child. Its user id is free when its end is known, not before."""
         child.close()
         if child.ended.done():
-            self._slots.give_back(child.slot)
+            self._uid_indexes.give_back(child.uid_index)
         else:
-            child.ended.add_done_callback(lambda _: self._slots.give_back(child.slot))
+            child.ended.add_done_callback(lambda _: self._uid_indexes.give_back(child.uid_index))
 
     def refill(self) -> None:
         if self._refill is None or self._refill.done():
@@ -96,14 +103,14 @@ class Pool:
 
     def __init__(self, config: ServerConfig, tier: Tier):
         self.tier = tier
-        self.slots = Slots(_SLOT_COUNT)
-        share = -(-config.slots // config.num_fork_servers)
+        self.uid_indexes = UidIndexes(_UID_INDEX_COUNT)
+        share = -(-config.concurrency // config.num_fork_servers)
         self._workers = [
-            _Worker(tier, config, self.slots, share, with_scipy)
+            _Worker(tier, config, self.uid_indexes, share, with_scipy)
             for with_scipy in (True, False)
             for _ in range(config.num_fork_servers)
         ]
-        self._keepers: list[asyncio.Task[None]] = []
+        self._restarters: list[asyncio.Task[None]] = []
         self.is_closing = False
 
     @property
@@ -127,13 +134,13 @@ class Pool:
         await asyncio.gather(*(worker.server.start() for worker in self._workers))
         for worker in self._workers:
             worker.refill()
-            self._keepers.append(asyncio.create_task(self._keep_alive(worker)))
+            self._restarters.append(asyncio.create_task(self._keep_alive(worker)))
 
     async def stop(self) -> None:
         self.is_closing = True
-        for task in self._keepers:
+        for task in self._restarters:
             task.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*self._restarters, return_exceptions=True)
         for worker in self._workers:
             worker.drop_spares()
             worker.server.stop()

@@ -11,7 +11,7 @@ _PROBE_TIMEOUT_S = 60
 
 
 class NoIsolation(Exception):
-    """No tier that was asked for works on this machine."""
+    """No tier that may be used works on this machine."""
 
 
 def works(tier: Tier, scratch_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""Bounded, fair admission: at most `slots` runs at once, waiting clients served in turn."""
+"""Bounded, fair admission: at most `concurrency` runs at once, waiting clients served in turn."""
 
 import asyncio
 import collections
@@ -18,8 +18,8 @@ class QueueFull(Exception):
 class FairQueue:
     """First come first served within a client, round robin between clients."""
 
-    def __init__(self, *, slots: int, capacity: int, max_wait_s: float):
-        self._slots = slots
+    def __init__(self, *, concurrency: int, capacity: int, max_wait_s: float):
+        self._concurrency = concurrency
         self._capacity = capacity
         self._max_wait_s = max_wait_s
         self._waiting: collections.OrderedDict[str, collections.deque[asyncio.Future[None]]]
@@ -30,11 +30,11 @@ class FairQueue:
 
     @property
     def expected_wait_s(self) -> float:
-        return self.queued * self._mean_run_s / self._slots
+        return self.queued * self._mean_run_s / self._concurrency
 
     @contextlib.asynccontextmanager
     async def admitted(self, client: str) -> AsyncIterator[float]:
-        """Holds a slot; yields the seconds spent in the queue."""
+        """Holds a place among the running; yields the seconds spent in the queue."""
         start = time.monotonic()
         await self._acquire(client)
         admitted = time.monotonic()
@@ -45,7 +45,7 @@ class FairQueue:
             self._release()
 
     async def _acquire(self, client: str) -> None:
-        if self.running < self._slots and not self.queued:
+        if self.running < self._concurrency and not self.queued:
             self.running += 1
             return
         if self.queued >= self._capacity or self.expected_wait_s > self._max_wait_s:
@@ -58,7 +58,7 @@ class FairQueue:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release()  # the slot came while we were being cancelled
+                self._release()  # the turn came while we were being cancelled
             else:
                 self._forget(client, turn)
             raise

@@ -43,10 +43,10 @@ class Findings:
     python_version: str
     packages: dict[str, str]
     start_s: float  # until the fork servers were warm
-    slots: int
+    concurrency: int
     default_limits: dict[str, int]
     maximum_limits: dict[str, int]
-    executions_per_s: dict[str, float]  # by program, with twice as many callers as slots
+    executions_per_s: dict[str, float]  # by program, with 2 x concurrency callers
     attacks: list[canaries.Verdict]  # name, is_contained, detail; empty in tier none
 
     @property
@@ -55,7 +55,7 @@ class Findings:
 
 
 async def _speed(engine: Engine, code: str) -> float:
-    """Executions per second with twice as many callers as slots."""
+    """Executions per second with 2 x concurrency callers."""
     stop = time.monotonic() + _SPEED_SECONDS
     done = 0
 
@@ -67,14 +67,14 @@ async def _speed(engine: Engine, code: str) -> float:
             done += 1
 
     start = time.monotonic()
-    await asyncio.gather(*(caller(i) for i in range(2 * engine.config.slots)))
+    await asyncio.gather(*(caller(i) for i in range(2 * engine.config.concurrency)))
     return done / (time.monotonic() - start)
 
 
 def statuses(code: str, key: str = "Expect") -> set[str]:
     """The names after `# key:` in an attack file's header; empty where there is no such line."""
-    found = re.search(rf"^# {key}: (.+)$", code, re.MULTILINE)
-    return {name.strip() for name in found.group(1).split("|")} if found else set()
+    match = re.search(rf"^# {key}: (.+)$", code, re.MULTILINE)
+    return {name.strip() for name in match.group(1).split("|")} if match else set()
 
 
 def attack_limits(expected: set[str]) -> LimitSet:
@@ -108,7 +108,7 @@ async def _attacks(engine: Engine, more: str) -> list[canaries.Verdict]:
     paths = [path for folder in folders for path in sorted(folder.glob("*.py.txt"))]
     if not all(any(folder.glob("*.py.txt")) for folder in folders):
         raise canaries.SelfTestFailed(f"no attack files (*.py.txt) in one of {folders}")
-    places = asyncio.Semaphore(engine.config.slots)  # never a full queue
+    places = asyncio.Semaphore(engine.config.concurrency)  # never a full queue
 
     async def attack(path: pathlib.Path) -> canaries.Verdict:
         async with places:
@@ -137,7 +137,7 @@ async def find(config: ServerConfig, more_attacks: str = "") -> Findings:
             python_version=platform.python_version(),
             packages=pool.facts["packages"],
             start_s=round(start_s, 2),
-            slots=config.slots,
+            concurrency=config.concurrency,
             default_limits=dataclasses.asdict(config.default_limits),
             maximum_limits=dataclasses.asdict(config.maximum_limits),
             executions_per_s={
@@ -149,23 +149,23 @@ async def find(config: ServerConfig, more_attacks: str = "") -> Findings:
         await pool.stop()
 
 
-def _print(found: Findings) -> None:
-    print(f"sandbox_server {found.version}, tier: {found.tier}")
-    for remark in found.remarks:
+def _print(findings: Findings) -> None:
+    print(f"sandbox_server {findings.version}, tier: {findings.tier}")
+    for remark in findings.remarks:
         print(f"remark: {remark}")
-    print(f"landlock ABI: {found.landlock_abi}, architecture: {found.architecture}")
-    packages = ", ".join(f"{name} {version}" for name, version in sorted(found.packages.items()))
-    print(f"python {found.python_version}, {packages}")
-    print(f"warm after {found.start_s:.1f} s, {found.slots} slots")
-    print(f"default limits: {found.default_limits}")
-    print(f"maximum limits: {found.maximum_limits}")
-    for name, rate in found.executions_per_s.items():
+    print(f"landlock ABI: {findings.landlock_abi}, architecture: {findings.architecture}")
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(findings.packages.items()))
+    print(f"python {findings.python_version}, {packages}")
+    print(f"warm after {findings.start_s:.1f} s, concurrency {findings.concurrency}")
+    print(f"default limits: {findings.default_limits}")
+    print(f"maximum limits: {findings.maximum_limits}")
+    for name, rate in findings.executions_per_s.items():
         print(f"{name}: {rate:.0f} executions/s")
-    for verdict in found.escaped:
+    for verdict in findings.escaped:
         print(f"FAILED: attack {verdict.name!r}: {verdict.detail}")
-    if found.attacks:
-        contained = len(found.attacks) - len(found.escaped)
-        print(f"attacks contained: {contained} of {len(found.attacks)}")
+    if findings.attacks:
+        contained = len(findings.attacks) - len(findings.escaped)
+        print(f"attacks contained: {contained} of {len(findings.attacks)}")
     else:
         print("attacks not tried: there is no isolation")
 
@@ -173,13 +173,13 @@ def _print(found: Findings) -> None:
 async def run(config: ServerConfig, more_attacks: str, json_path: str) -> int:
     """Prints the findings; 0 if the server may be used."""
     try:
-        found = await find(config, more_attacks)
+        findings = await find(config, more_attacks)
     except canaries.SelfTestFailed as error:
         print(f"FAILED: {error}")
         return 1
-    _print(found)
+    _print(findings)
     if json_path:
         part = pathlib.Path(json_path + ".part")
-        part.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n", "utf-8")
+        part.write_text(json.dumps(dataclasses.asdict(findings), indent=2) + "\n", "utf-8")
         os.replace(part, json_path)
-    return 1 if found.escaped else 0
+    return 1 if findings.escaped else 0

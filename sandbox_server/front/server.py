@@ -70,8 +70,8 @@ class Server:
         self.metrics.gauges |= {
             "sandbox_running": lambda: queue.running,
             "sandbox_queued": lambda: queue.queued,
-            "sandbox_memo_hits": lambda: self.service.memo.hits,
-            "sandbox_memo_bytes": lambda: self.service.memo.bytes,
+            "sandbox_result_cache_hits": lambda: self.service.result_cache.hits,
+            "sandbox_result_cache_bytes": lambda: self.service.result_cache.bytes,
             "sandbox_sessions": lambda: len(self.service.sessions),
             "sandbox_session_evictions": lambda: self.service.sessions.evictions,
             "sandbox_fork_server_restarts": lambda: self.pool.restarts,

@@ -22,11 +22,11 @@ from sandbox_server.front.engine import (
     merge_limits,
 )
 from sandbox_server.front.execution import BrokenChild, Outcome
-from sandbox_server.front.family import KeeperError, SessionLost
 from sandbox_server.front.fork_server import ForkServerGone
-from sandbox_server.front.memo import Memo
 from sandbox_server.front.metrics import Metrics
 from sandbox_server.front.queue import QueueFull
+from sandbox_server.front.result_cache import ResultCache
+from sandbox_server.front.session_tree import SessionLost, SupervisorError
 from sandbox_server.front.sessions import Sessions
 from sandbox_server.inside.lockdown import Tier
 from sandbox_server.wire import sandbox_pb2 as pb
@@ -38,7 +38,7 @@ TIER_NUMBERS = {Tier.NONE: 1, Tier.LANDLOCK: 2, Tier.NAMESPACE: 3}
 
 
 class Refusal(Exception):
-    """A gRPC error to answer with."""
+    """A gRPC error to reply with."""
 
     def __init__(self, *, code: grpc.StatusCode, message: str, retry_after_ms: int = 0):
         super().__init__(message)
@@ -58,7 +58,7 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(code=grpc.StatusCode.UNAVAILABLE, message=str(error), retry_after_ms=200)
     if isinstance(error, SessionLost):
         return Refusal(code=grpc.StatusCode.NOT_FOUND, message=str(error))
-    if isinstance(error, KeeperError):
+    if isinstance(error, SupervisorError):
         return Refusal(code=grpc.StatusCode.ABORTED, message=str(error))
     if isinstance(error, BrokenChild):
         return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {error}")
@@ -70,7 +70,7 @@ def _limits_message(limits: LimitSet) -> pb.Limits:
     return pb.Limits(**dataclasses.asdict(limits))
 
 
-def _asked_limits(message: pb.Limits) -> dict[str, int]:
+def _requested_limits(message: pb.Limits) -> dict[str, int]:
     return {field.name: getattr(message, field.name) for field in dataclasses.fields(LimitSet)}
 
 
@@ -113,11 +113,11 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self._remarks = remarks
         self.server_id = secrets.token_hex(8)
         self.sessions = Sessions(engine.config, engine, self.server_id)
-        self.memo = Memo(engine.config.memo_bytes)
+        self.result_cache = ResultCache(engine.config.result_cache_bytes)
         self.is_draining = False
 
     async def Execute(self, request, context):
-        return await self._answer(self._execute(request, client_of(context)), context)
+        return await self._reply(self._execute(request, client_of(context)), context)
 
     async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
         client = client_of(context)
@@ -125,16 +125,16 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         running: set[asyncio.Task[None]] = set()
 
         async def one(request: pb.ExecuteRequest) -> None:
-            answer = pb.BatchResponse(request_id=request.request_id)
+            reply = pb.BatchResponse(request_id=request.request_id)
             try:
-                answer.response.CopyFrom(await self._execute(request, client))
+                reply.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
                 refusal = error if isinstance(error, Refusal) else refusal_of(error)
                 self._metrics.by_error[refusal.code.name.lower()] += 1
-                answer.error.code = refusal.code.value[0]
-                answer.error.message = refusal.message
-                answer.error.retry_after_ms = refusal.retry_after_ms
-            ended.put_nowait(answer)
+                reply.error.code = refusal.code.value[0]
+                reply.error.message = refusal.message
+                reply.error.retry_after_ms = refusal.retry_after_ms
+            ended.put_nowait(reply)
 
         async def read_all() -> None:
             async for request in request_iterator:
@@ -159,11 +159,11 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
                 task.cancel()
 
     async def CreateSession(self, request, context):
-        return await self._answer(self._create_session(request), context)
+        return await self._reply(self._create_session(request), context)
 
     async def _create_session(self, request: pb.CreateSessionRequest) -> pb.Session:
         self.check_open(request.minimum_tier)
-        limits = merge_limits(_asked_limits(request.limits), self._engine.config)
+        limits = merge_limits(_requested_limits(request.limits), self._engine.config)
         session = await self.sessions.create(
             limits,
             request.seed,
@@ -173,7 +173,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         return pb.Session(session_id=session.session_id, server_id=self.server_id)
 
     async def ExecuteInSession(self, request, context):
-        return await self._answer(self._execute_in_session(request, client_of(context)), context)
+        return await self._reply(self._execute_in_session(request, client_of(context)), context)
 
     async def _execute_in_session(
         self, request: pb.SessionExecuteRequest, client: str
@@ -181,10 +181,10 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self.check_open(0)
         check_code(request.code, self._engine.config)
         session = self.sessions.find(request.session_id)
-        asked = {"cpu_ms": request.cpu_ms, "wall_ms": request.wall_ms}
-        clocks = merge_limits(asked, self._engine.config)
-        given = {name: getattr(clocks, name) for name, value in asked.items() if value}
-        limits = dataclasses.replace(session.family.limits, **given)
+        requested = {"cpu_ms": request.cpu_ms, "wall_ms": request.wall_ms}
+        clocks = merge_limits(requested, self._engine.config)
+        given = {name: getattr(clocks, name) for name, value in requested.items() if value}
+        limits = dataclasses.replace(session.tree.limits, **given)
         outcome, queued_s, is_rolled_back = await self.sessions.run(
             request.session_id,
             request.code,
@@ -200,7 +200,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         return response
 
     async def ForkSession(self, request, context):
-        return await self._answer(self._fork_session(request), context)
+        return await self._reply(self._fork_session(request), context)
 
     async def _fork_session(self, request: pb.ForkSessionRequest) -> pb.Session:
         self.check_open(0)
@@ -223,7 +223,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             packages=facts.get("packages", {}),
             default_limits=_limits_message(config.default_limits),
             maximum_limits=_limits_message(config.maximum_limits),
-            slots=config.slots,
+            slots=config.concurrency,
             running=engine.queue.running,
             queued=engine.queue.queued,
             queue_capacity=config.max_queued,
@@ -237,11 +237,11 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     async def _execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
         engine = self._engine
         self.check_open(request.minimum_tier)
-        limits = merge_limits(_asked_limits(request.limits), engine.config)
+        limits = merge_limits(_requested_limits(request.limits), engine.config)
         check_code(request.code, engine.config)
         files = dict(request.files)
         check_files(files, limits, engine.pool.tier)
-        if (kept := self.memo.get(request)) is not None:
+        if (kept := self.result_cache.get(request)) is not None:
             kept.request_id = request.request_id
             return kept
         program = Program(
@@ -256,7 +256,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         response = response_of(outcome, value_chars=limits.output_bytes)
         response.request_id = request.request_id
         self._count(response, queued_s, request.code)
-        self.memo.keep(request, response)
+        self.result_cache.keep(request, response)
         return response
 
     def _count(self, response: pb.ExecuteResponse, queued_s: float, code: str) -> None:
@@ -282,20 +282,22 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             raise Refusal(code=grpc.StatusCode.UNAVAILABLE, message="draining: use another server")
         tier = self._engine.pool.tier
         if minimum_tier > TIER_NUMBERS[tier]:
-            asked = pb.Tier.Name(minimum_tier) if minimum_tier in pb.Tier.values() else minimum_tier
-            message = f"this server has tier {tier}, the request wants {asked}"
+            wanted = (
+                pb.Tier.Name(minimum_tier) if minimum_tier in pb.Tier.values() else minimum_tier
+            )
+            message = f"this server has tier {tier}, the request wants {wanted}"
             raise Refusal(code=grpc.StatusCode.FAILED_PRECONDITION, message=message)
 
-    async def _answer(self, work: Awaitable[T], context: grpc.aio.ServicerContext) -> T:
+    async def _reply(self, work: Awaitable[T], context: grpc.aio.ServicerContext) -> T:
         try:
             return await work
-        except Refusal as refusal:
-            found = refusal
         except Exception as error:
-            found = refusal_of(error)
-        self._metrics.by_error[found.code.name.lower()] += 1
-        trailer = (("retry-after-ms", str(found.retry_after_ms)),) if found.retry_after_ms else ()
-        await context.abort(found.code, found.message, trailer)
+            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        self._metrics.by_error[refusal.code.name.lower()] += 1
+        trailer = (
+            (("retry-after-ms", str(refusal.retry_after_ms)),) if refusal.retry_after_ms else ()
+        )
+        await context.abort(refusal.code, refusal.message, trailer)
         raise AssertionError("abort raises")
 
 

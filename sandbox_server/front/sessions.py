@@ -1,6 +1,6 @@
 """Sessions: state that lives between blocks, commits and rolls back. Idle and LRU eviction.
 
-Names and life times; family.py talks to the keeper processes, which do the forks.
+Names and life times; session_tree.py talks to the supervisors, which do the forks.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ import time
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front.engine import Engine
 from sandbox_server.front.execution import BrokenChild, Outcome, job_limits
-from sandbox_server.front.family import Family, KeeperError, SessionLost, run_block
 from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.queue import QueueFull
-from sandbox_server.inside.keeper import MAX_HEADS, TASK_ALLOWANCE
+from sandbox_server.front.session_tree import SessionLost, SessionTree, SupervisorError, run_block
+from sandbox_server.inside.session_supervisor import MAX_BRANCHES, TASK_ALLOWANCE
 
 _NO_CPU_BACKSTOP_S = 1 << 24  # blocks add up in one process; the front end's clock is per block
 log = logging.getLogger("sandbox_server.sessions")
@@ -24,10 +24,10 @@ log = logging.getLogger("sandbox_server.sessions")
 
 @dataclasses.dataclass(kw_only=True)
 class Session:
-    """One branch of a family under a name that clients know."""
+    """One branch of a session tree under a name that clients know."""
 
     session_id: str
-    family: Family
+    tree: SessionTree
     branch: int
     idle_s: float
     last_used: float
@@ -36,7 +36,7 @@ class Session:
 
     @property
     def is_alive(self) -> bool:
-        return not self.family.is_closed and self.branch in self.family.branches
+        return not self.tree.is_closed and self.branch in self.tree.branches
 
 
 class Sessions:
@@ -59,9 +59,9 @@ class Sessions:
     async def stop(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        families = {id(s.family): s.family for s in self._sessions.values()}
-        for family in families.values():
-            family.close()
+        trees = {id(s.tree): s.tree for s in self._sessions.values()}
+        for tree in trees.values():
+            tree.close()
         self._sessions.clear()
 
     async def create(
@@ -70,36 +70,38 @@ class Sessions:
         """A new session; the one idle for longest makes room, if one is idle."""
         await self._make_room()
         pool = self._engine.pool
-        slot = pool.slots.take()
+        uid_index = pool.uid_indexes.take()
         settings = job_limits(limits, TASK_ALLOWANCE + self._engine.task_allowance())
         settings |= {"cpu_s": _NO_CPU_BACKSTOP_S, "seed": seed}
         try:
             server = pool.server_for_session()
-            keeper = await server.spawn_keeper(slot, settings)
+            supervisor = await server.spawn_supervisor(uid_index, settings)
         except BaseException:
-            pool.slots.give_back(slot)
+            pool.uid_indexes.give_back(uid_index)
             raise
-        family = Family(keeper, limits, server.private_bytes, has_checkpoints=has_checkpoints)
+        tree = SessionTree(
+            supervisor, limits, server.private_bytes, has_checkpoints=has_checkpoints
+        )
 
         def _free(_: object) -> None:
-            family.close()
-            keeper.close()
-            pool.slots.give_back(slot)
+            tree.close()
+            supervisor.close()
+            pool.uid_indexes.give_back(uid_index)
 
-        keeper.ended.add_done_callback(_free)
+        supervisor.ended.add_done_callback(_free)
         try:
-            await family.ready()
+            await tree.ready()
         except BaseException as error:
-            family.close()
-            if isinstance(error, KeeperError):
+            tree.close()
+            if isinstance(error, SupervisorError):
                 raise ForkServerGone(f"session: {error}") from error
             raise
-        return self._register(family, 0, idle_s)
+        return self._register(tree, 0, idle_s)
 
-    def _register(self, family: Family, branch: int, idle_s: float) -> Session:
+    def _register(self, tree: SessionTree, branch: int, idle_s: float) -> Session:
         session = Session(
             session_id=f"{self._server_id}-{secrets.token_hex(8)}",
-            family=family,
+            tree=tree,
             branch=branch,
             idle_s=min(idle_s or self._config.session_idle_s, self._config.session_idle_s),
             last_used=time.monotonic(),
@@ -129,11 +131,14 @@ class Sessions:
     async def fork(self, session_id: str) -> Session:
         session = self.find(session_id)
         await self._make_room()
-        if len(session.family.branches) >= MAX_HEADS:
-            raise QueueFull(f"a session family has at most {MAX_HEADS} branches", 500)
+        if len(session.tree.branches) >= MAX_BRANCHES:
+            raise QueueFull(f"a session tree has at most {MAX_BRANCHES} branches", 500)
         async with session.lock:
-            branch = await session.family.fork(session.branch)
-        return self._register(session.family, branch, session.idle_s)
+            try:
+                branch = await session.tree.fork(session.branch)
+            except SupervisorError as error:
+                raise await self._broken(session, error) from error
+        return self._register(session.tree, branch, session.idle_s)
 
     async def close(self, session_id: str) -> bool:
         session = self._sessions.get(session_id)
@@ -142,9 +147,15 @@ class Sessions:
         await self._end(session)
         return True
 
+    async def _broken(self, session: Session, error: Exception) -> SessionLost:
+        """Ends a session whose program broke the machinery in its process; its branches as well."""
+        await self._end(session)
+        session.tree.close()
+        return SessionLost(f"the session broke: {error}")
+
     async def _end(self, session: Session) -> None:
         self._sessions.pop(session.session_id, None)
-        await session.family.drop(session.branch)
+        await session.tree.drop(session.branch)
 
     async def _sweep(self) -> None:
         while True:
@@ -173,13 +184,10 @@ class Sessions:
             }
             try:
                 outcome, is_rolled_back = await run_block(
-                    session.family, session.branch, job, limits, self._config.flood_bytes
+                    session.tree, session.branch, job, limits, self._config.flood_bytes
                 )
-            except (KeeperError, BrokenChild) as error:
-                # The program broke the machinery in its own process: the session is over.
-                await self._end(session)
-                session.family.close()
-                raise SessionLost(f"the session broke: {error}") from error
+            except (SupervisorError, BrokenChild) as error:
+                raise await self._broken(session, error) from error
             finally:
                 session.last_used = time.monotonic()
             if not session.is_alive:

@@ -39,14 +39,14 @@ def receive() -> dict:
 
 
 def _read_exactly(size: int) -> bytes:
-    parts = []
+    chunks = []
     while size:
-        part = os.read(CONTROL, min(size, 1 << 16))
-        if not part:
+        chunk = os.read(CONTROL, min(size, 1 << 16))
+        if not chunk:
             os._exit(0)
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
 
 
 def set_stdin(text: str) -> None:
@@ -79,24 +79,29 @@ def send_report(report: dict[str, object], value_chars: int) -> None:
         data = data[os.write(CONTROL, data) :]
 
 
-def main(prison: lockdown.Prison, slot: int, fds: list[int], scratch_bytes: int) -> None:
+def main(prison: lockdown.Prison, uid_index: int, fds: list[int], scratch_bytes: int) -> None:
     """Body of a forked child; never returns."""
+    # 1. What can be done before there is a job. A spare child waits in `receive`, warm.
     take_descriptors(fds, prison.ruleset)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    lockdown.prepare(prison, slot, scratch_bytes)
+    lockdown.prepare(prison, uid_index, scratch_bytes)
     preload.rehearse()
     job = receive()
+    # 2. What needs rights that the locks take: memory files, mounts.
     set_stdin(job["stdin"])
     if job["scratch_bytes"] != scratch_bytes and prison.tier is lockdown.Tier.NAMESPACE:
         namespaces.resize_scratch(job["scratch_bytes"])
-    lockdown.lock(prison, slot, limits_of(job), job["task_allowance"])
+    # 3. The locks. Files are written under the limits and the user id that hold for the program.
+    lockdown.lock(prison, uid_index, limits_of(job), job["task_allowance"])
     if job["files"]:
         runner.write_files({k: base64.b64decode(v) for k, v in job["files"].items()})
     runner.seed_generators(job["seed"])
     lockdown.filter_calls(prison)
+    # 4. The program. The front end starts the wall clock at this byte.
     gc.enable()
     os.write(CONTROL, STARTED)
     report = runner.run(job["code"], runner.make_module(), "<code>", job["echo"])
+    # 5. Its end. The report comes before the exit, which alone decides between OK and ERROR.
     report = runner.finish(report)
     code = report["exit"]
     send_report(report, job["value_chars"])

@@ -41,22 +41,22 @@ class Prison:
     """All that a fork server knows about how to lock its children. Immutable after start."""
 
     tier: Tier
-    has_own_uids: bool  # each slot has a user id of its own
-    first_uid: int  # the one of slot 0 in the Landlock tier
+    has_own_uids: bool  # each execution has a user id of its own: see `uid`
+    first_uid: int  # that of index 0 in the Landlock tier
     keeps_read_capability: bool = False  # the Python prefix is closed to other users
     landlock_abi: int
     ruleset: int  # descriptor of the Landlock rules, -1 without Landlock; made once, never changed
     readable: tuple[str, ...]
     program: bytes  # system call filter of one execution
     session_program: bytes
-    notify_program: bytes  # beside the session's: forks and signals go to the keeper
+    notify_program: bytes  # beside the session's: forks and signals go to the supervisor
     base_data_bytes: int = 0  # the warm interpreter, on top of which memory is counted
     base_address_bytes: int = 0
 
-    def uid(self, slot: int) -> int:
+    def uid(self, uid_index: int) -> int:
         if self.tier is Tier.NAMESPACE:
-            return 1000 + slot if self.has_own_uids else 1000
-        return self.first_uid + slot if self.has_own_uids else os.getuid()
+            return 1000 + uid_index if self.has_own_uids else 1000
+        return self.first_uid + uid_index if self.has_own_uids else os.getuid()
 
 
 def _other_users_can_read(path: str) -> bool:
@@ -119,11 +119,11 @@ def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
     )
 
 
-def prepare(prison: Prison, slot: int, scratch_bytes: int) -> None:
+def prepare(prison: Prison, uid_index: int, scratch_bytes: int) -> None:
     """First step, before a job is known; this process may wait after it."""
     os.setsid()
     if prison.tier is Tier.NAMESPACE:
-        namespaces.mount_scratch(scratch_bytes, prison.uid(slot), prison.readable)
+        namespaces.mount_scratch(scratch_bytes, prison.uid(uid_index), prison.readable)
 
 
 def _apply_limits(prison: Prison, limits: Limits) -> None:
@@ -144,9 +144,9 @@ def _apply_limits(prison: Prison, limits: Limits) -> None:
         linux.set_limit(kind, value)
 
 
-def _change_identity(prison: Prison, slot: int) -> None:
+def _change_identity(prison: Prison, uid_index: int) -> None:
     if prison.has_own_uids:
-        uid = prison.uid(slot)
+        uid = prison.uid(uid_index)
         if prison.keeps_read_capability:
             linux.prctl(linux.PR_SET_KEEPCAPS, 1)
         os.setgroups([])
@@ -163,11 +163,11 @@ def _change_identity(prison: Prison, slot: int) -> None:
     linux.set_capabilities(keep)
 
 
-def lock(prison: Prison, slot: int, limits: Limits, task_allowance: int = 0) -> None:
+def lock(prison: Prison, uid_index: int, limits: Limits, task_allowance: int = 0) -> None:
     """Second step: everything except the system call filter. `task_allowance` adds to threads."""
     _apply_limits(prison, limits)
     if prison.tier is not Tier.NONE:
-        _change_identity(prison, slot)
+        _change_identity(prison, uid_index)
     # A user namespace takes the limit at its making as one on its maker's other tasks: so after it.
     linux.set_limit(resource.RLIMIT_NPROC, limits.threads + task_allowance)
     if prison.tier is Tier.NONE:

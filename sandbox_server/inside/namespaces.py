@@ -22,7 +22,7 @@ _STAGING = ("/tmp", "/mnt", "/srv", "/media", "/opt", "/var")
 
 
 def first_uid_of_this_server() -> int:
-    """User id of slot 0 without a user namespace: servers on one host share none of their ids.
+    """User id of index 0 without a user namespace: servers on one host share none of their ids.
 
     Or one server's executions would count as tasks of another's (RLIMIT_NPROC).
     """
@@ -31,17 +31,17 @@ def first_uid_of_this_server() -> int:
 
 def readable_paths() -> list[str]:
     """What a program may read: the Python prefixes, shared libraries and time zones."""
-    found = [os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-    found += [os.path.realpath(path) for path in sysconfig.get_paths().values()]
-    found += [os.path.realpath(p) for p in _LIBRARY_DIRS if os.path.isdir(p)]
+    candidates = [os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
+    candidates += [os.path.realpath(path) for path in sysconfig.get_paths().values()]
+    candidates += [os.path.realpath(p) for p in _LIBRARY_DIRS if os.path.isdir(p)]
     kept: list[str] = []
-    for path in sorted(set(found)):
+    for path in sorted(set(candidates)):
         inside_kept = any(path == k or path.startswith(k + "/") for k in kept)
         if not inside_kept and os.path.isdir(path):
             kept.append(path)
     if "/usr" in kept:  # a system Python: the prefix would be far more than Python
         kept.remove("/usr")
-        kept += [p for p in sorted(set(found)) if p.startswith("/usr/") and os.path.isdir(p)]
+        kept += [p for p in sorted(set(candidates)) if p.startswith("/usr/") and os.path.isdir(p)]
     return [path for path in kept if path not in ("/", "/root", "/home")]
 
 

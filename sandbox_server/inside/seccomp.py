@@ -143,10 +143,10 @@ def make_rules(*, has_scratch: bool, can_truncate: bool, is_session: bool) -> di
         for name, index in (("open", 1), ("openat", 2)):
             rules[name] = Rule(cases=(((Test(index=index, mask=0x240, value=0),), ALLOW),))
     if is_session:
-        fork = ((Test(index=0, value=_FORK_FLAGS),), ALLOW)  # the keeper's filter has it too
+        fork = ((Test(index=0, value=_FORK_FLAGS),), ALLOW)  # the notifying filter has it too
         rules["clone"] = Rule(cases=(*rules["clone"].cases, fork))
         rules |= {name: Rule(otherwise=ALLOW) for name in ("kill", "tgkill")}
-        wake = ((Test(index=0, value=1), Test(index=1, value=18)), ALLOW)  # see head.py
+        wake = ((Test(index=0, value=1), Test(index=1, value=18)), ALLOW)  # see session_process.py
         rules["prctl"] = Rule(cases=(*rules["prctl"].cases, wake))
         for name in ("getpgid", "getsid", "sched_getaffinity", "sched_getparam"):
             rules[name] = _one_of(0, (0,))
@@ -158,7 +158,7 @@ def make_rules(*, has_scratch: bool, can_truncate: bool, is_session: bool) -> di
 
 
 def make_notify_rules() -> dict[str, Rule]:
-    """The second filter of a session: the keeper decides forks and signals, ids change there."""
+    """The second filter of a session: the supervisor decides forks and signals, ids change there."""
     fork = ((Test(index=0, mask=0x10000, value=0),), NOTIFY)
     rules = {"clone": Rule(cases=(fork,), otherwise=ALLOW)}
     return rules | {name: Rule(otherwise=NOTIFY) for name in ("kill", "tgkill")}
@@ -214,9 +214,9 @@ def assemble(
         if not ranges or ranges[-1][1] != code:
             ranges.append((nr, code))
     tree = _search(ranges)
-    head = [(_LOAD, 0, 0, 4), (_JEQ, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, KILL)]
-    head += [(_LOAD, 0, 0, 0), (_JGE, 0, 1, _X32_BIT), (_RETURN, 0, 0, KILL)]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in head + tree)
+    prologue = [(_LOAD, 0, 0, 4), (_JEQ, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, KILL)]
+    prologue += [(_LOAD, 0, 0, 0), (_JGE, 0, 1, _X32_BIT), (_RETURN, 0, 0, KILL)]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in prologue + tree)
 
 
 def with_pid(program: bytes, pid: int) -> bytes:

@@ -13,7 +13,16 @@ import socket
 import sys
 import traceback
 
-from sandbox_server.inside import child, heap, keeper, linux, lockdown, namespaces, preload, runner
+from sandbox_server.inside import (
+    child,
+    heap,
+    linux,
+    lockdown,
+    namespaces,
+    preload,
+    runner,
+    session_supervisor,
+)
 from sandbox_server.inside.lockdown import Tier
 
 HEADER_BYTES = 4096
@@ -55,26 +64,26 @@ class Zygote:
         self.descriptors: dict[int, int] = {}  # pidfd -> process id
         self.poller = select.poll()
         self.poller.register(channel, select.POLLIN)
-        self.own_pid_namespace = -1
+        self.pid_namespace = -1
         if prison.tier is Tier.NAMESPACE:
-            self.own_pid_namespace = os.pidfd_open(os.getpid())
+            self.pid_namespace = os.pidfd_open(os.getpid())
 
     def serve(self) -> None:
         while True:
             for fd, _ in self.poller.poll():
                 if fd == self.channel.fileno():
-                    if not self._answer():
+                    if not self._take_order():
                         return
                 else:
                     self._reap()
 
-    def _answer(self) -> bool:
+    def _take_order(self) -> bool:
         header, fds, _, _ = socket.recv_fds(self.channel, HEADER_BYTES, 8)
         if not header:
             return False
         order = json.loads(header)
-        is_keeper = order["op"] == "keeper"
-        pid = self._fork(order, fds, is_keeper)
+        is_supervisor = order["op"] == "session_supervisor"
+        pid = self._fork(order, fds, is_supervisor)
         for fd in fds:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
@@ -85,23 +94,25 @@ class Zygote:
         socket.send_fds(self.channel, [json.dumps(reply).encode()], [pidfd])
         return True
 
-    def _fork(self, order: dict, fds: list[int], is_keeper: bool) -> int:
-        own_namespace = is_keeper and self.own_pid_namespace >= 0
-        if own_namespace:
+    def _fork(self, order: dict, fds: list[int], is_supervisor: bool) -> int:
+        # unshare and setns with CLONE_NEWPID change where children are born, not this process: the
+        # supervisor is process 1 of a new namespace, the next child is one of ours again.
+        needs_namespace = is_supervisor and self.pid_namespace >= 0
+        if needs_namespace:
             linux.unshare(linux.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             try:
-                if is_keeper:
-                    keeper.main(self.prison, order, fds, self.scratch_bytes)
+                if is_supervisor:
+                    session_supervisor.main(self.prison, order, fds, self.scratch_bytes)
                 else:
-                    child.main(self.prison, order["slot"], fds, self.scratch_bytes)
+                    child.main(self.prison, order["uid_index"], fds, self.scratch_bytes)
             except BaseException:
                 os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(child.EXIT_BROKEN)
-        if own_namespace:
-            linux.setns(self.own_pid_namespace, linux.CLONE_NEWPID)
+        if needs_namespace:
+            linux.setns(self.pid_namespace, linux.CLONE_NEWPID)
         return pid
 
     def _reap(self) -> None:
@@ -113,7 +124,7 @@ class Zygote:
             if pid == 0:
                 return
             name = self.names.pop(pid, None)
-            if name is None:
+            if name is None:  # left by a child and adopted: nobody asks for it
                 continue
             pidfd = next(fd for fd, owner in self.descriptors.items() if owner == pid)
             self.poller.unregister(pidfd)

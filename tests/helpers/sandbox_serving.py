@@ -54,12 +54,12 @@ class Serving:
                 with contextlib.suppress(OSError, IndexError, ValueError):
                     fields = (entry / "stat").read_text().rpartition(")")[2].split()
                     children.setdefault(int(fields[1]), []).append(int(entry.name))
-        found, pending = [], [self.pid]
+        below, pending = [], [self.pid]
         while pending:
             for pid in children.get(pending.pop(), []):
-                found.append(pid)
+                below.append(pid)
                 pending.append(pid)
-        return found
+        return below
 
     def kill_descendants(self) -> None:
         """SIGKILL to each, to parents first: one that lived on would tell of a program that was killed.
@@ -79,19 +79,19 @@ class Serving:
     def resting_footprint(self, still_s: float = 0.5, timeout_s: float = 5.0):
         """The footprint once it has been the same for `still_s`: what came before is gone by then."""
         stop = time.monotonic() + timeout_s
-        found, since = self.footprint(), time.monotonic()
+        footprint, since = self.footprint(), time.monotonic()
         while time.monotonic() - since < still_s and time.monotonic() < stop:
             time.sleep(0.02)
-            if (now := self.footprint()) != found:
-                found, since = now, time.monotonic()
-        return found
+            if (now := self.footprint()) != footprint:
+                footprint, since = now, time.monotonic()
+        return footprint
 
     def settled_footprint(self, expected: tuple[int, int], timeout_s: float = 5.0):
         """The footprint, given time to come back to `expected`."""
         stop = time.monotonic() + timeout_s
-        while (found := self.footprint()) != expected and time.monotonic() < stop:
+        while (footprint := self.footprint()) != expected and time.monotonic() < stop:
             time.sleep(0.02)
-        return found
+        return footprint
 
 
 @functools.cache

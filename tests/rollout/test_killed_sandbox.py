@@ -48,7 +48,7 @@ async def _collect(addresses: list[str], doomed: int, attempts: int = 8):
 
 
 def test_a_server_killed_under_a_rollout_changes_no_trajectory():
-    with run_local_server(flags=["--slots", "2"]) as doomed, run_local_server() as other:
+    with run_local_server(flags=["--concurrency", "2"]) as doomed, run_local_server() as other:
         collect = _collect([doomed.address, other.address], doomed.pid)
         trajectories, stats = asyncio.run(collect)
     assert stats.retries > 0
@@ -63,7 +63,7 @@ def test_a_server_killed_under_a_rollout_changes_no_trajectory():
 
 
 def test_when_the_only_server_dies_what_it_had_is_masked_and_not_wrong():
-    with run_local_server(flags=["--slots", "2"]) as doomed:
+    with run_local_server(flags=["--concurrency", "2"]) as doomed:
         collect = _collect([doomed.address], doomed.pid, attempts=2)
         trajectories, stats = asyncio.run(collect)
     lost = [trajectory for trajectory in trajectories if trajectory.is_masked]

@@ -6,5 +6,5 @@ from helpers.sandbox_serving import serving
 
 @pytest.fixture(scope="session")
 def server():
-    with serving("--slots", "2") as running:
+    with serving("--concurrency", "2") as running:
         yield running

@@ -16,7 +16,7 @@ import pytest
 from helpers.sandbox_serving import Serving, serving, setups, why_not
 
 from sandbox_server.front import selftest
-from sandbox_server.inside.keeper import TASK_ALLOWANCE
+from sandbox_server.inside.session_supervisor import TASK_ALLOWANCE
 from sandbox_server.wire import sandbox_pb2 as pb
 
 ATTACKS = sorted(selftest.ATTACKS.glob("*.py.txt"))
@@ -125,15 +125,15 @@ class Surroundings:
 
     def damage(self) -> list[str]:
         """What has changed around the sandbox."""
-        found = list(self.wrong)
+        breaches = list(self.wrong)
         if self._facts() != self.canary_facts:
-            found.append(f"canary: {self._facts()}")
+            breaches.append(f"canary: {self._facts()}")
         for name, one in (("unix", self.unix), ("abstract", self.abstract)):
             try:
-                found.append(f"{name} socket got {one.recv(64)!r}")
+                breaches.append(f"{name} socket got {one.recv(64)!r}")
             except BlockingIOError:
                 continue
-        return found
+        return breaches
 
 
 def _limits(path: pathlib.Path, mode: str) -> pb.Limits:
@@ -172,7 +172,7 @@ def surroundings(request):
     if reason:
         pytest.skip(f"tier {tier}, plain user {as_user}: {reason}")
     secret = {"SANDBOX_TEST_SECRET": "escaped"}
-    flags = ("--isolation", tier, "--slots", "2")
+    flags = ("--isolation", tier, "--concurrency", "2")
     with serving(*flags, as_user=as_user, env=secret) as server:
         owner = 65534 if as_user else os.geteuid()
         shares_user_id = tier == "landlock" and owner != 0
@@ -216,15 +216,15 @@ def test_attack_is_contained(surroundings, path, mode):
 _TASKS_OF_OTHERS = 32  # of the server's user, ended since they were counted
 _COUNT_THREADS = """
 import threading
-made, gate = 1, threading.Event()
+started, gate = 1, threading.Event()
 try:
-    while made < 150:
+    while started < 150:
         threading.Thread(target=gate.wait, daemon=True).start()
-        made += 1
+        started += 1
 except RuntimeError:
     pass
 gate.set()
-print(made)
+print(started)
 """
 
 
@@ -232,28 +232,28 @@ print(made)
 def test_the_thread_limit_is_what_the_docs_say(surroundings, threads):
     """Exact, except where executions share the server's user id; sessions have some to spare."""
     limits = pb.Limits(threads=threads)
-    made = int(surroundings.server.execute(_COUNT_THREADS, limits=limits).stdout)
+    started = int(surroundings.server.execute(_COUNT_THREADS, limits=limits).stdout)
     if surroundings.shares_user_id:
-        assert 1 <= made <= threads + _TASKS_OF_OTHERS
+        assert 1 <= started <= threads + _TASKS_OF_OTHERS
     else:
-        assert made == threads
+        assert started == threads
     for no_checkpoint in (False, True):
         stub = surroundings.server.stub
         create = pb.CreateSessionRequest(limits=limits, no_checkpoint=no_checkpoint)
         session = stub.CreateSession(create, timeout=60)
         request = pb.SessionExecuteRequest(session_id=session.session_id, code=_COUNT_THREADS)
-        made = int(stub.ExecuteInSession(request, timeout=60).stdout)
+        started = int(stub.ExecuteInSession(request, timeout=60).stdout)
         stub.CloseSession(pb.CloseSessionRequest(session_id=session.session_id), timeout=60)
         if not surroundings.shares_user_id:
-            assert threads <= made <= threads + TASK_ALLOWANCE + no_checkpoint
+            assert threads <= started <= threads + TASK_ALLOWANCE + no_checkpoint
         else:
-            assert 1 <= made <= threads + TASK_ALLOWANCE + _TASKS_OF_OTHERS
+            assert 1 <= started <= threads + TASK_ALLOWANCE + _TASKS_OF_OTHERS
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="user ids of its own for each execution need root")
 def test_servers_on_one_host_take_no_threads_from_each_other():
     """RLIMIT_NPROC counts tasks by user id: with ids in common a neighbour's threads were one's own."""
-    flags = ("--isolation", "landlock", "--slots", "1")
+    flags = ("--isolation", "landlock", "--concurrency", "1")
     waits = _COUNT_THREADS.replace("gate.set()", "import time; time.sleep(0.2)\ngate.set()")
     limits = pb.Limits(threads=16)
     with (

@@ -96,9 +96,9 @@ def test_limits_are_exact_as_asked(server):
     assert fits.peak_private_bytes >= 50 << 20
     assert fits.peak_private_bytes < 64 << 20
     threads = (
-        "import threading\nstop = threading.Event()\nmade = 0\ntry:\n    for _ in range(30):\n"
-        "        threading.Thread(target=stop.wait).start()\n        made += 1\n"
-        "except RuntimeError:\n    pass\nstop.set()\nprint(made + 1)"
+        "import threading\nstop = threading.Event()\nstarted = 0\ntry:\n    for _ in range(30):\n"
+        "        threading.Thread(target=stop.wait).start()\n        started += 1\n"
+        "except RuntimeError:\n    pass\nstop.set()\nprint(started + 1)"
     )
     assert server.execute(threads, limits=pb.Limits(threads=5)).stdout == "5\n"
     if server.stub.Info(pb.InfoRequest()).tier == pb.TIER_NAMESPACE:

@@ -45,7 +45,7 @@ def _refusals_until_answer(server) -> list:
 def test_killed_fork_server_fails_in_flight_calls_at_once_and_comes_back(tier):
     if why_not(tier, False):
         pytest.skip(f"tier {tier}: {why_not(tier, False)}")
-    with serving("--isolation", tier, "--slots", "2") as server:
+    with serving("--isolation", tier, "--concurrency", "2") as server:
         session = server.stub.CreateSession(pb.CreateSessionRequest())
         request = pb.ExecuteRequest(code="import time; time.sleep(30)", limits=pb.Limits())
         calls = [server.stub.Execute.future(request) for _ in range(2)]

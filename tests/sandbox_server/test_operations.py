@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.certificates import make_certificates
 from helpers.sandbox_serving import serving
 
+from sandbox_server import __main__ as command_line
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import canaries, selftest
 from sandbox_server.wire import sandbox_pb2 as pb
@@ -37,8 +38,8 @@ def _free_port() -> int:
         ({"address": "[::]:50051"}, "--token-file"),
         ({"address": "10.0.0.1:1"}, "--token-file"),
         ({"isolation": "off"}, "isolation"),
-        ({"slots": 0}, "slots"),
-        ({"memo_bytes": -1}, "memo_bytes"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"result_cache_bytes": -1}, "result_cache_bytes"),
         ({"tls_key": "k"}, "together"),
         ({"tls_client_ca": "c"}, "certificate"),
         ({"default_limits": LimitSet(cpu_ms=10**9)}, "maximum"),
@@ -55,6 +56,23 @@ def test_refusals_reach_the_command_line():
     assert done.returncode == 2
     assert "--token-file" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "new"),
+    [
+        (["--slots", "4"], "--concurrency"),
+        (["--slots=4"], "--concurrency"),
+        (["--memo-bytes", "0"], "--result-cache-bytes"),
+    ],
+)
+def test_an_old_flag_is_refused_by_its_new_name(flags, new, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sandbox_server", *flags])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    old = flags[0].partition("=")[0]
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"sandbox_server: {old} is now called {new}\n"
 
 
 def test_only_the_token_opens_the_door(tmp_path):
@@ -122,7 +140,7 @@ def test_metrics_count_what_happened_and_code_stays_out_of_the_log():
 
 
 def test_a_full_queue_says_when_to_come_back():
-    with serving("--slots", "1", "--queue-capacity", "2") as server:
+    with serving("--concurrency", "1", "--queue-capacity", "2") as server:
         request = pb.ExecuteRequest(code="import time; time.sleep(0.5)")
         calls = [server.stub.Execute.future(request) for _ in range(8)]
         refused = [call.exception() for call in calls if call.exception() is not None]
@@ -137,7 +155,7 @@ def test_a_full_queue_says_when_to_come_back():
 
 
 def test_a_greedy_client_does_not_starve_another():
-    with serving("--slots", "1") as server:
+    with serving("--concurrency", "1") as server:
         slow = pb.ExecuteRequest(code="import time; time.sleep(0.1)")
         greedy = (("client-id", "greedy"),)
         calls = [server.stub.Execute.future(slow, metadata=greedy) for _ in range(30)]
@@ -187,11 +205,11 @@ def test_selftest_reports_and_passes(tmp_path):
     assert f"attacks contained: {total} of {total}" in done.stdout
     for word in ("tier:", "landlock ABI", "executions/s", "default limits"):
         assert word in done.stdout
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == {field.name for field in dataclasses.fields(selftest.Findings)}
-    assert {attack["name"] for attack in found["attacks"]} >= shipped | {"more_than_ours"}
-    assert all(attack["is_contained"] for attack in found["attacks"])
-    assert found["executions_per_s"]["print"] > 1
+    findings = json.loads((tmp_path / "found.json").read_text())
+    assert set(findings) == {field.name for field in dataclasses.fields(selftest.Findings)}
+    assert {attack["name"] for attack in findings["attacks"]} >= shipped | {"more_than_ours"}
+    assert all(attack["is_contained"] for attack in findings["attacks"])
+    assert findings["executions_per_s"]["print"] > 1
 
 
 def test_selftest_fails_when_an_attack_gets_out(tmp_path, monkeypatch):
@@ -200,7 +218,7 @@ def test_selftest_fails_when_an_attack_gets_out(tmp_path, monkeypatch):
     (tmp_path / "b.py.txt").write_text("# Expect: ERROR\nprint('contained')\n")
     monkeypatch.setattr(selftest, "ATTACKS", tmp_path)
     monkeypatch.setattr(selftest, "_SPEED_SECONDS", 0.1)
-    found = asyncio.run(selftest.find(ServerConfig(slots=1)))
-    assert [verdict.name for verdict in found.escaped] == ["a", "b"]
+    findings = asyncio.run(selftest.find(ServerConfig(concurrency=1)))
+    assert [verdict.name for verdict in findings.escaped] == ["a", "b"]
     (tmp_path / "empty").mkdir()
-    assert asyncio.run(selftest.run(ServerConfig(slots=1), str(tmp_path / "empty"), "")) == 1
+    assert asyncio.run(selftest.run(ServerConfig(concurrency=1), str(tmp_path / "empty"), "")) == 1

@@ -1,4 +1,4 @@
-"""Admission: bounded, fair between clients, and slots never leak."""
+"""Admission: bounded, fair between clients, and places never leak."""
 
 import asyncio
 
@@ -7,8 +7,12 @@ import pytest
 from sandbox_server.front.queue import FairQueue, QueueFull
 
 
-def _queue(slots: int = 1, capacity: int = 100) -> FairQueue:
-    return FairQueue(slots=slots, capacity=capacity, max_wait_s=1000.0)
+def _queue(
+    concurrency: int = 1, capacity: int = 100, max_wait_s: float = 1000.0, mean_run_s: float = 0.02
+) -> FairQueue:
+    queue = FairQueue(concurrency=concurrency, capacity=capacity, max_wait_s=max_wait_s)
+    queue._mean_run_s = mean_run_s
+    return queue
 
 
 def test_clients_are_served_in_turn():
@@ -45,6 +49,25 @@ def test_a_full_queue_refuses_with_a_hint():
     asyncio.run(main())
 
 
+def test_a_wait_that_would_be_too_long_is_refused_and_not_sooner():
+    """Four run at once for 2 s each: who comes when 60 wait is served in 30 s, the next in 30.5 s."""
+
+    async def main() -> None:
+        queue = _queue(concurrency=4, max_wait_s=30.0, mean_run_s=2.0)
+        calls = [asyncio.create_task(queue._acquire(f"client {i}")) for i in range(4 + 61)]
+        await asyncio.sleep(0)
+        assert (queue.running, queue.queued) == (4, 61)
+        assert queue.expected_wait_s == 61 * 2.0 / 4
+        with pytest.raises(QueueFull) as caught:
+            await queue._acquire("one more")
+        assert caught.value.retry_after_ms == 15_250  # half the expected wait
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_waiter_gives_its_place_up():
     async def main() -> None:
         queue = _queue()
@@ -59,13 +82,13 @@ def test_a_cancelled_waiter_gives_its_place_up():
     asyncio.run(main())
 
 
-def test_a_waiter_cancelled_as_its_turn_comes_does_not_leak_the_slot():
+def test_a_waiter_cancelled_as_its_turn_comes_does_not_leak_its_place():
     async def main() -> None:
         queue = _queue()
         await queue._acquire("a")
         waiting = asyncio.create_task(queue._acquire("b"))
         await asyncio.sleep(0)
-        queue._release()  # gives the slot to b
+        queue._release()  # gives the place to b
         waiting.cancel()  # before b has run
         await asyncio.gather(waiting, return_exceptions=True)
         assert queue.running == 0

@@ -87,7 +87,7 @@ def test_clone_makes_threads_only(machine):
     assert _verdict(machine, "clone", 0x100 | 0x4000 | 17) == _EPERM
 
 
-def test_a_sessions_fork_goes_to_its_keeper(machine):
+def test_a_sessions_fork_goes_to_its_supervisor(machine):
     assert _verdict(machine, "clone", 0x1200011, is_session=True) == ALLOW
     program = seccomp.assemble(seccomp.make_notify_rules(), machine, ALLOW)
     arch = seccomp._AUDIT_ARCH[machine]
@@ -143,12 +143,12 @@ def test_numbers_are_those_of_the_kernel_headers(machine):
     header = pathlib.Path(_HEADERS[machine])
     if not header.exists():
         pytest.skip(f"no kernel headers here: {header}")
-    found = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text()))
+    numbers = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text()))
     if machine == "aarch64":
-        found["newfstatat"] = found["fstatat"]
+        numbers["newfstatat"] = numbers["fstatat"]
     for name in SYSCALLS:
         nr = number(name, machine)
-        if nr is not None and name in found:
-            assert nr == int(found[name]), name
+        if nr is not None and name in numbers:
+            assert nr == int(numbers[name]), name
         else:
-            assert nr is None or name not in found, name
+            assert nr is None or name not in numbers, name

@@ -1,6 +1,7 @@
 """Sessions: state is committed or rolled back, branches are independent, nothing stays behind."""
 
 import contextlib
+import platform
 import time
 
 import grpc
@@ -15,7 +16,7 @@ def server(request):
     reason = why_not(request.param, False)
     if reason:
         pytest.skip(f"tier {request.param}: {reason}")
-    flags = ("--session-capacity", "3", "--isolation", request.param, "--slots", "2")
+    flags = ("--session-capacity", "3", "--isolation", request.param, "--concurrency", "2")
     with serving(*flags) as running:
         yield running
 
@@ -39,8 +40,8 @@ class _Session:
 
 @contextlib.contextmanager
 def _session(server, **fields):
-    made = server.stub.CreateSession(pb.CreateSessionRequest(**fields), timeout=60)
-    session = _Session(server, made.session_id)
+    created = server.stub.CreateSession(pb.CreateSessionRequest(**fields), timeout=60)
+    session = _Session(server, created.session_id)
     try:
         yield session
     finally:
@@ -217,6 +218,39 @@ def test_a_branch_whose_copy_ends_late_still_tells_of_its_death(server):
         lost = branch.run("os.kill(os.getpid(), 9)")
         assert (lost.status, lost.rolled_back) == (pb.STATUS_KILLED, True)
         branch.close()
+
+
+def test_a_thread_left_behind_cannot_take_the_fork_of_a_branch(server):
+    """The copy between a session and its branch may fork too, and its process id is not known."""
+    clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+    steal = (
+        "import ctypes, threading\nlibc = ctypes.PyDLL(None)\ndef steal():\n    while True:\n"
+        f"        if libc.syscall({clone}, 0x1200011, 0, 0, 0, 0) == 0:\n"
+        "            while True: pass\n"
+        "threading.Thread(target=steal, daemon=True).start()\nx = 1"
+    )
+    server.execute("1")  # the connection to the server stays open
+    before = server.resting_footprint()
+    with _session(server) as session:
+        session.run(steal)
+        branch = session.fork()
+        assert branch.run("x").last_value == "1"
+        branch.close()
+    assert server.settled_footprint(before) == before
+
+
+def test_a_copy_that_does_not_end_takes_its_session_with_it(server):
+    """It runs the program's code and belongs to no branch: nothing else would ever end it."""
+    stay = "import os\ndef stay(code):\n    while True: pass\nos._exit = stay"
+    server.execute("1")  # the connection to the server stays open
+    before = server.resting_footprint()
+    with _session(server) as session:
+        session.run(stay)
+        with pytest.raises(grpc.RpcError) as caught:
+            session.fork()
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert _code_of(session) is grpc.StatusCode.NOT_FOUND
+    assert server.settled_footprint(before) == before
 
 
 def test_threads_left_behind_are_frozen_between_blocks(server):

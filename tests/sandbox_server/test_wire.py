@@ -24,12 +24,12 @@ def test_committed_stubs_match_the_proto_file(tmp_path, name):
 
 def test_service_stub_names_every_method(tmp_path):
     """The grpc file differs in wording between generator versions; its methods must not."""
-    found = [
+    methods = [
         re.findall(r"'(/jaxtool[^']+)'", text)
         for text in (
             regenerate.generate(tmp_path)["sandbox_pb2_grpc.py"],
             (regenerate.WIRE / "sandbox_pb2_grpc.py").read_text("utf-8"),
         )
     ]
-    assert found[0] == found[1]
-    assert len(set(found[0])) == 7
+    assert methods[0] == methods[1]
+    assert len(set(methods[0])) == 7

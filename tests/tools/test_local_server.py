@@ -38,10 +38,10 @@ def test_its_malloc_is_not_the_trainers(monkeypatch):
 def test_a_failed_start_shows_the_log():
     with (
         pytest.raises(SandboxStartError, match="ended with code 2") as caught,
-        run_local_server(flags=["--slots", "0"]),
+        run_local_server(flags=["--concurrency", "0"]),
     ):
         pass
-    assert "slots" in str(caught.value)
+    assert "concurrency" in str(caught.value)
 
 
 def test_a_slow_start_is_given_up():

@@ -135,7 +135,7 @@ def test_a_dead_server_among_two_costs_nothing_but_retries(address):
 
 def test_a_server_killed_under_load_scores_nothing_wrong(address):
     """In flight calls of the dead server are run again on the other; every answer is right."""
-    with serving("--slots", "2") as doomed:
+    with serving("--concurrency", "2") as doomed:
 
         async def work(client):
             async def one(i: int) -> str:
@@ -154,7 +154,7 @@ def test_a_server_killed_under_load_scores_nothing_wrong(address):
 
 
 def test_a_killed_fork_server_is_survived_by_one_server():
-    with serving("--slots", "2") as server:
+    with serving("--concurrency", "2") as server:
 
         async def work(client):
             calls = [
@@ -171,7 +171,7 @@ def test_a_killed_fork_server_is_survived_by_one_server():
 
 
 def test_a_full_queue_is_waited_for():
-    with serving("--slots", "1", "--queue-capacity", "1") as server:
+    with serving("--concurrency", "1", "--queue-capacity", "1") as server:
 
         async def work(client):
             calls = (client.execute(f"import time\ntime.sleep(0.05)\n{i}") for i in range(12))

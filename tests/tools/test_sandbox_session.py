@@ -22,7 +22,7 @@ _QUICK = SandboxClientConfig(cpu_limit_s=0.5, wall_limit_s=4.0, attempts=2, back
 
 @pytest.fixture(scope="module")
 def address():
-    with start_local_server(flags=("--slots", "2")) as started:
+    with start_local_server(flags=("--concurrency", "2")) as started:
         yield started
 
 
@@ -65,7 +65,7 @@ def test_a_broken_limit_rolls_back_or_loses_the_session(address, has_checkpoints
 
 def test_a_session_stays_on_its_server_and_dies_with_it(address):
     """Nothing is run on the other server: a fresh interpreter would not know x."""
-    with serving("--slots", "1") as doomed:
+    with serving("--concurrency", "1") as doomed:
 
         async def work(client):
             session = await client.create_session()
@@ -86,7 +86,7 @@ def test_a_session_stays_on_its_server_and_dies_with_it(address):
 
 
 def test_an_evicted_session_is_a_typed_error():
-    with serving("--slots", "1", "--session-capacity", "1") as server:
+    with serving("--concurrency", "1", "--session-capacity", "1") as server:
 
         async def work(client):
             first = await client.create_session()
@@ -100,7 +100,7 @@ def test_an_evicted_session_is_a_typed_error():
 
 
 def test_a_full_queue_makes_a_block_wait_and_not_fail():
-    with serving("--slots", "1", "--queue-capacity", "1") as server:
+    with serving("--concurrency", "1", "--queue-capacity", "1") as server:
 
         async def work(client):
             sessions = [await client.create_session() for _ in range(5)]
@@ -141,7 +141,7 @@ sandbox_client.SandboxClientConfig:
         values = [(await client.execute("1 + 1")).last_value]
         return [*values, (await session.execute("2 + 2")).result.last_value]
 
-    with serving("--address", f"127.0.0.1:{port}", "--slots", "1", *flags) as server:
+    with serving("--address", f"127.0.0.1:{port}", "--concurrency", "1", *flags) as server:
         with asyncio.Runner() as runner, open_sandbox(sandbox, runner) as client:
             assert runner.run(execute(client)) == ["2", "4"]
         authority, client_pair = (

@@ -1,4 +1,4 @@
-"""The keeper's loop, by itself: what it must not wait for."""
+"""The session supervisor's loop, by itself: what it must not wait for."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 _DECIDES_NOTHING = """
 import os, signal, socket
-from sandbox_server.inside import keeper, linux, seccomp
+from sandbox_server.inside import linux, seccomp, session_supervisor
 
 ours, theirs = socket.socketpair()
 pid = os.fork()
@@ -20,7 +20,7 @@ if pid == 0:
 _, [listener], _, _ = socket.recv_fds(ours, 1, 1)
 front, _ = socket.socketpair()
 signal.alarm(10)
-keeper.Keeper(front, keeper.Process(pid=pid, channel=ours), listener)._decide()
+session_supervisor.SessionSupervisor(front, session_supervisor.Process(pid=pid, channel=ours), listener)._decide()
 print("went on")
 """
 
