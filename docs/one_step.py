@@ -79,7 +79,12 @@ def step(
             hidden, params["embedding"], ids, temperature=1.0, chunk=T, is_table=True
         )
         token_loss, _ = clipped_surrogate(
-            logprobs, behaviour, advantages, clip_low=0.2, clip_high=0.28, dual_clip=None
+            logprobs,
+            jnp.asarray(behaviour),
+            jnp.asarray(advantages),
+            clip_low=0.2,
+            clip_high=0.28,
+            dual_clip=None,
         )
         total, count = token_mean(token_loss, mask)
         # 6. Sampler and learner are one forward pass: what is left is rounding.
