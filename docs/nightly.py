@@ -106,6 +106,7 @@ RULES = (
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
+    Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),
     Rule(module="docs.", runs_inline=True),
 )
 

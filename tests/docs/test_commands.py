@@ -24,7 +24,7 @@ from docs.commands import (
     is_gin_file,
     name_of,
 )
-from jaxtool.config.loader import REPOSITORY_ROOT
+from jaxtool.config import loader
 
 
 class Parsed(Exception):
@@ -36,19 +36,22 @@ def text_of(document: pathlib.Path) -> str:
 
 
 def main_of(module: str):
-    """The function that `python -m module` calls, and whether it has flags."""
+    """The function with flags that `python -m module` calls; None: it takes none."""
     is_package = importlib.util.find_spec(module).submodule_search_locations is not None
-    main = importlib.import_module(f"{module}.__main__" if is_package else module).main
-    return main, "argparse" in inspect.getsource(sys.modules[main.__module__])
+    found = importlib.import_module(f"{module}.__main__" if is_package else module)
+    if "main" not in vars(found):
+        return None
+    has_flags = "argparse" in inspect.getsource(sys.modules[found.main.__module__])
+    return found.main if has_flags else None
 
 
-def check_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace | None:
     """Hands the command's arguments to the module's own parser, and runs nothing else of it."""
     assert importlib.util.find_spec(command.module) is not None, f"{command}: no such module"
-    main, has_flags = main_of(command.module)
-    if not has_flags:
+    main = main_of(command.module)
+    if main is None:
         assert not command.arguments, f"{command}: it takes no flags"
-        return
+        return None
     parse = argparse.ArgumentParser.parse_args
 
     def caught(self: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
@@ -62,14 +65,18 @@ def check_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         main()
     is_fine = isinstance(end.value, Parsed) or end.value.code == 0  # 0: --help
     assert is_fine, f"{command}: its parser refuses it"
+    return end.value.args[0] if isinstance(end.value, Parsed) else None
 
 
 ALL = [command for file in documents() for command in commands(text_of(file), name_of(file))]
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(ALL), ids=str)
-def test_command_parses(command, monkeypatch):
-    check_parses(command, monkeypatch)
+def test_command_parses_and_its_gin_builds(command, monkeypatch):
+    flags = check_parses(command, monkeypatch)
+    files = getattr(flags, "gin_file", None) or []
+    if command.is_whole and files and all(is_gin_file(file) for file in files):  # not RUN.gin
+        loader.load(loader.target_of(files[0]), files=files, params=flags.gin_param)
 
 
 @pytest.mark.parametrize("document", documents(), ids=name_of)
@@ -93,7 +100,7 @@ def test_every_command_is_run_at_night_or_by_a_test():
     unknown = [str(command) for command in ALL if nightly.rule_of(command) is None]
     assert not unknown, f"docs/nightly.py has no rule for {unknown}: say how to run it small"
     for rule in nightly.RULES:
-        assert not rule.instead or (REPOSITORY_ROOT / rule.instead).is_file(), rule
+        assert not rule.instead or (loader.REPOSITORY_ROOT / rule.instead).is_file(), rule
 
 
 def test_the_documents_name_commands():
