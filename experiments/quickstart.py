@@ -1,8 +1,9 @@
 """From random weights to OTC-GRPO on a laptop: base, cold start, GRPO and OTC-GRPO, then a table.
 
-  python -m experiments.quickstart [--workdir runs/quickstart] [--seed 0]
+  python -m experiments.quickstart [--workdir runs/quickstart] [--seed 0] [--problems 400]
+      [--steps 20] [--gin_param 'Schedule.samples = 4']
 
-Ctrl-C is safe: the same command goes on from the last checkpoint and ends in the same numbers.
+`--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command goes on from the last checkpoint and ends in the same numbers.
 
 WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
@@ -11,12 +12,20 @@ without calls), "problems", "answers", "levels": {level: the same}}}}, "otc_agai
 "productivity_gain"}}, "seed"}. WORKDIR/report.html shows curves and trajectories.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments import launch
+
+if TYPE_CHECKING:  # imported where they are used: the flags need no jax
+    from jaxtool.study.compare import Comparison
+    from jaxtool.train.rl_config import RlConfig
+    from jaxtool.train.sft_loop import SftRunConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
 STAGES = ("base", "cold_start", "grpo", "otc_grpo")
@@ -25,51 +34,38 @@ VARIANTS = ("cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write results.json here as well")
-    return parser.parse_args()
+    flags.add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--steps", type=int, help="of every stage, in place of its own")
+    flags.add_argument(
+        "--gin_param",
+        action="append",
+        default=[],
+        help="a binding of the two stages with rollouts and of the test, may be repeated",
+    )
+    flags.add_argument("--problems", type=int, default=TEST_PROBLEMS, help="questions of the test")
+    flags.add_argument("--json", type=Path, help="write results.json here as well")
+    return flags
 
 
 def main() -> None:
-    arguments = parse()
-    from jaxtool.config import loader
-    from jaxtool.report import page
-    from jaxtool.rundir.metrics import read_metrics
-    from jaxtool.rundir.trajectory_log import read_trajectories
+    arguments = parser().parse_args()
     from jaxtool.study import compare
     from jaxtool.tools.local_server import start_local_server
-    from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
-    configs = {}
-    for stage in STAGES:
-        file = CONFIGS / f"quickstart_{stage}.gin"
-        configs[stage] = loader.load(loader.target_of(file), files=[file])
-    workdirs = {stage: arguments.workdir / stage for stage in STAGES}
-    policies: dict[str, Path] = {}
+    configs = _configs(arguments)
     with start_local_server() as address:
-        for number, stage in enumerate(STAGES, start=1):
-            print(f"[{number}/{len(STAGES)}] {stage}", flush=True)
-            config, parent = configs[stage], PARENTS.get(stage)
-            flags = {
-                "workdir": workdirs[stage],
-                "seed": arguments.seed,
-                "init_from": policies[parent] if parent else None,
-            }
-            if isinstance(config, sft_loop.SftRunConfig):
-                policies[stage] = sft_loop.train(config, **flags)
-            else:
-                policies[stage] = rl_loop.train(config, sandbox_addresses=(address,), **flags)
-        print(f"test: {TEST_PROBLEMS} questions that no stage has seen", flush=True)
+        policies = _train(arguments, configs, address)
+        print(f"test: {arguments.problems} questions that no stage has seen", flush=True)
         comparison = compare.compare(
             configs["otc_grpo"],
             {variant: policies[variant] for variant in VARIANTS},
-            problems=TEST_PROBLEMS,
+            problems=arguments.problems,
             seed=arguments.seed,
             sandbox_addresses=(address,),
         )
@@ -82,6 +78,63 @@ def main() -> None:
     for path in filter(None, (arguments.workdir / "results.json", arguments.json)):
         path.write_text(text)
     compare.print_tables(comparison)
+    report = _report(arguments, configs, comparison, both)
+    print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
+
+
+def _configs(arguments: argparse.Namespace) -> dict[str, SftRunConfig | RlConfig]:
+    """The configuration of each stage; everything that is wrong with the flags is found here."""
+    from jaxtool.config import loader
+    from jaxtool.study.fewer_steps import steps_bindings
+    from jaxtool.train.rl_config import RlConfig
+
+    configs = {}
+    for stage in STAGES:
+        file = CONFIGS / f"quickstart_{stage}.gin"
+        target = loader.target_of(file)
+        params = list(arguments.gin_param) if target is RlConfig else []
+        if arguments.steps is not None:
+            params += steps_bindings([file], params, arguments.steps)
+        configs[stage] = loader.load(target, files=[file], params=params)
+    return configs
+
+
+def _train(
+    arguments: argparse.Namespace, configs: dict[str, SftRunConfig | RlConfig], address: str
+) -> dict[str, Path]:
+    """Runs the stages; returns the directory of each one's policy."""
+    from jaxtool.train import rl_loop, sft_loop
+
+    policies: dict[str, Path] = {}
+    for number, stage in enumerate(STAGES, start=1):
+        print(f"[{number}/{len(STAGES)}] {stage}", flush=True)
+        config, parent = configs[stage], PARENTS.get(stage)
+        flags = {
+            "workdir": arguments.workdir / stage,
+            "seed": arguments.seed,
+            "init_from": policies[parent] if parent else None,
+        }
+        if isinstance(config, sft_loop.SftRunConfig):
+            policies[stage] = sft_loop.train(config, **flags)
+        else:
+            policies[stage] = rl_loop.train(config, sandbox_addresses=(address,), **flags)
+    return policies
+
+
+def _report(
+    arguments: argparse.Namespace,
+    configs: dict[str, SftRunConfig | RlConfig],
+    comparison: Comparison,
+    both: dict[str, dict[str, float | None]],
+) -> Path:
+    """Prints what OTC-GRPO changes, and writes the page."""
+    from jaxtool.config import loader
+    from jaxtool.report import page
+    from jaxtool.rundir.metrics import read_metrics
+    from jaxtool.rundir.trajectory_log import read_trajectories
+    from jaxtool.study import compare
+
+    workdirs = {stage: arguments.workdir / stage for stage in STAGES}
     headlines = []
     for way, change in both.items():
         cut, gap = change["calls_cut"], change["accuracy_difference_points"]
@@ -95,12 +148,12 @@ def main() -> None:
                 note=f"accuracy {gap:+.1f} ± {error:.1f} points",
             )
         )
-    page = page.write_report(
+    return page.write_report(
         arguments.workdir / "report.html",
         compare.comparison_report(
             comparison,
             title="jaxtool quickstart",
-            subtitle=f"seed {arguments.seed}, {TEST_PROBLEMS} test questions",
+            subtitle=f"seed {arguments.seed}, {arguments.problems} test questions",
             headlines=headlines,
             metrics={stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in STAGES},
             views=[
@@ -113,7 +166,6 @@ def main() -> None:
             ),
         ),
     )
-    print(f"report {page}\n{time.monotonic() - started:.0f} s in this process")
 
 
 if __name__ == "__main__":

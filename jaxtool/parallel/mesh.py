@@ -5,12 +5,13 @@ Not covered: several slices joined by a data-centre network (one axis per networ
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
+from jax.sharding import Mesh
 
 AXES = ("data", "fsdp", "context", "tensor")
 REST = -1
@@ -24,6 +25,9 @@ class MeshConfig:
     fsdp: int = REST  # parameters, optimizer state and batch are cut along this axis
     context: int = 1  # rows of the learner are cut along their tokens, parameters as by fsdp
     tensor: int = 1  # heads, feed-forward width and vocabulary are cut along this axis
+    # Devices that do not divide the run's rows and widths stay idle; False: all are used, or the run
+    # is refused.
+    may_idle: bool = False
 
     @property
     def _asked(self) -> tuple[int, ...]:
@@ -55,11 +59,61 @@ class MeshConfig:
         return tuple(sizes)
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-    """Mesh over `devices` (default: all). Auto axes: XLA propagates, we constrain."""
+def make_mesh(
+    config: MeshConfig,
+    devices: Sequence[Any] | None = None,
+    check: Callable[[Mesh], None] | None = None,
+) -> Mesh:
+    """Mesh over `devices` (default: all), or with `config.may_idle` over as many as pass `check`.
+
+    Auto axes: XLA propagates, we constrain. With several devices, `may_idle` prints one line that names
+    the used and the idle ones. Example: rows in blocks of 12 on 8 devices. 8 and 7 do not divide 12, 6
+    does, so devices 0-5 are used and 6-7 stay idle.
+
+    Args:
+      check: raises ValueError, naming the number, where rows or widths of the run do not divide.
+
+    Raises:
+      ValueError: the sizes do not divide the devices, or no mesh passes. Of several hosts every device
+        must be used.
+    """
     devices = jax.devices() if devices is None else list(devices)
+    if not config.may_idle or jax.process_count() > 1:
+        return _checked(config, devices, check)
+    reasons = []
+    for count in range(len(devices), 0, -1):
+        try:
+            mesh = _checked(config, devices[:count], check)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        if len(devices) > 1:
+            print(_used(mesh, devices, reasons), flush=True)
+        return mesh
+    raise ValueError(f"no mesh of up to {len(devices)} devices fits: {reasons[-1]}")
+
+
+def _checked(config: MeshConfig, devices: list[Any], check: Callable[[Mesh], None] | None) -> Mesh:
+    """A mesh over just these devices."""
+    sizes = config.sizes(len(devices))
     # Split: a slice of 8 x 8 chips has no axis of 4, which a host's four devices ask for.
-    grid = mesh_utils.create_device_mesh(
-        config.sizes(len(devices)), devices, allow_split_physical_axes=True
-    )
-    return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    mesh = Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    if check is not None:
+        check(mesh)
+    return mesh
+
+
+def _used(mesh: Mesh, devices: Sequence[Any], reasons: Sequence[str]) -> str:
+    """One line: which devices, cut how, and why not more."""
+    axes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items() if size > 1)
+    count, total = mesh.size, len(devices)
+    line = f"devices: {_numbers(devices[:count])} of {total}" + f" ({axes})" * bool(axes)
+    if count == total:
+        return line
+    return f"{line}; idle: {_numbers(devices[count:])}, since {reasons[0]}"
+
+
+def _numbers(devices: Sequence[Any]) -> str:
+    first, last = devices[0].id, devices[-1].id
+    return str(first) if first == last else f"{first}-{last}"

@@ -16,6 +16,7 @@ from jaxtool.config.record import RECORD_NAME
 from jaxtool.data.problems import Split
 from jaxtool.rundir.checkpoints import is_policy
 from jaxtool.study import stage_process
+from jaxtool.study.fewer_steps import steps_bindings
 from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
 from jaxtool.study.records import are_answers_of
 from jaxtool.study.suite import RECIPE, Changes, Suite, Variant
@@ -60,12 +61,10 @@ class Study:
     def params(self, variant: Variant) -> tuple[str, ...]:
         """The bindings over the files of a variant; the study's changes win."""
         target = loader.target_of(self.files(variant)[0])
-        steps = self.changes.steps if variant.is_trained else None
-        return (
-            *variant.params,
-            *(self.changes.params if target is RlConfig else ()),
-            *(() if steps is None else (f"STEPS = {steps}",)),
-        )
+        params = (*variant.params, *(self.changes.params if target is RlConfig else ()))
+        if self.changes.steps is None or not variant.is_trained:
+            return params
+        return (*params, *steps_bindings(self.files(variant), params, self.changes.steps))
 
     def config(self, variant: Variant) -> SftRunConfig | RlConfig:
         """The built configuration of a variant.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtool.config import loader
+from jaxtool.model.param_axes import check_divides
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
@@ -44,5 +45,7 @@ def _train(config: sft_loop.SftRunConfig | rl_config.RlConfig, job: dict[str, An
 def _take(config: sft_loop.SftRunConfig | rl_config.RlConfig, job: dict[str, Any]) -> None:
     """The policy that training would start from, saved as it is."""
     source = SavedPolicy(path=job["init_from"]) if job["init_from"] else config.policy
-    model, params = source.load(Sharding(make_mesh(config.mesh)), job["seed"])
+    wanted = source.model_config()
+    mesh = make_mesh(config.mesh, check=lambda mesh: check_divides(wanted, Sharding(mesh)))
+    model, params = source.load(Sharding(mesh), job["seed"])
     save_policy(Path(job["workdir"]) / "policy", params, model)

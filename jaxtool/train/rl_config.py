@@ -74,7 +74,7 @@ class RlConfig:
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
     pack: PackConfig = dataclasses.field(default_factory=PackConfig)
     sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 

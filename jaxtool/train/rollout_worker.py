@@ -16,7 +16,6 @@ from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import Dtype, ModelConfig
-from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
@@ -31,6 +30,7 @@ from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.trajectory_log import TrajectoryView, trajectory_view
 from jaxtool.tools.base import Tool
 from jaxtool.tools.sandbox_client import SandboxClient
+from jaxtool.train.devices import check_mesh
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sources import open_sandbox
 
@@ -143,11 +143,10 @@ def open_worker(
     renderer = load_renderer(config.renderer)
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, renderer.all_tags)
-    mesh = make_mesh(config.mesh)
+    wanted = source.model_config()
+    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, wanted))
     sharding = Sharding(mesh, config.axes)
     decoding = Sharding(decode_mesh(mesh), decode(config.axes))
-    for each in (sharding, decoding):
-        check_divides(source.model_config(), each)
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)

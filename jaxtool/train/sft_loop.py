@@ -8,14 +8,17 @@ from typing import Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxtool.core import rng
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup, update
-from jaxtool.learn.state import check_micro_batch_rows, make_state
+from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens, make_state
+from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
+from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
@@ -64,7 +67,7 @@ class SftRunConfig:
     lora: LoraConfig | None = None  # trains an adapter; None: every parameter
     sft: SftConfig = dataclasses.field(default_factory=SftConfig)
     pack: PackConfig = dataclasses.field(default_factory=PackConfig)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)
     checkpoint_every: int = 100  # steps
     log_every: int = 10  # steps between rows of metrics; the last step has one too
@@ -88,11 +91,10 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
-    sharding = Sharding(make_mesh(config.mesh), config.axes)
-    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
-    if config.sft.last_block_rows:
-        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    wanted = source.model_config()
+    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, wanted))
+    sharding = Sharding(mesh, config.axes)
     model, params = source.load(sharding, seed, source_dtype(config.lora))
     tokenizer = config.tokenizer.load()
     check_vocabulary(tokenizer, model)
@@ -127,6 +129,16 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
                     checkpoints.save(step + 1, state, {"seed": seed} | base_record(base))
     save_result(workdir, state.params, base, model, sharding, source)
     return policy_dir
+
+
+def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
+    """Raises ValueError if the policy, a gradient block or a packed row does not divide."""
+    sharding = Sharding(mesh, config.axes)
+    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
+    if config.sft.last_block_rows:
+        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
+    check_row_tokens(config.pack.row_tokens, sharding)
+    check_divides(model, sharding)
 
 
 def _take(

@@ -17,8 +17,9 @@ import pytest
 from jaxtool.algos import advantages, aggregation, kl, policy_loss
 from jaxtool.rewards.terms import overlong_punishment
 
-torch = pytest.importorskip("torch", reason="TRL's losses need torch: pip install trl torch")
-pytest.importorskip("trl", reason="the comparison needs TRL: pip install trl torch")
+torch = pytest.importorskip("torch", reason="TRL's losses need torch: pip install -e '.[parity]'")
+pytest.importorskip("trl", reason="the comparison needs TRL: pip install -e '.[parity]'")
+pytestmark = pytest.mark.parity
 
 B, T = 5, 7
 NUMBERS = np.random.default_rng(0)

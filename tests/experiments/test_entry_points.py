@@ -22,8 +22,9 @@ SHORT_RL = [
 ]
 
 
-def start(module, *flags, check=True):
+def start(module, *flags, check=True, flags_of_xla=""):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+    environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags_of_xla}"
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, flags)],
         cwd=REPOSITORY_ROOT,
@@ -119,7 +120,9 @@ def test_plan_refuses_what_it_does_not_know_in_one_line():
     assert done.returncode != 0
     assert "unknown topology 'v9:2x2'" in done.stderr
     assert "Traceback" not in done.stderr
-    done = start("experiments.plan", "--gin_file", run_file, "--topology", "v5e-8", check=False)
+    one = params("MeshConfig.fsdp = 1")
+    flags = ("--gin_file", run_file, "--topology", "v5e-8", *one)
+    done = start("experiments.plan", *flags, check=False)
     assert "does not divide 8 devices" in done.stderr
 
 

@@ -187,6 +187,28 @@ def assert_same_rows(got: dict[str, Row], wanted: dict[str, Row], atol: float = 
         np.testing.assert_allclose(got[name].logprobs, row.logprobs, atol=atol)
 
 
+def assert_nearly_same_rows(
+    got: dict[str, Row], wanted: dict[str, Row], *, atol: float, otherwise: int
+) -> None:
+    """The same rows by programs whose rounding is coarse: int8 codes and bfloat16 round either way.
+
+    Another code can move a draw that lies on the edge of two tokens, and the row goes on otherwise from there.
+
+    Args:
+      atol: of log-probs, in nats, up to the first other token.
+      otherwise: rows that may have another token.
+    """
+    assert got.keys() == wanted.keys()
+    differ = []
+    for name, row in wanted.items():
+        pairs = zip(got[name].ids, row.ids, strict=False)
+        same = next((at for at, (one, other) in enumerate(pairs) if one != other), len(row.ids))
+        np.testing.assert_allclose(got[name].logprobs[:same], row.logprobs[:same], atol=atol)
+        if got[name].ids != row.ids:
+            differ.append(name)
+    assert len(differ) <= otherwise, differ
+
+
 def assert_teacher_forced(
     params: Params, rows: Iterable[Row], *, model: ModelConfig, temperature: float = 1.0
 ) -> None:
@@ -202,8 +224,14 @@ def assert_teacher_forced(
     assert compared > 20
 
 
-def assert_kept_is_prefilled_again(engine: DecodeEngine, length: int, seed: int) -> None:
-    """After tool outputs of `length` tokens the kept cache goes on as one prefilled anew does."""
+def assert_kept_is_prefilled_again(
+    engine: DecodeEngine, length: int, seed: int, otherwise: int = 0
+) -> None:
+    """After tool outputs of `length` tokens the kept cache goes on as one prefilled anew does.
+
+    Args:
+      otherwise: rows that may go on in other tokens, see `assert_nearly_same_rows`.
+    """
     rows = run_jobs(engine, random_jobs(6, outputs=(length,), seed=seed))
     resumed = [row for row in rows.values() if not row.outputs and not np.isnan(row.logprobs[-1])]
     assert len(resumed) >= 2
@@ -212,6 +240,6 @@ def assert_kept_is_prefilled_again(engine: DecodeEngine, length: int, seed: int)
         start = 1 + int(np.flatnonzero(np.isnan(row.logprobs))[-1])
         again.append(dataclasses.replace(row.job, prompt=tuple(row.ids[:start]), outputs=()))
     others = run_jobs(engine, again)
-    for row in resumed:
-        assert others[row.job.name].ids == row.ids
+    differ = [row.job.name for row in resumed if others[row.job.name].ids != row.ids]
+    assert len(differ) <= otherwise, differ
     assert engine.counts.reprefilled_tokens == 0

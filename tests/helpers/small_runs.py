@@ -108,8 +108,8 @@ class CountingTool:
         return None
 
 
-def one_device_mesh(config):
-    del config
+def one_device_mesh(config, check=None):
+    del config, check
     from jaxtool.parallel.mesh import MeshConfig
 
     return make_mesh(MeshConfig(), jax.devices()[:1])

@@ -20,7 +20,7 @@ def params():
 
 
 def test_an_only_block_needs_no_zeros(params):
-    """The share of a batch's only block is what zeros and the share add up to."""
+    """The share of a batch's only block is what zeros and the share add up to, by another program."""
     batch, setup = batch_of(), setup_of()
     assert start_of_sum(params, batch, batch.shape[0], setup.sharding) is None
     assert start_of_sum(params, batch, batch.shape[0] - 1, setup.sharding) is not None
@@ -28,9 +28,9 @@ def test_an_only_block_needs_no_zeros(params):
     [block] = row_blocks(batch, 8, setup.sharding)
     count = np.float32(grpo._loss_count(batch, setup.grpo))
     alone, _ = grpo.grpo_block(None, params, None, block, None, count, setup=setup)
-    np.testing.assert_array_equal(alone.loss, summed.loss)
+    np.testing.assert_allclose(alone.loss, summed.loss, rtol=1e-6)
     for x, y in zip(jax.tree.leaves(alone.grads), jax.tree.leaves(summed.grads), strict=True):
-        np.testing.assert_array_equal(x, y)
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
         assert x.sharding == y.sharding  # or the optimizer's step would be another program
 
 

@@ -106,9 +106,10 @@ def test_what_is_not_covered_is_refused_by_name(tmp_path, adapter):
     refuses(ValueError, r"layers.1.mlp.up_proj.lora_A.weight' has shape None, .*\(3, 32\)")
 
 
+@pytest.mark.parity
 @pytest.mark.skipif(
     importlib.util.find_spec("peft") is None or importlib.util.find_spec("torch") is None,
-    reason="PEFT and torch are not installed: pip install peft torch",
+    reason="PEFT and torch are not installed: pip install -e '.[parity]'",
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT 0.21 on transformers 5
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])

@@ -73,11 +73,10 @@ def test_greedy_answers_are_sensible(smollm2):
         assert greedy(config, numerics, tokenizer, question, 16) == answer
 
 
+@pytest.mark.parity
 def test_logits_equal_those_of_transformers(smollm2):
-    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-    pytest.importorskip(
-        "accelerate", reason="transformers reads GGUF with it: pip install accelerate"
-    )
+    torch = pytest.importorskip("torch", reason="torch is missing: pip install -e '.[parity]'")
+    pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate: .[parity]")
     from transformers import AutoModelForCausalLM
 
     config, params, tokenizer = smollm2

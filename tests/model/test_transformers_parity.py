@@ -10,7 +10,7 @@ from helpers.tiny_models import FAMILIES, VOCAB, full_logits, random_params, ran
 from jaxtool.model.hf_weights import load_hf, save_hf
 from jaxtool.parallel.axis_rules import single_device
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch for parity")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[parity]'")
 
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
@@ -21,6 +21,8 @@ from transformers import (  # noqa: E402
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+pytestmark = pytest.mark.parity
 
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,

@@ -29,3 +29,41 @@ def test_the_mesh_has_auto_axes_over_the_given_devices():
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), jax.devices()[:4])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "context": 1, "tensor": 2}
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+def check_rows(rows):
+    def check(mesh):
+        if rows % mesh.size:
+            raise ValueError(f"{rows} rows do not divide over {mesh.size}")
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "used"), [(12, 8, 6), (8, 8, 8), (11, 8, 1), (8, 1, 1), (6, 4, 3)]
+)
+def test_a_mesh_that_may_idle_takes_the_most_devices_that_divide(rows, devices, used, capsys):
+    given = jax.devices()[:devices]
+    mesh = make_mesh(MeshConfig(may_idle=True), given, check_rows(rows))
+    assert list(mesh.devices.flat) == given[:used]
+    said = capsys.readouterr().out
+    assert ("idle" in said) is (used < devices)
+    if (rows, devices) == (12, 8):
+        assert said == (
+            "devices: 0-5 of 8 (fsdp=6); idle: 6-7, since 12 rows do not divide over 8\n"
+        )
+
+
+def test_an_explicit_mesh_that_does_not_fit_is_refused(capsys):
+    with pytest.raises(ValueError, match=r"^12 rows do not divide over 8$"):
+        make_mesh(MeshConfig(), None, check_rows(12))
+    with pytest.raises(ValueError, match="does not divide 8 devices"):
+        make_mesh(MeshConfig(fsdp=1), None, check_rows(12))
+    with pytest.raises(ValueError, match=r"no mesh of up to 8 devices fits: mesh .* 1 devices"):
+        make_mesh(MeshConfig(fsdp=16, may_idle=True), None, check_rows(16))
+    assert capsys.readouterr().out == ""
+
+
+def test_fixed_axes_stay_where_devices_may_idle():
+    mesh = make_mesh(MeshConfig(tensor=2, may_idle=True), jax.devices()[:7], check_rows(8))
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "context": 1, "tensor": 2}
