@@ -305,7 +305,7 @@ def _written(value: Any) -> str:
     if isinstance(value, MacroUse):
         return f"%{value.name}"
     if isinstance(value, list | tuple):
-        return f"({', '.join(map(_written, value))})"
+        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
     return repr(value)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.loss_choices import Gspo
+from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.rewards.adaptive import CallShapingReward
 from jaxtool.rewards.base import RewardFn
@@ -44,6 +45,23 @@ def check_loss(grpo: GrpoConfig) -> None:
             "GrpoConfig.loss=Gspo has one ratio a trajectory, and GrpoConfig.aggregation='token_mean' "
             "weighs it by the trajectory's tokens: set aggregation = 'sequence_mean' (the paper)"
         )
+
+
+def check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Raises ValueError if an option is set that the chosen optimizer or schedule does not read."""
+    defaults = {field.name: field.default for field in dataclasses.fields(OptimizerConfig)}
+    for names, reader, is_read in (
+        (("muon_learning_rate",), "OptimizerConfig.name='muon'", optimizer.name == "muon"),
+        (("b1", "b2"), "Adam and Muon", optimizer.name != "adafactor"),
+        (("end_fraction",), "OptimizerConfig.decay='cosine'", optimizer.decay == "cosine"),
+    ):
+        for name in names:
+            value = getattr(optimizer, name)
+            if not is_read and value != defaults[name]:
+                raise ValueError(
+                    f"OptimizerConfig.{name}={value} is read by {reader} alone; this run has "
+                    f"name={optimizer.name!r}, decay={optimizer.decay!r}: leave it out"
+                )
 
 
 def with_constant_tokens(grpo: GrpoConfig, max_response_tokens: int) -> GrpoConfig:

@@ -22,7 +22,12 @@ from jaxtool.rewards.terms import RewardTerms
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
-from jaxtool.train.contradictions import check_critic, check_loss, with_constant_tokens
+from jaxtool.train.contradictions import (
+    check_critic,
+    check_loss,
+    check_optimizer,
+    with_constant_tokens,
+)
 from jaxtool.train.sources import Sandbox, Task, TokenizerSource
 
 
@@ -95,9 +100,10 @@ class RlConfig:
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
                 f"{self.engine.max_tokens}: the longest trajectory would not fit a row"
             )
-        self.optimizer.check_goes_with(self.lora)
-        if self.critic is not None:
-            self.critic.optimizer.check_goes_with(self.lora)
+        optimizers = [self.optimizer, *([self.critic.optimizer] if self.critic else [])]
+        for optimizer in optimizers:
+            optimizer.check_goes_with(self.lora)
+            check_optimizer(optimizer)
         if self.schedule.max_staleness:
             check_can_overlap(self)
         check_critic(self.critic, self.grpo, self.reward)

@@ -7,6 +7,7 @@ import pytest
 from jaxtool.config import loader
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.loss_choices import Gspo
+from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward
@@ -47,6 +48,19 @@ CONTRADICTIONS = {
     "GSPO and a mean over tokens": (
         {"grpo": GrpoConfig(loss=Gspo(), aggregation="token_mean")},
         r"GrpoConfig\.aggregation='token_mean' .* set aggregation = 'sequence_mean'",
+    ),
+    "Muon's rate without Muon": (
+        {"optimizer": OptimizerConfig(muon_learning_rate=0.01)},
+        r"OptimizerConfig\.muon_learning_rate=0\.01 is read by OptimizerConfig\.name='muon' alone; "
+        r"this run has name='adamw', decay='constant': leave it out",
+    ),
+    "Adam's moments with Adafactor": (
+        {"optimizer": OptimizerConfig(name="adafactor", b2=0.99)},
+        r"OptimizerConfig\.b2=0\.99 is read by Adam and Muon alone; .*'adafactor'",
+    ),
+    "the end of a cosine without one, of the critic": (
+        {"critic": CriticConfig(optimizer=OptimizerConfig(end_fraction=0.1))},
+        r"OptimizerConfig\.end_fraction=0\.1 is read by OptimizerConfig\.decay='cosine' alone",
     ),
     "another constant than the budget": (
         {"grpo": GrpoConfig(aggregation="sequence_constant_mean", constant_tokens=128)},
@@ -93,6 +107,16 @@ HARMLESS = {
     "the budget, written out": {
         "grpo": GrpoConfig(aggregation="sequence_constant_mean", constant_tokens=96),
         "terms": RewardTerms(length=LengthPenalty(max_tokens=96)),
+    },
+    "options that the optimizer reads": {
+        "optimizer": OptimizerConfig(
+            name="muon",
+            muon_learning_rate=0.01,
+            b1=0.8,
+            decay="cosine",
+            total_steps=9,
+            end_fraction=0.1,
+        ),
     },
     "another scale of calls": {"reward": OtcGrpoReward(c=9.0)},
 }
