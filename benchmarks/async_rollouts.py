@@ -30,7 +30,7 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.rewards.terms import SumReward, ToolBonus
+from jaxtool.rewards.terms import RewardTerms, ToolBonus
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
@@ -113,7 +113,7 @@ def run_config(folder: pathlib.Path, max_staleness: int, steps: int) -> RlConfig
             max_staleness=max_staleness,
         ),
         optimizer=OptimizerConfig(learning_rate=1e-5),  # lengths must stay those of the first step
-        reward=SumReward(terms=(ToolBonus(),)),
+        terms=RewardTerms(tool_bonus=ToolBonus()),
         grpo=GrpoConfig(micro_batch_rows=8),
         rollout=RolloutConfig(max_response_tokens=96, max_tool_calls=3),
         engine=EngineConfig(

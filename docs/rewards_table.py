@@ -15,14 +15,23 @@ from pathlib import Path
 import numpy as np
 
 from jaxtool.core.types import Origin, Problem, ToolCall, ToolResult, ToolStatus, Trajectory
-from jaxtool.rewards import terms
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.budgets import Budget, summed
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward, OutcomeReward
+from jaxtool.rewards.terms import (
+    LengthPenalty,
+    OverlongPunishment,
+    RewardTerms,
+    ToolBonus,
+    TurnPenalty,
+)
 
 MAX_CALLS = 6
+# Of the run that the table shows; c, N_max and L are these.
+BUDGET = Budget(max_response_tokens=160, max_tool_calls=3)
 # Tokens of the table's trajectories: a text, and for each call its code and what came back.
 TEXT_TOKENS, CODE_TOKENS, OBSERVATION_TOKENS = 40, 20, 10
 
@@ -32,53 +41,59 @@ class Variant:
     """One row of the table."""
 
     name: str
-    gin: str  # file of gin_configs/algos, or the binding that makes it
-    reward: RewardFn
+    gin: str  # files of gin_configs/algos, or the binding that makes it
+    outcome: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+    terms: RewardTerms = dataclasses.field(default_factory=RewardTerms)
     fewest_calls: int | None = None  # n
     call_cost: CallCost = dataclasses.field(default_factory=CallCost)
     wrong_peers: int = 0  # wrong answers beside it in its group: 2 make the problem a hard one
+
+    @property
+    def reward(self) -> RewardFn:
+        """Of outcome and terms, with the budgets of the table."""
+        return summed(self.outcome, self.terms, BUDGET)
 
     def rewards(self, *, is_correct: bool) -> list[float]:
         """Reward with 0..6 calls; for a reward that shapes, the shaping of the advantage."""
         known = [] if self.fewest_calls is None else [float(self.fewest_calls)]
         history = CallHistory().with_group(known)
         verdicts = [is_correct] + [False] * self.wrong_peers
-        out = []
+        reward, out = self.reward, []
         for calls in range(MAX_CALLS + 1):
             trajectory = trajectory_with(calls)
             costs = [self.call_cost.cost(trajectory)] * len(verdicts)
-            score = self.reward([trajectory] * len(verdicts), verdicts, costs, history)[0]
-            shapes = isinstance(self.reward, CallShapingReward)
+            score = reward([trajectory] * len(verdicts), verdicts, costs, history)[0]
+            shapes = isinstance(reward, CallShapingReward)
             out.append(score.shaping if shapes else score.reward)
         return out
 
 
 def variants() -> list[Variant]:
-    """Every reward of the package, with c and limits for a tool limit of 3."""
-    rows = [Variant(name="ReTool outcome", gin="grpo.gin", reward=OutcomeReward())]
+    """Every reward of the package."""
+    rows = [Variant(name="ReTool outcome", gin="grpo.gin", outcome=OutcomeReward())]
     rows += [
-        Variant(name="OTC-PPO, cosine", gin="otc_ppo_reward.gin", reward=OtcPpoReward()),
+        Variant(name="OTC-PPO, cosine", gin="otc_ppo_reward.gin", outcome=OtcPpoReward()),
         Variant(
             name="OTC-PPO, linear",
             gin='OtcPpoReward.decay = "linear"',
-            reward=OtcPpoReward(decay="linear"),
+            outcome=OtcPpoReward(decay="linear"),
         ),
         Variant(
             name="OTC-PPO, exponential",
             gin='OtcPpoReward.decay = "exponential"',
-            reward=OtcPpoReward(decay="exponential"),
+            outcome=OtcPpoReward(decay="exponential"),
         ),
     ]
     for n in (0, 1, 2):
         rows.append(
-            Variant(name="OTC-GRPO", gin="otc_grpo.gin", reward=OtcGrpoReward(), fewest_calls=n)
+            Variant(name="OTC-GRPO", gin="otc_grpo.gin", outcome=OtcGrpoReward(), fewest_calls=n)
         )
     for decay in ("linear", "exponential"):
         rows.append(
             Variant(
                 name=f"OTC-GRPO, {decay}",
                 gin=f"otc_{decay}.gin",
-                reward=OtcGrpoReward(decay=decay),
+                outcome=OtcGrpoReward(decay=decay),
                 fewest_calls=1,
             )
         )
@@ -87,59 +102,58 @@ def variants() -> list[Variant]:
             Variant(
                 name=f"OTC-GRPO, easy problems only: {problem}",
                 gin="otc_easy_only.gin",
-                reward=OtcGrpoReward(min_solve_rate=0.5),
+                outcome=OtcGrpoReward(min_solve_rate=0.5),
                 fewest_calls=1,
                 wrong_peers=wrong_peers,
             )
         )
     priced = CallCost(per_call=0.25, per_code_token=0.02, per_observation_token=0.01)
-    length = terms.LengthPenalty(per_token=0.005)
-    budget = terms.OverlongPunishment(max_tokens=160, cache_tokens=80)
     return [
         *rows,
         Variant(
             name="OTC-GRPO, a call 0.25, a code token 0.02, an observed one 0.01",
             gin="otc_priced.gin",
-            reward=OtcGrpoReward(),
+            outcome=OtcGrpoReward(),
             fewest_calls=0,
             call_cost=priced,
         ),
         Variant(
             name="OTC-GRPO, a call of the sandbox 0.5",
             gin="otc_per_tool.gin",
-            reward=OtcGrpoReward(),
+            outcome=OtcGrpoReward(),
             fewest_calls=0,
             call_cost=CallCost(per_tool=(("sandbox", 0.5),)),
         ),
-        Variant(name="AdaTIR, easy problem", gin="adatir.gin", reward=AdaTirReward()),
+        Variant(name="AdaTIR, easy problem", gin="adatir.gin", outcome=AdaTirReward()),
         Variant(
-            name="AdaTIR, hard problem", gin="adatir.gin", reward=AdaTirReward(), wrong_peers=2
+            name="AdaTIR, hard problem", gin="adatir.gin", outcome=AdaTirReward(), wrong_peers=2
         ),
         Variant(
             name="advantage shaping (the shaping)",
             gin="otc_shaping.gin",
-            reward=CallShapingReward(),
+            outcome=CallShapingReward(),
             fewest_calls=1,
         ),
+        Variant(name="tool bonus", gin="tool_bonus.gin", terms=RewardTerms(tool_bonus=ToolBonus())),
         Variant(
-            name="tool bonus",
-            gin="tool_bonus.gin",
-            reward=terms.SumReward(terms=(terms.ToolBonus(),)),
+            name="turn penalty", gin="turn_penalty.gin", terms=RewardTerms(turns=TurnPenalty())
         ),
         Variant(
-            name="turn penalty",
-            gin="turn_penalty.gin",
-            reward=terms.SumReward(terms=(terms.TurnPenalty(),)),
-        ),
-        Variant(
-            name="length penalty, 0.005 a token",
+            name="length penalty",
             gin="length_penalty.gin",
-            reward=terms.SumReward(terms=(length,)),
+            terms=RewardTerms(length=LengthPenalty()),
         ),
         Variant(
-            name="overlong punishment, 160 tokens, 80 soft",
+            name="overlong punishment",
             gin="overlong.gin",
-            reward=terms.SumReward(terms=(budget,)),
+            terms=RewardTerms(overlong=OverlongPunishment()),
+        ),
+        Variant(
+            name="OTC-GRPO and overlong punishment",
+            gin="otc_grpo.gin overlong.gin",
+            outcome=OtcGrpoReward(),
+            terms=RewardTerms(overlong=OverlongPunishment()),
+            fewest_calls=0,
         ),
     ]
 

@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
         "--gin_file",
         action="append",
         required=True,
-        help="an RL run file: task, renderer, engine; further ones are laid over it, the last wins",
+        help="an RL run file: task, renderer, engine; further ones are overlays: they win over it",
     )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"

@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
         "--gin_file",
         action="append",
         required=True,
-        help="run file, see gin_configs/README.md; further ones are laid over it, the last wins",
+        help="run file, see gin_configs/README.md; further ones are overlays: they win over it",
     )
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"

@@ -4,10 +4,14 @@ The meaning of a binding is gin's: a call in scope a/b sees the bindings of the 
 "a/b", the longest winning; a reference without a scope keeps the reader's; `%NAME` is evaluated at
 each use. In contrast to gin, each value is checked and converted to its parameter's type before
 the call, and nothing is kept for later calls: `@function` with bindings becomes a BoundFunction.
+
+Overlays may replace what the run file says, and not what another overlay says: two overlays that set
+one thing to two values are refused, and so is an overlay whose bindings another one made void.
 """
 
 import difflib
 import enum
+import functools
 import inspect
 import re
 import typing
@@ -39,6 +43,7 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+@functools.cache
 def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Parameters that can be bound, by name; none where Python knows no signature."""
     try:
@@ -65,9 +70,13 @@ class Builder:
     def __init__(self, bindings: Sequence[Binding]):
         self._by_key: dict[Any, Binding] = {}
         self._overridden: list[Binding] = []
+        self._decided = {binding.key for binding in bindings if binding.place.param}
         for binding in bindings:
-            if binding.key in self._by_key:
-                self._overridden.append(self._by_key[binding.key])
+            earlier = self._by_key.get(binding.key)
+            if earlier is not None:
+                if binding.key not in self._decided:
+                    _check_overlays_agree(earlier, binding)
+                self._overridden.append(earlier)
             self._by_key[binding.key] = binding
         self._read: set[Any] = set()
         self._scopes_opened: set[tuple[str, ...]] = {()}
@@ -80,16 +89,27 @@ class Builder:
 
     def check_all_read(self) -> None:
         """Raises ConfigError on a binding that had no effect on what was built."""
-        excused = self._reachable_from_overridden()
+        of_run = self._reachable_from(self._overridden)
+        of_overlays = self._reachable_from([b for b in self._overridden if b.key in self._decided])
         unread = [
             binding
             for key, binding in self._by_key.items()
-            if key not in self._read and (binding.place.param or key not in excused)
+            if key not in self._read
+            and (binding.place.param or key not in (of_overlays if binding.layer else of_run))
         ]
         if unread:
             others = ", ".join(str(b.place) for b in unread[1:])
             more = f" (and {len(unread) - 1} more: {others})" if others else ""
-            raise ConfigError(f"{unread[0].place}: {self._why_unread(unread[0])}{more}")
+            reason = self._why_unread(unread[0]) + self._what_replaced_its_reader(unread[0])
+            raise ConfigError(f"{unread[0].place}: {reason}{more}")
+
+    def _what_replaced_its_reader(self, unread: Binding) -> str:
+        """`; A.x of FILE:LINE replaced what read it`, or nothing."""
+        for binding in self._overridden:
+            if unread.key in self._reachable_from([binding]):
+                winner = self._by_key[binding.key]
+                return f"; {winner} of {winner.place} replaced what read it"
+        return ""
 
     def _evaluate(self, value: Any, scope: tuple[str, ...], place: Place) -> Any:
         if isinstance(value, MacroUse):
@@ -153,9 +173,30 @@ class Builder:
         try:
             return target(**arguments)
         except (TypeError, ValueError, ArithmeticError, LookupError, OSError) as error:
-            where = _place_of_error(str(error), winners, place)
+            where, *others = self._places_of_error(str(error), winners) or [place]
             line = " ".join(str(error).split())
-            raise ConfigError(f"{where}: {name} refuses its values: {line}") from error
+            also = f" (see also {', '.join(map(str, others))})" if others else ""
+            raise ConfigError(f"{where}: {name} refuses its values: {line}{also}") from error
+
+    def _places_of_error(self, message: str, winners: dict[str, Binding]) -> list[Place]:
+        """Where the settings were bound that the message of a refusal names.
+
+        `x=` names a parameter of what refuses, `Class.x` a parameter of any class. Without either the
+        first parameter counts whose name is a word of the message.
+        """
+        names = set(re.findall(r"(?:self\.)?(\w+)=", message))
+        paths = set(re.findall(r"\b[A-Za-z_]\w*\.\w+", message))
+        named = [binding for parameter, binding in winners.items() if parameter in names]
+        named += [
+            binding
+            for binding in self._by_key.values()
+            if binding.target is not None
+            and f"{binding.target.__qualname__}.{binding.parameter}" in paths
+        ]
+        if not named:
+            words = set(re.findall(r"\w+", message))
+            named = [binding for parameter, binding in winners.items() if parameter in words][:1]
+        return list(dict.fromkeys(binding.place for binding in named))
 
     def _winners(self, target: Any, scope: tuple[str, ...]) -> dict[str, Binding]:
         """The binding of each parameter that a call of `target` in `scope` reads."""
@@ -187,13 +228,14 @@ class Builder:
                 source = f" (%{macro.name} of {macro.place})"
             raise ConfigError(f"{binding.place}: {binding}{source}: {error}") from None
 
-    def _reachable_from_overridden(self) -> set[Any]:
-        """Keys that only an overridden binding would have read.
+    def _reachable_from(self, overridden: Sequence[Binding]) -> set[Any]:
+        """Keys that only overridden bindings would have read.
 
         A run that swaps one part of a file that it includes for another must not have to repeat
-        that file without the part's bindings; gin has no way to take a binding back.
+        that file without the part's bindings; gin has no way to take a binding back. The bindings
+        of an overlay are there to act: only a parameter of the command line may make them void.
         """
-        waiting = [use for binding in self._overridden for use in nested_uses(binding.value)]
+        waiting = [use for binding in overridden for use in nested_uses(binding.value)]
         excused: set[Any] = set()
         while waiting:
             use = waiting.pop()
@@ -227,17 +269,44 @@ class Builder:
         )
 
 
+@functools.cache
+def _hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    if inspect.isclass(target):
+        return {**typing.get_type_hints(target.__init__), **typing.get_type_hints(target)}
+    return typing.get_type_hints(target)
+
+
 def _type_hints(target: Callable[..., Any], name: str, place: Place) -> dict[str, Any]:
     try:
-        if inspect.isclass(target):
-            return {**typing.get_type_hints(target.__init__), **typing.get_type_hints(target)}
-        return typing.get_type_hints(target)
+        return _hints_of(target)
     except NameError as error:
         raise ConfigError(
             f"{place}: the types of {name} cannot be read ({error}); import them at run time"
         ) from error
     except TypeError:  # a callable object without annotations of its own
         return {}
+
+
+def _check_overlays_agree(earlier: Binding, later: Binding) -> None:
+    """Raises ConfigError if an overlay replaces what another overlay set to another value."""
+    if 0 < earlier.layer < later.layer and earlier.value != later.value:
+        raise ConfigError(
+            f"{later.place}: {later} = {_written(later.value)} would replace "
+            f"{_written(earlier.value)} of {earlier.place}; leave out one of the two overlays, or say "
+            f"which value it is with --gin_param '{later} = ...'"
+        )
+
+
+def _written(value: Any) -> str:
+    """A value about as it stands in its file."""
+    if isinstance(value, Reference):
+        name = "/".join([*value.scope, value.name])
+        return f"@{name}{'()' if value.is_call else ''}"
+    if isinstance(value, MacroUse):
+        return f"%{value.name}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)
 
 
 def _check_complete(
@@ -254,10 +323,3 @@ def _check_complete(
                 f"{first}: {name}.{parameter} has no default and nothing binds it; "
                 f"add {name}.{parameter} = ... or pass --gin_param '{name}.{parameter} = ...'"
             )
-
-
-def _place_of_error(message: str, winners: dict[str, Binding], place: Place) -> Place:
-    """Place of the first binding whose parameter the message names, else of the reference."""
-    words = set(re.findall(r"\w+", message))
-    named = [binding.place for parameter, binding in winners.items() if parameter in words]
-    return (named or [place])[0]

@@ -54,26 +54,34 @@ def load(target: Any, *, files: Sequence[str | pathlib.Path], params: Sequence[s
     Args:
       target: a frozen keyword-only dataclass, which is built, or a function, which is returned
         with its arguments bound and not called.
-      files: gin files, relative to the working directory or the repository; later files win.
+      files: a run file, then overlays, relative to the working directory or the repository.
+        Overlays win over the run file. Two overlays that set one thing differently are refused.
       params: bindings of the command line such as "RlConfig.steps = 5" or "STEPS = 5"; they win
         over all files. Names need only as many of their last parts as make them unambiguous.
 
     Raises:
       ConfigError: on any mistake, in one line that names the place and the remedy.
     """
+    bindings = read(files, params)
+    builder = Builder(bindings)
+    own = next((b for b in bindings if b.target == target), None)
+    name = own.name if own else f"{target.__module__}.{target.__qualname__}"
+    result = builder.build(target, name, own.place if own else Place(file=str(files[-1]), line=1))
+    builder.check_all_read()
+    return result
+
+
+def read(files: Sequence[str | pathlib.Path], params: Sequence[str] = ()) -> list[Binding]:
+    """The bindings of gin files and parameters, in the order in which they count; see `load`."""
     if not files:
         raise ConfigError("no gin file given; pass one with --gin_file")
     reader = _Reader()
-    for file in files:
+    for layer, file in enumerate(files):
+        reader.layer = layer
         reader.read_file(_find_file(str(file), [pathlib.Path.cwd(), REPOSITORY_ROOT], None), ())
     for param in params:
         reader.read_param(param)
-    builder = Builder(reader.bindings)
-    name = reader.names.get(target, f"{target.__module__}.{target.__qualname__}")
-    place = next((b.place for b in reader.bindings if b.target == target), None)
-    result = builder.build(target, name, place or Place(file=str(files[-1]), line=1))
-    builder.check_all_read()
-    return result
+    return reader.bindings
 
 
 def target_of(file: str | pathlib.Path) -> Any:
@@ -121,6 +129,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.bindings: list[Binding] = []
+        self.layer = 0  # of the file that is read
         self.names: dict[Any, str] = {}  # configurable -> name as first written
         # For parameters: full dotted name -> configurable, and what the files import.
         self._qualified: dict[str, Any] = {}
@@ -198,6 +207,7 @@ class _Reader:
             target=target,
             value=self._resolved(statement.value, place, resolve),
             place=place,
+            layer=self.layer,
         )
         if target is not None:
             check_parameter(binding)

@@ -29,7 +29,7 @@ class Reference:
     """`@scope/module.name` or, with `is_call`, `@scope/module.name()`."""
 
     scope: tuple[str, ...]  # empty: the scope of the reader
-    name: str  # as written
+    name: str = dataclasses.field(compare=False)  # as written
     target: Callable[..., Any]
     is_call: bool
 
@@ -51,6 +51,7 @@ class Binding:
     target: Callable[..., Any] | None
     value: Any  # literals, containers, Reference, MacroUse
     place: Place
+    layer: int = 0  # 0: the run file and what it includes; 1, 2, ...: the overlays, in their order
 
     @property
     def key(self) -> tuple[tuple[str, ...], Callable[..., Any] | str, str]:

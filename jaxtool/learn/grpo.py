@@ -53,7 +53,8 @@ class GrpoConfig:
     aggregation: Aggregation = (
         "token_mean"  # OTC-PO: sequence_mean; Dr.GRPO: sequence_constant_mean
     )
-    constant_tokens: float = 1.0  # divisor of sequence_constant_mean: max_response_tokens
+    # Divisor of sequence_constant_mean; None: the run's max_response_tokens.
+    constant_tokens: float | None = None
     kl_coef: float = 0.0  # of the KL against the parameters the run began with
     kl_estimator: KlEstimator = "k3"  # as a loss; k1 has no gradient in expectation
     reward_kl_coef: float = 0.0  # of k1 in the reward, before the advantages; Search-R1's PPO: 1e-3
@@ -83,7 +84,7 @@ class GrpoConfig:
         for name in ("kl_coef", "reward_kl_coef", "shaping_limit", "shaping_floor"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
-        if self.constant_tokens <= 0:
+        if self.constant_tokens is not None and self.constant_tokens <= 0:
             raise ValueError(f"{self.constant_tokens=} must be > 0")
         if self.old_policy == "sampler" and self.off_policy:
             raise ValueError(
@@ -311,6 +312,8 @@ def _summed(values: jax.Array, block: TrainBatch, setup: LearnerSetup) -> jax.Ar
         return aggregation.sequence_mean(values, *rows)[0]
     if config.aggregation == "sequence_sum":
         return aggregation.sequence_sum(values, *rows)[0]
+    if config.constant_tokens is None:
+        raise ValueError("GrpoConfig.constant_tokens is None, the run's budget: fill it in first")
     return aggregation.sequence_constant_mean(values, *rows, tokens=config.constant_tokens)[0]
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory
+from jaxtool.rewards.base import known
 from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
 
@@ -34,11 +35,11 @@ class AdaTirReward:
     correct: float = 1.0
     wrong: float = 0.0
     weight: float = 0.5  # λ; the paper's value is not known to us
-    max_calls: float = 3.0  # N_max: RolloutConfig.max_tool_calls
+    max_calls: float | None = None  # N_max; None: the run's max_tool_calls
     max_difficulty: float = 0.5  # φ_low: harder groups are not asked to save calls
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.max_calls <= 0:
+        if self.weight < 0 or (self.max_calls is not None and self.max_calls <= 0):
             raise ValueError(f"need {self.weight=} >= 0 and {self.max_calls=} > 0")
 
     def __call__(
@@ -49,12 +50,13 @@ class AdaTirReward:
         history: CallHistory,
         /,
     ) -> list[Score]:
+        max_calls = known(self.max_calls, "AdaTirReward.max_calls")
         is_easy = 1.0 - sum(is_correct) / len(is_correct) < self.max_difficulty
         scores = []
         for right, cost in zip(is_correct, costs, strict=True):
             reward = self.correct if right else self.wrong
             if right and is_easy:
-                reward += adatir_penalty(cost, self.max_calls, weight=self.weight)
+                reward += adatir_penalty(cost, max_calls, weight=self.weight)
             scores.append(Score(reward=reward, is_correct=right))
         return scores
 
@@ -70,12 +72,12 @@ class CallShapingReward:
     correct: float = 1.0
     wrong: float = -1.0
     delta: float = -2.0  # paper: -2 and -2.5
-    c: float = 3.0  # calls that cost δ
+    c: float | None = None  # calls that cost δ; None: the run's max_tool_calls
     estimator: FewestCalls = dataclasses.field(default_factory=GlobalMinimum)  # of n
     min_solve_rate: float = 0.0  # groups with a smaller share of correct answers are not shaped
 
     def __post_init__(self) -> None:
-        if self.delta > 0 or self.c <= 0:
+        if self.delta > 0 or (self.c is not None and self.c <= 0):
             raise ValueError(f"need {self.delta=} <= 0 and {self.c=} > 0")
 
     def __call__(
@@ -86,13 +88,14 @@ class CallShapingReward:
         history: CallHistory,
         /,
     ) -> list[Score]:
+        c = known(self.c, "CallShapingReward.c")
         n = self.estimator(history)
         is_shaped = sum(is_correct) / len(is_correct) >= self.min_solve_rate
         scores = []
         for right, cost in zip(is_correct, costs, strict=True):
             shaping = 0.0
             if right and is_shaped and n is not None:
-                shaping = call_shaping(max(cost, n), n, self.c, delta=self.delta)
+                shaping = call_shaping(max(cost, n), n, c, delta=self.delta)
             reward = self.correct if right else self.wrong
             scores.append(Score(reward=reward, is_correct=right, fewest_calls=n, shaping=shaping))
         return scores

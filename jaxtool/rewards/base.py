@@ -27,3 +27,14 @@ class RewardFn(Protocol):
           history: of the problem, with the calls of this group's correct members already in it.
         """
         ...
+
+
+def known(value: float | None, name: str) -> float:
+    """A number that may stand for the run's budget, once it is filled in.
+
+    Raises:
+      ValueError: it is None still; `budgets.with_budget` fills it in.
+    """
+    if value is None:
+        raise ValueError(f"{name} is None, the run's budget: give it, or call with_budget first")
+    return value

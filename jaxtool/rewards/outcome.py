@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards import otc
+from jaxtool.rewards.base import known
 from jaxtool.rewards.decay import Decay, check_decay, decayed
 from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
@@ -47,7 +48,9 @@ class OtcGrpoReward:
     """
 
     alpha: float = 1.0  # paper
-    c: float = 3.0  # the tool limit (paper: 3 for code, 4 for search)
+    c: float | None = (
+        None  # None: the run's max_tool_calls, as in the paper (3 for code, 4 for search)
+    )
     correct: float = 1.0
     wrong: float = 0.0  # paper; -1 is ReTool's
     estimator: FewestCalls = dataclasses.field(default_factory=GlobalMinimum)
@@ -84,9 +87,10 @@ class OtcGrpoReward:
         return scores
 
     def _coefficient(self, m: float, n: float) -> float:
+        c = known(self.c, "OtcGrpoReward.c")
         if self.decay == "cosine":
-            return otc.r_tool_grpo(m, n, self.c)
-        return decayed(m - n, self.c, self.decay)
+            return otc.r_tool_grpo(m, n, c)
+        return decayed(m - n, c, self.decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,9 @@ class OtcPpoReward:
     """α ⋅ r_tool(m, c) ⋅ correct if correct, else wrong. OTC-PO (2504.14870), equations 5 and 7."""
 
     alpha: float = 1.0  # paper
-    c: float = 3.0  # the tool limit (paper: 3 for code, 4 for search)
+    c: float | None = (
+        None  # None: the run's max_tool_calls, as in the paper (3 for code, 4 for search)
+    )
     correct: float = 1.0
     wrong: float = 0.0  # paper; -1 is ReTool's
     decay: Decay = "cosine"  # paper
@@ -112,9 +118,10 @@ class OtcPpoReward:
         history: CallHistory,
         /,
     ) -> list[Score]:
+        c = known(self.c, "OtcPpoReward.c")
         scores = []
         for right, cost in zip(is_correct, costs, strict=True):
-            coefficient = decayed(cost, self.c, self.decay) if right else 1.0
+            coefficient = decayed(cost, c, self.decay) if right else 1.0
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
             scores.append(Score(reward=reward, is_correct=right, tool_coefficient=coefficient))
@@ -126,6 +133,6 @@ def _check_base(correct: float, wrong: float) -> None:
         raise ValueError(f"need correct > 0 >= wrong: {correct=} {wrong=}")
 
 
-def _check_scale(alpha: float, c: float) -> None:
-    if not (alpha > 0 and c > 0):
+def _check_scale(alpha: float, c: float | None) -> None:
+    if alpha <= 0 or (c is not None and c <= 0):
         raise ValueError(f"need alpha > 0 and c > 0: {alpha=} {c=}")

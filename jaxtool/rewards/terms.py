@@ -1,7 +1,7 @@
-"""Rewards that compete with OTC or help it: terms that are added to a base reward.
+"""Rewards that compete with OTC or help it: terms that are added to the outcome's reward.
 
-Covered: overlong punishment, tool bonus, turn penalty, length penalty, and the sum.
-Not covered: base rewards (`outcome`, `adaptive`).
+Covered: overlong punishment, tool bonus, turn penalty, length penalty, a place for each of them, and
+the sum. Not covered: rewards of the outcome (`outcome`, `adaptive`), the run's budgets (`budgets`).
 """
 
 import dataclasses
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtool.core.types import Origin, Score, Trajectory
-from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.base import RewardFn, known
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OutcomeReward
 
 
-def overlong_punishment(tokens: int, max_tokens: int, cache_tokens: int) -> float:
+def overlong_punishment(tokens: int, max_tokens: float, cache_tokens: float) -> float:
     """0 up to L - C, (L - C - |y|) / C in between, -1 beyond L. DAPO (2503.14476), equation 13.
 
     Args:
@@ -44,18 +44,23 @@ class RewardTerm(Protocol):
 class OverlongPunishment:
     """DAPO's soft punishment; a response that stops at the budget gets all of it."""
 
-    max_tokens: int  # L: RolloutConfig.max_response_tokens
-    cache_tokens: int  # C; DAPO: a fifth of max_tokens
+    max_tokens: int | None = None  # L; None: the run's max_response_tokens
+    cache_tokens: int | None = None  # C; None: a fifth of L (DAPO)
     counts_tool_tokens: bool = True  # as the budget does; False: tokens that the policy wrote
 
     def __post_init__(self) -> None:
-        if not 0 < self.cache_tokens <= self.max_tokens:
-            raise ValueError(f"need 0 < {self.cache_tokens=} <= {self.max_tokens=}")
+        for tokens in (self.max_tokens, self.cache_tokens):
+            if tokens is not None and tokens < 1:
+                raise ValueError(f"need {self.cache_tokens=} > 0 and {self.max_tokens=} > 0")
+        if self.max_tokens and self.cache_tokens and self.cache_tokens > self.max_tokens:
+            raise ValueError(f"need {self.cache_tokens=} <= {self.max_tokens=}")
 
     def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
         del is_correct, cost
+        limit = known(self.max_tokens, "OverlongPunishment.max_tokens")
+        cache = known(self.cache_tokens, "OverlongPunishment.cache_tokens")
         tokens = response_tokens(trajectory, counts_tool_tokens=self.counts_tool_tokens)
-        return overlong_punishment(tokens, self.max_tokens, self.cache_tokens)
+        return overlong_punishment(tokens, limit, cache)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,17 +89,43 @@ class TurnPenalty:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LengthPenalty:
-    """-per_token ⋅ |y|, |y| the tokens that the policy wrote: the length term of LCPO-Exact
-    (L1, 2503.04697) with target 0."""
+    """-at_budget ⋅ |y| / L, |y| the tokens that the policy wrote, L the run's budget of a response.
 
-    per_token: float = 0.0003  # L1's α
+    The length term of LCPO-Exact (L1, 2503.04697) with target 0, whose α is at_budget / L. In units of
+    the budget it means the same in a run of 96 tokens and in one of 16,384.
+    """
+
+    at_budget: float = 0.5  # what a response of L tokens loses
+    max_tokens: int | None = None  # L; None: the run's max_response_tokens
     only_correct: bool = False
+
+    def __post_init__(self) -> None:
+        if self.at_budget < 0 or (self.max_tokens is not None and self.max_tokens < 1):
+            raise ValueError(f"need {self.at_budget=} >= 0 and {self.max_tokens=} > 0")
 
     def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
         del cost
         if self.only_correct and not is_correct:
             return 0.0
-        return -self.per_token * response_tokens(trajectory, counts_tool_tokens=False)
+        limit = known(self.max_tokens, "LengthPenalty.max_tokens")
+        return -self.at_budget * response_tokens(trajectory, counts_tool_tokens=False) / limit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardTerms:
+    """What a run adds to the reward of the outcome. Each term has its own field, so that an overlay that
+    asks for one replaces neither the others nor the outcome's reward."""
+
+    overlong: OverlongPunishment | None = None
+    length: LengthPenalty | None = None
+    turns: TurnPenalty | None = None
+    tool_bonus: ToolBonus | None = None
+    own: tuple[RewardTerm, ...] = ()  # of other modules
+
+    def in_order(self) -> tuple[RewardTerm, ...]:
+        """Those that are there, in the order in which they are added up."""
+        named = (self.overlong, self.length, self.turns, self.tool_bonus)
+        return (*(term for term in named if term is not None), *self.own)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

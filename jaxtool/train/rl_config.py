@@ -15,11 +15,19 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.budgets import Budget, summed
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.outcome import OutcomeReward
+from jaxtool.rewards.terms import RewardTerms
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
+from jaxtool.train.contradictions import (
+    check_critic,
+    check_loss,
+    check_optimizer,
+    with_constant_tokens,
+)
 from jaxtool.train.sources import Sandbox, Task, TokenizerSource
 
 
@@ -62,7 +70,8 @@ class RlConfig:
     schedule: Schedule
     optimizer: OptimizerConfig
     lora: LoraConfig | None = None  # trains an adapter (of the critic too); None: every parameter
-    reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+    reward: RewardFn = dataclasses.field(default_factory=OutcomeReward)  # of the outcome
+    terms: RewardTerms = dataclasses.field(default_factory=RewardTerms)  # added to it
     call_cost: CallCost = dataclasses.field(
         default_factory=CallCost
     )  # m of the OTC equations; calls
@@ -91,11 +100,30 @@ class RlConfig:
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
                 f"{self.engine.max_tokens}: the longest trajectory would not fit a row"
             )
-        self.optimizer.check_goes_with(self.lora)
-        if self.critic is not None:
-            self.critic.optimizer.check_goes_with(self.lora)
+        optimizers = [self.optimizer, *([self.critic.optimizer] if self.critic else [])]
+        for optimizer in optimizers:
+            optimizer.check_goes_with(self.lora)
+            check_optimizer(optimizer)
         if self.schedule.max_staleness:
             check_can_overlap(self)
+        check_critic(self.critic, self.grpo, self.reward)
+        check_loss(self.grpo)
+        reward_of(self)
+        grpo_of(self)
+
+
+def reward_of(config: RlConfig) -> RewardFn:
+    """The run's reward: of the outcome, with the terms added, and the run's budgets where it says None."""
+    budget = Budget(
+        max_response_tokens=config.rollout.max_response_tokens,
+        max_tool_calls=config.rollout.max_tool_calls,
+    )
+    return summed(config.reward, config.terms, budget)
+
+
+def grpo_of(config: RlConfig) -> GrpoConfig:
+    """The run's update, with the run's budget where it says None."""
+    return with_constant_tokens(config.grpo, config.rollout.max_response_tokens)
 
 
 def check_can_overlap(config: RlConfig) -> None:

@@ -48,7 +48,7 @@ from jaxtool.train.overlapped_rollouts import (
     check_one_host,
     overlapped,
 )
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, grpo_of
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
@@ -175,7 +175,7 @@ def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> L
     """What the learner's programs are compiled for."""
     return LearnerSetup(
         model=model,
-        grpo=with_off_policy(config.grpo, _sampler_differs(config, model)),
+        grpo=with_off_policy(grpo_of(config), _sampler_differs(config, model)),
         optimizer=config.optimizer,
         sharding=sharding,
         temperature=config.sampling.temperature,

@@ -15,7 +15,7 @@ from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.selection import choose_members, is_dropped
 from jaxtool.train.evaluation import judge
 from jaxtool.train.overlapped_rollouts import AsyncRollouts
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, reward_of
 from jaxtool.train.rollout_worker import RolloutWorker
 
 
@@ -69,6 +69,7 @@ def gather(
       rollouts: has the answers, or will have; None collects them here and now.
     """
     selection, wanted = config.selection, config.schedule.problems_per_step
+    reward = reward_of(config)
     trajectories: list[Trajectory] = []
     scores: list[Score | None] = []
     groups: list[list[int]] = []
@@ -83,7 +84,7 @@ def gather(
         else:
             drawn = rollouts.draw(step, draws)
             correct = judge(worker.checker, drawn)
-        drawn_scores = score_trajectories(drawn, correct, config.reward, store, config.call_cost)
+        drawn_scores = score_trajectories(drawn, correct, reward, store, config.call_cost)
         rows = _groups(config, drawn, drawn_scores, seed, stream)
         with_spread = _with_spread(rows, drawn_scores, selection.min_reward_std)
         drawn_groups, learnable = drawn_groups + len(rows), learnable + len(with_spread)

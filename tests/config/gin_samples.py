@@ -83,6 +83,12 @@ class RunConfig:
     data: pathlib.Path | None = None
     is_quiet: bool = False
 
+    def __post_init__(self) -> None:
+        if self.is_quiet and self.optimizer.clip is not None:
+            raise ValueError(
+                f"RunConfig.is_quiet does not go with AdamConfig.clip={self.optimizer.clip}"
+            )
+
 
 def train(*, config: RunConfig, seed: int = 0) -> str:
     return f"trained {config.steps} steps with seed {seed}"

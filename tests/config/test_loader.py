@@ -281,3 +281,64 @@ def test_an_ablation_may_swap_a_part_whose_bindings_then_rest(write):
     assert load(file).schedule is gin_samples.constant
     message = error_of(file, "SLOPE = 3.0")
     assert message.startswith("--gin_param 'SLOPE = 3.0': nothing reads the macro SLOPE")
+
+
+def test_overlays_win_over_the_run_and_not_over_each_other(write):
+    """In either order, with both files and both values in the message; a parameter decides."""
+    run = write(MINIMAL + "s.RunConfig.steps = 1\n")
+    four, five = (write(f"s.RunConfig.steps = {n}\n", f"{n}.gin") for n in (4, 5))
+    also_four = write("s.RunConfig.steps = 4\ns.RunConfig.levels = ('x',)\n", "same.gin")
+    assert loader.load(RunConfig, files=[run, four]).steps == 4
+    both = loader.load(RunConfig, files=[run, four, also_four])
+    assert (both.steps, both.levels) == (4, ("x",))
+    for first, second, values in ((four, five, "54"), (five, four, "45")):
+        with pytest.raises(loader.ConfigError) as error:
+            loader.load(RunConfig, files=[run, first, second])
+        assert str(error.value).startswith(
+            f"{values[0]}.gin:3: s.RunConfig.steps = {values[0]} would replace {values[1]} of "
+            f"{values[1]}.gin:3; leave out one"
+        )
+    decided = loader.load(RunConfig, files=[run, four, five], params=["RunConfig.steps = 6"])
+    assert decided.steps == 6
+
+
+def test_an_overlay_is_not_made_void_by_another(write):
+    """What a run includes may rest; the bindings of an overlay act, or are refused."""
+    run = write(MINIMAL + "s.RunConfig.schedule = @s.linear\ns.linear.slope = 2.0\n")
+    steeper = write("s.linear.slope = 3.0\n", "steeper.gin")
+    constant = write("s.RunConfig.schedule = @s.constant\n", "constant.gin")
+    assert loader.load(RunConfig, files=[run, constant]).schedule is gin_samples.constant
+    assert loader.load(RunConfig, files=[run, steeper]).schedule(3) == 9.0
+    for overlays in ([steeper, constant], [constant, steeper]):
+        with pytest.raises(loader.ConfigError) as error:
+            loader.load(RunConfig, files=[run, *overlays])
+        assert str(error.value).startswith("steeper.gin:3: nothing reads s.linear.slope")
+        assert "s.RunConfig.schedule of constant.gin:3 replaced what read it" in str(error.value)
+        params = ["RunConfig.schedule = @s.constant"]
+        rests = loader.load(RunConfig, files=[run, *overlays], params=params)
+        assert rests.schedule is gin_samples.constant
+
+
+def test_equal_values_of_two_overlays_agree_however_they_are_written(write):
+    run = write(MINIMAL)
+    one = write("s.RunConfig.schedule = @s.constant\n", "one.gin")
+    other = write(
+        "from __gin__ import dynamic_registration\nimport gin_samples\n"
+        "gin_samples.RunConfig.schedule = @gin_samples.constant\n",
+        "other.gin",
+        header="",
+    )
+    config = loader.load(RunConfig, files=[run, one, other])
+    assert config.schedule is gin_samples.constant
+
+
+def test_a_refusal_names_every_place_that_its_message_speaks_of(write):
+    run = write(MINIMAL + "s.RunConfig.optimizer = @s.AdamConfig()\n")
+    clip = write("s.AdamConfig.learning_rate = 1.0\ns.AdamConfig.clip = 2.0\n", "clip.gin")
+    quiet = write("s.RunConfig.is_quiet = True\n", "quiet.gin")
+    with pytest.raises(loader.ConfigError) as error:
+        loader.load(RunConfig, files=[run, clip, quiet])
+    assert str(error.value) == (
+        "clip.gin:4: s.RunConfig refuses its values: RunConfig.is_quiet does not go with "
+        "AdamConfig.clip=2.0 (see also quiet.gin:3)"
+    )

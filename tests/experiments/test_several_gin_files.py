@@ -1,4 +1,4 @@
-"""Plan and evaluate take several --gin_file, as train does: later files win."""
+"""Plan and evaluate take several --gin_file, as train does: overlays win over the run file."""
 
 import pytest
 
@@ -26,12 +26,13 @@ def catch(config, *_, **__):
     ],
     ids=["plan", "evaluate"],
 )
-def test_later_files_win(entry_point, module, name, flags, tmp_path, monkeypatch):
+def test_overlays_win_over_the_run_file(entry_point, module, name, flags, tmp_path, monkeypatch):
     for variable in ("JAX_PLATFORMS", "JAX_ENABLE_COMPILATION_CACHE"):
         monkeypatch.setenv(variable, "")  # main sets them: put back what was there
     monkeypatch.setattr(module, name, catch)
-    for steps in (7, 8):
-        (tmp_path / f"{steps}.gin").write_text(OVER + f"rl_config.Schedule.steps = {steps}\n")
+    over = {"steps": 7, "samples": 5}
+    for field, value in over.items():
+        (tmp_path / f"{field}.gin").write_text(OVER + f"rl_config.Schedule.{field} = {value}\n")
 
     def config_of(*files):
         given = [flag for file in (RUN, *files) for flag in ("--gin_file", str(file))]
@@ -42,5 +43,5 @@ def test_later_files_win(entry_point, module, name, flags, tmp_path, monkeypatch
 
     assert config_of().engine.numerics.weights == "dtype"
     assert config_of("gin_configs/decoders/int8.gin").engine.numerics.weights == "int8"
-    assert config_of(tmp_path / "7.gin", tmp_path / "8.gin").schedule.steps == 8
-    assert config_of(tmp_path / "8.gin", tmp_path / "7.gin").schedule.steps == 7
+    schedule = config_of(tmp_path / "steps.gin", tmp_path / "samples.gin").schedule
+    assert (schedule.steps, schedule.samples) == (7, 5)

@@ -47,7 +47,9 @@ def test_prices_enter_n_and_the_reward():
     cheap = dataclasses.replace(two_calls(), tool_calls=two_calls().tool_calls[:1], sample=1)
     call_cost = CallCost(per_tool=(("search", 5.0),))
     store = CallStore()
-    scores = score_trajectories([two_calls(), cheap], [True] * 2, OtcGrpoReward(), store, call_cost)
+    scores = score_trajectories(
+        [two_calls(), cheap], [True] * 2, OtcGrpoReward(c=3.0), store, call_cost
+    )
     assert [s.reward for s in scores if s] == pytest.approx([0.9898214, 1.0])
     assert store.history("p0").counts == {5.0: 1, 6.0: 1}
 

@@ -8,6 +8,7 @@ import pytest
 
 from docs import rewards_table as table
 from jaxtool.config import loader
+from jaxtool.train.rl_config import reward_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +20,7 @@ def test_the_committed_table_is_the_generated_one():
 
 
 def test_every_file_that_the_table_names_exists():
-    files = [row.gin for row in table.variants() if row.gin.endswith(".gin")]
+    files = [file for row in table.variants() for file in row.gin.split() if ".gin" in file]
     assert len(files) > 8
     for file in files:
         assert (ROOT / "gin_configs" / "algos" / file).is_file(), file
@@ -50,15 +51,21 @@ def test_rows_of_hard_problems_and_of_a_tools_price_by_hand():
         assert set(rows[name]) == {1.0}
 
 
-@pytest.mark.parametrize("file", ["otc_priced.gin", "otc_per_tool.gin", "otc_easy_only.gin"])
-def test_rows_have_the_price_and_the_reward_of_their_file(file):
+ROWS = [row for row in table.variants() if row.gin.endswith(".gin")]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_rows_have_the_price_and_the_reward_of_their_files(row):
+    """In a run of the table's budgets, where the files say nothing of their own."""
     configs = ROOT / "gin_configs"
     run = configs / "runs" / "quickstart_grpo.gin"
-    config = loader.load(loader.target_of(run), files=[run, configs / "algos" / file])
-    rows = [row for row in table.variants() if row.gin == file]
-    assert rows
-    for row in rows:
-        assert (row.reward, row.call_cost) == (config.reward, config.call_cost)
+    files = [run, *(configs / "algos" / name for name in row.gin.split())]
+    params = [
+        f"RolloutConfig.max_response_tokens = {table.BUDGET.max_response_tokens}",
+        f"RolloutConfig.max_tool_calls = {table.BUDGET.max_tool_calls}",
+    ]
+    config = loader.load(loader.target_of(run), files=files, params=params)
+    assert (row.reward, row.call_cost) == (reward_of(config), config.call_cost)
 
 
 def test_the_tables_trajectories_are_sound():

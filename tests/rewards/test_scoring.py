@@ -23,15 +23,15 @@ def test_n_is_lowered_before_the_group_is_scored(make_trajectory: Make):
     store = CallStore()
     store.update("p", [2])
     group = [make_trajectory(2), make_trajectory(1)]
-    scores = score_trajectories(group, [True, True], OtcGrpoReward(), store)
+    scores = score_trajectories(group, [True, True], OtcGrpoReward(c=3.0), store)
     assert rewards(scores) == [0.866, 1.0]
     assert GlobalMinimum()(store.history("p")) == 1
 
 
 def test_n_is_kept_from_earlier_groups(make_trajectory: Make):
     store = CallStore()
-    score_trajectories([make_trajectory(1)], [True], OtcGrpoReward(), store)
-    scores = score_trajectories([make_trajectory(3)], [True], OtcGrpoReward(), store)
+    score_trajectories([make_trajectory(1)], [True], OtcGrpoReward(c=3.0), store)
+    scores = score_trajectories([make_trajectory(3)], [True], OtcGrpoReward(c=3.0), store)
     assert rewards(scores) == [0.7071]
 
 
@@ -46,16 +46,21 @@ def test_problems_do_not_mix_even_interleaved(make_trajectory: Make):
 def test_masked_trajectories_get_no_score_and_do_not_enter_n(make_trajectory: Make):
     broken = make_trajectory(0, finish_reason=FinishReason.INFRASTRUCTURE)
     store = CallStore()
-    scores = score_trajectories([broken, make_trajectory(2)], [True, True], OtcGrpoReward(), store)
+    scores = score_trajectories(
+        [broken, make_trajectory(2)], [True, True], OtcGrpoReward(c=3.0), store
+    )
     assert rewards(scores) == [None, 1.0]
     assert GlobalMinimum()(store.history("p")) == 2
-    assert rewards(score_trajectories([broken], [True], OtcGrpoReward(), store)) == [None]
+    assert rewards(score_trajectories([broken], [True], OtcGrpoReward(c=3.0), store)) == [None]
 
 
 def test_wrong_trajectories_do_not_enter_n(make_trajectory: Make):
     store = CallStore()
     group = [make_trajectory(0), make_trajectory(2)]
-    assert rewards(score_trajectories(group, [False, True], OtcGrpoReward(), store)) == [0.0, 1.0]
+    assert rewards(score_trajectories(group, [False, True], OtcGrpoReward(c=3.0), store)) == [
+        0.0,
+        1.0,
+    ]
     assert GlobalMinimum()(store.history("p")) == 2
 
 

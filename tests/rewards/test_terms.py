@@ -29,6 +29,7 @@ def test_tool_bonus_by_hand():
     assert bonus == pytest.approx([-1.0, -0.9, -0.6, -0.6])
 
 
+LENGTH, OVERLONG = terms.LengthPenalty(), terms.OverlongPunishment()
 WITH_CALL = ledger("QQppttp", calls=[ToolStatus.OK])  # 5 response tokens, 3 of the policy
 
 
@@ -49,8 +50,8 @@ def test_response_tokens_by_hand():
         (terms.ToolBonus(), 0.0, 0.1),
         (terms.TurnPenalty(per_call=0.3), -0.3, -0.3),
         (terms.TurnPenalty(per_call=0.3, only_correct=True), -0.3, 0.0),
-        (terms.LengthPenalty(per_token=0.1), -0.3, -0.3),
-        (terms.LengthPenalty(per_token=0.1, only_correct=True), -0.3, 0.0),
+        (terms.LengthPenalty(at_budget=0.8, max_tokens=8), -0.3, -0.3),
+        (terms.LengthPenalty(at_budget=0.8, max_tokens=8, only_correct=True), -0.3, 0.0),
     ],
 )
 def test_terms_by_hand(term, right, wrong):
@@ -79,6 +80,20 @@ def test_no_terms_change_nothing():
 def test_impossible_lengths_are_refused():
     with pytest.raises(ValueError, match="cache_tokens=9"):
         terms.OverlongPunishment(max_tokens=8, cache_tokens=9)
+    with pytest.raises(ValueError, match="cache_tokens=0"):
+        terms.OverlongPunishment(max_tokens=8, cache_tokens=0)
+    with pytest.raises(ValueError, match="max_tokens=0"):
+        terms.LengthPenalty(max_tokens=0)
+
+
+def test_terms_are_added_in_one_order_whatever_was_asked_for_first():
+    own = terms.TurnPenalty(per_call=2.0)
+    chosen = terms.RewardTerms(
+        own=(own,), tool_bonus=terms.ToolBonus(), turns=terms.TurnPenalty(), length=LENGTH
+    )
+    assert chosen.in_order() == (LENGTH, terms.TurnPenalty(), terms.ToolBonus(), own)
+    assert terms.RewardTerms(overlong=OVERLONG).in_order() == (OVERLONG,)
+    assert terms.RewardTerms().in_order() == ()
 
 
 COUNTS = st.integers(0, 60)
@@ -113,12 +128,12 @@ def text(policy_tokens: int, tool_tokens: int = 0) -> Trajectory:
 )
 def test_lengths_are_punished_by_the_token(policy, tool, more, call_cost, right):
     """A length penalty sees what the policy wrote, DAPO's punishment all that the budget counts."""
-    length = terms.LengthPenalty(per_token=call_cost)
+    length = terms.LengthPenalty(at_budget=10 * call_cost, max_tokens=10)
     own = length(text(policy), right, 0.0)
     assert own == pytest.approx(-call_cost * (policy + 1))
     assert length(text(policy, tool), right, 1.0) == own
     assert length(text(policy + more), right, 0.0) < own
-    assert terms.LengthPenalty(per_token=0.0)(text(policy), right, 0.0) == 0
+    assert terms.LengthPenalty(at_budget=0.0, max_tokens=10)(text(policy), right, 0.0) == 0
     everything = terms.OverlongPunishment(max_tokens=24, cache_tokens=12)
     written = dataclasses.replace(everything, counts_tool_tokens=False)
     assert written(text(policy, tool), right, 1.0) == everything(text(policy), right, 0.0)
@@ -146,15 +161,15 @@ NEUTRAL = (
     terms.ToolBonus(per_call=0.0),
     terms.ToolBonus(limit=0.0),
     terms.TurnPenalty(per_call=0.0),
-    terms.LengthPenalty(per_token=0.0),
-    terms.OverlongPunishment(max_tokens=200, cache_tokens=100),
+    terms.LengthPenalty(at_budget=0.0),
+    terms.OverlongPunishment(cache_tokens=100),
 )
 ACTIVE = (
     terms.ToolBonus(),
     terms.TurnPenalty(),
-    terms.LengthPenalty(per_token=0.1),
+    terms.LengthPenalty(at_budget=20.0),
     terms.LengthPenalty(only_correct=True),
-    terms.OverlongPunishment(max_tokens=12, cache_tokens=8),
+    terms.OverlongPunishment(cache_tokens=195),
 )
 MEMBERS = st.lists(
     st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans()), min_size=1, max_size=6

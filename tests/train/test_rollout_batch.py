@@ -11,6 +11,7 @@ from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
+from jaxtool.rewards.terms import RewardTerms
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.train import rollout_batch
@@ -43,6 +44,7 @@ class Config:
     sampling: Sampling = Sampling()  # noqa: RUF009
     rollout: RolloutConfig = RolloutConfig()  # noqa: RUF009
     reward: SampleReward = SampleReward()
+    terms: RewardTerms = RewardTerms()  # noqa: RUF009
     call_cost: CallCost = CallCost()  # noqa: RUF009
 
 

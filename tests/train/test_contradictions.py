@@ -1,0 +1,156 @@
+"""Settings of a run that undo each other are refused when the configuration is built."""
+
+import dataclasses
+
+import pytest
+
+from jaxtool.config import loader
+from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.loss_choices import Gspo
+from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
+from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward
+from jaxtool.rewards.terms import LengthPenalty, OverlongPunishment, RewardTerms, SumReward
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.train.rl_config import RlConfig, grpo_of, reward_of
+
+RUN = loader.REPOSITORY_ROOT / "gin_configs" / "runs" / "quickstart_grpo.gin"
+
+
+@pytest.fixture(scope="module")
+def config() -> RlConfig:
+    """The quickstart's GRPO run: 96 tokens and 3 calls a response."""
+    return loader.load(RlConfig, files=[RUN])
+
+
+CONTRADICTIONS = {
+    "a critic and a baseline of groups": (
+        {"critic": CriticConfig(), "grpo": GrpoConfig(advantage="leave_one_out")},
+        r"GrpoConfig\.advantage='leave_one_out' does nothing beside RlConfig\.critic.*leave one",
+    ),
+    "a critic and a bound of shaping": (
+        {"critic": CriticConfig(), "grpo": GrpoConfig(shaping_limit=0.5)},
+        r"GrpoConfig\.shaping_limit=0\.5 does nothing beside RlConfig\.critic",
+    ),
+    "a critic and a floor of shaping": (
+        {"critic": CriticConfig(), "grpo": GrpoConfig(shaping_floor=0.1)},
+        r"GrpoConfig\.shaping_floor=0\.1 does nothing beside RlConfig\.critic",
+    ),
+    "a critic and a reward that shapes": (
+        {"critic": CriticConfig(), "reward": CallShapingReward()},
+        r"RlConfig\.reward=CallShapingReward .* choose another reward, or no critic",
+    ),
+    "a critic and a sum whose base shapes": (
+        {"critic": CriticConfig(), "reward": SumReward(base=CallShapingReward(), terms=())},
+        r"RlConfig\.reward=CallShapingReward",
+    ),
+    "GSPO and a mean over tokens": (
+        {"grpo": GrpoConfig(loss=Gspo(), aggregation="token_mean")},
+        r"GrpoConfig\.aggregation='token_mean' .* set aggregation = 'sequence_mean'",
+    ),
+    "Muon's rate without Muon": (
+        {"optimizer": OptimizerConfig(muon_learning_rate=0.01)},
+        r"OptimizerConfig\.muon_learning_rate=0\.01 is read by OptimizerConfig\.name='muon' alone; "
+        r"this run has name='adamw', decay='constant': leave it out",
+    ),
+    "Adam's moments with Adafactor": (
+        {"optimizer": OptimizerConfig(name="adafactor", b2=0.99)},
+        r"OptimizerConfig\.b2=0\.99 is read by Adam and Muon alone; .*'adafactor'",
+    ),
+    "the end of a cosine without one, of the critic": (
+        {"critic": CriticConfig(optimizer=OptimizerConfig(end_fraction=0.1))},
+        r"OptimizerConfig\.end_fraction=0\.1 is read by OptimizerConfig\.decay='cosine' alone",
+    ),
+    "another constant than the budget": (
+        {"grpo": GrpoConfig(aggregation="sequence_constant_mean", constant_tokens=128)},
+        r"GrpoConfig\.constant_tokens=128 is not .*max_response_tokens=96: leave it out",
+    ),
+    "a constant that no aggregation reads": (
+        {"grpo": GrpoConfig(constant_tokens=96)},
+        r"GrpoConfig\.constant_tokens=96 does nothing with GrpoConfig\.aggregation='token_mean'",
+    ),
+    "another budget of tokens": (
+        {"terms": RewardTerms(overlong=OverlongPunishment(max_tokens=128))},
+        r"OverlongPunishment\.max_tokens=128 .* RolloutConfig\.max_response_tokens=96",
+    ),
+    "another budget of calls": (
+        {"reward": AdaTirReward(max_calls=4.0)},
+        r"AdaTirReward\.max_calls=4\.0 .* RolloutConfig\.max_tool_calls=3",
+    ),
+    "calls to save in a run without calls": (
+        {"reward": OtcPpoReward(), "rollout": RolloutConfig(max_tool_calls=0)},
+        r"OtcPpoReward\.c would be RolloutConfig\.max_tool_calls=0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_settings_that_undo_each_other_are_refused(config, name):
+    fields, message = CONTRADICTIONS[name]
+    with pytest.raises(ValueError, match=message) as error:
+        dataclasses.replace(config, **fields)
+    assert "\n" not in str(error.value)
+
+
+HARMLESS = {
+    "a critic alone": {"critic": CriticConfig()},
+    "a critic and a scaled reward": {"critic": CriticConfig(), "reward": OtcGrpoReward()},
+    "a baseline of groups without a critic": {"grpo": GrpoConfig(advantage="leave_one_out")},
+    "shaping without a critic": {
+        "reward": CallShapingReward(),
+        "grpo": GrpoConfig(shaping_limit=0.5, shaping_floor=0.1),
+    },
+    "GSPO and a mean over trajectories": {
+        "grpo": GrpoConfig(loss=Gspo(), aggregation="sequence_mean")
+    },
+    "the budget, written out": {
+        "grpo": GrpoConfig(aggregation="sequence_constant_mean", constant_tokens=96),
+        "terms": RewardTerms(length=LengthPenalty(max_tokens=96)),
+    },
+    "options that the optimizer reads": {
+        "optimizer": OptimizerConfig(
+            name="muon",
+            muon_learning_rate=0.01,
+            b1=0.8,
+            decay="cosine",
+            total_steps=9,
+            end_fraction=0.1,
+        ),
+    },
+    "another scale of calls": {"reward": OtcGrpoReward(c=9.0)},
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_goes_together_is_not_refused(config, name):
+    assert dataclasses.replace(config, **HARMLESS[name]) != config
+
+
+def test_a_run_reads_its_own_budgets_and_its_record_builds_an_equal_one(config, tmp_path):
+    """The configuration keeps None, so that another budget moves everything with it."""
+    grpo = dataclasses.replace(config.grpo, aggregation="sequence_constant_mean")
+    terms = RewardTerms(overlong=OverlongPunishment())
+    config = dataclasses.replace(config, reward=OtcGrpoReward(), terms=terms, grpo=grpo)
+    record = loader.write_operative_config(tmp_path, config)
+    assert loader.load(RlConfig, files=[record]) == config
+    params = ["RolloutConfig.max_response_tokens = 100", "RolloutConfig.max_tool_calls = 5"]
+    for other, tokens, calls in (
+        (config, 96, 3),
+        (loader.load(RlConfig, files=[record], params=params), 100, 5),
+    ):
+        assert grpo_of(other).constant_tokens == tokens
+        assert reward_of(other) == SumReward(
+            base=OtcGrpoReward(c=float(calls)),
+            terms=(OverlongPunishment(max_tokens=tokens, cache_tokens=tokens // 5),),
+        )
+
+
+def test_the_place_of_both_settings_is_named():
+    """A contradiction of two files is refused with the lines of both."""
+    critic, rloo = (RUN.parents[1] / "algos" / name for name in ("retool_ppo.gin", "rloo.gin"))
+    for overlays in ([critic, rloo], [rloo, critic]):
+        with pytest.raises(loader.ConfigError) as error:
+            loader.load(RlConfig, files=[RUN, *overlays])
+        assert "algos/retool_ppo.gin:" in str(error.value)
+        assert "algos/rloo.gin:6" in str(error.value)
