@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtool.core.types import Origin, Problem, ToolCall, ToolResult, ToolStatus, Trajectory
-from jaxtool.rewards import terms
+from jaxtool.rewards import decay, terms
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.call_cost import CallCost
@@ -60,25 +60,25 @@ def variants() -> list[Variant]:
         Variant(name="OTC-PPO, cosine", gin="otc_ppo_reward.gin", reward=OtcPpoReward()),
         Variant(
             name="OTC-PPO, linear",
-            gin='OtcPpoReward.decay = "linear"',
-            reward=OtcPpoReward(decay="linear"),
+            gin="OtcPpoReward.decay = @decay.linear",
+            reward=OtcPpoReward(decay=decay.linear),
         ),
         Variant(
             name="OTC-PPO, exponential",
-            gin='OtcPpoReward.decay = "exponential"',
-            reward=OtcPpoReward(decay="exponential"),
+            gin="OtcPpoReward.decay = @decay.exponential",
+            reward=OtcPpoReward(decay=decay.exponential),
         ),
     ]
     for n in (0, 1, 2):
         rows.append(
             Variant(name="OTC-GRPO", gin="otc_grpo.gin", reward=OtcGrpoReward(), fewest_calls=n)
         )
-    for decay in ("linear", "exponential"):
+    for shape in (decay.linear, decay.exponential):
         rows.append(
             Variant(
-                name=f"OTC-GRPO, {decay}",
-                gin=f"otc_{decay}.gin",
-                reward=OtcGrpoReward(decay=decay),
+                name=f"OTC-GRPO, {shape.__name__}",
+                gin=f"otc_{shape.__name__}.gin",
+                reward=OtcGrpoReward(decay=shape),
                 fewest_calls=1,
             )
         )

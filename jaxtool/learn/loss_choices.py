@@ -51,7 +51,7 @@ class PpoClip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gspo:
-    """One ratio per trajectory (GSPO). Goes with GrpoConfig.aggregation = "sequence_mean"."""
+    """One ratio per trajectory (GSPO). Goes with GrpoConfig.aggregation = SequenceMean."""
 
     clip_low: float = 3e-4  # paper
     clip_high: float = 4e-4  # paper

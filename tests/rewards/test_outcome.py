@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxtool.core.types import Score, Trajectory
+from jaxtool.rewards import decay
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward, adatir_penalty, call_shaping
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.fewest_calls import CallHistory, KSuccesses
@@ -19,8 +20,8 @@ ALL_REWARDS: list[RewardFn] = [
     OutcomeReward(),
     OtcGrpoReward(),
     OtcPpoReward(),
-    OtcGrpoReward(decay="exponential", min_solve_rate=0.5),
-    OtcPpoReward(decay="exponential"),
+    OtcGrpoReward(decay=decay.exponential, min_solve_rate=0.5),
+    OtcPpoReward(decay=decay.exponential),
     AdaTirReward(),
     CallShapingReward(),
 ]
@@ -211,10 +212,11 @@ def test_scales_must_be_positive(kind: type):
 def test_decays_by_hand(make_trajectory: Make):
     """n = 1, so 0, 1 and 3 calls too many at c = 3; without n the calls themselves count."""
     group, history = [make_trajectory(m) for m in (1, 2, 4)], history_of([1, 2, 4])
-    for decay, wanted in (("linear", [1, 5 / 6, 0.5]), ("exponential", [1, 2 ** (-1 / 3), 0.5])):
-        scores = score(OtcGrpoReward(decay=decay), group, [True] * 3, history)
+    wanted_of = {decay.linear: [1, 5 / 6, 0.5], decay.exponential: [1, 2 ** (-1 / 3), 0.5]}
+    for shape, wanted in wanted_of.items():
+        scores = score(OtcGrpoReward(decay=shape), group, [True] * 3, history)
         assert [s.reward for s in scores] == pytest.approx(wanted)
-    scores = score(OtcPpoReward(decay="linear"), group, [True] * 3, history)
+    scores = score(OtcPpoReward(decay=decay.linear), group, [True] * 3, history)
     assert [s.reward for s in scores] == pytest.approx([5 / 6, 4 / 6, 2 / 6])
 
 
@@ -250,7 +252,7 @@ def test_call_shaping_by_hand(make_trajectory: Make):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: OtcPpoReward(decay="sine"), "decay='sine' must be"),
+        (lambda: OtcPpoReward(decay="sine"), "OtcPpoReward.decay='sine' is a string"),
         (lambda: CallShapingReward(delta=1.0), "delta=1.0 <= 0"),
         (lambda: AdaTirReward(max_calls=0.0), "max_calls=0.0 > 0"),
     ],
