@@ -6,6 +6,13 @@ moment and 6 for the second, so that both have one resolution in units of the up
 that is not 0 never becomes 0: it would make the update of its parameter a division by ε. Blocks are
 parts of the last axis, at most 256 numbers where its size allows, and a mesh cuts between them. Small
 parameters keep float32 moments, as in the paper.
+
+A worked example, second moments (p = 6, c_max = 255) of a block whose largest is s = 1e-4:
+  x = 1e-4   share 1       c = 255                      back 1e-4
+  x = 1e-6   share 0.01    c = 255 * 0.01^(1/6) = 118   back 9.8e-7, 2 % off
+  x = 1e-12  share 1e-8    c = 255 * 0.0464 = 12        back 1.1e-12
+  x = 1e-20  share 1e-16   c = 0.55, rounded to 1       back 3.6e-19: too large, but not 0
+With linear codes the third and the fourth would be 0, and their updates m / ε.
 """
 
 import dataclasses

@@ -46,18 +46,27 @@ def constrain_like(tree: Any, params: Any, sharding: Sharding) -> Any:
 def moment_axes(name: str, shape: tuple[int, ...], table: Mapping[str, _Parameter]) -> Axes | None:
     """Logical axes of the leaf called `name`; None where it is no moment of a parameter in `table`.
 
-    A moment's path holds the path of its parameter.
+    A moment's path holds the path of its parameter. With a parameter layers/wq of shape [24, 896, 896]:
+
+      mu/layers/wq            [24, 896, 896]   AdamW's moment: the parameter's axes
+      mu/layers/wq/scales     [24, 896, 16]    scales of blocks of 56: the parameter's axes
+      .v_row/layers/wq        [24, 896]        Adafactor: the largest axis is gone
+      count                   []               no parameter in its path: None
     """
+    # 1. The parameter: the longest run of path parts that names one.
     parts = name.split("/")
     spans = ((i, j) for i in range(len(parts)) for j in range(len(parts), i, -1))
     names = ("/".join(parts[i:j]) for i, j in spans)
     parameter = next((table[name] for name in names if name in table), None)
     if parameter is None:
         return None
+    # 2. A moment of the parameter's own shape lies where the parameter lies.
     if shape == parameter.shape:
         return parameter.axes
+    # 3. Scales: the last axis is shorter, the others are the parameter's.
     if len(shape) == len(parameter.shape) and shape[:-1] == parameter.shape[:-1]:
-        return parameter.axes  # one scale for each block of the last axis
+        return parameter.axes
+    # 4. Adafactor's rows and columns: the moment lacks the largest or the second largest axis.
     by_size = np.argsort(parameter.shape)
     for kind, dropped in ((".v_row", by_size[-1:]), (".v_col", by_size[-2:-1])):
         kept = np.delete(np.arange(len(parameter.shape)), dropped)

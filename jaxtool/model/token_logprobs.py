@@ -1,7 +1,21 @@
 """Log-prob and entropy of each token, in chunks of the sequence: [B, T, V] never exists.
 
-Where only some tokens are asked for, as those that a loss counts, theirs come first in each row and the
-logits of the rest are not computed: half of the head's work where half of a row is prompt and tool output.
+Where only some tokens are wanted, as those that a loss counts, they are moved to the front of each row
+and the logits of the rest are not computed: half of the head's work where half of a row is prompt and
+tool output.
+
+How a row travels, with T = 8, chunk = 2, and the policy's tokens wanted (w), the rest not (.):
+
+  positions       0 1 2 3 4 5 6 7
+  wanted          . . w w . . w .
+  order           2 3 6 0 1 4 5 7     a stable sort puts wanted positions first
+  count           3                   most wanted tokens of any row
+  chunks          [2 3][6 0][1 4][5 7]
+  computed        ^^^^^ ^^^^^         ceil(3 / 2) = 2 chunks; position 0 is computed too, and masked
+  back            3 4 0 1 5 6 2 7     the inverse of order: values return to their positions
+
+The backward pass walks the same chunks: it recomputes the logits of a chunk, turns them into dlogits, and
+from these takes the chunk's part of dh and adds the chunk's part of dW.
 """
 
 import dataclasses
@@ -100,6 +114,7 @@ def _next_logprobs(
     """log softmax(h_t W / τ)[target_t], and the entropy."""
     length = targets.shape[-1]
     if wanted is not None:
+        # Wanted tokens first, compute that many, and back to where they stood.
         order = jnp.argsort(~wanted, axis=-1, stable=True)
         back = jnp.argsort(order, axis=-1)
         count = jnp.max(jnp.sum(wanted, axis=-1, dtype=jnp.int32))
@@ -201,6 +216,8 @@ def _forward(
     hidden: Array, head: Array, targets: Array, count: Array, rule: _Rule
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     length = targets.shape[-1]
+    # One chunk holds the row. `count` is known on the device only, and a program needs static shapes: so
+    # one branch for each quarter of the row, and `switch` takes the smallest that holds `count`.
     if rule.chunk >= length:
         words = head.shape[0 if rule.is_table else -1]
 
@@ -218,6 +235,7 @@ def _forward(
         ways = [nothing, *(functools.partial(begin, size) for size in sizes)]
         logprobs, entropy, logits = jax.lax.switch(index, ways)
         return (logprobs, entropy), (hidden, head, targets, count, logits)
+    # Several chunks: a loop that ends behind the last chunk with a wanted token.
     chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
 
     def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -231,16 +249,25 @@ def _forward(
 
 
 def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Array]):
+    """Gradients of hidden and head; tokens and count have none.
+
+    Written by hand, because autodiff of a loop of unknown length does not exist, and because autodiff of
+    a scan would keep one dW for every chunk.
+    """
     hidden, head, targets, count, *logits = kept
     length = targets.shape[-1]
 
+    # 1. From the two cotangents of a token to its row of dlogits: ordinary autodiff of `_measured`, so that
+    # truncation needs no second derivation. For a plain softmax dlogits = ((onehot - p) dlogprob + ...) / τ.
     def score_gradient(logits: Array, y: Array, pulled: tuple[Array, Array]) -> Array:
         _, pull = jax.vjp(lambda x: _measured(x, y, rule), logits)
         return pull(pulled)[0].astype(hidden.dtype)
 
+    # 2. dW of a chunk is hᵀ dlogits; dh is dlogits Wᵀ (`input_gradient`).
     def head_gradient(h: Array, scores: Array) -> Array:
         return weight_gradient(h, scores, 1, rule.is_table).astype(head.dtype)
 
+    # 3a. The row was one chunk: its logits were kept, and the same branch as in the forward pass is taken.
     if logits:
 
         def begin(size: int) -> tuple[Array, Array]:
@@ -255,6 +282,8 @@ def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Arr
         ways = [nothing, *(functools.partial(begin, size) for size in sizes)]
         dh, dhead = jax.lax.switch(index, ways)
         return dh, dhead, None, None
+    # 3b. Several chunks: logits are recomputed chunk by chunk. dW is a running sum, one for each shard and
+    # part of the rows, so that devices add their own chunks without talking; step 4 adds the sums once.
     chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
     pulls = [_cut(x, rule.chunk, 1) for x in cotangents]
     apart = (rule.shards, *hidden.shape[1:-2])  # shards and parts, each with a sum of its own
@@ -273,6 +302,7 @@ def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Arr
 
     zeros = jnp.zeros_like(chunks[0]), jnp.zeros((*apart, *head.shape), head.dtype)
     dh, dhead = _loop(count, rule.chunk, len(chunks[0]), step, zeros)
+    # 4. dh back into one row; the sums of shards and parts into one dW.
     return _join(dh, length, 2), jnp.sum(dhead, axis=range(len(apart))), None, None
 
 
@@ -280,7 +310,10 @@ _first_logprobs.defvjp(_forward, _backward)
 
 
 def _sizes(length: int, count: Array) -> tuple[list[int], Array]:
-    """Numbers of tokens that can be computed at once, and which of them holds `count`: 0 is none."""
+    """Numbers of tokens that can be computed at once, and which of them holds `count`: 0 is none.
+
+    T = 10, count = 4: quarters of 3, so sizes [3, 6, 9, 10] and index 2 (6 tokens are computed).
+    """
     quarter = -(-length // _PARTS)
     sizes = [min(length, quarter * (part + 1)) for part in range(_PARTS)]
     return sizes, (count + quarter - 1) // quarter

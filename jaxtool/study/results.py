@@ -43,7 +43,7 @@ Point = tuple[int, float]
 
 
 def results(study: Study) -> dict[str, Any]:
-    """Everything that docs/results.json holds of the study, but how it was run."""
+    """Everything that docs/results/results.json.gz holds of the study, but how it was run."""
     answers = {
         variant.name: [read_answers(study.answers(variant.name, seed)) for seed in study.seeds]
         for variant in study.variants

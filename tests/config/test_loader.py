@@ -167,9 +167,9 @@ MISTAKES = {
         "s.RunConfig.model = @s.ModelConfig\ns.ModelConfig.width = 8\n",
         ["run.gin:3: ", "expected ModelConfig"],
     ),
-    "not the renderer": (
+    "not the protocol": (
         MINIMAL + "s.RunConfig.dataset = @s.AdamConfig()\n",
-        ["run.gin:5: ", "expected Dataset (a renderer), got AdamConfig("],
+        ["run.gin:5: ", "expected Dataset (a protocol), got AdamConfig("],
     ),
     "None where it is not allowed": (
         MINIMAL + "s.RunConfig.steps = None\n",
