@@ -21,7 +21,7 @@ def callable_name(choice: Callable[..., Any]) -> str:
 
 
 def check_takes(choice: Callable[..., Any], arguments: Sequence[str], field: str) -> None:
-    """Raises ValueError unless `choice` can be called with these arguments by position.
+    """Raises ValueError unless `choice` can be called with these arguments by position, and hashed.
 
     Args:
       choice: a function, a BoundFunction or an object with __call__.
@@ -33,6 +33,13 @@ def check_takes(choice: Callable[..., Any], arguments: Sequence[str], field: str
         raise ValueError(f"{field}={choice!r} is a string; {wanted}: reference it as @module.f")
     if inspect.isclass(choice):
         raise ValueError(f"{wanted}, and {callable_name(choice)} is a class; write () behind it")
+    try:
+        hash(choice)
+    except TypeError as error:
+        raise ValueError(
+            f"{field}={callable_name(choice)} cannot be compared ({error}); make it a frozen dataclass "
+            "whose fields are numbers, strings and tuples"
+        ) from None
     called = choice
     if isinstance(choice, BoundFunction):
         called = functools.partial(choice.function, **dict(choice.arguments))

@@ -5,6 +5,7 @@ Checked when it is built, before any weight is read. Knows no loop.
 
 import dataclasses
 
+from jaxtool.config.callables import check_takes
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.grpo import GrpoConfig
@@ -14,7 +15,7 @@ from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.base import ARGUMENTS, RewardFn
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.outcome import OutcomeReward
 from jaxtool.rollout.batching import PackConfig
@@ -79,6 +80,7 @@ class RlConfig:
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 
     def __post_init__(self) -> None:
+        check_takes(self.reward, ARGUMENTS, "RlConfig.reward")
         if self.sampling.temperature == 0:
             raise ValueError("RlConfig.sampling is greedy: all samples of a group would be equal")
         if self.selection.tool_free_samples > self.schedule.samples:
