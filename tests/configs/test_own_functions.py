@@ -186,8 +186,8 @@ def test_shaping_is_added_to_an_own_advantage(own_module):
             ],
         ),
         (
-            "grpo.GrpoConfig.advantage = @my_rewards.fewest_wins()",
-            ["own.gin:5", "my_rewards.fewest_wins"],
+            "rl_config.RlConfig.reward = 'my_rewards:two'",
+            ["own.gin:5", "got 'my_rewards:two'", "reference a function as @module.name"],
         ),
         (
             "grpo.GrpoConfig.advantage = @my_rewards.two",
@@ -195,7 +195,7 @@ def test_shaping_is_added_to_an_own_advantage(own_module):
         ),
         (
             "rl_config.RlConfig.reward = @my_rewards.Letters",
-            ["own.gin:5", "my_rewards.Letters", "()"],
+            ["own.gin:5", "my_rewards.Letters", "write () behind"],
         ),
         (
             "rl_config.RlConfig.reward = @my_rewards.Thawed()",
