@@ -230,6 +230,22 @@ def test_a_hard_group_need_not_save_calls(make_trajectory: Make):
     assert scores[0].reward == pytest.approx(0.6234898)
 
 
+def test_a_group_right_to_just_the_share_saves_calls(make_trajectory: Make):
+    """Four of eight right are a half: scaled and shaped at 0.5, and no longer a bit above it."""
+    group = [make_trajectory(1) for _ in range(8)]
+    is_correct = [True] * 4 + [False] * 4
+    history = history_of([0])
+    scaled = score(OtcGrpoReward(min_solve_rate=0.5), group, is_correct, history)
+    # n = 0, m = 1, c = 3: cos(π/5).
+    assert [s.reward for s in scaled] == pytest.approx([0.8090170] * 4 + [0.0] * 4)
+    shaped = score(CallShapingReward(min_solve_rate=0.5), group, is_correct, history)
+    assert [s.shaping for s in shaped] == pytest.approx([-2 / 3] * 4 + [0.0] * 4)
+    above = score(OtcGrpoReward(min_solve_rate=0.51), group, is_correct, history)
+    assert [s.reward for s in above] == [1.0] * 4 + [0.0] * 4
+    above = score(CallShapingReward(min_solve_rate=0.51), group, is_correct, history)
+    assert {s.shaping for s in above} == {0.0}
+
+
 def test_adatir_by_hand(make_trajectory: Make):
     """λ = ½, N_max = 3: ½ sin(π/6) = ¼ at one call, ½ at three and beyond."""
     group = [make_trajectory(m) for m in (0, 1, 3, 5, 1)]
