@@ -45,7 +45,14 @@ def scores_of(
     costs: Sequence[float],
     history: CallHistory,
 ) -> list[Score]:
-    """What `reward` gives for a group, checked. Arguments as in `RewardFn`.
+    """What `reward` gives for a group, checked.
+
+    Args:
+      reward: the run's, or a researcher's own.
+      group: trajectories of one problem, none of them masked.
+      is_correct: whether each member's answer is equivalent to the reference.
+      costs: m of each member.
+      history: of the problem, with this group's correct members in it.
 
     Raises:
       ValueError: not one `Score` a member, or one that is not finite; the message names the function.
