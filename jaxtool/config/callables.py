@@ -50,7 +50,13 @@ def check_takes(choice: Callable[..., Any], arguments: Sequence[str], field: str
     try:
         signature.bind(*arguments)
     except TypeError as error:
+        shown = _without_types(signature)
         raise ValueError(
-            f"{wanted}, and {callable_name(choice)}{signature} cannot be ({error}); "
+            f"{wanted}, and {callable_name(choice)}{shown} cannot be ({error}); "
             "give it these parameters, and defaults to all others"
         ) from None
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=plain, return_annotation=signature.empty)

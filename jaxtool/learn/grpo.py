@@ -20,7 +20,7 @@ from jaxtool.algos.off_policy import mismatch_metrics
 from jaxtool.config.callables import check_takes
 from jaxtool.core.batch import TrainBatch
 from jaxtool.core.truncation import Truncation
-from jaxtool.learn import advantage_choices
+from jaxtool.learn import advantage_choices, loss_choices
 from jaxtool.learn.advantage_choices import Advantage, ClippedShaping, GroupNormalized
 from jaxtool.learn.aggregation_choices import Aggregation, TokenMean
 from jaxtool.learn.loss_choices import PolicyLoss, PpoClip
@@ -75,6 +75,7 @@ class GrpoConfig:
 
     def __post_init__(self) -> None:
         check_takes(self.advantage, advantage_choices.ARGUMENTS, "GrpoConfig.advantage")
+        check_takes(self.loss, loss_choices.ARGUMENTS, "GrpoConfig.loss")
         kl_arguments = ("logprobs", "reference_logprobs")
         check_takes(self.kl_estimator, kl_arguments, "GrpoConfig.kl_estimator")
         if self.old_policy not in ("learner", "sampler"):

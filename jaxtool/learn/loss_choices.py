@@ -13,6 +13,8 @@ import jax
 from jaxtool.algos import policy_loss
 from jaxtool.core.batch import TrainBatch
 
+ARGUMENTS = ("logprobs", "old", "block", "num_trajectories")
+
 
 class PolicyLoss(Protocol):
     """Implementations are frozen dataclasses: hashable, so jit-static."""

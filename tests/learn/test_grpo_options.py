@@ -66,6 +66,10 @@ def test_importance_weights_are_capped(params):
         ({"micro_batch_rows": 0}, "GrpoConfig.micro_batch_rows must be >= 1"),
         ({"kl_coef": -1.0}, "kl_coef=-1.0 must be"),
         ({"advantage": "std"}, "GrpoConfig.advantage='std' is a string"),
+        (
+            {"loss": kl_k1},
+            r"kl_k1\(logprobs, reference_logprobs\) cannot be \(too many positional arguments",
+        ),
         ({"kl_estimator": "k4"}, "GrpoConfig.kl_estimator='k4' is a string"),
         ({"old_policy": "both"}, "old_policy='both' must be 'learner' or 'sampler'"),
         ({"old_policy": "sampler", "off_policy": (TokenTruncation(),)}, "would do it twice"),
