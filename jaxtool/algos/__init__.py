@@ -1,1 +1,1 @@
-"""Advantages and losses: arrays in, arrays out. Knows no model, no config and no text."""
+"""Advantages and losses: arrays in, arrays out. Knows no model, no text and no configuration."""

@@ -1,1 +1,1 @@
-"""Strict gin files: from bindings to checked, frozen objects. Knows no jax and nothing of jaxtool."""
+"""Strict gin files: from bindings to checked, frozen objects. Knows no jax and no jaxtool."""

@@ -1,1 +1,1 @@
-"""Words and arithmetic that all layers use. Knows no model, no text rules and no network."""
+"""Words and arithmetic that all layers use. Knows no model, no text and no network."""

@@ -1,1 +1,1 @@
-"""Text and problems: tokenizers, renderers, problem sets. Knows no device and no reward."""
+"""Problems and tokenizers. Knows no jax, no network and no rewards."""

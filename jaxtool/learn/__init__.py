@@ -1,1 +1,1 @@
-"""Updates parameters from TrainBatches. Knows no text, no tools and no rewards."""
+"""Updates parameters from packed batches. Knows no text, no tools and no rewards."""

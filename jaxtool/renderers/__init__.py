@@ -1,1 +1,4 @@
-"""Prompts, calls, observations, answers and demonstrations as text. Plain Python. Knows no device and no reward."""
+"""Prompts, calls, observations, answers and demonstrations as text.
+
+Knows no jax, no network and no rewards.
+"""

@@ -1,1 +1,1 @@
-"""HTML pages from the files of a run. Knows no jax, no policy and no loop."""
+"""HTML pages from the files of a run. Knows no jax, no model and no loop."""

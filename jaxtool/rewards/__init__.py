@@ -1,1 +1,1 @@
-"""Answers to scores, in plain Python. Knows no tokens, no tokenizer and no device."""
+"""From answers to scores, in plain Python. Knows no jax, no tokenizer and no network."""

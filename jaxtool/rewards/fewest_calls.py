@@ -81,7 +81,7 @@ class LowerQuantile:
             raise ValueError(f"q must be in (0, 1]: {self.q=}")
 
     def __call__(self, history: CallHistory, /) -> float | None:
-        # Rounded: 0.1 * 30 is a little more than 3 in floating point.
+        # Rounded: 0.07 * 100 is 7.000000000000001 in floating point, and would ask for 8 of them.
         return _smallest_with(history, round(self.q * sum(history.counts.values()), 9))
 
 

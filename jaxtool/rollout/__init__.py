@@ -1,1 +1,4 @@
-"""Joins decoder, text and tools into trajectories, and trajectories into batches. Updates nothing."""
+"""Joins decoder, text and tools into trajectories, and these into batches.
+
+Knows no learner and no loop.
+"""

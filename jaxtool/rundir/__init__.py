@@ -1,1 +1,1 @@
-"""What a run leaves on disk and on the screen. Knows no rewards, no losses and no sampling."""
+"""What a run leaves on disk and on the screen. Knows no rewards, no loss and no sampling."""

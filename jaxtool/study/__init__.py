@@ -1,1 +1,1 @@
-"""Many runs and what they mean together. Knows no loss and no decoder program."""
+"""Many runs and what they mean together. Knows no loss and no plan."""

@@ -1,4 +1,1 @@
-"""Tools a policy may call, and the asyncio client of the sandbox server.
-
-Plain Python: no jax. Knows no trajectories, rewards or prompts; of the server only the wire.
-"""
+"""Tools a policy may call, and the client of the sandbox server. Knows no jax, no model and no rewards."""

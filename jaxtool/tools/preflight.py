@@ -122,7 +122,11 @@ SNIPPETS = (
         code="import os\nprint(sorted(k for k in os.environ if 'TOKEN' in k or 'KEY' in k or k == 'USER'))",
         stdout="[]\n",
     ),
-    Snippet(name="same random numbers", code="import random\nprint(random.random() < 1)", stdout="True\n"),
+    Snippet(
+        name="seeded random numbers",
+        code="import random\nrandom.seed(7)\nprint(random.random())",
+        stdout="0.32383276483316237\n",
+    ),
 )  # fmt: skip
 ENDLESS = Snippet(
     name="time-out",

@@ -1,1 +1,4 @@
-"""The training loops, their configuration and the worker that answers problems. Knows no study and no plan."""
+"""The loops, their configuration and the worker that answers problems.
+
+Knows no study and no plan.
+"""

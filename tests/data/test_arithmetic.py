@@ -33,6 +33,13 @@ def test_hard_splits_are_disjoint():
     assert not drawn[1] & drawn[2]
 
 
+def test_levels_are_interleaved():
+    """Every quarter of a list has each of its levels: a run that stops early has seen all of them."""
+    levels = [problem.level for problem in ArithmeticTask().problems("train", 400, 0)]
+    for start in range(0, 400, 100):
+        assert set(levels[start : start + 100]) == set(levels)
+
+
 def test_problems_keep_the_shares_of_the_levels():
     task = ArithmeticTask(one_digit=0.2, two_and_one_digit=0.25, two_digit=0.25, hard=0.3)
     problems = task.problems("train", 40, seed=0)

@@ -65,6 +65,13 @@ def test_layouts(tmp_path: Path, layout: JsonlFormat, row: dict, question: str, 
     assert problem.level == row.get("level", "set")
 
 
+@pytest.mark.parametrize("mark", list(".?!,;:"))
+def test_a_body_that_ends_in_a_mark_gets_no_full_stop(tmp_path: Path, mark: str):
+    row = {"Body": f"Of these 9 figs{mark}", "Question": "how many?", "Answer": 9.0}
+    [problem] = read_problems(write(tmp_path / "set.jsonl", row), problems.svamp_format())
+    assert problem.question == f"Of these 9 figs{mark} how many?"
+
+
 def test_a_level_fits_the_name_of_a_metric(tmp_path: Path):
     row = {"question": "1+1?", "answer": "2", "level": "Level 5 (hard)"}
     layout = JsonlFormat(level_key="level")

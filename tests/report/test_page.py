@@ -92,6 +92,13 @@ def test_the_token_before_the_code_is_not_code():
     assert origins_of(make_view(code="=1"))[2:8] == ["policy"] * 3 + ["code"] + ["policy"] * 2
 
 
+def test_code_that_the_thoughts_quote_before_is_marked_where_it_was_executed():
+    pieces = ["Q", ":", "x", "=1", " x", "=1", *PIECES[6:]]
+    score = Score(reward=1.0, is_correct=True)
+    view = trajectory_view(make_trajectory(), score, variant="a", step=0, token_texts=pieces)
+    assert origins_of(view)[2:8] == ["policy"] * 2 + ["code"] * 2 + ["policy"] * 2
+
+
 @pytest.mark.parametrize("code", ["not in the pieces", ""])
 def test_where_the_code_is_not_found_the_whole_segment_is_code(code):
     assert origins_of(make_view(code=code))[2:8] == ["code"] * 6

@@ -59,6 +59,18 @@ def test_when_all_are_sick_the_first_to_return_is_tried():
     assert balancer.choose(avoid=first) is second
 
 
+def test_a_server_that_is_sick_for_long_is_tried_again_after_30_seconds():
+    clock = _Clock()
+    balancer = Balancer(["a", "b"], clock)
+    sick = balancer.choose()
+    for _ in range(20):  # 0.5 s doubled twenty times would be six days
+        balancer.failed(sick)
+    clock.now = 29.9
+    assert balancer.num_ejected == 1
+    clock.now = 30.0
+    assert balancer.num_ejected == 0
+
+
 @pytest.mark.parametrize("addresses", [[], ["a", "a"]])
 def test_bad_address_lists_are_refused(addresses):
     with pytest.raises(ValueError, match="address"):

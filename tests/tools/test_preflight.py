@@ -27,6 +27,11 @@ def test_snippet_names_are_unique():
     assert len({snippet.name for snippet in SNIPPETS}) == len(SNIPPETS)
 
 
+def test_a_sandbox_whose_random_numbers_are_not_pythons_is_refused():
+    wrong = next(snippet for snippet in SNIPPETS if "random.seed" in snippet.code)
+    assert "expected '0.3238" in mismatch(wrong, ToolResult(status=ToolStatus.OK, stdout="0.5\n"))
+
+
 def test_a_tool_that_answers_wrong_is_named_with_expected_and_got():
     with pytest.raises(PreflightError) as caught:
         asyncio.run(preflight(ArithmeticTool(), ArithmeticTool()))
