@@ -17,14 +17,21 @@ import json
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.learn.adam8bit import dequantize_blocks, quantize_blocks
-from jaxtool.learn.optimizer import Name, OptimizerConfig
+from jaxtool.learn.optimizer import (
+    Adafactor,
+    AdamW,
+    AdamW8bit,
+    Muon,
+    OptimizerConfig,
+    UpdateRule,
+)
 from jaxtool.learn.state import Gradients, apply_gradients, make_state
 from jaxtool.model.config import ModelConfig, tiny
 from jaxtool.model.lora import LoraConfig, adapter_shapes
@@ -42,12 +49,13 @@ QWEN_7B = ModelConfig(
     ties_embeddings=False,
     has_qkv_bias=True,
 )
+RULES = {"adamw": AdamW(), "adam8bit": AdamW8bit(), "adafactor": Adafactor(), "muon": Muon()}
 ROWS, BLOCK, UPDATES, B1 = 64, 64, 300, 0.9
 Code = Callable[[np.ndarray], np.ndarray]
 
 
-def state_bytes(name: Name, trained: Any) -> int:
-    return tree_bytes(jax.eval_shape(OptimizerConfig(name=name).optimizer().init, trained))
+def state_bytes(rule: UpdateRule, trained: Any) -> int:
+    return tree_bytes(jax.eval_shape(OptimizerConfig(rule=rule).optimizer().init, trained))
 
 
 def tree_bytes(tree: Any) -> int:
@@ -57,9 +65,9 @@ def tree_bytes(tree: Any) -> int:
 def memory() -> dict[str, dict[str, float]]:
     """GB of what an update changes and reads, by what is trained and how."""
     params = param_shapes(QWEN_7B)
-    rows = {name: (params, state_bytes(name, params)) for name in get_args(Name)}
+    rows = {name: (params, state_bytes(rule, params)) for name, rule in RULES.items()}
     adapter = adapter_shapes(QWEN_7B, LoraConfig(rank=16))
-    rows["adamw, LoRA rank 16"] = adapter, state_bytes("adamw", adapter)
+    rows["adamw, LoRA rank 16"] = adapter, state_bytes(AdamW(), adapter)
     return {
         name: {"trained_gb": tree_bytes(trained) / 1e9, "state_gb": state / 1e9}
         for name, (trained, state) in rows.items()
@@ -75,7 +83,7 @@ def update_memory() -> dict[str, dict[str, float]]:
     gradients = Gradients(loss=jnp.float32(0), grads=params)
     found = {}
     for name in ("adamw", "adam8bit", "adafactor"):
-        config = OptimizerConfig(name=name)
+        config = OptimizerConfig(rule=RULES[name])
         state = jax.eval_shape(
             functools.partial(make_state, config=config, sharding=sharding), params
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtool.core.types import Origin, Problem, ToolCall, ToolResult, ToolStatus, Trajectory
+from jaxtool.rewards import decay
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.budgets import Budget, summed
@@ -75,25 +76,25 @@ def variants() -> list[Variant]:
         Variant(name="OTC-PPO, cosine", gin="otc_ppo_reward.gin", outcome=OtcPpoReward()),
         Variant(
             name="OTC-PPO, linear",
-            gin='OtcPpoReward.decay = "linear"',
-            outcome=OtcPpoReward(decay="linear"),
+            gin="OtcPpoReward.decay = @decay.linear",
+            outcome=OtcPpoReward(decay=decay.linear),
         ),
         Variant(
             name="OTC-PPO, exponential",
-            gin='OtcPpoReward.decay = "exponential"',
-            outcome=OtcPpoReward(decay="exponential"),
+            gin="OtcPpoReward.decay = @decay.exponential",
+            outcome=OtcPpoReward(decay=decay.exponential),
         ),
     ]
     for n in (0, 1, 2):
         rows.append(
             Variant(name="OTC-GRPO", gin="otc_grpo.gin", outcome=OtcGrpoReward(), fewest_calls=n)
         )
-    for decay in ("linear", "exponential"):
+    for shape in (decay.linear, decay.exponential):
         rows.append(
             Variant(
-                name=f"OTC-GRPO, {decay}",
-                gin=f"otc_{decay}.gin",
-                outcome=OtcGrpoReward(decay=decay),
+                name=f"OTC-GRPO, {shape.__name__}",
+                gin=f"otc_{shape.__name__}.gin",
+                outcome=OtcGrpoReward(decay=shape),
                 fewest_calls=1,
             )
         )

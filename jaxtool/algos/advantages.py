@@ -7,8 +7,6 @@ Not covered: the critic's advantages (`gae`), and giving the advantage to the to
 Plain numpy on the host: rewards are born there, one number a trajectory, and groups are whole there.
 Deviation from GRPO as printed: the standard deviation is the sample estimate (ddof = 1) and 1e-6 is
 added to it, as verl does; the paper names neither.
-Common arguments: `rewards`, one a trajectory; `group_ids` in [0, num_groups), in any order; `is_valid`,
-False for masked trajectories, which get 0 and enter no statistics.
 """
 
 import numpy as np
@@ -61,7 +59,16 @@ def leave_one_out_advantages(
     """Aᵢ = rᵢ - mean of the *other* members' rewards = G/(G-1) (rᵢ - mean(r)): an unbiased baseline.
 
     RLOO (2402.14740), section 2.2. A group with one valid member has no other: its advantage is its
-    reward. Arguments and errors as in `group_advantages`.
+    reward.
+
+    Args:
+      rewards: one a trajectory.
+      group_ids: in [0, num_groups); the order of rows is free.
+      num_groups: number of groups.
+      is_valid: False for masked trajectories: they get 0 and do not enter their group's statistics.
+
+    Raises:
+      ValueError: a group id out of range, or a valid reward that is not finite.
     """
     deviations, count = _deviations(rewards, group_ids, num_groups, is_valid)
     factor = np.where(count > 1, count / np.maximum(count - 1, 1), 1.0)
@@ -77,7 +84,16 @@ def batch_normalized_advantages(
     """Aᵢ = aᵢ / (std(a) + 1e-6), aᵢ = rᵢ - mean of its group, std (ddof = 0) over the whole batch.
 
     REINFORCE++ with baseline (2501.03262). Unlike GRPO's, the scale is one for all groups: a group in
-    which everybody is right is not blown up. Arguments and errors as in `group_advantages`.
+    which everybody is right is not blown up.
+
+    Args:
+      rewards: one a trajectory.
+      group_ids: in [0, num_groups); the order of rows is free.
+      num_groups: number of groups.
+      is_valid: False for masked trajectories: they get 0 and do not enter their group's statistics.
+
+    Raises:
+      ValueError: a group id out of range, or a valid reward that is not finite.
     """
     deviations, _ = _deviations(rewards, group_ids, num_groups, is_valid)
     std = np.std(deviations[is_valid]) if is_valid.any() else 0.0

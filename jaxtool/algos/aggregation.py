@@ -14,7 +14,12 @@ from jaxtool.core.masked import SumAndCount, masked_sum
 
 
 def token_mean(values: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> SumAndCount:
-    """(Σᵢ Σₜ values, Σᵢ |yᵢ|): every token counts the same. DAPO (2503.14476), equation 12."""
+    """(Σᵢ Σₜ values, Σᵢ |yᵢ|): every token counts the same. DAPO (2503.14476), equation 12.
+
+    Args:
+      values: per token.
+      mask: True where the policy wrote the token.
+    """
     return masked_sum(values, mask)
 
 
@@ -45,7 +50,12 @@ def sequence_mean(
     """(Σᵢ (1/|yᵢ|) Σₜ values, number of trajectories with |yᵢ| > 0); |yᵢ| counts tokens in the mask.
 
     Every trajectory counts the same. GRPO (2402.03300), equation 3; OTC-PO (2504.14870), appendix B.
-    Arguments as in `sequence_sum`.
+
+    Args:
+      values: per token.
+      mask: True where the policy wrote the token.
+      trajectory_ids: index of the trajectory of each token in [0, num_trajectories), -1 for none.
+      num_trajectories: static upper bound; ids that do not occur count nothing.
     """
     sums, counts = trajectory_sums(values, mask, trajectory_ids, num_trajectories)
     return jnp.sum(sums / jnp.maximum(counts, 1.0)), jnp.sum(counts > 0, dtype=jnp.float32)
@@ -64,10 +74,10 @@ def sequence_constant_mean(
     A constant in place of |yᵢ|, so that length does not bias. Dr.GRPO (2503.20783), section 3.2.
 
     Args:
-      values: as in `sequence_sum`, and so the next three.
-      mask: see there.
-      trajectory_ids: see there.
-      num_trajectories: see there.
+      values: per token.
+      mask: True where the policy wrote the token.
+      trajectory_ids: index of the trajectory of each token in [0, num_trajectories), -1 for none.
+      num_trajectories: static upper bound; ids that do not occur count nothing.
       tokens: the constant, usually max_response_tokens.
     """
     total, count = sequence_sum(values, mask, trajectory_ids, num_trajectories)
@@ -80,7 +90,14 @@ def trajectory_sums(
     trajectory_ids: Int[Array, "B T"],
     num_trajectories: int,
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Sum of values and number of tokens in the mask, for each of n = num_trajectories."""
+    """Sum of values and number of tokens in the mask, for each of n = num_trajectories.
+
+    Args:
+      values: per token.
+      mask: True where the policy wrote the token.
+      trajectory_ids: index of the trajectory of each token in [0, num_trajectories), -1 for none.
+      num_trajectories: n, static; an id of n or more belongs to nobody.
+    """
     selected = jnp.where(mask, values.astype(jnp.float32), 0.0).ravel()
     # segment_sum drops indices out of range, so -1 belongs to nobody.
     index = trajectory_ids.ravel()

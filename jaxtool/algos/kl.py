@@ -27,7 +27,12 @@ def kl_k1(
 def kl_k2(
     logprobs: Float[Array, "B T"], reference_logprobs: Float[Array, "B T"]
 ) -> Float[Array, "B T"]:
-    """k2 = (log π - log π_ref)² / 2: biased value, unbiased gradient. Schulman (2020). Arguments: `kl_k1`."""
+    """k2 = (log π - log π_ref)² / 2: biased value, unbiased gradient. Schulman (2020).
+
+    Args:
+      logprobs: of the policy that wrote the tokens; carries the gradient.
+      reference_logprobs: of the reference policy, without gradient.
+    """
     return 0.5 * jnp.square(kl_k1(logprobs, reference_logprobs))
 
 

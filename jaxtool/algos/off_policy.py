@@ -57,8 +57,8 @@ def truncated_sequence_weights(
     ratios explodes or vanishes: for short trajectories only.
 
     Args:
-      train_logprobs: as in `truncated_importance_weights`.
-      behaviour_logprobs: see there.
+      train_logprobs: of the sampled tokens by the learner's forward, before this round of updates.
+      behaviour_logprobs: of the same tokens by the sampler.
       mask: tokens that the policy wrote: what a tool wrote has no ratio.
       trajectory_ids: index of each token's trajectory, -1 for none.
       num_trajectories: static upper bound of the ids.
@@ -82,8 +82,8 @@ def masked_importance_weights(
     Masked importance sampling: IcePop, as in INTELLECT-3 (2512.16144), equation 1 (there 0.5 and 5).
 
     Args:
-      train_logprobs: as in `truncated_importance_weights`.
-      behaviour_logprobs: see there.
+      train_logprobs: of the sampled tokens by the learner's forward, before this round of updates.
+      behaviour_logprobs: of the same tokens by the sampler.
       low: smallest ratio that counts.
       high: largest ratio that counts.
     """
@@ -105,7 +105,16 @@ def geometric_rejection(
     """w = 1 where low ≤ (Πₜ ρₜ)^(1/|y|) ≤ high, else 0, on every token of the trajectory.
 
     Geometric-mean rejection (verl, rollout_corr: 0.999 and 1.001). Unlike the product it does not
-    depend on length. Arguments as in `truncated_sequence_weights`; low and high bound the mean ratio.
+    depend on length.
+
+    Args:
+      train_logprobs: of the sampled tokens by the learner's forward, before this round of updates.
+      behaviour_logprobs: of the same tokens by the sampler.
+      mask: tokens that the policy wrote: what a tool wrote has no ratio.
+      trajectory_ids: index of each token's trajectory, -1 for none.
+      num_trajectories: static upper bound of the ids.
+      low: smallest geometric mean ratio that counts.
+      high: largest geometric mean ratio that counts.
     """
     mean = trajectory_log_ratio(
         train_logprobs, behaviour_logprobs, mask, trajectory_ids, num_trajectories, is_mean=True

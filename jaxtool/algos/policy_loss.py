@@ -65,9 +65,9 @@ def gspo(
     `sequence_mean`; epsilons are small (paper: 3e-4 and 4e-4), since s is a geometric mean.
 
     Args:
-      logprobs: as in `clipped_surrogate`, and so the next two.
-      old_logprobs: see there.
-      advantages: see there; equal on all tokens of a trajectory in the paper.
+      logprobs: of the policy that is trained; the only argument with a gradient.
+      old_logprobs: of the policy before this round of updates.
+      advantages: one a token; equal on all tokens of a trajectory in the paper.
       mask: tokens that the policy wrote.
       trajectory_ids: index of each token's trajectory, -1 for none.
       num_trajectories: static upper bound of the ids.
@@ -101,9 +101,9 @@ def cispo(
     value. is_clipped says where the weight was clipped.
 
     Args:
-      logprobs: as in `clipped_surrogate`, and so the next two.
-      old_logprobs: see there.
-      advantages: see there.
+      logprobs: of the policy that is trained; the only argument with a gradient.
+      old_logprobs: of the policy before this round of updates.
+      advantages: one a token.
       clip_low: ε_low, or None for no lower bound (the paper's setting).
       clip_high: ε_high.
     """
@@ -128,9 +128,9 @@ def sapo(
     gate closes smoothly. Nothing is clipped: is_clipped is False everywhere.
 
     Args:
-      logprobs: as in `clipped_surrogate`, and so the next two.
-      old_logprobs: see there.
-      advantages: see there.
+      logprobs: of the policy that is trained; the only argument with a gradient.
+      old_logprobs: of the policy before this round of updates.
+      advantages: one a token.
       tau_positive: τ where A > 0; paper: 1.
       tau_negative: τ elsewhere; paper: 1.05, so that negative updates fade sooner.
     """

@@ -24,6 +24,7 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
     collections.abc.Iterable: tuple,
     collections.abc.Set: frozenset,
 }
+_PROTOCOL = " (a protocol)"  # behind its name in messages
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
@@ -85,7 +86,11 @@ def _mismatch(value: Any, expected: str) -> TypeError:
         remedy = f"; write {int(value)}"
     elif isinstance(value, str) and expected.split(" | ")[0] in ("int", "float", "bool"):
         remedy = "; write it without quotes"
-    elif isinstance(value, type) and value.__qualname__ == expected:
+    elif isinstance(value, str) and expected.endswith(_PROTOCOL):
+        remedy = "; reference a function as @module.name or an object as @module.Class(), unquoted"
+    elif isinstance(value, type) and (
+        value.__qualname__ == expected or expected.endswith(_PROTOCOL)
+    ):
         remedy = "; write () behind the reference to build one"
     return TypeError(f"expected {expected}, got {shown} ({type_name(type(value))}){remedy}")
 
@@ -163,7 +168,7 @@ def _coerce_plain(value: Any, hint: Any) -> Any:
     if _is_protocol(hint):
         missing = [name for name in _protocol_members(hint) if not hasattr(value, name)]
         if isinstance(value, type) or missing:
-            raise _mismatch(value, f"{hint.__qualname__} (a protocol)")
+            raise _mismatch(value, f"{hint.__qualname__}{_PROTOCOL}")
         return value
     return _checked(value, isinstance(value, hint), hint)
 

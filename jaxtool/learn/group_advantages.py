@@ -1,8 +1,9 @@
-"""The advantage of each trajectory in its group, by the estimator that a run chose, with shaping."""
+"""The advantage of each trajectory in its group, by the advantage that a run chose, with shaping."""
 
 import numpy as np
 
-from jaxtool.algos import advantages
+from jaxtool.config.callables import callable_name
+from jaxtool.learn.advantage_choices import Advantage
 from jaxtool.learn.grpo import GrpoConfig
 
 
@@ -22,20 +23,31 @@ def trajectory_advantages(
       group_ids: [B] int32 in [0, num_groups).
       num_groups: number of groups.
       is_valid: [B] bool, False for masked trajectories.
+
+    Raises:
+      ValueError: the advantage gave another number of values, or a valid one that is not finite.
     """
-    group = rewards, group_ids, num_groups, is_valid
-    if config.advantage == "leave_one_out":
-        plain = advantages.leave_one_out_advantages(*group)
-    elif config.advantage == "reinforce_plus_plus":
-        plain = advantages.batch_normalized_advantages(*group)
-    else:
-        by_std = config.advantage == "grpo"
-        plain = advantages.group_advantages(*group, normalizes_by_std=by_std)
+    found = config.advantage(rewards, group_ids, num_groups, is_valid)
+    plain = _checked(found, is_valid, config.advantage)
     if not np.any(shaping):
         return plain
-    return advantages.shaped_advantages(
-        plain,
-        np.where(is_valid, shaping, 0.0).astype(np.float32),
-        limit=config.shaping_limit,
-        floor=config.shaping_floor,
-    )
+    return config.shaping(plain, np.where(is_valid, shaping, 0.0).astype(np.float32))
+
+
+def _checked(found: np.ndarray, is_valid: np.ndarray, advantage: Advantage) -> np.ndarray:
+    """What the advantage gave, as float32 and 0 for masked trajectories."""
+    name = callable_name(advantage)
+    found = np.asarray(found)
+    if found.shape != is_valid.shape or found.dtype.kind not in "fiu":
+        raise ValueError(
+            f"GrpoConfig.advantage={name} gave {found.dtype} of shape {found.shape} for "
+            f"{is_valid.size} trajectories; return one number a trajectory, [{is_valid.size}]"
+        )
+    is_broken = is_valid & ~np.isfinite(found)
+    if is_broken.any():
+        first = int(np.flatnonzero(is_broken)[0])
+        raise ValueError(
+            f"GrpoConfig.advantage={name} gave {found[first]} for trajectory {first}; return "
+            "finite numbers (a group of equal rewards has standard deviation 0: add an epsilon)"
+        )
+    return np.where(is_valid, found, 0).astype(np.float32)

@@ -9,7 +9,7 @@ nothing is clipped. A KL of `kl_coef` 0 keeps no reference policy.
 import dataclasses
 import functools
 import math
-from typing import Literal, get_args
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,12 @@ import numpy as np
 
 from jaxtool.algos import aggregation, kl
 from jaxtool.algos.off_policy import mismatch_metrics
+from jaxtool.config.callables import check_takes
 from jaxtool.core.batch import TrainBatch
 from jaxtool.core.truncation import Truncation
+from jaxtool.learn import advantage_choices, loss_choices
+from jaxtool.learn.advantage_choices import Advantage, ClippedShaping, GroupNormalized
+from jaxtool.learn.aggregation_choices import Aggregation, TokenMean
 from jaxtool.learn.loss_choices import PolicyLoss, PpoClip
 from jaxtool.learn.off_policy_choices import Correction, TokenTruncation
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -37,26 +41,26 @@ from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
-Advantage = Literal["grpo", "no_std", "leave_one_out", "reinforce_plus_plus"]
-Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_constant_mean"]
-KlEstimator = Literal["k1", "k2", "k3"]
+
+class KlEstimator(Protocol):
+    """KL(π ‖ π_ref) of each token [B, T]: a function of `algos.kl`, or one of the same form."""
+
+    def __call__(self, logprobs: jax.Array, reference_logprobs: jax.Array, /) -> jax.Array: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrpoConfig:
     """The policy's update; every variant is a field. A critic, where there is one, gives the advantages."""
 
-    advantage: Advantage = "grpo"  # "no_std" is Dr.GRPO: rewards keep their scale
-    shaping_limit: float = 0.7  # k of clipped advantage shaping (ASPO), for rewards that shape
-    shaping_floor: float = 0.0  # smallest bound of it; > 0 keeps the signal where all are correct
+    # Of a trajectory in its group; Dr.GRPO: NoStd. A function of one's own has the same arguments.
+    advantage: Advantage = dataclasses.field(default_factory=GroupNormalized)
+    shaping: ClippedShaping = dataclasses.field(default_factory=ClippedShaping)  # of advantages
     loss: PolicyLoss = dataclasses.field(default_factory=PpoClip)
-    aggregation: Aggregation = (
-        "token_mean"  # OTC-PO: sequence_mean; Dr.GRPO: sequence_constant_mean
-    )
-    # Divisor of sequence_constant_mean; None: the run's max_response_tokens.
-    constant_tokens: float | None = None
+    # OTC-PO: SequenceMean; Dr.GRPO: SequenceConstantMean
+    aggregation: Aggregation = dataclasses.field(default_factory=TokenMean)
     kl_coef: float = 0.0  # of the KL against the parameters the run began with
-    kl_estimator: KlEstimator = "k3"  # as a loss; k1 has no gradient in expectation
+    # As a loss; kl_k1 has no gradient in expectation.
+    kl_estimator: KlEstimator = dataclasses.field(default=kl.kl_k3)
     reward_kl_coef: float = 0.0  # of k1 in the reward, before the advantages; Search-R1's PPO: 1e-3
     entropy_coef: float = 0.0
     # Weights against the sampler; they multiply. None: TokenTruncation where the decoder computes in
@@ -70,22 +74,18 @@ class GrpoConfig:
     lm_head_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("advantage", get_args(Advantage)),
-            ("aggregation", get_args(Aggregation)),
-            ("kl_estimator", get_args(KlEstimator)),
-            ("old_policy", ("learner", "sampler")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
+        check_takes(self.advantage, advantage_choices.ARGUMENTS, "GrpoConfig.advantage")
+        check_takes(self.loss, loss_choices.ARGUMENTS, "GrpoConfig.loss")
+        kl_arguments = ("logprobs", "reference_logprobs")
+        check_takes(self.kl_estimator, kl_arguments, "GrpoConfig.kl_estimator")
+        if self.old_policy not in ("learner", "sampler"):
+            raise ValueError(f"{self.old_policy=} must be 'learner' or 'sampler'")
         for name in ("updates_per_batch", "micro_batch_rows", "lm_head_chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GrpoConfig.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("kl_coef", "reward_kl_coef", "shaping_limit", "shaping_floor"):
+        for name in ("kl_coef", "reward_kl_coef"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
-        if self.constant_tokens is not None and self.constant_tokens <= 0:
-            raise ValueError(f"{self.constant_tokens=} must be > 0")
         if self.old_policy == "sampler" and self.off_policy:
             raise ValueError(
                 "old_policy='sampler' (bypass) lets the loss's own ratio correct for the sampler: "
@@ -211,9 +211,7 @@ def _gradients(
 
 def _loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
     """What the summed loss of the whole batch is divided by: tokens, or trajectories with a token."""
-    if config.aggregation == "token_mean":
-        return int(batch.loss_mask.sum())
-    return len(np.unique(np.asarray(batch.trajectory_ids)[np.asarray(batch.loss_mask)]))
+    return config.aggregation.count(batch)
 
 
 @functools.partial(jax.jit, static_argnames=("setup",))
@@ -260,7 +258,7 @@ def grpo_block(
         if reference is not None:
             reference_logprobs = _logprobs(reference, block, setup)[0]
             values["policy/kl_k3_nats"] = kl.kl_k3(logprobs, reference_logprobs)
-            loss = loss + config.kl_coef * _kl(logprobs, reference_logprobs, config)
+            loss = loss + config.kl_coef * config.kl_estimator(logprobs, reference_logprobs)
         sums = {name: aggregation.token_mean(x, block.loss_mask)[0] for name, x in values.items()}
         gap = mismatch_metrics(logprobs, block.behaviour_logprobs, block.loss_mask)
         sums |= {
@@ -270,7 +268,7 @@ def grpo_block(
             "mismatch/kl_k3_nats": gap.k3_kl[0],
             "mismatch/chi2": gap.chi2[0],
         }
-        return _summed(loss, block, setup) / count, sums
+        return config.aggregation(loss, block, setup.num_trajectories) / count, sums
 
     (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
     return add_gradients(total, loss, grads, setup.sharding), sums
@@ -295,26 +293,6 @@ def _token_loss(
     if config.entropy_coef:
         loss = loss - config.entropy_coef * entropy
     return loss, is_clipped, weights
-
-
-def _kl(logprobs: jax.Array, reference: jax.Array, config: GrpoConfig) -> jax.Array:
-    estimators = {"k1": kl.kl_k1, "k2": kl.kl_k2, "k3": kl.kl_k3}
-    return estimators[config.kl_estimator](logprobs, reference)
-
-
-def _summed(values: jax.Array, block: TrainBatch, setup: LearnerSetup) -> jax.Array:
-    """This block's share of the aggregated loss, before the division by `_loss_count`."""
-    config = setup.grpo
-    rows = block.loss_mask, block.trajectory_ids, setup.num_trajectories
-    if config.aggregation == "token_mean":
-        return aggregation.token_mean(values, block.loss_mask)[0]
-    if config.aggregation == "sequence_mean":
-        return aggregation.sequence_mean(values, *rows)[0]
-    if config.aggregation == "sequence_sum":
-        return aggregation.sequence_sum(values, *rows)[0]
-    if config.constant_tokens is None:
-        raise ValueError("GrpoConfig.constant_tokens is None, the run's budget: fill it in first")
-    return aggregation.sequence_constant_mean(values, *rows, tokens=config.constant_tokens)[0]
 
 
 def _logprobs(

@@ -13,6 +13,8 @@ import jax
 from jaxtool.algos import policy_loss
 from jaxtool.core.batch import TrainBatch
 
+ARGUMENTS = ("logprobs", "old", "block", "num_trajectories")
+
 
 class PolicyLoss(Protocol):
     """Implementations are frozen dataclasses: hashable, so jit-static."""
@@ -51,7 +53,7 @@ class PpoClip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gspo:
-    """One ratio per trajectory (GSPO). Goes with GrpoConfig.aggregation = "sequence_mean"."""
+    """One ratio per trajectory (GSPO). Goes with GrpoConfig.aggregation = SequenceMean."""
 
     clip_low: float = 3e-4  # paper
     clip_high: float = 4e-4  # paper

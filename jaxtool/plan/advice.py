@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.optimizer import AdamW
 from jaxtool.learn.sft import SftConfig
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB
@@ -139,7 +140,7 @@ def _trained_lines(config: Run, resident: dict[str, float]) -> list[str]:
         return []
     state = resident["optimizer state"] + resident.get("critic optimizer state", 0.0)
     lines = []
-    if config.optimizer.name == "adamw":
+    if isinstance(config.optimizer.rule, AdamW):
         saved = ADAM8BIT_SAVES * state / GIB
         lines.append(
             f"--gin_file gin_configs/algos/adam8bit.gin  # {saved:.1f} GiB less optimizer state"

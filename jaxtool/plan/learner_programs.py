@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtool.config.callables import callable_name
 from jaxtool.learn import grpo, ppo
 from jaxtool.learn.grpo import LearnerSetup, needs_reference
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -134,7 +135,7 @@ def update_program(
     """The optimizer's step. `beside`: what else is in memory, as in Program."""
     return Program(
         name=name,
-        shape=optimizer.name,
+        shape=callable_name(optimizer.rule).rpartition(".")[2],
         trace=lambda: apply_gradients.trace(
             tower.state, tower.gradients, config=optimizer, sharding=sharding
         ),

@@ -65,7 +65,7 @@ class AdaTirReward:
 class CallShapingReward:
     """Outcome alone as reward; superfluous calls shape the advantage of correct answers, within bounds.
 
-    GrpoConfig.shaping_limit (k) and shaping_floor are the bounds. A correct answer never becomes worse
+    GrpoConfig.shaping (ClippedShaping) holds the bounds. A correct answer never becomes worse
     than a wrong one, whatever the group's standard deviation does.
     """
 

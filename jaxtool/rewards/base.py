@@ -1,14 +1,23 @@
-"""What a reward is: a pure function of a finished group, its correctness and its problem's history."""
+"""What a reward is: a pure function of a finished group, its correctness and its problem's history.
 
+A reward of the researcher's own is a function, or a frozen dataclass with `__call__`, in any module that
+can be imported, and a gin file binds it: `RlConfig.reward = @my_rewards.f`. `scores_of` checks what it
+returns, so that a mistake names the function and not the place where its numbers are used.
+"""
+
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from jaxtool.config.callables import callable_name
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards.fewest_calls import CallHistory
 
+ARGUMENTS = ("group", "is_correct", "costs", "history")
+
 
 class RewardFn(Protocol):
-    """Scores the members of one group. Implementations are frozen dataclasses, so gin can build them."""
+    """Scores the members of one group. Implementations are functions or frozen dataclasses."""
 
     def __call__(
         self,
@@ -38,3 +47,47 @@ def known(value: float | None, name: str) -> float:
     if value is None:
         raise ValueError(f"{name} is None, the run's budget: give it, or call with_budget first")
     return value
+
+
+def scores_of(
+    reward: RewardFn,
+    group: Sequence[Trajectory],
+    is_correct: Sequence[bool],
+    costs: Sequence[float],
+    history: CallHistory,
+) -> list[Score]:
+    """What `reward` gives for a group, checked.
+
+    Args:
+      reward: the run's, or a researcher's own.
+      group: trajectories of one problem, none of them masked.
+      is_correct: whether each member's answer is equivalent to the reference.
+      costs: m of each member.
+      history: of the problem, with this group's correct members in it.
+
+    Raises:
+      ValueError: not one `Score` a member, or one that is not finite; the message names the function.
+    """
+    scores = reward(group, is_correct, costs, history)
+    name = f"RlConfig.reward={callable_name(reward)}"
+    if not isinstance(scores, list | tuple) or not all(isinstance(s, Score) for s in scores):
+        raise ValueError(
+            f"{name} gave {_short(scores)}; return a list of "
+            "jaxtool.core.types.Score(reward=..., is_correct=...), one a member of the group"
+        )
+    if len(scores) != len(group):
+        raise ValueError(
+            f"{name} gave {len(scores)} scores for a group of {len(group)}; return one a member"
+        )
+    for member, score in enumerate(scores):
+        if not math.isfinite(score.reward) or not math.isfinite(score.shaping):
+            raise ValueError(
+                f"{name} gave reward={score.reward}, shaping={score.shaping} for member {member} "
+                f"(correct: {is_correct[member]}, cost {costs[member]}); return finite numbers"
+            )
+    return list(scores)
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

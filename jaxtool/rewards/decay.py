@@ -1,43 +1,42 @@
 """Shapes of the tool coefficient: how fast it falls with the calls that were not needed.
 
-Covered: OTC-PO's cosine and two other shapes that its reviewers asked about. All are 1 at m = 0 and ½
-at m = c, so c means the same in each. m may be a cost and need not be whole.
-Not covered: the sine around n (`otc.r_tool_grpo`).
+Covered: OTC-PO's cosine and two other shapes that its reviewers asked about. Each takes the calls m,
+the fewest calls n that were enough (0 where n plays no part, as in OTC-PPO) and the smoothing c. All are
+1 at m = n, and with n = 0 they are ½ at m = c, so c means the same in each. m may be a cost and need not
+be whole. A function of one's own with these arguments is a decay as well.
 """
 
 import math
-from typing import Literal
+from typing import Protocol
 
-from jaxtool.rewards.otc import r_tool_ppo
+from jaxtool.rewards.otc import r_tool_grpo
 
-Decay = Literal["cosine", "linear", "exponential"]
-
-
-def linear(m: float, c: float) -> float:
-    """max(0, 1 - m / 2c): ½ at m = c, 0 from 2c on."""
-    _check(m, c)
-    return max(0.0, 1.0 - m / (2.0 * c))
+ARGUMENTS = ("m", "n", "c")
 
 
-def exponential(m: float, c: float) -> float:
-    """2^(-m/c): ½ at m = c; every further call costs the same share, so it never reaches 0."""
-    _check(m, c)
-    return math.exp2(-m / c)
+class Decay(Protocol):
+    """The coefficient in [0, 1] of a correct answer with m >= n calls. Functions or frozen dataclasses."""
+
+    def __call__(self, m: float, n: float, c: float, /) -> float: ...
 
 
-def decayed(m: float, c: float, decay: Decay) -> float:
-    """The coefficient of m calls by the shape called `decay`; "cosine" is OTC-PO, equation 5."""
-    if decay == "cosine":
-        return r_tool_ppo(m, c)
-    return linear(m, c) if decay == "linear" else exponential(m, c)
+def cosine(m: float, n: float, c: float) -> float:
+    """OTC-PO (2504.14870), equation 6; with n = 0 it is equation 5, cos(mπ / (2m + c))."""
+    return r_tool_grpo(m, n, c)
 
 
-def check_decay(decay: str) -> None:
-    """Raises ValueError for a shape that does not exist."""
-    if decay not in ("cosine", "linear", "exponential"):
-        raise ValueError(f"{decay=} must be 'cosine', 'linear' or 'exponential'")
+def linear(m: float, n: float, c: float) -> float:
+    """max(0, 1 - (m - n) / 2c): ½ at m - n = c, 0 from 2c on."""
+    _check(m, n, c)
+    return max(0.0, 1.0 - (m - n) / (2.0 * c))
 
 
-def _check(m: float, c: float) -> None:
-    if m < 0 or c <= 0:
-        raise ValueError(f"need m >= 0 and c > 0: {m=} {c=}")
+def exponential(m: float, n: float, c: float) -> float:
+    """2^(-(m - n)/c): ½ at m - n = c; every further call costs the same share, so it never reaches 0."""
+    _check(m, n, c)
+    return math.exp2(-(m - n) / c)
+
+
+def _check(m: float, n: float, c: float) -> None:
+    if not m >= n >= 0 or c <= 0:
+        raise ValueError(f"need m >= n >= 0 and c > 0: {m=} {n=} {c=}")

@@ -8,10 +8,11 @@ equations (`otc`).
 import dataclasses
 from collections.abc import Sequence
 
+from jaxtool.config.callables import check_takes
 from jaxtool.core.types import Score, Trajectory
 from jaxtool.rewards import otc
 from jaxtool.rewards.base import known
-from jaxtool.rewards.decay import Decay, check_decay, decayed
+from jaxtool.rewards.decay import ARGUMENTS, Decay, cosine
 from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
 
@@ -54,7 +55,7 @@ class OtcGrpoReward:
     correct: float = 1.0
     wrong: float = 0.0  # paper; -1 is ReTool's
     estimator: FewestCalls = dataclasses.field(default_factory=GlobalMinimum)
-    decay: Decay = "cosine"  # paper: equation 6, with its sine around n
+    decay: Decay = dataclasses.field(default=cosine)  # paper: equation 6, with its sine around n
     min_solve_rate: float = (
         0.0  # groups with a smaller share of correct answers need not save calls
     )
@@ -62,7 +63,7 @@ class OtcGrpoReward:
     def __post_init__(self) -> None:
         _check_base(self.correct, self.wrong)
         _check_scale(self.alpha, self.c)
-        check_decay(self.decay)
+        check_takes(self.decay, ARGUMENTS, "OtcGrpoReward.decay")
 
     def __call__(
         self,
@@ -78,19 +79,13 @@ class OtcGrpoReward:
         for right, cost in zip(is_correct, costs, strict=True):
             coefficient = 1.0
             if right and is_scaled and n is not None:
-                coefficient = self._coefficient(max(cost, n), n)
+                coefficient = self.decay(max(cost, n), n, known(self.c, "OtcGrpoReward.c"))
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
             scores.append(
                 Score(reward=reward, is_correct=right, tool_coefficient=coefficient, fewest_calls=n)
             )
         return scores
-
-    def _coefficient(self, m: float, n: float) -> float:
-        c = known(self.c, "OtcGrpoReward.c")
-        if self.decay == "cosine":
-            return otc.r_tool_grpo(m, n, c)
-        return decayed(m - n, c, self.decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,12 +98,12 @@ class OtcPpoReward:
     )
     correct: float = 1.0
     wrong: float = 0.0  # paper; -1 is ReTool's
-    decay: Decay = "cosine"  # paper
+    decay: Decay = dataclasses.field(default=cosine)  # paper: equation 5; n is 0
 
     def __post_init__(self) -> None:
         _check_base(self.correct, self.wrong)
         _check_scale(self.alpha, self.c)
-        check_decay(self.decay)
+        check_takes(self.decay, ARGUMENTS, "OtcPpoReward.decay")
 
     def __call__(
         self,
@@ -121,7 +116,7 @@ class OtcPpoReward:
         c = known(self.c, "OtcPpoReward.c")
         scores = []
         for right, cost in zip(is_correct, costs, strict=True):
-            coefficient = decayed(cost, c, self.decay) if right else 1.0
+            coefficient = self.decay(cost, 0.0, c) if right else 1.0
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
             scores.append(Score(reward=reward, is_correct=right, tool_coefficient=coefficient))

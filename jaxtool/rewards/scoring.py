@@ -6,7 +6,7 @@ Covered: the order (n first), masked trajectories. Not covered: judging answers 
 from collections.abc import Sequence
 
 from jaxtool.core.types import Score, Trajectory, split_groups
-from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.base import RewardFn, scores_of
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 
@@ -41,9 +41,8 @@ def score_trajectories(
         correct_costs = [costs[i] for i in valid if is_correct[i]]
         history = store.update(trajectories[valid[0]].problem.problem_id, correct_costs)
         group = [trajectories[i] for i in valid]
-        group_scores = reward_fn(
-            group, [bool(is_correct[i]) for i in valid], [costs[i] for i in valid], history
-        )
+        verdicts, group_costs = [bool(is_correct[i]) for i in valid], [costs[i] for i in valid]
+        group_scores = scores_of(reward_fn, group, verdicts, group_costs, history)
         for i, score in zip(valid, group_scores, strict=True):
             scores[i] = score
     return scores

@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+from jaxtool.config.callables import check_takes
 from jaxtool.core.types import Origin, Score, Trajectory
-from jaxtool.rewards.base import RewardFn, known
+from jaxtool.rewards.base import ARGUMENTS, RewardFn, known
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OutcomeReward
 
@@ -134,6 +135,11 @@ class SumReward:
 
     terms: tuple[RewardTerm, ...]
     base: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+
+    def __post_init__(self) -> None:
+        check_takes(self.base, ARGUMENTS, "SumReward.base")
+        for term in self.terms:
+            check_takes(term, ("trajectory", "is_correct", "cost"), "SumReward.terms")
 
     def __call__(
         self,

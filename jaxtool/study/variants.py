@@ -24,6 +24,7 @@ def _over(run: str, name: str, what: str, *params: str, file: str = "", start: s
 
 
 _C, _LR = "OtcGrpoReward.c", "OptimizerConfig.learning_rate"
+_SEQUENCE_MEAN = "@jaxtool.learn.aggregation_choices.SequenceMean()"
 
 _DEFAULT = (
     Variant(
@@ -100,9 +101,7 @@ _ABLATIONS = (
     _run("otc_shaping", "bounded advantage shaping in place of a scaled reward"),
     _run("otc_easy_only", "OTC-GRPO where half of the group is right"),
     _run("adatir", "AdaTIR: a penalty on problems mostly solved"),
-    _over(
-        "otc_shaping", "otc_shaping_strong", "shaping, floor 0.3", "GrpoConfig.shaping_floor = 0.3"
-    ),
+    _over("otc_shaping", "otc_shaping_strong", "shaping, floor 0.3", "ClippedShaping.floor = 0.3"),
     _over("retool_grpo", "retool_grpo_longer", "GRPO, 120 steps in two legs", start="retool_grpo"),
     _over(
         "retool_grpo",
@@ -131,13 +130,13 @@ _ABLATIONS = (
         "retool_grpo",
         "retool_sequence_mean",
         "GRPO, every answer weighs the same",
-        "GrpoConfig.aggregation = 'sequence_mean'",
+        f"GrpoConfig.aggregation = {_SEQUENCE_MEAN}",
     ),
     _over(
         "otc_grpo",
         "otc_sequence_mean",
         "OTC-GRPO, every answer weighs the same",
-        "GrpoConfig.aggregation = 'sequence_mean'",
+        f"GrpoConfig.aggregation = {_SEQUENCE_MEAN}",
     ),
     _over(
         "retool_grpo", "turn_penalty", "0.1 off per call, right or wrong", file="turn_penalty.gin"

@@ -7,25 +7,25 @@ that the loader can say where they were set. Not covered: what one part can chec
 
 import dataclasses
 
+from jaxtool.learn.advantage_choices import ClippedShaping, GroupNormalized
+from jaxtool.learn.aggregation_choices import SequenceConstantMean, TokenMean
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.loss_choices import Gspo
-from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.rewards.adaptive import CallShapingReward
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.terms import SumReward
 
 # Of GrpoConfig; they say how a group's rewards become advantages, which a critic makes in their place.
-OF_GROUP_ADVANTAGES = ("advantage", "shaping_limit", "shaping_floor")
+OF_GROUP_ADVANTAGES = {"advantage": GroupNormalized(), "shaping": ClippedShaping()}
 
 
 def check_critic(critic: CriticConfig | None, grpo: GrpoConfig, reward: RewardFn) -> None:
     """Raises ValueError if a critic stands beside settings of group advantages."""
     if critic is None:
         return
-    defaults = {field.name: field.default for field in dataclasses.fields(GrpoConfig)}
-    for name in OF_GROUP_ADVANTAGES:
-        if getattr(grpo, name) != defaults[name]:
+    for name, default in OF_GROUP_ADVANTAGES.items():
+        if getattr(grpo, name) != default:
             raise ValueError(
                 f"GrpoConfig.{name}={getattr(grpo, name)!r} does nothing beside RlConfig.critic, which "
                 "makes the advantages: leave one of the two out"
@@ -40,47 +40,26 @@ def check_critic(critic: CriticConfig | None, grpo: GrpoConfig, reward: RewardFn
 
 def check_loss(grpo: GrpoConfig) -> None:
     """Raises ValueError if GSPO's ratio of a trajectory is weighed by its number of tokens."""
-    if isinstance(grpo.loss, Gspo) and grpo.aggregation == "token_mean":
+    if isinstance(grpo.loss, Gspo) and isinstance(grpo.aggregation, TokenMean):
         raise ValueError(
-            "GrpoConfig.loss=Gspo has one ratio a trajectory, and GrpoConfig.aggregation='token_mean' "
-            "weighs it by the trajectory's tokens: set aggregation = 'sequence_mean' (the paper)"
+            "GrpoConfig.loss=Gspo has one ratio a trajectory, and GrpoConfig.aggregation=TokenMean "
+            "weighs it by the trajectory's tokens: set aggregation = @SequenceMean() (the paper)"
         )
-
-
-def check_optimizer(optimizer: OptimizerConfig) -> None:
-    """Raises ValueError if an option is set that the chosen optimizer or schedule does not read."""
-    defaults = {field.name: field.default for field in dataclasses.fields(OptimizerConfig)}
-    for names, reader, is_read in (
-        (("muon_learning_rate",), "OptimizerConfig.name='muon'", optimizer.name == "muon"),
-        (("b1", "b2"), "Adam and Muon", optimizer.name != "adafactor"),
-        (("end_fraction",), "OptimizerConfig.decay='cosine'", optimizer.decay == "cosine"),
-    ):
-        for name in names:
-            value = getattr(optimizer, name)
-            if not is_read and value != defaults[name]:
-                raise ValueError(
-                    f"OptimizerConfig.{name}={value} is read by {reader} alone; this run has "
-                    f"name={optimizer.name!r}, decay={optimizer.decay!r}: leave it out"
-                )
 
 
 def with_constant_tokens(grpo: GrpoConfig, max_response_tokens: int) -> GrpoConfig:
-    """`grpo` with the run's budget as the constant of "sequence_constant_mean".
+    """`grpo` with the run's budget as the constant of `SequenceConstantMean`.
 
     Raises:
-      ValueError: another constant is set, or one that no aggregation reads.
+      ValueError: another constant is set.
     """
-    constant = grpo.constant_tokens
-    if grpo.aggregation != "sequence_constant_mean":
-        if constant is not None:
-            raise ValueError(
-                f"GrpoConfig.constant_tokens={constant:g} does nothing with GrpoConfig.aggregation="
-                f"{grpo.aggregation!r}: leave it out, or aggregate by 'sequence_constant_mean'"
-            )
+    chosen = grpo.aggregation
+    if not isinstance(chosen, SequenceConstantMean):
         return grpo
-    if constant is not None and constant != max_response_tokens:
+    if chosen.tokens is not None and chosen.tokens != max_response_tokens:
         raise ValueError(
-            f"GrpoConfig.constant_tokens={constant:g} is not the run's "
+            f"SequenceConstantMean.tokens={chosen.tokens:g} is not the run's "
             f"RolloutConfig.max_response_tokens={max_response_tokens}: leave it out, and it is the run's"
         )
-    return dataclasses.replace(grpo, constant_tokens=float(max_response_tokens))
+    filled = dataclasses.replace(chosen, tokens=float(max_response_tokens))
+    return dataclasses.replace(grpo, aggregation=filled)

@@ -5,6 +5,7 @@ Checked when it is built, before any weight is read. Knows no loop.
 
 import dataclasses
 
+from jaxtool.config.callables import check_takes
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.grpo import GrpoConfig
@@ -14,7 +15,7 @@ from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.rewards.base import RewardFn
+from jaxtool.rewards.base import ARGUMENTS, RewardFn
 from jaxtool.rewards.budgets import Budget, summed
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.outcome import OutcomeReward
@@ -25,7 +26,6 @@ from jaxtool.rollout.selection import Selection
 from jaxtool.train.contradictions import (
     check_critic,
     check_loss,
-    check_optimizer,
     with_constant_tokens,
 )
 from jaxtool.train.sources import Sandbox, Task, TokenizerSource
@@ -88,6 +88,7 @@ class RlConfig:
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 
     def __post_init__(self) -> None:
+        check_takes(self.reward, ARGUMENTS, "RlConfig.reward")
         if self.sampling.temperature == 0:
             raise ValueError("RlConfig.sampling is greedy: all samples of a group would be equal")
         if self.selection.tool_free_samples > self.schedule.samples:
@@ -103,7 +104,6 @@ class RlConfig:
         optimizers = [self.optimizer, *([self.critic.optimizer] if self.critic else [])]
         for optimizer in optimizers:
             optimizer.check_goes_with(self.lora)
-            check_optimizer(optimizer)
         if self.schedule.max_staleness:
             check_can_overlap(self)
         check_critic(self.critic, self.grpo, self.reward)

@@ -11,6 +11,7 @@ from helpers.small_runs import MODEL, CountingTool, Sums, cold_start_of, rl_conf
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.host_copy import publish_to_host
+from jaxtool.learn.advantage_choices import ReinforcePlusPlus
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
@@ -49,7 +50,7 @@ def config_of(folder: Path, mesh: MeshConfig, steps: int = STEPS) -> RlConfig:
             log_trajectories=100,
         ),
         # REINFORCE++ divides by the spread of the whole batch, not of one host's groups.
-        grpo=GrpoConfig(micro_batch_rows=8, lm_head_chunk=32, advantage="reinforce_plus_plus"),
+        grpo=GrpoConfig(micro_batch_rows=8, lm_head_chunk=32, advantage=ReinforcePlusPlus()),
         engine=dataclasses.replace(plain.engine, prefill_rows=8),
     )
 

@@ -19,6 +19,7 @@ from helpers.grpo_batches import (
 from helpers.tiny_models import random_params
 
 from jaxtool.learn import grpo
+from jaxtool.learn.aggregation_choices import SequenceMean, TokenMean
 from jaxtool.learn.off_policy_choices import TokenTruncation
 from jaxtool.learn.state import make_state, row_blocks, zero_gradients
 from jaxtool.model.param_axes import param_axes
@@ -32,7 +33,7 @@ def params():
     return random_params(MODEL)
 
 
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("aggregation", [TokenMean(), SequenceMean()])
 def test_on_policy_gradient_equals_the_slow_path(params, aggregation):
     """-Σ A ∇log p by a plain loop over trajectories, each in a row of its own."""
     batch = batch_of()
@@ -47,8 +48,8 @@ def test_on_policy_gradient_equals_the_slow_path(params, aggregation):
             logprobs = grpo._logprobs(params, block, setup)[0]
             mine = jnp.where(block.loss_mask, logprobs, 0.0).sum()
             tokens = int(single.loss_mask.sum())
-            total -= advantage * (mine if aggregation == "token_mean" else mine / tokens)
-            count += tokens if aggregation == "token_mean" else 1
+            total -= advantage * (mine if aggregation == TokenMean() else mine / tokens)
+            count += tokens if aggregation == TokenMean() else 1
         return total / count
 
     wanted = jax.jit(jax.grad(slow))(params)
@@ -62,11 +63,11 @@ def test_on_policy_loss_by_hand(params):
     total, [sums] = gradients(params, batch_of(), setup_of())
     np.testing.assert_allclose(total.loss, -(ADVANTAGES * tokens).sum() / tokens.sum(), rtol=1e-6)
     assert float(sums["policy/clipped_fraction"]) == 0.0
-    total, _ = gradients(params, batch_of(), setup_of(aggregation="sequence_mean"))
+    total, _ = gradients(params, batch_of(), setup_of(aggregation=SequenceMean()))
     np.testing.assert_allclose(total.loss, -ADVANTAGES.mean(), rtol=1e-5)
 
 
-FULL = {"kl_coef": 0.3, "entropy_coef": 0.2, "corrections": (TokenTruncation(cap=2.0),)}
+FULL = {"kl_coef": 0.3, "entropy_coef": 0.2, "off_policy": (TokenTruncation(cap=2.0),)}
 
 
 def test_tool_and_prompt_tokens_carry_no_loss_kl_or_entropy(params):
@@ -101,25 +102,27 @@ def test_gradient_with_respect_to_logprobs_is_zero_exactly_off_the_mask():
 
     def loss(logprobs, entropy):
         per_token, _, _ = grpo._token_loss(logprobs, None, entropy, block, setup)
-        per_token = per_token + setup.grpo.kl_coef * grpo._kl(logprobs, logprobs - 0.3, setup.grpo)
-        return grpo._summed(per_token, block, setup)
+        per_token = per_token + setup.grpo.kl_coef * setup.grpo.kl_estimator(
+            logprobs, logprobs - 0.3
+        )
+        return setup.grpo.aggregation(per_token, block, setup.num_trajectories)
 
     values = [jnp.asarray(numbers.normal(-2, 1, shape), jnp.float32) for _ in range(2)]
     for gradient in jax.grad(loss, argnums=(0, 1))(*values):
         np.testing.assert_array_equal(gradient != 0, block.loss_mask)
 
 
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("aggregation", [TokenMean(), SequenceMean()])
 def test_blocks_of_any_size_give_the_update_of_one_batch(params, aggregation):
     batch = batch_of()
     assert batch.shape[0] == 4
     wanted, _ = gradients(params, batch, setup_of(aggregation=aggregation, micro_batch_rows=4))
-    for rows in (1, 2) if aggregation == "token_mean" else (3,):
+    for rows in (1, 2) if aggregation == TokenMean() else (3,):
         got, _ = gradients(params, batch, setup_of(aggregation=aggregation, micro_batch_rows=rows))
         assert_same_gradients(got, wanted)
 
 
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("aggregation", [TokenMean(), SequenceMean()])
 def test_packed_equals_one_trajectory_per_row(params, aggregation):
     packed = batch_of(16)
     single = batch_of(9)

@@ -19,7 +19,9 @@ from helpers.grpo_batches import (
 )
 from helpers.tiny_models import random_params
 
+from jaxtool.algos.kl import kl_k1, kl_k2, kl_k3
 from jaxtool.learn import grpo
+from jaxtool.learn.aggregation_choices import SequenceConstantMean, SequenceSum
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.loss_choices import Cispo, Gspo, Sapo
 from jaxtool.learn.off_policy_choices import (
@@ -61,13 +63,16 @@ def test_importance_weights_are_capped(params):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"aggregation": "mean"}, "aggregation='mean' must be one of"),
         ({"micro_batch_rows": 0}, "GrpoConfig.micro_batch_rows must be >= 1"),
         ({"kl_coef": -1.0}, "kl_coef=-1.0 must be"),
-        ({"advantage": "std"}, "advantage='std' must be one of"),
-        ({"kl_estimator": "k4"}, "kl_estimator='k4' must be one of"),
-        ({"constant_tokens": 0.0}, "constant_tokens=0.0 must be > 0"),
-        ({"old_policy": "sampler", "corrections": (TokenTruncation(),)}, "would do it twice"),
+        ({"advantage": "std"}, "GrpoConfig.advantage='std' is a string"),
+        (
+            {"loss": kl_k1},
+            r"kl_k1\(logprobs, reference_logprobs\) cannot be \(too many positional arguments",
+        ),
+        ({"kl_estimator": "k4"}, "GrpoConfig.kl_estimator='k4' is a string"),
+        ({"old_policy": "both"}, "old_policy='both' must be 'learner' or 'sampler'"),
+        ({"old_policy": "sampler", "off_policy": (TokenTruncation(),)}, "would do it twice"),
     ],
 )
 def test_impossible_options_are_refused(fields, message):
@@ -75,16 +80,19 @@ def test_impossible_options_are_refused(fields, message):
         GrpoConfig(**fields)
 
 
-AGGREGATIONS = ["token_mean", "sequence_mean", "sequence_sum", "sequence_constant_mean"]
+def test_a_constant_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"SequenceConstantMean\.self\.tokens=0\.0 must be > 0"):
+        SequenceConstantMean(tokens=0.0)
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS[2:])
-def test_losses_of_sums_over_trajectories_by_hand(params, aggregation):
+@pytest.mark.parametrize(
+    ("aggregation", "divisor"), [(SequenceSum(), 1.0), (SequenceConstantMean(tokens=4.0), 4.0)]
+)
+def test_losses_of_sums_over_trajectories_by_hand(params, aggregation, divisor):
     """On policy: -Σ A|y| / 8 trajectories, and that over the constant."""
     tokens = np.array([t.num_policy_tokens for t in trajectories()])
-    total, _ = gradients(params, batch_of(), setup_of(aggregation=aggregation, constant_tokens=4.0))
+    total, _ = gradients(params, batch_of(), setup_of(aggregation=aggregation))
     wanted = -(ADVANTAGES * tokens).sum() / len(SHAPES)
-    divisor = 4.0 if aggregation == "sequence_constant_mean" else 1.0
     np.testing.assert_allclose(total.loss, wanted / divisor, rtol=1e-5)
 
 
@@ -140,9 +148,9 @@ def test_bypass_takes_the_samplers_logprobs_as_the_anchor(params):
 @pytest.mark.parametrize(
     ("estimator", "of_token"),
     [
-        ("k1", lambda d: d),
-        ("k2", lambda d: d**2 / 2),
-        ("k3", lambda d: jnp.exp(-d) - 1 + d),
+        (kl_k1, lambda d: d),
+        (kl_k2, lambda d: d**2 / 2),
+        (kl_k3, lambda d: jnp.exp(-d) - 1 + d),
     ],
 )
 def test_kl_estimators_enter_the_loss_with_value_gradient_and_sign(params, estimator, of_token):

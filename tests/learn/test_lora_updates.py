@@ -13,7 +13,7 @@ from jaxtool.core import rng
 from jaxtool.learn import grpo, sft
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.learner import Learner, trained_params
-from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.optimizer import Muon, OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.state import make_state, row_blocks, zero_gradients
 from jaxtool.model.config import tiny
@@ -187,6 +187,6 @@ def test_eight_devices_give_the_update_of_one_and_cut_adapters(base, adapter):
 
 
 def test_muon_has_nothing_to_do_for_an_adapter():
-    with pytest.raises(ValueError, match="muon' orthogonalises whole kernels, which LoRA leaves"):
-        OptimizerConfig(name="muon").check_goes_with(LORA)
-    OptimizerConfig(name="muon").check_goes_with(None)
+    with pytest.raises(ValueError, match="Muon orthogonalises whole kernels, which LoRA leaves"):
+        OptimizerConfig(rule=Muon()).check_goes_with(LORA)
+    OptimizerConfig(rule=Muon()).check_goes_with(None)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxtool.learn.adam8bit import block_size, dequantize_blocks, quantize_blocks, scale_by_adam8bit
-from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.optimizer import Adafactor, AdamW, AdamW8bit, OptimizerConfig, UpdateRule
 from jaxtool.learn.state import (
     Gradients,
     add_gradients,
@@ -80,13 +80,13 @@ def test_blocks_are_cut_where_meshes_cut():
         assert (length // sizes[length]) % 64 == 0
 
 
-def quadratic(name: str, steps: int = 150) -> tuple[list[float], jax.Array]:
+def quadratic(rule: UpdateRule, steps: int = 150) -> tuple[list[float], jax.Array]:
     """Losses of a noisy regression with inputs of unlike scale: what Adam is for."""
     numbers = np.random.default_rng(0)
     inputs = numbers.standard_normal((512, 128)) * np.logspace(-1.5, 0.5, 128)
     target = numbers.standard_normal((128, 64))
     x, y = jnp.asarray(inputs, jnp.float32), jnp.asarray(inputs @ target, jnp.float32)
-    config = OptimizerConfig(name=name, learning_rate=2e-2, weight_decay=0.01)
+    config = OptimizerConfig(rule=rule, learning_rate=2e-2, weight_decay=0.01)
     optimizer = config.optimizer()
 
     def loss(w, rows):
@@ -102,14 +102,14 @@ def quadratic(name: str, steps: int = 150) -> tuple[list[float], jax.Array]:
     w = {"kernel": jnp.zeros((128, 64), jnp.float32)}
     rows = jnp.asarray(numbers.integers(0, 512, (steps, 64)))
     (w, state), losses = jax.lax.scan(step, (w, optimizer.init(w)), rows)
-    if name == "adam8bit":
+    if rule == AdamW8bit():
         assert len([x for x in jax.tree.leaves(state) if x.dtype in (jnp.int8, jnp.uint8)]) == 2
     return [float(x) for x in losses], w["kernel"]
 
 
 def test_adam8bit_follows_adamw():
-    wanted, weights = quadratic("adamw")
-    got, other = quadratic("adam8bit")
+    wanted, weights = quadratic(AdamW())
+    got, other = quadratic(AdamW8bit())
     assert wanted[-1] < 0.05 * wanted[0]
     assert got[-1] < 1.1 * wanted[-1]
     np.testing.assert_allclose(got, wanted, rtol=0.1)
@@ -118,9 +118,9 @@ def test_adam8bit_follows_adamw():
 
 
 def test_adafactor_learns_without_moments_of_the_parameters_size():
-    losses, _ = quadratic("adafactor")
+    losses, _ = quadratic(Adafactor())
     assert losses[-1] < 0.1 * losses[0]
-    state = OptimizerConfig(name="adafactor").optimizer().init({"kernel": jnp.zeros((256, 128))})
+    state = OptimizerConfig(rule=Adafactor()).optimizer().init({"kernel": jnp.zeros((256, 128))})
     assert sum(x.size for x in jax.tree.leaves(state)) < 256 + 128 + 8
 
 
@@ -155,7 +155,7 @@ def test_layers_one_by_one_are_updated_as_all_at_once():
         np.testing.assert_allclose(x, wanted[str(i)], rtol=1e-5)
 
 
-def updated(name: str, sharding: Sharding):
+def updated(rule: UpdateRule, sharding: Sharding):
     """State after one update of a policy whose gradient is its parameters."""
     numbers = np.random.default_rng(0)
     params = jax.tree.map(
@@ -164,20 +164,20 @@ def updated(name: str, sharding: Sharding):
         is_leaf=lambda x: isinstance(x, tuple),
     )
     params = jax.device_put(params, sharding.tree(param_axes(params)))
-    config = OptimizerConfig(name=name, learning_rate=1e-2)
+    config = OptimizerConfig(rule=rule, learning_rate=1e-2)
     total = zero_gradients(params, sharding)
     total = dataclasses.replace(total, grads=jax.tree.map(lambda x: x + 0, params))
     state = make_state(params, config, sharding)
     return apply_gradients(state, total, config=config, sharding=sharding)[0]
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam8bit"])
-def test_replicas_share_optimizer_state_and_gradient_sums(name):
+@pytest.mark.parametrize("rule", [AdamW(), AdamW8bit()])
+def test_replicas_share_optimizer_state_and_gradient_sums(rule):
     """ZeRO on data = 4: a quarter of the state a device, parameters as without, the same update."""
     mesh = make_mesh(MeshConfig(data=4, fsdp=1, tensor=2))
     plain = Sharding(mesh)
     shared = Sharding(mesh, AxisRules(optimizer_embed=("fsdp", "context", "data")))
-    wanted, got = updated(name, plain), updated(name, shared)
+    wanted, got = updated(rule, plain), updated(rule, shared)
     for x, y in zip(*map(jax.tree.leaves, (got.params, wanted.params)), strict=True):
         assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
@@ -199,12 +199,12 @@ def test_replicas_share_optimizer_state_and_gradient_sums(name):
     assert all(np.all(np.asarray(x) == 1) for x in jax.tree.leaves(total.grads))
 
 
-@pytest.mark.parametrize("name", ["adam8bit", "adafactor"])
-def test_states_are_cut_like_their_parameters(name):
+@pytest.mark.parametrize("rule", [AdamW8bit(), Adafactor()])
+def test_states_are_cut_like_their_parameters(rule):
     """And the update on eight devices is that on one."""
     sharding = Sharding(make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
-    state = updated(name, sharding)
-    one = updated(name, single_device())
+    state = updated(rule, sharding)
+    one = updated(rule, single_device())
     for x, y in zip(*map(jax.tree.leaves, (state, one)), strict=True):
         if x.dtype in (jnp.int8, jnp.uint8):  # a sum in another order may round to the next code
             assert np.abs(np.asarray(x, np.int32) - np.asarray(y, np.int32)).max() <= 1
@@ -218,7 +218,7 @@ def test_states_are_cut_like_their_parameters(name):
     def shard_of(*parts: str) -> list[tuple[int, ...]]:
         return [shape for key, shape in held.items() if all(part in key for part in parts)]
 
-    if name == "adam8bit":
+    if rule == AdamW8bit():
         # gate [2, 256, 512] is cut 4 x 2; so are its codes, and its 16 blocks a row in two.
         assert shard_of("'gate'", ".codes") == [(2, 64, 256)] * 2
         assert shard_of("'gate'", ".scales") == [(2, 64, 8)] * 2
@@ -234,6 +234,6 @@ def test_states_are_cut_like_their_parameters(name):
         assert shard_of("v_col", "'embedding'") == [(64,)]
         assert shard_of(".v[", "'query'", "'bias'") == [(2, 2, 128)]
     whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
-    assert whole < (2.3 if name == "adam8bit" else 0.3) * sum(
+    assert whole < (2.3 if rule == AdamW8bit() else 0.3) * sum(
         x.size for x in jax.tree.leaves(state.params)
     )

@@ -10,7 +10,7 @@ from helpers.tiny_models import VOCAB, full_logits, random_params
 
 from jaxtool.core.types import ToolStatus
 from jaxtool.learn import sft
-from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.optimizer import AdamW, Cosine, Muon, OptimizerConfig
 from jaxtool.learn.sft import SftConfig, SftSetup
 from jaxtool.learn.state import make_state, row_blocks
 from jaxtool.model.config import tiny
@@ -56,8 +56,8 @@ def test_the_loss_is_the_mean_over_tokens_that_the_author_wrote():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"name": "adamw", "learning_rate": 1e-2},
-        {"name": "muon", "learning_rate": 1e-2, "muon_learning_rate": 0.05},
+        {"rule": AdamW(), "learning_rate": 1e-2},
+        {"rule": Muon(matrix_learning_rate=0.05), "learning_rate": 1e-2},
     ],
 )
 def test_every_optimizer_lowers_the_loss(fields):
@@ -97,7 +97,7 @@ def test_a_last_block_longer_than_others_is_refused(last):
 def test_schedules_by_hand():
     warm = OptimizerConfig(learning_rate=1.0, warmup_steps=4).schedule(1.0)
     assert [float(warm(i)) for i in (0, 4, 9)] == [0.25, 1.0, 1.0]
-    cosine = OptimizerConfig(decay="cosine", total_steps=10, warmup_steps=2, end_fraction=0.1)
+    cosine = OptimizerConfig(warmup_steps=2, decay=Cosine(total_steps=10, end_fraction=0.1))
     values = [float(cosine.schedule(2.0)(i)) for i in (0, 2, 6, 10)]
     np.testing.assert_allclose(values, [0.0, 2.0, 1.1, 0.2], atol=1e-6)
 
@@ -105,11 +105,21 @@ def test_schedules_by_hand():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "sgd"}, "name='sgd' must be one of adamw, adam8bit, adafactor, muon"),
+        ({"rule": "sgd"}, "OptimizerConfig.rule='sgd' is a string"),
+        ({"rule": AdamW}, "learn.optimizer.AdamW is a class; write \\(\\) behind it"),
+        ({"rule": lambda: None}, r"called as f\(shared\), and .*<lambda>\(\) cannot be"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
-        ({"decay": "cosine", "warmup_steps": 5, "total_steps": 5}, "total_steps=5 > self.warmup"),
+        (
+            {"decay": Cosine(total_steps=5), "warmup_steps": 5},
+            "total_steps=5 > self.warmup_steps=5",
+        ),
     ],
 )
 def test_impossible_optimizers_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(**fields)
+
+
+def test_impossible_matrix_rates_are_refused():
+    with pytest.raises(ValueError, match=r"matrix_learning_rate=0\.0 must be > 0"):
+        Muon(matrix_learning_rate=0.0)

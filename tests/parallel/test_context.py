@@ -12,6 +12,7 @@ from helpers.tiny_models import FAMILIES, random_params, random_tokens
 from jaxtool.core.truncation import Truncation
 from jaxtool.core.types import ToolStatus
 from jaxtool.learn import grpo
+from jaxtool.learn.aggregation_choices import SequenceMean
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.state import check_row_tokens, row_blocks, zero_gradients
@@ -46,7 +47,7 @@ def gradients(model: ModelConfig, sharding: Sharding):
     setup = LearnerSetup(
         model=model,
         grpo=GrpoConfig(
-            micro_batch_rows=4, lm_head_chunk=3, entropy_coef=0.3, aggregation="sequence_mean"
+            micro_batch_rows=4, lm_head_chunk=3, entropy_coef=0.3, aggregation=SequenceMean()
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2),
         sharding=sharding,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from helpers.small_runs import cold_start_of, rl_config
 
+from jaxtool.learn.optimizer import AdamW8bit
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
@@ -89,7 +90,7 @@ def test_adapters_and_small_optimizer_states_are_planned_as_they_run(tmp_path):
     base = config_of(tmp_path, policy=RandomInit(config=model))
     base = dataclasses.replace(base, grpo=dataclasses.replace(base.grpo, kl_coef=0.1))
     lora = dataclasses.replace(base, lora=LoraConfig(rank=4, base_dtype="bfloat16"))
-    small = dataclasses.replace(base.optimizer, name="adam8bit")
+    small = dataclasses.replace(base.optimizer, rule=AdamW8bit())
     small = dataclasses.replace(base, optimizer=small)
     plain, adapted, quantised = (run_programs(config, tpu) for config in (base, lora, small))
     parameters = plain.resident["parameters"]

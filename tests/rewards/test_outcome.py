@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxtool.core.types import Score, Trajectory
+from jaxtool.rewards import decay
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward, adatir_penalty, call_shaping
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.fewest_calls import CallHistory, KSuccesses
@@ -19,8 +20,8 @@ ALL_REWARDS: list[RewardFn] = [
     OutcomeReward(),
     OtcGrpoReward(),
     OtcPpoReward(),
-    OtcGrpoReward(decay="exponential", min_solve_rate=0.5),
-    OtcPpoReward(decay="exponential"),
+    OtcGrpoReward(decay=decay.exponential, min_solve_rate=0.5),
+    OtcPpoReward(decay=decay.exponential),
     AdaTirReward(),
     CallShapingReward(),
 ]
@@ -211,10 +212,11 @@ def test_scales_must_be_positive(kind: type):
 def test_decays_by_hand(make_trajectory: Make):
     """n = 1, so 0, 1 and 3 calls too many at c = 3; without n the calls themselves count."""
     group, history = [make_trajectory(m) for m in (1, 2, 4)], history_of([1, 2, 4])
-    for decay, wanted in (("linear", [1, 5 / 6, 0.5]), ("exponential", [1, 2 ** (-1 / 3), 0.5])):
-        scores = score(OtcGrpoReward(decay=decay), group, [True] * 3, history)
+    wanted_of = {decay.linear: [1, 5 / 6, 0.5], decay.exponential: [1, 2 ** (-1 / 3), 0.5]}
+    for shape, wanted in wanted_of.items():
+        scores = score(OtcGrpoReward(decay=shape), group, [True] * 3, history)
         assert [s.reward for s in scores] == pytest.approx(wanted)
-    scores = score(OtcPpoReward(decay="linear"), group, [True] * 3, history)
+    scores = score(OtcPpoReward(decay=decay.linear), group, [True] * 3, history)
     assert [s.reward for s in scores] == pytest.approx([5 / 6, 4 / 6, 2 / 6])
 
 
@@ -226,6 +228,22 @@ def test_a_hard_group_need_not_save_calls(make_trajectory: Make):
         assert [s.reward for s in score(reward, group, is_correct, history)] == [1.0, 0.0, 0.0]
     scores = score(OtcGrpoReward(min_solve_rate=0.3), group, is_correct, history)
     assert scores[0].reward == pytest.approx(0.6234898)
+
+
+def test_a_group_right_to_just_the_share_saves_calls(make_trajectory: Make):
+    """Four of eight right are a half: scaled and shaped at 0.5, and no longer a bit above it."""
+    group = [make_trajectory(1) for _ in range(8)]
+    is_correct = [True] * 4 + [False] * 4
+    history = history_of([0])
+    scaled = score(OtcGrpoReward(min_solve_rate=0.5), group, is_correct, history)
+    # n = 0, m = 1, c = 3: cos(π/5).
+    assert [s.reward for s in scaled] == pytest.approx([0.8090170] * 4 + [0.0] * 4)
+    shaped = score(CallShapingReward(min_solve_rate=0.5), group, is_correct, history)
+    assert [s.shaping for s in shaped] == pytest.approx([-2 / 3] * 4 + [0.0] * 4)
+    above = score(OtcGrpoReward(min_solve_rate=0.51), group, is_correct, history)
+    assert [s.reward for s in above] == [1.0] * 4 + [0.0] * 4
+    above = score(CallShapingReward(min_solve_rate=0.51), group, is_correct, history)
+    assert {s.shaping for s in above} == {0.0}
 
 
 def test_adatir_by_hand(make_trajectory: Make):
@@ -250,7 +268,7 @@ def test_call_shaping_by_hand(make_trajectory: Make):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: OtcPpoReward(decay="sine"), "decay='sine' must be"),
+        (lambda: OtcPpoReward(decay="sine"), "OtcPpoReward.decay='sine' is a string"),
         (lambda: CallShapingReward(delta=1.0), "delta=1.0 <= 0"),
         (lambda: AdaTirReward(max_calls=0.0), "max_calls=0.0 > 0"),
     ],

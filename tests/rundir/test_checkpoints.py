@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.tiny_models import FAMILIES, random_params
 
-from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.optimizer import Adafactor, AdamW8bit, OptimizerConfig, UpdateRule
 from jaxtool.learn.state import TrainState, make_state
 from jaxtool.model.param_axes import param_axes
 from jaxtool.parallel.axis_rules import Sharding, single_device
@@ -21,25 +21,25 @@ MODEL = dataclasses.replace(
 )
 
 
-def state_of(name: str, sharding: Sharding) -> TrainState:
+def state_of(rule: UpdateRule, sharding: Sharding) -> TrainState:
     params = random_params(MODEL)
     params = jax.device_put(params, sharding.tree(param_axes(params)))
-    return make_state(params, OptimizerConfig(name=name), sharding)
+    return make_state(params, OptimizerConfig(rule=rule), sharding)
 
 
-@pytest.mark.parametrize("name", ["adam8bit", "adafactor"])
-def test_states_come_back_on_another_mesh(name, tmp_path):
+@pytest.mark.parametrize("rule", [AdamW8bit(), Adafactor()], ids=["AdamW8bit", "Adafactor"])
+def test_states_come_back_on_another_mesh(rule, tmp_path):
     numbers = np.random.default_rng(0)
     sharding = Sharding(make_mesh(MeshConfig(fsdp=4, tensor=2)))
     saved = jax.tree.map(
         lambda x: jax.device_put(
             jnp.asarray(numbers.integers(0, 100, x.shape), x.dtype), x.sharding
         ),
-        state_of(name, sharding),
+        state_of(rule, sharding),
     )
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(3, saved, {"seed": 1})
-    target = state_of(name, single_device())
+    target = state_of(rule, single_device())
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         restored, meta = checkpoints.restore(target)
     assert meta == {"seed": 1}
@@ -48,5 +48,5 @@ def test_states_come_back_on_another_mesh(name, tmp_path):
         np.testing.assert_array_equal(x, y)
         assert (x.dtype, x.sharding) == (z.dtype, z.sharding)
     assert {x.dtype for x in jax.tree.leaves(restored.opt_state)} >= (
-        {jnp.dtype("int8"), jnp.dtype("uint8")} if name == "adam8bit" else {jnp.dtype("float32")}
+        {jnp.dtype("int8"), jnp.dtype("uint8")} if rule == AdamW8bit() else {jnp.dtype("float32")}
     )

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from jaxtool.config import loader
+from jaxtool.learn.advantage_choices import ClippedShaping, LeaveOneOut
+from jaxtool.learn.aggregation_choices import SequenceConstantMean, SequenceMean, TokenMean
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.loss_choices import Gspo
-from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward
@@ -26,16 +27,16 @@ def config() -> RlConfig:
 
 CONTRADICTIONS = {
     "a critic and a baseline of groups": (
-        {"critic": CriticConfig(), "grpo": GrpoConfig(advantage="leave_one_out")},
-        r"GrpoConfig\.advantage='leave_one_out' does nothing beside RlConfig\.critic.*leave one",
+        {"critic": CriticConfig(), "grpo": GrpoConfig(advantage=LeaveOneOut())},
+        r"GrpoConfig\.advantage=LeaveOneOut\(\) does nothing beside RlConfig\.critic.*leave one",
     ),
     "a critic and a bound of shaping": (
-        {"critic": CriticConfig(), "grpo": GrpoConfig(shaping_limit=0.5)},
-        r"GrpoConfig\.shaping_limit=0\.5 does nothing beside RlConfig\.critic",
+        {"critic": CriticConfig(), "grpo": GrpoConfig(shaping=ClippedShaping(limit=0.5))},
+        r"GrpoConfig\.shaping=ClippedShaping\(limit=0\.5, floor=0\.0\) does nothing beside RlConfig\.critic",
     ),
     "a critic and a floor of shaping": (
-        {"critic": CriticConfig(), "grpo": GrpoConfig(shaping_floor=0.1)},
-        r"GrpoConfig\.shaping_floor=0\.1 does nothing beside RlConfig\.critic",
+        {"critic": CriticConfig(), "grpo": GrpoConfig(shaping=ClippedShaping(floor=0.1))},
+        r"GrpoConfig\.shaping=ClippedShaping\(limit=0\.7, floor=0\.1\) does nothing beside RlConfig\.critic",
     ),
     "a critic and a reward that shapes": (
         {"critic": CriticConfig(), "reward": CallShapingReward()},
@@ -46,29 +47,12 @@ CONTRADICTIONS = {
         r"RlConfig\.reward=CallShapingReward",
     ),
     "GSPO and a mean over tokens": (
-        {"grpo": GrpoConfig(loss=Gspo(), aggregation="token_mean")},
-        r"GrpoConfig\.aggregation='token_mean' .* set aggregation = 'sequence_mean'",
-    ),
-    "Muon's rate without Muon": (
-        {"optimizer": OptimizerConfig(muon_learning_rate=0.01)},
-        r"OptimizerConfig\.muon_learning_rate=0\.01 is read by OptimizerConfig\.name='muon' alone; "
-        r"this run has name='adamw', decay='constant': leave it out",
-    ),
-    "Adam's moments with Adafactor": (
-        {"optimizer": OptimizerConfig(name="adafactor", b2=0.99)},
-        r"OptimizerConfig\.b2=0\.99 is read by Adam and Muon alone; .*'adafactor'",
-    ),
-    "the end of a cosine without one, of the critic": (
-        {"critic": CriticConfig(optimizer=OptimizerConfig(end_fraction=0.1))},
-        r"OptimizerConfig\.end_fraction=0\.1 is read by OptimizerConfig\.decay='cosine' alone",
+        {"grpo": GrpoConfig(loss=Gspo(), aggregation=TokenMean())},
+        r"GrpoConfig\.aggregation=TokenMean .* set aggregation = @SequenceMean\(\)",
     ),
     "another constant than the budget": (
-        {"grpo": GrpoConfig(aggregation="sequence_constant_mean", constant_tokens=128)},
-        r"GrpoConfig\.constant_tokens=128 is not .*max_response_tokens=96: leave it out",
-    ),
-    "a constant that no aggregation reads": (
-        {"grpo": GrpoConfig(constant_tokens=96)},
-        r"GrpoConfig\.constant_tokens=96 does nothing with GrpoConfig\.aggregation='token_mean'",
+        {"grpo": GrpoConfig(aggregation=SequenceConstantMean(tokens=128))},
+        r"SequenceConstantMean\.tokens=128 is not .*max_response_tokens=96: leave it out",
     ),
     "another budget of tokens": (
         {"terms": RewardTerms(overlong=OverlongPunishment(max_tokens=128))},
@@ -96,27 +80,17 @@ def test_settings_that_undo_each_other_are_refused(config, name):
 HARMLESS = {
     "a critic alone": {"critic": CriticConfig()},
     "a critic and a scaled reward": {"critic": CriticConfig(), "reward": OtcGrpoReward()},
-    "a baseline of groups without a critic": {"grpo": GrpoConfig(advantage="leave_one_out")},
+    "a baseline of groups without a critic": {"grpo": GrpoConfig(advantage=LeaveOneOut())},
     "shaping without a critic": {
         "reward": CallShapingReward(),
-        "grpo": GrpoConfig(shaping_limit=0.5, shaping_floor=0.1),
+        "grpo": GrpoConfig(shaping=ClippedShaping(limit=0.5, floor=0.1)),
     },
     "GSPO and a mean over trajectories": {
-        "grpo": GrpoConfig(loss=Gspo(), aggregation="sequence_mean")
+        "grpo": GrpoConfig(loss=Gspo(), aggregation=SequenceMean())
     },
     "the budget, written out": {
-        "grpo": GrpoConfig(aggregation="sequence_constant_mean", constant_tokens=96),
+        "grpo": GrpoConfig(aggregation=SequenceConstantMean(tokens=96)),
         "terms": RewardTerms(length=LengthPenalty(max_tokens=96)),
-    },
-    "options that the optimizer reads": {
-        "optimizer": OptimizerConfig(
-            name="muon",
-            muon_learning_rate=0.01,
-            b1=0.8,
-            decay="cosine",
-            total_steps=9,
-            end_fraction=0.1,
-        ),
     },
     "another scale of calls": {"reward": OtcGrpoReward(c=9.0)},
 }
@@ -129,7 +103,7 @@ def test_what_goes_together_is_not_refused(config, name):
 
 def test_a_run_reads_its_own_budgets_and_its_record_builds_an_equal_one(config, tmp_path):
     """The configuration keeps None, so that another budget moves everything with it."""
-    grpo = dataclasses.replace(config.grpo, aggregation="sequence_constant_mean")
+    grpo = dataclasses.replace(config.grpo, aggregation=SequenceConstantMean())
     terms = RewardTerms(overlong=OverlongPunishment())
     config = dataclasses.replace(config, reward=OtcGrpoReward(), terms=terms, grpo=grpo)
     record = loader.write_operative_config(tmp_path, config)
@@ -139,7 +113,7 @@ def test_a_run_reads_its_own_budgets_and_its_record_builds_an_equal_one(config, 
         (config, 96, 3),
         (loader.load(RlConfig, files=[record], params=params), 100, 5),
     ):
-        assert grpo_of(other).constant_tokens == tokens
+        assert grpo_of(other).aggregation == SequenceConstantMean(tokens=tokens)
         assert reward_of(other) == SumReward(
             base=OtcGrpoReward(c=float(calls)),
             terms=(OverlongPunishment(max_tokens=tokens, cache_tokens=tokens // 5),),

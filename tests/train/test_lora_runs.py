@@ -11,7 +11,7 @@ from test_ppo_run import rows_of
 from test_sft_loop import Demonstrations, config_of
 
 from jaxtool.learn.grpo import GrpoConfig
-from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.optimizer import Muon, OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.peft import load_peft
@@ -141,11 +141,11 @@ def test_what_a_bfloat16_model_learned_over_a_bfloat16_base_is_saved_as_it_was_s
 
 
 def test_muon_is_refused_at_the_door(tmp_path):
-    optimizer = OptimizerConfig(name="muon")
+    optimizer = OptimizerConfig(rule=Muon())
     for build in (
         lambda: rl_config(tmp_path, lora=LORA, optimizer=optimizer),
         lambda: rl_config(tmp_path, lora=LORA, critic=CriticConfig(optimizer=optimizer)),
         lambda: config_of(tmp_path, Demonstrations(), lora=LORA, optimizer=optimizer),
     ):
-        with pytest.raises(ValueError, match="muon' orthogonalises whole kernels"):
+        with pytest.raises(ValueError, match="Muon orthogonalises whole kernels"):
             build()
