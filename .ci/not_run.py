@@ -20,7 +20,9 @@ def cases(file: str) -> tuple[set[str], dict[str, str]]:
             ran.add(name)
         else:
             message, text = reason.get("message", ""), (reason.text or "").strip()
-            if message == "collection skipped":  # the reason is in ('file', line, 'Skipped: reason')
+            if (
+                message == "collection skipped"
+            ):  # the reason is in ('file', line, 'Skipped: reason')
                 message = text.rpartition("Skipped: ")[2].rstrip("')\"")
             skipped[name] = message or text
     return ran, skipped
