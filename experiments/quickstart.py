@@ -56,14 +56,17 @@ def main() -> None:
     arguments = parser().parse_args()
     from jaxtool.study import compare
     from jaxtool.tools.local_server import start_local_server
+    from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
     configs = _configs(arguments)
+    tested = configs["otc_grpo"]
+    assert isinstance(tested, RlConfig)
     with start_local_server() as address:
         policies = _train(arguments, configs, address)
         print(f"test: {arguments.problems} questions that no stage has seen", flush=True)
         comparison = compare.compare(
-            configs["otc_grpo"],
+            tested,
             {variant: policies[variant] for variant in VARIANTS},
             problems=arguments.problems,
             seed=arguments.seed,
