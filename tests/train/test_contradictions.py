@@ -127,4 +127,4 @@ def test_the_place_of_both_settings_is_named():
         with pytest.raises(loader.ConfigError) as error:
             loader.load(RlConfig, files=[RUN, *overlays])
         assert "algos/retool_ppo.gin:" in str(error.value)
-        assert "algos/rloo.gin:6" in str(error.value)
+        assert "algos/rloo.gin:7" in str(error.value)
