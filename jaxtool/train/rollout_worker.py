@@ -23,7 +23,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh
 from jaxtool.parallel.mesh import make_mesh
-from jaxtool.renderers.renderer import load_renderer, stop_token_mask
+from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
@@ -140,14 +140,8 @@ def open_worker(
       tool: answers calls in place of a sandbox; the caller closes it.
       dtype: of the parameters.
     """
-    renderer = load_renderer(config.renderer)
-    tokenizer = config.tokenizer.load()
-    check_has_text(tokenizer, renderer.all_tags)
-    mesh = make_mesh(config.mesh)
-    sharding = Sharding(mesh, config.axes)
-    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
-    for each in (sharding, decoding):
-        check_divides(source.model_config(), each)
+    renderer, tokenizer = load_text(config)
+    sharding, decoding = make_shardings(config, source.model_config())
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
@@ -182,6 +176,24 @@ def open_worker(
         runner=runner,
     )
     return worker, params
+
+
+def load_text(config: RlConfig) -> tuple[Renderer, Tokenizer]:
+    """Raises ValueError if the tokenizer cannot write a tag of the renderer."""
+    renderer = load_renderer(config.renderer)
+    tokenizer = config.tokenizer.load()
+    check_has_text(tokenizer, renderer.all_tags)
+    return renderer, tokenizer
+
+
+def make_shardings(config: RlConfig, model: ModelConfig) -> tuple[Sharding, Sharding]:
+    """Of the learner and of the decoder; raises ValueError if one does not divide the model."""
+    mesh = make_mesh(config.mesh)
+    sharding = Sharding(mesh, config.axes)
+    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    for each in (sharding, decoding):
+        check_divides(model, each)
+    return sharding, decoding
 
 
 def check_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:

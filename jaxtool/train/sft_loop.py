@@ -89,16 +89,11 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     sharding = Sharding(make_mesh(config.mesh), config.axes)
-    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
-    if config.sft.last_block_rows:
-        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
+    check_rows(config, sharding)
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     model, params = source.load(sharding, seed, source_dtype(config.lora))
-    tokenizer = config.tokenizer.load()
+    renderers, tokenizer = load_text(config)
     check_vocabulary(tokenizer, model)
-    renderers = [load_renderer(stream.renderer) for stream in config.streams]
-    for renderer in renderers:
-        check_has_text(tokenizer, renderer.all_tags)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
     trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
     state = make_state(trained, config.optimizer, sharding)
@@ -116,7 +111,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
             for step in range(start, config.steps):
-                demonstrations = _take(config.streams, renderers, tokenizer, seed, step)
+                demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                 batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
                 state, metrics = update(state, batch, setup, base)
                 if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
@@ -129,13 +124,30 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     return policy_dir
 
 
-def _take(
+def check_rows(config: SftRunConfig, sharding: Sharding) -> None:
+    """Raises ValueError if a micro-batch does not divide over the mesh."""
+    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
+    if config.sft.last_block_rows:
+        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
+
+
+def load_text(config: SftRunConfig) -> tuple[list[Renderer], Tokenizer]:
+    """One renderer a stream; raises ValueError if the tokenizer cannot write one of their tags."""
+    tokenizer = config.tokenizer.load()
+    renderers = [load_renderer(stream.renderer) for stream in config.streams]
+    for renderer in renderers:
+        check_has_text(tokenizer, renderer.all_tags)
+    return renderers, tokenizer
+
+
+def take(
     streams: Sequence[DemonstrationStream],
     renderers: Sequence[Renderer],
     tokenizer: Tokenizer,
     seed: int,
     step: int,
 ) -> list[Trajectory]:
+    """The demonstrations of a step, stream by stream."""
     taken: list[Trajectory] = []
     for stream, renderer in zip(streams, renderers, strict=True):
         taken += stream.demonstrations.take(
