@@ -23,7 +23,7 @@ from jaxtool.decode import engine
 from jaxtool.model import config
 from jaxtool.rollout import collector
 from jaxtool.train import rl_config
-include "gin_configs/study/retool_grpo.gin"
+include "gin_configs/study/arithmetic_retool_grpo.gin"
 config.ModelConfig.d_model = 16
 config.ModelConfig.d_ff = 16
 config.ModelConfig.num_layers = 1
