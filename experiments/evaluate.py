@@ -43,11 +43,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from jaxtool.config import loader
     from jaxtool.study import compare
-    from jaxtool.train import rl_config
+    from jaxtool.train import run_files
 
-    config = loader.load(rl_config.RlConfig, files=arguments.gin_file, params=arguments.gin_param)
+    config = run_files.load_rl_run(arguments.gin_file, arguments.gin_param)
     policies = {}
     for text in arguments.policy:
         name, found, path = text.rpartition("=")

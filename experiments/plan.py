@@ -53,14 +53,9 @@ def main() -> None:
     from jaxtool.config import loader
     from jaxtool.plan import plan, step
     from jaxtool.plan import report as reports
-    from jaxtool.train import rl_config, sft_loop
+    from jaxtool.train import run_files
 
-    target = loader.target_of(arguments.gin_file[0])
-    if target not in (rl_config.RlConfig, sft_loop.SftRunConfig):
-        raise SystemExit(
-            f"{arguments.gin_file[0]} builds {target.__name__}: plans cover RlConfig and SftRunConfig"
-        )
-    config = loader.load(target, files=arguments.gin_file, params=arguments.gin_param)
+    config = run_files.load_run(arguments.gin_file, arguments.gin_param)
     assumed = step.default_assumptions(
         config,
         response_tokens=arguments.response_tokens,

@@ -21,8 +21,16 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from experiments import launch
+
+
+class _OldFlag(argparse.Action):
+    """Refuses a flag of before in one line that names today's."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
+        raise SystemExit(f"error: {option_string} is an old flag; write {self.metavar}")
 
 
 def parse() -> argparse.Namespace:
@@ -34,6 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas between them")
     parser.add_argument("--set", choices=("default", "ablations", "all"), default="default")
     parser.add_argument("--variants", default="", help="variants in place of a set, with commas")
+    parser.add_argument("--arms", action=_OldFlag, metavar="--variants", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, help="processes side by side; one a core, or one GPU")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--problems", type=int, help="held-out questions of each seed")

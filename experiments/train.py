@@ -3,14 +3,20 @@
   python -m experiments.train --gin_file gin_configs/runs/quickstart_grpo.gin --workdir runs/grpo \
       --init_from runs/cold_start/policy --gin_param 'Schedule.steps = 20'
 
---json PATH writes {"policy": directory of the saved policy, "workdir", "seed", "seconds": of this
-process, "last": the last row of metrics.jsonl}.
+--print_config prints the composed run as gin, each value with the file and line that set it, and ends. --dry_run does
+everything up to the first step, reads no weights, writes no work directory, and ends with 0 or 1. Neither needs --workdir.
+
+--json PATH writes {"policy": directory of the saved policy, "workdir", "seed", "seconds": of this process, "last": the
+last row of metrics.jsonl}; with --print_config {"target": what is built, "values": {name: {"value": as gin, "from": place
+or "default"}}}; with --dry_run {"is_ok", "error": null or the line that says what is wrong, "seconds", "checks": [{"name",
+"text", "tokens": null or [[text, "prompt"|"policy"|"tool"]]}]}.
 """
 
 import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from experiments import launch
 
@@ -28,32 +34,86 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="directory of this run")
+    parser.add_argument("--workdir", type=Path, help="directory of this run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init_from", type=Path, help="`policy` directory of an earlier run")
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--print_config", action="store_true", help="print the composed run and end")
+    only.add_argument("--dry_run", action="store_true", help="check all but the steps and end")
     launch.add_host_flags(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
+        parser.error("--workdir is required but with --print_config and --dry_run")
+    return arguments
+
+
+def print_config(arguments: argparse.Namespace) -> None:
+    from jaxtool.train import run_files
+
+    found = run_files.list_run(arguments.gin_file, arguments.gin_param)
+    print(found.text, end="")
+    target = type(found.config)
+    values = {name: {"value": one.value, "from": one.origin} for name, one in found.values.items()}
+    named = f"{target.__module__}.{target.__qualname__}"
+    _write(arguments.json, {"target": named, "values": values})
+
+
+def dry_run(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from jaxtool.train import dry_run, run_files
+
+    started, checks, error = time.monotonic(), [], None
+    try:
+        for check in dry_run.dry_run(
+            run_files.load_run(arguments.gin_file, arguments.gin_param),
+            seed=arguments.seed,
+            init_from=arguments.init_from,
+            sandbox_addresses=tuple(arguments.sandbox),
+        ):
+            dry_run.print_check(check, Console())
+            checks.append(check)
+    except Exception as caught:
+        error = str(caught)
+        raise
+    finally:
+        seconds = time.monotonic() - started
+        rows = [dry_run.as_row(check) for check in checks]
+        record = {"is_ok": error is None, "error": error, "seconds": seconds, "checks": rows}
+        _write(arguments.json, record)
+    print(f"all right: {len(checks)} checks in {seconds:.1f} s; no weights read, nothing compiled")
+
+
+def _write(path: Path | None, record: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def main() -> None:
     arguments = parse()
+    if arguments.print_config:
+        print_config(arguments)
+        return
     launch.join_hosts(arguments)
+    if arguments.dry_run:
+        dry_run(arguments)
+        return
+    train(arguments)
+
+
+def train(arguments: argparse.Namespace) -> None:
     from jaxtool.config import loader
     from jaxtool.parallel import hosts
     from jaxtool.report.page import report_of_workdir, write_report
     from jaxtool.rundir.metrics import read_metrics
-    from jaxtool.train import rl_config, rl_loop, sft_loop
+    from jaxtool.train import rl_loop, run_files, sft_loop
 
     started = time.monotonic()
-    config = loader.load(
-        loader.target_of(arguments.gin_file[0]),
-        files=arguments.gin_file,
-        params=arguments.gin_param,
-    )
+    config = run_files.load_run(arguments.gin_file, arguments.gin_param)
     flags = {
         "workdir": arguments.workdir,
         "seed": arguments.seed,
@@ -63,26 +123,21 @@ def main() -> None:
         loader.write_operative_config(arguments.workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
-    elif isinstance(config, rl_config.RlConfig):
-        policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     else:
-        raise ValueError(
-            f"{arguments.gin_file[0]} builds a {type(config).__name__}, which is no run"
-        )
+        policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     if not hosts.is_first():
         return
     report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
-    if arguments.json:
-        rows = read_metrics(arguments.workdir / "metrics.jsonl")
-        record = {
-            "policy": str(policy),
-            "workdir": str(arguments.workdir),
-            "seed": arguments.seed,
-            "seconds": time.monotonic() - started,
-            "last": rows[-1] if rows else {},
-        }
-        arguments.json.write_text(json.dumps(record, indent=1))
+    rows = read_metrics(arguments.workdir / "metrics.jsonl")
+    record = {
+        "policy": str(policy),
+        "workdir": str(arguments.workdir),
+        "seed": arguments.seed,
+        "seconds": time.monotonic() - started,
+        "last": rows[-1] if rows else {},
+    }
+    _write(arguments.json, record)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from jaxtool.config.syntax import (
     BoundFunction,
     ConfigError,
     MacroUse,
+    OldNames,
     Place,
     Reference,
     nested_uses,
@@ -53,11 +54,12 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.kind not in _VARIADIC}
 
 
-def check_parameter(binding: Binding) -> None:
+def check_parameter(binding: Binding, old_names: OldNames) -> None:
     """Raises ConfigError if the configurable has no such parameter."""
     assert binding.target is not None
     names = list(parameters_of(binding.target))
     if binding.parameter not in names:
+        old_names.refuse(binding.place, f"{binding.target.__name__}.{binding.parameter}")
         hint = suggestion(binding.parameter, names) or f"; it has {', '.join(names) or 'none'}"
         raise ConfigError(
             f"{binding.place}: {binding.name} has no parameter {binding.parameter}{hint}"
@@ -67,7 +69,8 @@ def check_parameter(binding: Binding) -> None:
 class Builder:
     """One evaluation of a list of bindings; keeps which bindings were read."""
 
-    def __init__(self, bindings: Sequence[Binding]):
+    def __init__(self, bindings: Sequence[Binding], old_names: OldNames):
+        self._old_names = old_names
         self._by_key: dict[Any, Binding] = {}
         self._overridden: list[Binding] = []
         self._decided = {binding.key for binding in bindings if binding.place.param}
@@ -81,11 +84,24 @@ class Builder:
         self._read: set[Any] = set()
         self._scopes_opened: set[tuple[str, ...]] = {()}
         self._macros_open: list[str] = []
+        # What each built object was built from. Holding the object keeps its id its own.
+        self._origins: dict[int, tuple[Any, dict[str, Binding]]] = {}
 
     def build(self, target: Callable[..., Any], name: str, place: Place) -> Any:
         """Calls a class, binds a function. `place` is named where no binding can be."""
         is_class = inspect.isclass(target)
         return self._apply(target, name, (), place, is_call=is_class, must_be_complete=True)
+
+    def origin(self, built: Any, parameter: str) -> str:
+        """Where a parameter of a built object was set, with the macro that it reads; "" by default."""
+        known, winners = self._origins.get(id(built), (built, {}))
+        assert known is built
+        binding = winners.get(parameter)
+        if binding is None:
+            return ""
+        macros = [use.name for use in nested_uses(binding.value) if isinstance(use, MacroUse)]
+        places = [f"{name} of {self._by_key[(), name, ''].place}" for name in macros]
+        return f"{binding.place}" + (f" ({', '.join(places)})" if places else "")
 
     def check_all_read(self) -> None:
         """Raises ConfigError on a binding that had no effect on what was built."""
@@ -169,9 +185,11 @@ class Builder:
             _check_complete(target, name, arguments, place, winners)
         if not is_call:
             bound = tuple(sorted(arguments.items()))
-            return BoundFunction(target, bound) if bound or must_be_complete else target
+            if not bound and not must_be_complete:
+                return target
+            return self._remembered(BoundFunction(target, bound), winners)
         try:
-            return target(**arguments)
+            return self._remembered(target(**arguments), winners)
         except (TypeError, ValueError, ArithmeticError, LookupError, OSError) as error:
             where, *others = self._places_of_error(str(error), winners) or [place]
             line = " ".join(str(error).split())
@@ -198,6 +216,10 @@ class Builder:
             named = [binding for parameter, binding in winners.items() if parameter in words][:1]
         return list(dict.fromkeys(binding.place for binding in named))
 
+    def _remembered(self, built: Any, winners: dict[str, Binding]) -> Any:
+        self._origins[id(built)] = (built, winners)
+        return built
+
     def _winners(self, target: Any, scope: tuple[str, ...]) -> dict[str, Binding]:
         """The binding of each parameter that a call of `target` in `scope` reads."""
         prefixes = [scope[:depth] for depth in range(len(scope) + 1)]
@@ -222,6 +244,9 @@ class Builder:
         try:
             return types.coerce(value, hint)
         except TypeError as error:
+            if binding.target is not None:
+                written = f"{binding.target.__name__}.{binding.parameter} = {value!r}"
+                self._old_names.refuse(binding.place, written)
             source = ""
             if isinstance(binding.value, MacroUse):
                 macro = self._by_key[((), binding.value.name, "")]

@@ -24,11 +24,21 @@ from gin import config_parser
 
 from jaxtool.config.build import Builder, check_parameter, suggestion
 from jaxtool.config.record import operative_config, write_operative_config
-from jaxtool.config.syntax import Binding, BoundFunction, ConfigError, MacroUse, Place, Reference
+from jaxtool.config.syntax import (
+    Binding,
+    BoundFunction,
+    ConfigError,
+    MacroUse,
+    OldNames,
+    Place,
+    Reference,
+)
 
 __all__ = [
     "BoundFunction",
     "ConfigError",
+    "OldNames",
+    "compose",
     "load",
     "operative_config",
     "target_of",
@@ -36,19 +46,34 @@ __all__ = [
 ]
 
 Built = TypeVar("Built")
+NO_OLD_NAMES = OldNames()
 REPOSITORY_ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET_HEADER = "# target:"
 
 
 @overload
 def load(
-    target: type[Built], *, files: Sequence[str | pathlib.Path], params: Sequence[str] = ()
+    target: type[Built],
+    *,
+    files: Sequence[str | pathlib.Path],
+    params: Sequence[str] = (),
+    old_names: OldNames = NO_OLD_NAMES,
 ) -> Built: ...
 @overload
 def load(
-    target: types.FunctionType, *, files: Sequence[str | pathlib.Path], params: Sequence[str] = ()
+    target: types.FunctionType,
+    *,
+    files: Sequence[str | pathlib.Path],
+    params: Sequence[str] = (),
+    old_names: OldNames = NO_OLD_NAMES,
 ) -> BoundFunction: ...
-def load(target: Any, *, files: Sequence[str | pathlib.Path], params: Sequence[str] = ()) -> Any:
+def load(
+    target: Any,
+    *,
+    files: Sequence[str | pathlib.Path],
+    params: Sequence[str] = (),
+    old_names: OldNames = NO_OLD_NAMES,
+) -> Any:
     """Builds `target` from gin files.
 
     Args:
@@ -58,24 +83,39 @@ def load(target: Any, *, files: Sequence[str | pathlib.Path], params: Sequence[s
         Overlays win over the run file. Two overlays that set one thing differently are refused.
       params: bindings of the command line such as "RlConfig.steps = 5" or "STEPS = 5"; they win
         over all files. Names need only as many of their last parts as make them unambiguous.
+      old_names: names of before, refused with those of today.
 
     Raises:
       ConfigError: on any mistake, in one line that names the place and the remedy.
     """
-    bindings = read(files, params)
-    builder = Builder(bindings)
+    return compose(target, files, params, old_names)[0]
+
+
+def compose(
+    target: Any,
+    files: Sequence[str | pathlib.Path],
+    params: Sequence[str] = (),
+    old_names: OldNames = NO_OLD_NAMES,
+) -> tuple[Any, Builder]:
+    """What `load` returns, and the builder, which knows the origin of each value."""
+    bindings = read(files, params, old_names)
+    builder = Builder(bindings, old_names)
     own = next((b for b in bindings if b.target == target), None)
     name = own.name if own else f"{target.__module__}.{target.__qualname__}"
     result = builder.build(target, name, own.place if own else Place(file=str(files[-1]), line=1))
     builder.check_all_read()
-    return result
+    return result, builder
 
 
-def read(files: Sequence[str | pathlib.Path], params: Sequence[str] = ()) -> list[Binding]:
+def read(
+    files: Sequence[str | pathlib.Path],
+    params: Sequence[str] = (),
+    old_names: OldNames = NO_OLD_NAMES,
+) -> list[Binding]:
     """The bindings of gin files and parameters, in the order in which they count; see `load`."""
     if not files:
         raise ConfigError("no gin file given; pass one with --gin_file")
-    reader = _Reader()
+    reader = _Reader(old_names)
     for layer, file in enumerate(files):
         reader.layer = layer
         reader.read_file(_find_file(str(file), [pathlib.Path.cwd(), REPOSITORY_ROOT], None), ())
@@ -84,14 +124,15 @@ def read(files: Sequence[str | pathlib.Path], params: Sequence[str] = ()) -> lis
     return reader.bindings
 
 
-def target_of(file: str | pathlib.Path) -> Any:
+def target_of(file: str | pathlib.Path, old_names: OldNames = NO_OLD_NAMES) -> Any:
     """What a run file builds: the class or function in its line `# target: module.Name`."""
     path = pathlib.Path(file)
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith(TARGET_HEADER):
             module, _, name = line.removeprefix(TARGET_HEADER).strip().rpartition(".")
             place = Place(file=_shown(path), line=number)
-            found = vars(_import_module(module, place))
+            old_names.refuse(place, f"{module}.{name}")
+            found = vars(_import_module(module, place, old_names))
             if name not in found:
                 raise ConfigError(f"{place}: {module} has no {name}{suggestion(name, found)}")
             return found[name]
@@ -127,7 +168,8 @@ class _NamedText(io.StringIO):
 class _Reader:
     """Reads files and parameters into one list of bindings, in the order in which they count."""
 
-    def __init__(self) -> None:
+    def __init__(self, old_names: OldNames) -> None:
+        self._old_names = old_names
         self.bindings: list[Binding] = []
         self.layer = 0  # of the file that is read
         self.names: dict[Any, str] = {}  # configurable -> name as first written
@@ -148,13 +190,14 @@ class _Reader:
                 if statement.module == "__gin__.dynamic_registration":
                     is_dynamic = True
                     continue
-                symbols[statement.bound_name()] = _imported(statement, place)
-                self._symbols.setdefault(statement.bound_name(), symbols[statement.bound_name()])
+                module = _imported(statement, place, self._old_names)
+                symbols[statement.bound_name()] = module
+                self._symbols.setdefault(statement.bound_name(), module)
             elif isinstance(statement, config_parser.IncludeStatement):
                 self._include(statement.filename, place, (*parents, path))
                 self._check_not_undone(first)
             elif isinstance(statement, config_parser.BindingStatement):
-                binding = self._bind(statement, place, lambda n, p: _resolve(n, symbols, p))
+                binding = self._bind(statement, place, lambda n, p: self._resolve(n, symbols, p))
                 _check_bound_once(binding, first)
             if not is_dynamic:
                 raise ConfigError(
@@ -210,7 +253,7 @@ class _Reader:
             layer=self.layer,
         )
         if target is not None:
-            check_parameter(binding)
+            check_parameter(binding, self._old_names)
             self._note(target, statement.selector)
         self.bindings.append(binding)
         return binding
@@ -248,13 +291,33 @@ class _Reader:
             return self._qualified[matches[0]]
         first = name.split(".")[0]
         if "." in name and first in self._symbols:
-            return _resolve(name, self._symbols, place)
+            return self._resolve(name, self._symbols, place)
+        self._old_names.refuse(place, name, name.rpartition(".")[2])
         if "." in name and importlib.util.find_spec(first):
-            _import_module(name.rpartition(".")[0], place)
-            return _resolve(name, {first: _import_module(first, place)}, place)
+            _import_module(name.rpartition(".")[0], place, self._old_names)
+            symbols = {first: _import_module(first, place, self._old_names)}
+            return self._resolve(name, symbols, place)
         known = {".".join(q.split(".")[-name.count(".") - 1 :]) for q in self._qualified}
         hint = suggestion(name, known) or "; write its full path, module included"
         raise ConfigError(f"{place}: no file names {name}{hint}")
+
+    def _resolve(self, name: str, symbols: dict[str, types.ModuleType], place: Place) -> Any:
+        first, *rest = name.split(".")
+        if first not in symbols:
+            hint = suggestion(first, symbols) or f"; add an import of {first} to this file"
+            raise ConfigError(f"{place}: {first} of {name} is not imported{hint}")
+        found: Any = symbols[first]
+        for depth, part in enumerate(rest, 1):
+            if part not in dir(found):
+                self._old_names.refuse(place, part)
+                owner = ".".join(name.split(".")[:depth])
+                raise ConfigError(f"{place}: {owner} has no {part}{suggestion(part, dir(found))}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise ConfigError(
+                f"{place}: {name} is no class or function; bind or reference one of those"
+            )
+        return found
 
 
 def _statements(text: str, shown: str, place: Place) -> Iterator[Any]:
@@ -279,41 +342,26 @@ def _check_bound_once(binding: Binding, first: dict[Any, Binding]) -> None:
         )
 
 
-def _imported(statement: config_parser.ImportStatement, place: Place) -> types.ModuleType:
+def _imported(
+    statement: config_parser.ImportStatement, place: Place, old_names: OldNames
+) -> types.ModuleType:
     """The module that the statement binds a name to."""
     if statement.module.startswith("__gin__."):
         raise ConfigError(f"{place}: unknown feature {statement.module}; use dynamic_registration")
-    module = _import_module(statement.module, place)
+    module = _import_module(statement.module, place, old_names)
     if statement.is_from or statement.alias:
         return module
-    return _import_module(statement.module.split(".")[0], place)
+    return _import_module(statement.module.split(".")[0], place, old_names)
 
 
-def _import_module(name: str, place: Place) -> types.ModuleType:
+def _import_module(name: str, place: Place, old_names: OldNames) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        old_names.refuse(place, name)
         raise ConfigError(
             f"{place}: cannot import the module {name} ({error}); import modules, not their contents"
         ) from error
-
-
-def _resolve(name: str, symbols: dict[str, types.ModuleType], place: Place) -> Any:
-    first, *rest = name.split(".")
-    if first not in symbols:
-        hint = suggestion(first, symbols) or f"; add an import of {first} to this file"
-        raise ConfigError(f"{place}: {first} of {name} is not imported{hint}")
-    found: Any = symbols[first]
-    for depth, part in enumerate(rest, 1):
-        if part not in dir(found):
-            owner = ".".join(name.split(".")[:depth])
-            raise ConfigError(f"{place}: {owner} has no {part}{suggestion(part, dir(found))}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ConfigError(
-            f"{place}: {name} is no class or function; bind or reference one of those"
-        )
-    return found
 
 
 def _find_file(name: str, folders: Sequence[pathlib.Path], place: Place | None) -> pathlib.Path:

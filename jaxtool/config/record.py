@@ -23,16 +23,23 @@ RECORD_NAME = "operative_config.gin"
 NO_COMMIT = "none (not run from a git checkout)"
 
 
-def operative_config(config: Any) -> str:
-    """Gin text that `gin_config.load` turns into an object equal to `config`.
+# (object, parameter, line that sets it) -> the line as it is written
+Annotate = Callable[[Any, str, str], str]
+
+
+def operative_config(config: Any, annotate: Annotate | None = None) -> str:
+    """Gin text that `loader.load` turns into an object equal to `config`.
+
+    Args:
+      annotate: adds a comment to the line of a value; None: no comments.
 
     Raises:
       ConfigError: on a value that gin text cannot express, naming its field.
     """
     part = _part_of(config)
     if part is None:
-        raise ConfigError(f"{config!r} is no configuration; pass what gin_config.load returned")
-    record = _Record()
+        raise ConfigError(f"{config!r} is no configuration; pass what loader.load returned")
+    record = _Record(annotate)
     record.count(config, "")
     record.write(config, part, "", scope="")
     module, qualname = part.target.__module__, part.target.__qualname__
@@ -101,7 +108,8 @@ def _part_of(value: Any) -> _Part | None:
 class _Record:
     """Blocks of bindings, one for each distinct part, and the imports that they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, annotate: Annotate | None) -> None:
+        self._annotate = annotate
         self.blocks: list[str] = []
         self.aliases: dict[str, str] = {}  # module -> name in the file
         self._distinct: dict[Any, list[Any]] = {}  # target -> its different values
@@ -135,7 +143,10 @@ class _Record:
             lines += [f"# {name}.{line}\n" for line in _unbound_defaults(part)]
         for parameter, argument in part.arguments.items():
             inner = f"{field}.{parameter}".lstrip(".")
-            lines.append(f"{name}.{parameter} = {self.text(argument, inner)}\n")
+            line = f"{name}.{parameter} = {self.text(argument, inner)}"
+            if self._annotate is not None:
+                line = self._annotate(value, parameter, line)
+            lines.append(f"{line}\n")
         if lines:
             self.blocks.insert(position, "".join(lines))
         return name

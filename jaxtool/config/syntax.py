@@ -4,7 +4,7 @@ Knows neither gin nor the types of fields.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -22,6 +22,20 @@ class Place:
 
     def __str__(self) -> str:
         return f"--gin_param '{self.param}'" if self.param else f"{self.file}:{self.line}"
+
+
+@dataclasses.dataclass(frozen=True)
+class OldNames:
+    """Names that files of before may hold, with what they are called now."""
+
+    # A module, "Class", "Class.field", or "Class.field = 'value'" -> the name of today.
+    table: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def refuse(self, place: Place, *names: str) -> None:
+        """Raises ConfigError for the first of `names` that is an old one."""
+        for name in names:
+            if name in self.table:
+                raise ConfigError(f"{place}: {name} is an old name; write {self.table[name]}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from jaxtool.core.gguf_file import gguf_fields, open_gguf
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.layers import rotary_frequencies
 from jaxtool.model.transformer import Params
-from jaxtool.model.weight_layout import Layout, load_params
+from jaxtool.model.weight_layout import Layout, check_tensors, load_params
 from jaxtool.parallel.axis_rules import Sharding
 
 if TYPE_CHECKING:  # imported where a file is read: it takes longer than most of this package
@@ -57,6 +57,13 @@ def load_gguf(
     file = GgufTensors(open_gguf(path))
     config = config_from_gguf(file)
     return config, load_params(config, file, sharding, dtype)
+
+
+def check_gguf_header(path: str | Path) -> int:
+    """Raises what `load_gguf` would of names and shapes; returns how many tensors there are."""
+    file = GgufTensors(open_gguf(path))
+    check_tensors(config_from_gguf(file), file)
+    return len(file.names)
 
 
 class GgufTensors:

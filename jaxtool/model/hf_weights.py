@@ -22,7 +22,15 @@ from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.hf_config import config_from_hf, config_to_hf
 from jaxtool.model.param_axes import path_name
 from jaxtool.model.transformer import Params
-from jaxtool.model.weight_layout import LAYOUTS, Layout, Leaf, leaves, load_params, to_file
+from jaxtool.model.weight_layout import (
+    LAYOUTS,
+    Layout,
+    Leaf,
+    check_tensors,
+    leaves,
+    load_params,
+    to_file,
+)
 from jaxtool.parallel.axis_rules import Sharding
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -50,6 +58,19 @@ def load_hf(
         if config.ties_embeddings:
             file.drop_tied_head()
         return config, load_params(config, file, sharding, dtype)
+
+
+def check_hf_header(path: str | Path, ignored_fields: tuple[str, ...] = ()) -> int:
+    """Raises what `load_hf` would of files, names and shapes; returns how many tensors there are.
+
+    No tensor is read, so a stored LM head is taken to be the embedding where the config ties them.
+    """
+    config = config_from_hf(read_config(path), ignored_fields)
+    with SafeTensors(Path(path)) as file:
+        if config.ties_embeddings:
+            file.drop_tied_head(is_compared=False)
+        check_tensors(config, file)
+        return len(file.names)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -95,12 +116,12 @@ class SafeTensors:
             raise ValueError(f"tensor {name!r} has dtype {dtype}: only {sorted(_FLOATS)} are read")
         return tensor[rows] if len(tensor.get_shape()) == 1 else tensor[rows, columns]
 
-    def drop_tied_head(self) -> None:
-        """Forgets a stored LM head that is the embedding; raises if it is not."""
+    def drop_tied_head(self, is_compared: bool = True) -> None:
+        """Forgets a stored LM head that is the embedding; raises if it is compared and is not."""
         head, table = LAYOUTS["lm_head"].hf, LAYOUTS["embedding"].hf
         if head not in self._files or table not in self._files:
             return
-        size = self.shape(table)[0]
+        size = self.shape(table)[0] if is_compared else 0
         for start in range(0, size, _TIED_ROWS):
             part = slice(start, min(start + _TIED_ROWS, size))
             rows, expected = (self.read(name, part, slice(None)) for name in (head, table))

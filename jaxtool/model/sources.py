@@ -13,9 +13,9 @@ import jax
 from jaxtool.core import rng
 from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
-from jaxtool.model.gguf_weights import GgufTensors, config_from_gguf, load_gguf
+from jaxtool.model.gguf_weights import GgufTensors, check_gguf_header, config_from_gguf, load_gguf
 from jaxtool.model.hf_config import config_from_hf
-from jaxtool.model.hf_weights import load_hf, read_config
+from jaxtool.model.hf_weights import check_hf_header, load_hf, read_config
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel.axis_rules import Sharding
@@ -32,6 +32,14 @@ class PolicySource(Protocol):
 
     def model_config(self) -> ModelConfig:
         """Without reading a weight: what `load` would give first."""
+        ...
+
+    def check_header(self) -> str:
+        """Checks what the files say of themselves against the model, and reads no tensor.
+
+        Returns:
+          One line for people: where the weights are, and how many tensors.
+        """
         ...
 
 
@@ -52,6 +60,9 @@ class RandomInit:
 
     def model_config(self) -> ModelConfig:
         return self.config
+
+    def check_header(self) -> str:
+        return "random numbers, drawn at the start"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +85,9 @@ class GgufFile:
 
     def model_config(self) -> ModelConfig:
         return _with_run_options(config_from_gguf(GgufTensors(open_gguf(self._path))), self)
+
+    def check_header(self) -> str:
+        return f"{check_gguf_header(self._path)} tensors in {self._path}"
 
     @property
     def _path(self) -> str | Path:
@@ -118,6 +132,9 @@ class HfDirectory:
         if self.expected is not None:
             _check_expected(config, _with_run_options(self.expected, self), self.path)
         return config
+
+    def check_header(self) -> str:
+        return f"{check_hf_header(self.path, self.ignored_fields)} tensors in {self.path}"
 
 
 def _random_params(config: ModelConfig, dtype: Dtype, key: jax.Array) -> Params:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtool.core import rng
 from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolUnavailable, Trajectory
 from jaxtool.data.tokenizer import Tokenizer
-from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.engine import DecodeEngine, EngineConfig
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import Renderer, observation_text, parse_code
@@ -79,6 +79,20 @@ class _Observation:
     row: RowLedger
     code: str
     result: ToolResult | None  # None: the infrastructure failed
+
+
+def check_prompts_fit(
+    prompts: Sequence[Sequence[int]], rollout: RolloutConfig, engine: EngineConfig
+) -> None:
+    """Raises ValueError if a prompt leaves too little of a cache row for its response."""
+    longest = max(map(len, prompts), default=0)
+    limit = longest + rollout.max_response_tokens
+    if limit > engine.max_tokens:
+        raise ValueError(
+            f"a prompt of {longest} tokens and max_response_tokens="
+            f"{rollout.max_response_tokens} exceed EngineConfig.max_tokens="
+            f"{engine.max_tokens}: raise it to {limit} or more"
+        )
 
 
 class Collector:
@@ -177,7 +191,7 @@ class Collector:
         """
         job = Job(problems, samples)
         prompts = [self.renderer.prompt_ids(self.tokenizer, problem) for problem in problems]
-        self._check_fit(prompts)
+        check_prompts_fit(prompts, self.config, self.engine.config)
         questions = [
             Question(job=job, index=i, number=next(self._numbers), problem=problem, prompt=prompt)
             for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
@@ -224,16 +238,6 @@ class Collector:
                 )
         self._admission.advance()
         self.times.prefill_s += time.monotonic() - started
-
-    def _check_fit(self, prompts: Sequence[Sequence[int]]) -> None:
-        longest = max(map(len, prompts), default=0)
-        limit = longest + self.config.max_response_tokens
-        if limit > self.engine.config.max_tokens:
-            raise ValueError(
-                f"a prompt of {longest} tokens and max_response_tokens="
-                f"{self.config.max_response_tokens} exceed EngineConfig.max_tokens="
-                f"{self.engine.config.max_tokens}: raise it to {limit} or more"
-            )
 
     async def _decode_or_wait(self, version: int, wake: asyncio.Future[None] | None) -> None:
         """One window, or a wait for a tool when no row can decode; then what came back."""

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from jaxtool.core.trees import abstract_like
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
-from jaxtool.model.param_axes import check_divides, param_axes
+from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
@@ -110,6 +110,28 @@ class SavedPolicy:
         )
         with ocp.StandardCheckpointer() as checkpointer:
             return config, checkpointer.restore(self._directory / "params", target)
+
+    def check_header(self) -> str:
+        """Checks the shapes that the checkpoint's metadata names; see `PolicySource`."""
+        shapes = param_shapes(self.model_config())
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(self._directory / "params").item_metadata
+        stored = {
+            jax.tree_util.keystr(path): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(metadata.tree)
+        }
+        wanted = {
+            jax.tree_util.keystr(path): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        }
+        if other := sorted(
+            name for name in stored | wanted if stored.get(name) != wanted.get(name)
+        ):
+            raise ValueError(
+                f"{self._directory} is of another model than its {_POLICY_CONFIG}: {other[0]} has "
+                f"shape {stored.get(other[0])} instead of {wanted.get(other[0])}"
+            )
+        return f"{len(stored)} arrays in {self._directory}"
 
     def model_config(self) -> ModelConfig:
         if not is_policy(self._directory):

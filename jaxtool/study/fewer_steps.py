@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxtool.config import loader
+from jaxtool.train import run_files
 
 
 def steps_bindings(files: Sequence[Path], params: Sequence[str], steps: int) -> list[str]:
@@ -21,7 +21,7 @@ def steps_bindings(files: Sequence[Path], params: Sequence[str], steps: int) -> 
     """
     if steps < 1:
         raise ValueError(f"--steps {steps} must be >= 1")
-    config = loader.load(loader.target_of(files[0]), files=files, params=params)
+    config = run_files.load_run(files, params)
     bindings = [f"STEPS = {steps}"]
     if config.optimizer.warmup_steps >= steps:
         bindings.append(f"OptimizerConfig.warmup_steps = {steps - 1}")

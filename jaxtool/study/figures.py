@@ -16,7 +16,7 @@ _CALLS_NEEDED = {"hard": 1, "chained": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
+class EvalRecord:
     """What the study keeps of one answer."""
 
     question: str
@@ -35,20 +35,20 @@ def optimal_calls(level: str, mental_accuracy: float) -> int:
     return 0 if mental_accuracy >= MENTAL_THRESHOLD else _CALLS_NEEDED.get(level, 1)
 
 
-def accuracy_by_level(answers: Sequence[Answer]) -> dict[str, float]:
+def accuracy_by_level(answers: Sequence[EvalRecord]) -> dict[str, float]:
     """Share of correct answers of each level, levels in order of first appearance."""
     parts = by_level(answers)
     return {level: _mean([float(a.is_correct) for a in part]) for level, part in parts.items()}
 
 
-def by_level(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    parts: dict[str, list[Answer]] = {}
+def by_level(answers: Sequence[EvalRecord]) -> dict[str, list[EvalRecord]]:
+    parts: dict[str, list[EvalRecord]] = {}
     for answer in answers:
         parts.setdefault(answer.level, []).append(answer)
     return parts
 
 
-def figures(answers: Sequence[Answer], optimum: Mapping[str, int]) -> dict[str, Any]:
+def figures(answers: Sequence[EvalRecord], optimum: Mapping[str, int]) -> dict[str, Any]:
     """Figures of one variant and seed; `tool_productivity` is None without calls.
 
     Args:

@@ -14,22 +14,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxtool.config import loader
 from jaxtool.core.types import Problem
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
-from jaxtool.study.figures import Answer
-from jaxtool.train import rl_config
+from jaxtool.study.figures import EvalRecord
+from jaxtool.train import rl_config, run_files
 from jaxtool.train.evaluation import GREEDY, judge
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
 
-def read_answers(path: Path) -> dict[str, list[Answer]]:
+def read_answers(path: Path) -> dict[str, list[EvalRecord]]:
     """ "greedy", "sampled", "validation" and "mental" of one variant."""
     parts = json.loads(path.read_text(encoding="utf-8"))["answers"]
-    return {part: [Answer(**row) for row in rows] for part, rows in parts.items()}
+    return {part: [EvalRecord(**row) for row in rows] for part, rows in parts.items()}
 
 
 def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
@@ -49,7 +48,7 @@ def evaluate_variant(job: dict[str, Any]) -> None:
     """
     asked = job["asked"]
     seed, renderer = asked["seed"], asked["renderer"]
-    config = loader.load(rl_config.RlConfig, files=job["files"], params=asked["params"])
+    config = run_files.load_rl_run(job["files"], asked["params"])
     config = dataclasses.replace(config, renderer=renderer)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
@@ -90,7 +89,7 @@ def _answers(
     sampling: Sampling,
     part: str,
     seed: int,
-) -> list[Answer]:
+) -> list[EvalRecord]:
     """One answer to each problem that the infrastructure let finish."""
     renderer = load_renderer(renderer_name)
     collector = Collector(
@@ -114,7 +113,7 @@ def _answers(
         for t in trajectories
     ]
     return [
-        Answer(
+        EvalRecord(
             question=t.problem.problem_id,
             level=t.problem.level,
             calls=t.num_tool_calls,

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
 from jaxtool.study.figures import (
-    Answer,
+    EvalRecord,
     accuracy_by_level,
     against,
     best_point,
@@ -165,7 +165,7 @@ def _has_critic(study: Study, variant: Variant) -> bool:
 
 
 def _optima(
-    study: Study, variant: Variant, answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]]
+    study: Study, variant: Variant, answers: Mapping[str, Sequence[Mapping[str, list[EvalRecord]]]]
 ) -> list[dict[str, int]]:
     """Optimal calls by level of each seed, for the policy that the variant's reinforcement learning began with.
 
@@ -183,7 +183,7 @@ def _optima(
     ]
 
 
-def _levels(seeds: Sequence[Sequence[Answer]]) -> dict[str, Any]:
+def _levels(seeds: Sequence[Sequence[EvalRecord]]) -> dict[str, Any]:
     parts = [by_level(seed) for seed in seeds]
     return {
         level: {
@@ -207,7 +207,7 @@ def _curves(
     study: Study,
     variant: Variant,
     index: int,
-    answers: Mapping[str, Sequence[Mapping[str, list[Answer]]]],
+    answers: Mapping[str, Sequence[Mapping[str, list[EvalRecord]]]],
 ) -> dict[str, list[Point]]:
     """Sampled accuracy and calls on the validation questions by step.
 

@@ -21,6 +21,7 @@ from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
 from jaxtool.study.records import are_answers_of
 from jaxtool.study.suite import RECIPE, Changes, Suite, Variant
 from jaxtool.tools.local_server import start_local_server
+from jaxtool.train import run_files
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
 
@@ -54,17 +55,13 @@ class Study:
     def answers(self, variant: str, seed: int) -> Path:
         return self.workdir / f"seed{seed}" / self.split / f"{variant}.json"
 
-    def files(self, variant: Variant) -> list[Path]:
-        """The gin files of a variant with full paths."""
-        return [self.suite.path(file) for file in variant.files]
-
     def params(self, variant: Variant) -> tuple[str, ...]:
-        """The bindings over the files of a variant; the study's changes win."""
-        target = loader.target_of(self.files(variant)[0])
-        params = (*variant.params, *(self.changes.params if target is RlConfig else ()))
+        """The study's changes, as bindings over the file of a variant."""
+        file = self.suite.file(variant)
+        params = self.changes.params if run_files.run_target(file) is RlConfig else ()
         if self.changes.steps is None or not variant.is_trained:
             return params
-        return (*params, *steps_bindings(self.files(variant), params, self.changes.steps))
+        return (*params, *steps_bindings([file], params, self.changes.steps))
 
     def config(self, variant: Variant) -> SftRunConfig | RlConfig:
         """The built configuration of a variant.
@@ -72,8 +69,7 @@ class Study:
         Raises:
           ConfigError: naming file and line of a mistake.
         """
-        files = self.files(variant)
-        return loader.load(loader.target_of(files[0]), files=files, params=self.params(variant))
+        return run_files.load_run([self.suite.file(variant)], self.params(variant))
 
     def renderer(self, variant: Variant) -> str:
         """In which the variant's policy is asked."""
@@ -127,7 +123,7 @@ def _train_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
     policy = study.policy(variant.name, seed)
     description = {
         "kind": "train" if variant.is_trained else "take",
-        "files": [str(file) for file in study.files(variant)],
+        "files": [str(study.suite.file(variant))],
         "params": list(study.params(variant)),
         "workdir": str(study.run_dir(variant.name, seed)),
         "seed": seed,
@@ -148,7 +144,8 @@ def _evaluate_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Jo
     output, policy = study.answers(variant.name, seed), study.policy(variant.name, seed)
     trained = f"seed{seed}/{variant.name}"
     has_rollouts = isinstance(study.config(variant), RlConfig)
-    files = study.files(variant) if has_rollouts else [study.suite.path(RECIPE)]
+    recipe = study.suite.variants[RECIPE]
+    file = study.suite.file(variant if has_rollouts else recipe)
     asked = {
         "params": list(study.params(variant) if has_rollouts else study.changes.params),
         "renderer": study.renderer(variant),
@@ -160,7 +157,7 @@ def _evaluate_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Jo
     }
     description = {
         "kind": "evaluate",
-        "files": [str(file) for file in files],
+        "files": [str(file)],
         "asked": asked,
         "policy": str(policy),
         "output": str(output),

@@ -10,7 +10,7 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 from jaxtool.study import records
-from jaxtool.train import rl_config, rl_loop, sft_loop
+from jaxtool.train import rl_config, rl_loop, run_files, sft_loop
 
 
 def run(file: str) -> None:
@@ -19,9 +19,7 @@ def run(file: str) -> None:
     if job["kind"] == "evaluate":
         records.evaluate_variant(job)
         return
-    config = loader.load(
-        loader.target_of(job["files"][0]), files=job["files"], params=job["params"]
-    )
+    config = run_files.load_run(job["files"], job["params"])
     loader.write_operative_config(Path(job["workdir"]), config)
     if job["kind"] == "take":
         _take(config, job)

@@ -1,7 +1,7 @@
 """What a study is made of: variants that start from one another, and what all of them are asked.
 
 Every variant of a seed starts from the same base or cold start, or from the policy of another variant that did, and
-has the same task, steps, batch, learning rate and budgets; what differs is in its files and bindings.
+has the same task, steps, batch, learning rate and budgets; what differs is in its gin file.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Literal
 from jaxtool.config import loader
 
 Set = Literal["default", "ablations", "all"]
-RECIPE = "retool_grpo.gin"  # in which variants without rollouts are asked
+RECIPE = "retool_grpo"  # the variant in whose run those without rollouts are asked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,11 @@ class Variant:
     """One stage of training that starts where `start` ended."""
 
     name: str
-    files: tuple[str, ...]  # of the suite's folder, or paths of the repository; later ones win
-    params: tuple[str, ...] = ()  # bindings that win over all files
     start: str | None = (
-        "cold_start"  # the variant whose policy it continues; None: that of its files
+        "cold_start"  # the variant whose policy it continues; None: that of its file
     )
     is_trained: bool = (
-        True  # False: the policy that it starts from, asked in this variant's renderer
+        True  # False: has no file; the policy that it starts from, asked in this variant's renderer
     )
     # Protocol in which a stage without rollouts is asked; None: that of its own rollouts.
     renderer: str | None = None
@@ -38,7 +36,7 @@ class Variant:
 class Suite:
     """The variants of a study on one policy and task. Names of variants mean the same role in every suite."""
 
-    folder: str  # of its gin files; `RECIPE` is one of them
+    name: str  # begins the names of its gin files
     default: tuple[Variant, ...]
     ablations: tuple[Variant, ...] = ()
     beside: tuple[str, ...] = ()  # variants that ablations stand beside
@@ -73,10 +71,10 @@ class Suite:
             order |= {one.name: one for one in reversed(line) if one.name not in order}
         return tuple(order.values())
 
-    def path(self, file: str) -> Path:
-        """The full path of one of `Variant.files`."""
-        root = loader.REPOSITORY_ROOT
-        return root / file if "/" in file else root / self.folder / file
+    def file(self, variant: Variant) -> Path:
+        """The gin file of a variant; the recipe's for one that is not trained."""
+        name = variant.name if variant.is_trained else RECIPE
+        return loader.REPOSITORY_ROOT / "gin_configs" / "study" / f"{self.name}_{name}.gin"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,28 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import check_divides
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh
+from jaxtool.parallel.mesh import make_mesh
 from jaxtool.train.rl_config import RlConfig
+
+
+def make_shardings(config: RlConfig, model: ModelConfig) -> tuple[Sharding, Sharding]:
+    """Of the learner, over all devices, and of the decoder, over those of this host.
+
+    Raises:
+      ValueError: a mesh that the run names does not divide what must divide over it.
+    """
+    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
+    return shardings_on(mesh, config)
+
+
+def shardings_on(mesh: Mesh, config: RlConfig) -> tuple[Sharding, Sharding]:
+    """Of the learner and of the decoder on that mesh."""
+    return Sharding(mesh, config.axes), Sharding(decode_mesh(mesh), decode(config.axes))
 
 
 def check_mesh(mesh: Mesh, config: RlConfig, model: ModelConfig) -> None:
     """Raises ValueError if the policy, a gradient block, a packed row or the decoder's rows do not divide."""
-    learning = Sharding(mesh, config.axes)
-    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    learning, decoding = shardings_on(mesh, config)
     check_divides(model, learning)
     check_divides(model, decoding)
     check_micro_batch_rows(config.grpo.micro_batch_rows, learning)

@@ -19,10 +19,8 @@ from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
-from jaxtool.parallel.axis_rules import Sharding, decode
-from jaxtool.parallel.host_arrays import decode_mesh
-from jaxtool.parallel.mesh import make_mesh
-from jaxtool.renderers.renderer import load_renderer, stop_token_mask
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
@@ -30,7 +28,7 @@ from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.trajectory_log import TrajectoryView, trajectory_view
 from jaxtool.tools.base import Tool
 from jaxtool.tools.sandbox_client import SandboxClient
-from jaxtool.train.devices import check_mesh
+from jaxtool.train.devices import make_shardings
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sources import open_sandbox
 
@@ -140,13 +138,8 @@ def open_worker(
       tool: answers calls in place of a sandbox; the caller closes it.
       dtype: of the parameters.
     """
-    renderer = load_renderer(config.renderer)
-    tokenizer = config.tokenizer.load()
-    check_has_text(tokenizer, renderer.all_tags)
-    wanted = source.model_config()
-    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, wanted))
-    sharding = Sharding(mesh, config.axes)
-    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    renderer, tokenizer = load_text(config)
+    sharding, decoding = make_shardings(config, source.model_config())
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
@@ -181,6 +174,14 @@ def open_worker(
         runner=runner,
     )
     return worker, params
+
+
+def load_text(config: RlConfig) -> tuple[Renderer, Tokenizer]:
+    """Raises ValueError if the tokenizer cannot write a tag of the renderer."""
+    renderer = load_renderer(config.renderer)
+    tokenizer = config.tokenizer.load()
+    check_has_text(tokenizer, renderer.all_tags)
+    return renderer, tokenizer
 
 
 def check_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:

@@ -92,15 +92,10 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
-    wanted = source.model_config()
-    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, wanted))
-    sharding = Sharding(mesh, config.axes)
+    sharding = make_sharding(config, source.model_config())
     model, params = source.load(sharding, seed, source_dtype(config.lora))
-    tokenizer = config.tokenizer.load()
+    renderers, tokenizer = load_text(config)
     check_vocabulary(tokenizer, model)
-    renderers = [load_renderer(stream.renderer) for stream in config.streams]
-    for renderer in renderers:
-        check_has_text(tokenizer, renderer.all_tags)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
     trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
     state = make_state(trained, config.optimizer, sharding)
@@ -118,7 +113,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
             for step in range(start, config.steps):
-                demonstrations = _take(config.streams, renderers, tokenizer, seed, step)
+                demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                 batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
                 state, metrics = update(state, batch, setup, base)
                 if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
@@ -131,6 +126,12 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     return policy_dir
 
 
+def make_sharding(config: SftRunConfig, model: ModelConfig) -> Sharding:
+    """Over all devices, or as many as divide; raises ValueError if a mesh that the run names does not."""
+    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
+    return Sharding(mesh, config.axes)
+
+
 def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
     """Raises ValueError if the policy, a gradient block or a packed row does not divide."""
     sharding = Sharding(mesh, config.axes)
@@ -141,13 +142,23 @@ def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
     check_divides(model, sharding)
 
 
-def _take(
+def load_text(config: SftRunConfig) -> tuple[list[Renderer], Tokenizer]:
+    """One renderer a stream; raises ValueError if the tokenizer cannot write one of their tags."""
+    tokenizer = config.tokenizer.load()
+    renderers = [load_renderer(stream.renderer) for stream in config.streams]
+    for renderer in renderers:
+        check_has_text(tokenizer, renderer.all_tags)
+    return renderers, tokenizer
+
+
+def take(
     streams: Sequence[DemonstrationStream],
     renderers: Sequence[Renderer],
     tokenizer: Tokenizer,
     seed: int,
     step: int,
 ) -> list[Trajectory]:
+    """The demonstrations of a step, stream by stream."""
     taken: list[Trajectory] = []
     for stream, renderer in zip(streams, renderers, strict=True):
         taken += stream.demonstrations.take(

@@ -1,13 +1,14 @@
-"""Every gin file of the repository is well formed, and every run and ablation builds its target."""
+"""Every gin file of the repository is well formed, and every run and study variant builds its target."""
 
 import pathlib
+import re
 
 import pytest
 
 from jaxtool.config import loader
 
 CONFIGS = loader.REPOSITORY_ROOT / "gin_configs"
-BUILT_FOLDERS = ("runs", "ablations", "study", "study_smollm2")
+BUILT_FOLDERS = ("runs", "study")
 
 
 def gin_files(root: pathlib.Path) -> list[pathlib.Path]:
@@ -55,6 +56,32 @@ def test_file_is_enabled_for_dynamic_registration_and_explains_itself(file):
     lines = file.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     assert "from __gin__ import dynamic_registration" in lines
+
+
+def twice(files: list[pathlib.Path]) -> set[str]:
+    """Names that two files have."""
+    names = [file.name for file in files]
+    return {name for name in names if names.count(name) > 1}
+
+
+def test_a_name_belongs_to_one_file():
+    assert twice(gin_files(CONFIGS)) == set()
+    assert twice([CONFIGS / "a" / "one.gin", CONFIGS / "b" / "one.gin"]) == {"one.gin"}
+
+
+def unused_imports(file: pathlib.Path) -> list[str]:
+    """Names that a file imports and does not use."""
+    text = file.read_text(encoding="utf-8")
+    code = "\n".join(line.split("#")[0] for line in text.splitlines())
+    found = re.findall(r"^(?:from [\w.]+ )?import ([\w.]+)(?: as (\w+))?$", code, re.MULTILINE)
+    names = [alias or name for name, alias in found if name != "dynamic_registration"]
+    used = {name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}\.\w", code)}
+    return [name for name in names if name not in used]
+
+
+@pytest.mark.parametrize("file", gin_files(CONFIGS), ids=relative)
+def test_a_file_uses_what_it_imports(file):
+    assert unused_imports(file) == []
 
 
 def test_there_are_run_files():

@@ -9,7 +9,7 @@ from jaxtool.renderers.renderer import load_renderer
 from jaxtool.train.rl_config import RlConfig
 
 CONFIGS = loader.REPOSITORY_ROOT / "gin_configs"
-FOLDERS = ("runs", "study_smollm2")
+FOLDERS = ("runs", "study")
 LONGEST = "999 - 999 - 999 - 999"  # of CalculationTask: a chain of four terms of three digits
 
 
@@ -18,7 +18,7 @@ def smollm2_runs() -> list[str]:
     found = []
     for file in sorted(file for folder in FOLDERS for file in (CONFIGS / folder).glob("*.gin")):
         text = file.read_text(encoding="utf-8")
-        if "smollm2" in text and "RlConfig\n" in text.split("from __gin__")[0]:
+        if "smollm2" in f"{file.name} {text}" and "RlConfig\n" in text.split("from __gin__")[0]:
             found.append(str(file.relative_to(loader.REPOSITORY_ROOT)))
     return found
 

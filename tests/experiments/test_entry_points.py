@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from experiments import launch
+from experiments import launch, reproduce
 from jaxtool.config.loader import REPOSITORY_ROOT
+from jaxtool.train import run_files
 
 RUNS = "gin_configs/runs"
 SHORT_RL = [
@@ -112,6 +113,54 @@ def test_bad_input_is_one_line_and_ends_before_training(flags, message, tmp_path
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "policy").exists()
+
+
+def test_print_config_prints_gin_that_builds_the_same_run_and_writes_no_directory(tmp_path):
+    flags = ("--gin_file", f"{RUNS}/quickstart_grpo.gin", *params("Schedule.samples = 4"))
+    record = tmp_path / "config.json"
+    done = start("experiments.train", *flags, "--print_config", "--json", record)
+    listed = tmp_path / "listed.gin"
+    listed.write_text(done.stdout)
+    composed = run_files.load_run(flags[1:2], ["Schedule.samples = 4"])
+    assert run_files.load_run([listed]) == composed
+    found = json.loads(record.read_text())
+    assert found["target"] == "jaxtool.train.rl_config.RlConfig"
+    samples = found["values"]["rl_config.Schedule.samples"]
+    assert samples == {"value": "4", "from": "--gin_param 'Schedule.samples = 4'"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "listed.gin"]
+
+
+def test_dry_run_checks_a_run_with_its_sandbox_and_ends_with_1_at_a_mistake(tmp_path):
+    flags = (
+        "--gin_file",
+        f"{RUNS}/quickstart_grpo.gin",
+        "--dry_run",
+        *params("MeshConfig.fsdp = -1"),
+    )
+    record = tmp_path / "dry.json"
+    workdir = tmp_path / "run"
+    done = start("experiments.train", *flags, "--json", record, "--workdir", workdir)
+    found = json.loads(record.read_text())
+    assert found["is_ok"]
+    assert found["error"] is None
+    assert {"memory", "sandbox", "question"} <= {check["name"] for check in found["checks"]}
+    assert "programs answered as expected" in done.stdout
+    assert "[prompt]" in done.stdout
+    assert not workdir.exists()
+    short = params("EngineConfig.max_tokens = 100")
+    done = start("experiments.train", *flags, *short, "--json", record, check=False)
+    assert done.returncode == 1
+    found = json.loads(record.read_text())
+    assert not found["is_ok"]
+    assert "exceed EngineConfig.max_tokens=100" in found["error"]
+    assert found["error"] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_flag_is_refused_in_one_line_with_the_new_one(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["reproduce", "--arms", "otc_grpo"])
+    with pytest.raises(SystemExit, match=r"^error: --arms is an old flag; write --variants$"):
+        reproduce.parse()
 
 
 def test_plan_refuses_what_it_does_not_know_in_one_line():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from jaxtool.study.figures import (
-    Answer,
+    EvalRecord,
     accuracy_by_level,
     against,
     best_point,
@@ -19,7 +19,7 @@ from jaxtool.study.figures import (
 
 
 def answer(level, calls, is_correct, tokens=10):
-    return Answer(
+    return EvalRecord(
         question=f"{level}/{calls}", level=level, calls=calls, is_correct=is_correct, tokens=tokens
     )
 

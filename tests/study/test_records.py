@@ -15,7 +15,7 @@ from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 from jaxtool.study import records, stage_process
-from jaxtool.train import rl_config, rollout_worker
+from jaxtool.train import devices, rl_config, rollout_worker
 
 SMALL = """# target: jaxtool.train.rl_config.RlConfig
 from __gin__ import dynamic_registration
@@ -23,7 +23,7 @@ from jaxtool.decode import engine
 from jaxtool.model import config
 from jaxtool.rollout import collector
 from jaxtool.train import rl_config
-include "gin_configs/study/retool_grpo.gin"
+include "gin_configs/study/arithmetic_retool_grpo.gin"
 config.ModelConfig.d_model = 16
 config.ModelConfig.d_ff = 16
 config.ModelConfig.num_layers = 1
@@ -38,7 +38,7 @@ engine.EngineConfig.prefill_rows = 4
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+    monkeypatch.setattr(devices, "make_mesh", one_device_mesh)
     monkeypatch.setattr(stage_process, "make_mesh", one_device_mesh)
     tool = CountingTool()
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.report.page import write_report
 from jaxtool.study import results, runner, tables
-from jaxtool.study.figures import Answer
+from jaxtool.study.figures import EvalRecord
 from jaxtool.study.suite import RECIPE, Changes
 from jaxtool.study.variants import ARITHMETIC, SMOLLM2, SUITES
 from jaxtool.train import sources
@@ -77,6 +78,33 @@ def test_every_variant_on_a_chat_model_shares_the_recipe(variant):
     assert (config == recipe) == (variant.name in changed)
 
 
+def commands_of(file: Path) -> list[str]:
+    """The header of a gin file as one line a field, continued lines joined."""
+    lines = [line.removeprefix("#").strip() for line in file.read_text("utf-8").splitlines()]
+    return "\n".join(lines).replace("\\\n", "").splitlines()
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
+def test_every_variant_file_is_listed_and_its_header_gives_both_commands(suite):
+    folder = REPOSITORY_ROOT / "gin_configs" / "study"
+    files = {suite.file(variant): variant for variant in suite.variants.values()}
+    assert set(files) == set(folder.glob(f"{suite.name}_*.gin"))
+    flag = "" if suite.name == "arithmetic" else f"--suite {suite.name} "
+    for variant in suite.variants.values():
+        if not variant.is_trained:
+            continue
+        header = commands_of(suite.file(variant))
+        command = next(line for line in header if line.startswith("command: "))
+        given = ["--gin_file", f"gin_configs/study/{suite.name}_{variant.name}.gin"]
+        given += ["--workdir", f"runs/{variant.name}"]
+        if variant.start is not None:
+            study = "runs/study" if suite.name == "arithmetic" else f"runs/study_{suite.name}"
+            given += ["--init_from", f"{study}/seed0/{variant.start}/policy"]
+        assert command.split() == ["command:", "python", "-m", "experiments.train", *given]
+        study = f"study: python -m experiments.reproduce {flag}--variants {variant.name}"
+        assert study in header
+
+
 def test_roles_have_the_same_names_in_both_suites():
     """The tables and the summary look variants up by name."""
     roles = {
@@ -93,7 +121,7 @@ def test_roles_have_the_same_names_in_both_suites():
         assert steps[suite.equal_steps] == steps["otc_after_grpo"]
         critics = [plan.config(suite.variants[name]).critic for name in ("retool_ppo", "otc_ppo")]
         assert critics[0] == critics[1]
-        assert suite.path(RECIPE).is_file()
+        assert suite.file(suite.variants[RECIPE]).is_file()
         assert load_renderer(suite.mental_renderer).tool is None
 
 
@@ -158,8 +186,8 @@ def test_the_plan_trains_and_asks_every_variant_of_every_seed(tmp_path):
     assert job["output"] == str(tmp_path / "seed1" / "test" / "torl.json")
     # ToRL ignores calls beyond the limit also when it is asked; a cold start is asked in the recipe.
     files = {name: [Path(file).name for file in described[name].get("files", [])] for name in names}
-    assert files["seed1/torl/test"] == ["torl.gin"]
-    assert files["seed1/cold_start/test"] == [RECIPE]
+    assert files["seed1/torl/test"] == ["arithmetic_torl.gin"]
+    assert files["seed1/cold_start/test"] == ["arithmetic_retool_grpo.gin"]
 
 
 def test_answers_that_are_there_are_left_alone_while_they_are_the_policys(tmp_path):
@@ -231,7 +259,7 @@ def played(tmp_path):
             rights = {"two_digit": easy, "hard": hard + extra}
             calls = {"two_digit": easy_calls, "hard": hard_calls}
             rows = [
-                Answer(
+                EvalRecord(
                     question=f"{level}/{i}",
                     level=level,
                     calls=calls[level],

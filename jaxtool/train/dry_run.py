@@ -1,0 +1,249 @@
+"""Everything that a run does before its first step, in seconds: what `experiments.train --dry_run` prints.
+
+The checks are the run's own functions, in its own order; they end at the first mistake. Written to
+no work directory. Not covered: reading the weights, compiling, and whether an optimizer step fits.
+"""
+
+import dataclasses
+import time
+from asyncio import Runner
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from jaxtool.core.types import Origin, Trajectory
+from jaxtool.data.batches import ProblemBatches
+from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.data.tokenizer import decode as decode_ids
+from jaxtool.decode.memory import plan_memory
+from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.param_axes import param_shapes
+from jaxtool.model.sources import PolicySource
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.renderers.renderer import Renderer
+from jaxtool.rollout.batching import to_batch
+from jaxtool.rollout.collector import check_prompts_fit
+from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.tools.preflight import SNIPPETS
+from jaxtool.train import sft_loop
+from jaxtool.train.devices import make_shardings
+from jaxtool.train.overlapped_rollouts import check_one_host
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_loop import learner_setup, numerics_lines
+from jaxtool.train.rollout_worker import (
+    check_vocabulary,
+    load_text,
+    longest_prompt,
+)
+from jaxtool.train.sources import open_sandbox
+
+_GIB = 2**30
+# Neighbouring tokens differ in the second style, so that their borders are seen.
+_STYLES = {Origin.PROMPT: "cyan", Origin.POLICY: "green", Origin.TOOL: "yellow"}
+_EVERY_OTHER = "underline"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Text as tokens, each with who would have written it."""
+
+    tokens: tuple[tuple[str, Origin], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """Something that was checked and is right."""
+
+    name: str
+    text: str  # one line
+    shown: Shown | None = None  # a question, or a demonstration
+
+
+def dry_run(
+    config: RlConfig | sft_loop.SftRunConfig,
+    *,
+    seed: int = 0,
+    init_from: Path | None = None,
+    sandbox_addresses: tuple[str, ...] = (),
+) -> Iterator[Check]:
+    """The checks of a run, each yielded when it is done.
+
+    Args:
+      init_from: policy directory of an earlier run, in place of `config.policy`.
+      sandbox_addresses: running servers, in place of those of the configuration.
+
+    Raises:
+      ValueError, OSError, RuntimeError: as the run itself would at its start.
+    """
+    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    if isinstance(config, sft_loop.SftRunConfig):
+        yield from _sft_checks(config, source, seed)
+    else:
+        yield from _rl_checks(config, source, seed, sandbox_addresses)
+
+
+def print_check(check: Check, console: Console) -> None:
+    """One line, and below it the tokens: in colour on a terminal, else with a marker for each writer."""
+    console.print(
+        f"[bold]{check.name:<14}[/] {escape(check.text)}", soft_wrap=True, highlight=False
+    )
+    if check.shown is None:
+        return
+    if console.is_terminal:
+        legend = "  ".join(f"[{style}]{o.name.lower()}[/]" for o, style in _STYLES.items())
+        console.print(legend, highlight=False)
+        text = Text()
+        for number, (token, origin) in enumerate(check.shown.tokens):
+            text.append(token, f"{_STYLES[origin]} {_EVERY_OTHER if number % 2 else ''}".strip())
+        console.print(text, soft_wrap=True)
+        return
+    console.print(marked(check.shown), soft_wrap=True, highlight=False, markup=False)
+
+
+def as_row(check: Check) -> dict[str, Any]:
+    """A check as JSON: {"name", "text", "tokens": null or [[text, who would write it]]}."""
+    tokens = check.shown and [[text, origin.name.lower()] for text, origin in check.shown.tokens]
+    return {"name": check.name, "text": check.text, "tokens": tokens}
+
+
+def marked(shown: Shown) -> str:
+    """The text with "[prompt]", "[policy]" or "[tool]" before what each of them would write."""
+    pieces, before = [], None
+    for token, origin in shown.tokens:
+        pieces.append(token if origin is before else f"[{origin.name.lower()}]{token}")
+        before = origin
+    return "".join(pieces)
+
+
+def _sft_checks(config: sft_loop.SftRunConfig, source: PolicySource, seed: int) -> Iterator[Check]:
+    model = source.model_config()
+    sharding = sft_loop.make_sharding(config, model)
+    yield _mesh(sharding)
+    yield _weights(source, model)
+    renderers, tokenizer = sft_loop.load_text(config)
+    yield _tokenizer(tokenizer, renderers)
+    yield _vocabulary(tokenizer, model)
+    taken = sft_loop.take(config.streams, renderers, tokenizer, seed, 0)
+    batch = to_batch(taken, np.ones(len(taken)), config.pack)
+    rows, tokens = batch.tokens.shape
+    text = f"{len(taken)} of the first step in {rows} rows of {tokens} tokens"
+    yield Check(name="demonstrations", text=text)
+    first = 0
+    for stream, renderer in zip(config.streams, renderers, strict=True):
+        yield _demonstration(taken[first], renderer, tokenizer)
+        first += stream.count
+
+
+def _rl_checks(
+    config: RlConfig, source: PolicySource, seed: int, addresses: tuple[str, ...]
+) -> Iterator[Check]:
+    check_one_host(config.schedule.max_staleness, jax.process_count())
+    renderer, tokenizer = load_text(config)
+    yield _tokenizer(tokenizer, [renderer])
+    model = source.model_config()
+    sharding, decoding = make_shardings(config, model)
+    yield _mesh(sharding)
+    yield _weights(source, model)
+    yield _vocabulary(tokenizer, model)
+    yield _memory(config, model, decoding)
+    check_micro_batch_rows(config.grpo.micro_batch_rows, sharding)
+    check_row_tokens(config.pack.row_tokens, sharding)
+    lines = numerics_lines(config, model, learner_setup(config, model, sharding))
+    yield Check(name="learner", text="; ".join(lines))
+    yield from _first_prompts(config, renderer, tokenizer, seed)
+    yield _sandbox(config, renderer, addresses)
+
+
+def _first_prompts(
+    config: RlConfig, renderer: Renderer, tokenizer: Tokenizer, seed: int
+) -> Iterator[Check]:
+    """The prompts that the first step draws, and the first of them."""
+    pool = config.task.problems("train", config.schedule.pool, seed)
+    batches = ProblemBatches(pool, batch_size=config.schedule.problems_per_step, seed=seed)
+    problems = next(batches)
+    prompts = [renderer.prompt_ids(tokenizer, problem) for problem in problems]
+    check_prompts_fit(prompts, config.rollout, config.engine)
+    yield Check(
+        name="prompts",
+        text=f"{len(prompts)} of the first step, up to {max(map(len, prompts))} tokens, beside "
+        f"{config.rollout.max_response_tokens} of response in {config.engine.max_tokens}",
+    )
+    ids = prompts[0]
+    yield Check(
+        name="question",
+        text=f"{problems[0].problem_id}, {len(ids)} tokens, answer {problems[0].answer!r}",
+        shown=_shown(tokenizer, ids, [Origin.PROMPT] * len(ids)),
+    )
+
+
+def _sandbox(config: RlConfig, renderer: Renderer, addresses: tuple[str, ...]) -> Check:
+    """A server, started if none is given, passes the preflight."""
+    if renderer.tool is None:
+        return Check(name="sandbox", text=f"none: the renderer {renderer.name} has no tool")
+    started = time.monotonic()
+    with ExitStack() as stack:
+        runner = stack.enter_context(Runner())
+        stack.enter_context(open_sandbox(config.sandbox, runner, addresses))
+        seconds = time.monotonic() - started
+    where = ", ".join(addresses or config.sandbox.addresses) or "started for this check"
+    text = f"{where}: {len(SNIPPETS)} programs answered as expected, {seconds:.1f} s"
+    return Check(name="sandbox", text=text)
+
+
+def _demonstration(trajectory: Trajectory, renderer: Renderer, tokenizer: Tokenizer) -> Check:
+    ids, origins = trajectory.ids.tolist(), [Origin(value) for value in trajectory.origins]
+    return Check(
+        name="demonstration",
+        text=f"{trajectory.problem.problem_id} in {renderer.name}, {len(ids)} tokens, of which "
+        f"{trajectory.num_policy_tokens} are learned",
+        shown=_shown(tokenizer, ids, origins),
+    )
+
+
+def _shown(tokenizer: Tokenizer, ids: Sequence[int], origins: Sequence[Origin]) -> Shown:
+    texts = [decode_ids(tokenizer, [token]) for token in ids]
+    return Shown(tokens=tuple(zip(texts, origins, strict=True)))
+
+
+def _tokenizer(tokenizer: Tokenizer, renderers: Sequence[Renderer]) -> Check:
+    names = ", ".join(dict.fromkeys(renderer.name for renderer in renderers))
+    text = f"{tokenizer.vocab_size} tokens; it can write every tag of {names}"
+    return Check(name="tokenizer", text=text)
+
+
+def _mesh(sharding: Sharding) -> Check:
+    sizes = ", ".join(f"{name}={size}" for name, size in sharding.mesh.shape.items())
+    devices = sharding.mesh.devices.flat
+    return Check(name="mesh", text=f"{sizes} over {len(devices)} x {devices[0].device_kind}")
+
+
+def _weights(source: PolicySource, model: ModelConfig) -> Check:
+    where = source.check_header()
+    count = sum(leaf.size for leaf in jax.tree.leaves(param_shapes(model)))
+    text = f"{where}; {count:,} parameters, {4 * count / _GIB:.3f} GiB in float32"
+    return Check(name="weights", text=text)
+
+
+def _vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> Check:
+    check_vocabulary(tokenizer, model)
+    text = f"the policy's {model.vocab_size} ids hold the tokenizer's {tokenizer.vocab_size}"
+    return Check(name="vocabulary", text=text)
+
+
+def _memory(config: RlConfig, model: ModelConfig, decoding: Sharding) -> Check:
+    """Plans the decoder's memory as its engine does; nothing is allocated."""
+    plan = plan_memory(
+        config.engine.numerics.model(model),
+        config.engine,
+        decoding,
+        longest_prompt=longest_prompt(config.rollout, config.engine),
+    )
+    return Check(name="memory", text=str(plan))
