@@ -143,9 +143,7 @@ def open_worker(
     renderer = load_renderer(config.renderer)
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, renderer.all_tags)
-    mesh = make_mesh(config.mesh)
-    sharding = Sharding(mesh, config.axes)
-    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    sharding, decoding = shardings(config)
     for each in (sharding, decoding):
         check_divides(source.model_config(), each)
     model, params = source.load(sharding, seed, dtype)
@@ -182,6 +180,12 @@ def open_worker(
         runner=runner,
     )
     return worker, params
+
+
+def shardings(config: RlConfig) -> tuple[Sharding, Sharding]:
+    """The learner's over all devices, and the decoder's over those of this host."""
+    mesh = make_mesh(config.mesh)
+    return Sharding(mesh, config.axes), Sharding(decode_mesh(mesh), decode(config.axes))
 
 
 def check_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
