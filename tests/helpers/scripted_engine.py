@@ -69,7 +69,7 @@ class ScriptedEngine:
     ):
         self.config = SimpleNamespace(
             decode_rows=decode_rows,
-            cache_rows=rows or decode_rows,
+            num_cache_rows=rows or decode_rows,
             max_tokens=max_tokens,
             prefill_chunk=prefill_chunk,
         )
