@@ -1,6 +1,7 @@
 """The worked examples in the decoder's comments, with the numbers that stand there."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,9 +59,11 @@ def test_a_window_of_four_steps_runs_what_its_example_says(monkeypatch):
     monkeypatch.setattr(programs, "sample", draw)
     monkeypatch.setattr(programs, "cached_hidden_states", forward)
     monkeypatch.setattr(programs, "logits", lambda params, config, hidden: hidden)
-    ran = (jnp.zeros((2, 12), jnp.int32),)
+    empty: Any = (jnp.zeros((2, 12), jnp.int32),)
     arguments = (MODEL, "plain", 4, 12, single_device())
-    (ran,), rows, log = programs._decode({}, ran, paused_rows(), 1, stops(), *arguments)
+    least = jnp.int32(1)
+    (cache,), rows, log = programs._decode({}, empty, paused_rows(), least, stops(), *arguments)
+    ran = np.asarray(cache)
     assert rows.lengths.tolist() == [4, 8]
     assert rows.pending.tolist() == [3, 15]
     assert rows.is_running.tolist() == [False, True]
