@@ -1,7 +1,7 @@
 """What a paged cache would save at a long response budget: `python -m benchmarks.cache_use`.
 
 A calculation, not a measurement: rows with log-normal response lengths decode in cache rows that are
-refilled at once. Ours keeps max_tokens cache rows for every row and reads, for every row, the view
+refilled at once. Ours keeps max_tokens positions for every row and reads, for every row, the view
 that holds the longest live one; pages (of 16 tokens) would keep and read what is live. The cost of
 reading through a page table is left out. Then the share of the cache in what a step reads, for three
 policies in bfloat16: only that share of a step's time can be saved by reading less.
@@ -23,7 +23,7 @@ POLICIES = {"0.5B": (24, 2, 64, 0.49e9), "1.5B": (28, 2, 128, 1.54e9), "7B": (28
 def simulate(
     cache_rows: int, median: float, spread: float, rows: int, seed: int
 ) -> dict[str, float]:
-    """Means over all steps until the queue is empty, in cache rows."""
+    """Means over all steps until the queue is empty, in cache positions."""
     numbers = np.random.default_rng(seed)
     lengths = np.clip(median * np.exp(spread * numbers.standard_normal(rows)), 16, BUDGET)
     queue = list(lengths.astype(int))
@@ -67,7 +67,7 @@ def main() -> None:
                 row[f"{name} step"] = ours / theirs
             record.append(row)
             print(
-                f"median {median}, {cache_rows} cache_rows: allocated / live peak in pages "
+                f"median {median}, {cache_rows} cache rows: allocated / live peak in pages "
                 f"{row['rows_at_same_memory']:.1f}, read / paged {found['read'] / found['paged']:.1f}, "
                 + ", ".join(
                     f"{name} bytes of a step {row[f'{name} step']:.2f}" for name in POLICIES

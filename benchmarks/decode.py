@@ -1,4 +1,4 @@
-"""Speed of the decoder beside its peers, and of its tool pauses beside what others do.
+"""Speed of the decoder compared with its peers, and of its tool pauses with what others do.
 
   python benchmarks/decode.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
   python benchmarks/decode.py --part plain --case Qwen2.5-7B,bfloat16,32,8192,64 [--case ...]
@@ -16,9 +16,9 @@ Not measured: other serving engines, several devices.
   ratio_to_lockstep          seconds of lock-step decoding with re-prefill over ours, tool workload;
                              of the quicker batch size where two were run
   ratio_to_lockstep_kept     the same with the cache kept
-  ratio_to_reprefill         seconds of cache rows with re-prefill over ours
+  ratio_to_reprefill         seconds of our schedule with re-prefill over ours
   reprefilled_tokens         by ours, in the tool workload: 0
-  useful_row_steps_fraction until no row waited for a place in the cache or for a cache_row
+  useful_row_steps_fraction until no row waited for a place in the cache or for a decode row
   identical_fraction         trajectories equal to ours to the last token, the least of all ways: other
                              shapes round differently, and a random policy over 4096 tokens has a
                              border between two tokens near every uniform number
@@ -132,7 +132,7 @@ class Ours:
                 cache_row=engine.take_cache_row(),
                 prompt=prompt,
                 row_key=rng.row_key(0, i),
-                limit=case.prompt + case.new,
+                max_length=case.prompt + case.new,
             )
             for i, prompt in enumerate(engine.prefill(prompts))
         ]
@@ -168,7 +168,7 @@ class Ours:
 
     @functools.cached_property
     def _forwards(self) -> tuple[Any, Any]:
-        """Jitted: the prompts of one prefill; the steps of all rows, each over a cache of one cache row."""
+        """Jitted: the prompts of one prefill; the steps of all rows, each over a cache of one position."""
         import jax
         import jax.numpy as jnp
 

@@ -113,7 +113,7 @@ WAYS = {
     "lock-step, re-prefill": Way(
         engine=_PLAIN, rollout={"schedule": "lockstep", "kv": "reprefill"}
     ),
-    "ours, rows = cache_rows": Way(engine=_PLAIN, rollout={}),
+    "ours, cache_rows = decode_rows": Way(engine=_PLAIN, rollout={}),
     "lock-step of 96, kept": Way(
         engine=_PLAIN | {"decode_rows": 96}, rollout={"schedule": "lockstep"}
     ),
@@ -268,7 +268,7 @@ def _decode(engine: DecodeEngine, new: int, pause_every: int = 0) -> float:
     cache_rows = [engine.take_cache_row() for _ in range(16)]
     engine.place(
         [
-            Placement(cache_row=s, prompt=prompt, row_key=rng.row_key(0, i), limit=32 + new)
+            Placement(cache_row=s, prompt=prompt, row_key=rng.row_key(0, i), max_length=32 + new)
             for i, s in enumerate(cache_rows)
         ]
     )
@@ -279,7 +279,7 @@ def _decode(engine: DecodeEngine, new: int, pause_every: int = 0) -> float:
     else:
         for turn in range(0, new, pause_every):
             # The limit ends a row's turn, and one token of a tool begins the next.
-            engine._rows.limits[cache_rows] = 32 + turn + pause_every
+            engine._rows.max_lengths[cache_rows] = 32 + turn + pause_every
             if turn:
                 engine.append({cache_row: [5] for cache_row in cache_rows})
             while engine.is_any_running:

@@ -20,7 +20,7 @@ from experiments import launch
 LENGTHS = (4, 8, 16, 32, 64, 128)
 
 
-def measure(shape: str, dtype: str, cache_rows: int, rounds: int) -> dict[str, Any]:
+def measure(shape: str, dtype: str, decode_rows: int, rounds: int) -> dict[str, Any]:
     """Milliseconds of riding and of a chunk, by output length."""
     import jax
     import numpy as np
@@ -38,7 +38,7 @@ def measure(shape: str, dtype: str, cache_rows: int, rounds: int) -> dict[str, A
     step_ms = 0.0
     for length in LENGTHS:
         config = EngineConfig(
-            decode_rows=cache_rows,
+            decode_rows=decode_rows,
             max_tokens=512,
             min_view=512,
             window_steps=16,
@@ -58,9 +58,9 @@ def measure(shape: str, dtype: str, cache_rows: int, rounds: int) -> dict[str, A
                     cache_row=engine.take_cache_row(),
                     prompt=prompt,
                     row_key=rng.row_key(0, i),
-                    limit=512,
+                    max_length=512,
                 )
-                for i in range(cache_rows)
+                for i in range(decode_rows)
             ]
         )
         if not step_ms:
@@ -73,7 +73,7 @@ def measure(shape: str, dtype: str, cache_rows: int, rounds: int) -> dict[str, A
             )
     table = {
         length: {
-            "ride_ms": length * step_ms / cache_rows,
+            "ride_ms": length * step_ms / decode_rows,
             "chunk_alone_ms": chunks[length][1],
             "chunk_shared_ms": chunks[length][config.append_rows],
         }
@@ -116,10 +116,10 @@ def main() -> None:
     arguments = parser.parse_args()
     record = {}
     for shape in arguments.shape or ["small"]:
-        for cache_rows in (16, 64):
-            found = measure(shape, arguments.dtype, cache_rows, arguments.rounds)
-            record[f"{shape} {cache_rows} cache_rows"] = found
-            print(f"{shape} {cache_rows} cache_rows: step {found['step_ms']:.2f} ms", flush=True)
+        for decode_rows in (16, 64):
+            found = measure(shape, arguments.dtype, decode_rows, arguments.rounds)
+            record[f"{shape} {decode_rows} decode rows"] = found
+            print(f"{shape} {decode_rows} decode rows: step {found['step_ms']:.2f} ms", flush=True)
             for length, row in found["by_length"].items():
                 print(
                     f"  {length:4d} tokens: ride {row['ride_ms']:.2f} ms, chunk alone "

@@ -91,7 +91,9 @@ class Decoding:
         limit = point.context + _NEW + point.calls * _FORCED
         engine.place(
             [
-                Placement(cache_row=s, prompt=self.prompt, row_key=rng.row_key(0, i), limit=limit)
+                Placement(
+                    cache_row=s, prompt=self.prompt, row_key=rng.row_key(0, i), max_length=limit
+                )
                 for i, s in enumerate(cache_rows)
             ]
         )

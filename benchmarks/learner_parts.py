@@ -53,7 +53,11 @@ def attention_part(shape: dict[str, int], rows: int, length: int) -> Part:
         return jax.grad(lambda *qkv: jnp.sum(attend(*qkv) ** 2), argnums=(0, 1, 2))
 
     plain = gradient(lambda q, k, v: attention(q, k, v, segment_mask(*places)))
-    return plain, gradient(lambda q, k, v: row_attention(q, k, v, *places, block=None)), arguments
+    return (
+        plain,
+        gradient(lambda q, k, v: row_attention(q, k, v, *places, attention_block=None)),
+        arguments,
+    )
 
 
 def weight_part(shape: dict[str, int], rows: int, length: int) -> Part:

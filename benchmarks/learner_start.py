@@ -118,7 +118,7 @@ def _sample_once(engine: Any) -> None:
     [prompt] = engine.prefill([range(3, 20)])
     cache_row = engine.take_cache_row()
     engine.place(
-        [Placement(cache_row=cache_row, prompt=prompt, row_key=rng.row_key(0, 0), limit=64)]
+        [Placement(cache_row=cache_row, prompt=prompt, row_key=rng.row_key(0, 0), max_length=64)]
     )
     engine.fetch(engine.dispatch_window())
 

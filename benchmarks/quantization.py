@@ -29,7 +29,7 @@ from jaxtool.model.sources import GgufFile
 from jaxtool.model.transformer import Params, cached_hidden_states, hidden_states, logits
 from jaxtool.parallel.axis_rules import single_device
 
-TWINS = {
+NUMERICS = {
     "float32": DecoderNumerics(dtype="float32"),
     "bfloat16": DecoderNumerics(dtype="bfloat16"),
     "int8 weights": DecoderNumerics(weights="int8"),
@@ -108,7 +108,7 @@ def decoded_logprobs(params: Params, model: ModelConfig, tokens: np.ndarray) -> 
 
 
 def step_times_ms(copies: dict[str, tuple[Params, ModelConfig]], rounds: int) -> dict[str, float]:
-    """Median time of one token for each of STEP_ROWS rows, the twins in turn within each round."""
+    """Median time of one token for each of STEP_ROWS rows, the numerics in turn within each round."""
     caches = {name: make_cache(model, STEP_ROWS, ROW) for name, (_, model) in copies.items()}
     times: dict[str, list[float]] = {name: [] for name in copies}
     tokens = jnp.ones((STEP_ROWS, 1), jnp.int32)
@@ -133,13 +133,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of timing; 0: none")
     args = parser.parse_args()
     learner, params = GgufFile(scans_layers=False).load(SHARDING, seed=0)
-    model = TWINS["float32"].model(learner)
+    model = NUMERICS["float32"].model(learner)
     tokens, answered = continuations(publish(params, model, SHARDING), model)
     wanted = chosen(
         jax.nn.log_softmax(learner_logits(params, learner, jnp.asarray(tokens))), tokens
     )
     copies, rows = {}, {}
-    for name, numerics in TWINS.items():
+    for name, numerics in NUMERICS.items():
         model = numerics.model(learner)
         copy = publish(params, model, SHARDING, numerics.weights)
         copies[name] = copy, model
@@ -159,7 +159,7 @@ def main() -> None:
         print(f"{name:33}", *(f"{key} {value:.4g}" for key, value in row.items()), sep="  ")
     if args.json:
         machine = {"jax": jax.__version__, "python": platform.python_version()}
-        report = {"machine": machine, "tokens": int(answered.sum()), "twins": rows}
+        report = {"machine": machine, "tokens": int(answered.sum()), "numerics": rows}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

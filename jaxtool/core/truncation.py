@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 # lax.top_k of so many tokens costs a third of the search over 152k on a CPU (benchmarks/sampling.py);
 # where a nucleus is larger the search runs.
-_HEAD = 256
+_TOP = 256
 _SMALL_VOCABULARY = 8192  # below it the search alone is quicker
 _ONE = 0x3F800000  # the bits of float32 1.0; bits of floats >= 0 are ordered like the floats
 
@@ -70,14 +70,14 @@ def kept_floor(
 
     if weights.shape[1] <= _SMALL_VOCABULARY:
         return jnp.maximum(search(weights), min_p)
-    head, _ = jax.lax.top_k(weights, _HEAD)
-    at = jnp.clip(top_k - 1, 0, _HEAD - 1)
-    floor = jnp.where(top_k > 0, jnp.take_along_axis(head, at[:, None], axis=1)[:, 0], 0.0)
+    top, _ = jax.lax.top_k(weights, _TOP)
+    at = jnp.clip(top_k - 1, 0, _TOP - 1)
+    floor = jnp.where(top_k > 0, jnp.take_along_axis(top, at[:, None], axis=1)[:, 0], 0.0)
     target = top_p * _mass(weights, floor)
-    is_reached = jnp.cumsum(head, axis=-1) >= target[:, None]
+    is_reached = jnp.cumsum(top, axis=-1) >= target[:, None]
     last = jnp.argmax(is_reached, axis=-1)
-    nucleus = jnp.take_along_axis(head, last[:, None], axis=1)[:, 0]
-    is_inside = (top_k <= _HEAD) & ((top_p >= 1) | is_reached[:, -1])
+    nucleus = jnp.take_along_axis(top, last[:, None], axis=1)[:, 0]
+    is_inside = (top_k <= _TOP) & ((top_p >= 1) | is_reached[:, -1])
     floor = jax.lax.cond(
         jnp.all(is_inside), lambda _: jnp.where(top_p < 1, nucleus, floor), search, weights
     )

@@ -66,6 +66,11 @@ class EngineConfig:
     def prompt_buckets(self) -> tuple[int, ...]:
         return doublings(self.min_prompt_bucket, self.max_tokens)
 
+    def bucket_of(self, prompt_tokens: int) -> int:
+        """The shortest bucket that holds all but the last token of a prompt, which prefill leaves out."""
+        wanted = prompt_tokens - 1
+        return next((b for b in self.prompt_buckets if b >= wanted), self.prompt_buckets[-1])
+
     def chunk_of(self, bucket: int) -> int:
         """Columns of a bucket that one prefill call runs."""
         return min(self.prefill_chunk or bucket, bucket)

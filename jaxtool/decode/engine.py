@@ -11,19 +11,21 @@ import dataclasses
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from jaxtool.decode import compile_ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.host_copy import publish_to_host
-from jaxtool.decode.in_flight import Flight, choose_rows, land
+from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
+from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import Window
-from jaxtool.decode.sampling import Draw, Sampling, common_draw
+from jaxtool.decode.sampling import Sampling, SamplingMode, common_sampling_mode
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
 from jaxtool.model.transformer import Params
@@ -37,12 +39,12 @@ class Placement:
     cache_row: int
     prompt: Prefilled
     row_key: np.ndarray  # [2] uint32
-    limit: int  # tokens the row may hold, prompt included
+    max_length: int  # tokens the row may hold, prompt included
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
 
 
 class DecodeEngine:
-    """Slots (rows) of one KV cache. Host arrays say what each does; the cache stays on the device."""
+    """Rows of one KV cache. Host arrays say what each row does; the cache stays on the device."""
 
     def __init__(
         self,
@@ -72,17 +74,17 @@ class DecodeEngine:
         self._is_stop = jax.device_put(is_stop, sharding.named(None))
         self._rows = programs.idle_rows(config.num_cache_rows, config.forced_tokens)
         self._high_water = np.zeros(config.num_cache_rows, np.int32)
-        self._draws: list[Draw] = ["plain"] * config.num_cache_rows
-        self._ages = np.zeros(
-            config.num_cache_rows, np.int64
-        )  # the older of two rows decodes first
+        self._sampling_modes: list[SamplingMode] = ["plain"] * config.num_cache_rows
+        # The older of two rows decodes first.
+        self._ages = np.zeros(config.num_cache_rows, np.int64)
         self._placed = 0
-        self._free = list(
-            range(config.num_cache_rows)
-        )  # a heap: the same trajectories get the same rows
-        self._known: set[tuple[Any, ...]] | None = None  # programs of `compile`; None: not called
+        # A heap: the same trajectories get the same rows.
+        self._free = list(range(config.num_cache_rows))
+        # Programs of `compile`; None: it was not called.
+        self._known: set[tuple[int | str, ...]] | None = None
         self._params: Params | None = None
-        self._cache: KVCache | None = self._empty_cache()
+        self._table = ProgramTable(model=model, config=config, sharding=sharding)
+        self._cache: KVCache | None = self._table.empty_cache()
 
     @property
     def cache_bytes(self) -> int:
@@ -102,12 +104,12 @@ class DecodeEngine:
         return bool(self._rows.is_running.any())
 
     def load(self, params: Params) -> None:
-        """Publishes learner parameters (stacked layers, float32) to the decoder's layout and dtype."""
-        self._params = None  # the copy before goes first: two need not fit
+        """Publishes learner parameters (stacked layers, float32) in the decoder's sharding and dtype."""
+        self._params = None  # frees the last copy first: two need not fit
         weights = self.config.numerics.weights
         self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
-            self._cache = self._empty_cache()
+            self._cache = self._table.empty_cache()
 
     def unload(self) -> None:
         """Frees parameters and cache for the learner; `load` makes both again.
@@ -134,16 +136,15 @@ class DecodeEngine:
           report: told (programs done, programs in all, name of the one just done).
           longest_prompt: tokens; None for up to `EngineConfig.max_tokens`.
         """
-        draws: set[Draw] = {sampling.draw for sampling in samplings}
+        modes: set[SamplingMode] = {sampling.sampling_mode for sampling in samplings}
         made = compile_ahead.compile_all(
-            self._loaded(),
-            self._loaded_cache(),
-            self._rows,
-            self._is_stop,
-            model=self.model,
-            config=self.config,
-            sharding=self.sharding,
-            draws=tuple(draws),
+            dataclasses.replace(
+                self._table,
+                params=self._loaded(),
+                cache=self._loaded_cache(),
+                is_stop=self._is_stop,
+            ),
+            sampling_modes=tuple(modes),
             longest_prompt=longest_prompt or self.config.max_tokens,
             report=report,
         )
@@ -170,10 +171,8 @@ class DecodeEngine:
 
     def advance_prefill(self, call: PrefillCall) -> None:
         """Runs up to `EngineConfig.prefill_chunk` tokens of each prompt of a call."""
-        self._use("prefill", call.bucket)
-        advance_prefill(
-            call, self._loaded(), model=self.model, config=self.config, sharding=self.sharding
-        )
+        self._use(self._table.prefill(call.bucket))
+        advance_prefill(call, self._loaded(), self._table)
 
     def place(self, placements: Sequence[Placement]) -> None:
         """Copies prefilled prompts into cache rows and starts those rows."""
@@ -202,7 +201,7 @@ class DecodeEngine:
     def rerun(self, rows: dict[int, Sequence[int]]) -> None:
         """In place of `append`: forgets each row's cache and runs all its tokens again.
 
-        What engines do that give their cache away at a tool call; here for comparison.
+        What engines do that free a row's cache at a tool call; here for comparison.
 
         Args:
           rows: every token of the row, from its prompt to the end of the tool's output.
@@ -223,7 +222,7 @@ class DecodeEngine:
             self._rows.is_running[cache_row] = True
 
     def resume(self, cache_row: int) -> None:
-        """Goes on with a row that stopped at what was no closing tag."""
+        """Sets a row running again that stopped at what was no closing tag."""
         self._rows.is_running[cache_row] = True
 
     def release(self, cache_row: int) -> None:
@@ -236,45 +235,40 @@ class DecodeEngine:
     def is_running(self, cache_row: int) -> bool:
         return bool(self._rows.is_running[cache_row])
 
-    def dispatch_window(self, *, others_wait: bool = False) -> Flight:
+    def dispatch_window(self, *, others_wait: bool = False) -> InFlightWindow:
         """Starts K steps on the device and returns at once; `fetch` waits for them.
 
         The rows that were placed first decode first where more run than there are decode rows.
 
         Args:
-          others_wait: rows that are not placed yet could use what becomes free, so the window may
-            end when fewer than `EngineConfig.refill_below` of its rows run.
+          others_wait: rows that are not placed yet could use cache rows that become free, so the
+            window may end when fewer than `EngineConfig.refill_below` of its rows run.
         """
         chosen, running, view = choose_rows(self._rows, self._ages, self.config)
         width, count = len(chosen), self.config.num_cache_rows
         rows = self._rows if width == count else self._rows.take(chosen)
         others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
-        draw = common_draw(self._draws[cache_row] for cache_row in running)
-        self._use("window", width, view, draw)
-        self._cache, after, log = programs.window(
+        mode = common_sampling_mode(self._sampling_modes[cache_row] for cache_row in running)
+        window = self._use(self._table.window(width, view, mode))
+        self._cache, after, log = window(
             self._loaded(),
             self._loaded_cache(),
             rows,
             None if width == count else chosen,
             np.int32(max(1, least)),
             self._is_stop,
-            config=self.model,
-            draw=draw,
-            steps=self.config.window_steps,
-            view=view,
-            sharding=self.sharding,
         )
-        return Flight(chosen=chosen, lengths=rows.lengths.copy(), rows=after, log=log)
+        return InFlightWindow(chosen=chosen, lengths=rows.lengths.copy(), rows=after, log=log)
 
-    def fetch(self, flight: Flight) -> Window:
+    def fetch(self, in_flight: InFlightWindow) -> Window:
         """Waits for a window; afterwards rows with is_running False wait for the host.
 
         Returns:
           The log with a column for each cache row, decoded in this window or not.
         """
-        after, log = jax.device_get((flight.rows, flight.log))
-        log = land(flight, after, log, self._rows, self.counts)
+        after, log = jax.device_get((in_flight.rows, in_flight.log))
+        log = apply_window(in_flight, after, log, self._rows, self.counts)
         np.maximum(self._high_water, self._rows.lengths, out=self._high_water)
         return log
 
@@ -283,11 +277,11 @@ class DecodeEngine:
         rows.lengths[cache_row] = self._high_water[cache_row] = len(placement.prompt.ids) - 1
         rows.pending[cache_row] = placement.prompt.ids[-1]
         rows.is_running[cache_row] = True
-        rows.limits[cache_row] = placement.limit
+        rows.max_lengths[cache_row] = placement.max_length
         rows.keys[cache_row] = placement.row_key
         rows.forced_next[cache_row] = rows.forced_count[cache_row] = 0
         rows.sampling.set(cache_row, placement.sampling)
-        self._draws[cache_row] = placement.sampling.draw
+        self._sampling_modes[cache_row] = placement.sampling.sampling_mode
         self._placed += 1
         self._ages[cache_row] = self._placed
 
@@ -298,7 +292,7 @@ class DecodeEngine:
             by_call.setdefault(id(prompt.cache), []).append((cache_row, prompt))
         for group in by_call.values():
             cache = group[0][1].cache
-            self._use("place", group[0][1].bucket)
+            place = self._use(self._table.place(group[0][1].bucket))
             for part in _chunks(group, self.config.prefill_rows):
                 sources = np.zeros(self.config.prefill_rows, np.int32)
                 cache_rows = np.full_like(
@@ -306,9 +300,7 @@ class DecodeEngine:
                 )  # out of range: dropped
                 for i, (cache_row, prompt) in enumerate(part):
                     sources[i], cache_rows[i] = prompt.source, cache_row
-                self._cache = programs.place(
-                    self._loaded_cache(), cache, sources, cache_rows, sharding=self.sharding
-                )
+                self._cache = place(self._loaded_cache(), cache, sources, cache_rows)
 
     def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
@@ -330,43 +322,26 @@ class DecodeEngine:
                 self.counts.reprefilled_tokens += max(0, int(self._high_water[cache_row]) - start)
                 self._rows.lengths[cache_row] = self._high_water[cache_row] = start + len(part)
                 end = max(end, start + len(part))
-            view = next(v for v in self.config.views if v >= end)
-            self._use("append", view)
-            self._cache = programs.append(
-                self._loaded(),
-                self._loaded_cache(),
-                cache_rows,
-                tokens,
-                starts,
-                config=self.model,
-                view=view,
-                sharding=self.sharding,
-            )
+            append = self._use(self._table.append(next(v for v in self.config.views if v >= end)))
+            self._cache = append(self._loaded(), self._loaded_cache(), cache_rows, tokens, starts)
         for cache_row, ids in outputs.items():
             self._rows.pending[cache_row] = ids[-1]
 
-    def _use(self, *key: Any) -> None:
-        """Counts programs that `compile` should have made."""
-        if self._known is not None and key not in self._known:
-            self._known.add(key)
+    def _use(self, program: DeviceProgram) -> DeviceProgram:
+        """The program; counts it where `compile` should have made it."""
+        if self._known is not None and program.key not in self._known:
+            self._known.add(program.key)
             self.counts.late_programs += 1
-
-    def _empty_cache(self) -> KVCache:
-        return programs.empty_cache(
-            config=self.model,
-            sharding=self.sharding,
-            rows=self.config.num_cache_rows,
-            positions=self.config.max_tokens,
-        )
+        return program
 
     def _loaded(self) -> Params:
         if self._params is None:
-            raise RuntimeError("the engine has no parameters yet: call load(params) first")
+            raise RuntimeError("the engine has no parameters; call load(params) first")
         return self._params
 
     def _loaded_cache(self) -> KVCache:
         if self._cache is None:
-            raise RuntimeError("the engine gave its cache away: call load(params) first")
+            raise RuntimeError("the KV cache was freed by unload(); call load(params) first")
         return self._cache
 
 

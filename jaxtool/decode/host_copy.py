@@ -1,4 +1,4 @@
-"""The decoder's copy on one host's devices, from learner parameters that may be cut over many hosts."""
+"""The decoder's copy on one host's devices, from learner parameters that may be sharded over many hosts."""
 
 from typing import Literal
 
@@ -19,10 +19,10 @@ def publish_to_host(
 ) -> Params:
     """`publish` to the mesh of this host; every host must call it, with the same parameters.
 
-    For the layers one after the other, a program on the learner's mesh gathers what its fsdp axis had
-    cut, then the shards that lie on this host become arrays of its own mesh. Each device holds bytes of
-    the copy / `tensor`, as with one host; moments of the learner stay where they are. See
-    `host_arrays.to_host` for meshes whose tensor groups span hosts.
+    Layer by layer, a program on the learner's mesh gathers what is sharded over its fsdp axis. Then the
+    shards that are placed on this host become arrays of its own mesh. Each device holds 1 / `tensor` of
+    the copy, as with one host; the learner's moments do not move. See `host_arrays.to_host` for meshes
+    whose tensor groups span hosts.
 
     Args:
       params: on the learner's mesh.

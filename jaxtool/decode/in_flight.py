@@ -5,37 +5,51 @@ import dataclasses
 import numpy as np
 
 from jaxtool.decode.config import EngineConfig, EngineCounts
-from jaxtool.decode.programs import Rows, Window
+from jaxtool.decode.programs import DecodeRows, Window
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Flight:
+class InFlightWindow:
     """A window on the device."""
 
     # [W] int32, the cache rows it decodes in rising order; the number of cache rows where a place is empty
     chosen: np.ndarray
     lengths: np.ndarray  # [W] int32, before
-    rows: Rows
+    rows: DecodeRows
     log: Window
 
 
 def choose_rows(
-    rows: Rows, ages: np.ndarray, config: EngineConfig
+    rows: DecodeRows, ages: np.ndarray, config: EngineConfig
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Slots of the next window: of those that run, the ones placed first.
+    """Cache rows of the next window: of those that run, the ones placed first.
+
+    An example with 6 cache rows, windows of 2 or 4 rows, views of 32 or 64 positions and K = 8.
+    Rows 0, 2 and 5 run; the others are free or wait for a tool.
+
+      In:   lengths [20 0 10 0 0 30]  is_running [T F T F F T]  ages [7 1 3 2 0 5]
+      Out:  chosen [0 2 5 6]  running [2 5 0]  view 64
+
+    Three rows need a window of four, whose last place stays empty: 6 is no row. The longest row may
+    reach 30 + 8 tokens and one more that is pending, which a view of 32 does not hold.
 
     Args:
       ages: [B] int64, rising with each row that is placed.
 
     Returns:
-      `Flight.chosen`, the cache rows among them that run, and the narrowest view of the cache that these
-      cannot outgrow.
+      `InFlightWindow.chosen`, the cache rows among them that run, and the narrowest view of the cache
+      that these cannot outgrow.
     """
+    # 1) The narrowest window that holds all running rows; the widest where none does.
     running = np.flatnonzero(rows.is_running)
     width = next((w for w in config.widths if w >= len(running)), config.decode_rows)
+    # 2) The oldest rows first: otherwise a row could wait for ever while others come and go.
     running = running[np.argsort(ages[running], kind="stable")][:width]
+    # 3) The view is fixed for the whole window, so it must hold K tokens more than there are now.
     longest = int(rows.lengths[running].max()) + config.window_steps + 1
     view = next((v for v in config.views if v >= longest), config.views[-1])
+    # 4) A window of all cache rows works on the cache in place, idle rows included. Any other copies its
+    #    rows out and back; an empty place has an index out of range, whose copy back is dropped.
     count = config.num_cache_rows
     if width == count:
         return np.arange(count, dtype=np.int32), running, view
@@ -44,30 +58,45 @@ def choose_rows(
     return chosen, running, view
 
 
-def land(flight: Flight, after: Rows, log: Window, rows: Rows, counts: EngineCounts) -> Window:
+def apply_window(
+    in_flight: InFlightWindow,
+    after: DecodeRows,
+    log: Window,
+    rows: DecodeRows,
+    counts: EngineCounts,
+) -> Window:
     """Writes what a window did into `rows` and `counts`.
 
+    The example of `choose_rows` continued. The window ran two steps, and place i has column i of its log:
+
+      In:   chosen [0 2 5 6]  log.tokens [[11 12 13 0] [14 15 16 0]]
+      Out:  tokens [[11 0 12 0 0 13] [14 0 15 0 0 16]], a column for each of the 6 cache rows
+
     Args:
-      after, log: the results of the flight as host arrays.
+      after, log: the results of the window as host arrays.
       rows: of all cache rows.
 
     Returns:
       The log with a column for each cache row, decoded in this window or not.
     """
+    # 1) Places that hold a row, and which cache row each of them is.
     count = len(rows.is_running)
-    places = np.flatnonzero(flight.chosen < count)
-    chosen = flight.chosen[places]
+    places = np.flatnonzero(in_flight.chosen < count)
+    chosen = in_flight.chosen[places]
+    # 2) Only these four fields change on the device.
     for name in ("lengths", "pending", "is_running", "forced_next"):
         getattr(rows, name)[chosen] = getattr(after, name)[places]
+    # 3) A row's length grows by one in each step in which it ran: the useful part of what was paid.
     steps = int(log.steps)
     counts.windows += 1
     counts.steps += steps
-    counts.row_steps += steps * len(flight.chosen)
-    counts.useful_row_steps += int((after.lengths - flight.lengths)[places].sum())
+    counts.row_steps += steps * len(in_flight.chosen)
+    counts.useful_row_steps += int((after.lengths - in_flight.lengths)[places].sum())
     counts.sampled_tokens += int(log.is_sampled[:steps].sum())
 
+    # 4) Columns by cache row, so that callers need not know which rows were chosen.
     def widened(x: np.ndarray) -> np.ndarray:
-        if len(flight.chosen) == count:
+        if len(in_flight.chosen) == count:
             return x[:steps]
         out = np.zeros((steps, count), x.dtype)
         out[:, chosen] = x[:steps, places]

@@ -1,8 +1,8 @@
-"""Admission by memory: how many rows of cache fit beside the decoder's copy of the policy.
+"""Admission by memory: how many rows of cache fit alongside the decoder's copy of the policy.
 
-An estimate from shapes, before anything is allocated: the published weights, the cache, one prefill
-call, the copy that a window works on where it decodes a part of the rows, and logits with what sampling
-makes of them. XLA's own buffers and a backend's fragmentation are what the margin is for.
+An estimate from shapes, before anything is allocated. It counts the published weights, the cache, two
+prefill calls, the window's copy of its rows where it decodes a part of them, and logits with what sampling
+makes of them. The margin is for XLA's own buffers and a backend's fragmentation.
 """
 
 import dataclasses
@@ -58,6 +58,12 @@ def plan_memory(
 ) -> MemoryPlan:
     """Fills `EngineConfig.decode_rows = 0` with as many rows as fit, or checks the rows asked for.
 
+    An example: decode_rows = 0, rows sharded in 4 parts, sizes in GiB.
+
+      In:   budget 10, weights 3, prefill calls 1.5, a row 0.25
+      room: 0.9 x 10 - 3 - 1.5 = 4.5, which 4.5 / 0.25 = 18 rows fill
+      Out:  decode_rows 16, the next multiple of 4 below; 12 with most_decode_rows = 15
+
     Args:
       model: the decoder's.
       longest_prompt: tokens; None for up to `EngineConfig.max_tokens`.
@@ -67,9 +73,11 @@ def plan_memory(
       ValueError: not one row a device fits, not the rows that were asked for, or rows that do not
         divide over the devices.
     """
-    rows_cut = check_rows(config, sharding)
+    # 1) Bytes of all devices together: weights are sharded over `tensor` alone, so each of the parts
+    #    that the rows are sharded in holds a whole copy.
+    row_parts = check_rows(config, sharding)
     budget, source = _budget(config, sharding, free)
-    weights = rows_cut * sum(
+    weights = row_parts * sum(
         leaf.size * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(
             jax.eval_shape(
@@ -77,22 +85,24 @@ def plan_memory(
             )
         )
     )
+    # 2) What each row costs, and what is needed however many there are. Two prefill calls: one whose
+    #    prompts wait for cache rows, one that runs.
     row = cache_bytes(model, 1, config.max_tokens)
-    longest = config.max_tokens if longest_prompt is None else longest_prompt
-    bucket = next((b for b in config.prompt_buckets if b >= longest - 1), config.max_tokens)
+    bucket = config.bucket_of(config.max_tokens if longest_prompt is None else longest_prompt)
     fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
     logits = _LOGIT_COPIES * 4 * model.vocab_size
     is_auto = config.decode_rows == 0
     plan = MemoryPlan(
-        config=dataclasses.replace(config, decode_rows=rows_cut) if is_auto else config,
+        config=dataclasses.replace(config, decode_rows=row_parts) if is_auto else config,
         budget=budget,
         source=source,
         weights=weights,
         fixed=fixed,
         per_row=row + logits,
     )
-    if config.cache_rows > config.decode_rows > 0:  # the window's own copy of the rows it decodes
+    if config.cache_rows > config.decode_rows > 0:  # a window copies the rows it decodes out
         plan = dataclasses.replace(plan, fixed=fixed + config.decode_rows * row)
+    # 3) Without a budget rows that were asked for are taken on trust.
     if budget is None:
         if is_auto:
             raise ValueError(
@@ -100,32 +110,34 @@ def plan_memory(
                 "does not say: set EngineConfig.memory_gib"
             )
         return plan
+    # 4) As many rows as the rest holds, the same number in every part.
     room = int(_MARGIN * budget) - plan.weights - plan.fixed
-    fitting = max(0, room // plan.per_row) // rows_cut * rows_cut
-    if fitting < (rows_cut if is_auto else config.num_cache_rows):
+    fitting = max(0, room // plan.per_row) // row_parts * row_parts
+    if fitting < (row_parts if is_auto else config.num_cache_rows):
         raise ValueError(
-            f"{config.num_cache_rows or rows_cut} rows of {config.max_tokens} tokens need "
+            f"{config.num_cache_rows or row_parts} rows of {config.max_tokens} tokens need "
             f"{plan.total / _GIB:.2f} GiB with {plan.weights / _GIB:.2f} GiB of weights; {fitting} rows "
             f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({source}): lower EngineConfig.decode_rows, "
-            "rows or max_tokens, or raise memory_gib or memory_share"
+            "cache_rows or max_tokens, or raise memory_gib or memory_share"
         )
+    # 5) Rows that were asked for stay as they are, else all that fit, up to `most_decode_rows`.
     if not is_auto:
         return plan
-    decode_rows = min(fitting, max(rows_cut, config.most_decode_rows // rows_cut * rows_cut))
+    decode_rows = min(fitting, max(row_parts, config.most_decode_rows // row_parts * row_parts))
     return dataclasses.replace(plan, config=dataclasses.replace(config, decode_rows=decode_rows))
 
 
 def check_rows(config: EngineConfig, sharding: Sharding) -> int:
-    """Raises ValueError if rows do not divide over the mesh; returns how many parts they are cut into."""
-    rows_cut, sizes = sharding.parts("batch"), sharding.mesh.shape
+    """Raises ValueError if rows do not divide over the mesh; returns how many parts it shards them in."""
+    row_parts, sizes = sharding.parts("batch"), sharding.mesh.shape
     axes = " x ".join(name for name in sharding.rules.batch if sizes[name] > 1)
     for name in ("decode_rows", "cache_rows", "min_decode_rows", "prefill_rows"):
-        if getattr(config, name) % rows_cut:
+        if getattr(config, name) % row_parts:
             raise ValueError(
                 f"EngineConfig.{name}={getattr(config, name)} must be a multiple of {axes} = "
-                f"{rows_cut}"
+                f"{row_parts}"
             )
-    return rows_cut
+    return row_parts
 
 
 def _budget(config: EngineConfig, sharding: Sharding, free: float | None) -> tuple[int | None, str]:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jaxtool.decode import programs
 from jaxtool.decode.config import EngineConfig
-from jaxtool.model.config import ModelConfig
+from jaxtool.decode.program_table import ProgramTable
 from jaxtool.model.kv_cache import KVCache
 from jaxtool.model.transformer import Params
-from jaxtool.parallel.axis_rules import Sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +64,7 @@ def start_prefill(prompts: Sequence[Sequence[int]], config: EngineConfig) -> lis
                 f"a prompt of {len(prompt)} tokens does not fit EngineConfig.max_tokens="
                 f"{config.max_tokens}: raise it or shorten the prompt"
             )
-        bucket = next(b for b in config.prompt_buckets if b >= len(prompt) - 1)
-        by_bucket.setdefault(bucket, []).append(index)
+        by_bucket.setdefault(config.bucket_of(len(prompt)), []).append(index)
     calls = []
     for bucket, indices in by_bucket.items():
         for begin in range(0, len(indices), config.prefill_rows):
@@ -82,27 +79,16 @@ def start_prefill(prompts: Sequence[Sequence[int]], config: EngineConfig) -> lis
     return calls
 
 
-def advance_prefill(
-    call: PrefillCall,
-    params: Params,
-    *,
-    model: ModelConfig,
-    config: EngineConfig,
-    sharding: Sharding,
-) -> None:
+def advance_prefill(call: PrefillCall, params: Params, table: ProgramTable) -> None:
     """Runs one chunk of a call: the whole of it where the bucket is no longer than a chunk."""
-    chunk = config.chunk_of(call.bucket)
+    program, chunk = table.prefill(call.bucket), table.config.chunk_of(call.bucket)
     if chunk == call.bucket:
-        call.cache = programs.prefill(params, call.tokens, config=model, sharding=sharding)
+        call.cache = program(params, call.tokens)
     else:
         if call.cache is None:
-            call.cache = programs.empty_cache(
-                config=model, sharding=sharding, rows=config.prefill_rows, positions=call.bucket
-            )
+            call.cache = table.empty_prompts(call.bucket)
         # The last chunk begins earlier where it would not fit: a token run twice is the same token.
         start = min(call.done, call.bucket - chunk)
         tokens = call.tokens[:, start : start + chunk]
-        call.cache = programs.prefill_chunk(
-            params, call.cache, tokens, np.int32(start), config=model, sharding=sharding
-        )
+        call.cache = program(params, call.cache, tokens, np.int32(start))
     call.done += chunk

@@ -2,7 +2,7 @@
 
 The convention that makes them one: a row holds `lengths` tokens in the cache and one *pending* token
 that has not been run. A step runs the pending token and makes the next one pending, whether it was
-sampled or forced on the row by a tool. So a prompt and a tool's answer only write the cache; logits
+sampled or forced on the row by a tool. So a prompt and a tool's output only write the cache; logits
 are computed nowhere but in the window, and no token is ever run twice.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
-from jaxtool.decode.sampling import Draw, RowSampling, plain_rows, sample
+from jaxtool.decode.sampling import RowSampling, SamplingMode, plain_rows, sample
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import (
     KVCache,
@@ -35,7 +35,7 @@ _STATICS = ("config", "sharding")
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rows:
+class DecodeRows:
     """The small per-row state that host and device hand each other once per window.
 
     On the device B is the width of the window, which may be a part of the cache's rows.
@@ -44,14 +44,14 @@ class Rows:
     lengths: Any  # [B] int32, tokens in the cache
     pending: Any  # [B] int32, the token to run next
     is_running: Any  # [B] bool
-    limits: Any  # [B] int32, the row stops when it holds this many tokens, pending included
+    max_lengths: Any  # [B] int32, the row stops when it holds this many tokens, pending included
     keys: Any  # [B, 2] uint32, key data of the row
     forced: Any  # [B, F] int32, tool tokens that ride the window
     forced_next: Any  # [B] int32, first forced token not yet made pending
     forced_count: Any  # [B] int32
     sampling: RowSampling
 
-    def take(self, chosen: np.ndarray) -> "Rows":
+    def take(self, chosen: np.ndarray) -> "DecodeRows":
         """Copies of some rows of host arrays; idle rows where an index is out of range."""
         rows = self.lengths.shape[0]
         taken = jax.tree.map(lambda x: x[np.minimum(chosen, rows - 1)], self)
@@ -71,9 +71,9 @@ class Window:
 
 
 def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, positions: int) -> KVCache:
-    """A cache of zeros, laid out over the mesh."""
+    """A cache of zeros, sharded over the mesh."""
     cache = _zeros(config=config, sharding=sharding, rows=rows, positions=positions)
-    return jax.device_put(cache, cache_layout(cache, sharding))
+    return jax.device_put(cache, cache_shardings(cache, sharding))
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "positions"))
@@ -81,15 +81,15 @@ def _zeros(*, config: ModelConfig, sharding: Sharding, rows: int, positions: int
     return _constrain(make_cache(config, rows, positions), sharding)
 
 
-def cache_layout(cache: KVCache, sharding: Sharding) -> Any:
-    """The layout that programs give their caches: one that differed by name would compile anew."""
+def cache_shardings(cache: KVCache, sharding: Sharding) -> Any:
+    """The shardings that programs give their caches: an equal one of another name compiles anew."""
 
-    def layout(x: Any) -> NamedSharding:
+    def of_array(x: Any) -> NamedSharding:
         if sharding.mesh.size == 1:
             return NamedSharding(sharding.mesh, PartitionSpec())
         return sharding.named(*CACHE_AXES[: x.ndim])
 
-    return jax.tree.map(layout, cache)
+    return jax.tree.map(of_array, cache)
 
 
 @functools.partial(jax.jit, static_argnames=_STATICS)
@@ -160,40 +160,44 @@ def append(
 
 
 @functools.partial(
-    jax.jit, static_argnames=(*_STATICS, "draw", "steps", "view"), donate_argnames=("cache",)
+    jax.jit,
+    static_argnames=(*_STATICS, "sampling_mode", "steps", "view"),
+    donate_argnames=("cache",),
 )
 def window(
     params: Params,
     cache: KVCache,
-    rows: Rows,
+    rows: DecodeRows,
     chosen: Int[Array, " B"] | None,
     least: Int[Array, ""],
     is_stop: Bool[Array, " V"],
     *,
     config: ModelConfig,
-    draw: Draw,
+    sampling_mode: SamplingMode,
     steps: int,
     view: int,
     sharding: Sharding,
-) -> tuple[KVCache, Rows, Window]:
+) -> tuple[KVCache, DecodeRows, Window]:
     """Up to `steps` tokens for every running row; ends early when fewer than `least` rows run.
 
     A row stops when it samples a token of `is_stop` (one that ends the response, or that could
-    complete a closing tag: the host looks at the text) or when it is as long as its limit.
+    complete a closing tag: the host looks at the text) or when it holds `max_lengths` tokens.
 
     Args:
-      chosen: rows of the cache that `rows` are; they are copied out, decoded side by side, and what
-        they wrote is copied back. None: `rows` are all of them, in place.
-      least: 1 or more; 1 goes on until every row is idle.
+      chosen: rows of the cache that `rows` are; they are copied out, decoded together, and what they
+        wrote is copied back. None: `rows` are all of them, in place.
+      least: 1 or more; with 1 the window ends only when every row is idle.
     """
     if chosen is not None:
         first = rows.lengths
         part = _constrain(view_rows(cache, chosen, view), sharding)
         part, rows, log = _decode(
-            params, part, rows, least, is_stop, config, draw, steps, view, sharding
+            params, part, rows, least, is_stop, config, sampling_mode, steps, view, sharding
         )
         return _constrain(_scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
-    return _decode(params, cache, rows, least, is_stop, config, draw, steps, view, sharding)
+    return _decode(
+        params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding
+    )
 
 
 def _scatter_columns(
@@ -215,15 +219,32 @@ def _scatter_columns(
 def _decode(
     params: Params,
     cache: KVCache,
-    rows: Rows,
+    rows: DecodeRows,
     least: Array,
     is_stop: Array,
     config: ModelConfig,
-    draw: Draw,
+    sampling_mode: SamplingMode,
     steps: int,
     view: int,
     sharding: Sharding,
-) -> tuple[KVCache, Rows, Window]:
+) -> tuple[KVCache, DecodeRows, Window]:
+    """The loop of a window: each step runs every row's pending token and makes the next one pending.
+
+    An example with K = 4 and two rows; token 3 is a stop token. Row 0 has prefilled the prompt
+    5 6 7, so 5 6 are in the cache and 7 is pending. Row 1 called a tool: 4 tokens are in its cache,
+    9 is pending, and the tool's output 30 31 is to be forced on it.
+
+      In:      lengths [2 4]  pending [7  9]  forced [[.] [30 31]]  is_running [T T]
+      step 0:  runs [7  9]    row 0 samples 8        row 1 is forced to 30
+      step 1:  runs [8 30]    row 0 samples 3: ends  row 1 is forced to 31
+      step 2:  runs [3 31]    row 0 is idle          row 1 samples 14
+      step 3:  runs [3 14]    row 0 is idle          row 1 samples 15
+      Out:     lengths [4 8]  pending [3 15]  is_running [F T]
+               tokens  [[8 .] [3 .] [. 14] [. 15]], is_sampled True where there is a number
+
+    Row 0 keeps its stop token pending: the host may resume it, or append a tool's output behind it.
+    """
+    # 1) An empty log: K lines, of which the loop fills as many as it runs.
     b = rows.lengths.shape[0]
     log = Window(
         tokens=jnp.zeros((steps, b), jnp.int32),
@@ -232,12 +253,15 @@ def _decode(
         steps=jnp.int32(0),
     )
 
-    def goes_on(carry: tuple[KVCache, Rows, Window]) -> Array:
+    # 2) Stop early when too few rows run: the host then refills the others.
+    def has_work(carry: tuple[KVCache, DecodeRows, Window]) -> Array:
         _, rows, log = carry
         return (log.steps < steps) & (jnp.sum(rows.is_running, dtype=jnp.int32) >= least)
 
-    def step(carry: tuple[KVCache, Rows, Window]) -> tuple[KVCache, Rows, Window]:
+    def step(carry: tuple[KVCache, DecodeRows, Window]) -> tuple[KVCache, DecodeRows, Window]:
         cache, rows, log = carry
+        # 3) Run the pending token at position `lengths`. Idle rows run theirs as well, for shapes are
+        #    fixed: they write the same key and value to the same position again, which harms nothing.
         hidden, cache = cached_hidden_states(
             params,
             config,
@@ -247,8 +271,11 @@ def _decode(
             view=view,
             sharding=sharding,
         )
+        # 4) Draw a token for each row, also where a forced one will take its place. The key is folded
+        #    with the drawn token's own position, so a draw depends on no neighbour and no window.
         scores = logits(params, config, hidden[:, 0])
-        tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, rows.sampling, draw)
+        tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, rows.sampling, sampling_mode)
+        # 5) Choose between forced and drawn token, and write the step into the log.
         rows, is_sampled = _advance(rows, tokens, is_stop)
         log = Window(
             tokens=log.tokens.at[log.steps].set(tokens),
@@ -258,17 +285,28 @@ def _decode(
         )
         return _constrain(cache, sharding), rows, log
 
-    return jax.lax.while_loop(goes_on, step, (cache, rows, log))
+    return jax.lax.while_loop(has_work, step, (cache, rows, log))
 
 
-def _advance(rows: Rows, tokens: Array, is_stop: Array) -> tuple[Rows, Array]:
-    """Each running row takes its next forced token, or else the sampled one."""
+def _advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRows, Array]:
+    """Each running row takes its next forced token, or else the sampled one.
+
+    Step 0 of the example in `_decode`, where 8 and 12 were drawn:
+
+      In:   tokens [8 12]  lengths [2 4]  pending [7  9]  forced_next [0 0]  forced_count [0 2]
+      Out:                 lengths [3 5]  pending [8 30]  forced_next [0 1]  is_sampled [T F]
+    """
+    # 1) A row with forced tokens left takes the next of them. The index is clipped, since rows without
+    #    any read one too.
     is_forced = rows.forced_next < rows.forced_count
     at = jnp.minimum(rows.forced_next, rows.forced.shape[1] - 1)
     forced = jnp.take_along_axis(rows.forced, at[:, None], axis=1)[:, 0]
     is_sampled = rows.is_running & ~is_forced
+    # 2) The token that was pending is in the cache now.
     lengths = rows.lengths + rows.is_running
-    is_done = is_sampled & (is_stop[tokens] | (lengths + 1 >= rows.limits))
+    # 3) Only a sampled token ends a row, by what it is or because cache and pending token fill the row.
+    #    Whether a tool's output fits was asked by the host before it was forced.
+    is_done = is_sampled & (is_stop[tokens] | (lengths + 1 >= rows.max_lengths))
     return dataclasses.replace(
         rows,
         lengths=lengths,
@@ -286,13 +324,13 @@ def _constrain(cache: KVCache, sharding: Sharding) -> KVCache:
     return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES[: x.ndim]), cache)
 
 
-def idle_rows(rows: int, forced_capacity: int) -> Rows:
+def idle_rows(rows: int, forced_capacity: int) -> DecodeRows:
     """Host arrays of rows that do nothing."""
-    return Rows(
+    return DecodeRows(
         lengths=np.zeros(rows, np.int32),
         pending=np.zeros(rows, np.int32),
         is_running=np.zeros(rows, bool),
-        limits=np.zeros(rows, np.int32),
+        max_lengths=np.zeros(rows, np.int32),
         keys=np.zeros((rows, 2), np.uint32),
         forced=np.zeros((rows, forced_capacity), np.int32),
         forced_next=np.zeros(rows, np.int32),

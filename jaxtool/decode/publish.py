@@ -1,8 +1,8 @@
 """From the learner's parameters to the decoder's: jitted programs that cast, quantise and reshard.
 
-The decoder's copy is a numerics, not the policy: the float32 parameters stay with the learner, and nothing
-of them is donated, since the update needs them. Layers go one after the other through one program, so
-that beside the copy no more than one layer's worth of gathered arrays is in memory.
+The decoder's copy is not the policy: the float32 parameters stay with the learner, which needs them for
+the update, so none is donated. One program publishes the layers one after the other, so that no more
+than one layer's worth of gathered arrays is in memory alongside the copy.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
+from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.int8_params import quantize_layers, quantized_axes
 from jaxtool.model.lora import merge_layers, without_adapters
@@ -80,13 +81,40 @@ def publish(
       weights: "int8" quantises what is multiplied; norms and biases stay in the compute dtype.
       moved: applied to each part as soon as it is made.
     """
-    ends = {name: x for name, x in params.items() if name != "layers"}
-    published = moved(publish_ends(ends, model, sharding, weights))
+    ends, layer = publication(params, model, sharding, weights)
+    published = moved(ends(*ends.arguments()))
     layers = tuple(
-        moved(publish_layer(params["layers"], np.int32(index), model, sharding, weights))
-        for index in range(model.num_layers)
+        moved(layer(params["layers"], np.int32(index))) for index in range(model.num_layers)
     )
     return published | {"layers": layers}
+
+
+def publication(
+    params: Params, model: ModelConfig, sharding: Sharding, weights: Literal["dtype", "int8"]
+) -> tuple[DeviceProgram, DeviceProgram]:
+    """The two programs of `publish`: all but the layers, and one layer.
+
+    Args:
+      params: arrays, or shapes with shardings.
+    """
+    ends = {name: x for name, x in params.items() if name != "layers"}
+    statics = {"model": model, "sharding": sharding, "weights": weights}
+    return (
+        DeviceProgram(
+            name="publish_ends",
+            shape=(),
+            function=publish_ends,
+            statics=statics,
+            arguments=lambda: (ends,),
+        ),
+        DeviceProgram(
+            name="publish_layer",
+            shape=(),
+            function=publish_layer,
+            statics=statics,
+            arguments=lambda: (params["layers"], np.int32(0)),
+        ),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sharding", "weights"))

@@ -1,7 +1,7 @@
 """Draws a token and gives the log-prob of the distribution it was drawn from.
 
-Inverse CDF: one uniform number per row, found first among block sums and then inside one block.
-The sum of all blocks is the normaliser, so the log-prob costs nothing more. On XLA's CPU this is four
+Inverse CDF: one uniform number per row, found first among the sums of vocabulary blocks and then inside
+one of them. The sum of all blocks is the normaliser, so the log-prob costs nothing more. On XLA's CPU this is four
 to twenty times quicker than `jax.random.categorical`, which is Gumbel noise on every token and an
 argmax (benchmarks/sampling.py). Every row has its own temperature and truncation.
 """
@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtool.core.truncation import Truncation, kept_floor
 
-_BLOCK = 512  # near the square root of the common vocabulary sizes (50k to 152k)
+_VOCAB_BLOCK = 512  # near the square root of the common vocabulary sizes (50k to 152k)
 
 # What the rows of a window need: "plain" is temperature alone; "mixed" can do everything per row.
-Draw = Literal["greedy", "plain", "mixed"]
+SamplingMode = Literal["greedy", "plain", "mixed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,11 @@ class Sampling:
 
     @property
     def truncation(self) -> Truncation:
-        """The part that the learner must repeat beside the temperature."""
+        """What the learner must repeat, besides the temperature."""
         return Truncation(top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
 
     @property
-    def draw(self) -> Draw:
+    def sampling_mode(self) -> SamplingMode:
         if self.temperature == 0:
             return "greedy"
         return "mixed" if self.truncation.is_on else "plain"
@@ -75,9 +75,9 @@ def plain_rows(rows: int) -> RowSampling:
     )
 
 
-def common_draw(draws: Iterable[Draw]) -> Draw:
-    """The cheapest program that serves all these rows."""
-    wanted = set(draws)
+def common_sampling_mode(modes: Iterable[SamplingMode]) -> SamplingMode:
+    """The cheapest mode that serves all these rows."""
+    wanted = set(modes)
     return wanted.pop() if len(wanted) == 1 else "mixed"
 
 
@@ -86,20 +86,20 @@ def sample(
     row_keys: UInt32[Array, "B 2"],
     positions: Int[Array, " B"],
     sampling: RowSampling,
-    draw: Draw,
+    sampling_mode: SamplingMode,
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """Tokens and their log-probs under the distribution they were drawn from.
 
     Args:
       row_keys: key data of (seed, step, problem, sample), see `jaxtool.core.rng.row_key`.
       positions: index in the trajectory of the token to be drawn, folded into the key.
-      draw: "greedy" and "plain" must be true of all rows. Greedy draws report the log-prob at
+      sampling_mode: "greedy" and "plain" must be true of all rows. Greedy draws report the log-prob at
         temperature 1 of the whole vocabulary.
     """
-    if draw == "greedy":
+    if sampling_mode == "greedy":
         return _greedy(logits)
     uniforms = jax.vmap(_uniform)(row_keys, positions)
-    if draw == "plain":
+    if sampling_mode == "plain":
         return inverse_cdf(logits / sampling.temperature[:, None], uniforms)
     is_greedy = sampling.temperature == 0
     scores = logits / jnp.where(is_greedy, 1.0, sampling.temperature)[:, None]
@@ -131,22 +131,22 @@ def inverse_cdf(
     if truncation is not None:
         floor = kept_floor(weights, truncation.top_k, truncation.top_p, truncation.min_p)
         weights = jnp.where(weights >= floor[:, None], weights, 0.0)
-    if v <= 2 * _BLOCK:
+    if v <= 2 * _VOCAB_BLOCK:
         tokens = _invert(weights, uniforms)
         total = jnp.sum(weights, axis=-1)
     else:
-        padding = -v % _BLOCK
-        blocks = jnp.pad(weights, ((0, 0), (0, padding))).reshape(b, -1, _BLOCK)
+        padding = -v % _VOCAB_BLOCK
+        blocks = jnp.pad(weights, ((0, 0), (0, padding))).reshape(b, -1, _VOCAB_BLOCK)
         sums = jnp.sum(blocks, axis=-1)
         total = jnp.sum(sums, axis=-1)
         cumulative = jnp.cumsum(sums, axis=-1)
         target = uniforms * cumulative[:, -1]
-        block = _first_above(cumulative, target, sums)
-        before = jnp.take_along_axis(cumulative - sums, block[:, None], axis=1)[:, 0]
-        inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+        vocab_block = _first_above(cumulative, target, sums)
+        before = jnp.take_along_axis(cumulative - sums, vocab_block[:, None], axis=1)[:, 0]
+        inside = jnp.take_along_axis(blocks, vocab_block[:, None, None], axis=1)[:, 0]
         block_sum = jnp.maximum(jnp.sum(inside, axis=-1), jnp.finfo(jnp.float32).tiny)
         rest = jnp.clip((target - before) / block_sum, 0.0, 1.0 - 2.0**-23)
-        tokens = block * _BLOCK + _invert(inside, rest)
+        tokens = vocab_block * _VOCAB_BLOCK + _invert(inside, rest)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=1)
     return tokens, chosen[:, 0] - top[:, 0] - jnp.log(total)
 

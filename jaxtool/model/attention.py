@@ -68,7 +68,7 @@ def cached_attention(
 ) -> Float[Array, "B C N H"]:
     """Queries of C new tokens per row over a cache that already holds their keys and values.
 
-    A query sees cache positions 0..its own position; whatever lies beyond is never read. The scales of an
+    A query sees cache positions 0..its own position; whatever is stored beyond is never read. The scales of an
     int8 cache multiply scores and weights, so that no float copy of the cache is made.
 
     Args:

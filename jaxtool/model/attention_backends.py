@@ -76,8 +76,10 @@ def training_attention(
     if backend == "cudnn":
         mask = segment_mask(segment_ids, positions)
         return functools.partial(fused_attention, mask=mask, implementation="cudnn")
-    block = config.attention_block
-    return lambda q, k, v: row_attention(q, k, v, segment_ids, positions, block=block)
+    attention_block = config.attention_block
+    return lambda q, k, v: row_attention(
+        q, k, v, segment_ids, positions, attention_block=attention_block
+    )
 
 
 def attend_to_cache(
@@ -119,16 +121,16 @@ def keys_go_first(q: Array, cache: LayerCache, sharding: Sharding) -> bool:
     return is_cpu and is_step and key_bytes > _NEAR_KEY_BYTES
 
 
-def _over_queries(block: int | None, places: Places, sharding: Sharding) -> Attend:
-    """Where rows are cut along their tokens: each part of the queries sees all keys.
+def _over_queries(attention_block: int | None, places: Places, sharding: Sharding) -> Attend:
+    """Where packed rows are sharded over their tokens: each part of the queries sees all keys.
 
     XLA gathers keys and values, in the compute dtype; their gradients are summed over the parts.
     """
 
     def attend(q: Array, k: Array, v: Array, queries: Places, keys: Places) -> Array:
-        if block is None:
+        if attention_block is None:
             return attention(q, k, v, segment_mask(*queries, keys))
-        return blockwise_attention(q, k, v, *queries, keys, block=block)
+        return blockwise_attention(q, k, v, *queries, keys, attention_block=attention_block)
 
     spec, (heads, kv_heads) = sharding.rules.spec, sharding.mapped_heads
     queries, keys = spec("batch", "queries", heads, None), spec("batch", None, kv_heads, None)
@@ -179,7 +181,7 @@ def _lanes(**sizes: int) -> str | None:
 
 def _cudnn_obstacle(config: ModelConfig, sharding: Sharding) -> str | None:
     if sharding.parts("queries") > 1:
-        return "rows are cut along their tokens (MeshConfig.context)"
+        return "packed rows are sharded over their tokens (MeshConfig.context)"
     if config.compute_dtype != "bfloat16":
         return f"it takes bfloat16, compute_dtype is {config.compute_dtype}"
     if config.head_dim % 8 or config.head_dim > _CUDNN_WIDEST_HEAD:

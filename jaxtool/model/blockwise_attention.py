@@ -1,7 +1,7 @@
 """Training attention by XLA: queries in spans that leave out later keys, and in blocks if asked.
 
 Equal to `attention` wherever a token has a key at all, because a query's softmax still runs over all of
-its keys at once; only the queries are cut. Not covered: leaving out keys of earlier segments, which is
+its keys at once; only the queries are split. Not covered: leaving out keys of earlier segments, which is
 what the accelerators' kernels are for.
 """
 
@@ -24,7 +24,7 @@ def row_attention(
     segment_ids: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     *,
-    block: int | None,
+    attention_block: int | None,
 ) -> Float[Array, "B T N H"]:
     """`attention` of whole packed rows under `segment_mask`; padding gets numbers that mean nothing.
 
@@ -32,11 +32,11 @@ def row_attention(
     of their positions, as packing puts them.
 
     Args:
-      block: queries whose scores exist at once, in both passes; None: a span's, kept for the backward.
+      attention_block: queries whose scores exist at once, in both passes; None: a span's, kept for the backward.
     """
     dtype, length = q.dtype, q.shape[1]
     span = max(_MIN_SPAN, -(-length // _MAX_SPANS))
-    # The gradients of keys and values are summed over spans in the dtype they are cut in.
+    # The gradients of keys and values are summed over spans in the dtype that the spans are sliced in.
     k, v = k.astype(jnp.float32), v.astype(jnp.float32)
     outs: list[Array] = []
     for begin in range(0, length, span):
@@ -44,12 +44,14 @@ def row_attention(
         segments, at = segment_ids[:, begin:end], positions[:, begin:end]
         places = segment_ids[:, :end], positions[:, :end]
         queries, keys, values = q[:, begin:end], k[:, :end], v[:, :end]
-        if block is None:
+        if attention_block is None:
             mask = segment_mask(segments, at, places)
             outs.append(attention(queries, keys.astype(dtype), values.astype(dtype), mask))
         else:
             outs.append(
-                blockwise_attention(queries, keys, values, segments, at, places, block=block)
+                blockwise_attention(
+                    queries, keys, values, segments, at, places, attention_block=attention_block
+                )
             )
     return jnp.concatenate(outs, axis=1)
 
@@ -62,17 +64,17 @@ def blockwise_attention(
     positions: Int[Array, "B Q"],
     keys: Places | None = None,
     *,
-    block: int,
+    attention_block: int,
 ) -> Float[Array, "B Q N H"]:
-    """`attention` under `segment_mask`, with [B, N, block, T] scores at a time, also backward.
+    """`attention` under `segment_mask`, with [B, N, attention_block, T] scores at a time, also backward.
 
     Args:
       keys: as for `segment_mask`.
-      block: queries per block; the last block may be shorter.
+      attention_block: queries per block; the last block may be shorter.
     """
     keys = keys or (segment_ids, positions)
     dtype, length = q.dtype, q.shape[1]
-    block = min(block, length)
+    attention_block = min(attention_block, length)
     # The gradients of keys and values are summed over blocks in the dtype they enter the scan with.
     k, v = k.astype(jnp.float32), v.astype(jnp.float32)
 
@@ -82,9 +84,11 @@ def blockwise_attention(
         mask = segment_mask(segments, at, keys)
         return carry, attention(queries, k.astype(dtype), v.astype(dtype), mask)
 
-    def cut(x: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), (0, -length % block)) + ((0, 0),) * (x.ndim - 2))
-        return x.reshape(x.shape[0], -1, block, *x.shape[2:]).swapaxes(0, 1)
+    def in_blocks(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, -length % attention_block)) + ((0, 0),) * (x.ndim - 2))
+        return x.reshape(x.shape[0], -1, attention_block, *x.shape[2:]).swapaxes(0, 1)
 
-    _, out = jax.lax.scan(attend, None, (cut(q), cut(segment_ids), cut(positions)))
+    _, out = jax.lax.scan(
+        attend, None, (in_blocks(q), in_blocks(segment_ids), in_blocks(positions))
+    )
     return out.swapaxes(0, 1).reshape(q.shape[0], -1, *q.shape[2:])[:, :length]

@@ -95,7 +95,7 @@ class GgufTensors:
         tensor = self._tensors[name]
         import gguf
 
-        # Blocks of a quantised tensor lie along its rows, so whole rows are dequantised.
+        # Blocks of a quantised tensor run along its rows, so whole rows are dequantised.
         block = gguf.dequantize(tensor.data[rows], tensor.tensor_type)
         if block.ndim == 2:
             block = block[:, columns]

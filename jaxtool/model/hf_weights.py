@@ -2,7 +2,7 @@
 
 Covered: one file or shards with an index, float32, bfloat16 and float16, read part by part for each
 device; written in shards that transformers, vLLM and SGLang load. Not covered: .bin files, quantised
-tensors, writing arrays that are cut over several hosts. Tokenizer files are jaxtool.data's.
+tensors, writing arrays that are sharded over several hosts. Tokenizer files are jaxtool.data's.
 """
 
 import json
@@ -151,7 +151,7 @@ def save_hf(
       carried: fields of config.json that a server needs, see `hf_config.CARRIED`.
 
     Raises:
-      ValueError: the parameters are another model's, lie on other hosts, or `path` holds weights.
+      ValueError: the parameters are another model's, are placed on other hosts, or `path` holds weights.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     arrays = {path_name(key): x for key, x in flat}
@@ -235,7 +235,7 @@ def _check_arrays(config: ModelConfig, arrays: Mapping[str, jax.Array]) -> None:
             )
     for name, x in arrays.items():
         if not x.is_fully_addressable:
-            raise ValueError(f"parameter {name!r} is cut over several hosts: gather it first")
+            raise ValueError(f"parameter {name!r} is sharded over several hosts: gather it first")
 
 
 def _plan_shards(

@@ -1,4 +1,4 @@
-"""Which parameters of the decoder become int8, and how the scales are cut over the mesh."""
+"""Which parameters of the decoder become int8, and how the scales are sharded over the mesh."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """The KV cache: one (k, v) pair per layer, [B, K, S, H], an explicit argument and result.
 
 With `ModelConfig.cache = "int8"` each token of each head is stored as int8 with one float32 scale.
-Slot s of row b holds token s of that row's trajectory. What lies beyond a row's length is garbage
-that is overwritten before it can be read, so rows are freed and reused without clearing.
+Position s of row b holds token s of that row's trajectory. What is stored beyond a row's length is
+garbage, overwritten before it can be read, so rows are freed and reused without clearing.
 """
 
 from typing import NamedTuple, TypeVar
@@ -47,10 +47,10 @@ def make_cache(config: ModelConfig, rows: int, positions: int) -> KVCache:
 
 def cache_bytes(config: ModelConfig, rows: int, positions: int) -> int:
     """Size of `make_cache` in bytes."""
-    head = (
+    head_bytes = (
         config.head_dim + 4 if config.cache == "int8" else config.head_dim * config.dtype.itemsize
     )
-    return 2 * config.num_layers * config.num_kv_heads * head * rows * positions
+    return 2 * config.num_layers * config.num_kv_heads * head_bytes * rows * positions
 
 
 def write(
@@ -83,15 +83,15 @@ def put_columns(
 ) -> jax.Array:
     """Writes x [B, K, C, ..] at `columns` [B, C] of `rows` of a cache array; those >= S are dropped.
 
-    Heads are indexed and not sliced: with `[rows, :, columns]` XLA lays the cache out with heads
-    innermost on TPUs, and copies all of it at the start and end of every program and to every attention.
+    Heads are indexed and not sliced: with `[rows, :, columns]` XLA stores the cache with heads innermost
+    on TPUs, and copies all of it at the start and end of every program and for every attention.
     """
     heads = jnp.arange(into.shape[1])[None, :, None]
     return into.at[rows[:, None, None], heads, columns[:, None, :]].set(x, mode="drop")
 
 
 def view_rows(cache: Cache, rows: Int[Array, " R"], view: int) -> Cache:
-    """Slots 0..view-1 of some rows, of one layer or of all; an index out of range gives the last row."""
+    """Positions 0..view-1 of some rows, of one layer or all; an index out of range gives the last row."""
 
     def take(x: Array) -> Array:
         def row(i: Array) -> Array:

@@ -76,7 +76,7 @@ def param_shapes(config: ModelConfig) -> Any:
 
 
 def check_divides(config: ModelConfig, sharding: Sharding) -> None:
-    """Raises ValueError if a size of the model is no multiple of the mesh axes it is cut along."""
+    """Raises ValueError if a size of the model is no multiple of the mesh axes it is sharded over."""
     sizes = {
         "vocab": ("vocab_size", config.vocab_size),
         "embed": ("d_model", config.d_model),

@@ -1,6 +1,6 @@
 """Adapters in PEFT's files: adapter_config.json and adapter_model.safetensors, without torch.
 
-Written: what `PeftModel.from_pretrained` of PEFT 0.21 loads beside the Hugging Face model that was adapted.
+Written: what `PeftModel.from_pretrained` of PEFT 0.21 loads alongside the Hugging Face model that was adapted.
 Read, to merge it into a model: plain LoRA on the seven matrices of a block, also from elsewhere. Not
 covered: rsLoRA, DoRA, biases, ranks by layer, modules saved whole; each is refused by name.
 """

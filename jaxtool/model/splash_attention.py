@@ -35,7 +35,7 @@ def splash_attention(
 
     Args:
       sharding: None for a single device; T must be a multiple of 128 times the parts that its rules
-        cut queries into, and each part sees all keys.
+        split queries into, and each part sees all keys.
       interpret: runs the kernel's operations one by one on any platform, for tests.
     """
     parts = 1 if sharding is None else sharding.parts("queries")

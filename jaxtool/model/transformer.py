@@ -78,7 +78,7 @@ def hidden_states(
     attend_rows = training_attention(config, segment_ids, positions, sharding)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
-        # Whole rows of some heads, also where the residual stream is cut along the row; with
+        # Whole rows of some heads, also where the residual stream is sharded over the row; with
         # MeshConfig.context the queries of a part of it.
         q = sharding.constrain(q, "batch", "queries", "heads", None)
         k, v = (sharding.constrain(x, "batch", None, "kv_heads", None) for x in (k, v))
@@ -179,7 +179,7 @@ def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Shardin
         x = jnp.take(values, tokens, axis=0) * jnp.take(scale, tokens, axis=0)[..., None]
         x = x.astype(config.dtype)
     else:
-        # Gathered whole before the lookup: a lookup in a cut table makes XLA rematerialise it.
+        # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
         table = sharding.constrain(table.astype(config.dtype), None, None)
         x = jnp.take(table, tokens, axis=0)
     return sharding.constrain(x, "batch", "length", "activation_embed")

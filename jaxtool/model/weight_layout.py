@@ -1,4 +1,4 @@
-"""How parameters lie in Hugging Face and GGUF files, and the streaming of files into sharded arrays.
+"""How parameters are stored in Hugging Face and GGUF files, and the streaming of files into sharded arrays.
 
 Covered: a few tensors at a time go from the file to the devices, each device's part only, so the host
 never holds a second copy of the model; every tensor is checked by name and shape before the first
@@ -195,7 +195,7 @@ def from_file(
     layout = LAYOUTS[name]
     spans = [_span(axes, shape, index) for axes in (layout.rows, layout.columns)]
     block = file.read(file.tensor_name(layout).format(layer=layer), *spans)
-    # The file was cut along the first axis of each group only; the others are cut here.
+    # The file was sliced along the first axis of each group only; the others are sliced here.
     leading = {axes[0] for axes in (layout.rows, layout.columns) if axes}
     sizes = [len(range(shape[a])[index[a]]) if a in leading else shape[a] for a in layout.order]
     inner = tuple(slice(None) if a in leading else index[a] for a in layout.order)

@@ -17,12 +17,12 @@ MeshAxes = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AxisRules:
-    """Mesh axes that each logical axis is cut along; an empty tuple keeps it whole."""
+    """Mesh axes that each logical axis is sharded over; an empty tuple keeps it whole."""
 
     batch: MeshAxes = ("data", "fsdp")  # rows of a batch or of the KV cache
     length: MeshAxes = ("context",)  # tokens of a row
     queries: MeshAxes = ("context",)  # tokens that attend; those they look at are whole
-    layers: MeshAxes = ()  # stacked layers: scanned, so never cut
+    layers: MeshAxes = ()  # stacked layers: scanned, so never sharded
     embed: MeshAxes = ("fsdp", "context")  # D of a parameter
     heads: MeshAxes = ("tensor",)  # N
     kv_heads: MeshAxes = ("tensor",)  # K
@@ -30,12 +30,12 @@ class AxisRules:
     mlp: MeshAxes = ("tensor",)  # F
     vocab: MeshAxes = ("tensor",)  # V
     activation_embed: MeshAxes = ()  # D of an activation: whole, or it would collide with batch
-    # D of gradient sums and optimizer state; None: as `embed`. ("fsdp", "context", "data") cuts them over
+    # D of gradient sums and optimizer state; None: as `embed`. ("fsdp", "context", "data") shards them over
     # the replicas of the parameters too: stages 1 and 2 of ZeRO (Rajbhandari et al., 2020, 1910.02054).
     optimizer_embed: MeshAxes | None = None
 
     def mesh_axes(self, axis: str) -> MeshAxes:
-        """Mesh axes that logical axis `axis` is cut along."""
+        """Mesh axes that logical axis `axis` is sharded over."""
         table: dict[str, MeshAxes] = dataclasses.asdict(self)
         del table["optimizer_embed"]  # is `embed` of another table, see `Sharding.of_state`
         if axis not in table:
@@ -67,12 +67,12 @@ class AxisRules:
 
 
 def fsdp_tensor() -> AxisRules:
-    """Training: parameters cut over all but data, batch over data and fsdp, its rows over context."""
+    """Training: parameters sharded over all but data, batch over data and fsdp, its rows over context."""
     return AxisRules()
 
 
 def decode(learner: AxisRules | None = None) -> AxisRules:
-    """Sampling: parameters cut over tensor only, so that no step gathers weights.
+    """Sampling: parameters sharded over tensor only, so that no step gathers weights.
 
     Args:
       learner: what it keeps whole of heads, widths and vocabulary, because they do not divide, is
@@ -87,7 +87,7 @@ def decode(learner: AxisRules | None = None) -> AxisRules:
 
 
 def replicated() -> AxisRules:
-    """Every parameter whole on every device; only the batch is cut."""
+    """Every parameter whole on every device; only the batch is sharded."""
     return AxisRules(embed=(), heads=(), kv_heads=(), mlp=(), vocab=())
 
 
@@ -108,12 +108,12 @@ class Sharding:
         return jax.lax.with_sharding_constraint(x, self.named(*axes))
 
     def parts(self, axis: str) -> int:
-        """How many parts logical axis `axis` is cut into."""
+        """How many parts logical axis `axis` is sharded in."""
         return math.prod(self.mesh.shape[name] for name in self.rules.mesh_axes(axis))
 
     @property
     def of_state(self) -> "Sharding":
-        """Where gradient sums and optimizer state lie."""
+        """Where gradient sums and optimizer state are placed."""
         if self.rules.optimizer_embed is None:
             return self
         rules = dataclasses.replace(self.rules, embed=self.rules.optimizer_embed)
@@ -123,8 +123,8 @@ class Sharding:
     def mapped_heads(self) -> tuple[str | None, str | None]:
         """Logical axes of query and key heads where attention is mapped over shards.
 
-        A part of the query heads must lie with just the key heads that it attends to. Where one of
-        the two axes is kept whole it would lie with all of them, so there both are whole.
+        A part of the query heads must be on a device with just the key heads that it attends to. Where
+        one of the two axes is kept whole it would be with all of them, so there both are whole.
         """
         if self.rules.heads == self.rules.kv_heads:
             return "heads", "kv_heads"

@@ -20,7 +20,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def fetch(x: jax.Array) -> np.ndarray:
-    """The whole of an array on every host; a collective where it lies on several."""
+    """The whole of an array on every host; a collective where it is sharded over several."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
@@ -41,10 +41,10 @@ def decode_mesh(mesh: Mesh) -> Mesh:
 
 
 def to_host(tree: Any, mesh: Mesh) -> Any:
-    """Global arrays that are cut along `tensor` alone, as arrays on `decode_mesh(mesh)`.
+    """Global arrays that are sharded over `tensor` alone, as arrays on `decode_mesh(mesh)`.
 
-    No copy where each tensor group lies within a host: the shards are there already. Where the mesh
-    spreads a group over hosts, the arrays are first laid out anew: every shard moves, and until the
+    No copy where each tensor group is within a host: the shards are there already. Where the mesh
+    spreads a group over hosts, the arrays are first resharded: every shard moves, and until the
     caller lets `tree` go each device holds it twice.
     """
     own, by_host, moves = decode_mesh(mesh), _by_host(mesh), moves_shards(mesh)

@@ -4,7 +4,7 @@ Every process runs the same loop. What only one of them can know (its answers, a
 its disk says) is exchanged; whatever follows from that is computed by each, so nothing else has to be
 agreed. With one process nothing here starts anything or waits for anybody.
 
-Not covered: recovery. When a process dies the others end too, and the run goes on from its checkpoint.
+Not covered: recovery. When a process dies the others end too, and the run resumes from its checkpoint.
 """
 
 import os

@@ -22,9 +22,11 @@ class MeshConfig:
     """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left."""
 
     data: int = 1  # copies of the parameters, each with its share of the batch
-    fsdp: int = REST  # parameters, optimizer state and batch are cut along this axis
-    context: int = 1  # rows of the learner are cut along their tokens, parameters as by fsdp
-    tensor: int = 1  # heads, feed-forward width and vocabulary are cut along this axis
+    fsdp: int = REST  # parameters, optimizer state and batch are sharded over this axis
+    context: int = (
+        1  # packed rows of the learner are sharded over their tokens, parameters as by fsdp
+    )
+    tensor: int = 1  # heads, feed-forward width and vocabulary are sharded over this axis
     # Devices that do not divide the run's rows and widths stay idle; False: all are used, or the run
     # is refused.
     may_idle: bool = False

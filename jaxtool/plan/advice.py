@@ -1,4 +1,4 @@
-"""What to change in a run that does not fit on its slice, or that spends its time on sending weights."""
+"""What to change in a run that does not fit on its slice, or that spends its time sending weights."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
 
 ADAM8BIT_SAVES = 0.74  # of AdamW's state: 2.1 bytes a parameter in place of 8
-LONG_ROW = 8192  # tokens, from which on cutting rows along their tokens is worth its gathers
+LONG_ROW = 8192  # tokens; from here on sharding a row over its tokens is worth its gathers
 WORTH_SAVING = 0.05  # of an update's time
-ROOM = 0.95  # of the memory: what larger blocks may be thought to fill
+ROOM = 0.95  # of the memory: what larger micro-batches may fill
 
 
 Run = RlConfig | SftRunConfig
@@ -29,7 +29,9 @@ def advise(
     host: dict[str, int],
     rows: int,
 ) -> tuple[str, ...]:
-    """Lines for the gin file: what makes room where a program does not fit, the cheapest first, or time.
+    """Lines for the gin file that save memory where a program does not fit, else time.
+
+    The cheapest comes first.
 
     Args:
       limit: bytes of memory per device.
@@ -53,14 +55,14 @@ def advise(
     if isinstance(config, RlConfig):
         lines += _decoder_lines(config, over, resident, host)
     if (blocks or updates) and config.mesh.data > 1 and config.axes.optimizer_embed is None:
-        cut = (resident["optimizer state"] + resident["gradients"]) * (1 - 1 / config.mesh.data)
+        saved = (resident["optimizer state"] + resident["gradients"]) * (1 - 1 / config.mesh.data)
         lines.append(
             "AxisRules.optimizer_embed = ('fsdp', 'context', 'data')  # "
-            f"{cut / GIB:.1f} GiB less optimizer state and gradients: replicas share them (ZeRO)"
+            f"{saved / GIB:.1f} GiB less optimizer state and gradients: replicas share them (ZeRO)"
         )
     if config.mesh.data > 1:
         lines.append(
-            f"MeshConfig.data = 1  # fsdp cuts parameters, gradients and optimizer state "
+            f"MeshConfig.data = 1  # fsdp shards parameters, gradients and optimizer state "
             f"{config.mesh.data} times finer"
         )
     if blocks or updates:
@@ -70,7 +72,7 @@ def advise(
     if updates or static > limit / 2:
         lines.append(
             f"a larger slice: parameters, optimizer state and gradients take {static / GIB:.1f} GiB "
-            "of every device, and fsdp = -1 cuts them over all"
+            "of every device, and fsdp = -1 shards them over all"
         )
     return tuple(lines)
 
@@ -83,13 +85,13 @@ def _decoder_lines(
     if excess:
         row = resident["KV cache"] / config.engine.decode_rows
         decode_rows = int((resident["KV cache"] - excess) / row) if row else 0
-        rows_cut = math.prod(host.values()) // host["tensor"]
-        decode_rows -= decode_rows % rows_cut
+        row_parts = math.prod(host.values()) // host["tensor"]
+        decode_rows -= decode_rows % row_parts
         if decode_rows:
             lines.append(
                 f"EngineConfig.decode_rows = {decode_rows}  # {excess / GIB:.1f} GiB less KV cache"
             )
-        if rows_cut % 2 == 0:
+        if row_parts % 2 == 0:
             lines.append(
                 f"MeshConfig.tensor = {2 * host['tensor']}  # halves published copy and cache row"
             )
@@ -103,7 +105,7 @@ def _decoder_lines(
 
 
 def _blocks(config: Run) -> tuple[str, GrpoConfig | SftConfig]:
-    """Name and value of what says how large gradient blocks are."""
+    """Name and value of the config that says how many rows a gradient computation has."""
     if isinstance(config, RlConfig):
         return "GrpoConfig", config.grpo
     return "SftConfig", config.sft
@@ -112,7 +114,7 @@ def _blocks(config: Run) -> tuple[str, GrpoConfig | SftConfig]:
 def _quicker_lines(
     config: Run, programs: Sequence[ProgramPlan], limit: float, rows: int
 ) -> tuple[str, ...]:
-    """A larger gradient block, where most of what a block sends is weights, however many rows it has."""
+    """More rows per gradient computation, where it mostly sends weights, however many rows it has."""
     [block] = [program for program in programs if program.name == names.LEARN]
     # Temporaries grow less than the rows do: part of them are gathered weights.
     room = ROOM * limit - (block.hbm - block.temporaries)
@@ -135,7 +137,7 @@ def _quicker_lines(
 
 
 def _trained_lines(config: Run, resident: dict[str, float]) -> list[str]:
-    """What trains otherwise, and needs less memory."""
+    """Other ways of training, which need less memory."""
     if config.lora is not None:
         return []
     state = resident["optimizer state"] + resident.get("critic optimizer state", 0.0)
@@ -165,16 +167,16 @@ def _block_lines(config: Run) -> list[str]:
         lines.append("HfDirectory.compute_dtype = 'bfloat16'")
     if "tensor" not in config.axes.length and config.mesh.tensor != 1:
         lines.append(
-            "AxisRules.length = ('context', 'tensor')  # cuts the residuals kept for backward as well"
+            "AxisRules.length = ('context', 'tensor')  # shards the residuals kept for backward as well"
         )
     if config.pack.row_tokens >= LONG_ROW:
         lines.append(
             f"MeshConfig.context = {2 * max(1, config.mesh.context)}  # halves a device's part of a "
             f"row; {name}.micro_batch_rows may be half"
         )
-    cut = config.mesh.data * max(1, config.mesh.fsdp)
-    if blocks.micro_batch_rows > cut:
-        lines.append(f"{name}.micro_batch_rows = {max(cut, blocks.micro_batch_rows // 2)}")
+    row_parts = config.mesh.data * max(1, config.mesh.fsdp)
+    if blocks.micro_batch_rows > row_parts:
+        lines.append(f"{name}.micro_batch_rows = {max(row_parts, blocks.micro_batch_rows // 2)}")
     if blocks.lm_head_chunk > 128:
         lines.append(f"{name}.lm_head_chunk = {blocks.lm_head_chunk // 2}")
     return lines

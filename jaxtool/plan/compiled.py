@@ -9,7 +9,7 @@ from jaxtool.plan.flops import count_flops
 from jaxtool.plan.hlo import Collective, collectives, estimated_cycles
 from jaxtool.plan.program import Program
 
-# Of one hop between neighbours; all-reduces of a decode step are small and wait for it.
+# Of one hop between neighbours: the small all-reduces of a decode step are bound by it.
 HOP_S = 1e-6
 _OUT_OF_MEMORY = re.compile(
     r"Used ([\d.]+)([KMGT]) of |Ran out of memory on HBM\D*\(([\d.]+)([KMGT])\) exceeds"
@@ -26,7 +26,7 @@ class ProgramPlan:
     arguments: float = 0.0
     temporaries: float = 0.0
     outputs: float = 0.0  # those that do not take an argument's place
-    beside: float = 0.0  # what else is in memory while it runs
+    beside: float = 0.0  # of what else is in memory while it runs
     flops: float = 0.0
     compiler_s: float | None = None  # the compiler's estimate, collectives left out; None: unknown
     roofline_s: float = (
@@ -43,7 +43,7 @@ class ProgramPlan:
 
     @property
     def time_s(self) -> float:
-        """Collectives are not taken to overlap with anything: what XLA hides is a gain."""
+        """Assumes that collectives overlap with nothing; what XLA hides makes a run faster."""
         return max(self.compiler_s or 0.0, self.roofline_s) + self.collectives_s
 
 
@@ -107,7 +107,7 @@ def collectives_s(found: tuple[Collective, ...], chip: Chip) -> float:
 
 
 def out_of_memory_bytes(message: str) -> float | None:
-    """What the compiler says that a program uses, or None if that is not what it says."""
+    """The bytes that an out-of-memory error of the compiler names; None for any other error."""
     match = _OUT_OF_MEMORY.search(message)
     if match is None:
         return None

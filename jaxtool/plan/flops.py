@@ -7,7 +7,7 @@ from typing import Any
 def count_flops(jaxpr: Any, *, while_trips: int = 1) -> float:
     """2 x multiply-adds of every matrix product, recomputation by remat included.
 
-    A kernel that states its cost counts as it says; of a `cond` the dearest branch counts.
+    A kernel that states its cost counts with it; of a `cond` the most expensive branch counts.
 
     Args:
       jaxpr: a Jaxpr or ClosedJaxpr.

@@ -29,7 +29,7 @@ class Collective:
     kind: str
     count: int
     sent_bytes: float  # by each device, ring algorithms assumed
-    hops: int  # one after the other from device to device, half the way round each ring
+    hops: int  # in sequence from device to device, half the way round each ring
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def collectives(text: str) -> list[Collective]:
             kind = instruction.opcode.removesuffix("-start")
             if kind not in _KINDS:
                 continue
-            # A collective that runs beside a chain of fusions is printed in each of them.
+            # A collective that overlaps with a chain of fusions is printed in each of them.
             channel = _CHANNEL.search(instruction.line)
             key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
             if key not in seen or times > seen[key][1]:

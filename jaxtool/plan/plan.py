@@ -31,7 +31,7 @@ def plan_run(
     Args:
       config: of an RL run or of a cold start.
       topology: "v5p:4x4x8" or "v5p-128", see `parse_slice`.
-      report: told each program as it is done.
+      report: called with each program as it is compiled.
 
     Raises:
       RuntimeError: libtpu is missing.
@@ -39,7 +39,7 @@ def plan_run(
         (see `run_programs`).
     """
     tpu = parse_slice(topology)
-    config.mesh.sizes(tpu.num_devices)  # said before anything is asked of the compiler
+    config.mesh.sizes(tpu.num_devices)  # refuses before libtpu is loaded
     if isinstance(config, SftRunConfig):
         built = cold_start_programs(config, tpu)
         runs = runs_per_cold_start_step(config, assumed)

@@ -1,4 +1,4 @@
-"""What a plan knows of one program before it is compiled, and the names of a run's programs."""
+"""One program of a plan before it is compiled, and the names of a run's programs."""
 
 import dataclasses
 import math
@@ -25,7 +25,7 @@ class Program:
     shape: str  # what its shapes are, for people
     trace: Callable[[], Any]  # -> jax.stages.Traced
     num_devices: int  # that it runs on
-    beside: tuple[str, ...]  # resident arrays that exist meanwhile and are no argument
+    beside: tuple[str, ...]  # resident arrays in memory meanwhile that are no argument
     while_trips: int = 1
     touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
     moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each
@@ -52,14 +52,14 @@ def shard_bytes(tree: Any) -> float:
 
 
 def results(on: Sharding, program: Any, *args: Any, **statics: Any) -> Any:
-    """What a jitted function gives, with the layout that the compiler chooses for it."""
+    """Shapes of what a jitted function returns, with the shardings that the compiler chooses."""
     compiled = program.lower(*args, **statics).compile()
 
-    def layout(found: Any) -> Any:
-        # A number that depends on no argument lies nowhere in particular; jax moves it.
+    def sharding(found: Any) -> Any:
+        # A number that depends on no argument is placed on one device; jax moves it.
         return found if len(found.device_set) == on.mesh.size else on.named()
 
-    return placed(compiled.out_info, jax.tree.map(layout, compiled.output_shardings))
+    return placed(compiled.out_info, jax.tree.map(sharding, compiled.output_shardings))
 
 
 def placed(shapes: Any, shardings: Any) -> Any:

@@ -17,9 +17,9 @@ from jaxtool.train.sft_loop import SftRunConfig
 class Assumptions:
     """What a plan cannot know."""
 
-    response_tokens: float  # mean, tool tokens included; half the limit unless told
+    response_tokens: float  # mean, tool tokens included; half the limit unless given
     prompt_tokens: float  # mean
-    tool_calls: float  # per trajectory; half the limit unless told
+    tool_calls: float  # per trajectory; half the limit unless given
     observation_tokens: float = 64.0  # per call
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
@@ -52,7 +52,7 @@ def default_assumptions(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """The verdict on a run and a slice."""
+    """What a step of a run needs on a slice."""
 
     step: str  # what a step is: "RL step" or "cold-start step"
     tpu: Slice
@@ -100,14 +100,14 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     """How often each program runs in one RL step.
 
     Decoding: the host with the most problems; decode rows are refilled at once, so that all its rows take
-    (sum of tokens) / decode_rows steps, and the last of them goes on alone to the limit. Learning: rows of
-    all hosts are packed; mini-batches are strided.
+    (sum of tokens) / decode_rows steps, and the last of them runs on alone to the limit. Learning: rows
+    of all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
     problems = math.ceil(schedule.problems_per_step / num_hosts)
-    answers = problems * schedule.samples
+    trajectories = problems * schedule.samples
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
-    steps = answers * mean / engine.decode_rows + (limit - mean)
+    steps = trajectories * mean / engine.decode_rows + (limit - mean)
     updates = config.grpo.updates_per_batch
     rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
@@ -119,11 +119,11 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     appends = 0.0
     if assumed.observation_tokens > engine.forced_tokens:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
-        appends = answers * assumed.tool_calls * chunks / engine.append_rows
+        appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
     return {
         names.WINDOW: math.ceil(steps / engine.window_steps),
         names.PREFILL: math.ceil(problems / engine.prefill_rows),
-        names.PLACE: math.ceil(answers / engine.prefill_rows),
+        names.PLACE: math.ceil(trajectories / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
         names.OLD: old,
@@ -137,7 +137,7 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
 
 
 def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict[str, float]:
-    """As `runs_per_step`: one update, and the blocks that its rows make."""
+    """As `runs_per_step`: one update, and the gradient computations of its rows."""
     rows = rows_of_update(config, assumed)
     return {names.LEARN: math.ceil(rows / config.sft.micro_batch_rows), names.APPLY: 1}
 

@@ -147,7 +147,7 @@ class Admission:
                     cache_row=cache_row,
                     prompt=prompt,
                     row_key=entry.row_key,
-                    limit=entry.limit,
+                    max_length=entry.limit,
                     sampling=entry.sampling,
                 )
             )

@@ -33,9 +33,21 @@ def shardings_on(mesh: Mesh, config: RlConfig) -> tuple[Sharding, Sharding]:
 
 def check_mesh(mesh: Mesh, config: RlConfig, model: ModelConfig) -> None:
     """Raises ValueError if the policy, a gradient block, a packed row or the decoder's rows do not divide."""
-    learning, decoding = shardings_on(mesh, config)
-    check_divides(model, learning)
-    check_divides(model, decoding)
-    check_micro_batch_rows(config.grpo.micro_batch_rows, learning)
-    check_row_tokens(config.pack.row_tokens, learning)
-    check_rows(config.engine, decoding)
+    check_shardings(config, model, *shardings_on(mesh, config))
+
+
+def check_shardings(
+    config: RlConfig, model: ModelConfig, learner: Sharding, decoder: Sharding
+) -> None:
+    """The same of shardings that are there; a plan's are of devices that are not.
+
+    Args:
+      model: the policy's.
+      learner: over all devices.
+      decoder: over the devices of one host.
+    """
+    check_divides(model, learner)
+    check_divides(model, decoder)
+    check_micro_batch_rows(config.grpo.micro_batch_rows, learner)
+    check_row_tokens(config.pack.row_tokens, learner)
+    check_rows(config.engine, decoder)

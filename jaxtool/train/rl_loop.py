@@ -23,7 +23,7 @@ from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineCounts
 from jaxtool.learn.grpo import LearnerSetup, needs_reference, with_off_policy
 from jaxtool.learn.learner import Learner, LearnerState, trained_params
-from jaxtool.learn.state import Metrics, check_micro_batch_rows, check_row_tokens
+from jaxtool.learn.state import Metrics
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import source_dtype, trained_part
@@ -43,11 +43,7 @@ from jaxtool.tools.base import Tool
 from jaxtool.tools.health import ToolHealth
 from jaxtool.train.evaluation import evaluate, judged
 from jaxtool.train.lora_run import base_record, check_base, save_result
-from jaxtool.train.overlapped_rollouts import (
-    AsyncRollouts,
-    check_one_host,
-    overlapped,
-)
+from jaxtool.train.overlapped_rollouts import AsyncRollouts, check_one_host, overlapped
 from jaxtool.train.rl_config import RlConfig, grpo_of
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
@@ -104,8 +100,6 @@ def train(
         worker, params = open_worker(
             stack, runner, config, source, seed, sandbox_addresses, tool, source_dtype(config.lora)
         )
-        check_micro_batch_rows(config.grpo.micro_batch_rows, worker.sharding)
-        check_row_tokens(config.pack.row_tokens, worker.sharding)
         trained, base = trained_part(
             params, worker.model, config.lora, rng.key(seed, "lora"), worker.sharding
         )

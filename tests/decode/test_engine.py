@@ -1,4 +1,4 @@
-"""The cache row decoder against the slow path: the whole sequence through the training forward pass."""
+"""The decoder with its kept cache against the slow path: the whole sequence through the training forward pass."""
 
 import dataclasses
 import random
@@ -65,7 +65,7 @@ def test_a_kept_cache_gives_the_tokens_that_prefilling_everything_again_gives(en
     assert_kept_is_prefilled_again(engine, length, seed=90 + length)
 
 
-def test_neighbours_slots_order_and_latency_change_nothing(engine):
+def test_neighbours_cache_rows_order_and_latency_change_nothing(engine):
     jobs = random_jobs(20, outputs=(2, 9), seed=5)
     together = run_jobs(engine, jobs)
     shuffled = list(jobs)
@@ -78,7 +78,7 @@ def test_neighbours_slots_order_and_latency_change_nothing(engine):
     assert_same_rows(alone, {name: together[name] for name in alone})
 
 
-def test_slots_are_released_and_refilled(engine):
+def test_cache_rows_are_released_and_refilled(engine):
     assert engine.num_free == SMALL.decode_rows
     rows = run_jobs(engine, random_jobs(3 * SMALL.decode_rows, seed=6))
     assert len(rows) == 3 * SMALL.decode_rows
@@ -93,7 +93,9 @@ def test_a_prompt_is_prefilled_once_and_broadcast_to_its_samples(engine, params)
     assert engine.counts.prefilled_tokens - before == len(prompt) - 1
     cache_rows = [engine.take_cache_row() for _ in range(5)]
     placements = [
-        Placement(cache_row=s, prompt=prefilled, row_key=rng.row_key(0, f"sample {i}"), limit=60)
+        Placement(
+            cache_row=s, prompt=prefilled, row_key=rng.row_key(0, f"sample {i}"), max_length=60
+        )
         for i, s in enumerate(cache_rows)
     ]
     engine.place(placements)
@@ -129,7 +131,7 @@ def test_a_row_that_is_resumed_goes_on_as_if_it_had_not_stopped(engine, params):
     [prompt] = engine.prefill([job.prompt])
     cache_row = engine.take_cache_row()
     key = rng.row_key(0, job.name)
-    engine.place([Placement(cache_row=cache_row, prompt=prompt, row_key=key, limit=job.limit)])
+    engine.place([Placement(cache_row=cache_row, prompt=prompt, row_key=key, max_length=job.limit)])
     ids = list(job.prompt)
     while len(ids) < job.limit:
         if not engine.is_running(cache_row):

@@ -113,16 +113,16 @@ def test_an_engine_takes_what_fits_and_a_larger_group_waits():
 def test_an_append_copies_its_rows_of_one_layer_at_a_time(cache):
     """All layers at once would not be counted by the plan: 6 of 32 GiB at 32B, 8 rows, 18k tokens."""
     model = dataclasses.replace(MODEL, num_layers=8, cache=cache)
-    rows, cache_rows = 4, 8192
-    whole = jax.eval_shape(lambda: make_cache(model, 6, cache_rows))
+    rows, positions = 4, 8192
+    whole = jax.eval_shape(lambda: make_cache(model, 6, positions))
     at, tokens = np.zeros(rows, np.int32), np.zeros((rows, 1), np.int32)
     params = jax.eval_shape(unstack_layers, param_shapes(model))
     memory = programs.append.lower(
-        params, whole, at, tokens, at, config=model, view=cache_rows, sharding=single_device()
+        params, whole, at, tokens, at, config=model, view=positions, sharding=single_device()
     )
     temporaries = memory.compile().memory_analysis().temp_size_in_bytes
     # In float32 for int8 as well: so XLA attends to it on CPUs.
-    layer = cache_bytes(MODEL, rows, cache_rows) // MODEL.num_layers
-    scores = 4 * rows * model.num_heads * cache_rows
+    layer = cache_bytes(MODEL, rows, positions) // MODEL.num_layers
+    scores = 4 * rows * model.num_heads * positions
     assert temporaries < 2 * layer + 2 * scores
-    assert 2 * layer + 2 * scores < cache_bytes(model, rows, cache_rows)
+    assert 2 * layer + 2 * scores < cache_bytes(model, rows, positions)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtool.core import rng
-from jaxtool.decode.sampling import RowSampling, Sampling, common_draw, inverse_cdf, sample
+from jaxtool.decode.sampling import RowSampling, Sampling, common_sampling_mode, inverse_cdf, sample
 
 LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
 draw = jax.jit(inverse_cdf)
@@ -25,7 +25,13 @@ def rows_of(samplings) -> RowSampling:
 def sampled(logits, keys, positions, sampling):
     """One way for all rows, or a list with one for each."""
     ways = sampling if isinstance(sampling, list) else [sampling] * len(logits)
-    return _sample(logits, keys, positions, rows_of(ways), common_draw(way.draw for way in ways))
+    return _sample(
+        logits,
+        keys,
+        positions,
+        rows_of(ways),
+        common_sampling_mode(way.sampling_mode for way in ways),
+    )
 
 
 def test_inverse_cdf_by_hand():
@@ -134,7 +140,7 @@ def test_each_row_draws_in_its_own_way():
     ways = [Sampling(), Sampling(temperature=0.0), Sampling(temperature=1.7)]
     ways += [Sampling(top_k=5), Sampling(top_p=0.5), Sampling(min_p=0.3, temperature=0.8)]
     mixed = sampled(logits, keys, positions, ways * 4)
-    assert common_draw(way.draw for way in ways) == "mixed"
+    assert common_sampling_mode(way.sampling_mode for way in ways) == "mixed"
     for i, way in enumerate(ways):
         tokens, logprobs = sampled(logits, keys, positions, way)
         np.testing.assert_array_equal(mixed[0][i::6], tokens[i::6])
@@ -142,11 +148,11 @@ def test_each_row_draws_in_its_own_way():
 
 
 def test_the_cheapest_program_that_serves_all_rows_is_chosen():
-    assert common_draw(["plain", "plain"]) == "plain"
-    assert common_draw(["greedy"]) == "greedy"
-    assert common_draw(["greedy", "plain"]) == "mixed"
-    assert Sampling(top_k=3, temperature=0.0).draw == "greedy"
-    assert Sampling(top_p=0.9).draw == "mixed"
+    assert common_sampling_mode(["plain", "plain"]) == "plain"
+    assert common_sampling_mode(["greedy"]) == "greedy"
+    assert common_sampling_mode(["greedy", "plain"]) == "mixed"
+    assert Sampling(top_k=3, temperature=0.0).sampling_mode == "greedy"
+    assert Sampling(top_p=0.9).sampling_mode == "mixed"
 
 
 def test_truncated_frequencies_are_the_renormalised_softmax():

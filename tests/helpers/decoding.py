@@ -109,7 +109,7 @@ def run_jobs(
                     cache_row=cache_row,
                     prompt=prompt,
                     row_key=rng.row_key(0, job.name),
-                    limit=job.limit,
+                    max_length=job.limit,
                     sampling=job.sampling or sampling or Sampling(),
                 )
             )

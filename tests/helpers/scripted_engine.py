@@ -69,7 +69,7 @@ class ScriptedEngine:
     ):
         self.config = SimpleNamespace(
             decode_rows=decode_rows,
-            cache_rows=rows or decode_rows,
+            num_cache_rows=rows or decode_rows,
             max_tokens=max_tokens,
             prefill_chunk=prefill_chunk,
         )
@@ -129,7 +129,7 @@ class ScriptedEngine:
             self.placed_at.append(self.windows)
             script = self._scripts[placement.prompt.ids].pop(0)
             self._rows[placement.cache_row] = _Slot(
-                script=script, length=len(placement.prompt.ids), limit=placement.limit
+                script=script, length=len(placement.prompt.ids), limit=placement.max_length
             )
 
     def append(self, outputs: dict[int, Sequence[int]]) -> None:

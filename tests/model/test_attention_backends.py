@@ -151,7 +151,7 @@ def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewh
         assert choose(WIDE, 256, single_device()) == "xla"
     asked = dataclasses.replace(half, attention="cudnn")
     assert training_backend(asked, 200, mesh_of("gpu")) == "cudnn"
-    with pytest.raises(ValueError, match="rows are cut along their tokens"):
+    with pytest.raises(ValueError, match="packed rows are sharded over their tokens"):
         training_backend(asked, 200, mesh_of("gpu", 2))
     assert training_backend(WIDE, 256, mesh_of("tpu", 4)) == "xla"  # parts of 64 tokens
     with pytest.raises(ValueError, match=r"cannot serve decoding: it has no kernel over a cache"):

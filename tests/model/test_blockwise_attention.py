@@ -29,7 +29,7 @@ def qkv(dtype=jnp.float32):
 def test_every_block_size_gives_the_attention_of_whole_rows(block):
     q, k, v = qkv()
     wanted = attention(q, k, v, segment_mask(SEGMENTS, POSITIONS))
-    got = blockwise_attention(q, k, v, SEGMENTS, POSITIONS, block=block)
+    got = blockwise_attention(q, k, v, SEGMENTS, POSITIONS, attention_block=block)
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
 
 
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_whole_rows(dtype, tolerance):
         return attention(q, k, v, segment_mask(SEGMENTS, POSITIONS))
 
     def blocks(q, k, v):
-        return blockwise_attention(q, k, v, SEGMENTS, POSITIONS, block=4)
+        return blockwise_attention(q, k, v, SEGMENTS, POSITIONS, attention_block=4)
 
     wanted = jax.grad(total(whole), argnums=(0, 1, 2))(*qkv(dtype))
     got = jax.grad(total(blocks), argnums=(0, 1, 2))(*qkv(dtype))
@@ -70,7 +70,7 @@ def test_spans_that_leave_out_later_keys_give_the_attention_of_whole_rows(
         return jnp.sum(out.astype(jnp.float32) * weights), out
 
     def spans(q, k, v):
-        out = row_attention(q, k, v, SEGMENTS, POSITIONS, block=block)
+        out = row_attention(q, k, v, SEGMENTS, POSITIONS, attention_block=block)
         return jnp.sum(out.astype(jnp.float32) * weights), out
 
     def both(total):
@@ -91,7 +91,7 @@ def test_spans_multiply_no_more_than_five_eighths_of_the_scores():
     def flops(attend):
         return jax.jit(attend).lower(x, x, x).compile().cost_analysis()["flops"]
 
-    spans = flops(lambda q, k, v: row_attention(q, k, v, ids, ids, block=None))
+    spans = flops(lambda q, k, v: row_attention(q, k, v, ids, ids, attention_block=None))
     whole = flops(lambda q, k, v: attention(q, k, v, segment_mask(ids, ids)))
     assert 0.5 < spans / whole < 0.625
 
@@ -103,7 +103,7 @@ def test_the_scores_of_a_row_never_exist():
     ids = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
 
     def loss(x, ids, block):
-        return jnp.sum(blockwise_attention(x, x, x, ids, ids, block=block))
+        return jnp.sum(blockwise_attention(x, x, x, ids, ids, attention_block=block))
 
     def memory(block):
         step = jax.jit(jax.value_and_grad(loss), static_argnums=2)

@@ -1,4 +1,4 @@
-"""The TPU kernels compiled ahead for real slices, forward and backward, on one chip and cut over four.
+"""The TPU kernels compiled ahead for real slices, forward and backward, on one chip and sharded over four.
 
 Nothing runs: the TPU compiler of `pip install libtpu` says whether a slice would take the program.
 """

@@ -70,10 +70,10 @@ def test_every_program_of_a_small_run_compiles_for_a_slice(tmp_path):
     found = {program.name: program for program in plan.programs}
     assert all(program.compiler_s for program in plan.programs)
     assert found[names.WINDOW].flops > 0
-    # Rows are cut over fsdp, so gradients must meet; heads over tensor, so every layer's output must.
+    # Rows are sharded over fsdp, so gradients must meet; heads over tensor, so every layer's output must.
     assert {c.kind for c in found[names.LEARN].collectives} & {"all-reduce", "reduce-scatter"}
     assert any(c.kind == "all-reduce" for c in found[names.WINDOW].collectives)
-    # Optimizer and gradients are cut over all 8 devices but for biases and norms.
+    # Optimizer and gradients are sharded over all 8 devices but for biases and norms.
     resident = plan.resident
     assert resident["optimizer state"] == pytest.approx(2 * resident["parameters"], rel=0.01)
     assert resident["gradients"] == pytest.approx(resident["parameters"], rel=0.01)
@@ -194,7 +194,7 @@ def test_a_mesh_that_does_not_divide_the_slice_is_refused_without_a_compiler(tmp
 
 @needs_libtpu
 def test_hosts_decode_on_devices_of_their_own(tmp_path):
-    """v5e-16 is four hosts of four; tensor=4 is cut along four chips in a row, which two hosts have."""
+    """v5e-16 is four hosts of four; tensor=4 is sharded over four chips in a row, which two hosts have."""
     model = dataclasses.replace(tiny(256), num_heads=4, num_kv_heads=4)
     base = rl_config(tmp_path)
     config = dataclasses.replace(

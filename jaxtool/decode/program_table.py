@@ -1,0 +1,175 @@
+"""The decoder's programs, listed once: each with its function, its shapes and its arguments.
+
+The engine calls what is listed here, `compile_ahead` compiles it, and a plan traces it. Publication
+is listed in `publish`, where its two programs are: it runs on the learner's mesh.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtool.decode import programs
+from jaxtool.decode.config import EngineConfig
+from jaxtool.decode.device_program import DeviceProgram
+from jaxtool.decode.sampling import SamplingMode
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.kv_cache import make_cache
+from jaxtool.parallel.axis_rules import Sharding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramTable:
+    """Every program that an engine may start.
+
+    | program | compiled for each | does |
+    |---|---|---|
+    | prefill | prompt bucket | runs prompts, whole or by chunks |
+    | place | prompt bucket | copies prefilled prompts into cache rows |
+    | append | view | runs a chunk of tool output |
+    | window | width, view, sampling mode | decodes up to K steps |
+    """
+
+    model: ModelConfig  # the decoder's, see `DecoderNumerics.model`
+    config: EngineConfig
+    sharding: Sharding
+    # Arrays, or shapes with shardings. None in a table whose programs are only called.
+    params: Any = None
+    cache: Any = None
+    is_stop: Any = None
+
+    def all(
+        self, sampling_modes: Sequence[SamplingMode], longest_prompt: int
+    ) -> list[DeviceProgram]:
+        """What rows with these sampling modes and prompts of up to so many tokens can need."""
+        config = self.config
+        listed = [self.append(view) for view in config.views]
+        listed += [
+            self.window(width, view, mode)
+            for view in config.views
+            for width in config.widths
+            for mode in sampling_modes
+        ]
+        longest = config.bucket_of(longest_prompt)
+        for bucket in (bucket for bucket in config.prompt_buckets if bucket <= longest):
+            listed += [self.prefill(bucket), self.place(bucket)]
+        return listed
+
+    def largest(
+        self, sampling_mode: SamplingMode, longest_prompt: int
+    ) -> tuple[DeviceProgram, DeviceProgram, DeviceProgram, DeviceProgram]:
+        """Window, prefill, place and append at the largest shape of each."""
+        view, bucket = self.config.views[-1], self.config.bucket_of(longest_prompt)
+        return (
+            self.window(self.config.widths[-1], view, sampling_mode),
+            self.prefill(bucket),
+            self.place(bucket),
+            self.append(view),
+        )
+
+    def prefill(self, bucket: int) -> DeviceProgram:
+        """Prompts of one bucket: (params, tokens), by chunks (params, prompts, tokens, start)."""
+        chunk = self.config.chunk_of(bucket)
+        tokens = np.zeros((self.config.prefill_rows, chunk), np.int32)
+        if chunk == bucket:
+            return self._of_model("prefill", (bucket,), programs.prefill, lambda: (tokens,))
+        return self._of_model(
+            "prefill",
+            (bucket,),
+            programs.prefill_chunk,
+            lambda: (self.prompt_shapes(bucket), tokens, np.int32(0)),
+        )
+
+    def place(self, bucket: int) -> DeviceProgram:
+        """Prefilled prompts of one bucket into cache rows: (cache, prompts, sources, cache_rows)."""
+        indices = np.zeros(self.config.prefill_rows, np.int32)
+        return DeviceProgram(
+            name="place",
+            shape=(bucket,),
+            function=programs.place,
+            statics={"sharding": self.sharding},
+            arguments=lambda: (self.cache, self.prompt_shapes(bucket), indices, indices),
+        )
+
+    def append(self, view: int) -> DeviceProgram:
+        """A chunk of tool output: (params, cache, cache_rows, tokens, starts)."""
+        rows = self.config.append_rows
+        cache_rows = starts = np.zeros(rows, np.int32)
+        tokens = np.zeros((rows, self.config.forced_tokens), np.int32)
+        return self._of_model(
+            "append",
+            (view,),
+            programs.append,
+            lambda: (self.cache, cache_rows, tokens, starts),
+            view=view,
+        )
+
+    def window(self, width: int, view: int, sampling_mode: SamplingMode) -> DeviceProgram:
+        """K steps of `width` rows: (params, cache, rows, chosen, least, is_stop).
+
+        `chosen` is None where a window decodes every cache row.
+        """
+        is_whole = width == self.config.num_cache_rows
+        return self._of_model(
+            "window",
+            (width, view, sampling_mode),
+            programs.window,
+            lambda: (
+                self.cache,
+                programs.idle_rows(width, self.config.forced_tokens),
+                None if is_whole else np.zeros(width, np.int32),
+                np.int32(1),
+                self.is_stop,
+            ),
+            sampling_mode=sampling_mode,
+            steps=self.config.window_steps,
+            view=view,
+        )
+
+    def empty_cache(self) -> Any:
+        """The cache of an engine, on its devices."""
+        return self._zeros(self.config.num_cache_rows, self.config.max_tokens)
+
+    def empty_prompts(self, bucket: int) -> Any:
+        """What a prefill by chunks starts from, on the devices."""
+        return self._zeros(self.config.prefill_rows, bucket)
+
+    def cache_shapes(self) -> Any:
+        """Shapes and shardings of `empty_cache`."""
+        return self._shapes(self.config.num_cache_rows, self.config.max_tokens)
+
+    def prompt_shapes(self, bucket: int) -> Any:
+        """Shapes and shardings of what `prefill` gives."""
+        return self._shapes(self.config.prefill_rows, bucket)
+
+    def is_stop_shape(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            (self.model.vocab_size,), bool, sharding=self.sharding.named(None)
+        )
+
+    def _of_model(
+        self, name: str, shape: tuple[int | str, ...], function: Any, rest: Any, **statics: Any
+    ) -> DeviceProgram:
+        """A program whose first argument is the parameters and that knows the model."""
+        return DeviceProgram(
+            name=name,
+            shape=shape,
+            function=function,
+            statics={"config": self.model, "sharding": self.sharding, **statics},
+            arguments=lambda: (self.params, *rest()),
+        )
+
+    def _zeros(self, rows: int, positions: int) -> Any:
+        return programs.empty_cache(
+            config=self.model, sharding=self.sharding, rows=rows, positions=positions
+        )
+
+    def _shapes(self, rows: int, positions: int) -> Any:
+        shapes = jax.eval_shape(lambda: make_cache(self.model, rows, positions))
+        return jax.tree.map(
+            lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+            shapes,
+            programs.cache_shardings(shapes, self.sharding),
+        )
