@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from jaxtool.core import rng
-from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolUnavailable, Trajectory
+from jaxtool.core.types import FinishReason, Group, Problem, ToolResult, ToolUnavailable
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
@@ -122,8 +122,8 @@ class Collector:
         seed: int,
         stream: Sequence[str | int],
         version: int,
-    ) -> list[Trajectory]:
-        """`samples` trajectories per problem, in the order (problem, sample).
+    ) -> list[Group]:
+        """A group of `samples` rollouts of each problem, in the order of the problems.
 
         Args:
           stream: names the random stream, for example ("train", step).
@@ -139,7 +139,7 @@ class Collector:
         finally:
             await self.abandon()
         self.times.total_s = time.monotonic() - self._started
-        return job.trajectories()
+        return job.groups()
 
     @property
     def has_work(self) -> bool:

@@ -1,16 +1,15 @@
 """What answers problems in a run: policy, tokenizer, renderer, engine, sandbox and answer checker.
 
-Everything that can be wrong with a run is found here, before the first step.
+Opening it finds what is wrong with these, before the first step. Not covered: the learner.
 """
 
 import dataclasses
 from asyncio import Runner
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import numpy as np
 
-from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
@@ -22,13 +21,10 @@ from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh
-from jaxtool.parallel.mesh import make_mesh
 from jaxtool.renderers.renderer import load_renderer, stop_token_mask
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
-from jaxtool.rundir.progress import ProgressDisplay
-from jaxtool.rundir.trajectory_log import TrajectoryView, trajectory_view
 from jaxtool.tools.base import Tool
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.rl_config import RlConfig
@@ -40,7 +36,6 @@ class RolloutWorker:
     """Open resources of a run."""
 
     model: ModelConfig
-    sharding: Sharding  # of the learner
     tokenizer: Tokenizer
     engine: DecodeEngine
     collector: Collector
@@ -76,44 +71,17 @@ class RolloutWorker:
         each = [dataclasses.asdict(counts) for counts in hosts.exchange(self.engine.counts)]
         return EngineCounts(**{name: sum(counts[name] for counts in each) for name in each[0]})
 
-    def compile_ahead(self, *samplings: Sampling) -> None:
-        """Compiles the decoder's programs for windows of these samplings, and shows how far it is."""
+    def compile(self, report: Callable[[int, int, str], None], *samplings: Sampling) -> None:
+        """Compiles the decoder's programs for windows of these samplings, before they are needed.
+
+        Args:
+          report: gets the programs done, their number and the name of the last one.
+        """
         longest = longest_prompt(self.collector.config, self.engine.config)
-        with ExitStack() as stack:
-            shown: list[ProgressDisplay] = []
+        self.engine.compile(samplings, report, longest_prompt=longest)
 
-            def report(done: int, total: int, name: str) -> None:
-                if not shown:
-                    shown.append(stack.enter_context(ProgressDisplay("compile decoder", total)))
-                shown[0].update(done, {"": name})
-
-            self.engine.compile(samplings, report, longest_prompt=longest)
-
-    def views(
-        self,
-        variant: str,
-        step: int,
-        trajectories: Sequence[Trajectory],
-        scores: Sequence[Score | None],
-        advantages: np.ndarray,
-        count: int,
-    ) -> list[TrajectoryView]:
-        """About `count` evenly spaced trajectories as the report shows them."""
-        stride = max(1, len(trajectories) // max(1, count))
-        return [
-            trajectory_view(
-                trajectories[i],
-                score,
-                variant=variant,
-                step=step,
-                token_texts=[self._show(int(token)) for token in trajectories[i].ids],
-                advantages=np.full(len(trajectories[i].ids), advantages[i]),
-            )
-            for i in range(0, len(trajectories), stride)
-            if (score := scores[i]) is not None
-        ]
-
-    def _show(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
+        """How one token reads, for display."""
         return decode_ids(self.tokenizer, [token])
 
 
@@ -129,6 +97,7 @@ def open_worker(
     runner: Runner,
     config: RlConfig,
     source: PolicySource,
+    sharding: Sharding,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
     tool: Tool | None = None,
@@ -137,15 +106,14 @@ def open_worker(
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
     Args:
+      sharding: of the parameters, on all hosts; each host decodes on its own devices.
       tool: answers calls in place of a sandbox; the caller closes it.
       dtype: of the parameters.
     """
     renderer = load_renderer(config.renderer)
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, renderer.all_tags)
-    mesh = make_mesh(config.mesh)
-    sharding = Sharding(mesh, config.axes)
-    decoding = Sharding(decode_mesh(mesh), decode(config.axes))
+    decoding = Sharding(decode_mesh(sharding.mesh), decode(config.axes))
     for each in (sharding, decoding):
         check_divides(source.model_config(), each)
     model, params = source.load(sharding, seed, dtype)
@@ -173,7 +141,6 @@ def open_worker(
     checker = stack.enter_context(AnswerChecker())
     worker = RolloutWorker(
         model=model,
-        sharding=sharding,
         tokenizer=tokenizer,
         engine=engine,
         collector=collector,

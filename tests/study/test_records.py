@@ -38,13 +38,13 @@ engine.EngineConfig.prefill_rows = 4
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+    monkeypatch.setattr(records, "make_mesh", one_device_mesh)
     monkeypatch.setattr(stage_process, "make_mesh", one_device_mesh)
     tool = CountingTool()
 
-    def open_with_fake(stack, runner, config, source, seed, addresses):
+    def open_with_fake(stack, runner, config, source, sharding, seed, addresses):
         assert addresses == ("unix:/nowhere",)
-        return rollout_worker.open_worker(stack, runner, config, source, seed, tool=tool)
+        return rollout_worker.open_worker(stack, runner, config, source, sharding, seed, tool=tool)
 
     monkeypatch.setattr(records, "open_worker", open_with_fake)
     file = tmp_path / "small.gin"
