@@ -1,7 +1,6 @@
 """One set of problems on its way through a collector: what is asked, and what has come back."""
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -47,14 +46,3 @@ class Job:
     def _settle(self) -> None:
         if self.is_done:
             self.finished.set_result(self.groups())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
-    """One problem of a job with its prompt."""
-
-    job: Job
-    index: int  # of the problem in its job
-    number: int  # of the question: no other one of a collector has it
-    problem: Problem
-    prompt: list[int]

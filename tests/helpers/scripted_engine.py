@@ -62,7 +62,7 @@ class ScriptedEngine:
         *,
         is_stop: Sequence[bool],
         decode_rows: int = 4,
-        rows: int = 0,
+        cache_rows: int = 0,
         window_steps: int = 4,
         max_tokens: int = 512,
         fetch_s: float = 0.0,
@@ -71,7 +71,7 @@ class ScriptedEngine:
         self.sharding = single_device()
         self.config = SimpleNamespace(
             decode_rows=decode_rows,
-            num_cache_rows=rows or decode_rows,
+            num_cache_rows=cache_rows or decode_rows,
             max_tokens=max_tokens,
             prefill_chunk=prefill_chunk,
         )
