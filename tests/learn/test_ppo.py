@@ -199,7 +199,7 @@ def test_kl_in_the_reward_by_the_plain_sum(params):
     _, _, same, _ = ppo._with_advantages(state, params, batch, setup, CRITIC)
     np.testing.assert_allclose(same, batch.advantages, atol=1e-5)
     signals = learner.signals(
-        scores_of([1.0, 1.0]), np.array([0, 0]), np.array([0.5, 0.0], np.float32)
+        scores_of([1.0, 1.0]), np.zeros(2, np.int32), np.array([0.5, 0.0], np.float32)
     )
     np.testing.assert_allclose(signals, [-0.7071, 0.7071], atol=1e-4)
 
@@ -230,7 +230,7 @@ def test_the_learner_is_chosen_by_the_critic(params):
     plain = Learner(setup=SETUP, critic=None, reference=None)
     with_critic = Learner(setup=SETUP, critic=CRITIC, reference=None)
     scores = [*scores_of([1.0, -1.0]), None, Score(reward=1.0, is_correct=True)]
-    groups = np.array([0, 0, 1, 1])
+    groups = np.array([0, 0, 1, 1], np.int32)
     np.testing.assert_allclose(plain.signals(scores, groups), [0.7071, -0.7071, 0, 1], atol=1e-4)
     np.testing.assert_array_equal(with_critic.signals(scores, groups), [1, -1, 0, 1])
     for learner, kind in ((plain, grpo.TrainState), (with_critic, ppo.PpoState)):
@@ -247,7 +247,7 @@ def test_the_learner_is_chosen_by_the_critic(params):
 def test_shaping_without_group_advantages_is_refused():
     learner = Learner(setup=SETUP, critic=CRITIC, reference=None)
     with pytest.raises(ValueError, match="shapes group advantages"):
-        learner.signals(scores_of([1.0], shaping=-0.5), np.array([0]))
+        learner.signals(scores_of([1.0], shaping=-0.5), np.zeros(1, np.int32))
 
 
 def test_a_reference_is_kept_only_where_a_kl_needs_it():
