@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxtool.core import rng
-from jaxtool.core.types import Problem, ToolResult, ToolStatus
+from jaxtool.core.types import Problem, ToolResult, ToolStatus, trajectories_of
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
@@ -211,7 +211,7 @@ def _run(
         "useful_until_queue_empty": times.useful_fraction,
         "reprefilled_tokens": counts.reprefilled_tokens,
         "late_programs": counts.late_programs,
-    }, [t.ids.tolist() for t in collected]
+    }, [t.ids.tolist() for t in trajectories_of(collected)]
 
 
 def overheads(shape: dict[str, int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ A lower-case letter is a local variable holding that size.
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -162,9 +162,59 @@ class Score:
     shaping: float = 0.0  # added to the advantage within bounds (ASPO), not to the reward
 
 
-def split_groups(trajectories: Sequence[Trajectory]) -> list[list[int]]:
-    """Indices of `trajectories` by problem, in order of first appearance."""
-    groups: dict[str, list[int]] = {}
-    for index, trajectory in enumerate(trajectories):
-        groups.setdefault(trajectory.problem.problem_id, []).append(index)
-    return list(groups.values())
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One finished rollout in its group: the trajectory, and what has been decided about it since."""
+
+    trajectory: Trajectory
+    is_correct: bool | None = None  # the judge's verdict; None: not judged yet
+    score: Score | None = None  # None: not scored yet; a masked one never is
+    is_chosen: bool = False  # a member of a group that this step learns from
+    is_dropped: bool = False  # carries no loss, but is in its group's statistics
+
+    @property
+    def is_masked(self) -> bool:
+        return self.trajectory.is_masked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """A problem with all its samples, in order: made by the collector, kept up to the batch."""
+
+    problem: Problem
+    samples: tuple[Sample, ...]
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        return [sample.trajectory for sample in self.samples]
+
+    @property
+    def chosen(self) -> list[Sample]:
+        return [sample for sample in self.samples if sample.is_chosen]
+
+
+def samples_of(groups: Iterable[Group]) -> list[Sample]:
+    """All samples, group after group."""
+    return [sample for group in groups for sample in group.samples]
+
+
+def trajectories_of(groups: Iterable[Group]) -> list[Trajectory]:
+    """All trajectories, group after group."""
+    return [sample.trajectory for sample in samples_of(groups)]
+
+
+def with_samples(groups: Sequence[Group], samples: Iterable[Sample]) -> list[Group]:
+    """The same groups with other samples, as many in each; `samples` are group after group.
+
+    Raises:
+      ValueError: there are more or fewer samples than before.
+    """
+    rest = list(samples)
+    if len(rest) != (size := sum(len(group.samples) for group in groups)):
+        raise ValueError(f"{len(rest)} samples for groups of together {size}")
+    out = []
+    for group in groups:
+        count = len(group.samples)
+        out.append(dataclasses.replace(group, samples=tuple(rest[:count])))
+        rest = rest[count:]
+    return out

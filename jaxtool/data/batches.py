@@ -56,6 +56,11 @@ class ProblemBatches(Iterator[list[Problem]]):
         self._waiting = [*again, *waiting]
         return list(batch.values())
 
+    def named(self, problem_ids: Sequence[str]) -> list[Problem]:
+        """Problems of the list by their ids."""
+        by_id = {problem.problem_id: problem for problem in self._problems}
+        return [by_id[problem_id] for problem_id in problem_ids]
+
     def get_state(self) -> dict[str, Any]:
         """JSON-able position; from it on the stream is the same in any process."""
         return {

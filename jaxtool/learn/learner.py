@@ -51,15 +51,15 @@ class Learner:
         return trajectory_penalties(tokens, np.asarray(batch.trajectory_ids), num_trajectories)
 
     def signals(
-        self, scores: list[Score | None], samples: int, penalties: np.ndarray | None = None
+        self, scores: list[Score | None], group_ids: np.ndarray, penalties: np.ndarray | None = None
     ) -> np.ndarray:
         """[B] float32, what a batch gives to each trajectory's policy tokens; 0 for masked ones.
 
         The advantage in the trajectory's group, or its reward where a critic makes the advantages.
 
         Args:
-          scores: of whole groups, one after another; None for masked trajectories.
-          samples: trajectories of a group.
+          scores: of whole groups; None for masked trajectories.
+          group_ids: [B] int32, the group of each score, counted from 0.
           penalties: taken off the rewards first; None for none.
         """
         rewards = np.array([s.reward if s else 0.0 for s in scores], np.float32)
@@ -70,8 +70,8 @@ class Learner:
             return trajectory_advantages(
                 rewards,
                 shaping,
-                (np.arange(len(scores)) // samples).astype(np.int32),
-                len(scores) // samples,
+                group_ids,
+                int(group_ids.max(initial=-1)) + 1,
                 np.array([s is not None for s in scores]),
                 self.setup.grpo,
             )

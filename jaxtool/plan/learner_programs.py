@@ -32,8 +32,8 @@ from jaxtool.plan.program import (
     shard_bytes,
 )
 from jaxtool.rollout.batching import empty_batch
+from jaxtool.train.numerics import learner_setup
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rl_loop import learner_setup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

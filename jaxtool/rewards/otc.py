@@ -5,7 +5,7 @@ the paper's tool limit (3 for code, 4 for search).
 
 About the left branch (m < n): by equation 6 a correct trajectory with fewer calls than n is
 *penalised*, down to 0 at m = 0. It cannot happen if n is the minimum over all correct trajectories
-and was lowered by the current group *before* it is scored; `scoring.score_trajectories` does that. With other
+and was lowered by the current group *before* it is scored; `scoring.score_groups` does that. With other
 estimators of n it can, and `outcome.OtcGrpoReward` then scores such a trajectory as one with n calls.
 
 Deviation from equation 7: only a positive base reward is scaled. The paper's base reward is 0 or 1;

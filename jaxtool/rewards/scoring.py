@@ -1,48 +1,57 @@
-"""Scores of a batch of finished trajectories: groups them, updates n, then calls the reward.
+"""Scores of groups of finished, judged samples: updates n, then calls the reward.
 
 Covered: the order (n first), masked trajectories. Not covered: judging answers (`answer_checker`).
 """
 
+import dataclasses
 from collections.abc import Sequence
 
-from jaxtool.core.types import Score, Trajectory, split_groups
+from jaxtool.core.types import Group
 from jaxtool.rewards.base import RewardFn, scores_of
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 
 
-def score_trajectories(
-    trajectories: Sequence[Trajectory],
-    is_correct: Sequence[bool],
+def score_groups(
+    groups: Sequence[Group],
     reward_fn: RewardFn,
     store: CallStore,
     call_cost: CallCost | None = None,
-) -> list[Score | None]:
-    """One score a trajectory, None for masked ones, which do not enter n either.
+) -> list[Group]:
+    """The groups with a score for each sample but masked ones, which do not enter n either.
 
     Args:
-      trajectories: finished, whole groups; members of a group need not stand together.
-      is_correct: whether each answer is equivalent to the reference; ignored for masked ones.
-      reward_fn: called once a problem.
+      groups: judged; each of another problem.
+      reward_fn: called once a group, with its unmasked members. Its verdict becomes the sample's.
       call_cost: what m is; None counts calls.
       store: gets the costs of the correct trajectories before they are scored; changed in place.
 
     Raises:
-      ValueError: the two sequences differ in length.
+      ValueError: a sample has no verdict, or a problem has two groups.
     """
-    if len(trajectories) != len(is_correct):
-        raise ValueError(f"{len(trajectories)=} differs from {len(is_correct)=}")
-    costs = [(call_cost or CallCost()).cost(trajectory) for trajectory in trajectories]
-    scores: list[Score | None] = [None] * len(trajectories)
-    for indices in split_groups(trajectories):
-        valid = [i for i in indices if not trajectories[i].is_masked]
-        if not valid:
-            continue
-        correct_costs = [costs[i] for i in valid if is_correct[i]]
-        history = store.update(trajectories[valid[0]].problem.problem_id, correct_costs)
-        group = [trajectories[i] for i in valid]
-        verdicts, group_costs = [bool(is_correct[i]) for i in valid], [costs[i] for i in valid]
-        group_scores = scores_of(reward_fn, group, verdicts, group_costs, history)
-        for i, score in zip(valid, group_scores, strict=True):
-            scores[i] = score
-    return scores
+    ids = [group.problem.problem_id for group in groups]
+    if len(set(ids)) < len(ids):
+        raise ValueError("a problem has two groups: its n would be lowered between them")
+    return [_scored(group, reward_fn, store, call_cost or CallCost()) for group in groups]
+
+
+def _scored(group: Group, reward_fn: RewardFn, store: CallStore, call_cost: CallCost) -> Group:
+    valid = [sample for sample in group.samples if not sample.is_masked]
+    if not valid:
+        return group
+    if any(sample.is_correct is None for sample in valid):
+        raise ValueError(f"problem {group.problem.problem_id!r} has a sample that is not judged")
+    trajectories = [sample.trajectory for sample in valid]
+    is_correct = [bool(sample.is_correct) for sample in valid]
+    costs = [call_cost.cost(trajectory) for trajectory in trajectories]
+    correct_costs = [cost for cost, correct in zip(costs, is_correct, strict=True) if correct]
+    history = store.update(group.problem.problem_id, correct_costs)
+    scores = scores_of(reward_fn, trajectories, is_correct, costs, history)
+    scored = iter(
+        [
+            dataclasses.replace(sample, score=score, is_correct=score.is_correct)
+            for sample, score in zip(valid, scores, strict=True)
+        ]
+    )
+    samples = [sample if sample.is_masked else next(scored) for sample in group.samples]
+    return dataclasses.replace(group, samples=tuple(samples))

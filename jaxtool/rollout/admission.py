@@ -6,17 +6,13 @@ do once they run.
 """
 
 import collections
-import dataclasses
 from collections.abc import Sequence
-
-import numpy as np
 
 from jaxtool.core.types import Problem
 from jaxtool.decode.config import EngineCounts
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.prefill import PrefillCall, Prefilled
-from jaxtool.decode.sampling import Sampling
-from jaxtool.rollout.job import Question
+from jaxtool.rollout.live_sample import LiveSample
 
 
 class ExpectedLengths:
@@ -38,17 +34,6 @@ class ExpectedLengths:
     def _mean(self, problem: Problem) -> float:
         total, count = self._sums.get(problem.problem_id, self._whole)
         return total / max(1, count)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One row that is to be decoded."""
-
-    question: Question
-    sample: int
-    row_key: np.ndarray  # [2] uint32
-    limit: int
-    sampling: Sampling
 
 
 class UsefulSteps:
@@ -78,17 +63,24 @@ class UsefulSteps:
 
 
 class Admission:
-    """Rows that wait for a cache row, and prompts on their way into the cache."""
+    """Samples that wait for a cache row, and prompts on their way into the cache.
+
+    Example, with two cache rows, three samples of problem A and one of B:
+      queue A0 A1 A2 B0   take: A0 gets row 0, A1 row 1; prompt A is started, once
+                          advance: prompt A runs, is copied to rows 0 and 1, and both decode;
+                          the prefilled prompt A is kept, because A2 waits
+      A0 ends             take: A2 gets row 0; prompt A is there and is not run again
+                          advance: A is copied to row 0; nobody waits for it now, so it is dropped
+      A1 ends             take: B0 gets row 1; prompt B is started
+    """
 
     def __init__(self, engine: DecodeEngine):
         self._engine = engine
-        self._queue: collections.deque[Entry] = collections.deque()
+        self._queue: collections.deque[LiveSample] = collections.deque()
         self._calls: collections.deque[PrefillCall] = collections.deque()
-        self._questions: dict[int, tuple[int, ...]] = {}  # id of a call -> its questions
-        self._prefilled: dict[int, Prefilled | None] = {}  # None: on its way
-        self._waiting: list[
-            tuple[int, Entry]
-        ] = []  # cache rows taken by rows whose prompt is on its way
+        self._prompts: dict[int, tuple[int, ...]] = {}  # id of a call -> numbers of its prompts
+        self._prefilled: dict[int, Prefilled | None] = {}  # by prompt number; None: on its way
+        self._waiting: list[LiveSample] = []  # have a cache row; their prompt is on its way
 
     @property
     def is_queue_empty(self) -> bool:
@@ -99,60 +91,74 @@ class Admission:
         """Rows with a place in the cache that cannot decode until their prompt has run."""
         return len(self._waiting)
 
-    def add(self, entries: Sequence[Entry], *, is_urgent: bool = False) -> None:
-        """Queues `entries`, in the order in which they should begin; urgent ones before all others."""
+    def add(self, samples: Sequence[LiveSample], *, is_urgent: bool = False) -> None:
+        """Queues `samples` in the order in which they should begin; urgent ones before all others."""
         if is_urgent:
-            self._queue.extendleft(reversed(entries))
+            self._queue.extendleft(reversed(samples))
         else:
-            self._queue.extend(entries)
+            self._queue.extend(samples)
 
-    def take(self) -> list[tuple[int, Entry]]:
-        """Gives free cache rows to the next rows; they are taken but do not run yet."""
+    def take(self) -> list[LiveSample]:
+        """Gives free cache rows to the next samples; they hold them but do not run yet."""
+        # 1) As many samples as there are free rows, the front of the queue first.
         count = min(self._engine.num_free, len(self._queue))
-        taken = [(self._engine.take_cache_row(), self._queue.popleft()) for _ in range(count)]
-        prompts = {entry.question.number: entry.question.prompt for _, entry in taken}
+        taken = [self._queue.popleft() for _ in range(count)]
+        for sample in taken:
+            sample.begin(self._engine.take_cache_row())
+        # 2) Start each prompt once: not for every sample, and not where it ran for an earlier one.
+        prompts = {sample.prompt_number: sample.prompt for sample in taken}
         fresh = sorted(set(prompts) - set(self._prefilled))
+        # 3) The engine sorts prompts by length into calls; remember which prompts each call holds.
         for call in self._engine.start_prefill([prompts[number] for number in fresh]):
             self._calls.append(call)
-            self._questions[id(call)] = tuple(fresh[index] for index in call.indices)
+            self._prompts[id(call)] = tuple(fresh[index] for index in call.indices)
         self._prefilled |= dict.fromkeys(fresh)
+        # 4) Until their prompt has run, the samples wait.
         self._waiting += taken
         return taken
 
     def advance(self) -> None:
-        """Runs prompts, then starts the rows that have theirs.
+        """Runs prompts, then starts the samples that have theirs.
 
         Where prompts go by chunks only one chunk is run while other rows can decode.
         """
+        # 1) Run the oldest call, a chunk at a time where prompts go by chunks.
         chunk = self._engine.config.prefill_chunk
         while self._calls:
             call = self._calls[0]
             self._engine.advance_prefill(call)
             if call.is_done:
                 self._calls.popleft()
-                self._prefilled |= zip(self._questions.pop(id(call)), call.prefilled(), strict=True)
+                self._prefilled |= zip(self._prompts.pop(id(call)), call.prefilled(), strict=True)
+            # 2) Decoding rows must not wait for long prompts: their window comes after each chunk.
             if chunk and (self._engine.is_any_running or call.is_done):
                 break
         self._place()
 
     def _place(self) -> None:
-        placements, waiting = [], []
-        for cache_row, entry in self._waiting:
-            prompt = self._prefilled[entry.question.number]
+        # 1) Samples whose prompt has run leave; the others go on waiting.
+        placements: list[Placement] = []
+        waiting: list[LiveSample] = []
+        for sample in self._waiting:
+            prompt = self._prefilled[sample.prompt_number]
             if prompt is None:
-                waiting.append((cache_row, entry))
-                continue
-            placements.append(
-                Placement(
-                    cache_row=cache_row,
-                    prompt=prompt,
-                    row_key=entry.row_key,
-                    max_length=entry.limit,
-                    sampling=entry.sampling,
-                )
-            )
+                waiting.append(sample)
+            else:
+                placements.append(_placement(sample, prompt))
         self._waiting = waiting
+        # 2) Copy the prompts into the cache rows: these rows run in the next window.
         self._engine.place(placements)
-        needed = {entry.question.number for entry in self._queue}
-        needed |= {entry.question.number for _, entry in waiting}
+        # 3) Keep only prompts that a sample still needs: each holds memory of the device.
+        needed = {sample.prompt_number for sample in (*self._queue, *waiting)}
         self._prefilled = {i: prompt for i, prompt in self._prefilled.items() if i in needed}
+
+
+def _placement(sample: LiveSample, prompt: Prefilled) -> Placement:
+    """What the engine, which knows no text, must know of a sample."""
+    return Placement(
+        cache_row=sample.cache_row,
+        prompt=prompt,
+        row_key=sample.row_key,
+        max_length=sample.max_length,
+        sampling=sample.sampling,
+    )

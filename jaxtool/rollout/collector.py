@@ -18,15 +18,15 @@ from typing import Literal
 import numpy as np
 
 from jaxtool.core import rng
-from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolUnavailable, Trajectory
+from jaxtool.core.types import FinishReason, Group, Problem, ToolResult, ToolUnavailable
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine, EngineConfig
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import Renderer, observation_text, parse_code
-from jaxtool.rollout.admission import Admission, Entry, ExpectedLengths, UsefulSteps
-from jaxtool.rollout.job import Job, Question
-from jaxtool.rollout.ledger import RowLedger
+from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
+from jaxtool.rollout.job import Job
+from jaxtool.rollout.live_sample import LiveSample
 from jaxtool.tools.base import Tool
 
 
@@ -76,7 +76,7 @@ class CollectTimes:
 
 @dataclasses.dataclass(frozen=True)
 class _Observation:
-    row: RowLedger
+    row: LiveSample
     code: str
     result: ToolResult | None  # None: the infrastructure failed
 
@@ -120,10 +120,9 @@ class Collector:
         self._expected = ExpectedLengths()
         self._admission = Admission(engine)
         self._useful = UsefulSteps(engine.counts)
-        self._numbers = itertools.count()  # of questions
-        self._rows: dict[int, RowLedger] = {}
-        self._questions: dict[int, Question] = {}  # by cache row
-        self._calls: list[tuple[RowLedger, str]] = []  # that wait for the end of a lock-step batch
+        self._numbers = itertools.count()  # of prompts
+        self._rows: dict[int, LiveSample] = {}  # by cache row
+        self._calls: list[tuple[LiveSample, str]] = []  # that wait for the end of a lock-step batch
         self._tasks: set[asyncio.Task[_Observation]] = set()
         self._fetching: asyncio.Future[Window] | None = None
 
@@ -136,8 +135,8 @@ class Collector:
         seed: int,
         stream: Sequence[str | int],
         version: int,
-    ) -> list[Trajectory]:
-        """`samples` trajectories per problem, in the order (problem, sample).
+    ) -> list[Group]:
+        """A group of `samples` rollouts of each problem, in the order of the problems.
 
         Args:
           stream: names the random stream, for example ("train", step).
@@ -153,7 +152,7 @@ class Collector:
         finally:
             await self.abandon()
         self.times.total_s = time.monotonic() - self._started
-        return job.trajectories()
+        return job.groups()
 
     @property
     def has_work(self) -> bool:
@@ -192,22 +191,23 @@ class Collector:
         job = Job(problems, samples)
         prompts = [self.renderer.prompt_ids(self.tokenizer, problem) for problem in problems]
         check_prompts_fit(prompts, self.config, self.engine.config)
-        questions = [
-            Question(job=job, index=i, number=next(self._numbers), problem=problem, prompt=prompt)
-            for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
-        ]
-        entries = [
-            Entry(
-                question=questions[i],
+        numbers = [next(self._numbers) for _ in problems]
+        queued = [
+            LiveSample(
+                job=job,
+                index=i,
+                prompt_number=numbers[i],
+                problem=problems[i],
                 sample=sample,
+                prompt=prompts[i],
+                max_length=len(prompts[i]) + self.config.max_response_tokens,
                 row_key=rng.row_key(seed, *stream, problems[i].problem_id, sample),
-                limit=len(prompts[i]) + self.config.max_response_tokens,
                 sampling=sampling,
             )
             for i in self._expected.order(problems)
             for sample in range(samples)
         ]
-        self._admission.add(entries, is_urgent=is_urgent)
+        self._admission.add(queued, is_urgent=is_urgent)
         return job
 
     async def advance(self, version: int, wake: asyncio.Future[None] | None = None) -> None:
@@ -227,15 +227,7 @@ class Collector:
         """Gives free cache rows to the next rows and runs the prompts that they need."""
         started = time.monotonic()
         if self.config.schedule == "continuous" or not self._rows:
-            for cache_row, entry in self._admission.take():
-                self._questions[cache_row] = entry.question
-                self._rows[cache_row] = RowLedger(
-                    problem=entry.question.problem,
-                    sample=entry.sample,
-                    cache_row=cache_row,
-                    limit=entry.limit,
-                    prompt=entry.question.prompt,
-                )
+            self._rows |= {sample.cache_row: sample for sample in self._admission.take()}
         self._admission.advance()
         self.times.prefill_s += time.monotonic() - started
 
@@ -278,7 +270,7 @@ class Collector:
             if not self.engine.is_running(cache_row):
                 self._look_at(row)
 
-    def _look_at(self, row: RowLedger) -> None:
+    def _look_at(self, row: LiveSample) -> None:
         """Decides why a row stopped: a tag, the end token, the budget, or nothing at all."""
         tag, end = self._next_tag(row)
         if tag:
@@ -294,7 +286,7 @@ class Collector:
         else:
             self.engine.resume(row.cache_row)
 
-    def _next_tag(self, row: RowLedger) -> tuple[str, int]:
+    def _next_tag(self, row: LiveSample) -> tuple[str, int]:
         """First unhandled closing tag in the policy's segment and the byte after it."""
         segment = row.decode_segment(self.tokenizer)
         found = []
@@ -307,7 +299,7 @@ class Collector:
         at, tag = min(found)
         return tag, at + len(tag.encode())
 
-    def _call(self, row: RowLedger) -> None:
+    def _call(self, row: LiveSample) -> None:
         """Starts a tool call, or refuses one that is over a budget or has nothing to run."""
         assert self.renderer.tool is not None
         segment = bytes(row.segment[: row.handled]).decode("utf-8", errors="replace")
@@ -327,10 +319,10 @@ class Collector:
         else:
             self._look_at(row)  # the same token may carry a second tag
 
-    def _start_call(self, row: RowLedger, code: str) -> None:
+    def _start_call(self, row: LiveSample, code: str) -> None:
         self._tasks.add(asyncio.create_task(self._run_tool(row, code)))
 
-    async def _run_tool(self, row: RowLedger, code: str) -> _Observation:
+    async def _run_tool(self, row: LiveSample, code: str) -> _Observation:
         assert self.tool is not None
         assert self.renderer.tool is not None
         try:
@@ -364,13 +356,12 @@ class Collector:
         else:
             self.engine.rerun({cache_row: self._rows[cache_row].ids for cache_row in outputs})
 
-    def _finish(self, row: RowLedger, reason: FinishReason) -> None:
+    def _finish(self, row: LiveSample, reason: FinishReason) -> None:
         problem_id = row.problem.problem_id
         self._expected.add(problem_id, len(row.ids) - len(row.prompt))
         self.engine.release(row.cache_row)
         del self._rows[row.cache_row]
-        question = self._questions.pop(row.cache_row)
-        if question.job.add(question.index, row.freeze(reason, self.tokenizer)):
+        if row.job.add(row.index, row.freeze(reason, self.tokenizer)):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
 
@@ -389,5 +380,4 @@ class Collector:
         for cache_row in list(self._rows):
             self.engine.release(cache_row)
             del self._rows[cache_row]
-        self._questions.clear()
         self._admission = Admission(self.engine)

@@ -1,21 +1,20 @@
 """One set of problems on its way through a collector: what is asked, and what has come back."""
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from jaxtool.core.types import Problem, Trajectory
+from jaxtool.core.types import Group, Problem, Sample, Trajectory
 
 
 class Job:
-    """`samples` answers to each of `problems`. Several jobs may hold the same problem."""
+    """`samples` rollouts of each of `problems`. Several jobs may hold the same problem."""
 
     def __init__(self, problems: Sequence[Problem], samples: int):
         self.problems = tuple(problems)
         self.samples = samples
         # Fulfilled in the collector's thread; other threads may wait for it.
-        self.finished: Future[list[Trajectory]] = Future()
+        self.finished: Future[list[Group]] = Future()
         self._done: dict[tuple[int, int], Trajectory] = {}
         self._left = collections.Counter(dict.fromkeys(range(len(self.problems)), samples))
         self._settle()
@@ -34,21 +33,16 @@ class Job:
         self._settle()
         return not self._left[index]
 
-    def trajectories(self) -> list[Trajectory]:
-        """All answers, in the order (problem, sample)."""
-        return [self._done[i, s] for i in range(len(self.problems)) for s in range(self.samples)]
+    def groups(self) -> list[Group]:
+        """One of each problem, in their order, with the samples in theirs."""
+        return [
+            Group(
+                problem=problem,
+                samples=tuple(Sample(trajectory=self._done[i, s]) for s in range(self.samples)),
+            )
+            for i, problem in enumerate(self.problems)
+        ]
 
     def _settle(self) -> None:
         if self.is_done:
-            self.finished.set_result(self.trajectories())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
-    """One problem of a job with its prompt."""
-
-    job: Job
-    index: int  # of the problem in its job
-    number: int  # of the question: no other one of a collector has it
-    problem: Problem
-    prompt: list[int]
+            self.finished.set_result(self.groups())

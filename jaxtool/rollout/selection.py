@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxtool.algos.filters import resample_on_correct
 from jaxtool.core.seeds import stream_seed
-from jaxtool.core.types import FinishReason, Score, ToolStatus, Trajectory
+from jaxtool.core.types import FinishReason, Group, ToolStatus, Trajectory
 from jaxtool.rewards.answers import extract_answer
 
 # p_err of a trajectory without calls: rStar2-Agent, section 3.2.
@@ -77,28 +77,27 @@ def roc_penalty(trajectory: Trajectory) -> float:
 
 
 def choose_members(
-    group: Sequence[Trajectory],
-    scores: Sequence[Score | None],
-    keep: int,
-    seed: int,
-    stream: Sequence[str | int],
-) -> list[int]:
-    """Indices of the members of one oversampled group that are kept, by GRPO-RoC.
+    group: Group, keep: int, seed: int, stream: Sequence[str | int]
+) -> tuple[int, ...]:
+    """Indices of the members of one oversampled, scored group that are kept, by GRPO-RoC.
 
-    Masked members count as wrong: they may be kept, and teach nothing.
+    Masked members count as wrong: they may be kept, and teach nothing. A group of `keep` is kept whole.
 
     Args:
-      scores: of the members, None for masked ones.
       keep: G.
       stream: names the step, for example ("train", step); the problem is added.
     """
+    if len(group.samples) == keep:
+        return tuple(range(keep))
     draws = np.random.default_rng(
-        stream_seed(seed, "roc", *stream, group[0].problem.problem_id)
-    ).random(len(group))
+        stream_seed(seed, "roc", *stream, group.problem.problem_id)
+    ).random(len(group.samples))
     chosen = resample_on_correct(
-        np.array([bool(score and score.is_correct) for score in scores]),
-        np.array([roc_penalty(trajectory) for trajectory in group]),
+        np.array(
+            [sample.score is not None and sample.score.is_correct for sample in group.samples]
+        ),
+        np.array([roc_penalty(trajectory) for trajectory in group.trajectories]),
         keep,
         np.maximum(draws, np.finfo(np.float64).tiny),
     )
-    return [int(i) for i in chosen]
+    return tuple(int(i) for i in chosen)

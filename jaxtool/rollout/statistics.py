@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxtool.core.types import FinishReason, Origin, Score, ToolStatus, Trajectory
+from jaxtool.core.types import (
+    FinishReason,
+    Group,
+    Origin,
+    ToolStatus,
+    Trajectory,
+    samples_of,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,16 +34,18 @@ class Figures:
     tool_productivity: float | None  # TP
 
 
-def figures(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> Figures:
-    """Figures of all answers that the infrastructure let finish."""
-    kept = [(t, c) for t, c in zip(trajectories, is_correct, strict=True) if not t.is_masked]
+def figures(groups: Sequence[Group]) -> Figures:
+    """Figures of all judged samples that the infrastructure let finish."""
+    kept = [sample for sample in samples_of(groups) if not sample.is_masked]
     if not kept:
         raise ValueError("no trajectory finished: there is nothing to report")
-    clusters = [t.problem.problem_id for t, _ in kept]
-    accuracy, accuracy_stderr = clustered_mean([float(c) for _, c in kept], clusters)
-    calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t, _ in kept], clusters)
-    correct = sum(c for _, c in kept)
-    calls = sum(t.num_tool_calls for t, _ in kept)
+    ts = [sample.trajectory for sample in kept]
+    is_correct = [bool(sample.is_correct) for sample in kept]
+    clusters = [t.problem.problem_id for t in ts]
+    accuracy, accuracy_stderr = clustered_mean([float(c) for c in is_correct], clusters)
+    calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t in ts], clusters)
+    correct = sum(is_correct)
+    calls = sum(t.num_tool_calls for t in ts)
     return Figures(
         problems=len(set(clusters)),
         answers=len(kept),
@@ -63,35 +72,34 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
     return mean, float(np.sqrt(len(sums) / (len(sums) - 1) * squares) / len(values))
 
 
-def figures_by_level(
-    trajectories: Sequence[Trajectory], is_correct: Sequence[bool]
-) -> dict[str, Figures]:
+def figures_by_level(groups: Sequence[Group]) -> dict[str, Figures]:
     """Figures per level, levels in order of first appearance; problems without one are left out."""
-    levels = dict.fromkeys(t.problem.level for t in trajectories if t.problem.level)
-    out = {}
-    for level in levels:
-        chosen = [i for i, t in enumerate(trajectories) if t.problem.level == level]
-        out[level] = figures([trajectories[i] for i in chosen], [is_correct[i] for i in chosen])
-    return out
-
-
-def step_metrics(
-    trajectories: Sequence[Trajectory], scores: Sequence[Score | None]
-) -> dict[str, float]:
-    """Metrics of one rollout batch under the names that docs and report use."""
-    kept = [(t, s) for t, s in zip(trajectories, scores, strict=True) if s is not None]
-    metrics = {
-        "tools/infrastructure_failed_fraction": 1 - len(kept) / max(1, len(trajectories)),
+    levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
+    return {
+        level: figures([group for group in groups if group.problem.level == level])
+        for level in levels
     }
-    if not kept:
+
+
+def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Metrics of the scored groups of one rollout batch, under the names of docs and report."""
+    samples = samples_of(groups)
+    scores = [sample.score for sample in samples if sample.score is not None]
+    metrics = {
+        "tools/infrastructure_failed_fraction": 1 - len(scores) / max(1, len(samples)),
+    }
+    if not scores:
         return metrics
-    ts = [t for t, _ in kept]
-    correct = [s.is_correct for _, s in kept]
-    whole = figures(ts, correct)
+    kept = [sample for sample in samples if sample.score is not None]
+    ts = [sample.trajectory for sample in kept]
+    correct = [sample.is_correct for sample in kept]
+    whole = figures(groups)
+    # A level all of whose samples are lost has no figures.
+    finished = [g for g in groups if any(not sample.is_masked for sample in g.samples)]
     metrics |= {
-        "reward/mean": float(np.mean([s.reward for _, s in kept])),
+        "reward/mean": float(np.mean([score.reward for score in scores])),
         "reward/accuracy_fraction": whole.accuracy,
-        "reward/tool_coefficient_mean": float(np.mean([s.tool_coefficient for _, s in kept])),
+        "reward/tool_coefficient_mean": float(np.mean([s.tool_coefficient for s in scores])),
         "tools/calls_per_answer": whole.tool_calls,
         "tools/answers_with_call_fraction": float(np.mean([t.num_tool_calls > 0 for t in ts])),
         "tools/unexecuted_per_answer": float(np.mean([t.unexecuted_calls for t in ts])),
@@ -104,7 +112,7 @@ def step_metrics(
         calls = [t.num_tool_calls for t, c in zip(ts, correct, strict=True) if c is wanted]
         if calls:
             metrics[f"tools/calls_per_{name}_answer"] = float(np.mean(calls))
-    for level, part in figures_by_level(ts, correct).items():
+    for level, part in figures_by_level(finished).items():
         metrics[f"level/accuracy_fraction/{level}"] = part.accuracy
         metrics[f"level/calls_per_answer/{level}"] = part.tool_calls
     return metrics | _status_metrics(ts) | _finish_metrics(ts)

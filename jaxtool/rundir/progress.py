@@ -4,7 +4,8 @@ Prints only; keeps no metrics.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from rich.console import Console
@@ -108,3 +109,20 @@ class ProgressDisplay:
             self._bar.stop()
         elif self._line_step != self._step:
             self._print_line()
+
+
+@contextmanager
+def progress_of(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Shows work that says itself how long it is: gives a function of (done, total, name of the last).
+
+    Nothing is shown before its first call.
+    """
+    with ExitStack() as stack:
+        shown: list[ProgressDisplay] = []
+
+        def report(done: int, total: int, name: str) -> None:
+            if not shown:
+                shown.append(stack.enter_context(ProgressDisplay(title, total)))
+            shown[0].update(done, {"": name})
+
+        yield report

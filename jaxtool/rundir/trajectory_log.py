@@ -7,12 +7,12 @@ and no tokenizer: the pieces of text come from the caller, one per token.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 
-from jaxtool.core.types import Origin, Score, Trajectory
+from jaxtool.core.types import Origin, Sample, Score, Trajectory
 from jaxtool.rundir import jsonl
 
 TRAJECTORIES_NAME = "trajectories.jsonl"
@@ -121,6 +121,36 @@ def trajectory_view(
         advantage=sum(known) / len(known) if known else None,
         tokens=tokens,
     )
+
+
+def evenly_spaced_views(
+    samples: Sequence[Sample],
+    count: int,
+    *,
+    variant: str,
+    step: int,
+    token_text: Callable[[int], str],
+    advantages: Sequence[float] | np.ndarray,
+) -> list[TrajectoryView]:
+    """About `count` evenly spaced samples as the report shows them; masked ones are left out.
+
+    Args:
+      token_text: the decoded piece of a token.
+      advantages: one of each sample, shown at each of its policy tokens.
+    """
+    stride = max(1, len(samples) // max(1, count))
+    return [
+        trajectory_view(
+            sample.trajectory,
+            sample.score,
+            variant=variant,
+            step=step,
+            token_texts=[token_text(int(token)) for token in sample.trajectory.ids],
+            advantages=np.full(len(sample.trajectory.ids), advantage),
+        )
+        for sample, advantage in list(zip(samples, advantages, strict=True))[::stride]
+        if sample.score is not None
+    ]
 
 
 def _code_mask(trajectory: Trajectory, token_texts: Sequence[str]) -> np.ndarray:

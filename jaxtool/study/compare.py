@@ -14,11 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from jaxtool.core.types import Score
+from jaxtool.core.types import Score, samples_of
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
 from jaxtool.rollout.statistics import clustered_mean
 from jaxtool.rundir.checkpoints import SavedPolicy
-from jaxtool.rundir.trajectory_log import TrajectoryView
+from jaxtool.rundir.progress import progress_of
+from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
+from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY, Evaluation, Runner, evaluate
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
@@ -60,15 +62,16 @@ def compare(
     views: list[TrajectoryView] = []
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        worker, _ = open_worker(
-            stack, runner, config, SavedPolicy(path=str(first)), seed, sandbox_addresses
-        )
+        source = SavedPolicy(path=str(first))
+        sharding, _ = make_shardings(config, source.model_config())
+        worker, _ = open_worker(stack, runner, config, source, sharding, seed, sandbox_addresses)
         questions = config.task.problems("test", problems, seed)
         for variant, policy in policies.items():
-            _, params = SavedPolicy(path=str(policy)).load(worker.sharding, seed)
+            _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
             worker.engine.load(params)
             if variant == next(iter(policies)):
-                worker.compile_ahead(GREEDY, config.sampling)
+                with progress_of("compile decoder") as report:
+                    worker.compile(report, GREEDY, config.sampling)
             variants[variant] = {
                 name: evaluate(
                     worker.collector,
@@ -90,9 +93,19 @@ def compare(
 def _views(
     worker: RolloutWorker, variant: str, evaluation: Evaluation, count: int = 24
 ) -> list[TrajectoryView]:
-    scores = [Score(reward=float(c), is_correct=c) for c in evaluation.is_correct]
-    zeros = np.zeros(len(scores))
-    return worker.views(variant, 0, evaluation.trajectories, scores, zeros, count)
+    samples = [
+        dataclasses.replace(s, score=Score(reward=float(right), is_correct=right))
+        for s in samples_of(evaluation.groups)
+        for right in [bool(s.is_correct)]
+    ]
+    return evenly_spaced_views(
+        samples,
+        count,
+        variant=variant,
+        step=0,
+        token_text=worker.token_text,
+        advantages=np.zeros(len(samples)),
+    )
 
 
 def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
@@ -102,11 +115,9 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
     (paired over questions, in percentage points), `productivity_gain` (TP new / TP old - 1).
     """
     pairs = [
-        (float(c) - float(d), t.problem.problem_id)
-        for t, c, u, d in zip(
-            new.trajectories, new.is_correct, old.trajectories, old.is_correct, strict=True
-        )
-        if not t.is_masked and not u.is_masked
+        (float(bool(a.is_correct)) - float(bool(b.is_correct)), a.trajectory.problem.problem_id)
+        for a, b in zip(samples_of(new.groups), samples_of(old.groups), strict=True)
+        if not a.is_masked and not b.is_masked
     ]
     gap, error = clustered_mean([g for g, _ in pairs], [question for _, question in pairs])
     old_calls, new_calls = old.overall["tool_calls"], new.overall["tool_calls"]

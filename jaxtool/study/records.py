@@ -14,13 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxtool.core.types import Problem
+from jaxtool.core.types import Problem, Sample, samples_of, with_samples
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import load_renderer
+from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord
 from jaxtool.train import rl_config, run_files
+from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY, judge
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
@@ -52,8 +53,10 @@ def evaluate_variant(job: dict[str, Any]) -> None:
     config = dataclasses.replace(config, renderer=renderer)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
+        source = SavedPolicy(path=job["policy"])
+        sharding, _ = make_shardings(config, source.model_config())
         worker, params = open_worker(
-            stack, runner, config, SavedPolicy(path=job["policy"]), seed, (job["sandbox"],)
+            stack, runner, config, source, sharding, seed, (job["sandbox"],)
         )
         worker.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)
@@ -101,25 +104,30 @@ def _answers(
     )
     # "validation" is the stream of the loop's own validations: the curve's points compare.
     stream = ("validation",) if part == "validation" else ("study", part)
-    trajectories = worker.runner.run(
+    groups = worker.runner.run(
         collector.collect(
             problems, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
         )
     )
-    whole = [
-        dataclasses.replace(t, final_text=renderer.response_prefix + t.final_text)
-        if not t.num_tool_calls
-        else t
-        for t in trajectories
-    ]
+    whole = with_samples(groups, [_with_prefix(s, renderer) for s in samples_of(groups)])
     return [
         EvalRecord(
             question=t.problem.problem_id,
             level=t.problem.level,
             calls=t.num_tool_calls,
-            is_correct=right,
+            is_correct=bool(sample.is_correct),
             tokens=t.num_policy_tokens,
         )
-        for t, right in zip(whole, judge(worker.checker, whole), strict=True)
+        for sample in samples_of(judge(worker.checker, whole))
+        for t in [sample.trajectory]
         if not t.is_masked
     ]
+
+
+def _with_prefix(sample: Sample, renderer: Renderer) -> Sample:
+    """The sample with the start of the response that the renderer wrote, where the answer may begin."""
+    trajectory = sample.trajectory
+    if trajectory.num_tool_calls:
+        return sample
+    text = renderer.response_prefix + trajectory.final_text
+    return dataclasses.replace(sample, trajectory=dataclasses.replace(trajectory, final_text=text))

@@ -16,12 +16,21 @@ from jaxtool.parallel.mesh import make_mesh
 from jaxtool.train.rl_config import RlConfig
 
 
-def make_shardings(config: RlConfig, model: ModelConfig) -> tuple[Sharding, Sharding]:
+def make_shardings(
+    config: RlConfig, model: ModelConfig, mesh: Mesh | None = None
+) -> tuple[Sharding, Sharding]:
     """Of the learner, over all devices, and of the decoder, over those of this host.
+
+    Args:
+      model: the policy's.
+      mesh: of the learner, in place of the one that `config.mesh` makes of all devices.
 
     Raises:
       ValueError: a mesh that the run names does not divide what must divide over it.
     """
+    if mesh is not None:
+        check_mesh(mesh, config, model)
+        return shardings_on(mesh, config)
     mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
     return shardings_on(mesh, config)
 

@@ -23,7 +23,6 @@ from jaxtool.data.batches import ProblemBatches
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.memory import plan_memory
-from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_shapes
 from jaxtool.model.sources import PolicySource
@@ -34,10 +33,10 @@ from jaxtool.rollout.collector import check_prompts_fit
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
+from jaxtool.train.checks import check_run
 from jaxtool.train.devices import make_shardings
-from jaxtool.train.overlapped_rollouts import check_one_host
+from jaxtool.train.numerics import learner_setup, numerics_lines
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rl_loop import learner_setup, numerics_lines
 from jaxtool.train.rollout_worker import (
     check_vocabulary,
     load_text,
@@ -145,17 +144,15 @@ def _sft_checks(config: sft_loop.SftRunConfig, source: PolicySource, seed: int) 
 def _rl_checks(
     config: RlConfig, source: PolicySource, seed: int, addresses: tuple[str, ...]
 ) -> Iterator[Check]:
-    check_one_host(config.schedule.max_staleness, jax.process_count())
     renderer, tokenizer = load_text(config)
     yield _tokenizer(tokenizer, [renderer])
     model = source.model_config()
     sharding, decoding = make_shardings(config, model)
+    check_run(config, model, sharding, decoding, jax.process_count())
     yield _mesh(sharding)
     yield _weights(source, model)
     yield _vocabulary(tokenizer, model)
     yield _memory(config, model, decoding)
-    check_micro_batch_rows(config.grpo.micro_batch_rows, sharding)
-    check_row_tokens(config.pack.row_tokens, sharding)
     lines = numerics_lines(config, model, learner_setup(config, model, sharding))
     yield Check(name="learner", text="; ".join(lines))
     yield from _first_prompts(config, renderer, tokenizer, seed)

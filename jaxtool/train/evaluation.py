@@ -5,7 +5,7 @@ from asyncio import Runner
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtool.core.types import Problem, Trajectory
+from jaxtool.core.types import Group, Problem, samples_of, trajectories_of, with_samples
 from jaxtool.decode.sampling import Sampling
 from jaxtool.parallel import hosts
 from jaxtool.rewards.answer_checker import AnswerChecker
@@ -21,12 +21,22 @@ class Evaluation:
 
     overall: dict[str, Any]  # the fields of `statistics.Figures`
     levels: dict[str, dict[str, Any]]
-    trajectories: tuple[Trajectory, ...]
-    is_correct: tuple[bool, ...]
+    groups: tuple[Group, ...]  # judged
 
     def as_json(self) -> dict[str, Any]:
         """`accuracy`, `accuracy_stderr`, `tool_calls`, ..., and the same under `levels`."""
         return self.overall | {"levels": self.levels}
+
+    def metrics(self) -> dict[str, float]:
+        """Accuracy and calls under the names of a run's validations."""
+        metrics = {
+            "validation/accuracy_fraction": self.overall["accuracy"],
+            "validation/calls_per_answer": self.overall["tool_calls"],
+        }
+        for level, part in self.levels.items():
+            metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
+            metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
+        return metrics
 
 
 def evaluate(
@@ -55,31 +65,39 @@ def evaluate(
             version=version,
         )
     )
-    answers = list(zip(own, judge(checker, own), strict=True))
-    groups = [answers[start : start + samples] for start in range(0, len(answers), samples)]
-    everything = [answer for group in hosts.together(hosts.exchange(groups)) for answer in group]
-    return _evaluation([t for t, _ in everything], [c for _, c in everything])
+    return evaluation_of(judged_by_all_hosts(checker, own))
 
 
-def judged(checker: AnswerChecker, trajectories: Sequence[Trajectory]) -> Evaluation:
-    """The evaluation of answers that are there."""
-    return _evaluation(trajectories, judge(checker, trajectories))
-
-
-def _evaluation(trajectories: Sequence[Trajectory], is_correct: Sequence[bool]) -> Evaluation:
+def evaluation_of(groups: Sequence[Group]) -> Evaluation:
+    """The evaluation of judged groups."""
     return Evaluation(
-        overall=dataclasses.asdict(figures(trajectories, is_correct)),
+        overall=dataclasses.asdict(figures(groups)),
         levels={
-            level: dataclasses.asdict(part)
-            for level, part in figures_by_level(trajectories, is_correct).items()
+            level: dataclasses.asdict(part) for level, part in figures_by_level(groups).items()
         },
-        trajectories=tuple(trajectories),
-        is_correct=tuple(is_correct),
+        groups=tuple(groups),
     )
 
 
-def judge(checker: AnswerChecker, trajectories: Sequence[Trajectory]) -> list[bool]:
-    """Whether each final answer equals its reference. Only text of the policy is looked at."""
-    return checker.check(
+def judged_by_all_hosts(checker: AnswerChecker, own: Sequence[Group]) -> list[Group]:
+    """The groups of all hosts, judged, in the order of the problems before `hosts.share`.
+
+    Each host judges its own groups. Then all hosts have all ledgers, so that rewards, n, filters,
+    advantages, packing and metrics are those of one process on each of them.
+    """
+    return hosts.together(hosts.exchange(judge(checker, own)))
+
+
+def judge(checker: AnswerChecker, groups: Sequence[Group]) -> list[Group]:
+    """The groups with a verdict for each sample. Only text of the policy is looked at."""
+    trajectories = trajectories_of(groups)
+    verdicts = checker.check(
         [t.final_text for t in trajectories], [t.problem.answer for t in trajectories]
+    )
+    return with_samples(
+        groups,
+        (
+            dataclasses.replace(sample, is_correct=is_correct)
+            for sample, is_correct in zip(samples_of(groups), verdicts, strict=True)
+        ),
     )

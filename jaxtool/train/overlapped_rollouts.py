@@ -24,14 +24,16 @@ from typing import Any, Self, TypeVar
 
 import jax
 
-from jaxtool.core.types import Problem, Trajectory
+from jaxtool.core.types import Group, Problem, trajectories_of
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.model.transformer import Params
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
+from jaxtool.train.evaluation import judge
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
+from jaxtool.train.rollouts import OnPolicyRollouts, Rollouts, train_stream
 
 _Result = TypeVar("_Result")
 
@@ -45,7 +47,7 @@ def check_one_host(max_staleness: int, num_hosts: int) -> None:
         )
 
 
-class AsyncRollouts:
+class OverlappedRollouts:
     """A context manager: the thread that decodes ends with the block."""
 
     def __init__(
@@ -54,17 +56,17 @@ class AsyncRollouts:
         worker: RolloutWorker,
         batches: ProblemBatches,
         seed: int,
-        ahead: Sequence[Sequence[Problem]] = (),
+        queued: Sequence[Sequence[Problem]] = (),
     ):
         """Starts no thread. The worker's runner, engine and collector belong to the block.
 
         Args:
-          ahead: batches that were drawn before and not learned; see `ahead`.
+          queued: batches that were drawn before and not learned; see the property.
         """
         check_one_host(config.schedule.max_staleness, jax.process_count())
-        self._config, self._actor, self._seed = config, worker, seed
+        self._config, self._worker, self._seed = config, worker, seed
         self._batches = batches
-        self._redrawn = collections.deque(list(problems) for problems in ahead)
+        self._redrawn = collections.deque(list(problems) for problems in queued)
         self._jobs: dict[int, Job] = {}  # by step
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._stream = RolloutStream(worker.collector, worker.runner.get_loop())
@@ -72,7 +74,7 @@ class AsyncRollouts:
         self._waited_s = self._idle_before_s = 0.0
 
     def __enter__(self) -> Self:
-        self._running = self._pool.submit(self._actor.runner.run, self._stream.run())
+        self._running = self._pool.submit(self._worker.runner.run, self._stream.run())
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -81,7 +83,7 @@ class AsyncRollouts:
         self._pool.shutdown()
 
     @property
-    def ahead(self) -> list[list[Problem]]:
+    def queued(self) -> list[list[Problem]]:
         """Batches that are drawn and not learned, the oldest first: part of a checkpoint."""
         return [list(job.problems) for _, job in sorted(self._jobs.items())] + list(self._redrawn)
 
@@ -91,17 +93,19 @@ class AsyncRollouts:
         Returns after the window on the device, with `params` read: the update may donate them.
         """
         last = min(step + self._config.schedule.max_staleness, self._config.schedule.steps - 1)
-        fresh = [ahead for ahead in range(step, last + 1) if ahead not in self._jobs]
+        fresh = [later for later in range(step, last + 1) if later not in self._jobs]
         problems = [self._next_batch() for _ in fresh]
 
         def swap() -> list[Job]:
             self._load(step, params)
-            return [self._begin(p, ("train", s)) for s, p in zip(fresh, problems, strict=True)]
+            return [
+                self._begin(p, train_stream(s, 0)) for s, p in zip(fresh, problems, strict=True)
+            ]
 
         self._jobs |= zip(fresh, self._await(self._stream.between_windows(swap)), strict=True)
 
-    def draw(self, step: int, draw: int) -> list[Trajectory]:
-        """All answers of a step's batch, in the order (problem, sample); waits for them.
+    def draw(self, step: int, draw: int) -> list[Group]:
+        """Judged groups of a step's batch, in the order of its problems; waits for them.
 
         Args:
           draw: 0 for the batch itself, then for what refills it, which goes before all that wait.
@@ -110,27 +114,25 @@ class AsyncRollouts:
           RuntimeError: a token is staler than allowed.
         """
         if draw:
-            problems, stream = self._next_batch(), ("train", step, draw)
+            problems, stream = self._next_batch(), train_stream(step, draw)
             begun = self._stream.between_windows(
                 lambda: self._begin(problems, stream, is_urgent=True)
             )
             job = self._await(begun)
         else:
             job = self._jobs[step]
-        trajectories = self._await(job.finished)
-        check_staleness(trajectories, step, self._config.schedule.max_staleness)
+        groups = self._await(job.finished)
+        check_staleness(trajectories_of(groups), step, self._config.schedule.max_staleness)
         if not draw:
             del self._jobs[step]
-        return trajectories
+        return judge(self._worker.checker, groups)
 
-    def validate(
-        self, problems: Sequence[Problem], version: int, params: Params
-    ) -> list[Trajectory]:
-        """One answer to each problem by one version of the policy, before all that wait."""
+    def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
+        """One judged sample of each problem by one version of the policy, before all that wait."""
 
         def begin() -> Job:
             self._load(version, params)
-            return self._actor.collector.begin(
+            return self._worker.collector.begin(
                 problems,
                 samples=1,
                 sampling=self._config.sampling,
@@ -139,25 +141,26 @@ class AsyncRollouts:
                 is_urgent=True,
             )
 
-        return self._await(self._await(self._stream.between_windows(begin)).finished)
+        job = self._await(self._stream.between_windows(begin))
+        return judge(self._worker.checker, self._await(job.finished))
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         """Makes a call that computes for the learner: here, or on several devices where rows decode.
 
         Two threads could launch collectives in another order on one device than on the next.
         """
-        if self._actor.sharding.mesh.size == 1:
+        if self._worker.engine.sharding.mesh.size == 1:
             return call()
         return self._await(self._stream.between_windows(call))
 
-    def metrics(self, trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
-        """Staleness of a step's trajectories, and who waited for whom since the last step."""
+    def metrics(self, groups: Sequence[Group], step: int) -> dict[str, float]:
+        """Staleness of a step's tokens, and who waited for whom since the last step."""
         waited_s, self._waited_s = self._waited_s, 0.0
         idle_s, self._idle_before_s = (
             self._stream.idle_s - self._idle_before_s,
             self._stream.idle_s,
         )
-        return staleness_metrics(trajectories, step) | {
+        return staleness_metrics(trajectories_of(groups), step) | {
             "timing/learner_wait_s": waited_s,
             "timing/decoder_wait_s": idle_s,
         }
@@ -168,14 +171,14 @@ class AsyncRollouts:
     def _load(self, version: int, params: Params) -> None:
         if version == self._stream.version:
             return
-        self._actor.engine.load(params)
+        self._worker.engine.load(params)
         self._stream.version = version
-        self._actor.collector.restart_figures()
+        self._worker.collector.restart_figures()
 
     def _begin(
         self, problems: Sequence[Problem], stream: tuple[str | int, ...], *, is_urgent: bool = False
     ) -> Job:
-        return self._actor.collector.begin(
+        return self._worker.collector.begin(
             problems,
             samples=self._config.schedule.samples * self._config.selection.oversampling,
             sampling=self._config.sampling,
@@ -186,7 +189,7 @@ class AsyncRollouts:
 
     def _await(self, future: Future[_Result]) -> _Result:
         """Its result; what ended the stream is raised here, with its traceback."""
-        assert self._running is not None, "AsyncRollouts is a context manager"
+        assert self._running is not None, "OverlappedRollouts is a context manager"
         started = time.monotonic()
         either: set[Future[Any]] = {future, self._running}
         wait(either, return_when=FIRST_COMPLETED)
@@ -196,15 +199,16 @@ class AsyncRollouts:
         return future.result()
 
 
-def overlapped(
+def open_rollouts(
     stack: ExitStack,
     config: RlConfig,
     worker: RolloutWorker,
     batches: ProblemBatches,
     seed: int,
-    ahead: Sequence[Sequence[Problem]],
-) -> AsyncRollouts | None:
-    """Rollouts that `stack` ends, or None where the run wants them to take turns with updates."""
-    if not config.schedule.max_staleness:
-        return None
-    return stack.enter_context(AsyncRollouts(config, worker, batches, seed, ahead))
+    queued: Sequence[Sequence[Problem]],
+) -> Rollouts:
+    """What `Schedule.max_staleness` asks for: overlapped with updates, or in turns with them."""
+    if config.schedule.max_staleness:
+        overlapped = OverlappedRollouts(config, worker, batches, seed, queued)
+        return stack.enter_context(overlapped)
+    return OnPolicyRollouts(config=config, worker=worker, batches=batches, seed=seed)

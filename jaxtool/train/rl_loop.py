@@ -1,75 +1,47 @@
-"""The RL run: rollouts with tool calls, rewards, one policy update, over and over.
+"""The RL run: rollouts with tool calls, rewards, updates of the policy, over and over.
 
-Synchronous and strictly on-policy: the engine holds the parameters of the step. Killed at any moment
-and started again, the run goes on from its last checkpoint to the same numbers. With
-`Schedule.max_staleness` rows go on while the learner updates: see `async_rollouts` for what then holds.
+A step samples a batch, scores it and makes `GrpoConfig.updates_per_batch` updates from it. With
+`Schedule.max_staleness = 0` rollouts and updates take turns: all tokens of a batch are sampled by the
+parameters that the step begins with, so the first update of a batch is on-policy and the later ones
+are not. Then a run that is killed at any moment and started again resumes from its last checkpoint and
+ends in the same numbers. With `max_staleness` rows decode while the learner updates: see
+`overlapped_rollouts` for what then holds.
 """
 
 import dataclasses
 import sys
 import time
 from asyncio import Runner
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from jaxtool.core import rng
-from jaxtool.core.types import Problem, Score, Trajectory
-from jaxtool.data.batches import ProblemBatches
-from jaxtool.decode.engine import EngineCounts
-from jaxtool.learn.grpo import LearnerSetup, needs_reference, with_off_policy
-from jaxtool.learn.learner import Learner, LearnerState, trained_params
+from jaxtool.learn.learner import trained_params
 from jaxtool.learn.state import Metrics
-from jaxtool.model.attention_backends import cached_backend, training_backend
-from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import source_dtype, trained_part
-from jaxtool.model.transformer import Params
+from jaxtool.model.lora import source_dtype
 from jaxtool.parallel import hosts
-from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
-from jaxtool.rundir.progress import ProgressDisplay
-from jaxtool.rundir.trajectory_log import TrajectoryLog
+from jaxtool.rundir.progress import ProgressDisplay, progress_of
+from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
 from jaxtool.rundir.workdir import claim_workdir, records_dir
 from jaxtool.tools.base import Tool
 from jaxtool.tools.health import ToolHealth
-from jaxtool.train.evaluation import evaluate, judged
-from jaxtool.train.lora_run import base_record, check_base, save_result
-from jaxtool.train.overlapped_rollouts import AsyncRollouts, check_one_host, overlapped
-from jaxtool.train.rl_config import RlConfig, grpo_of
+from jaxtool.train.checks import check_run
+from jaxtool.train.devices import make_shardings
+from jaxtool.train.evaluation import evaluation_of
+from jaxtool.train.lora_run import save_result
+from jaxtool.train.overlapped_rollouts import open_rollouts
+from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
-from jaxtool.train.rollout_worker import RolloutWorker, open_worker
-
-_Result = TypeVar("_Result")
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Run:
-    """What changes from step to step."""
-
-    state: LearnerState
-    base: dict[str, Any]  # with LoRA names the parameters that stay as they are
-    batches: ProblemBatches
-    store: CallStore
-    health: ToolHealth  # starts anew with every process
-    rollouts: AsyncRollouts | None = None  # with Schedule.max_staleness
-
-    def meta(self, counts: EngineCounts) -> dict[str, Any]:
-        ahead = self.rollouts.ahead if self.rollouts else []
-        return {
-            "batches": self.batches.get_state(),
-            "ahead": [[problem.problem_id for problem in problems] for problems in ahead],
-            "store": self.store.state_dict(),
-            "counts": dataclasses.asdict(counts),
-        } | self.base
+from jaxtool.train.rollout_worker import open_worker
+from jaxtool.train.rollouts import OpenRollouts, Rollouts
+from jaxtool.train.run_state import Run, open_run, restore
 
 
 def train(
@@ -80,6 +52,8 @@ def train(
     init_from: Path | None = None,
     sandbox_addresses: tuple[str, ...] = (),
     tool: Tool | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    open_rollouts: OpenRollouts = open_rollouts,
 ) -> Path:
     """Runs or resumes an RL run; returns the directory of the saved policy.
 
@@ -87,6 +61,8 @@ def train(
       init_from: policy directory of an earlier run, in place of `config.policy`.
       sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
       tool: answers calls in place of any sandbox; the caller closes it.
+      mesh: of the learner, in place of the one that `config.mesh` makes of all devices.
+      open_rollouts: makes the rollouts, in place of what `Schedule.max_staleness` asks for.
     """
     policy_dir = workdir / "policy"
     claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
@@ -94,155 +70,82 @@ def train(
         return policy_dir
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
-    check_one_host(schedule.max_staleness, jax.process_count())
+    model = source.model_config()
+    sharding, decoding = make_shardings(config, model, mesh)
+    check_run(config, model, sharding, decoding, jax.process_count())
+    dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
-            stack, runner, config, source, seed, sandbox_addresses, tool, source_dtype(config.lora)
+            stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
         )
-        trained, base = trained_part(
-            params, worker.model, config.lora, rng.key(seed, "lora"), worker.sharding
-        )
-        learner = Learner(
-            setup=learner_setup(config, worker.model, worker.sharding),
-            critic=config.critic,
-            reference=params if base is None and needs_reference(config.grpo) else None,
-            base=base,
-        )
-        for line in numerics_lines(config, worker.model, learner.setup):
-            print(line, flush=True)
-        pool = config.task.problems("train", schedule.pool, seed)
-        run = _Run(
-            state=learner.start(trained),
-            base=base_record(base),
-            batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
-            store=CallStore(),
-            health=ToolHealth(config.sandbox.health),
-        )
-        # `state` holds a copy: another one for the whole run would cost as much as a moment.
-        del params, trained
+        run = open_run(config, seed, worker, params, sharding)
+        del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
-        start = checkpoints.latest_step or 0
-        ahead: list[list[Problem]] = []
-        if start:
-            run.state, meta = checkpoints.restore(run.state)
-            check_base(base, meta)
-            run.batches.set_state(meta["batches"])
-            run.store = CallStore.from_state_dict(meta["store"])
-            if hosts.is_first():  # they are those of all hosts
-                worker.engine.counts = EngineCounts(**meta["counts"])
-            by_id = {problem.problem_id: problem for problem in pool}
-            ahead = [[by_id[name] for name in names] for names in meta.get("ahead", [])]
+        start, queued = restore(run, checkpoints)
         resume = start - 1 if start else None
         records = records_dir(stack, workdir)
         writer = stack.enter_context(MetricsWriter(records, resume))
         log = stack.enter_context(TrajectoryLog(records, resume))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
-        worker.engine.load(learner.policy(run.state))
-        worker.compile_ahead(config.sampling)
-        run.rollouts = overlapped(stack, config, worker, run.batches, seed, ahead)
+        worker.engine.load(run.policy)
+        with progress_of("compile decoder") as report:
+            worker.compile(report, config.sampling)
+        rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
-            if run.rollouts is None:
-                worker.engine.load(learner.policy(run.state))
-            else:
-                run.rollouts.begin_step(step, learner.policy(run.state))
-            metrics = _step(config, worker, run, learner, log, workdir.name, seed, step)
+            rollouts.begin_step(step, run.policy)
+            metrics = _step(run, rollouts, log, workdir.name, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
-                metrics |= _validate(config, worker, run, learner.policy(run.state), seed, step)
+                metrics |= _validate(run, rollouts, step)
             writer.write(step, metrics)
-            progress.update(
-                step + 1,
-                {
-                    "reward": metrics.get("reward/mean", float("nan")),
-                    "accuracy": metrics.get("reward/accuracy_fraction", float("nan")),
-                    "calls": metrics.get("tools/calls_per_answer", float("nan")),
-                },
-            )
+            progress.update(step + 1, _shown(metrics))
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
-                checkpoints.save(step + 1, run.state, run.meta(worker.total_counts()))
+                checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
         trained = trained_params(run.state)
-        save_result(workdir, trained, base, worker.model, worker.sharding, source)
+        save_result(workdir, trained, run.learner.base, worker.model, sharding, source)
     return policy_dir
 
 
-def learner_setup(config: RlConfig, model: ModelConfig, sharding: Sharding) -> LearnerSetup:
-    """What the learner's programs are compiled for."""
-    return LearnerSetup(
-        model=model,
-        grpo=with_off_policy(grpo_of(config), _sampler_differs(config, model)),
-        optimizer=config.optimizer,
-        sharding=sharding,
-        temperature=config.sampling.temperature,
-        truncation=config.sampling.truncation,
-        num_trajectories=config.schedule.problems_per_step * config.schedule.samples,
-    )
-
-
-def _sampler_differs(config: RlConfig, model: ModelConfig) -> str | None:
-    """Why log-probs of sampler and learner differ by more than rounding; None: they do not."""
-    behind = config.schedule.max_staleness
-    reasons = [
-        config.engine.numerics.differs_from(model),
-        f"is up to {behind} updates behind" if behind else None,
-    ]
-    return ", ".join(reason for reason in reasons if reason) or None
-
-
-def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) -> list[str]:
-    """What attends, and what is done about a decoder that computes otherwise than the learner."""
-    numerics, positions = config.engine.numerics, config.engine.max_tokens
-    learner = training_backend(model, config.pack.row_tokens, setup.sharding)
-    decoder = cached_backend(numerics.model(model), positions, setup.sharding)
-    lines = [f"attention: {learner} in the learner, {decoder} over {positions} cache positions"]
-    if config.lora is not None:
-        lines.append(f"trained: {config.lora}")
-    difference = _sampler_differs(config, model)
-    if difference is not None:
-        names = [type(correction).__name__ for correction in setup.grpo.off_policy or ()]
-        remedy = " and ".join(names) or "no correction (GrpoConfig.off_policy or anchor says so)"
-        lines.append(
-            f"the decoder {difference}: {remedy} in the loss; see mismatch/ in the metrics"
-        )
-    return lines
+def _shown(metrics: dict[str, float]) -> dict[str, float]:
+    """The figures of the progress line."""
+    names = {
+        "reward": "reward/mean",
+        "accuracy": "reward/accuracy_fraction",
+        "calls": "tools/calls_per_answer",
+    }
+    return {short: metrics.get(name, float("nan")) for short, name in names.items()}
 
 
 def _step(
-    config: RlConfig,
-    worker: RolloutWorker,
-    run: _Run,
-    learner: Learner,
-    log: TrajectoryLog,
-    variant: str,
-    seed: int,
-    step: int,
+    run: Run, rollouts: Rollouts, log: TrajectoryLog, variant: str, step: int
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
-    rollout_batch = gather(config, worker, run.batches, run.store, seed, step, run.rollouts)
+    config, worker = run.config, run.worker
+    # 1) Roll out and score, until the batch is full.
+    batch = gather(config, rollouts, run.store, run.seed, step)
     if config.unloads_decoder:
         worker.engine.unload()
-    trajectories, scores = rollout_batch.trajectories, rollout_batch.scores
-    metrics = step_metrics(trajectories, scores) | worker.metrics() | rollout_batch.metrics()
-    if run.rollouts is not None:
-        metrics |= run.rollouts.metrics(trajectories, step)
+    metrics = step_metrics(batch.groups) | worker.metrics() | batch.metrics()
+    metrics |= rollouts.metrics(batch.groups, step)
     if worker.collector.renderer.tool is not None:
-        _check_tool_health(run.health, trajectories, scores, step)
-    signals = np.zeros(len(trajectories), np.float32)
-    signals[rollout_batch.rows] = learner.signals(
-        [scores[i] for i in rollout_batch.rows],
-        config.schedule.samples,
-        _computed(run, lambda: _penalties(rollout_batch, run.state, learner, config)),
-    )
+        _check_tool_health(run.health, batch, step)
+    # 2) Learn from the chosen groups, and keep some samples for the report.
+    signals = _signals(run, rollouts, batch)
     if step % config.schedule.log_trajectories_every == 0:
-        kept = config.schedule.log_trajectories
-        log.write(worker.views(variant, step, trajectories, scores, signals, kept))
+        views = evenly_spaced_views(
+            batch.samples,
+            config.schedule.log_trajectories,
+            variant=variant,
+            step=step,
+            token_text=worker.token_text,
+            advantages=signals,
+        )
+        log.write(views)
     collected = time.monotonic()
-    learned: Metrics = {}
-    if rows := rollout_batch.learned_rows:
-        batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
-        run.state, learned = _computed(run, lambda: learner.update(run.state, batch))
-    metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
-    sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
+    learned = jax.device_get(_learn(run, rollouts, batch, signals))
+    metrics |= {name: float(value) for name, value in learned.items()}
+    sampled = sum(trajectory.num_policy_tokens for trajectory in batch.trajectories)
     metrics |= {
         "tokens/sampled_per_s": sampled / (collected - started),
         "timing/collect_s": collected - started,
@@ -252,28 +155,41 @@ def _step(
     return metrics
 
 
-def _penalties(
-    rollout_batch: RolloutBatch, state: LearnerState, learner: Learner, config: RlConfig
-) -> np.ndarray | None:
-    """What the KL takes off the reward of each chosen trajectory; None where it is in no reward."""
-    chosen = [rollout_batch.trajectories[i] for i in rollout_batch.rows]
-    if not learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
+def _signals(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> np.ndarray:
+    """[samples] float32, what the batch gives to each sample's policy tokens; 0 where it is not chosen."""
+    signals = np.zeros(len(batch.samples), np.float32)
+    signals[batch.chosen] = run.learner.signals(
+        [batch.scores[i] for i in batch.chosen],
+        batch.group_ids,
+        rollouts.dispatch(lambda: _penalties(run, batch)),
+    )
+    return signals
+
+
+def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch, signals: np.ndarray) -> Metrics:
+    """All updates of a batch, where anything of it carries a loss. Changes `run.state`."""
+    if not (learned := batch.learned):
+        return {}
+    trajectories = batch.trajectories
+    packed = to_batch([trajectories[i] for i in learned], signals[learned], run.config.pack)
+    run.state, metrics = rollouts.dispatch(lambda: run.learner.update(run.state, packed))
+    return metrics
+
+
+def _penalties(run: Run, batch: RolloutBatch) -> np.ndarray | None:
+    """What the KL takes off the reward of each chosen sample; None where it is in no reward."""
+    chosen = [batch.trajectories[i] for i in batch.chosen]
+    if not run.learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
         return None
-    batch = to_batch(chosen, np.zeros(len(chosen)), config.pack)
-    return learner.penalties(state, batch, len(chosen))
+    packed = to_batch(chosen, np.zeros(len(chosen)), run.config.pack)
+    return run.learner.penalties(run.state, packed, len(chosen))
 
 
-def _computed(run: _Run, call: Callable[[], _Result]) -> _Result:
-    """A call that uses the learner's devices, in the thread that may."""
-    return call() if run.rollouts is None else run.rollouts.dispatch(call)
-
-
-def _check_tool_health(
-    health: ToolHealth, trajectories: list[Trajectory], scores: list[Score | None], step: int
-) -> None:
+def _check_tool_health(health: ToolHealth, batch: RolloutBatch, step: int) -> None:
     """Raises when the sandbox loses too many trajectories; says when nobody calls it any more."""
+    trajectories = batch.trajectories
     warning = health.observe(
-        lost=sum(score is None for score in scores),
+        lost=sum(trajectory.is_masked for trajectory in trajectories),
         trajectories=len(trajectories),
         tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
     )
@@ -281,32 +197,7 @@ def _check_tool_health(
         print(f"warning: step {step}: {warning}", file=sys.stderr, flush=True)
 
 
-def _validate(
-    config: RlConfig, worker: RolloutWorker, run: _Run, policy: Params, seed: int, step: int
-) -> dict[str, float]:
+def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
-    problems = config.task.problems("validation", config.schedule.eval_problems, seed)
-    if run.rollouts is None:
-        worker.engine.load(policy)
-        evaluation = evaluate(
-            worker.collector,
-            worker.runner,
-            worker.checker,
-            problems,
-            samples=1,
-            sampling=config.sampling,
-            seed=seed,
-            stream=("validation",),
-            version=step + 1,
-        )
-    else:
-        answers = run.rollouts.validate(problems, step + 1, policy)
-        evaluation = judged(worker.checker, answers)
-    metrics = {
-        "validation/accuracy_fraction": evaluation.overall["accuracy"],
-        "validation/calls_per_answer": evaluation.overall["tool_calls"],
-    }
-    for level, part in evaluation.levels.items():
-        metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
-        metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
-    return metrics
+    problems = run.config.task.problems("validation", run.config.schedule.eval_problems, run.seed)
+    return evaluation_of(rollouts.validate(problems, step + 1, run.policy)).metrics()

@@ -1,4 +1,7 @@
-"""What one step learns from: problems drawn, answered and scored until the batch is full."""
+"""What one step learns from: problems drawn, answered and scored until the batch is full.
+
+Not covered: where rollouts come from (`rollouts`), what is learned from them.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,204 +9,121 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxtool.algos.filters import groups_with_spread
-from jaxtool.core.types import Problem, Score, Trajectory
-from jaxtool.data.batches import ProblemBatches
-from jaxtool.parallel import hosts
+from jaxtool.core.types import Group, Sample, Score, Trajectory, samples_of
 from jaxtool.rewards.fewest_calls import CallStore
-from jaxtool.rewards.scoring import score_trajectories
-from jaxtool.rollout.collector import Collector
+from jaxtool.rewards.scoring import score_groups
 from jaxtool.rollout.selection import choose_members, is_dropped
-from jaxtool.train.evaluation import judge
-from jaxtool.train.overlapped_rollouts import AsyncRollouts
 from jaxtool.train.rl_config import RlConfig, reward_of
-from jaxtool.train.rollout_worker import RolloutWorker
+from jaxtool.train.rollouts import Rollouts, train_stream
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutBatch:
-    """Everything that a step sampled, and the whole groups of it that are learned."""
+    """Everything that a step sampled, scored; samples say whether they are learned from."""
 
-    trajectories: list[Trajectory]
-    scores: list[Score | None]
-    group_rows: list[list[int]]  # indices of each chosen group, `samples` each
+    groups: tuple[Group, ...]  # all that were drawn
     learnable_fraction: float  # of the groups drawn: their rewards differ
-    dropped: list[bool]  # carries no loss, but is in its group's statistics
     draws: int  # batches of problems
 
     @property
-    def rows(self) -> list[int]:
-        """Indices of the members of the chosen groups, group after group."""
-        return [i for members in self.group_rows for i in members]
+    def samples(self) -> list[Sample]:
+        """All samples, group after group; `chosen` and `learned` are indices of these."""
+        return samples_of(self.groups)
 
     @property
-    def learned_rows(self) -> list[int]:
-        """Those of them that carry a loss."""
-        return [i for i in self.rows if self.scores[i] is not None and not self.dropped[i]]
+    def trajectories(self) -> list[Trajectory]:
+        return [sample.trajectory for sample in self.samples]
+
+    @property
+    def scores(self) -> list[Score | None]:
+        return [sample.score for sample in self.samples]
+
+    @property
+    def chosen(self) -> list[int]:
+        """Members of the chosen groups, group after group."""
+        return [i for i, sample in enumerate(self.samples) if sample.is_chosen]
+
+    @property
+    def group_ids(self) -> np.ndarray:
+        """[chosen] int32, the number of each chosen sample's group among the chosen groups."""
+        return group_ids([chosen for group in self.groups if (chosen := group.chosen)])
+
+    @property
+    def learned(self) -> list[int]:
+        """Those of `chosen` that carry a loss."""
+        samples = self.samples
+        return [i for i in self.chosen if not (samples[i].is_masked or samples[i].is_dropped)]
 
     def metrics(self) -> dict[str, float]:
         """Shares of what was sampled; the learnable ones are of all groups drawn."""
-        total = max(1, len(self.trajectories))
+        total = max(1, len(self.samples))
         return {
             "filter/draws": float(self.draws),
-            "filter/chosen_fraction": len(self.rows) / total,
-            "filter/learned_fraction": len(self.learned_rows) / total,
+            "filter/chosen_fraction": len(self.chosen) / total,
+            "filter/learned_fraction": len(self.learned) / total,
             "reward/learnable_group_fraction": self.learnable_fraction,
         }
 
 
 def gather(
-    config: RlConfig,
-    worker: RolloutWorker,
-    batches: ProblemBatches,
-    store: CallStore,
-    seed: int,
-    step: int,
-    rollouts: AsyncRollouts | None = None,
+    config: RlConfig, rollouts: Rollouts, store: CallStore, seed: int, step: int
 ) -> RolloutBatch:
-    """Draws problems, answers and scores them; with refilling, until enough groups teach something.
+    """Draws rollouts and scores them; with refilling, until enough groups have reward spread.
 
-    `batches` and `store` change. Without enough such groups after `Selection.max_draws` draws the
+    `rollouts` and `store` change. Without enough such groups after `Selection.max_draws` draws the
     batch stays smaller.
-
-    Args:
-      rollouts: has the answers, or will have; None collects them here and now.
     """
     selection, wanted = config.selection, config.schedule.problems_per_step
     reward = reward_of(config)
-    trajectories: list[Trajectory] = []
-    scores: list[Score | None] = []
-    groups: list[list[int]] = []
-    draws = drawn_groups = learnable = 0
-    while draws < selection.max_draws and len(groups) < wanted:
-        # The first draw has the stream of a run without refilling.
-        stream: tuple[str | int, ...] = ("train", step, draws) if draws else ("train", step)
-        if rollouts is None:
-            drawn, correct = _answers_of_all_hosts(
-                config, worker, next(batches), seed, stream, step
+    groups: list[Group] = []
+    draws = num_chosen = learnable = 0
+    while draws < selection.max_draws and num_chosen < wanted:
+        # 1) A batch of problems with all their samples, judged, then scored.
+        drawn = score_groups(rollouts.draw(step, draws), reward, store, config.call_cost)
+        # 2) Of each group the members that count: `samples` of those that were sampled.
+        members = [
+            choose_members(group, config.schedule.samples, seed, train_stream(step, draws))
+            for group in drawn
+        ]
+        # 3) With refilling only groups whose rewards differ are chosen, and never too many.
+        has_spread = _has_spread(drawn, members, selection.min_reward_std)
+        learnable += sum(has_spread)
+        for group, kept, spread in zip(drawn, members, has_spread, strict=True):
+            is_chosen = num_chosen < wanted and (spread or selection.max_draws == 1)
+            num_chosen += is_chosen
+            samples = tuple(
+                dataclasses.replace(
+                    sample,
+                    is_chosen=is_chosen and i in kept,
+                    is_dropped=is_dropped(sample.trajectory, selection),
+                )
+                for i, sample in enumerate(group.samples)
             )
-        else:
-            drawn = rollouts.draw(step, draws)
-            correct = judge(worker.checker, drawn)
-        drawn_scores = score_trajectories(drawn, correct, reward, store, config.call_cost)
-        rows = _groups(config, drawn, drawn_scores, seed, stream)
-        with_spread = _with_spread(rows, drawn_scores, selection.min_reward_std)
-        drawn_groups, learnable = drawn_groups + len(rows), learnable + len(with_spread)
-        if selection.max_draws > 1:
-            rows = with_spread
-        groups += [[len(trajectories) + i for i in members] for members in rows]
-        trajectories += drawn
-        scores += drawn_scores
+            groups.append(dataclasses.replace(group, samples=samples))
         draws += 1
     return RolloutBatch(
-        trajectories=trajectories,
-        scores=scores,
-        group_rows=groups[:wanted],
-        learnable_fraction=learnable / drawn_groups,
-        dropped=[is_dropped(trajectory, selection) for trajectory in trajectories],
-        draws=draws,
+        groups=tuple(groups), learnable_fraction=learnable / len(groups), draws=draws
     )
 
 
-def _answers_of_all_hosts(
-    config: RlConfig,
-    worker: RolloutWorker,
-    problems: Sequence[Problem],
-    seed: int,
-    stream: tuple[str | int, ...],
-    version: int,
-) -> tuple[list[Trajectory], list[bool]]:
-    """Answers in the order (problem, sample), and whether each is right.
-
-    Each host answers and judges its share of the problems; then all hosts have all ledgers, so that
-    rewards, n, filters, advantages, packing and metrics are those of one process on each of them.
-    """
-    own = _answers(config, worker, hosts.share(problems), seed, stream, version)
-    judged = list(zip(own, judge(worker.checker, own), strict=True))
-    total = config.schedule.samples * config.selection.oversampling
-    groups = [judged[start : start + total] for start in range(0, len(judged), total)]
-    everything = [answer for group in hosts.together(hosts.exchange(groups)) for answer in group]
-    return [trajectory for trajectory, _ in everything], [correct for _, correct in everything]
+def group_ids(members: Sequence[Sequence[object]]) -> np.ndarray:
+    """[sum of sizes] int32: 0 for the members of the first group, 1 for those of the next, ..."""
+    sizes = [len(each) for each in members]
+    return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
 
-def _answers(
-    config: RlConfig,
-    worker: RolloutWorker,
-    problems: Sequence[Problem],
-    seed: int,
-    stream: tuple[str | int, ...],
-    version: int,
-) -> list[Trajectory]:
-    """All samples of each problem, in the order (problem, sample); the last ones without the tool."""
-    total = config.schedule.samples * config.selection.oversampling
-    free = config.selection.tool_free_samples
-
-    def collect(collector: Collector, samples: int, stream: tuple[str | int, ...]):
-        return worker.runner.run(
-            collector.collect(
-                problems,
-                samples=samples,
-                sampling=config.sampling,
-                seed=seed,
-                stream=stream,
-                version=version,
-            )
-        )
-
-    if not free:
-        return collect(worker.collector, total, stream)
-    with_tool = collect(worker.collector, total - free, stream)
-    without = collect(_tool_free(worker, config), free, (*stream, "tool_free"))
-    merged = []
-    for i in range(len(problems)):
-        merged += with_tool[i * (total - free) : (i + 1) * (total - free)]
-        for trajectory in without[i * free : (i + 1) * free]:
-            sample = trajectory.sample + total - free
-            merged.append(dataclasses.replace(trajectory, sample=sample))
-    return merged
-
-
-def _tool_free(worker: RolloutWorker, config: RlConfig) -> Collector:
-    """The same engine and prompts; the first call ends the trajectory, unanswered."""
-    rollout = dataclasses.replace(config.rollout, max_tool_calls=0, at_tool_limit="finish")
-    return Collector(
-        engine=worker.engine,
-        tokenizer=worker.tokenizer,
-        renderer=worker.collector.renderer,
-        tool=worker.collector.tool,
-        config=rollout,
-    )
-
-
-def _groups(
-    config: RlConfig,
-    trajectories: Sequence[Trajectory],
-    scores: Sequence[Score | None],
-    seed: int,
-    stream: tuple[str | int, ...],
-) -> list[list[int]]:
-    """Indices of the members of each group, `samples` of those that were drawn."""
-    samples = config.schedule.samples
-    total = samples * config.selection.oversampling
-    groups = []
-    for start in range(0, len(trajectories), total):
-        members = list(range(start, start + total))
-        if total > samples:
-            group = [trajectories[i] for i in members]
-            own = [scores[i] for i in members]
-            members = [start + i for i in choose_members(group, own, samples, seed, stream)]
-        groups.append(members)
-    return groups
-
-
-def _with_spread(
-    groups: list[list[int]], scores: Sequence[Score | None], min_std: float
-) -> list[list[int]]:
-    rows = [i for members in groups for i in members]
-    keeps = groups_with_spread(
-        np.array([s.reward if (s := scores[i]) else 0.0 for i in rows], np.float32),
-        np.repeat(np.arange(len(groups), dtype=np.int32), [len(members) for members in groups]),
+def _has_spread(
+    groups: Sequence[Group], members: Sequence[Sequence[int]], min_std: float
+) -> list[bool]:
+    """Whether the rewards of each group's chosen members differ enough."""
+    scores = [
+        group.samples[i].score for group, kept in zip(groups, members, strict=True) for i in kept
+    ]
+    has_spread = groups_with_spread(
+        np.array([score.reward if score else 0.0 for score in scores], np.float32),
+        group_ids(members),
         len(groups),
-        np.array([scores[i] is not None for i in rows]),
+        np.array([score is not None for score in scores]),
         min_std=min_std,
     )
-    return [members for members, keep in zip(groups, keeps, strict=True) if keep]
+    return [bool(spread) for spread in has_spread]

@@ -1,16 +1,15 @@
 """What answers problems in a run: policy, tokenizer, renderer, engine, sandbox and answer checker.
 
-Everything that can be wrong with a run is found here, before the first step.
+Opening it finds what is wrong with these, before the first step. Not covered: the learner.
 """
 
 import dataclasses
 from asyncio import Runner
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import numpy as np
 
-from jaxtool.core.types import Score, Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
@@ -24,11 +23,9 @@ from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
-from jaxtool.rundir.progress import ProgressDisplay
-from jaxtool.rundir.trajectory_log import TrajectoryView, trajectory_view
 from jaxtool.tools.base import Tool
 from jaxtool.tools.sandbox_client import SandboxClient
-from jaxtool.train.devices import make_shardings
+from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sources import open_sandbox
 
@@ -38,7 +35,6 @@ class RolloutWorker:
     """Open resources of a run."""
 
     model: ModelConfig
-    sharding: Sharding  # of the learner
     tokenizer: Tokenizer
     engine: DecodeEngine
     collector: Collector
@@ -74,44 +70,17 @@ class RolloutWorker:
         each = [dataclasses.asdict(counts) for counts in hosts.exchange(self.engine.counts)]
         return EngineCounts(**{name: sum(counts[name] for counts in each) for name in each[0]})
 
-    def compile_ahead(self, *samplings: Sampling) -> None:
-        """Compiles the decoder's programs for windows of these samplings, and shows how far it is."""
+    def compile(self, report: Callable[[int, int, str], None], *samplings: Sampling) -> None:
+        """Compiles the decoder's programs for windows of these samplings, before they are needed.
+
+        Args:
+          report: gets the programs done, their number and the name of the last one.
+        """
         longest = longest_prompt(self.collector.config, self.engine.config)
-        with ExitStack() as stack:
-            shown: list[ProgressDisplay] = []
+        self.engine.compile(samplings, report, longest_prompt=longest)
 
-            def report(done: int, total: int, name: str) -> None:
-                if not shown:
-                    shown.append(stack.enter_context(ProgressDisplay("compile decoder", total)))
-                shown[0].update(done, {"": name})
-
-            self.engine.compile(samplings, report, longest_prompt=longest)
-
-    def views(
-        self,
-        variant: str,
-        step: int,
-        trajectories: Sequence[Trajectory],
-        scores: Sequence[Score | None],
-        advantages: np.ndarray,
-        count: int,
-    ) -> list[TrajectoryView]:
-        """About `count` evenly spaced trajectories as the report shows them."""
-        stride = max(1, len(trajectories) // max(1, count))
-        return [
-            trajectory_view(
-                trajectories[i],
-                score,
-                variant=variant,
-                step=step,
-                token_texts=[self._show(int(token)) for token in trajectories[i].ids],
-                advantages=np.full(len(trajectories[i].ids), advantages[i]),
-            )
-            for i in range(0, len(trajectories), stride)
-            if (score := scores[i]) is not None
-        ]
-
-    def _show(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
+        """How one token reads, for display."""
         return decode_ids(self.tokenizer, [token])
 
 
@@ -127,6 +96,7 @@ def open_worker(
     runner: Runner,
     config: RlConfig,
     source: PolicySource,
+    sharding: Sharding,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
     tool: Tool | None = None,
@@ -135,11 +105,12 @@ def open_worker(
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
     Args:
+      sharding: of the parameters, on all hosts; each host decodes on its own devices.
       tool: answers calls in place of a sandbox; the caller closes it.
       dtype: of the parameters.
     """
     renderer, tokenizer = load_text(config)
-    sharding, decoding = make_shardings(config, source.model_config())
+    _, decoding = shardings_on(sharding.mesh, config)
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
@@ -165,7 +136,6 @@ def open_worker(
     checker = stack.enter_context(AnswerChecker())
     worker = RolloutWorker(
         model=model,
-        sharding=sharding,
         tokenizer=tokenizer,
         engine=engine,
         collector=collector,

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.ledgers import ledger
+from helpers.ledgers import group_of, ledger
 
-from jaxtool.core.types import FinishReason, ToolStatus, split_groups
+from jaxtool.core.types import FinishReason, ToolStatus, samples_of, with_samples
 
 GOOD = ledger("QQppttpp", calls=[ToolStatus.OK])
 
@@ -59,9 +59,19 @@ def test_a_broken_ledger_is_refused(broken, message):
         broken.check()
 
 
-def test_groups_are_by_problem_in_order_of_appearance():
-    made = [ledger("Qp", problem=name) for name in "baba"]
-    assert split_groups(made) == [[0, 2], [1, 3]]
+def test_groups_get_other_samples_as_many_in_each():
+    made = [group_of(ledger("Qp", problem=name), ledger("Qp", problem=name)) for name in "ba"]
+    made.append(group_of(ledger("Qp", problem="c")))
+    others = [dataclasses.replace(s, is_correct=i == 3) for i, s in enumerate(samples_of(made))]
+    changed = with_samples(made, others)
+    assert [group.problem.problem_id for group in changed] == ["b", "a", "c"]
+    assert [[s.is_correct for s in group.samples] for group in changed] == [
+        [False, False],
+        [False, True],
+        [False],
+    ]
+    with pytest.raises(ValueError, match="4 samples for groups of together 5"):
+        with_samples(made, others[:4])
 
 
 def test_ids_of_a_ledger_count_up():

@@ -8,8 +8,10 @@ from helpers.tiny_models import random_tokens
 
 from jaxtool.core.types import (
     FinishReason,
+    Group,
     Origin,
     Problem,
+    Sample,
     ToolCall,
     ToolResult,
     ToolStatus,
@@ -56,6 +58,22 @@ def ledger(
         ),
         unexecuted_calls=unexecuted,
         finish_reason=reason,
+    )
+
+
+def group_of(*trajectories: Trajectory, is_correct: Sequence[bool] = ()) -> Group:
+    """One group of trajectories of one problem.
+
+    Args:
+      is_correct: verdicts, one each; empty: not judged.
+    """
+    verdicts = is_correct or [None] * len(trajectories)
+    return Group(
+        problem=trajectories[0].problem,
+        samples=tuple(
+            Sample(trajectory=trajectory, is_correct=verdict)
+            for trajectory, verdict in zip(trajectories, verdicts, strict=True)
+        ),
     )
 
 

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jaxtool.core.types import Problem, Trajectory
+from jaxtool.core.types import Problem, Trajectory, trajectories_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineCounts
 from jaxtool.decode.engine import Placement
 from jaxtool.decode.prefill import PrefillCall
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
+from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 
@@ -61,15 +62,16 @@ class ScriptedEngine:
         *,
         is_stop: Sequence[bool],
         decode_rows: int = 4,
-        rows: int = 0,
+        cache_rows: int = 0,
         window_steps: int = 4,
         max_tokens: int = 512,
         fetch_s: float = 0.0,
         prefill_chunk: int = 0,
     ):
+        self.sharding = single_device()
         self.config = SimpleNamespace(
             decode_rows=decode_rows,
-            num_cache_rows=rows or decode_rows,
+            num_cache_rows=cache_rows or decode_rows,
             max_tokens=max_tokens,
             prefill_chunk=prefill_chunk,
         )
@@ -257,7 +259,7 @@ def stage(
 
 def run(made: Stage, samples: int = 1) -> list[Trajectory]:
     """Collects, checks every ledger and that nothing stays behind."""
-    trajectories = asyncio.run(made.collect(samples))
+    trajectories = trajectories_of(asyncio.run(made.collect(samples)))
     for trajectory in trajectories:
         trajectory.check()
     assert made.engine.num_free == made.engine.config.num_cache_rows

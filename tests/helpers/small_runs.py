@@ -15,10 +15,11 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.sources import RandomInit
-from jaxtool.parallel.mesh import make_mesh
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.train import rl_loop
 from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.sft_loop import Demonstrations, DemonstrationStream, SftRunConfig
 
@@ -108,11 +109,14 @@ class CountingTool:
         return None
 
 
-def one_device_mesh(config, check=None):
+def one_device_mesh(config: MeshConfig | None = None, check=None) -> jax.sharding.Mesh:
     del config, check
-    from jaxtool.parallel.mesh import MeshConfig
-
     return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def train(config: RlConfig, **options) -> Path:
+    """An RL run on one device."""
+    return rl_loop.train(config, mesh=one_device_mesh(), **options)
 
 
 def rl_config(folder: Path, **fields) -> RlConfig:

@@ -198,7 +198,9 @@ def test_kl_in_the_reward_by_the_plain_sum(params):
         assert taken_off[i] == pytest.approx(penalty, abs=1e-5)
     _, _, same, _ = ppo._with_advantages(state, params, batch, setup, CRITIC)
     np.testing.assert_allclose(same, batch.advantages, atol=1e-5)
-    signals = learner.signals(scores_of([1.0, 1.0]), 2, np.array([0.5, 0.0], np.float32))
+    signals = learner.signals(
+        scores_of([1.0, 1.0]), np.zeros(2, np.int32), np.array([0.5, 0.0], np.float32)
+    )
     np.testing.assert_allclose(signals, [-0.7071, 0.7071], atol=1e-4)
 
 
@@ -228,8 +230,9 @@ def test_the_learner_is_chosen_by_the_critic(params):
     plain = Learner(setup=SETUP, critic=None, reference=None)
     with_critic = Learner(setup=SETUP, critic=CRITIC, reference=None)
     scores = [*scores_of([1.0, -1.0]), None, Score(reward=1.0, is_correct=True)]
-    np.testing.assert_allclose(plain.signals(scores, 2), [0.7071, -0.7071, 0, 1], atol=1e-4)
-    np.testing.assert_array_equal(with_critic.signals(scores, 2), [1, -1, 0, 1])
+    groups = np.array([0, 0, 1, 1], np.int32)
+    np.testing.assert_allclose(plain.signals(scores, groups), [0.7071, -0.7071, 0, 1], atol=1e-4)
+    np.testing.assert_array_equal(with_critic.signals(scores, groups), [1, -1, 0, 1])
     for learner, kind in ((plain, grpo.TrainState), (with_critic, ppo.PpoState)):
         state = learner.start(params)
         assert isinstance(state, kind)
@@ -244,7 +247,7 @@ def test_the_learner_is_chosen_by_the_critic(params):
 def test_shaping_without_group_advantages_is_refused():
     learner = Learner(setup=SETUP, critic=CRITIC, reference=None)
     with pytest.raises(ValueError, match="shapes group advantages"):
-        learner.signals(scores_of([1.0], shaping=-0.5), 1)
+        learner.signals(scores_of([1.0], shaping=-0.5), np.zeros(1, np.int32))
 
 
 def test_a_reference_is_kept_only_where_a_kl_needs_it():

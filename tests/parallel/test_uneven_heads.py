@@ -41,7 +41,9 @@ class Unread:
 def opened(config, source):
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        worker, params = open_worker(stack, runner, config, source, 0, tool=CountingTool())
+        sharding = Sharding(make_mesh(config.mesh), config.axes)
+        tool = CountingTool()
+        worker, params = open_worker(stack, runner, config, source, sharding, 0, tool=tool)
         worker.engine.load(params)
         prefilled = worker.engine.prefill([[1, 2, 3]])
         return worker, prefilled

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from helpers.ledgers import ledger
+from helpers.ledgers import group_of, ledger
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from jaxtool.core.types import ToolStatus, Trajectory
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.outcome import OtcGrpoReward
-from jaxtool.rewards.scoring import score_trajectories
+from jaxtool.rewards.scoring import score_groups
 
 
 def two_calls():
@@ -47,10 +47,10 @@ def test_prices_enter_n_and_the_reward():
     cheap = dataclasses.replace(two_calls(), tool_calls=two_calls().tool_calls[:1], sample=1)
     call_cost = CallCost(per_tool=(("search", 5.0),))
     store = CallStore()
-    scores = score_trajectories(
-        [two_calls(), cheap], [True] * 2, OtcGrpoReward(c=3.0), store, call_cost
-    )
-    assert [s.reward for s in scores if s] == pytest.approx([0.9898214, 1.0])
+    group = group_of(two_calls(), cheap, is_correct=[True, True])
+    [scored] = score_groups([group], OtcGrpoReward(c=3.0), store, call_cost)
+    rewards = [s.score.reward for s in scored.samples if s.score]
+    assert rewards == pytest.approx([0.9898214, 1.0])
     assert store.history("p0").counts == {5.0: 1, 6.0: 1}
 
 

@@ -6,7 +6,7 @@ import signal
 
 from helpers.scripted_engine import ANSWER, stage
 
-from jaxtool.core.types import FinishReason, ToolStatus
+from jaxtool.core.types import FinishReason, ToolStatus, trajectories_of
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.tools.local_server import run_local_server
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
@@ -40,7 +40,7 @@ async def _collect(addresses: list[str], doomed: int, attempts: int = 8):
 
     try:
         killer = asyncio.create_task(kill())
-        trajectories = await made.collect()
+        trajectories = trajectories_of(await made.collect())
         await killer
         return trajectories, client.stats
     finally:

@@ -19,7 +19,7 @@ from helpers.tiny_models import random_params
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolStatus
+from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolStatus, trajectories_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.sampling import Sampling
@@ -119,18 +119,17 @@ def by_name(trajectories):
 
 def collect(made, problems, *, seed=0, samples=2, **options):
     collector = make_collector(made, **options)
-    return by_name(
-        asyncio.run(
-            collector.collect(
-                problems,
-                samples=samples,
-                sampling=Sampling(),
-                seed=seed,
-                stream=("many",),
-                version=0,
-            )
+    groups = asyncio.run(
+        collector.collect(
+            problems,
+            samples=samples,
+            sampling=Sampling(),
+            seed=seed,
+            stream=("many",),
+            version=0,
         )
     )
+    return by_name(trajectories_of(groups))
 
 
 async def collect_arrivals(collector, problems, arrivals):
@@ -144,7 +143,7 @@ async def collect_arrivals(collector, problems, arrivals):
                 )
         await collector.advance(0)
         at += 1
-    return by_name(trajectory for job in jobs.values() for trajectory in job.trajectories())
+    return by_name(trajectories_of(group for job in jobs.values() for group in job.groups()))
 
 
 def assert_same(got, expected):

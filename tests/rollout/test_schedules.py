@@ -134,7 +134,12 @@ def test_a_row_whose_prompt_is_on_its_way_wants_a_slot():
     """
     scripts = [[[EOS]], [["a", EOS]], [["a", "a", "a", EOS]]]
     made = stage(
-        scripts, tool=ArithmeticTool(), decode_rows=1, rows=3, window_steps=4, prefill_chunk=1000
+        scripts,
+        tool=ArithmeticTool(),
+        decode_rows=1,
+        cache_rows=3,
+        window_steps=4,
+        prefill_chunk=1000,
     )
     run(made)
     assert made.collector.times.useful_fraction == (1 + 2) / 8

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from helpers.ledgers import ledger
 
-from jaxtool.core.types import FinishReason, Score, ToolStatus
+from jaxtool.core.types import FinishReason, Group, Sample, Score, ToolStatus
 from jaxtool.rollout import selection
 from jaxtool.rollout.selection import Selection, choose_members, is_dropped, is_void, roc_penalty
 
@@ -47,23 +47,29 @@ def test_roc_penalty_by_hand():
     assert roc_penalty(ledger("QQpp", reason=FinishReason.LENGTH)) == 1.5
 
 
-def test_members_are_chosen_by_the_stream_and_the_problem_alone():
-    group = [ledger("QQpp", sample=i) for i in range(8)]
-    scores: list[Score | None] = [
-        Score(reward=float(i % 2), is_correct=bool(i % 2)) for i in range(8)
+def scored(trajectories, rewards):
+    samples = [
+        Sample(trajectory=t, score=Score(reward=float(r), is_correct=bool(r)))
+        for t, r in zip(trajectories, rewards, strict=True)
     ]
-    chosen = choose_members(group, scores, 4, 0, ("train", 3))
-    assert chosen == choose_members(group, scores, 4, 0, ("train", 3))
+    return Group(problem=trajectories[0].problem, samples=tuple(samples))
+
+
+def test_members_are_chosen_by_the_stream_and_the_problem_alone():
+    group = scored([ledger("QQpp", sample=i) for i in range(8)], [i % 2 for i in range(8)])
+    chosen = choose_members(group, 4, 0, ("train", 3))
+    assert chosen == choose_members(group, 4, 0, ("train", 3))
     assert sum(i % 2 for i in chosen) == 2
-    others = {tuple(choose_members(group, scores, 4, 0, ("train", step))) for step in range(8)}
+    others = {choose_members(group, 4, 0, ("train", step)) for step in range(8)}
     assert len(others) > 1
 
 
 def test_clean_correct_members_come_first():
     dirty = ledger("QQpptp", calls=[ToolStatus.ERROR])
     clean = ledger("QQpptp", calls=[ToolStatus.OK])
-    score = Score(reward=1.0, is_correct=True)
-    assert choose_members([dirty, clean, dirty, clean], [score] * 4, 2, 0, ("train", 0)) == [1, 3]
+    group = scored([dirty, clean, dirty, clean], [1] * 4)
+    assert choose_members(group, 2, 0, ("train", 0)) == (1, 3)
+    assert choose_members(group, 4, 0, ("train", 0)) == (0, 1, 2, 3)  # nobody to leave out
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """TC, TP and their errors by hand."""
 
+import dataclasses
 import math
 
 import pytest
-from helpers.ledgers import ledger
+from helpers.ledgers import group_of, ledger
 
-from jaxtool.core.types import FinishReason, Score, ToolStatus
+from jaxtool.core.types import FinishReason, Score, ToolStatus, samples_of, with_samples
 from jaxtool.rollout.statistics import clustered_mean, figures, figures_by_level, step_metrics
 
 OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
@@ -15,17 +16,39 @@ LOST = FinishReason.INFRASTRUCTURE
 def four_answers():
     """Two problems, two samples: calls 1, 0 | 2, 1; correct yes, no | yes, yes; one answer lost."""
     return [
-        ledger("Qpptp", problem="a", calls=[OK], level="easy"),
-        ledger("Qpp", problem="a", sample=1, level="easy"),
-        ledger("Qptptp", problem="b", calls=[ERROR, OK], level="hard", unexecuted=1),
-        ledger("Qpttp", problem="b", sample=1, calls=[OK], level="hard"),
-        ledger("Qp", problem="c", reason=LOST, unexecuted=1),
-    ], [True, False, True, True, True]
+        group_of(
+            ledger("Qpptp", problem="a", calls=[OK], level="easy"),
+            ledger("Qpp", problem="a", sample=1, level="easy"),
+            is_correct=[True, False],
+        ),
+        group_of(
+            ledger("Qptptp", problem="b", calls=[ERROR, OK], level="hard", unexecuted=1),
+            ledger("Qpttp", problem="b", sample=1, calls=[OK], level="hard"),
+            is_correct=[True, True],
+        ),
+        group_of(ledger("Qp", problem="c", reason=LOST, unexecuted=1), is_correct=[True]),
+    ]
+
+
+def scored(groups):
+    """Rewards of 1 and -1."""
+    return with_samples(
+        groups,
+        [
+            dataclasses.replace(
+                s,
+                score=None
+                if s.is_masked
+                else Score(reward=1.0 if s.is_correct else -1.0, is_correct=s.is_correct),
+            )
+            for s in samples_of(groups)
+        ],
+    )
 
 
 def test_figures_by_hand():
     """TC = 4 / 4, TP = 3 correct / 4 calls; problem means 0.5, 1 and 0.5, 1.5: errors 0.25, 0.5."""
-    whole = figures(*four_answers())
+    whole = figures(four_answers())
     assert (whole.problems, whole.answers) == (2, 4)
     assert whole.accuracy == 0.75
     assert whole.tool_calls == 1.0
@@ -35,31 +58,25 @@ def test_figures_by_hand():
 
 
 def test_productivity_without_calls_is_none_and_one_problem_has_no_error():
-    whole = figures([ledger("Qp")], [True])
+    whole = figures([group_of(ledger("Qp"), is_correct=[True])])
     assert whole.tool_productivity is None
     assert (whole.accuracy, whole.accuracy_stderr) == (1.0, 0.0)
 
 
 def test_without_a_finished_answer_there_is_nothing_to_report():
     with pytest.raises(ValueError, match="nothing to report"):
-        figures([ledger("Qp", reason=LOST)], [True])
+        figures([group_of(ledger("Qp", reason=LOST), is_correct=[True])])
 
 
 def test_levels_are_separate_and_in_order_of_appearance():
-    trajectories, correct = four_answers()
-    levels = figures_by_level(trajectories[:4], correct[:4])
+    levels = figures_by_level(four_answers()[:2])
     assert list(levels) == ["easy", "hard"]
     assert (levels["easy"].accuracy, levels["easy"].tool_calls) == (0.5, 0.5)
     assert (levels["hard"].accuracy, levels["hard"].tool_calls) == (1.0, 1.5)
 
 
 def test_step_metrics_by_hand():
-    trajectories, correct = four_answers()
-    scores = [
-        None if t.is_masked else Score(reward=1.0 if c else -1.0, is_correct=c)
-        for t, c in zip(trajectories, correct, strict=True)
-    ]
-    metrics = step_metrics(trajectories, scores)
+    metrics = step_metrics(scored(four_answers()))
     assert metrics["tools/infrastructure_failed_fraction"] == pytest.approx(0.2)
     assert metrics["reward/mean"] == 0.5
     assert metrics["reward/accuracy_fraction"] == 0.75
@@ -79,12 +96,12 @@ def test_step_metrics_by_hand():
 
 
 def test_a_step_in_which_everything_failed_has_no_reward_metrics():
-    metrics = step_metrics([ledger("Qp", reason=LOST)], [None])
+    metrics = step_metrics([group_of(ledger("Qp", reason=LOST), is_correct=[True])])
     assert metrics == {"tools/infrastructure_failed_fraction": 1.0}
 
 
 def test_problems_without_a_level_make_no_level_metrics():
-    metrics = step_metrics([ledger("Qp", level="")], [Score(reward=1.0, is_correct=True)])
+    metrics = step_metrics(scored([group_of(ledger("Qp", level=""), is_correct=[True])]))
     assert not [name for name in metrics if name.startswith("level/")]
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.fakes import ArithmeticTool
 from helpers.scripted_engine import ANSWER, CALL, EOS, Stage, run, stage
 
-from jaxtool.core.types import Origin
+from jaxtool.core.types import Origin, trajectories_of
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.stream import RolloutStream
 
@@ -102,7 +102,7 @@ def test_jobs_begin_in_their_order_and_nothing_is_discarded():
 
     with Streaming(made) as streaming:
         jobs = streaming.ask(begin_all)
-        answers = [job.finished.result(10) for job in jobs]
+        answers = [trajectories_of(job.finished.result(10)) for job in jobs]
     assert [[(t.problem.problem_id, t.sample) for t in ts] for ts in answers] == [
         [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)],
         [("p1", 0), ("p1", 1), ("p2", 0), ("p2", 1)],
@@ -128,7 +128,7 @@ def test_weights_change_between_windows_and_rows_go_on():
             change(0)
             return streaming.begin(made.problems)
 
-        answers = streaming.ask(begin).finished.result(10)
+        answers = trajectories_of(streaming.ask(begin).finished.result(10))
     for one, other in zip(answers, expected, strict=True):
         one.check()
         np.testing.assert_array_equal(one.ids, other.ids)
@@ -151,7 +151,7 @@ def test_weights_change_at_once_while_all_rows_wait_for_their_tools():
         assert tool.called.wait(10)
         streaming.ask(lambda: streaming.load(1))
         streaming.ask(tool.release)
-        [trajectory] = job.finished.result(10)
+        [trajectory] = trajectories_of(job.finished.result(10))
     assert versions(trajectory) == [0] * len(CALL) + [1] * len(ANSWER)
 
 

@@ -10,6 +10,7 @@ import pytest
 from helpers.small_runs import CountingTool, one_device_mesh
 
 from jaxtool.config import loader
+from jaxtool.core.types import trajectories_of
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import Sharding
@@ -42,9 +43,9 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(stage_process, "make_mesh", one_device_mesh)
     tool = CountingTool()
 
-    def open_with_fake(stack, runner, config, source, seed, addresses):
+    def open_with_fake(stack, runner, config, source, sharding, seed, addresses):
         assert addresses == ("unix:/nowhere",)
-        return rollout_worker.open_worker(stack, runner, config, source, seed, tool=tool)
+        return rollout_worker.open_worker(stack, runner, config, source, sharding, seed, tool=tool)
 
     monkeypatch.setattr(records, "open_worker", open_with_fake)
     file = tmp_path / "small.gin"
@@ -106,9 +107,9 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
     """`mental` answers begin in the prompt: prefix and text together are what is right or wrong."""
     seen = []
 
-    def judge(checker, trajectories):
-        seen.append([t.final_text for t in trajectories])
-        return [False] * len(trajectories)
+    def judge(checker, groups):
+        seen.append([t.final_text for t in trajectories_of(groups)])
+        return groups
 
     monkeypatch.setattr(records, "judge", judge)
     records.evaluate_variant(job)

@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import pytest
-from helpers.small_runs import MODEL, CountingTool, one_device_mesh, rl_config
+from helpers.small_runs import MODEL, CountingTool, rl_config, train
 
 from jaxtool.decode.publish import DecoderNumerics
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.off_policy_choices import TokenMask, TokenTruncation
 from jaxtool.parallel.axis_rules import single_device
-from jaxtool.train import rl_loop, rollout_worker
+from jaxtool.train.numerics import learner_setup, numerics_lines
 
 HALF = DecoderNumerics(dtype="bfloat16")
 
@@ -20,8 +20,8 @@ def with_numerics(config, numerics):
 
 
 def setup_and_lines(config):
-    setup = rl_loop.learner_setup(config, MODEL, single_device())
-    return setup, rl_loop.numerics_lines(config, MODEL, setup)
+    setup = learner_setup(config, MODEL, single_device())
+    return setup, numerics_lines(config, MODEL, setup)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,13 @@ def test_the_bypass_anchor_is_corrected_by_its_own_ratio(tmp_path):
     assert setup_and_lines(config)[0].grpo.off_policy == ()
 
 
-def test_a_run_reports_the_gap_and_the_weights(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+def test_a_run_reports_the_gap_and_the_weights(tmp_path, capsys):
     config = with_numerics(
         rl_config(tmp_path), DecoderNumerics(dtype="bfloat16", weights="int8", cache="int8")
     )
     schedule = dataclasses.replace(config.schedule, steps=1)
     config = dataclasses.replace(config, schedule=schedule)
-    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert 1e-4 < row["mismatch/max_abs_logprob_nats"] < 0.2
     assert row["policy/correction_weight_mean"] == pytest.approx(1.0, abs=0.05)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers.small_runs import MODEL, CountingTool, one_device_mesh, rl_config
+from helpers.small_runs import MODEL, CountingTool, one_device_mesh, rl_config, train
 from helpers.tiny_models import random_params
 from test_ppo_run import rows_of
 from test_sft_loop import Demonstrations, config_of
@@ -19,7 +19,7 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.model.weight_layout import leaves
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
-from jaxtool.train import rl_loop, rollout_worker, sft_loop
+from jaxtool.train import sft_loop
 
 LORA = LoraConfig(rank=2, alpha=8.0)
 GRPO = GrpoConfig(micro_batch_rows=4, lm_head_chunk=32)
@@ -35,7 +35,6 @@ VARIANTS = {
 
 @pytest.fixture(autouse=True)
 def _one_device(monkeypatch):
-    monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
     monkeypatch.setattr(sft_loop, "make_mesh", one_device_mesh)
 
 
@@ -70,13 +69,13 @@ def test_rl_killed_and_resumed_equals_uninterrupted(name, tmp_path, capsys):
     config = rl_config(tmp_path, **VARIANTS[name])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tool = CountingTool()
-    rl_loop.train(config, workdir=whole, seed=1, tool=tool)
+    train(config, workdir=whole, seed=1, tool=tool)
     assert "trained: an adapter of rank 2 on q, " in capsys.readouterr().out
     broken = CountingTool(fails_at=int(0.9 * tool.calls), error=KeyError("killed here"))
     with pytest.raises(KeyError, match="killed here"):
-        rl_loop.train(config, workdir=parts, seed=1, tool=broken)
+        train(config, workdir=parts, seed=1, tool=broken)
     assert (parts / "checkpoints" / "2").exists()
-    rl_loop.train(config, workdir=parts, seed=1, tool=CountingTool())
+    train(config, workdir=parts, seed=1, tool=CountingTool())
     rows = rows_of(whole)
     assert rows == rows_of(parts)
     assert all(row["mismatch/max_abs_logprob_nats"] <= 1e-4 for row in rows)

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from helpers.fakes import ArithmeticTool
 from helpers.scripted_engine import ANSWER, CALL, EOS, stage
-from helpers.small_runs import CountingTool, one_device_mesh, rl_config
+from helpers.small_runs import CountingTool, rl_config, train
 
-from jaxtool.core.types import Origin, ToolUnavailable
+from jaxtool.core.types import Origin, ToolUnavailable, trajectories_of
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.parallel.axis_rules import single_device
@@ -27,8 +27,8 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
-from jaxtool.train import rl_loop, rollout_worker
-from jaxtool.train.overlapped_rollouts import AsyncRollouts
+from jaxtool.train import rl_loop
+from jaxtool.train.overlapped_rollouts import OverlappedRollouts, open_rollouts
 from jaxtool.train.sources import Sandbox
 
 
@@ -41,30 +41,58 @@ class LateTool(CountingTool):
 
 
 @pytest.fixture(autouse=True)
-def _one_device(monkeypatch, request):
-    if "eight_devices" not in request.fixturenames:
-        monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
+def _no_thread_is_left():
     yield
     assert not [t for t in threading.enumerate() if t.name.startswith("rollouts")]
 
 
-@pytest.fixture
-def eight_devices():
-    """The mesh that the configuration asks for."""
+class Watched:
+    """Rollouts of a run that keep what each step drew."""
+
+    def __init__(self):
+        self.drawn = {}  # by step, one list of groups a draw
+        self.before_update = lambda: None
+        self.worker = None
+
+    def open(self, stack, config, worker, *rest):
+        self.worker, self.rollouts = worker, open_rollouts(stack, config, worker, *rest)
+        return self
+
+    def draw(self, step, draw):
+        groups = self.rollouts.draw(step, draw)
+        self.drawn[step] = [groups] if not draw else [*self.drawn[step], groups]
+        return groups
+
+    def dispatch(self, call):
+        self.before_update()
+        return self.rollouts.dispatch(call)
+
+    def begin_step(self, step, params):
+        self.rollouts.begin_step(step, params)
+
+    def validate(self, problems, version, params):
+        return self.rollouts.validate(problems, version, params)
+
+    def metrics(self, groups, step):
+        return self.rollouts.metrics(groups, step)
+
+    @property
+    def queued(self):
+        return self.rollouts.queued
+
+    def problems(self):
+        """Samples of each problem, by step."""
+        return {
+            step: collections.Counter(
+                t.problem.problem_id for groups in draws for t in trajectories_of(groups)
+            )
+            for step, draws in self.drawn.items()
+        }
 
 
 @pytest.fixture
-def gathered(monkeypatch):
-    """What each step learned from, by step."""
-    found = {}
-    gather = rl_loop.gather
-
-    def watched(config, worker, batches, store, seed, step, rollouts=None):
-        found[step] = gather(config, worker, batches, store, seed, step, rollouts)
-        return found[step]
-
-    monkeypatch.setattr(rl_loop, "gather", watched)
-    return found
+def watched():
+    return Watched()
 
 
 def run_config(folder, max_staleness, *, steps=4, **fields):
@@ -81,20 +109,16 @@ def rows_of(workdir):
     return [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
 
 
-def problems_of(rollout_batch):
-    return collections.Counter(t.problem.problem_id for t in rollout_batch.trajectories)
-
-
-def test_at_zero_the_machinery_changes_no_bit(tmp_path, monkeypatch):
+def test_at_zero_the_machinery_changes_no_bit(tmp_path):
     """The synchronous run against a stream that may begin nothing ahead."""
     config = run_config(tmp_path, 0)
-    rl_loop.train(config, workdir=tmp_path / "turns", seed=1, tool=CountingTool())
+    train(config, workdir=tmp_path / "turns", seed=1, tool=CountingTool())
 
     def always(stack, *args):
-        return stack.enter_context(AsyncRollouts(*args))
+        return stack.enter_context(OverlappedRollouts(*args))
 
-    monkeypatch.setattr(rl_loop, "overlapped", always)
-    rl_loop.train(config, workdir=tmp_path / "stream", seed=1, tool=LateTool())
+    stream = tmp_path / "stream"
+    train(config, workdir=stream, seed=1, tool=LateTool(), open_rollouts=always)
     assert rows_of(tmp_path / "turns") == rows_of(tmp_path / "stream")
     turns, stream = (
         jax.tree.leaves(SavedPolicy(path=str(tmp_path / d / "policy")).load(single_device(), 0)[1])
@@ -108,22 +132,14 @@ def test_at_zero_the_machinery_changes_no_bit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_staleness", [1, 2])
-def test_an_overlapped_run_learns_within_its_bound(
-    tmp_path, monkeypatch, capsys, gathered, max_staleness
-):
-    to_batch = rl_loop.to_batch
-
-    def slowly(*args):
-        time.sleep(0.1)  # so that rollouts get as far ahead as they may
-        return to_batch(*args)
-
-    monkeypatch.setattr(rl_loop, "to_batch", slowly)
+def test_an_overlapped_run_learns_within_its_bound(tmp_path, capsys, watched, max_staleness):
+    watched.before_update = lambda: time.sleep(0.1)  # rollouts get as far ahead as they may
     config = run_config(tmp_path, max_staleness, steps=8)
-    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
+    train(config, workdir=tmp_path / "run", seed=1, tool=LateTool(), open_rollouts=watched.open)
+    assert all(sorted(found.values()) == [8, 8] for found in watched.problems().values())
     ages = set()
-    for step, rollout_batch in gathered.items():
-        assert sorted(problems_of(rollout_batch).values()) == [8, 8]
-        for trajectory in rollout_batch.trajectories:
+    for step, [groups] in watched.drawn.items():
+        for trajectory in trajectories_of(groups):
             trajectory.check()
             written = trajectory.policy_versions[trajectory.origins == Origin.POLICY]
             assert np.all(np.diff(written) >= 0)
@@ -139,7 +155,7 @@ def test_an_overlapped_run_learns_within_its_bound(
     assert said in capsys.readouterr().out
 
 
-def test_killed_and_resumed_no_batch_is_lost_or_repeated(tmp_path, gathered):
+def test_killed_and_resumed_no_batch_is_lost_or_repeated(tmp_path, watched):
     """Killed by a tool, with rows of the next batches on their way; oversampling included."""
     config = run_config(
         tmp_path,
@@ -148,36 +164,35 @@ def test_killed_and_resumed_no_batch_is_lost_or_repeated(tmp_path, gathered):
         selection=Selection(oversampling=2),
         optimizer=OptimizerConfig(learning_rate=1e-4),  # calls stay
     )
-    rl_loop.train(config, workdir=tmp_path / "whole", seed=1, tool=LateTool())
-    expected = {step: problems_of(rollout_batch) for step, rollout_batch in gathered.items()}
+    options = {"seed": 1, "open_rollouts": watched.open}
+    train(config, workdir=tmp_path / "whole", tool=LateTool(), **options)
+    expected = watched.problems()
     assert all(sorted(found.values()) == [16, 16] for found in expected.values())
-    gathered.clear()
+    watched.drawn.clear()
 
     class Dies(LateTool):
         async def execute(self, code):
-            if 2 in gathered:
+            if 2 in watched.drawn:
                 raise KeyError("killed here")
             return await super().execute(code)
 
     with pytest.raises(KeyError, match="killed here") as caught:
-        rl_loop.train(config, workdir=tmp_path / "parts", seed=1, tool=Dies())
+        train(config, workdir=tmp_path / "parts", tool=Dies(), **options)
     frames = traceback.extract_tb(caught.value.__traceback__)
     assert "execute" in [frame.name for frame in frames]
-    assert 7 not in gathered
+    assert 7 not in watched.drawn
     assert (tmp_path / "parts" / "checkpoints" / "2").exists()
-    rl_loop.train(config, workdir=tmp_path / "parts", seed=1, tool=LateTool())
-    assert {
-        step: problems_of(rollout_batch) for step, rollout_batch in gathered.items()
-    } == expected
+    train(config, workdir=tmp_path / "parts", tool=LateTool(), **options)
+    assert watched.problems() == expected
     assert [row["step"] for row in rows_of(tmp_path / "parts")] == list(range(8))
 
 
-def test_groups_of_equal_rewards_are_replaced(tmp_path, gathered):
+def test_groups_of_equal_rewards_are_replaced(tmp_path, watched):
     config = run_config(tmp_path, 1, selection=Selection(max_draws=3, min_reward_std=0.9))
-    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
-    assert max(rollout_batch.draws for rollout_batch in gathered.values()) > 1
-    for rollout_batch in gathered.values():
-        assert set(problems_of(rollout_batch).values()) <= {8, 16, 24}
+    train(config, workdir=tmp_path / "run", seed=1, tool=LateTool(), open_rollouts=watched.open)
+    assert max(len(draws) for draws in watched.drawn.values()) > 1
+    for found in watched.problems().values():
+        assert set(found.values()) <= {8, 16, 24}
 
 
 def test_a_sandbox_that_fails_ends_the_run(tmp_path):
@@ -185,36 +200,32 @@ def test_a_sandbox_that_fails_ends_the_run(tmp_path):
     health = ToolHealthConfig(max_failure_rate=0.0, min_trajectories=1)
     config = run_config(tmp_path, 1, sandbox=Sandbox(health=health))
     with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
-        rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
+        train(config, workdir=tmp_path / "run", seed=1, tool=tool)
 
 
-def test_ctrl_c_in_an_update_ends_cleanly(tmp_path, monkeypatch):
-    opened = []
-
-    def watched(*args):
-        opened.append(rollout_worker.open_worker(*args))
-        return opened[0]
-
-    def interrupted(*args):
+def test_ctrl_c_in_an_update_ends_cleanly(tmp_path, watched):
+    def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rl_loop, "open_worker", watched)
-    monkeypatch.setattr(rl_loop, "to_batch", interrupted)
+    watched.before_update = interrupted
+    options = {"tool": LateTool(), "open_rollouts": watched.open}
     with pytest.raises(KeyboardInterrupt):
-        rl_loop.train(run_config(tmp_path, 1), workdir=tmp_path / "run", seed=1, tool=LateTool())
-    [(used, _)] = opened
+        train(run_config(tmp_path, 1), workdir=tmp_path / "run", seed=1, **options)
+    used = watched.worker
     assert used.engine.num_free == used.engine.config.num_cache_rows
     assert not used.collector.has_work
 
 
 @pytest.mark.slow
-def test_on_eight_devices(tmp_path, eight_devices, gathered):
+def test_on_eight_devices(tmp_path, watched):
     config = run_config(tmp_path, 1)
     grpo = dataclasses.replace(config.grpo, micro_batch_rows=8)
     engine = dataclasses.replace(config.engine, decode_rows=8, prefill_rows=8)
     config = dataclasses.replace(config, grpo=grpo, engine=engine)
-    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=LateTool())
-    assert len(gathered) == 4
+    rl_loop.train(
+        config, workdir=tmp_path / "run", seed=1, tool=LateTool(), open_rollouts=watched.open
+    )
+    assert len(watched.drawn) == 4
 
 
 @pytest.mark.parametrize(
@@ -236,7 +247,7 @@ def test_several_hosts_are_refused(monkeypatch, tmp_path):
     config = run_config(tmp_path, 1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"max_staleness=1: .* set it to 0 for a run of 2 hosts"):
-        AsyncRollouts(config, None, None, 0)
+        OverlappedRollouts(config, None, None, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,6 +255,11 @@ class Plan:
     steps: int = 3
     samples: int = 1
     max_staleness: int = 1
+
+
+class AllRight:
+    def check(self, texts, answers):
+        return [True for _ in texts]
 
 
 @pytest.fixture
@@ -258,28 +274,28 @@ def scripted():
             engine=made.engine,
             collector=made.collector,
             runner=runner,
-            sharding=single_device(),
+            checker=AllRight(),
         )
         yield made, config, parts
 
 
-def names(trajectories):
-    return [t.problem.problem_id for t in trajectories]
+def names(groups):
+    return [t.problem.problem_id for t in trajectories_of(groups)]
 
 
 def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
     made, config, parts = scripted
     drawn = iter([[problem] for problem in made.problems])
-    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+    with OverlappedRollouts(config, parts, drawn, 0) as rollouts:
         for step in range(3):
             rollouts.begin_step(step, f"weights {step}")
-            ahead = [[p.problem_id for p in batch] for batch in rollouts.ahead]
-            assert ahead == [["p0"], ["p1"]] if step == 0 else ahead[0] == [f"p{step}"]
-            assert len(ahead) == min(2, 3 - step)  # nothing beyond the last step
+            queued = [[p.problem_id for p in batch] for batch in rollouts.queued]
+            assert queued == [["p0"], ["p1"]] if step == 0 else queued[0] == [f"p{step}"]
+            assert len(queued) == min(2, 3 - step)  # nothing beyond the last step
             assert names(rollouts.draw(step, 0)) == [f"p{step}"]
-        assert rollouts.ahead == []
+        assert rollouts.queued == []
         assert names(rollouts.draw(2, 1)) == ["p3"]  # a refill
-        [answer] = rollouts.validate([made.problems[6]], 3, "weights 3")
+        [answer] = trajectories_of(rollouts.validate([made.problems[6]], 3, "weights 3"))
         assert set(answer.policy_versions.tolist()) == {-1, 3}
     assert [weights for weights, _ in made.engine.loads] == [f"weights {i}" for i in range(4)]
     assert made.engine.num_free == 1
@@ -308,7 +324,7 @@ def test_ctrl_c_while_the_learner_waits_cancels_calls_and_frees_slots(scripted):
 
     made.collector.tool = Interrupts()
     drawn = iter([[problem] for problem in made.problems])
-    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+    with OverlappedRollouts(config, parts, drawn, 0) as rollouts:
         rollouts.begin_step(0, "weights 0")
         with pytest.raises(KeyboardInterrupt):
             rollouts.draw(0, 0)
@@ -319,7 +335,7 @@ def test_ctrl_c_while_the_learner_waits_cancels_calls_and_frees_slots(scripted):
 def test_batches_of_a_checkpoint_come_before_new_ones(scripted):
     made, config, parts = scripted
     drawn = iter([[made.problems[4]]])
-    with AsyncRollouts(config, parts, drawn, 0, ahead=[[made.problems[2]]]) as rollouts:
+    with OverlappedRollouts(config, parts, drawn, 0, queued=[[made.problems[2]]]) as rollouts:
         rollouts.begin_step(1, "weights 1")
         assert names(rollouts.draw(1, 0)) == ["p2"]
         rollouts.begin_step(2, "weights 2")
@@ -329,7 +345,7 @@ def test_batches_of_a_checkpoint_come_before_new_ones(scripted):
 def test_a_token_that_is_too_old_is_an_error(scripted):
     made, config, parts = scripted
     drawn = iter([[problem] for problem in made.problems])
-    with AsyncRollouts(config, parts, drawn, 0) as rollouts:
+    with OverlappedRollouts(config, parts, drawn, 0) as rollouts:
         rollouts.begin_step(0, "weights 0")
         rollouts.draw(0, 0)
         config.schedule = Plan(max_staleness=0)

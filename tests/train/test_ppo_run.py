@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.small_runs import CountingTool, one_device_mesh, rl_config
+from helpers.small_runs import CountingTool, rl_config, train
 
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -13,7 +13,6 @@ from jaxtool.learn.ppo import CriticConfig
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
-from jaxtool.train import rl_loop, rollout_worker
 
 VARIANTS = {
     "critic": {
@@ -29,11 +28,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_device(monkeypatch):
-    monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
-
-
 def rows_of(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     clock = ("timing/", "time_s", "tokens/useful_", "tokens/sampled_per_s")
@@ -45,13 +39,13 @@ def test_killed_and_resumed_equals_uninterrupted(name, tmp_path):
     config = rl_config(tmp_path, **VARIANTS[name])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tool = CountingTool()
-    rl_loop.train(config, workdir=whole, seed=1, tool=tool)
+    train(config, workdir=whole, seed=1, tool=tool)
     assert tool.calls > 4
     broken = CountingTool(fails_at=int(0.9 * tool.calls), error=KeyError("killed here"))
     with pytest.raises(KeyError, match="killed here"):
-        rl_loop.train(config, workdir=parts, seed=1, tool=broken)
+        train(config, workdir=parts, seed=1, tool=broken)
     assert (parts / "checkpoints" / "2").exists()
-    rl_loop.train(config, workdir=parts, seed=1, tool=CountingTool())
+    train(config, workdir=parts, seed=1, tool=CountingTool())
     rows = rows_of(whole)
     assert rows == rows_of(parts)
     whole_params, parts_params = (

@@ -12,8 +12,8 @@ from helpers.small_runs import (
     MODEL,
     CountingTool,
     SmallTokenizer,
-    one_device_mesh,
     rl_config,
+    train,
 )
 
 from jaxtool.core.types import ToolUnavailable
@@ -23,19 +23,8 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
-from jaxtool.train import rl_loop, rollout_worker
+from jaxtool.train import rl_loop
 from jaxtool.train.sources import Sandbox
-
-
-@pytest.fixture(autouse=True)
-def _one_device(monkeypatch, request):
-    if "eight_devices" not in request.fixturenames:
-        monkeypatch.setattr(rollout_worker, "make_mesh", one_device_mesh)
-
-
-@pytest.fixture
-def eight_devices():
-    """The mesh that the configuration asks for."""
 
 
 def rows_of(workdir):
@@ -61,13 +50,8 @@ def params_of(policy_dir):
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     tool = CountingTool()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        (folder / "printed").open("w") as file,
-        contextlib.redirect_stdout(file),
-    ):
-        patch.setattr(rollout_worker, "make_mesh", one_device_mesh)
-        rl_loop.train(rl_config(folder), workdir=folder / "run", seed=1, tool=tool)
+    with (folder / "printed").open("w") as file, contextlib.redirect_stdout(file):
+        train(rl_config(folder), workdir=folder / "run", seed=1, tool=tool)
     return folder, tool.calls
 
 
@@ -101,7 +85,7 @@ def test_every_program_of_the_decoder_is_compiled_before_the_first_step_and_coun
 def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(uninterrupted, tmp_path):
     folder, _ = uninterrupted
     config = dataclasses.replace(rl_config(folder), unloads_decoder=True)
-    rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
 
 
@@ -112,10 +96,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(uninterrupted, tmp
     config, workdir = rl_config(folder), tmp_path / "run"
     broken = CountingTool(fails_at=int(share * calls), error=KeyError("killed here"))
     with pytest.raises(KeyError, match="killed here"):
-        rl_loop.train(config, workdir=workdir, seed=1, tool=broken)
+        train(config, workdir=workdir, seed=1, tool=broken)
     assert not (workdir / "policy").exists()
     assert (workdir / "checkpoints" / "2").exists() == (share == 1.0)
-    rl_loop.train(config, workdir=workdir, seed=1, tool=CountingTool())
+    train(config, workdir=workdir, seed=1, tool=CountingTool())
     assert rows_of(workdir) == rows_of(folder / "run")
     whole = params_of(folder / "run" / "policy")
     for x, y in zip(params_of(workdir / "policy"), whole, strict=True):
@@ -127,14 +111,14 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
     config, workdir = rl_config(folder), folder / "run"
     before = (workdir / "metrics.jsonl").read_bytes()
     tool = CountingTool()
-    assert rl_loop.train(config, workdir=workdir, seed=1, tool=tool) == workdir / "policy"
+    assert train(config, workdir=workdir, seed=1, tool=tool) == workdir / "policy"
     assert tool.calls == 0
     assert (workdir / "metrics.jsonl").read_bytes() == before
     with pytest.raises(ValueError, match=r"there: seed = 1; now: seed = 2"):
-        rl_loop.train(config, workdir=workdir, seed=2, tool=tool)
+        train(config, workdir=workdir, seed=2, tool=tool)
     other = dataclasses.replace(config, sampling=Sampling(temperature=0.5))
     with pytest.raises(ValueError, match=r"temperature=1.0.*now: .*temperature=0.5"):
-        rl_loop.train(other, workdir=workdir, seed=1, tool=tool)
+        train(other, workdir=workdir, seed=1, tool=tool)
 
 
 def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
@@ -142,7 +126,7 @@ def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
     health = ToolHealthConfig(max_failure_rate=0.0, min_trajectories=1)
     config = rl_config(tmp_path, sandbox=Sandbox(health=health))
     with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
-        rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=tool)
+        train(config, workdir=tmp_path / "run", seed=1, tool=tool)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
     assert not (tmp_path / "run" / "policy").exists()
 
@@ -150,7 +134,7 @@ def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
 def refused(tmp_path, error, message, **fields):
     tool = CountingTool()
     with pytest.raises(error, match=message) as caught:
-        rl_loop.train(rl_config(tmp_path, **fields), workdir=tmp_path / "run", seed=1, tool=tool)
+        train(rl_config(tmp_path, **fields), workdir=tmp_path / "run", seed=1, tool=tool)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -175,9 +159,12 @@ def test_a_protocol_that_is_not_there_is_refused(tmp_path):
     refused(tmp_path, FileNotFoundError, "no renderer template 'retol'.*'retool'", renderer="retol")
 
 
-def test_a_mesh_that_does_not_divide_is_refused(tmp_path, eight_devices):
-    message = "mesh .*'data': 3.* does not divide 8 devices"
-    refused(tmp_path, ValueError, message, mesh=MeshConfig(data=3))
+def test_a_mesh_that_does_not_divide_is_refused(tmp_path):
+    """The mesh that the configuration asks for, not one that is handed in."""
+    config = rl_config(tmp_path, mesh=MeshConfig(data=3))
+    with pytest.raises(ValueError, match=r"mesh .*'data': 3.* does not divide 8 devices"):
+        rl_loop.train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_sandbox_that_is_not_there_is_refused(tmp_path):
@@ -186,7 +173,7 @@ def test_a_sandbox_that_is_not_there_is_refused(tmp_path):
     sandbox = dataclasses.replace(config.sandbox, client=client)
     config = dataclasses.replace(config, sandbox=sandbox)
     with pytest.raises(Exception, match=r"unix:.*/no") as caught:
-        rl_loop.train(config, workdir=tmp_path / "run", seed=1)
+        train(config, workdir=tmp_path / "run", seed=1)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

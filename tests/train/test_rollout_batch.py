@@ -5,7 +5,7 @@ from asyncio import Runner
 
 import numpy as np
 import pytest
-from helpers.ledgers import ledger
+from helpers.ledgers import group_of, ledger
 
 from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
 from jaxtool.decode.sampling import Sampling
@@ -14,7 +14,7 @@ from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.terms import RewardTerms
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
-from jaxtool.train import rollout_batch
+from jaxtool.train import rollout_batch, rollouts
 
 POOL = [Problem(problem_id=f"p{i}", question="", answer="2") for i in range(8)]
 
@@ -58,13 +58,17 @@ class ScriptedCollector:
         self.streams.append(tuple(stream))
         reasons = FinishReason.ANSWER, FinishReason.LENGTH
         return [
-            dataclasses.replace(
-                ledger("Qpptp", sample=s, reason=reasons[s % 2], calls=[ToolStatus.OK]),
-                problem=problem,
-                final_text=self.text,
+            group_of(
+                *(
+                    dataclasses.replace(
+                        ledger("Qpptp", sample=s, reason=reasons[s % 2], calls=[ToolStatus.OK]),
+                        problem=problem,
+                        final_text=self.text,
+                    )
+                    for s in range(samples)
+                )
             )
             for problem in problems
-            for s in range(samples)
         ]
 
 
@@ -86,24 +90,26 @@ def worker(monkeypatch):
     with Runner() as runner:
         made = ScriptedActor(runner, ScriptedCollector(streams=streams), Always())
         free = ScriptedCollector(text="free", streams=streams)
-        monkeypatch.setattr(rollout_batch, "_tool_free", lambda worker, config: free)
+        monkeypatch.setattr(rollouts, "tool_free_collector", lambda worker: free)
         yield made
 
 
 def gather(worker, *batches, **fields):
     config = Config(selection=Selection(**fields))
     drawn = iter([[POOL[i] for i in batch] for batch in batches])
-    return rollout_batch.gather(config, worker, drawn, CallStore(), 0, 7)
+    drawing = rollouts.OnPolicyRollouts(config=config, worker=worker, batches=drawn, seed=0)
+    return rollout_batch.gather(config, drawing, CallStore(), 0, 7)
 
 
 def problems_of(found):
-    return [found.trajectories[rows[0]].problem.problem_id for rows in found.group_rows]
+    return [group.problem.problem_id for group in found.groups if group.chosen]
 
 
 def test_without_a_selection_everything_is_learned_once(worker):
     found = gather(worker, (0, 1))
-    assert found.group_rows == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert found.learned_rows == found.rows == list(range(8))
+    assert problems_of(found) == ["p0", "p1"]
+    assert found.learned == found.chosen == list(range(8))
+    assert found.group_ids.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert found.metrics() == {
         "filter/draws": 1.0,
         "filter/chosen_fraction": 1.0,
@@ -117,6 +123,8 @@ def test_groups_of_equal_rewards_are_replaced_until_the_batch_is_full(worker):
     found = gather(worker, (0, 1), (2, 4), (3, 5), (7, 6), max_draws=10)
     assert problems_of(found) == ["p1", "p3"]  # p5 is one too many, (7, 6) is not drawn
     assert found.draws == 3
+    assert found.chosen == [4, 5, 6, 7, 16, 17, 18, 19]
+    assert found.group_ids.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert worker.collector.streams == [("train", 7), ("train", 7, 1), ("train", 7, 2)]
     assert found.metrics()["reward/learnable_group_fraction"] == 0.5
     assert found.metrics()["filter/chosen_fraction"] == 8 / 24
@@ -125,22 +133,22 @@ def test_groups_of_equal_rewards_are_replaced_until_the_batch_is_full(worker):
 def test_refilling_is_bounded_and_the_batch_may_stay_small_or_empty(worker):
     assert problems_of(gather(worker, (0, 1), (2, 4), max_draws=2)) == ["p1"]
     found = gather(worker, (0, 2), (4, 6), max_draws=2)
-    assert found.rows == found.learned_rows == []
+    assert found.chosen == found.learned == found.group_ids.tolist() == []
     assert found.metrics()["filter/chosen_fraction"] == 0.0
 
 
 def test_overlong_members_carry_no_loss_but_stay_in_the_group(worker):
     found = gather(worker, (0, 1), drops_overlong=True)
-    assert found.rows == list(range(8))
-    assert found.learned_rows == [0, 2, 4, 6]
+    assert found.chosen == list(range(8))
+    assert found.learned == [0, 2, 4, 6]
 
 
 def test_oversampled_groups_are_cut_to_their_size(worker):
     found = gather(worker, (0, 1), oversampling=2)
     assert len(found.trajectories) == 16
-    assert [len(rows) for rows in found.group_rows] == [4, 4]
+    assert [len(group.chosen) for group in found.groups] == [4, 4]
     # All are right; the half that stopped at its budget has the larger penalty.
-    assert found.group_rows == [[0, 2, 4, 6], [8, 10, 12, 14]]
+    assert found.chosen == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 def test_tool_free_members_join_their_group(worker):

@@ -1,4 +1,7 @@
-"""The ledger of one row while it is being written: append only, frozen into a Trajectory at the end."""
+"""One sample from the queue to its trajectory: what is asked, where it decodes, what was written.
+
+Append only; frozen into a Trajectory at the end. Knows no engine.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,17 +10,24 @@ import numpy as np
 
 from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
 from jaxtool.data.tokenizer import Tokenizer, decode, written_bytes
+from jaxtool.decode.sampling import Sampling
+from jaxtool.rollout.job import Job
 
 
-@dataclasses.dataclass(kw_only=True)
-class RowLedger:
+@dataclasses.dataclass(kw_only=True, eq=False)
+class LiveSample:
     """Tokens of one sample with who wrote them; text is derived from bytes, never tokenised again."""
 
+    job: Job
+    index: int  # of the problem in its job
+    prompt_number: int  # the same for all samples of a problem in a job, for no others
     problem: Problem
-    sample: int
-    cache_row: int
-    limit: int  # tokens the row may hold, prompt included
+    sample: int  # index in the group
     prompt: Sequence[int]
+    max_length: int  # tokens the row may hold, prompt included
+    row_key: np.ndarray  # [2] uint32
+    sampling: Sampling
+    cache_row: int = -1  # -1 in the queue
     ids: list[int] = dataclasses.field(default_factory=list)
     origins: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
@@ -29,14 +39,16 @@ class RowLedger:
     decoded: int = 0  # tokens already in `segment`
     handled: int = 0  # bytes of `segment` in which tags have been dealt with
 
-    def __post_init__(self) -> None:
+    def begin(self, cache_row: int) -> None:
+        """Leaves the queue for a row of the cache."""
+        self.cache_row = cache_row
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
         self._begin_segment()
 
     @property
     def room(self) -> int:
         """Tokens that still fit."""
-        return self.limit - len(self.ids)
+        return self.max_length - len(self.ids)
 
     def add_policy(self, ids: Sequence[int], logprobs: Sequence[float], version: int) -> None:
         self._extend(ids, Origin.POLICY, logprobs, version)

@@ -1,0 +1,96 @@
+"""What the steps of an RL run share: opened before the first step, set to a checkpoint, saved in one.
+
+Not covered: the steps (`rl_loop`).
+"""
+
+import dataclasses
+from typing import Any
+
+from jaxtool.core import rng
+from jaxtool.core.types import Problem
+from jaxtool.data.batches import ProblemBatches
+from jaxtool.decode.engine import EngineCounts
+from jaxtool.learn.grpo import needs_reference
+from jaxtool.learn.learner import Learner, LearnerState
+from jaxtool.model.lora import trained_part
+from jaxtool.model.transformer import Params
+from jaxtool.parallel import hosts
+from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.rewards.fewest_calls import CallStore
+from jaxtool.rundir.checkpoints import Checkpoints
+from jaxtool.tools.health import ToolHealth
+from jaxtool.train.lora_run import base_record, check_base
+from jaxtool.train.numerics import learner_setup, numerics_lines
+from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rollout_worker import RolloutWorker
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What the steps of a run share. `state`, `store` and what the others hold change step by step."""
+
+    config: RlConfig
+    seed: int
+    worker: RolloutWorker
+    learner: Learner
+    state: LearnerState
+    base: dict[str, Any]  # with LoRA names the parameters that stay as they are
+    batches: ProblemBatches
+    store: CallStore
+    health: ToolHealth  # starts anew with every process
+
+    @property
+    def policy(self) -> Params:
+        return self.learner.policy(self.state)
+
+    def meta(self, queued: list[list[Problem]]) -> dict[str, Any]:
+        """What a checkpoint keeps besides the learner's state; every host must call it."""
+        return {
+            "batches": self.batches.get_state(),
+            "queued": [[problem.problem_id for problem in problems] for problems in queued],
+            "store": self.store.state_dict(),
+            "counts": dataclasses.asdict(self.worker.total_counts()),
+        } | self.base
+
+
+def open_run(
+    config: RlConfig, seed: int, worker: RolloutWorker, params: Params, sharding: Sharding
+) -> Run:
+    """The run before its first step; says how learner and decoder compute."""
+    key = rng.key(seed, "lora")
+    trained, base = trained_part(params, worker.model, config.lora, key, sharding)
+    learner = Learner(
+        setup=learner_setup(config, worker.model, sharding),
+        critic=config.critic,
+        reference=params if base is None and needs_reference(config.grpo) else None,
+        base=base,
+    )
+    for line in numerics_lines(config, worker.model, learner.setup):
+        print(line, flush=True)
+    schedule = config.schedule
+    pool = config.task.problems("train", schedule.pool, seed)
+    return Run(
+        config=config,
+        seed=seed,
+        worker=worker,
+        learner=learner,
+        state=learner.start(trained),
+        base=base_record(base),
+        batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
+        store=CallStore(),
+        health=ToolHealth(config.sandbox.health),
+    )
+
+
+def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]]]:
+    """Sets `run` to its last checkpoint; returns the next step and the batches that were queued."""
+    start = checkpoints.latest_step or 0
+    if not start:
+        return 0, []
+    run.state, meta = checkpoints.restore(run.state)
+    check_base(run.learner.base, meta)
+    run.batches.set_state(meta["batches"])
+    run.store = CallStore.from_state_dict(meta["store"])
+    if hosts.is_first():  # they are those of all hosts
+        run.worker.engine.counts = EngineCounts(**meta["counts"])
+    return start, [run.batches.named(names) for names in meta["queued"]]
