@@ -22,11 +22,13 @@ from jaxtool.core.types import Problem, Score, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineCounts
 from jaxtool.learn.grpo import LearnerSetup, needs_reference, with_off_policy
-from jaxtool.learn.learner import Learner, LearnerState, trained_params
+from jaxtool.learn.learner import Learner, make_learner
+from jaxtool.learn.members import Members
+from jaxtool.learn.policy_view import split_policy
 from jaxtool.learn.state import Metrics, check_micro_batch_rows, check_row_tokens
 from jaxtool.model.attention_backends import cached_backend, training_backend
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import source_dtype, trained_part
+from jaxtool.model.lora import source_dtype
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
@@ -42,7 +44,7 @@ from jaxtool.rundir.workdir import claim_workdir, records_dir
 from jaxtool.tools.base import Tool
 from jaxtool.tools.health import ToolHealth
 from jaxtool.train.evaluation import evaluate, judged
-from jaxtool.train.lora_run import base_record, check_base, save_result
+from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.overlapped_rollouts import (
     AsyncRollouts,
     check_one_host,
@@ -59,8 +61,8 @@ _Result = TypeVar("_Result")
 class _Run:
     """What changes from step to step."""
 
-    state: LearnerState
-    base: dict[str, Any]  # with LoRA names the parameters that stay as they are
+    state: Any  # the learner's
+    frozen: dict[str, Any]  # with LoRA names the parameters that stay as they are
     batches: ProblemBatches
     store: CallStore
     health: ToolHealth  # starts anew with every process
@@ -73,7 +75,7 @@ class _Run:
             "ahead": [[problem.problem_id for problem in problems] for problems in ahead],
             "store": self.store.state_dict(),
             "counts": dataclasses.asdict(counts),
-        } | self.base
+        } | self.frozen
 
 
 def train(
@@ -106,21 +108,22 @@ def train(
         )
         check_micro_batch_rows(config.grpo.micro_batch_rows, worker.sharding)
         check_row_tokens(config.pack.row_tokens, worker.sharding)
-        trained, base = trained_part(
-            params, worker.model, config.lora, rng.key(seed, "lora"), worker.sharding
+        trained, view = split_policy(
+            params,
+            worker.model,
+            config.lora,
+            rng.key(seed, "lora"),
+            worker.sharding,
+            keeps_first=needs_reference(config.grpo),
         )
-        learner = Learner(
-            setup=learner_setup(config, worker.model, worker.sharding),
-            critic=config.critic,
-            reference=params if base is None and needs_reference(config.grpo) else None,
-            base=base,
-        )
+        setup = learner_setup(config, worker.model, worker.sharding)
+        learner = make_learner(setup, config.critic, view)
         for line in numerics_lines(config, worker.model, learner.setup):
             print(line, flush=True)
         pool = config.task.problems("train", schedule.pool, seed)
         run = _Run(
             state=learner.start(trained),
-            base=base_record(base),
+            frozen=frozen_record(view.frozen),
             batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
             store=CallStore(),
             health=ToolHealth(config.sandbox.health),
@@ -132,7 +135,7 @@ def train(
         ahead: list[list[Problem]] = []
         if start:
             run.state, meta = checkpoints.restore(run.state)
-            check_base(base, meta)
+            check_frozen(view.frozen, meta)
             run.batches.set_state(meta["batches"])
             run.store = CallStore.from_state_dict(meta["store"])
             if hosts.is_first():  # they are those of all hosts
@@ -166,8 +169,9 @@ def train(
             )
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(worker.total_counts()))
-        trained = trained_params(run.state)
-        save_result(workdir, trained, base, worker.model, worker.sharding, source)
+        save_result(
+            workdir, learner.trained(run.state), view, worker.model, worker.sharding, source
+        )
     return policy_dir
 
 
@@ -216,7 +220,7 @@ def _step(
     config: RlConfig,
     worker: RolloutWorker,
     run: _Run,
-    learner: Learner,
+    learner: Learner[Any],
     log: TrajectoryLog,
     variant: str,
     seed: int,
@@ -233,20 +237,11 @@ def _step(
         metrics |= run.rollouts.metrics(trajectories, step)
     if worker.collector.renderer.tool is not None:
         _check_tool_health(run.health, trajectories, scores, step)
-    signals = np.zeros(len(trajectories), np.float32)
-    signals[rollout_batch.rows] = learner.signals(
-        [scores[i] for i in rollout_batch.rows],
-        config.schedule.samples,
-        _computed(run, lambda: _penalties(rollout_batch, run.state, learner, config)),
-    )
+    collected = time.monotonic()
+    aims, learned = _learn(config, run, learner, rollout_batch)
     if step % config.schedule.log_trajectories_every == 0:
         kept = config.schedule.log_trajectories
-        log.write(worker.views(variant, step, trajectories, scores, signals, kept))
-    collected = time.monotonic()
-    learned: Metrics = {}
-    if rows := rollout_batch.learned_rows:
-        batch = to_batch([trajectories[i] for i in rows], signals[rows], config.pack)
-        run.state, learned = _computed(run, lambda: learner.update(run.state, batch))
+        log.write(worker.views(variant, step, trajectories, scores, aims, kept))
     metrics |= {name: float(value) for name, value in jax.device_get(learned).items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in trajectories)
     metrics |= {
@@ -258,15 +253,34 @@ def _step(
     return metrics
 
 
-def _penalties(
-    rollout_batch: RolloutBatch, state: LearnerState, learner: Learner, config: RlConfig
-) -> np.ndarray | None:
-    """What the KL takes off the reward of each chosen trajectory; None where it is in no reward."""
-    chosen = [rollout_batch.trajectories[i] for i in rollout_batch.rows]
-    if not learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
-        return None
-    batch = to_batch(chosen, np.zeros(len(chosen)), config.pack)
-    return learner.penalties(state, batch, len(chosen))
+def _learn(
+    config: RlConfig, run: _Run, learner: Learner[Any], rollout_batch: RolloutBatch
+) -> tuple[np.ndarray, Metrics]:
+    """All updates of a step. Changes `run.state`.
+
+    Returns:
+      Each trajectory's advantage (its reward, where a critic makes advantages), 0 outside the chosen
+      groups; and the metrics of the updates.
+    """
+    chosen = rollout_batch.rows
+    members = Members(
+        scores=[rollout_batch.scores[i] for i in chosen],
+        group_ids=np.arange(len(chosen), dtype=np.int32) // config.schedule.samples,
+        is_dropped=np.array([rollout_batch.dropped[i] for i in chosen], bool),
+    )
+    packed = [rollout_batch.trajectories[chosen[i]] for i in learner.packed(members)]
+    batch = to_batch(packed, config.pack) if packed else None
+
+    def learn() -> tuple[np.ndarray, Metrics]:
+        placed, aims = learner.targets(run.state, batch, members)
+        if placed is None:
+            return aims, {}
+        run.state, metrics = learner.update(run.state, placed)
+        return aims, metrics
+
+    aims = np.zeros(len(rollout_batch.trajectories), np.float32)
+    aims[chosen], metrics = _computed(run, learn)
+    return aims, metrics
 
 
 def _computed(run: _Run, call: Callable[[], _Result]) -> _Result:

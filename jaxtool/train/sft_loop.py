@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
-import numpy as np
 
 from jaxtool.core import rng
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.sft import SftConfig, SftSetup, update
-from jaxtool.learn.state import check_micro_batch_rows, make_state
-from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
+from jaxtool.learn.policy_view import split_policy
+from jaxtool.learn.sft import SftConfig, SftSetup, check_rows
+from jaxtool.learn.sft_learner import SftLearner
+from jaxtool.model.lora import LoraConfig, source_dtype
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
@@ -26,7 +26,7 @@ from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.workdir import claim_workdir, records_dir
-from jaxtool.train.lora_run import base_record, check_base, save_result
+from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.sources import TokenizerSource
 
@@ -89,9 +89,7 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     sharding = Sharding(make_mesh(config.mesh), config.axes)
-    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
-    if config.sft.last_block_rows:
-        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
+    check_rows(config.sft, config.pack.row_tokens, sharding)
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     model, params = source.load(sharding, seed, source_dtype(config.lora))
     tokenizer = config.tokenizer.load()
@@ -100,14 +98,15 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     for renderer in renderers:
         check_has_text(tokenizer, renderer.all_tags)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
-    trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
-    state = make_state(trained, config.optimizer, sharding)
+    trained, view = split_policy(params, model, config.lora, rng.key(seed, "lora"), sharding)
+    learner = SftLearner(setup=setup, view=view)
+    state = learner.start(trained)
     del params, trained
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         start = checkpoints.latest_step or 0
         if start:
             state, meta = checkpoints.restore(state)
-            check_base(base, meta)
+            check_frozen(view.frozen, meta)
         with (
             ExitStack() as stack,
             MetricsWriter(
@@ -117,15 +116,15 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
         ):
             for step in range(start, config.steps):
                 demonstrations = _take(config.streams, renderers, tokenizer, seed, step)
-                batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
-                state, metrics = update(state, batch, setup, base)
+                batch = to_batch(demonstrations, config.pack)
+                state, metrics = learner.update(state, batch)
                 if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                     values = jax.device_get(metrics)
                     writer.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    checkpoints.save(step + 1, state, {"seed": seed} | base_record(base))
-    save_result(workdir, state.params, base, model, sharding, source)
+                    checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
+    save_result(workdir, state.params, view, model, sharding, source)
     return policy_dir
 
 

@@ -15,6 +15,7 @@ from helpers.grpo_batches import (
     gradients,
     setup_of,
     trajectories,
+    update,
     without_advantages,
 )
 from helpers.tiny_models import random_params
@@ -67,7 +68,7 @@ def test_importance_weights_are_capped(params):
         ({"advantage": "std"}, "advantage='std' must be one of"),
         ({"kl_estimator": "k4"}, "kl_estimator='k4' must be one of"),
         ({"constant_tokens": 0.0}, "constant_tokens=0.0 must be > 0"),
-        ({"old_policy": "sampler", "corrections": (TokenTruncation(),)}, "would do it twice"),
+        ({"old_policy": "sampler", "off_policy": (TokenTruncation(),)}, "would do it twice"),
     ],
 )
 def test_impossible_options_are_refused(fields, message):
@@ -183,7 +184,7 @@ def test_updates_with_an_entropy_bonus_raise_the_entropy(params, coef):
     state = make_state(params, setup.optimizer, single_device())
     entropies = []
     for _ in range(3):
-        state, metrics = grpo.update(state, None, batch, setup)
+        state, metrics = update(state, batch, setup)
         entropies.append(float(metrics["policy/entropy_nats"]))
     change = np.diff(entropies) * np.sign(coef)
     assert np.all(change > 0.01), entropies
