@@ -1,7 +1,7 @@
-"""A packed batch on the devices: cut into mini-batches and blocks of rows once.
+"""A packed batch on the devices: cut into mini-batches and blocks of rows once, read by every pass.
 
-Gradients and old log-probs iterate over the same placed blocks. Passes over the whole batch that only
-read it place it once more, in blocks of consecutive rows.
+An update makes up to five passes over a batch: log-probs of the reference, values, old log-probs, the
+critic's gradient, the policy's gradient. All of them iterate over the same placed blocks.
 
 Example: 5 rows, 2 updates a batch, blocks of 2 rows.
   In:  rows 0 1 2 3 4
@@ -39,21 +39,25 @@ class PlacedBatch:
     sharding: Sharding
 
     def as_one(self) -> "PlacedBatch":
-        """The same rows as a single mini-batch."""
-        return place(self.host, updates=1, rows=self.block_rows, sharding=self.sharding)
-
-    @property
-    def block_rows(self) -> int:
-        return self.mini_batches[0].blocks[0].tokens.shape[0]
+        """The same blocks as a single mini-batch."""
+        blocks = tuple(block for mini in self.mini_batches for block in mini.blocks)
+        whole = MiniBatch(rows=slice(None), host=self.host, blocks=blocks)
+        return dataclasses.replace(self, mini_batches=(whole,))
 
     def gathered(self, program: Callable[[TrainBatch], jax.Array]) -> np.ndarray:
         """[B, T], what a program gives for each block [rows, T], back in the order of the batch's rows.
 
         Blocks are handed to the program without targets. All of them start before the first is read.
         """
-        [whole] = self.as_one().mini_batches
-        results = [program(block.without_targets()) for block in whole.blocks]
-        return np.concatenate([fetch(part) for part in results])[: self.host.shape[0]]
+        results = [
+            [program(block.without_targets()) for block in mini.blocks]
+            for mini in self.mini_batches
+        ]
+        out = np.zeros(self.host.shape, np.float32)
+        for mini, parts in zip(self.mini_batches, results, strict=True):
+            whole = np.concatenate([fetch(part) for part in parts])
+            out[mini.rows] = whole[: mini.host.shape[0]]
+        return out
 
     def placed(self, array: np.ndarray) -> list[list[jax.Array]]:
         """[B, T] numbers of tokens on the devices, as the blocks lie, padded with 0: by mini-batch and block."""
