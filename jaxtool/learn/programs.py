@@ -30,8 +30,8 @@ class LearnerProgram:
 
     def trace(self, **arguments: Any) -> jax.stages.Traced:
         """Traced with arrays or their shapes, by name; names that the program does not take are left out."""
-        taken = [arguments[name] for name in self.takes]
-        return self.run.func.trace(*taken, **self.run.keywords)
+        jitted: Any = self.run.func
+        return jitted.trace(*(arguments[name] for name in self.takes), **self.run.keywords)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
