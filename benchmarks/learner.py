@@ -104,10 +104,13 @@ class Ours:
         """Of one update."""
         import jax
 
-        from jaxtool.learn import grpo
+        from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
+        from jaxtool.learn.policy_view import PolicyView
 
+        learner = GrpoLearner(setup=self._setup, view=PolicyView())
         started = time.perf_counter()
-        self._state, metrics = grpo.update(self._state, None, self._batch, self._setup)
+        placed = place_batch(self._batch, self._setup)
+        self._state, metrics = learner.update(self._state, placed)
         jax.block_until_ready((self._state, metrics))
         return self._batch.tokens.size / (time.perf_counter() - started)
 
@@ -220,6 +223,7 @@ def memory() -> dict[str, Any]:
 
     from benchmarks.learner_setup import make_batch, make_setup
     from jaxtool.learn.grpo import grpo_block
+    from jaxtool.learn.policy_view import PolicyView
     from jaxtool.learn.state import Gradients
     from jaxtool.model.token_logprobs import token_logprobs
     from jaxtool.model.transformer import init_params
@@ -255,7 +259,7 @@ def memory() -> dict[str, Any]:
         )
         count = jax.ShapeDtypeStruct((), jnp.float32)
         out[f"update_{name}_bytes"] = temporaries(
-            grpo_block, total, params, None, batch, None, count, setup=setup
+            grpo_block, total, params, PolicyView(), batch, None, count, setup=setup
         )
     for part in ("loss", "update"):
         ratio = out[f"{part}_naive_bytes"] / out[f"{part}_ours_bytes"]

@@ -25,10 +25,11 @@ from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
-from jaxtool.learn import grpo
+from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
+from jaxtool.learn.policy_view import PolicyView, split_policy
 from jaxtool.learn.state import make_state
 from jaxtool.model.hf_weights import write_hf
-from jaxtool.model.lora import LoraConfig, joined, source_dtype, trained_part
+from jaxtool.model.lora import LoraConfig, source_dtype
 from jaxtool.model.sources import HfDirectory
 from jaxtool.model.weight_layout import Leaf
 from jaxtool.rundir.checkpoints import Checkpoints
@@ -59,7 +60,7 @@ def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
         nonlocal last
         record[name], last = time.perf_counter() - last, time.perf_counter()
 
-    base = None
+    view = PolicyView()
     if "adapter" in options:
         lora = LoraConfig(rank=16, base_dtype="bfloat16")
         setup = make_setup(START_SHAPES[shape], "bfloat16", 1, _TOKENS, ties_embeddings=False)
@@ -69,7 +70,7 @@ def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
         lap("load_s")
         size = sum(x.nbytes for x in jax.tree.leaves(params))
         record["load_gb_per_s"] = size / record["load_s"] / 1e9
-        adapter, base = trained_part(params, setup.model, lora, rng.key(0, "lora"), setup.sharding)
+        adapter, view = split_policy(params, setup.model, lora, rng.key(0, "lora"), setup.sharding)
         state = make_state(adapter, setup.optimizer, setup.sharding)
     else:
         setup = make_setup(START_SHAPES[shape], "float32", 1, _TOKENS)
@@ -89,14 +90,15 @@ def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
                 decode_rows=4, max_tokens=_TOKENS, min_view=_TOKENS, min_prompt_bucket=32
             )
             engine = _engine(setup, config)
-            engine.load(joined(state.params, base))
+            engine.load(view.full(state.params))
             lap("publish_s")
             engine.compile([Sampling()])
             lap("compile_decoder_s")
             _sample_once(engine)
             lap("window_s")
         batch = make_batch(setup.model.vocab_size, 1, _TOKENS)
-        state, metrics = grpo.update(state, None, batch, setup, base)
+        learner = GrpoLearner(setup=setup, view=view)
+        state, metrics = learner.update(state, place_batch(batch, setup))
         jax.block_until_ready((state, metrics))
         lap("first_update_s")
         record["ready_at"] = time.time()

@@ -1,4 +1,4 @@
-"""TrainBatch: what the collector makes and the learner eats. Knows no text and no model."""
+"""TrainBatch: packed trajectories and what a learner aims at with them. Knows no text and no model."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,9 @@ NO_TRAJECTORY = -1  # trajectory index of padding
 class TrainBatch:
     """Packed rows: several trajectories may share a row, none spans two.
 
-    Arrays are numpy's on the host and JAX's on the device.
+    Arrays are numpy's on the host and JAX's on the device. Packing fills all but the targets, which are
+    the learner's: advantages for the loss of a policy, rewards of tokens where a critic makes advantages
+    of them, neither for maximum likelihood.
     `logprob[b, t]` everywhere means log p(tokens[b, t] | what precedes it in its segment).
     """
 
@@ -24,19 +26,26 @@ class TrainBatch:
     trajectory_ids: Any  # [B, T] int32, index in the batch, -1 on padding
     loss_mask: Any  # [B, T] bool, tokens the policy wrote (or SFT trains)
     behaviour_logprobs: Any  # [B, T] float32, 0 off the loss mask
-    advantages: Any  # [B, T] float32, 0 off the loss mask
+    advantages: Any = None  # [B, T] float32, 0 off the loss mask
+    token_rewards: Any = None  # [B, T] float64, on the host alone, 0 off the loss mask
 
     @property
     def shape(self) -> tuple[int, int]:
         rows, length = self.tokens.shape
         return rows, length
 
+    def without_targets(self) -> "TrainBatch":
+        """What a forward pass reads: one type of argument before and after targets are filled in."""
+        return dataclasses.replace(self, advantages=None, token_rewards=None)
+
     def check(self) -> None:
         """Raises ValueError if an invariant does not hold. Host arrays only."""
         for field in dataclasses.fields(self):
-            shape = getattr(self, field.name).shape
-            if shape != self.tokens.shape:
-                raise ValueError(f"TrainBatch.{field.name}: {shape=}, tokens {self.tokens.shape}")
+            values = getattr(self, field.name)
+            if values is not None and values.shape != self.tokens.shape:
+                raise ValueError(
+                    f"TrainBatch.{field.name}: shape={values.shape}, tokens {self.tokens.shape}"
+                )
         mask = np.asarray(self.loss_mask)
         if not mask.any():
             raise ValueError("the loss mask covers no token: nothing in this batch can be learned")
@@ -47,7 +56,9 @@ class TrainBatch:
         is_padding = np.asarray(self.trajectory_ids) == NO_TRAJECTORY
         if np.any(is_padding != (np.asarray(self.segment_ids) == 0)):
             raise ValueError("trajectory_ids and segment_ids disagree about padding")
-        for name in ("behaviour_logprobs", "advantages"):
+        for name in ("behaviour_logprobs", "advantages", "token_rewards"):
+            if getattr(self, name) is None:
+                continue
             values = np.asarray(getattr(self, name))
             if not np.all(np.isfinite(values)):
                 raise ValueError(f"TrainBatch.{name} holds values that are not finite")

@@ -1,4 +1,4 @@
-"""The policy update: GRPO (DeepSeekMath, 2402.03300, equation 3) and its relatives as options of one loss.
+"""The policy's loss: GRPO (DeepSeekMath, 2402.03300, equation 3) and its relatives as options.
 
 Deviations from the papers: no KL term by default (ReTool, DAPO); clip-low and clip-high differ (DAPO);
 averages are over policy tokens of the whole batch by default (DAPO), not per sequence first. With one
@@ -8,12 +8,10 @@ nothing is clipped. A KL of `kl_coef` 0 keeps no reference policy.
 
 import dataclasses
 import functools
-import math
 from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxtool.algos import aggregation, kl
 from jaxtool.algos.off_policy import mismatch_metrics
@@ -26,18 +24,9 @@ from jaxtool.learn.aggregation_choices import Aggregation, TokenMean
 from jaxtool.learn.loss_choices import PolicyLoss, PpoClip
 from jaxtool.learn.off_policy_choices import Correction, TokenTruncation
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.state import (
-    Gradients,
-    Metrics,
-    TrainState,
-    add_gradients,
-    apply_gradients,
-    batch_logprobs,
-    row_blocks,
-    start_of_sum,
-)
+from jaxtool.learn.policy_view import PolicyView
+from jaxtool.learn.state import Gradients, Metrics, add_gradients, batch_logprobs
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -98,6 +87,11 @@ def needs_reference(config: GrpoConfig) -> bool:
     return bool(config.kl_coef or config.reward_kl_coef)
 
 
+def needs_old_logprobs(config: GrpoConfig, updates: int) -> bool:
+    """Whether `updates` of one batch ask for log π_old: the only update's is the policy's own."""
+    return updates > 1 and config.old_policy == "learner"
+
+
 def with_off_policy(config: GrpoConfig, decoder_differs: str | None) -> GrpoConfig:
     """`config` with `off_policy=None` decided.
 
@@ -123,93 +117,7 @@ class LearnerSetup:
     truncation: Truncation = dataclasses.field(default_factory=Truncation)  # of the sampler
 
 
-def update(
-    state: TrainState,
-    reference: Params | None,
-    batch: TrainBatch,
-    setup: LearnerSetup,
-    base: LoraBase | None = None,
-) -> tuple[TrainState, Metrics]:
-    """All updates of one host batch; the metrics are those of the first.
-
-    Args:
-      reference: parameters of the KL term; None where kl_coef is 0, and with LoRA, whose base it is.
-      base: what an adapter in `state` is added to.
-    """
-    parts = min(setup.grpo.updates_per_batch, batch.shape[0])
-    needs_old = parts > 1 and setup.grpo.old_policy == "learner"
-    # Strided, because packing puts the longest trajectories into the first rows.
-    mini_batches = [jax.tree.map(lambda x: x[part::parts], batch) for part in range(parts)]  # noqa: B023
-    olds: list[list[jax.Array | None]] = [
-        [
-            old_logprobs(joined(state.params, base), block, setup=setup) if needs_old else None
-            for block in row_blocks(mini, setup.grpo.micro_batch_rows, setup.sharding)
-        ]
-        for mini in mini_batches
-    ]
-    first: Metrics = {}
-    for mini, old in zip(mini_batches, olds, strict=True):
-        if not mini.loss_mask.any():
-            continue
-        state, metrics = _update_once(state, reference, mini, old, setup, base)
-        first = first or metrics
-    return state, first
-
-
-def measure(
-    state: TrainState,
-    reference: Params | None,
-    batch: TrainBatch,
-    setup: LearnerSetup,
-    base: LoraBase | None = None,
-) -> Metrics:
-    """Metrics of the update that `update` would make, which is not made."""
-    num_blocks = math.ceil(batch.shape[0] / setup.grpo.micro_batch_rows)
-    return _gradients(state, reference, batch, [None] * num_blocks, setup, base)[1]
-
-
-def _update_once(
-    state: TrainState,
-    reference: Params | None,
-    batch: TrainBatch,
-    olds: list[jax.Array | None],
-    setup: LearnerSetup,
-    base: LoraBase | None,
-) -> tuple[TrainState, Metrics]:
-    total, metrics = _gradients(state, reference, batch, olds, setup, base)
-    state, grad_norm = apply_gradients(
-        state, total, config=setup.optimizer, sharding=setup.sharding
-    )
-    return state, metrics | {"policy/grad_norm": grad_norm}
-
-
-def _gradients(
-    state: TrainState,
-    reference: Params | None,
-    batch: TrainBatch,
-    olds: list[jax.Array | None],
-    setup: LearnerSetup,
-    base: LoraBase | None,
-) -> tuple[Gradients, Metrics]:
-    count = np.float32(_loss_count(batch, setup.grpo))
-    tokens = float(batch.loss_mask.sum())
-    total = start_of_sum(state.params, batch, setup.grpo.micro_batch_rows, setup.sharding)
-    sums: list[Metrics] = []
-    blocks = row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding)
-    for block, old in zip(blocks, olds, strict=True):
-        total, block_sums = grpo_block(
-            total, state.params, reference, block, old, count, base, setup=setup
-        )
-        sums.append(block_sums)
-    assert total is not None
-    metrics: Metrics = {"policy/loss": total.loss}
-    for name in sums[0]:
-        whole = jnp.stack([block_sums[name] for block_sums in sums])
-        metrics[name] = jnp.max(whole) if "/max_" in name else jnp.sum(whole) / tokens
-    return total, metrics
-
-
-def _loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
+def loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
     """What the summed loss of the whole batch is divided by: tokens, or trajectories with a token."""
     return config.aggregation.count(batch)
 
@@ -224,11 +132,10 @@ def old_logprobs(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> j
 def grpo_block(
     total: Gradients | None,
     params: Params,
-    reference: Params | None,
+    view: PolicyView,
     block: TrainBatch,
     old: jax.Array | None,
     count: jax.Array,
-    base: LoraBase | None = None,
     *,
     setup: LearnerSetup,
 ) -> tuple[Gradients, Metrics]:
@@ -236,63 +143,68 @@ def grpo_block(
 
     Args:
       total: of the blocks before; None where this is the batch's only one.
-      params: what is trained: of the whole policy, or an adapter of `base`.
-      reference: of the KL; with `base` it is the base, which B = 0 makes the first policy.
+      params: what is trained of the policy.
+      view: makes a policy of them, and holds the first one for the KL.
       old: log π_old [B, T]; None means that π_old is the current policy.
       count: of the whole (mini-)batch, what the summed loss is divided by.
     """
-    config = setup.grpo
-    if base is not None and needs_reference(config):
-        reference = base.params
-
-    def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
-        logprobs, entropy = _logprobs(joined(params, base), block, setup)
-        loss, is_clipped, weights = _token_loss(logprobs, old, entropy, block, setup)
-        values = {
-            "policy/entropy_nats": entropy,
-            "policy/clipped_fraction": is_clipped.astype(jnp.float32),
-        }
-        if config.off_policy:
-            values["policy/correction_weight_mean"] = weights
-            values["policy/rejected_fraction"] = (weights == 0.0).astype(jnp.float32)
-        if reference is not None:
-            reference_logprobs = _logprobs(reference, block, setup)[0]
-            values["policy/kl_k3_nats"] = kl.kl_k3(logprobs, reference_logprobs)
-            loss = loss + config.kl_coef * config.kl_estimator(logprobs, reference_logprobs)
-        sums = {name: aggregation.token_mean(x, block.loss_mask)[0] for name, x in values.items()}
-        gap = mismatch_metrics(logprobs, block.behaviour_logprobs, block.loss_mask)
-        sums |= {
-            "mismatch/mean_abs_logprob_nats": gap.abs_difference[0],
-            "mismatch/max_abs_logprob_nats": gap.max_abs_difference,
-            "mismatch/kl_k1_nats": gap.k1_kl[0],
-            "mismatch/kl_k3_nats": gap.k3_kl[0],
-            "mismatch/chi2": gap.chi2[0],
-        }
-        return config.aggregation(loss, block, setup.num_trajectories) / count, sums
-
-    (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    loss_of = jax.value_and_grad(_block_loss, has_aux=True)
+    (loss, sums), grads = loss_of(params, view, block, old, count, setup)
     return add_gradients(total, loss, grads, setup.sharding), sums
 
 
-def _token_loss(
-    logprobs: jax.Array,
-    old: jax.Array | None,
-    entropy: jax.Array,
+def _block_loss(
+    params: Params,
+    view: PolicyView,
     block: TrainBatch,
+    old: jax.Array | None,
+    count: jax.Array,
     setup: LearnerSetup,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Policy loss with corrections and entropy bonus, where it was clipped, and the corrections."""
+) -> tuple[jax.Array, Metrics]:
+    """One block's share of the loss, and sums for the metrics; arguments as those of `grpo_block`."""
     config = setup.grpo
+    # 1. Log-probs under the policy, its first version and the one before this batch's updates, which in
+    #    the only update of a batch is the policy itself.
+    logprobs, entropy = _logprobs(view.full(params), block, setup)
+    reference = _logprobs(view.first, block, setup)[0] if needs_reference(config) else None
     before = jax.lax.stop_gradient(logprobs) if old is None else old
-    old_logprobs = block.behaviour_logprobs if config.old_policy == "sampler" else before
-    loss, is_clipped = config.loss(logprobs, old_logprobs, block, setup.num_trajectories)
-    weights = jnp.ones_like(loss)
-    for correction in config.off_policy or ():
-        weights = weights * correction(before, block, setup.num_trajectories)
+    # 2. The surrogate of each token, weighted against the sampler.
+    old_policy = block.behaviour_logprobs if config.old_policy == "sampler" else before
+    loss, is_clipped = config.loss(logprobs, old_policy, block, setup.num_trajectories)
+    weights = _off_policy_weights(before, block, setup)
     loss = loss * weights
+    values = {
+        "policy/entropy_nats": entropy,
+        "policy/clipped_fraction": is_clipped.astype(jnp.float32),
+    }
+    if config.off_policy:
+        values["policy/correction_weight_mean"] = weights
+        values["policy/rejected_fraction"] = (weights == 0.0).astype(jnp.float32)
+    # 3. Entropy bonus and KL, token by token.
     if config.entropy_coef:
         loss = loss - config.entropy_coef * entropy
-    return loss, is_clipped, weights
+    if reference is not None:
+        values["policy/kl_k3_nats"] = kl.kl_k3(logprobs, reference)
+        loss = loss + config.kl_coef * config.kl_estimator(logprobs, reference)
+    # 4. Sums over the block: of the loss by the aggregation, of what is measured over policy tokens.
+    sums = {name: aggregation.token_mean(x, block.loss_mask)[0] for name, x in values.items()}
+    gap = mismatch_metrics(logprobs, block.behaviour_logprobs, block.loss_mask)
+    sums |= {
+        "mismatch/mean_abs_logprob_nats": gap.abs_difference[0],
+        "mismatch/max_abs_logprob_nats": gap.max_abs_difference,
+        "mismatch/kl_k1_nats": gap.k1_kl[0],
+        "mismatch/kl_k3_nats": gap.k3_kl[0],
+        "mismatch/chi2": gap.chi2[0],
+    }
+    return config.aggregation(loss, block, setup.num_trajectories) / count, sums
+
+
+def _off_policy_weights(before: jax.Array, block: TrainBatch, setup: LearnerSetup) -> jax.Array:
+    """[B, T], the product of all corrections; ones without any."""
+    weights = jnp.ones_like(before)
+    for correction in setup.grpo.off_policy or ():
+        weights = weights * correction(before, block, setup.num_trajectories)
+    return weights
 
 
 def _logprobs(

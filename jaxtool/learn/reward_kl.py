@@ -1,21 +1,18 @@
 """The KL against the first policy as a part of the reward, before any advantage is made of it."""
 
+import jax
 import numpy as np
 
 from jaxtool.core.batch import TrainBatch
-from jaxtool.learn.grpo import LearnerSetup, old_logprobs
-from jaxtool.learn.state import row_blocks
-from jaxtool.model.lora import LoraBase, joined
+from jaxtool.learn.grpo import LearnerSetup
+from jaxtool.learn.placed_batch import PlacedBatch
+from jaxtool.learn.policy_view import PolicyView
+from jaxtool.learn.programs import policy_programs
 from jaxtool.model.transformer import Params
-from jaxtool.parallel.host_arrays import fetch
 
 
 def token_penalties(
-    params: Params,
-    reference: Params | None,
-    batch: TrainBatch,
-    setup: LearnerSetup,
-    base: LoraBase | None = None,
+    trained: Params, view: PolicyView, batch: PlacedBatch, setup: LearnerSetup
 ) -> np.ndarray:
     """β (log π - log π_ref) of each policy token [B, T] float32, 0 elsewhere: k1, which may be negative.
 
@@ -23,18 +20,15 @@ def token_penalties(
     gradient (in the loss it has none, see `algos.kl`).
 
     Args:
-      params: of the policy before this batch's updates, or an adapter of `base`.
-      reference: of the first policy; None with `base`, which it then is.
+      trained: of the policy before this batch's updates.
     """
-    policy, first = joined(params, base), reference if base is None else base.params
-    assert first is not None
-    difference = [
-        fetch(old_logprobs(policy, block, setup=setup) - old_logprobs(first, block, setup=setup))
-        for block in row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding)
-    ]
-    whole = np.concatenate(difference)[: batch.shape[0]]
-    mask = np.asarray(batch.loss_mask)
-    return np.where(mask, setup.grpo.reward_kl_coef * whole, 0.0).astype(np.float32)
+    policy, logprobs = view.full(trained), policy_programs(setup).old_logprobs
+
+    def difference(block: TrainBatch) -> jax.Array:
+        return logprobs.run(policy, block) - logprobs.run(view.first, block)
+
+    scaled = setup.grpo.reward_kl_coef * batch.gathered(difference)
+    return np.where(batch.host.loss_mask, scaled, 0.0).astype(np.float32)
 
 
 def trajectory_penalties(

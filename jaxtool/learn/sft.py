@@ -4,23 +4,19 @@ import dataclasses
 import functools
 
 import jax
-import numpy as np
 
 from jaxtool.algos.aggregation import token_mean
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.state import (
     Gradients,
-    Metrics,
-    TrainState,
     add_gradients,
-    apply_gradients,
     batch_logprobs,
-    row_blocks,
-    start_of_sum,
+    check_micro_batch_rows,
+    check_row_tokens,
 )
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraBase, joined
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -57,34 +53,21 @@ class SftSetup:
     sharding: Sharding
 
 
-def update(
-    state: TrainState, batch: TrainBatch, setup: SftSetup, base: LoraBase | None = None
-) -> tuple[TrainState, Metrics]:
-    """One update on a host batch: L = -Σ log p(token) / number of trained tokens.
-
-    Args:
-      base: what an adapter in `state` is added to.
-    """
-    tokens = np.float32(batch.loss_mask.sum())
-    rows, last_rows = setup.sft.micro_batch_rows, setup.sft.last_block_rows
-    total = start_of_sum(state.params, batch, rows, setup.sharding)
-    for block in row_blocks(batch, rows, setup.sharding, last_rows):
-        total = sft_block(total, state.params, block, tokens, base, setup=setup)
-    assert total is not None
-    loss = total.loss
-    state, grad_norm = apply_gradients(
-        state, total, config=setup.optimizer, sharding=setup.sharding
-    )
-    return state, {"sft/loss_nats": loss, "sft/grad_norm": grad_norm}
+def check_rows(config: SftConfig, row_tokens: int, sharding: Sharding) -> None:
+    """Raises ValueError if blocks of rows of `row_tokens` tokens cannot be cut over the mesh."""
+    check_micro_batch_rows(config.micro_batch_rows, sharding)
+    if config.last_block_rows:
+        check_micro_batch_rows(config.last_block_rows, sharding, "last_block_rows")
+    check_row_tokens(row_tokens, sharding)
 
 
 @functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
 def sft_block(
     total: Gradients | None,
     params: Params,
+    view: PolicyView,
     block: TrainBatch,
-    tokens: jax.Array,
-    base: LoraBase | None,
+    count: jax.Array,
     *,
     setup: SftSetup,
 ) -> Gradients:
@@ -92,19 +75,19 @@ def sft_block(
 
     Args:
       total: of the blocks before; None where this is the batch's only one.
-      params: what is trained: of the whole policy, or an adapter of `base`.
-      tokens: trained tokens of the whole batch, what the summed loss is divided by.
+      params: what is trained of the policy.
+      count: trained tokens of the whole batch, what the summed loss is divided by.
     """
 
     def loss_of(params: Params) -> jax.Array:
         logprobs, _ = batch_logprobs(
-            joined(params, base),
+            view.full(params),
             block,
             model=setup.model,
             temperature=1.0,
             chunk=setup.sft.lm_head_chunk,
             sharding=setup.sharding,
         )
-        return token_mean(-logprobs, block.loss_mask)[0] / tokens
+        return token_mean(-logprobs, block.loss_mask)[0] / count
 
     return add_gradients(total, *jax.value_and_grad(loss_of)(params), setup.sharding)

@@ -72,11 +72,9 @@ class Gradients:
     grads: Params
 
 
-def start_of_sum(
-    params: Params, batch: TrainBatch, rows: int, sharding: Sharding
-) -> Gradients | None:
-    """What the first of the batch's blocks of `rows` rows is added to: zeros, or nothing if it is the only one."""
-    return zero_gradients(params, sharding) if batch.shape[0] > rows else None
+def start_of_sum(params: Params, num_blocks: int, sharding: Sharding) -> Gradients | None:
+    """What the first of `num_blocks` micro-batches is added to: zeros, or nothing if it is the only one."""
+    return zero_gradients(params, sharding) if num_blocks > 1 else None
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",))
@@ -209,6 +207,7 @@ def _pad_rows(batch: TrainBatch, rows: int) -> TrainBatch:
     def pad(x: np.ndarray, value: int) -> np.ndarray:
         return np.pad(x, ((0, missing), (0, 0)), constant_values=value)
 
-    fields = {f.name: pad(getattr(batch, f.name), 0) for f in dataclasses.fields(batch)}
-    fields["trajectory_ids"] = pad(np.asarray(batch.trajectory_ids), NO_TRAJECTORY)
-    return TrainBatch(**fields)
+    padded = jax.tree.map(lambda x: pad(x, 0), batch)
+    return dataclasses.replace(
+        padded, trajectory_ids=pad(np.asarray(batch.trajectory_ids), NO_TRAJECTORY)
+    )

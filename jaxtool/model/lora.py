@@ -1,9 +1,10 @@
 """Adapters of a whole policy (LoRA, 2106.09685): a small trained tree beside frozen parameters.
 
 The adapter is `layers/<group>/<module>/lora_a` [L, *in, r] and `lora_b` [L, r, *out], float32. Only it has
-gradients and optimizer state. Joined with its base it is a policy like any other, whose adapted kernels
-are `LoraWeight`s, and with B = 0 the same policy bit by bit. Covered: the seven matrices of a block.
-Not covered: embeddings and the LM head, dropout (sampler and learner would differ), quantised bases.
+gradients and optimizer state. Added to the frozen policy it is a policy like any other, whose adapted
+kernels are `LoraWeight`s, and with B = 0 the frozen policy bit by bit. Covered: the seven matrices of a
+block. Not covered: embeddings and the LM head, dropout (sampler and learner would differ), quantised
+frozen weights.
 """
 
 import dataclasses
@@ -75,7 +76,7 @@ class LoraConfig:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoraBase:
+class FrozenPolicy:
     """What adapters are added to. No update changes, donates or copies it."""
 
     params: Params
@@ -92,11 +93,6 @@ class LoraBase:
                 )
                 layers[group][name] = module | {"kernel": weight}
         return self.params | adapter | {"layers": layers}
-
-
-def joined(trained: Params, base: LoraBase | None) -> Params:
-    """The policy that `trained` stands for: itself, or an adapter and its base."""
-    return trained if base is None else base.with_adapter(trained)
 
 
 def adapter_shapes(model: ModelConfig, config: LoraConfig) -> Any:
@@ -140,23 +136,6 @@ def source_dtype(config: LoraConfig | None) -> Dtype:
     return "float32" if config is None else config.base_dtype
 
 
-def trained_part(
-    params: Params,
-    model: ModelConfig,
-    config: LoraConfig | None,
-    key: jax.Array,
-    sharding: Sharding,
-) -> tuple[Params, LoraBase | None]:
-    """What a run trains of the policy it begins with, and what it leaves as it is (None: nothing).
-
-    Args:
-      params: of `source_dtype(config)`; not copied.
-    """
-    if config is None:
-        return params, None
-    return init_adapter(model, config, key, sharding), LoraBase(params=params, config=config)
-
-
 def without_adapters(params: Params) -> Params:
     """Each adapted kernel as it was frozen."""
     return jax.tree.map(lambda x: x.frozen if _is_adapted(x) else x, params, is_leaf=_is_adapted)
@@ -171,7 +150,7 @@ def merge_layers(params: Params) -> Params:
 
 @functools.partial(jax.jit, static_argnames=("sharding", "keeps_dtype"))
 def merged(params: Params, sharding: Sharding, keeps_dtype: bool = False) -> Params:
-    """The same policy without adapters: stacked layers, laid out by the table; float32, or as the base is."""
+    """The same policy without adapters: stacked layers, laid out by the table; float32, or as the frozen one is."""
 
     def plain(x: Any) -> Array:
         if not _is_adapted(x):
@@ -181,7 +160,7 @@ def merged(params: Params, sharding: Sharding, keeps_dtype: bool = False) -> Par
             layer = jax.tree.map(lambda part: part[index], dataclasses.replace(x, frozen=stack))
             return stack.at[index].set(merged_kernel(layer).astype(stack.dtype))
 
-        # Layer by layer, where the base lies if it is donated: no whole stack is made in float32.
+        # Layer by layer, in place of the frozen one if it is donated: no whole stack is made in float32.
         stack = x.frozen if keeps_dtype else x.frozen.astype(jnp.float32)
         return jax.lax.fori_loop(0, len(x.a), merge, stack)
 
@@ -190,9 +169,9 @@ def merged(params: Params, sharding: Sharding, keeps_dtype: bool = False) -> Par
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",), donate_argnums=0)
-def merged_in_place(base: LoraBase, adapter: Params, sharding: Sharding) -> Params:
-    """`merged` in the memory and the dtype of `base`, which is gone afterwards."""
-    return merged(base.with_adapter(adapter), sharding, keeps_dtype=True)
+def merged_in_place(frozen: FrozenPolicy, adapter: Params, sharding: Sharding) -> Params:
+    """`merged` in the memory and the dtype of `frozen`, which is gone afterwards."""
+    return merged(frozen.with_adapter(adapter), sharding, keeps_dtype=True)
 
 
 def _is_adapted(x: Any) -> bool:

@@ -1,7 +1,6 @@
 """The learner's programs: gradient blocks, updates, old log-probs, with PPO the critic's."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,28 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.config.callables import callable_name
-from jaxtool.learn import grpo, ppo
-from jaxtool.learn.grpo import LearnerSetup, needs_reference
+from jaxtool.learn.grpo import LearnerSetup, needs_old_logprobs, needs_reference
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.ppo import CriticConfig
-from jaxtool.learn.state import apply_gradients, make_state, zero_gradients
+from jaxtool.learn.programs import LearnerProgram, critic_programs, policy_programs
+from jaxtool.learn.state import make_state, zero_gradients
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraBase, LoraConfig, adapter_shapes, joined
+from jaxtool.model.lora import FrozenPolicy, LoraConfig, adapter_shapes
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.value_head import with_value_head
 from jaxtool.parallel.axis_rules import Sharding
-from jaxtool.plan.program import (
-    APPLY,
-    CRITIC,
-    CRITIC_APPLY,
-    LEARN,
-    OLD,
-    VALUES,
-    Program,
-    placed,
-    results,
-    shard_bytes,
-)
+from jaxtool.plan.program import Program, placed, results, shard_bytes
 from jaxtool.rollout.batching import empty_batch
 from jaxtool.train.numerics import learner_setup
 from jaxtool.train.rl_config import RlConfig
@@ -41,7 +30,7 @@ class LearnerPrograms:
     """Programs of the learner, and the bytes per device of what it keeps."""
 
     programs: tuple[Program, ...]
-    policy: Any  # shapes of the parameters that are published, adapters and base joined
+    policy: Any  # shapes of the parameters that are published, with LoRA frozen and trained ones
     resident: dict[str, float]
     held: tuple[str, ...]  # of `resident`: what is in memory while the decoder works
 
@@ -66,14 +55,15 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
       params: shapes of the policy's parameters, float32, with the learner's layout.
     """
     model = config.policy.model_config()
-    trained, base = trained_shapes(params, model, config.lora, sharding)
-    keeps_reference = base is None and needs_reference(config.grpo)
+    trained, view = trained_shapes(
+        params, model, config.lora, sharding, keeps_first=needs_reference(config.grpo)
+    )
     policy = tower_of(trained, config.optimizer, sharding)
-    joint = joined(trained, base)
+    full = view.full(trained)
     resident = {
-        "parameters": shard_bytes(joint),
+        "parameters": shard_bytes(full),
         "optimizer state": policy.optimizer_bytes,
-        "reference": shard_bytes(params) if keeps_reference else 0.0,
+        "reference": shard_bytes(view.first_copy),
         "gradients": shard_bytes(policy.gradients),
     }
     critic = None
@@ -86,12 +76,13 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
             "critic optimizer state": critic.optimizer_bytes,
         }
     held = tuple(name for name in resident if name != "gradients")  # exist in an update alone
-    parts = _Parts(config=config, sharding=sharding, base=base, held=held)
-    programs = parts.of_policy(policy, trained if keeps_reference else None)
+    setup = learner_setup(config, model, sharding)
+    parts = _Parts(config=config, setup=setup, view=view, held=held)
+    programs = parts.of_policy(policy)
     if critic is not None:
         assert config.critic is not None
         programs += parts.of_critic(critic, config.critic)
-    return LearnerPrograms(programs=programs, policy=joint, resident=resident, held=held)
+    return LearnerPrograms(programs=programs, policy=full, resident=resident, held=held)
 
 
 def tower_of(params: Any, optimizer: OptimizerConfig, sharding: Sharding) -> Tower:
@@ -103,21 +94,26 @@ def tower_of(params: Any, optimizer: OptimizerConfig, sharding: Sharding) -> Tow
 
 
 def trained_shapes(
-    params: Any, model: ModelConfig, lora: LoraConfig | None, sharding: Sharding
-) -> tuple[Any, LoraBase | None]:
-    """`lora.trained_part` of shapes."""
+    params: Any,
+    model: ModelConfig,
+    lora: LoraConfig | None,
+    sharding: Sharding,
+    *,
+    keeps_first: bool = False,
+) -> tuple[Any, PolicyView]:
+    """`split_policy` of shapes."""
     if lora is None:
-        return params, None
+        return params, PolicyView(first_copy=params if keeps_first else None)
     frozen = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, lora.base_dtype, sharding=x.sharding), params
     )
     shapes = adapter_shapes(model, lora)
     adapter = placed(shapes, sharding.tree(param_axes(shapes)))
-    return adapter, LoraBase(params=frozen, config=lora)
+    return adapter, PolicyView(frozen=FrozenPolicy(params=frozen, config=lora))
 
 
 def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
-    """A TrainBatch of a gradient block, as it lies on the devices."""
+    """A TrainBatch of a gradient block without targets, as it lies on the devices."""
     layout = sharding.named("batch", "length")
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), empty_batch(rows, length)
@@ -125,7 +121,7 @@ def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
 
 
 def update_program(
-    name: str,
+    program: LearnerProgram,
     tower: Tower,
     optimizer: OptimizerConfig,
     sharding: Sharding,
@@ -134,11 +130,9 @@ def update_program(
 ) -> Program:
     """The optimizer's step. `beside`: what else is in memory, as in Program."""
     return Program(
-        name=name,
+        name=program.name,
         shape=callable_name(optimizer.rule).rpartition(".")[2],
-        trace=lambda: apply_gradients.trace(
-            tower.state, tower.gradients, config=optimizer, sharding=sharding
-        ),
+        trace=lambda: program.trace(state=tower.state, total=tower.gradients),
         num_devices=sharding.mesh.size,
         beside=beside,
     )
@@ -151,104 +145,92 @@ def logit_chunks(length: int, chunk: int, sharding: Sharding) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """Makes programs: what all of them share."""
+    """Makes programs of the learner's table: what all of them share."""
 
     config: RlConfig
-    sharding: Sharding
-    base: LoraBase | None
+    setup: LearnerSetup
+    view: PolicyView
     held: tuple[str, ...]
 
-    @property
-    def setup(self) -> LearnerSetup:
-        return learner_setup(self.config, self.config.policy.model_config(), self.sharding)
-
-    def of_policy(self, policy: Tower, reference: Any) -> tuple[Program, ...]:
-        grpo_config, setup, base = self.config.grpo, self.setup, self.base
-        block, tokens = self._block()
-        needs_old = grpo_config.updates_per_batch > 1 and grpo_config.old_policy == "learner"
-        old = tokens if needs_old else None
+    def of_policy(self, policy: Tower) -> tuple[Program, ...]:
+        grpo, programs = self.config.grpo, policy_programs(self.setup)
+        needs_old = needs_old_logprobs(grpo, grpo.updates_per_batch)
         length = self.config.pack.row_tokens
-        chunks = logit_chunks(length, grpo_config.lm_head_chunk, self.sharding)
-        # With LoRA the base is an argument of gradient blocks alone.
-        own = ("parameters",) if base is None else ()
-        programs = (
+        chunks = logit_chunks(length, grpo.lm_head_chunk, self.setup.sharding)
+        # With LoRA the frozen policy is an argument of gradient blocks alone.
+        own = ("parameters",) if self.view.frozen is None else ()
+        made = (
             self._program(
-                LEARN,
-                lambda: grpo.grpo_block.trace(
-                    policy.gradients,
-                    policy.params,
-                    reference,
-                    block,
-                    old,
-                    np.float32(1),
-                    base,
-                    setup=setup,
-                ),
-                arguments=("parameters", "reference"),
+                programs.gradient_block,
+                policy,
+                held_arguments=("parameters", "reference"),
                 while_trips=chunks,
+                old=self._tokens if needs_old else None,
             ),
-            self._apply(APPLY, policy, self.config.optimizer, (*own, "optimizer state")),
+            self._update(programs.update, policy, self.config.optimizer, (*own, "optimizer state")),
         )
-        if needs_old or grpo_config.reward_kl_coef:
-            trace = lambda: grpo.old_logprobs.trace(  # noqa: E731
-                joined(policy.params, base), block, setup=setup
+        if needs_old or grpo.reward_kl_coef:
+            old = programs.old_logprobs
+            made += (
+                self._program(old, policy, held_arguments=("parameters",), while_trips=chunks),
             )
-            arguments = ("parameters",)
-            programs += (self._program(OLD, trace, arguments=arguments, while_trips=chunks),)
-        return programs
+        return made
 
     def of_critic(self, critic: Tower, config: CriticConfig) -> tuple[Program, ...]:
-        setup, base = self.setup, self.base
-        block, tokens = self._block()
-        # With LoRA its base is an argument of both, and nearly all of "parameters".
-        arguments = ("critic",) if base is None else ("critic", "parameters")
+        programs = critic_programs(self.setup, config)
+        # With LoRA the frozen policy is an argument of both, and nearly all of "parameters".
+        is_whole = self.view.frozen is None
+        arguments = ("critic",) if is_whole else ("critic", "parameters")
         return (
-            self._program(
-                VALUES,
-                lambda: ppo.critic_values.trace(joined(critic.params, base), block, setup=setup),
-                arguments=arguments,
-            ),
-            self._program(
-                CRITIC,
-                lambda: ppo.critic_block.trace(
-                    critic.gradients,
-                    critic.params,
-                    block,
-                    tokens,
-                    tokens,
-                    np.float32(1),
-                    base,
-                    setup=setup,
-                    critic=config,
-                ),
-                arguments=arguments,
-            ),
-            self._apply(
-                CRITIC_APPLY, critic, config.optimizer, ("critic", "critic optimizer state")
+            self._program(programs.values, critic, held_arguments=arguments),
+            self._program(programs.gradient_block, critic, held_arguments=arguments),
+            self._update(
+                programs.update, critic, config.optimizer, ("critic", "critic optimizer state")
             ),
         )
 
-    def _apply(
-        self, name: str, tower: Tower, optimizer: OptimizerConfig, arguments: tuple[str, ...]
+    def _update(
+        self,
+        program: LearnerProgram,
+        tower: Tower,
+        optimizer: OptimizerConfig,
+        held_arguments: tuple[str, ...],
     ) -> Program:
-        return update_program(name, tower, optimizer, self.sharding, beside=self._beside(arguments))
+        beside = self._beside(held_arguments)
+        return update_program(program, tower, optimizer, self.setup.sharding, beside=beside)
 
     def _program(
         self,
-        name: str,
-        trace: Callable[[], Any],
+        program: LearnerProgram,
+        tower: Tower,
         *,
-        arguments: tuple[str, ...],
+        held_arguments: tuple[str, ...],
         while_trips: int = 1,
+        old: Any = None,
     ) -> Program:
-        config = self.config
+        """With shapes in place of the arrays of a run. `held_arguments`: see `_beside`."""
+        config, full = self.config, self.view.full(tower.params)
+        rows, length = config.grpo.micro_batch_rows, config.pack.row_tokens
+        inputs = block_shapes(rows, length, self.setup.sharding)
         return Program(
-            name=name,
-            shape=f"{config.grpo.micro_batch_rows} rows x {config.pack.row_tokens} tokens",
-            trace=trace,
+            name=program.name,
+            shape=f"{rows} rows x {length} tokens",
+            trace=lambda: program.trace(
+                total=tower.gradients,
+                params=tower.params,
+                policy=full,
+                tower=full,
+                view=self.view,
+                inputs=inputs,
+                block=dataclasses.replace(inputs, advantages=self._tokens),
+                old=old,
+                old_values=self._tokens,
+                returns=self._tokens,
+                count=np.float32(1),
+            ),
             while_trips=while_trips,
-            num_devices=self.sharding.mesh.size,
-            beside=self._beside(arguments),
+            num_devices=self.setup.sharding.mesh.size,
+            beside=self._beside(held_arguments),
         )
 
     def _beside(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -256,10 +238,11 @@ class _Parts:
         rest = () if self.config.unloads_decoder else ("published copy", "KV cache")
         return (*(part for part in self.held if part not in arguments), *rest)
 
-    def _block(self) -> tuple[Any, Any]:
-        """Shapes of a block of rows, and of one number a token of it."""
-        rows, length = self.config.grpo.micro_batch_rows, self.config.pack.row_tokens
-        tokens = jax.ShapeDtypeStruct(
-            (rows, length), jnp.float32, sharding=self.sharding.named("batch", "length")
+    @property
+    def _tokens(self) -> Any:
+        """Shape of one number a token of a block of rows."""
+        return jax.ShapeDtypeStruct(
+            (self.config.grpo.micro_batch_rows, self.config.pack.row_tokens),
+            jnp.float32,
+            sharding=self.setup.sharding.named("batch", "length"),
         )
-        return block_shapes(rows, length, self.sharding), tokens

@@ -8,13 +8,17 @@ from typing import Any
 import jax
 
 from jaxtool.decode.config import EngineConfig
+from jaxtool.learn.programs import APPLY as APPLY
+from jaxtool.learn.programs import CRITIC as CRITIC
+from jaxtool.learn.programs import CRITIC_APPLY as CRITIC_APPLY
+from jaxtool.learn.programs import LEARN as LEARN
+from jaxtool.learn.programs import OLD as OLD
+from jaxtool.learn.programs import VALUES as VALUES
 from jaxtool.parallel.axis_rules import Sharding
 
-LEARN, APPLY, OLD = "gradient block", "optimizer update", "old log-probs"
 PUBLISH, PUBLISH_ENDS = "publish a layer", "publish embedding and head"
 PREFILL, PLACE = "prefill", "place prompts"
 APPEND, WINDOW = "append tool output", "decode window"
-VALUES, CRITIC, CRITIC_APPLY = "critic values", "critic gradient block", "critic update"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from jaxtool.learn.sft import SftSetup, sft_block
-from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens
-from jaxtool.model.lora import joined
+from jaxtool.learn import programs as learner
+from jaxtool.learn.sft import SftSetup, check_rows
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
@@ -16,7 +15,7 @@ from jaxtool.plan.learner_programs import (
     trained_shapes,
     update_program,
 )
-from jaxtool.plan.program import APPLY, LEARN, Program, RunPrograms, placed, shard_bytes
+from jaxtool.plan.program import Program, RunPrograms, placed, shard_bytes
 from jaxtool.train.sft_loop import SftRunConfig
 
 
@@ -30,31 +29,38 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
     sharding = Sharding(make_mesh(config.mesh, slice_devices(tpu)), config.axes)
     check_divides(model, sharding)
     rows, length = config.sft.micro_batch_rows, config.pack.row_tokens
-    check_micro_batch_rows(rows, sharding)
-    check_row_tokens(length, sharding)
+    check_rows(config.sft, length, sharding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
-    trained, base = trained_shapes(params, model, config.lora, sharding)
+    trained, view = trained_shapes(params, model, config.lora, sharding)
     policy = tower_of(trained, config.optimizer, sharding)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
-    block = block_shapes(rows, length, sharding)
+    table = learner.cold_start_programs(setup)
     programs = (
         Program(
-            name=LEARN,
+            name=table.gradient_block.name,
             shape=f"{rows} rows x {length} tokens",
-            trace=lambda: sft_block.trace(
-                policy.gradients, trained, block, np.float32(1), base, setup=setup
+            trace=lambda: table.gradient_block.trace(
+                total=policy.gradients,
+                params=trained,
+                view=view,
+                inputs=block_shapes(rows, length, sharding),
+                count=np.float32(1),
             ),
             num_devices=sharding.mesh.size,
             beside=("optimizer state",),
             while_trips=logit_chunks(length, config.sft.lm_head_chunk, sharding),
         ),
         update_program(
-            APPLY, policy, config.optimizer, sharding, beside=("parameters",) if base else ()
+            table.update,
+            policy,
+            config.optimizer,
+            sharding,
+            beside=("parameters",) if view.frozen else (),
         ),
     )
     resident = {
-        "parameters": shard_bytes(joined(trained, base)),
+        "parameters": shard_bytes(view.full(trained)),
         "optimizer state": policy.optimizer_bytes,
         "gradients": shard_bytes(policy.gradients),
     }

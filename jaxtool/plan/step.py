@@ -111,9 +111,8 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     updates = config.grpo.updates_per_batch
     rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
-    passes = math.ceil(updates * rows / block)  # over the whole batch, forward alone
     # A KL in the reward asks the policy and its reference.
-    old = 2 * passes if config.grpo.reward_kl_coef else 0
+    old = 2 * blocks if config.grpo.reward_kl_coef else 0
     if updates > 1 and config.grpo.old_policy == "learner":
         old += blocks
     appends = 0.0
@@ -128,7 +127,7 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
         names.LEARN: blocks,
         names.OLD: old,
         names.APPLY: updates,
-        names.VALUES: passes,
+        names.VALUES: blocks,
         names.CRITIC: blocks,
         names.CRITIC_APPLY: updates,
         names.PUBLISH: config.policy.model_config().num_layers,

@@ -20,14 +20,8 @@ class PackConfig:
             raise ValueError(f"{self.row_tokens=} must be >= 2")
 
 
-def to_batch(
-    trajectories: Sequence[Trajectory], advantages: Sequence[float] | np.ndarray, config: PackConfig
-) -> TrainBatch:
-    """Packs trajectories; those masked by infrastructure failures are left out.
-
-    Args:
-      advantages: one per trajectory, given to each of its policy tokens.
-    """
+def to_batch(trajectories: Sequence[Trajectory], config: PackConfig) -> TrainBatch:
+    """Packs trajectories, without targets; those masked by infrastructure failures are left out."""
     kept = [i for i, trajectory in enumerate(trajectories) if not trajectory.is_masked]
     rows = pack([len(trajectories[i].ids) for i in kept], config.row_tokens)
     batch = empty_batch(len(rows), config.row_tokens)
@@ -36,21 +30,19 @@ def to_batch(
         for segment, index in enumerate(row, start=1):
             trajectory = trajectories[kept[index]]
             stop = at + len(trajectory.ids)
-            is_policy = trajectory.origins == Origin.POLICY
             batch.tokens[b, at:stop] = trajectory.ids
             batch.positions[b, at:stop] = np.arange(stop - at)
             batch.segment_ids[b, at:stop] = segment
             batch.trajectory_ids[b, at:stop] = kept[index]
-            batch.loss_mask[b, at:stop] = is_policy
+            batch.loss_mask[b, at:stop] = trajectory.origins == Origin.POLICY
             batch.behaviour_logprobs[b, at:stop] = trajectory.behaviour_logprobs
-            batch.advantages[b, at:stop] = np.where(is_policy, advantages[kept[index]], 0.0)
             at = stop
     batch.check()
     return batch
 
 
 def empty_batch(rows: int, tokens: int) -> TrainBatch:
-    """All padding, on the host."""
+    """All padding, on the host, without targets."""
     shape = (rows, tokens)
     return TrainBatch(
         tokens=np.zeros(shape, np.int32),
@@ -59,7 +51,6 @@ def empty_batch(rows: int, tokens: int) -> TrainBatch:
         trajectory_ids=np.full(shape, NO_TRAJECTORY, np.int32),
         loss_mask=np.zeros(shape, bool),
         behaviour_logprobs=np.zeros(shape, np.float32),
-        advantages=np.zeros(shape, np.float32),
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -131,7 +130,7 @@ def _sft_checks(config: sft_loop.SftRunConfig, source: PolicySource, seed: int) 
     yield _tokenizer(tokenizer, renderers)
     yield _vocabulary(tokenizer, model)
     taken = sft_loop.take(config.streams, renderers, tokenizer, seed, 0)
-    batch = to_batch(taken, np.ones(len(taken)), config.pack)
+    batch = to_batch(taken, config.pack)
     rows, tokens = batch.tokens.shape
     text = f"{len(taken)} of the first step in {rows} rows of {tokens} tokens"
     yield Check(name="demonstrations", text=text)

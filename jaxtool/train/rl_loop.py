@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxtool.learn.learner import trained_params
+from jaxtool.learn.members import Members
 from jaxtool.learn.state import Metrics
 from jaxtool.model.lora import source_dtype
 from jaxtool.parallel import hosts
@@ -101,8 +101,8 @@ def train(
             progress.update(step + 1, _shown(metrics))
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
-        trained = trained_params(run.state)
-        save_result(workdir, trained, run.learner.base, worker.model, sharding, source)
+        trained = run.learner.trained(run.state)
+        save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
     return policy_dir
 
 
@@ -130,8 +130,9 @@ def _step(
     metrics |= rollouts.metrics(batch.groups, step)
     if worker.collector.renderer.tool is not None:
         _check_tool_health(run.health, batch, step)
+    collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
-    signals = _signals(run, rollouts, batch)
+    aims, learned = _learn(run, rollouts, batch)
     if step % config.schedule.log_trajectories_every == 0:
         views = evenly_spaced_views(
             batch.samples,
@@ -139,11 +140,10 @@ def _step(
             variant=variant,
             step=step,
             token_text=worker.token_text,
-            advantages=signals,
+            advantages=aims,
         )
         log.write(views)
-    collected = time.monotonic()
-    learned = jax.device_get(_learn(run, rollouts, batch, signals))
+    learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in batch.trajectories)
     metrics |= {
@@ -155,34 +155,34 @@ def _step(
     return metrics
 
 
-def _signals(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> np.ndarray:
-    """[samples] float32, what the batch gives to each sample's policy tokens; 0 where it is not chosen."""
-    signals = np.zeros(len(batch.samples), np.float32)
-    signals[batch.chosen] = run.learner.signals(
-        [batch.scores[i] for i in batch.chosen],
-        batch.group_ids,
-        rollouts.dispatch(lambda: _penalties(run, batch)),
+def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarray, Metrics]:
+    """All updates of a step. Changes `run.state`.
+
+    Returns:
+      Each sample's advantage (its reward, where a critic makes advantages), [samples] float32, 0 outside
+      the chosen groups; and the metrics of the updates.
+    """
+    # 1) The chosen samples with their scores; those that carry tokens are packed, once.
+    samples, learner = [batch.samples[i] for i in batch.chosen], run.learner
+    members = Members(
+        scores=[sample.score for sample in samples],
+        group_ids=batch.group_ids,
+        is_dropped=np.array([sample.is_dropped for sample in samples], bool),
     )
-    return signals
+    trajectories = [samples[i].trajectory for i in learner.packed(members)]
+    packed = to_batch(trajectories, run.config.pack) if trajectories else None
 
+    # 2) Advantages or rewards of each token, then the updates, in the thread that owns the devices.
+    def learn() -> tuple[np.ndarray, Metrics]:
+        placed, aims = learner.targets(run.state, packed, members)
+        if placed is None:
+            return aims, {}
+        run.state, metrics = learner.update(run.state, placed)
+        return aims, metrics
 
-def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch, signals: np.ndarray) -> Metrics:
-    """All updates of a batch, where anything of it carries a loss. Changes `run.state`."""
-    if not (learned := batch.learned):
-        return {}
-    trajectories = batch.trajectories
-    packed = to_batch([trajectories[i] for i in learned], signals[learned], run.config.pack)
-    run.state, metrics = rollouts.dispatch(lambda: run.learner.update(run.state, packed))
-    return metrics
-
-
-def _penalties(run: Run, batch: RolloutBatch) -> np.ndarray | None:
-    """What the KL takes off the reward of each chosen sample; None where it is in no reward."""
-    chosen = [batch.trajectories[i] for i in batch.chosen]
-    if not run.learner.needs_penalties or all(trajectory.is_masked for trajectory in chosen):
-        return None
-    packed = to_batch(chosen, np.zeros(len(chosen)), run.config.pack)
-    return run.learner.penalties(run.state, packed, len(chosen))
+    aims = np.zeros(len(batch.samples), np.float32)
+    aims[batch.chosen], metrics = rollouts.dispatch(learn)
+    return aims, metrics
 
 
 def _check_tool_health(health: ToolHealth, batch: RolloutBatch, step: int) -> None:

@@ -11,15 +11,15 @@ from jaxtool.core.types import Problem
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.engine import EngineCounts
 from jaxtool.learn.grpo import needs_reference
-from jaxtool.learn.learner import Learner, LearnerState
-from jaxtool.model.lora import trained_part
+from jaxtool.learn.learner import Learner, make_learner
+from jaxtool.learn.policy_view import split_policy
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.tools.health import ToolHealth
-from jaxtool.train.lora_run import base_record, check_base
+from jaxtool.train.lora_run import check_frozen, frozen_record
 from jaxtool.train.numerics import learner_setup, numerics_lines
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
@@ -32,9 +32,9 @@ class Run:
     config: RlConfig
     seed: int
     worker: RolloutWorker
-    learner: Learner
-    state: LearnerState
-    base: dict[str, Any]  # with LoRA names the parameters that stay as they are
+    learner: Learner[Any]
+    state: Any  # the learner's
+    frozen: dict[str, Any]  # with LoRA names the parameters that stay as they are
     batches: ProblemBatches
     store: CallStore
     health: ToolHealth  # starts anew with every process
@@ -50,21 +50,22 @@ class Run:
             "queued": [[problem.problem_id for problem in problems] for problems in queued],
             "store": self.store.state_dict(),
             "counts": dataclasses.asdict(self.worker.total_counts()),
-        } | self.base
+        } | self.frozen
 
 
 def open_run(
     config: RlConfig, seed: int, worker: RolloutWorker, params: Params, sharding: Sharding
 ) -> Run:
     """The run before its first step; says how learner and decoder compute."""
-    key = rng.key(seed, "lora")
-    trained, base = trained_part(params, worker.model, config.lora, key, sharding)
-    learner = Learner(
-        setup=learner_setup(config, worker.model, sharding),
-        critic=config.critic,
-        reference=params if base is None and needs_reference(config.grpo) else None,
-        base=base,
+    trained, view = split_policy(
+        params,
+        worker.model,
+        config.lora,
+        rng.key(seed, "lora"),
+        sharding,
+        keeps_first=needs_reference(config.grpo),
     )
+    learner = make_learner(learner_setup(config, worker.model, sharding), config.critic, view)
     for line in numerics_lines(config, worker.model, learner.setup):
         print(line, flush=True)
     schedule = config.schedule
@@ -75,7 +76,7 @@ def open_run(
         worker=worker,
         learner=learner,
         state=learner.start(trained),
-        base=base_record(base),
+        frozen=frozen_record(view.frozen),
         batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
         store=CallStore(),
         health=ToolHealth(config.sandbox.health),
@@ -88,7 +89,7 @@ def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]
     if not start:
         return 0, []
     run.state, meta = checkpoints.restore(run.state)
-    check_base(run.learner.base, meta)
+    check_frozen(run.learner.view.frozen, meta)
     run.batches.set_state(meta["batches"])
     run.store = CallStore.from_state_dict(meta["store"])
     if hosts.is_first():  # they are those of all hosts

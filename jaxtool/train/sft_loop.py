@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from jaxtool.core import rng
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.sft import SftConfig, SftSetup, update
-from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens, make_state
+from jaxtool.learn.policy_view import split_policy
+from jaxtool.learn.sft import SftConfig, SftSetup, check_rows
+from jaxtool.learn.sft_learner import SftLearner
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraConfig, source_dtype, trained_part
+from jaxtool.model.lora import LoraConfig, source_dtype
 from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
@@ -29,7 +29,7 @@ from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.workdir import claim_workdir, records_dir
-from jaxtool.train.lora_run import base_record, check_base, save_result
+from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.sources import TokenizerSource
 
@@ -97,14 +97,15 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     renderers, tokenizer = load_text(config)
     check_vocabulary(tokenizer, model)
     setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
-    trained, base = trained_part(params, model, config.lora, rng.key(seed, "lora"), sharding)
-    state = make_state(trained, config.optimizer, sharding)
+    trained, view = split_policy(params, model, config.lora, rng.key(seed, "lora"), sharding)
+    learner = SftLearner(setup=setup, view=view)
+    state = learner.start(trained)
     del params, trained
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         start = checkpoints.latest_step or 0
         if start:
             state, meta = checkpoints.restore(state)
-            check_base(base, meta)
+            check_frozen(view.frozen, meta)
         with (
             ExitStack() as stack,
             MetricsWriter(
@@ -114,15 +115,15 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
         ):
             for step in range(start, config.steps):
                 demonstrations = take(config.streams, renderers, tokenizer, seed, step)
-                batch = to_batch(demonstrations, np.ones(len(demonstrations)), config.pack)
-                state, metrics = update(state, batch, setup, base)
+                batch = to_batch(demonstrations, config.pack)
+                state, metrics = learner.update(state, batch)
                 if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                     values = jax.device_get(metrics)
                     writer.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    checkpoints.save(step + 1, state, {"seed": seed} | base_record(base))
-    save_result(workdir, state.params, base, model, sharding, source)
+                    checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
+    save_result(workdir, state.params, view, model, sharding, source)
     return policy_dir
 
 
@@ -135,10 +136,7 @@ def make_sharding(config: SftRunConfig, model: ModelConfig) -> Sharding:
 def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
     """Raises ValueError if the policy, a gradient block or a packed row does not divide."""
     sharding = Sharding(mesh, config.axes)
-    check_micro_batch_rows(config.sft.micro_batch_rows, sharding)
-    if config.sft.last_block_rows:
-        check_micro_batch_rows(config.sft.last_block_rows, sharding, "last_block_rows")
-    check_row_tokens(config.pack.row_tokens, sharding)
+    check_rows(config.sft, config.pack.row_tokens, sharding)
     check_divides(model, sharding)
 
 

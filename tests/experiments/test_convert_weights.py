@@ -17,7 +17,7 @@ from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.model.gguf_weights import load_gguf
 from jaxtool.model.hf_weights import load_hf, read_config, save_hf
-from jaxtool.model.lora import LoraBase, LoraConfig, merged
+from jaxtool.model.lora import FrozenPolicy, LoraConfig, merged
 from jaxtool.model.peft import save_peft
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
@@ -52,7 +52,7 @@ def test_a_directory_becomes_the_same_directory(tmp_path):
 
 def test_an_adapter_is_merged_in_and_another_models_is_refused(tmp_path):
     config, lora = FAMILIES["qwen3"], LoraConfig(rank=2, targets=("k", "o", "gate"))
-    base = LoraBase(params=random_params(config), config=lora)
+    base = FrozenPolicy(params=random_params(config), config=lora)
     adapter = random_adapter(config, lora)
     source, folder, target = (tmp_path / name for name in ("source", "adapter", "target"))
     save_hf(source, config, base.params, carried={"max_position_embeddings": 64}, dtype="float32")

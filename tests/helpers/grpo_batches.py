@@ -5,12 +5,15 @@ import dataclasses
 import jax
 import numpy as np
 from helpers.ledgers import random_ledgers
+from helpers.targets import with_advantages
 from helpers.tiny_models import VOCAB
 
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn import grpo
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
+from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.state import row_blocks, zero_gradients
 from jaxtool.model.config import tiny
 from jaxtool.parallel.axis_rules import Sharding, single_device
@@ -26,7 +29,7 @@ def trajectories(seed: int = 0):
 
 
 def batch_of(row_tokens: int = 16):
-    return to_batch(trajectories(), ADVANTAGES, PackConfig(row_tokens=row_tokens))
+    return with_advantages(to_batch(trajectories(), PackConfig(row_tokens=row_tokens)), ADVANTAGES)
 
 
 def without_advantages(batch: TrainBatch) -> TrainBatch:
@@ -44,13 +47,22 @@ def setup_of(sharding: Sharding | None = None, **fields) -> LearnerSetup:
     )
 
 
+def learner_of(setup: LearnerSetup, reference=None) -> GrpoLearner:
+    return GrpoLearner(setup=setup, view=PolicyView(first_copy=reference))
+
+
+def update(state, batch: TrainBatch, setup: LearnerSetup):
+    return learner_of(setup).update(state, place_batch(batch, setup))
+
+
 def gradients(params, batch, setup: LearnerSetup, reference=None, old=None):
     """Loss, gradient and metric sums of a batch as its blocks add up."""
+    view = PolicyView(first_copy=reference)
     total = zero_gradients(params, setup.sharding)
-    count = np.float32(grpo._loss_count(batch, setup.grpo))
+    count = np.float32(grpo.loss_count(batch, setup.grpo))
     sums = []
     for block in row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding):
-        total, part = grpo.grpo_block(total, params, reference, block, old, count, setup=setup)
+        total, part = grpo.grpo_block(total, params, view, block, old, count, setup=setup)
         sums.append(part)
     return total, sums
 

@@ -1,6 +1,7 @@
 """The GRPO update through the real model: masks, blocks, packing, clipping, devices."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,19 @@ from helpers.grpo_batches import (
     assert_same_gradients,
     batch_of,
     gradients,
+    learner_of,
     setup_of,
     trajectories,
+    update,
 )
 from helpers.tiny_models import random_params
 
 from jaxtool.learn import grpo
 from jaxtool.learn.aggregation_choices import SequenceMean, TokenMean
+from jaxtool.learn.grpo_learner import place_batch
 from jaxtool.learn.off_policy_choices import TokenTruncation
-from jaxtool.learn.state import make_state, row_blocks, zero_gradients
+from jaxtool.learn.policy_view import PolicyView
+from jaxtool.learn.state import apply_gradients, make_state, row_blocks, zero_gradients
 from jaxtool.model.param_axes import param_axes
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -39,7 +44,7 @@ def test_on_policy_gradient_equals_the_slow_path(params, aggregation):
     batch = batch_of()
     setup = setup_of(aggregation=aggregation)
     got, _ = gradients(params, batch, setup)
-    singles = [to_batch([t], [1.0], PackConfig(row_tokens=16)) for t in trajectories()]
+    singles = [to_batch([t], PackConfig(row_tokens=16)) for t in trajectories()]
 
     def slow(params):
         total, count = 0.0, 0
@@ -93,22 +98,22 @@ def test_tool_and_prompt_tokens_carry_no_loss_kl_or_entropy(params):
         np.testing.assert_array_equal(x, y)
 
 
-def test_gradient_with_respect_to_logprobs_is_zero_exactly_off_the_mask():
+def test_gradient_with_respect_to_logprobs_is_zero_exactly_off_the_mask(monkeypatch):
     batch = batch_of()
     setup = setup_of(**FULL)
     [block] = row_blocks(batch, 8, single_device())
     numbers = np.random.default_rng(1)
     shape = block.tokens.shape
 
-    def loss(logprobs, entropy):
-        per_token, _, _ = grpo._token_loss(logprobs, None, entropy, block, setup)
-        per_token = per_token + setup.grpo.kl_coef * setup.grpo.kl_estimator(
-            logprobs, logprobs - 0.3
-        )
-        return setup.grpo.aggregation(per_token, block, setup.num_trajectories)
+    # A policy that is its log-probs and entropies.
+    monkeypatch.setattr(grpo, "_logprobs", lambda params, block, setup: params)
+    logprobs, entropy = (jnp.asarray(numbers.normal(-2, 1, shape), jnp.float32) for _ in "ab")
+    view: Any = PolicyView(first_copy=(logprobs - 0.3, entropy))  # pyright: ignore[reportArgumentType]
 
-    values = [jnp.asarray(numbers.normal(-2, 1, shape), jnp.float32) for _ in range(2)]
-    for gradient in jax.grad(loss, argnums=(0, 1))(*values):
+    def loss(values):
+        return grpo._block_loss(values, view, block, None, jnp.float32(1), setup)[0]
+
+    for gradient in jax.grad(loss)((logprobs, entropy)):
         np.testing.assert_array_equal(gradient != 0, block.loss_mask)
 
 
@@ -150,11 +155,11 @@ def test_clipping_is_active_off_policy(params, shift, sign):
 
 def test_several_updates_per_batch_take_as_many_steps(params):
     state = make_state(params, setup_of().optimizer, single_device())
-    once, first = grpo.update(state, None, batch_of(), setup_of())
+    once, first = update(state, batch_of(), setup_of())
     assert int(once.step) == 1
     assert float(first["policy/clipped_fraction"]) == 0.0
     state = make_state(params, setup_of().optimizer, single_device())
-    twice, metrics = grpo.update(state, None, batch_of(), setup_of(updates_per_batch=2))
+    twice, metrics = update(state, batch_of(), setup_of(updates_per_batch=2))
     assert int(twice.step) == 2
     assert set(metrics) == set(first)
 
@@ -166,7 +171,7 @@ def test_updates_raise_the_probability_of_what_was_rewarded(params):
     before = grpo.old_logprobs(params, block, setup=setup)
     state = make_state(params, setup.optimizer, single_device())
     for _ in range(3):
-        state, _ = grpo.update(state, None, batch, setup)
+        state, _ = update(state, batch, setup)
     change = (grpo.old_logprobs(state.params, block, setup=setup) - before) * block.advantages
     assert float(change.sum()) > 0
 
@@ -179,14 +184,12 @@ def test_eight_devices_give_the_update_of_one(params, optimizer_embed, micro_bat
     batch = batch_of(row_tokens=10)
     assert 4 < batch.shape[0] <= 8
     wanted_state = make_state(params, setup_of().optimizer, single_device())
-    wanted, metrics = grpo.update(wanted_state, None, batch, setup_of())
+    wanted, metrics = update(wanted_state, batch, setup_of())
     rules = AxisRules(optimizer_embed=optimizer_embed)
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), rules)
     placed = jax.device_put(params, sharding.tree(param_axes(params)))
     setup = setup_of(sharding, micro_batch_rows=micro_batch_rows)
-    got, sharded_metrics = grpo.update(
-        make_state(placed, setup.optimizer, sharding), None, batch, setup
-    )
+    got, sharded_metrics = update(make_state(placed, setup.optimizer, sharding), batch, setup)
     for name in ("policy/loss", "policy/grad_norm", "policy/entropy_nats"):
         np.testing.assert_allclose(sharded_metrics[name], metrics[name], rtol=1e-4)
     # Adam divides by |g|: where a gradient is all rounding, an update is 0.01 either way.
@@ -220,8 +223,9 @@ def test_blocks_that_the_mesh_does_not_divide_are_refused(params):
 
 def test_measuring_gives_the_metrics_of_the_update(params):
     state = make_state(params, setup_of().optimizer, single_device())
-    measured = grpo.measure(state, None, batch_of(), setup_of(micro_batch_rows=2))
-    _, updated = grpo.update(state, None, batch_of(), setup_of(micro_batch_rows=2))
+    setup = setup_of(micro_batch_rows=2)
+    measured = learner_of(setup).measure(state, place_batch(batch_of(), setup))
+    _, updated = update(state, batch_of(), setup)
     assert set(updated) - set(measured) == {"policy/grad_norm"}
     for name, value in measured.items():
         np.testing.assert_array_equal(value, updated[name])
@@ -232,9 +236,9 @@ def test_all_blocks_of_all_updates_run_one_program(params):
     setup = setup_of(micro_batch_rows=2, lm_head_chunk=7)
     placed = jax.device_put(params, setup.sharding.tree(param_axes(params)))
     state = make_state(placed, setup.optimizer, setup.sharding)
-    before = grpo.grpo_block._cache_size(), grpo.apply_gradients._cache_size()
+    before = grpo.grpo_block._cache_size(), apply_gradients._cache_size()
     for _ in range(2):
-        state, _ = grpo.update(state, None, batch_of(), setup)
+        state, _ = update(state, batch_of(), setup)
     assert batch_of().shape[0] > 2
-    after = grpo.grpo_block._cache_size(), grpo.apply_gradients._cache_size()
+    after = grpo.grpo_block._cache_size(), apply_gradients._cache_size()
     assert after == (before[0] + 1, before[1] + 1)

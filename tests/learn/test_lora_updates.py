@@ -1,4 +1,4 @@
-"""Updates of an adapter: only it moves, the base is the reference, and no second tree is held."""
+"""Updates of an adapter: only it moves, the frozen policy is the reference, and no second tree is held."""
 
 import dataclasses
 import gc
@@ -7,17 +7,22 @@ import jax
 import numpy as np
 import pytest
 from helpers.ledgers import random_ledgers
+from helpers.targets import with_advantages, with_rewards
 from helpers.tiny_models import VOCAB, random_adapter, random_params
 
 from jaxtool.core import rng
 from jaxtool.learn import grpo, sft
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
-from jaxtool.learn.learner import Learner, trained_params
+from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
+from jaxtool.learn.learner import make_learner
 from jaxtool.learn.optimizer import Muon, OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView, split_policy
 from jaxtool.learn.ppo import CriticConfig
+from jaxtool.learn.reward_kl import token_penalties
+from jaxtool.learn.sft_learner import SftLearner
 from jaxtool.learn.state import make_state, row_blocks, zero_gradients
 from jaxtool.model.config import tiny
-from jaxtool.model.lora import LoraBase, LoraConfig, merged, trained_part
+from jaxtool.model.lora import FrozenPolicy, LoraConfig, merged
 from jaxtool.model.param_axes import param_axes
 from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -39,8 +44,8 @@ CRITIC = CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batc
 
 
 @pytest.fixture(scope="module")
-def base():
-    return LoraBase(params=random_params(MODEL), config=LORA)
+def frozen():
+    return FrozenPolicy(params=random_params(MODEL), config=LORA)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,13 @@ def adapter():
 
 
 def batch_of():
-    return to_batch(random_ledgers(SHAPES), REWARDS, PackConfig(row_tokens=16))
+    packed = to_batch(random_ledgers(SHAPES), PackConfig(row_tokens=16))
+    return with_rewards(with_advantages(packed, REWARDS), REWARDS)
+
+
+def update(state, setup, frozen):
+    learner = GrpoLearner(setup=setup, view=PolicyView(frozen=frozen))
+    return learner.update(state, place_batch(batch_of(), setup))
 
 
 def leaves(tree) -> list[np.ndarray]:
@@ -61,20 +72,20 @@ def assert_close(one, other, **tolerance) -> None:
         np.testing.assert_allclose(x, y, **tolerance)
 
 
-def test_kl_against_the_base_equals_an_explicit_reference_copy(base, adapter):
+def test_kl_against_the_frozen_policy_equals_an_explicit_reference_copy(frozen, adapter):
     """Loss, metrics and gradient; and the gradient is that of a whole update through A and B."""
     [block] = row_blocks(batch_of(), 4, single_device())
     count = np.float32(7)
 
-    def block_of(params, reference, base):
+    def block_of(params, view):
         total = zero_gradients(params, single_device())
-        return grpo.grpo_block(total, params, reference, block, None, count, base, setup=SETUP)
+        return grpo.grpo_block(total, params, view, block, None, count, setup=SETUP)
 
-    got, sums = block_of(adapter, None, base)
+    got, sums = block_of(adapter, PolicyView(frozen=frozen))
     assert float(sums["policy/kl_k3_nats"]) > 0.01
-    copy = jax.tree.map(lambda x: x + 0, base.params)
-    whole = merged(base.with_adapter(adapter), single_device())
-    wanted, wanted_sums = block_of(whole, copy, None)
+    copy = jax.tree.map(lambda x: x + 0, frozen.params)
+    whole = merged(frozen.with_adapter(adapter), single_device())
+    wanted, wanted_sums = block_of(whole, PolicyView(first_copy=copy))
     np.testing.assert_allclose(got.loss, wanted.loss, rtol=1e-5)
     assert set(sums) == set(wanted_sums)
     assert_close(sums, wanted_sums, rtol=1e-4, atol=1e-6)
@@ -92,17 +103,13 @@ def test_kl_against_the_base_equals_an_explicit_reference_copy(base, adapter):
     )
 
 
-def test_penalties_in_the_reward_use_the_base_too(base, adapter):
+def test_penalties_in_the_reward_use_the_frozen_policy_too(frozen, adapter):
     setup = dataclasses.replace(SETUP, grpo=GrpoConfig(micro_batch_rows=4, reward_kl_coef=0.1))
-    state = make_state(adapter, setup.optimizer, single_device())
-    with_base = Learner(setup=setup, critic=None, reference=None, base=base)
-    got = with_base.penalties(state, batch_of(), len(SHAPES))
-    whole = make_state(
-        merged(with_base.policy(state), single_device()), setup.optimizer, single_device()
-    )
-    explicit = Learner(setup=setup, critic=None, reference=base.params)
-    wanted = explicit.penalties(whole, batch_of(), len(SHAPES))
-    assert np.all(np.abs(wanted) > 1e-3)
+    placed, adapted = place_batch(batch_of(), setup), PolicyView(frozen=frozen)
+    got = token_penalties(adapter, adapted, placed, setup)
+    whole = merged(adapted.full(adapter), single_device())
+    wanted = token_penalties(whole, PolicyView(first_copy=frozen.params), placed, setup)
+    assert np.abs(wanted).max() > 1e-3
     np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
 
 
@@ -110,29 +117,29 @@ def test_penalties_in_the_reward_use_the_base_too(base, adapter):
 def test_only_adapters_move_and_no_second_tree_is_held(critic):
     params = random_params(MODEL)
     held = kernels_alive()
-    trained, base = trained_part(params, MODEL, LORA, rng.key(0, "lora"), single_device())
-    assert base is not None
+    trained, view = split_policy(params, MODEL, LORA, rng.key(0, "lora"), single_device())
+    assert view.frozen is not None
     before, pointers = leaves(params), [x.unsafe_buffer_pointer() for x in jax.tree.leaves(params)]
-    learner = Learner(setup=SETUP, critic=critic, reference=None, base=base)
+    learner = make_learner(SETUP, critic, view)
     state = learner.start(trained)
     del params
-    # What the learner holds besides the base is the size of adapters and their moments.
+    # What the learner holds besides the frozen policy is the size of adapters and their moments.
     small = sum(x.size for x in jax.tree.leaves(trained))
     heads = 0 if critic is None else MODEL.d_model
     towers = 1 if critic is None else 2
     numbers = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
     assert numbers == 3 * (towers * small + heads)
-    first = leaves(trained_params(state))
+    first = leaves(learner.trained(state))
     kls = []
     for _ in range(3):
-        state, metrics = learner.update(state, batch_of())
+        state, metrics = learner.update(state, place_batch(batch_of(), SETUP))
         kls.append(float(metrics["policy/kl_k3_nats"]))
     assert kls[0] == pytest.approx(0.0, abs=1e-6)
     assert kls[2] > 1e-4
-    for x, y in zip(leaves(trained_params(state)), first, strict=True):
+    for x, y in zip(leaves(learner.trained(state)), first, strict=True):
         assert np.any(x != y)
-    assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(base.params)] == pointers
-    for x, y in zip(leaves(base.params), before, strict=True):
+    assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(view.frozen.params)] == pointers
+    for x, y in zip(leaves(view.frozen.params), before, strict=True):
         np.testing.assert_array_equal(x, y)
     assert kernels_alive() <= held
 
@@ -144,12 +151,12 @@ def kernels_alive() -> set[int]:
     return {x.unsafe_buffer_pointer() for x in alive if not x.is_deleted()}
 
 
-def test_mini_batches_and_cold_start_move_the_adapter(base, adapter):
+def test_mini_batches_and_cold_start_move_the_adapter(frozen, adapter):
     setup = dataclasses.replace(
         SETUP, grpo=dataclasses.replace(SETUP.grpo, updates_per_batch=2, micro_batch_rows=2)
     )
     state = make_state(adapter, setup.optimizer, single_device())
-    after, _ = grpo.update(state, None, batch_of(), setup, base)
+    after, _ = update(state, setup, frozen)
     assert int(after.step) == 2
     sft_setup = sft.SftSetup(
         model=MODEL,
@@ -157,16 +164,17 @@ def test_mini_batches_and_cold_start_move_the_adapter(base, adapter):
         optimizer=OptimizerConfig(learning_rate=3e-2),
         sharding=single_device(),
     )
-    state, curve = make_state(adapter, sft_setup.optimizer, single_device()), []
+    learner = SftLearner(setup=sft_setup, view=PolicyView(frozen=frozen))
+    state, curve = learner.start(adapter), []
     for _ in range(12):
-        state, metrics = sft.update(state, batch_of(), sft_setup, base)
+        state, metrics = learner.update(state, batch_of().without_targets())
         curve.append(float(metrics["sft/loss_nats"]))
     assert curve[-1] < 0.7 * curve[0]
 
 
-def test_eight_devices_give_the_update_of_one_and_cut_adapters(base, adapter):
+def test_eight_devices_give_the_update_of_one_and_cut_adapters(frozen, adapter):
     state = make_state(adapter, SETUP.optimizer, single_device())
-    _, wanted = grpo.update(state, None, batch_of(), SETUP, base)
+    _, wanted = update(state, SETUP, frozen)
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
 
     def placed(tree):
@@ -174,8 +182,8 @@ def test_eight_devices_give_the_update_of_one_and_cut_adapters(base, adapter):
 
     setup = dataclasses.replace(SETUP, sharding=sharding)
     state = make_state(placed(adapter), setup.optimizer, sharding)
-    other = dataclasses.replace(base, params=placed(base.params))
-    state, got = grpo.update(state, None, batch_of(), setup, other)
+    other = dataclasses.replace(frozen, params=placed(frozen.params))
+    state, got = update(state, setup, other)
     for name in ("policy/loss", "policy/grad_norm", "policy/kl_k3_nats"):
         np.testing.assert_allclose(got[name], wanted[name], rtol=1e-4)
     pair = state.params["layers"]["mlp"]["up"]

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers.ledgers import random_ledgers
+from helpers.targets import with_advantages
 from helpers.tiny_models import VOCAB, random_params
 
-from jaxtool.learn import grpo
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
+from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.state import make_state
 from jaxtool.model.config import tiny
 from jaxtool.parallel.axis_rules import single_device
@@ -38,9 +40,10 @@ def after(num_updates: int, compute_dtype: str):
     setup = setup_of(compute_dtype)
     before = random_params(setup.model)
     state = make_state(before, setup.optimizer, setup.sharding)
-    batch = to_batch(random_ledgers(SHAPES, 0), ADVANTAGES, PackConfig(row_tokens=16))
+    packed = to_batch(random_ledgers(SHAPES, 0), PackConfig(row_tokens=16))
+    batch = place_batch(with_advantages(packed, ADVANTAGES), setup)
     for _ in range(num_updates):
-        state, _ = grpo.update(state, None, batch, setup)
+        state, _ = GrpoLearner(setup=setup, view=PolicyView()).update(state, batch)
     return before, state
 
 

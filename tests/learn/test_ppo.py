@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.ledgers import random_ledgers
+from helpers.targets import members_of, with_rewards
 from helpers.tiny_models import VOCAB, random_params
 
 from jaxtool.algos import gae
-from jaxtool.core.types import Score
 from jaxtool.learn import grpo, ppo
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup, needs_reference
-from jaxtool.learn.learner import Learner
+from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
+from jaxtool.learn.learner import make_learner
 from jaxtool.learn.optimizer import OptimizerConfig
-from jaxtool.learn.ppo import CriticConfig, make_ppo_state
+from jaxtool.learn.policy_view import PolicyView
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.learn.ppo_learner import PpoLearner
 from jaxtool.learn.state import row_blocks, zero_gradients
 from jaxtool.model.config import tiny
 from jaxtool.model.param_axes import param_axes
@@ -45,7 +48,19 @@ def params():
 
 
 def batch_of():
-    return to_batch(random_ledgers(SHAPES), REWARDS, PackConfig(row_tokens=16))
+    return with_rewards(to_batch(random_ledgers(SHAPES), PackConfig(row_tokens=16)), REWARDS)
+
+
+def make_state(params, setup, critic):
+    return learner_of(setup, critic).start(params)
+
+
+def learner_of(setup=SETUP, critic=CRITIC, reference=None) -> PpoLearner:
+    return PpoLearner(setup=setup, critic=critic, view=PolicyView(first_copy=reference))
+
+
+def update(state, batch, setup, critic):
+    return learner_of(setup, critic).update(state, place_batch(batch, setup))
 
 
 def leaves(state) -> list[np.ndarray]:
@@ -72,31 +87,34 @@ def test_value_head_begins_at_zero_and_reads_what_precedes_the_token(params):
 def test_first_step_is_reinforce_with_whitened_returns(params):
     """V = 0 and γ = λ = 1: advantages are the rewards, whitened, so the policy moves as by `grpo` with those."""
     batch = batch_of()
-    state = make_ppo_state(params, SETUP, CRITIC)
-    after, metrics = ppo.update(state, None, batch, SETUP, CRITIC)
+    state = make_state(params, SETUP, CRITIC)
+    after, metrics = update(state, batch, SETUP, CRITIC)
     assert float(metrics["critic/value_mean"]) == 0.0
     assert float(metrics["critic/explained_variance_fraction"]) == 0.0
-    returns = np.asarray(batch.advantages)[batch.loss_mask]
+    outcomes = REWARDS[batch.trajectory_ids] * batch.loss_mask
+    returns = outcomes[batch.loss_mask]
     np.testing.assert_allclose(metrics["critic/return_mean"], returns.mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["critic/loss"], 0.5 * np.mean(returns**2), rtol=1e-5)
-    plain = dataclasses.replace(batch, advantages=gae.whitened(batch.advantages, batch.loss_mask))
-    wanted, _ = grpo.update(make_ppo_state(params, SETUP, CRITIC).policy, None, plain, SETUP)
+    plain = dataclasses.replace(batch, advantages=gae.whitened(outcomes, batch.loss_mask))
+    policy_learner = GrpoLearner(setup=SETUP, view=PolicyView())
+    before = make_state(params, SETUP, CRITIC).policy
+    wanted, _ = policy_learner.update(before, place_batch(plain, SETUP))
     assert same(after.policy, wanted)
     assert int(after.batches) == int(after.critic.step) == 1
 
 
 def test_in_the_warm_up_only_the_critic_moves_and_everything_is_measured(params):
     critic = dataclasses.replace(CRITIC, warmup_batches=2)
-    state = make_ppo_state(params, SETUP, critic)
-    before = make_ppo_state(params, SETUP, critic)
+    state = make_state(params, SETUP, critic)
+    before = make_state(params, SETUP, critic)
     names = []
     for _ in range(2):
-        state, metrics = ppo.update(state, None, batch_of(), SETUP, critic)
+        state, metrics = update(state, batch_of(), SETUP, critic)
         names.append(set(metrics))
     assert same(state.policy, before.policy)
     assert not same(state.critic, before.critic)
     assert int(state.policy.step) == 0
-    state, metrics = ppo.update(state, None, batch_of(), SETUP, critic)
+    state, metrics = update(state, batch_of(), SETUP, critic)
     assert not same(state.policy, before.policy)
     assert set(metrics) - names[0] == {"policy/grad_norm"}
     assert "mismatch/max_abs_logprob_nats" in names[0]
@@ -104,10 +122,10 @@ def test_in_the_warm_up_only_the_critic_moves_and_everything_is_measured(params)
 
 def test_the_critic_learns_the_returns(params):
     critic = dataclasses.replace(CRITIC, warmup_batches=99, value_clip=None)
-    state = make_ppo_state(params, SETUP, critic)
+    state = make_state(params, SETUP, critic)
     explained = []
     for _ in range(40):
-        state, metrics = ppo.update(state, None, batch_of(), SETUP, critic)
+        state, metrics = update(state, batch_of(), SETUP, critic)
         explained.append(float(metrics["critic/explained_variance_fraction"]))
     assert explained[0] == 0.0
     assert explained[-1] > 0.8
@@ -126,6 +144,7 @@ def test_value_clipping_bounds_how_far_a_batch_moves_the_critic(params):
         total, _ = ppo.critic_block(
             zero_gradients(critic_params, SETUP.sharding),
             critic_params,
+            PolicyView(),
             block,
             values - 0.5,
             returns,
@@ -149,6 +168,7 @@ def test_what_tools_and_prompts_are_worth_changes_nothing(params):
         return ppo.critic_block(
             zero_gradients(critic_params, SETUP.sharding),
             critic_params,
+            PolicyView(),
             block,
             jnp.asarray(old),
             jnp.asarray(target),
@@ -167,54 +187,58 @@ def test_blocks_of_any_size_give_the_update_of_one(params):
     whole = dataclasses.replace(SETUP, grpo=dataclasses.replace(SETUP.grpo, micro_batch_rows=4))
     results = []
     for setup in (SETUP, whole):
-        state = make_ppo_state(params, setup, CRITIC)
-        results.append(ppo.update(state, None, batch_of(), setup, CRITIC)[1])
+        state = make_state(params, setup, CRITIC)
+        results.append(update(state, batch_of(), setup, CRITIC)[1])
     for name in results[0]:
         np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-4, atol=1e-5)
 
 
-def test_kl_in_the_reward_by_the_plain_sum(params):
-    """γ = λ = 1, V = 0: the return of the first policy token is R - Σ 0.1 (log π - log π_ref).
+@pytest.mark.parametrize("updates", [1, 2])
+def test_kl_in_the_reward_by_the_plain_sum(params, updates):
+    """Each policy token pays 0.1 (log π - log π_ref), the last one gets the trajectory's reward.
 
-    Without a critic the same sum is taken off the reward of the whole trajectory.
+    Without a critic the sum is taken off the reward of the whole trajectory, before its group is compared.
     """
-    setup = dataclasses.replace(SETUP, grpo=dataclasses.replace(SETUP.grpo, reward_kl_coef=0.1))
-    batch, reference = batch_of(), random_params(MODEL, seed=1)
-    state = make_ppo_state(params, setup, CRITIC)
-    _, _, returns, _ = ppo._with_advantages(state, reference, batch, setup, CRITIC)
-    learner = Learner(setup=setup, critic=None, reference=reference)
-    assert learner.needs_penalties
-    taken_off = learner.penalties(state, batch, len(SHAPES))
-    blocks = list(row_blocks(batch, 2, single_device()))
+    grpo_config = dataclasses.replace(SETUP.grpo, reward_kl_coef=0.1, updates_per_batch=updates)
+    setup = dataclasses.replace(SETUP, grpo=grpo_config)
+    packed = to_batch(random_ledgers(SHAPES), PackConfig(row_tokens=16))
+    reference, members = random_params(MODEL, seed=1), members_of(REWARDS)
+    learner = learner_of(setup, reference=reference)
+    placed, given = learner.targets(learner.start(params), packed, members)
+    np.testing.assert_array_equal(given, REWARDS)
+    assert placed is not None
+    blocks = list(row_blocks(packed, 2, single_device()))
     own, first = (
         np.concatenate([grpo.old_logprobs(p, block, setup=SETUP) for block in blocks])
         for p in (params, reference)
     )
+    penalties = []
     for i, reward in enumerate(REWARDS):
-        mine = (batch.trajectory_ids == i) & batch.loss_mask
-        penalty = 0.1 * (own - first)[: batch.shape[0]][mine].sum()
-        assert abs(penalty) > 1e-3
-        assert returns[mine][0] == pytest.approx(reward - penalty, abs=1e-5)
-        assert taken_off[i] == pytest.approx(penalty, abs=1e-5)
-    _, _, same, _ = ppo._with_advantages(state, params, batch, setup, CRITIC)
-    np.testing.assert_allclose(same, batch.advantages, atol=1e-5)
-    signals = learner.signals(
-        scores_of([1.0, 1.0]), np.zeros(2, np.int32), np.array([0.5, 0.0], np.float32)
+        mine = (packed.trajectory_ids == i) & packed.loss_mask
+        wanted = -0.1 * (own - first)[: packed.shape[0]][mine]
+        penalties.append(-wanted.sum())
+        wanted[-1] += reward
+        assert abs(penalties[-1]) > 1e-3
+        np.testing.assert_allclose(placed.host.token_rewards[mine], wanted, atol=1e-5)
+    assert not np.any(placed.host.token_rewards[~packed.loss_mask])
+    of_itself, _ = learner_of(setup, reference=params).targets(
+        learner.start(params), packed, members
     )
-    np.testing.assert_allclose(signals, [-0.7071, 0.7071], atol=1e-4)
+    assert of_itself is not None
+    np.testing.assert_array_equal(of_itself.host.token_rewards, batch_of().token_rewards)
+    plain = GrpoLearner(setup=setup, view=PolicyView(first_copy=reference))
+    _, advantages = plain.targets(plain.start(params), packed, members)
+    rest = REWARDS - np.array(penalties)
+    np.testing.assert_allclose(advantages, (rest - rest.mean()) / rest.std(ddof=1), rtol=1e-3)
 
 
 def test_eight_devices_give_the_update_of_one(params):
-    wanted, metrics = ppo.update(
-        make_ppo_state(params, SETUP, CRITIC), None, batch_of(), SETUP, CRITIC
-    )
+    wanted, metrics = update(make_state(params, SETUP, CRITIC), batch_of(), SETUP, CRITIC)
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
     placed = jax.device_put(params, sharding.tree(param_axes(params)))
     grpo_config = dataclasses.replace(SETUP.grpo, micro_batch_rows=4)
     setup = dataclasses.replace(SETUP, sharding=sharding, grpo=grpo_config)
-    got, sharded = ppo.update(
-        make_ppo_state(placed, setup, CRITIC), None, batch_of(), setup, CRITIC
-    )
+    got, sharded = update(make_state(placed, setup, CRITIC), batch_of(), setup, CRITIC)
     for name in ("critic/loss", "critic/grad_norm", "policy/loss", "policy/grad_norm"):
         np.testing.assert_allclose(sharded[name], metrics[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
@@ -222,41 +246,68 @@ def test_eight_devices_give_the_update_of_one(params):
     )
 
 
-def scores_of(rewards, shaping=0.0):
-    return [Score(reward=r, is_correct=r > 0, shaping=shaping) for r in rewards]
-
-
 def test_the_learner_is_chosen_by_the_critic(params):
-    plain = Learner(setup=SETUP, critic=None, reference=None)
-    with_critic = Learner(setup=SETUP, critic=CRITIC, reference=None)
-    scores = [*scores_of([1.0, -1.0]), None, Score(reward=1.0, is_correct=True)]
-    groups = np.array([0, 0, 1, 1], np.int32)
-    np.testing.assert_allclose(plain.signals(scores, groups), [0.7071, -0.7071, 0, 1], atol=1e-4)
-    np.testing.assert_array_equal(with_critic.signals(scores, groups), [1, -1, 0, 1])
-    for learner, kind in ((plain, grpo.TrainState), (with_critic, ppo.PpoState)):
+    plain = make_learner(SETUP, None, PolicyView())
+    with_critic = make_learner(SETUP, CRITIC, PolicyView())
+    members = members_of([1.0, -1.0, None, 1.0, 0.5, 0.5], 2, dropped=[5])
+    packed = to_batch(random_ledgers(SHAPES[:4]), PackConfig(row_tokens=16))
+    wanted = {plain: [0.7071, -0.7071, 0, 1, 0, 0], with_critic: [1, -1, 0, 1, 0.5, 0.5]}
+    for learner, values in wanted.items():
         state = learner.start(params)
-        assert isinstance(state, kind)
         for x, y in zip(
             jax.tree.leaves(learner.policy(state)), jax.tree.leaves(params), strict=True
         ):
             np.testing.assert_array_equal(x, y)
-        after, _ = learner.update(state, batch_of())
-        assert isinstance(after, kind)
+        assert learner.packed(members) == [0, 1, 3, 4]
+        placed, given = learner.targets(state, packed, members)
+        assert placed is not None
+        placed.host.check()
+        np.testing.assert_allclose(given, values, atol=1e-4)
+        column = placed.host.advantages if learner is plain else placed.host.token_rewards
+        for j, member in enumerate([0, 1, 3, 4]):
+            mine = column[(packed.trajectory_ids == j) & packed.loss_mask]
+            assert mine[-1] == pytest.approx(values[member], abs=1e-4)
+            assert np.all(mine[:-1] == (mine[-1] if learner is plain else 0))
+        after, metrics = learner.update(state, placed)
+        assert type(after) is type(learner.start(params))
+        assert metrics
+        assert learner.targets(after, None, members)[0] is None
 
 
-def test_shaping_without_group_advantages_is_refused():
-    learner = Learner(setup=SETUP, critic=CRITIC, reference=None)
+def test_a_dropped_member_pays_its_kl_in_its_group_and_carries_no_loss(params):
+    """Its tokens are in the batch for the log-probs; the update sees them off the mask."""
+    grpo_config = dataclasses.replace(SETUP.grpo, reward_kl_coef=0.1)
+    setup = dataclasses.replace(SETUP, grpo=grpo_config)
+    learner = GrpoLearner(setup=setup, view=PolicyView(first_copy=random_params(MODEL, seed=1)))
+    packed = to_batch(random_ledgers(SHAPES), PackConfig(row_tokens=16))
+    all_of_them, with_dropped = members_of(REWARDS), members_of(REWARDS, dropped=[2])
+    assert learner.packed(with_dropped) == learner.packed(all_of_them) == [0, 1, 2, 3, 4, 5]
+    state = learner.start(params)
+    _, wanted = learner.targets(state, packed, all_of_them)
+    placed, given = learner.targets(state, packed, with_dropped)
+    np.testing.assert_array_equal(given, wanted)
+    assert placed is not None
+    placed.host.check()
+    for mini in placed.mini_batches:
+        for block in (mini.host, *mini.blocks):
+            of_it = np.asarray(block.trajectory_ids) == 2
+            assert not np.any(np.asarray(block.loss_mask)[of_it])
+            assert not np.any(np.asarray(block.advantages)[of_it])
+    assert np.array_equal(placed.host.loss_mask, packed.loss_mask & (packed.trajectory_ids != 2))
+
+
+def test_shaping_without_group_advantages_is_refused(params):
+    learner = learner_of()
     with pytest.raises(ValueError, match="shapes group advantages"):
-        learner.signals(scores_of([1.0], shaping=-0.5), np.zeros(1, np.int32))
+        learner.targets(learner.start(params), None, members_of([1.0], shaping=-0.5))
 
 
 def test_a_reference_is_kept_only_where_a_kl_needs_it():
     assert not needs_reference(GrpoConfig())
     assert needs_reference(GrpoConfig(kl_coef=0.1))
     assert needs_reference(GrpoConfig(reward_kl_coef=0.1))
-    with_critic = dataclasses.replace(SETUP.grpo, reward_kl_coef=0.1)
-    setup = dataclasses.replace(SETUP, grpo=with_critic)
-    assert not Learner(setup=setup, critic=CRITIC, reference=None).needs_penalties
+    with pytest.raises(ValueError, match="this view keeps no copy of it"):
+        _ = PolicyView().first
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,18 @@ from helpers.ledgers import ledger
 from helpers.tiny_models import VOCAB, full_logits, random_params
 
 from jaxtool.core.types import ToolStatus
-from jaxtool.learn import sft
 from jaxtool.learn.optimizer import AdamW, Cosine, Muon, OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.sft import SftConfig, SftSetup
-from jaxtool.learn.state import make_state, row_blocks
+from jaxtool.learn.sft_learner import SftLearner
+from jaxtool.learn.state import row_blocks
 from jaxtool.model.config import tiny
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.batching import PackConfig, to_batch
 
 MODEL = dataclasses.replace(tiny(VOCAB), num_layers=1)
 LEDGERS = [ledger("QQpppttpp", calls=[ToolStatus.OK]), ledger("Qppp", first_id=30)]
-BATCH = to_batch(LEDGERS, np.ones(2), PackConfig(row_tokens=16))
+BATCH = to_batch(LEDGERS, PackConfig(row_tokens=16))
 
 
 def setup_of(config: SftConfig | None = None, **fields) -> SftSetup:
@@ -32,10 +33,11 @@ def setup_of(config: SftConfig | None = None, **fields) -> SftSetup:
 
 
 def losses(setup: SftSetup, steps: int) -> list[float]:
-    state = make_state(random_params(MODEL), setup.optimizer, single_device())
+    learner = SftLearner(setup=setup, view=PolicyView())
+    state = learner.start(random_params(MODEL))
     out = []
     for _ in range(steps):
-        state, metrics = sft.update(state, BATCH, setup)
+        state, metrics = learner.update(state, BATCH)
         out.append(float(metrics["sft/loss_nats"]))
     return out
 
@@ -67,7 +69,7 @@ def test_every_optimizer_lowers_the_loss(fields):
 
 def rows_of(count: int):
     made = [ledger("QQQpppp" * 2, first_id=i) for i in range(count)]
-    return to_batch(made, np.ones(count), PackConfig(row_tokens=16))
+    return to_batch(made, PackConfig(row_tokens=16))
 
 
 def test_the_last_of_several_blocks_is_short_where_so_many_rows_are_enough():
@@ -80,8 +82,8 @@ def test_a_short_last_block_changes_nothing():
     after = []
     for config in (SftConfig(micro_batch_rows=4, last_block_rows=3), SftConfig(micro_batch_rows=4)):
         setup = setup_of(config)
-        state = make_state(random_params(MODEL), setup.optimizer, setup.sharding)
-        after.append(sft.update(state, rows_of(5), setup))
+        learner = SftLearner(setup=setup, view=PolicyView())
+        after.append(learner.update(learner.start(random_params(MODEL)), rows_of(5)))
     for x, y in zip(*(jax.tree.leaves(x) for x in after), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8)
 

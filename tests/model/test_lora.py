@@ -18,14 +18,12 @@ from helpers.tiny_models import (
 from jaxtool.core import rng
 from jaxtool.model.lora import (
     MODULES,
-    LoraBase,
+    FrozenPolicy,
     LoraConfig,
     init_adapter,
-    joined,
     merged,
     merged_in_place,
     source_dtype,
-    trained_part,
     without_adapters,
 )
 from jaxtool.model.low_rank import LoraWeight, adapted_product, merged_kernel
@@ -52,21 +50,21 @@ def test_adapted_product_by_hand():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_before_the_first_update_it_is_the_base(dtype):
+def test_before_the_first_update_it_is_the_frozen_policy(dtype):
     """B is 0, so what it adds is; the program with adapters may round otherwise than the one without."""
     model = dataclasses.replace(FAMILY, compute_dtype=dtype)
     params, tokens = random_params(model), random_tokens(2, 8)
-    adapter, base = trained_part(params, model, LORA, rng.key(0, "lora"), single_device())
-    assert base is not None
-    assert all(x is y for x, y in zip(*map(jax.tree.leaves, (base.params, params)), strict=True))
+    adapter = init_adapter(model, LORA, rng.key(0, "lora"), single_device())
+    frozen = FrozenPolicy(params=params, config=LORA)
     forward = jax.jit(full_logits, static_argnums=(1, 3))
     wanted = forward(params, model, tokens, single_device())
     np.testing.assert_allclose(
-        forward(joined(adapter, base), model, tokens, single_device()),
+        forward(frozen.with_adapter(adapter), model, tokens, single_device()),
         wanted,
         atol=1e-5 if dtype == "float32" else 0.05,
     )
-    other = forward(joined(random_adapter(model, LORA), base), model, tokens, single_device())
+    other = frozen.with_adapter(random_adapter(model, LORA))
+    other = forward(other, model, tokens, single_device())
     assert float(jnp.max(jnp.abs(other - wanted))) > 0.01
 
 
@@ -74,7 +72,7 @@ def test_before_the_first_update_it_is_the_base(dtype):
 def test_loss_and_gradient_are_those_through_merged_weights(scans, remat):
     """The slow way: merge, differentiate, of every parameter; then the chain rule to A and B."""
     model = dataclasses.replace(FAMILY, scans_layers=scans, remat=remat)
-    base = LoraBase(params=random_params(model), config=LORA)
+    base = FrozenPolicy(params=random_params(model), config=LORA)
     adapter, tokens = random_adapter(model, LORA), random_tokens(2, 8)
 
     def thin(adapter):
@@ -93,7 +91,7 @@ def test_loss_and_gradient_are_those_through_merged_weights(scans, remat):
 
 
 def test_loss_and_gradient_on_eight_devices_equal_one():
-    base = LoraBase(params=random_params(FAMILY), config=LORA)
+    base = FrozenPolicy(params=random_params(FAMILY), config=LORA)
     adapter, tokens = random_adapter(FAMILY, LORA), random_tokens(8, 8)
 
     @jax.jit(static_argnums=(3,))
@@ -144,7 +142,7 @@ def test_adapters_begin_the_same_on_every_mesh_and_with_fewer_targets():
 
 def test_merged_weights_are_the_policy():
     """One matrix by hand, and no adapter is left."""
-    base = LoraBase(params=random_params(FAMILY), config=LORA)
+    base = FrozenPolicy(params=random_params(FAMILY), config=LORA)
     adapter = random_adapter(FAMILY, LORA)
     policy = base.with_adapter(adapter)
     whole = merged(policy, single_device())
@@ -168,7 +166,7 @@ def test_a_base_in_bfloat16_is_half_as_large_and_exact_where_weights_come_so():
 
     def policy(lora: LoraConfig):
         base = jax.tree.map(lambda x: x.astype(source_dtype(lora)), params)
-        return LoraBase(params=base, config=lora).with_adapter(adapter)
+        return FrozenPolicy(params=base, config=lora).with_adapter(adapter)
 
     half = policy(dataclasses.replace(LORA, base_dtype="bfloat16"))
     assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(without_adapters(half)))
@@ -182,7 +180,7 @@ def test_merged_in_place_is_what_a_bfloat16_model_multiplies_by_and_makes_no_sec
     model = dataclasses.replace(FAMILY, compute_dtype="bfloat16", num_layers=8)
     lora = dataclasses.replace(LORA, base_dtype="bfloat16")
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(model))
-    base, adapter = LoraBase(params=params, config=lora), random_adapter(model, lora)
+    base, adapter = FrozenPolicy(params=params, config=lora), random_adapter(model, lora)
     forward = jax.jit(full_logits, static_argnums=(1, 3))
     tokens, policy = random_tokens(2, 8), base.with_adapter(adapter)
     wanted = forward(policy, model, tokens, single_device())

@@ -17,7 +17,7 @@ from helpers.tiny_models import (
 from safetensors.numpy import load_file, save_file
 
 from jaxtool.model.hf_weights import save_hf
-from jaxtool.model.lora import LoraBase, LoraConfig, merged
+from jaxtool.model.lora import FrozenPolicy, LoraConfig, merged
 from jaxtool.model.peft import load_peft, save_peft
 from jaxtool.model.weight_layout import leaves
 from jaxtool.parallel.axis_rules import single_device
@@ -59,7 +59,7 @@ def test_names_shapes_and_values_by_hand(tmp_path, adapter):
 def test_what_is_read_merges_to_the_policy(tmp_path, adapter):
     save_peft(tmp_path, adapter, LORA, base_model=None)
     read = load_peft(tmp_path, MODEL)
-    base = LoraBase(params=random_params(MODEL), config=LORA)
+    base = FrozenPolicy(params=random_params(MODEL), config=LORA)
     wanted = merged(base.with_adapter(adapter), single_device())
 
     def at(tree, name):
@@ -120,7 +120,7 @@ def test_peft_gives_the_same_logits(tmp_path, family):
 
     model = FAMILIES[family]
     lora = dataclasses.replace(LORA, targets=("q", "v", "o", "down"))
-    base = LoraBase(params=random_params(model), config=lora)
+    base = FrozenPolicy(params=random_params(model), config=lora)
     adapter = random_adapter(model, lora)
     carried = {"max_position_embeddings": 64}
     save_hf(tmp_path / "base", model, base.params, carried=carried, dtype="float32")

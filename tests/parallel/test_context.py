@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.ledgers import ledger
+from helpers.targets import with_advantages
 from helpers.tiny_models import FAMILIES, random_params, random_tokens
 
 from jaxtool.core.truncation import Truncation
@@ -15,6 +16,7 @@ from jaxtool.learn import grpo
 from jaxtool.learn.aggregation_choices import SequenceMean
 from jaxtool.learn.grpo import GrpoConfig, LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
+from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.state import check_row_tokens, row_blocks, zero_gradients
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.config import ModelConfig
@@ -38,7 +40,7 @@ def batch_of():
         )
         for i, shape in enumerate(SHAPES)
     ]
-    return to_batch(made, np.linspace(-1, 2, len(made)), PackConfig(row_tokens=32))
+    return with_advantages(to_batch(made, PackConfig(row_tokens=32)), np.linspace(-1, 2, len(made)))
 
 
 def gradients(model: ModelConfig, sharding: Sharding):
@@ -58,7 +60,7 @@ def gradients(model: ModelConfig, sharding: Sharding):
     total = zero_gradients(params, sharding)
     [block] = row_blocks(batch, 4, sharding)
     count = np.float32(len(SHAPES))
-    return grpo.grpo_block(total, params, None, block, None, count, setup=setup)[0]
+    return grpo.grpo_block(total, params, PolicyView(), block, None, count, setup=setup)[0]
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,14 @@ def test_every_trajectory_is_packed_once_and_no_row_overflows(lengths):
 def test_a_batch_by_hand():
     one = ledger("QQppttp", calls=[ToolStatus.OK], first_id=10)
     two = ledger("Qpp", first_id=30)
-    batch = to_batch([two, one], [2.0, -1.0], PackConfig(row_tokens=12))
+    batch = to_batch([two, one], PackConfig(row_tokens=12))
     assert batch.tokens.tolist() == [[10, 11, 12, 13, 14, 15, 16, 30, 31, 32, 0, 0]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 0, 0]]
     assert batch.segment_ids.tolist() == [[1] * 7 + [2] * 3 + [0, 0]]
     assert batch.trajectory_ids.tolist() == [[1] * 7 + [0] * 3 + [-1, -1]]
     mask = [[0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 0]]
     assert batch.loss_mask.astype(int).tolist() == mask
-    assert batch.advantages.tolist() == [[0, 0, -1, -1, 0, 0, -1, 0, 2, 2, 0, 0]]
+    assert (batch.advantages, batch.token_rewards) == (None, None)
     np.testing.assert_allclose(
         batch.behaviour_logprobs, [[0, 0, -0.1, -0.2, 0, 0, -0.3, 0, -0.1, -0.2, 0, 0]], atol=1e-7
     )
@@ -49,33 +49,31 @@ def test_every_token_lands_once_with_its_mask(shapes):
         )
         for i, (q, p, t) in enumerate(shapes)
     ]
-    batch = to_batch(made, np.arange(1, len(made) + 1), PackConfig(row_tokens=16))
+    batch = to_batch(made, PackConfig(row_tokens=16))
     for i, trajectory in enumerate(made):
         at = batch.trajectory_ids == i
         assert batch.tokens[at].tolist() == trajectory.ids.tolist()
         assert batch.positions[at].tolist() == list(range(len(trajectory.ids)))
         assert (batch.loss_mask[at] == (trajectory.origins == Origin.POLICY)).all()
-        assert set(batch.advantages[at & batch.loss_mask]) == {i + 1}
         assert len(np.unique(np.flatnonzero(at.any(axis=1)))) == 1
     assert (batch.trajectory_ids >= 0).sum() == sum(len(t.ids) for t in made)
 
 
 def test_masked_trajectories_are_absent():
     lost = ledger("Qpp", reason=FinishReason.INFRASTRUCTURE, first_id=50)
-    batch = to_batch([lost, ledger("Qp")], [9.0, 1.0], PackConfig(row_tokens=8))
+    batch = to_batch([lost, ledger("Qp")], PackConfig(row_tokens=8))
     assert 50 not in batch.tokens
     assert set(np.unique(batch.trajectory_ids)) == {-1, 1}
-    assert 9.0 not in batch.advantages
 
 
 def test_a_trajectory_longer_than_a_row_is_refused_by_name():
     with pytest.raises(ValueError, match=r"9 tokens does not fit PackConfig.row_tokens=8"):
-        to_batch([ledger("Q" + "p" * 8)], [1.0], PackConfig(row_tokens=8))
+        to_batch([ledger("Q" + "p" * 8)], PackConfig(row_tokens=8))
 
 
 def test_a_batch_without_a_policy_token_is_refused():
     with pytest.raises(ValueError, match="the loss mask covers no token"):
-        to_batch([ledger("QQ")], [1.0], PackConfig(row_tokens=8))
+        to_batch([ledger("QQ")], PackConfig(row_tokens=8))
     lost = ledger("Qp", reason=FinishReason.INFRASTRUCTURE)
     with pytest.raises(ValueError, match="the loss mask covers no token"):
-        to_batch([lost], [1.0], PackConfig(row_tokens=8))
+        to_batch([lost], PackConfig(row_tokens=8))

@@ -212,7 +212,7 @@ def test_failed_infrastructure_masks_the_trajectory_and_nothing_else():
     [lost] = [t for t in trajectories if t.is_masked]
     assert lost.finish_reason is FinishReason.INFRASTRUCTURE
     assert (lost.num_tool_calls, lost.unexecuted_calls) == (0, 1)
-    batch = to_batch(trajectories, [1.0, 1.0], PackConfig(row_tokens=64))
+    batch = to_batch(trajectories, PackConfig(row_tokens=64))
     index = trajectories.index(lost)
     assert set(np.unique(batch.trajectory_ids)) == {-1, 1 - index}
 

@@ -1,0 +1,141 @@
+"""The learner without a critic: advantages from groups, and the updates of the policy (GRPO and relatives)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtool.core.batch import TrainBatch
+from jaxtool.learn.group_advantages import trajectory_advantages
+from jaxtool.learn.grpo import LearnerSetup, loss_count, needs_old_logprobs
+from jaxtool.learn.members import Members
+from jaxtool.learn.placed_batch import PlacedBatch, place
+from jaxtool.learn.policy_view import PolicyView
+from jaxtool.learn.programs import policy_programs
+from jaxtool.learn.reward_kl import token_penalties, trajectory_penalties
+from jaxtool.learn.state import Gradients, Metrics, TrainState, make_state, start_of_sum
+from jaxtool.model.transformer import Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GrpoLearner:
+    """See `learner.Learner`."""
+
+    setup: LearnerSetup
+    view: PolicyView
+
+    def start(self, trained: Params) -> TrainState:
+        return make_state(trained, self.setup.optimizer, self.setup.sharding)
+
+    def trained(self, state: TrainState) -> Params:
+        return state.params
+
+    def policy(self, state: TrainState) -> Params:
+        return self.view.full(state.params)
+
+    def packed(self, members: Members) -> list[int]:
+        """Those that carry a loss; with a KL in the reward also those dropped, whose groups count it."""
+        needs_all = self.setup.grpo.reward_kl_coef > 0
+        return np.flatnonzero(members.is_valid if needs_all else members.carries_loss).tolist()
+
+    def targets(
+        self, state: TrainState, batch: TrainBatch | None, members: Members
+    ) -> tuple[PlacedBatch | None, np.ndarray]:
+        """Each policy token gets the advantage of its trajectory in its group."""
+        rewards, packed = members.rewards, self.packed(members)
+        placed = None if batch is None else place_batch(batch, self.setup)
+        if placed is not None and self.setup.grpo.reward_kl_coef:
+            tokens = token_penalties(state.params, self.view, placed, self.setup)
+            ids = np.asarray(placed.host.trajectory_ids)
+            rewards[packed] -= trajectory_penalties(tokens, ids, len(packed))
+        advantages = trajectory_advantages(
+            rewards,
+            members.shaping,
+            members.group_ids,
+            members.num_groups,
+            members.is_valid,
+            self.setup.grpo,
+        )
+        if placed is not None:
+            placed = _with_advantages(placed, advantages[packed], members.carries_loss[packed])
+        return placed, advantages
+
+    def update(
+        self, state: TrainState, batch: PlacedBatch, *, moves: bool = True
+    ) -> tuple[TrainState, Metrics]:
+        """All updates of one batch; the metrics are those of the first.
+
+        Args:
+          moves: False to measure alone: the state comes back as it was.
+        """
+        setup, config, programs = self.setup, self.setup.grpo, policy_programs(self.setup)
+        # 1. log π_old of every token, before the first update moves the policy. A single update needs
+        #    none: its π_old is the policy that is differentiated, and the ratio is 1.
+        needs_old = needs_old_logprobs(config, len(batch.mini_batches))
+        policy = self.policy(state)
+        olds: list[list[jax.Array | None]] = [
+            [
+                programs.old_logprobs.run(policy, block.without_targets()) if needs_old else None
+                for block in mini.blocks
+            ]
+            for mini in batch.mini_batches
+        ]
+        first: Metrics = {}
+        for mini, old in zip(batch.mini_batches, olds, strict=True):
+            if not mini.host.loss_mask.any():
+                continue
+            # 2. The gradient of a mini-batch, block by block. Each block's share is divided by what the
+            #    whole mini-batch counts, so that blocks of any size add up to the same update.
+            count = np.float32(loss_count(mini.host, config))
+            total = start_of_sum(state.params, len(mini.blocks), setup.sharding)
+            sums: list[Metrics] = []
+            for block, block_old in zip(mini.blocks, old, strict=True):
+                total, block_sums = programs.gradient_block.run(  # grpo.grpo_block
+                    total, state.params, self.view, block, block_old, count
+                )
+                sums.append(block_sums)
+            assert total is not None
+            metrics = _metrics(total, sums, float(mini.host.loss_mask.sum()))
+            # 3. One step of the optimizer.
+            if moves:
+                state, norm = programs.update.run(state, total)
+                metrics["policy/grad_norm"] = norm
+            first = first or metrics
+        return state, first
+
+    def measure(self, state: TrainState, batch: PlacedBatch) -> Metrics:
+        """Metrics of one update on the whole batch, which is not made."""
+        return self.update(state, batch.as_one(), moves=False)[1]
+
+
+def place_batch(batch: TrainBatch, setup: LearnerSetup) -> PlacedBatch:
+    """The batch on the learner's devices, cut as its updates read it."""
+    return place(
+        batch,
+        updates=setup.grpo.updates_per_batch,
+        rows=setup.grpo.micro_batch_rows,
+        sharding=setup.sharding,
+    )
+
+
+def _with_advantages(
+    batch: PlacedBatch, advantages: np.ndarray, carries_loss: np.ndarray
+) -> PlacedBatch:
+    """Advantages [n] on policy tokens; tokens of trajectories that carry no loss leave the mask."""
+    ids, mask = np.asarray(batch.host.trajectory_ids), np.asarray(batch.host.loss_mask)
+    columns: dict[str, np.ndarray] = {}
+    if not carries_loss.all():
+        mask = mask & carries_loss[ids]
+        sampled = np.where(mask, batch.host.behaviour_logprobs, np.float32(0))
+        columns = {"loss_mask": mask, "behaviour_logprobs": sampled}
+    columns["advantages"] = np.where(mask, advantages[ids], np.float32(0))
+    return batch.with_columns(**columns)
+
+
+def _metrics(total: Gradients, sums: list[Metrics], tokens: float) -> Metrics:
+    metrics: Metrics = {"policy/loss": total.loss}
+    for name in sums[0]:
+        of_blocks = jnp.stack([block_sums[name] for block_sums in sums])
+        metrics[name] = jnp.max(of_blocks) if "/max_" in name else jnp.sum(of_blocks) / tokens
+    return metrics

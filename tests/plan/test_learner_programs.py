@@ -1,0 +1,71 @@
+"""The plan traces the learner's programs as a run calls them: the same text, from shapes alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers.ledgers import random_ledgers
+from helpers.small_runs import MODEL, rl_config
+from helpers.targets import with_advantages
+from helpers.tiny_models import random_params
+
+from jaxtool.learn.grpo_learner import place_batch
+from jaxtool.learn.policy_view import PolicyView
+from jaxtool.learn.ppo import CriticConfig
+from jaxtool.learn.ppo_learner import PpoLearner
+from jaxtool.learn.programs import critic_programs, policy_programs
+from jaxtool.learn.state import zero_gradients
+from jaxtool.model.param_axes import param_axes, param_shapes
+from jaxtool.parallel.axis_rules import single_device
+from jaxtool.plan.learner_programs import learner_programs
+from jaxtool.plan.program import placed
+from jaxtool.rollout.batching import to_batch
+from jaxtool.train.rl_loop import learner_setup
+
+
+def test_a_plan_traces_what_a_run_calls(tmp_path):
+    base = rl_config(tmp_path)
+    grpo = dataclasses.replace(base.grpo, updates_per_batch=2, kl_coef=0.1)
+    config = dataclasses.replace(base, grpo=grpo, critic=CriticConfig())
+    assert config.critic is not None
+    sharding = single_device()
+    shapes = param_shapes(MODEL)
+    layout = sharding.tree(param_axes(shapes))
+    plan = learner_programs(config, sharding, placed(shapes, layout))
+
+    setup = learner_setup(config, MODEL, sharding)
+    params = jax.device_put(random_params(MODEL), layout)
+    learner = PpoLearner(setup=setup, view=PolicyView(first_copy=params), critic=config.critic)
+    state = learner.start(params)
+    packed = to_batch(random_ledgers(("Qpp", "QQppp")), config.pack)
+    [mini, *_] = place_batch(with_advantages(packed, [1.0, -1.0]), setup).mini_batches
+    [block] = mini.blocks
+    numbers = jax.device_put(jnp.zeros(block.tokens.shape), sharding.named("batch", "length"))
+
+    def text(program, tower):
+        full = learner.view.full(tower.params)
+        return program.trace(
+            state=tower,
+            total=zero_gradients(tower.params, sharding),
+            params=tower.params,
+            policy=full,
+            tower=full,
+            view=learner.view,
+            block=block,
+            inputs=block.without_targets(),
+            old=numbers,
+            old_values=numbers,
+            returns=numbers,
+            count=np.float32(1),
+        )
+
+    policy, critic = policy_programs(setup), critic_programs(setup, config.critic)
+    run = {
+        program.name: text(program, tower)
+        for table, tower in ((policy, state.policy), (critic, state.critic))
+        for program in (getattr(table, field.name) for field in dataclasses.fields(table))
+    }
+    assert {program.name for program in plan.programs} == {*run}
+    for program in plan.programs:
+        assert program.trace().lower().as_text() == run[program.name].lower().as_text()
