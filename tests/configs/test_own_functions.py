@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.ledgers import ledger
+from helpers.ledgers import group_of, ledger
 
 from jaxtool.config import loader
 from jaxtool.config.syntax import BoundFunction
 from jaxtool.core.types import ToolStatus
 from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.rewards.fewest_calls import CallStore
-from jaxtool.rewards.scoring import score_trajectories
+from jaxtool.rewards.scoring import score_groups
 from jaxtool.train.rl_config import RlConfig
 
 RUN = "gin_configs/runs/quickstart_grpo.gin"
@@ -117,8 +117,9 @@ RIGHT = [True, True, False, True]
 
 
 def rewards_of(config: RlConfig) -> list[float]:
-    scores = score_trajectories(group_of_four(), RIGHT, config.reward, CallStore())
-    return [score.reward for score in scores if score is not None]
+    group = group_of(*group_of_four(), is_correct=RIGHT)
+    [scored] = score_groups([group], config.reward, CallStore())
+    return [sample.score.reward for sample in scored.samples if sample.score]
 
 
 @pytest.mark.parametrize("imports", ["import my_rewards", "from my_pkg import my_rewards"])

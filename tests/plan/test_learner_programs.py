@@ -21,7 +21,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.plan.learner_programs import learner_programs
 from jaxtool.plan.program import placed
 from jaxtool.rollout.batching import to_batch
-from jaxtool.train.rl_loop import learner_setup
+from jaxtool.train.numerics import learner_setup
 
 
 def test_a_plan_traces_what_a_run_calls(tmp_path):
