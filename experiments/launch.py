@@ -89,7 +89,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        _exit("\nstopped; the same command goes on from the last checkpoint")
+        _exit("\nstopped; the same command resumes from the last checkpoint")
     except ModuleNotFoundError as error:
         if error.name in ("jax", "flax", "grain", "gin"):
             sys.exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")

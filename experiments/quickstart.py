@@ -3,7 +3,7 @@
   python -m experiments.quickstart [--workdir runs/quickstart] [--seed 0] [--problems 400]
       [--steps 20] [--gin_param 'Schedule.samples = 4']
 
-`--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command goes on from the last checkpoint and ends in the same numbers.
+`--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command resumes from the last checkpoint and ends in the same numbers.
 
 WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null

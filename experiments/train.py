@@ -1,4 +1,4 @@
-"""Runs one gin file: a cold start or an RL run. A second start with the same flags goes on.
+"""Runs one gin file: a cold start or an RL run. A second start with the same flags resumes it.
 
   python -m experiments.train --gin_file gin_configs/runs/quickstart_grpo.gin --workdir runs/grpo \
       --init_from runs/cold_start/policy --gin_param 'Schedule.steps = 20'

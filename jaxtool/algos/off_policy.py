@@ -7,7 +7,7 @@ tokens stay in the denominators of the aggregations: a weight of 0 is a weight.
 The three policies (decoupled PPO, 2110.00641): behaviour sampled, proximal is the
 learner's policy before this round of updates and anchors the clip, current is trained. Decoupled:
 weights of proximal to behaviour here, ratio of current to proximal in the loss. Bypass: the behaviour
-policy is the anchor, the loss's own ratio corrects, and weights on top would correct twice.
+policy is π_old (bypass), the loss's own ratio corrects, and weights on top would correct twice.
 """
 
 from typing import NamedTuple

@@ -73,35 +73,9 @@ def plan_memory(
       ValueError: not one row a device fits, not the rows that were asked for, or rows that do not
         divide over the devices.
     """
-    # 1) Bytes of all devices together: weights are sharded over `tensor` alone, so each of the parts
-    #    that the rows are sharded in holds a whole copy.
     row_parts = check_rows(config, sharding)
-    budget, source = _budget(config, sharding, free)
-    weights = row_parts * sum(
-        leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(
-            jax.eval_shape(
-                lambda p: publish(p, model, sharding, config.numerics.weights), param_shapes(model)
-            )
-        )
-    )
-    # 2) What each row costs, and what is needed however many there are. Two prefill calls: one whose
-    #    prompts wait for cache rows, one that runs.
-    row = cache_bytes(model, 1, config.max_tokens)
-    bucket = config.bucket_of(config.max_tokens if longest_prompt is None else longest_prompt)
-    fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
-    logits = _LOGIT_COPIES * 4 * model.vocab_size
-    is_auto = config.decode_rows == 0
-    plan = MemoryPlan(
-        config=dataclasses.replace(config, decode_rows=row_parts) if is_auto else config,
-        budget=budget,
-        source=source,
-        weights=weights,
-        fixed=fixed,
-        per_row=row + logits,
-    )
-    if config.cache_rows > config.decode_rows > 0:  # a window copies the rows it decodes out
-        plan = dataclasses.replace(plan, fixed=fixed + config.decode_rows * row)
+    plan = _demand(model, config, sharding, row_parts, longest_prompt, free)
+    budget, is_auto = plan.budget, config.decode_rows == 0
     # 3) Without a budget rows that were asked for are taken on trust.
     if budget is None:
         if is_auto:
@@ -117,7 +91,7 @@ def plan_memory(
         raise ValueError(
             f"{config.num_cache_rows or row_parts} rows of {config.max_tokens} tokens need "
             f"{plan.total / _GIB:.2f} GiB with {plan.weights / _GIB:.2f} GiB of weights; {fitting} rows "
-            f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({source}): lower EngineConfig.decode_rows, "
+            f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({plan.source}): lower EngineConfig.decode_rows, "
             "cache_rows or max_tokens, or raise memory_gib or memory_share"
         )
     # 5) Rows that were asked for stay as they are, else all that fit, up to `most_decode_rows`.
@@ -125,6 +99,45 @@ def plan_memory(
         return plan
     decode_rows = min(fitting, max(row_parts, config.most_decode_rows // row_parts * row_parts))
     return dataclasses.replace(plan, config=dataclasses.replace(config, decode_rows=decode_rows))
+
+
+def _demand(
+    model: ModelConfig,
+    config: EngineConfig,
+    sharding: Sharding,
+    row_parts: int,
+    longest_prompt: int | None,
+    free: float | None,
+) -> MemoryPlan:
+    """What the rows asked for need, and the budget; one row a part where none were asked for."""
+    # 1) Bytes of all devices together: weights are sharded over `tensor` alone, so each of the parts
+    #    that the rows are sharded in holds a whole copy.
+    budget, source = _budget(config, sharding, free)
+    weights = row_parts * sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(
+            jax.eval_shape(
+                lambda p: publish(p, model, sharding, config.numerics.weights), param_shapes(model)
+            )
+        )
+    )
+    # 2) What each row costs, and what is needed however many there are. Two prefill calls: one whose
+    #    prompts wait for cache rows, one that runs.
+    row = cache_bytes(model, 1, config.max_tokens)
+    bucket = config.bucket_of(config.max_tokens if longest_prompt is None else longest_prompt)
+    fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
+    logits = _LOGIT_COPIES * 4 * model.vocab_size
+    plan = MemoryPlan(
+        config=config if config.decode_rows else dataclasses.replace(config, decode_rows=row_parts),
+        budget=budget,
+        source=source,
+        weights=weights,
+        fixed=fixed,
+        per_row=row + logits,
+    )
+    if config.cache_rows > config.decode_rows > 0:  # a window copies the rows it decodes out
+        plan = dataclasses.replace(plan, fixed=fixed + config.decode_rows * row)
+    return plan
 
 
 def check_rows(config: EngineConfig, sharding: Sharding) -> int:

@@ -58,7 +58,7 @@ class GrpoConfig:
     old_policy: Literal["learner", "sampler"] = (
         "learner"  # whose log-probs are π_old: decoupled, bypass
     )
-    updates_per_batch: int = 1  # mini-batches of one rollout batch; 1 is strictly on-policy
+    updates_per_batch: int = 1  # mini-batches of one rollout batch; 1 is on-policy
     micro_batch_rows: int = 16  # packed rows per gradient block: the shape that is compiled
     lm_head_chunk: int = 512  # tokens of a row whose logits exist at once
 

@@ -1,6 +1,6 @@
 """The policy losses that a run chooses from, as frozen objects that gin can build.
 
-Each takes log-probs, those of the anchor policy, a block of packed rows and the number of
+Each takes log-probs, those of π_old, a block of packed rows and the number of
 trajectories of the batch; it gives loss and is_clipped [B, T]. The equations are in
 `algos.policy_loss`.
 """

@@ -113,7 +113,7 @@ def trained_shapes(
 
 
 def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
-    """A TrainBatch of a gradient block without targets, as it lies on the devices."""
+    """A TrainBatch of a gradient block without targets, as it is placed on the devices."""
     layout = sharding.named("batch", "length")
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), empty_batch(rows, length)

@@ -9,6 +9,7 @@ on its own devices, and `EngineConfig.decode_rows` is per host. Publication runs
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -152,18 +153,7 @@ def _decoder(
     weights, cache_row = shard_bytes(published), shard_bytes(table.cache) / engine.num_cache_rows
     read = width * cache_row * view / engine.max_tokens
 
-    def planned(
-        name: str, program: DeviceProgram, shape: str, beside: tuple[str, ...], **figures: Any
-    ) -> Program:
-        return Program(
-            name=name,
-            shape=shape,
-            trace=program.trace,
-            num_devices=sharding.mesh.size,
-            beside=beside,
-            **figures,
-        )
-
+    planned = functools.partial(_planned, sharding.mesh.size)
     steps = engine.window_steps
     programs = (
         planned(
@@ -196,3 +186,22 @@ def _decoder(
         ),
     )
     return programs, table.cache
+
+
+def _planned(
+    num_devices: int,
+    name: str,
+    program: DeviceProgram,
+    shape: str,
+    beside: tuple[str, ...],
+    **figures: Any,
+) -> Program:
+    """A program of the decoder's table as the plan sees it; `figures` are further fields of Program."""
+    return Program(
+        name=name,
+        shape=shape,
+        trace=program.trace,
+        num_devices=num_devices,
+        beside=beside,
+        **figures,
+    )

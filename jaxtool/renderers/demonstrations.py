@@ -105,7 +105,7 @@ class DemonstrationFile:
     ) -> list[Trajectory]:
         """`count` demonstrations for batch `index`; batches 0, 1, ... go through the file, pass by pass.
 
-        A batch that reaches the end of a pass goes on with the next one. Each row comes once a pass
+        A batch that reaches the end of a pass continues with the next one. Each row comes once a pass
         as long as `count` is the same for all batches.
 
         Raises:

@@ -1,7 +1,7 @@
 """How many updates behind the learner a batch was sampled, by the versions in its ledgers.
 
 A token's staleness is the learner step that learns from it minus the version that sampled it. A row that
-goes on over a change of weights has tokens of several; each has its own, and the first is the stalest.
+decodes through a change of weights has tokens of several; each has its own, and the first is the stalest.
 """
 
 from collections.abc import Sequence

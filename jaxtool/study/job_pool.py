@@ -3,7 +3,7 @@
 Knows nothing of what a job does. A process runs one job after another, so that imports and programs
 that are compiled already serve the next one too. A job that is done is skipped; one that fails ends its
 process and is tried again in a fresh one, because a busy machine can fail the sandbox's first checks,
-and in the end it ends the pool, whose next start goes on. Processes that this pool started end with it,
+and in the end it ends the pool, whose next start resumes. Processes that this pool started end with it,
 also on Ctrl-C.
 """
 

@@ -81,7 +81,7 @@ class Study:
         raise ValueError(f"variant {variant.name} has no rollouts: give Variant.renderer")
 
     def rollout_line(self, variant: Variant) -> list[Variant]:
-        """The variant and those with rollouts that it goes on from, the first first; empty without rollouts."""
+        """The variant and those with rollouts that it starts from, the first first; empty without rollouts."""
         line: list[Variant] = []
         while variant.is_trained and isinstance(self.config(variant), RlConfig):
             line.insert(0, variant)

@@ -3,7 +3,7 @@
 Step t learns exactly the problems of batch t, whole groups, nothing discarded; what refills a batch
 (`Selection.max_draws`) is drawn after the batches that are queued by then. After the engine got the
 parameters of step t, batches up to t + max_staleness are queued behind those before them. So a row of
-batch t begins under version t - max_staleness or later, versions only grow, and a row that goes on over a
+batch t begins under version t - max_staleness or later, versions only grow, and a row that decodes through a
 swap writes its later tokens with a newer version: every token that step t learns from has a version in
 [t - max_staleness, t]. `draw` checks it. The cache of a row is not made anew at a swap: its later
 tokens are sampled given keys and values of an older version, and their log-prob is that of the

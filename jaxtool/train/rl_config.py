@@ -46,7 +46,7 @@ class Schedule:
     log_trajectories_every: int = 10  # steps between trajectories kept for the report
     log_trajectories: int = 8  # of such a step
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
-    # take turns, strictly on-policy. 1 or more: they overlap.
+    # take turns: the first update of a batch is on-policy. 1 or more: they overlap.
     max_staleness: int = 0
 
     def __post_init__(self) -> None:

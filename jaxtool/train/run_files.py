@@ -25,7 +25,7 @@ def run_target(file: str | Path) -> type[RlConfig] | type[SftRunConfig]:
 
 
 def load_run(files: Sequence[str | Path], params: Sequence[str] = ()) -> RlConfig | SftRunConfig:
-    """The run of the first file, with the further files and the parameters laid over it."""
+    """The run of the first file, with the overlays and the parameters."""
     return loader.load(run_target(files[0]), files=files, params=params, old_names=OLD_NAMES)
 
 
