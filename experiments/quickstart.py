@@ -87,18 +87,17 @@ def main() -> None:
 
 def _configs(arguments: argparse.Namespace) -> dict[str, SftRunConfig | RlConfig]:
     """The configuration of each stage; everything that is wrong with the flags is found here."""
-    from jaxtool.config import loader
     from jaxtool.study.fewer_steps import steps_bindings
     from jaxtool.train.rl_config import RlConfig
+    from jaxtool.train.run_files import load_run, run_target
 
     configs = {}
     for stage in STAGES:
         file = CONFIGS / f"quickstart_{stage}.gin"
-        target = loader.target_of(file)
-        params = list(arguments.gin_param) if target is RlConfig else []
+        params = list(arguments.gin_param) if run_target(file) is RlConfig else []
         if arguments.steps is not None:
             params += steps_bindings([file], params, arguments.steps)
-        configs[stage] = loader.load(target, files=[file], params=params)
+        configs[stage] = load_run([file], params)
     return configs
 
 
