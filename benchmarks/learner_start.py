@@ -62,7 +62,7 @@ def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
 
     view = PolicyView()
     if "adapter" in options:
-        lora = LoraConfig(rank=16, base_dtype="bfloat16")
+        lora = LoraConfig(rank=16, frozen_dtype="bfloat16")
         setup = make_setup(START_SHAPES[shape], "bfloat16", 1, _TOKENS, ties_embeddings=False)
         source = HfDirectory(path=str(folder / _WEIGHTS), expected=setup.model)
         _, params = source.load(setup.sharding, 0, source_dtype(lora))

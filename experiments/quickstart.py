@@ -1,4 +1,4 @@
-"""From random weights to OTC-GRPO on a laptop: base, cold start, GRPO and OTC-GRPO, then a table.
+"""From random weights to OTC-GRPO on a laptop: pretraining, cold start, GRPO and OTC-GRPO, then a table.
 
   python -m experiments.quickstart [--workdir runs/quickstart] [--seed 0] [--problems 400]
       [--steps 20] [--gin_param 'Schedule.samples = 4']
@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.train.sft_loop import SftRunConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
-STAGES = ("base", "cold_start", "grpo", "otc_grpo")
-PARENTS = {"cold_start": "base", "grpo": "cold_start", "otc_grpo": "cold_start"}
+STAGES = ("pretrain", "cold_start", "grpo", "otc_grpo")
+PARENTS = {"cold_start": "pretrain", "grpo": "cold_start", "otc_grpo": "cold_start"}
 VARIANTS = ("cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
 

@@ -46,7 +46,7 @@ class LoraConfig:
     targets: tuple[Target, ...] = get_args(Target)
     # Of the frozen parameters, from the file on. bfloat16 halves them, and changes nothing where the weights
     # come as bfloat16. WORKDIR/policy is then bfloat16 as well if the model computes in it.
-    base_dtype: Dtype = "float32"
+    frozen_dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -60,9 +60,9 @@ class LoraConfig:
             raise ValueError(
                 f"LoraConfig.targets={self.targets} must name some of {', '.join(MODULES)}, each once"
             )
-        if self.base_dtype not in get_args(Dtype):
+        if self.frozen_dtype not in get_args(Dtype):
             raise ValueError(
-                f"LoraConfig.base_dtype={self.base_dtype!r} must be float32 or bfloat16"
+                f"LoraConfig.frozen_dtype={self.frozen_dtype!r} must be float32 or bfloat16"
             )
 
     def __str__(self) -> str:
@@ -133,7 +133,7 @@ def _init(model: ModelConfig, config: LoraConfig, key: jax.Array) -> Params:
 
 def source_dtype(config: LoraConfig | None) -> Dtype:
     """Of the parameters that a run begins with: float32 to update them, else as they stay."""
-    return "float32" if config is None else config.base_dtype
+    return "float32" if config is None else config.frozen_dtype
 
 
 def without_adapters(params: Params) -> Params:

@@ -3,7 +3,7 @@
 Parameters are a plain dict pytree, float32:
   embedding [V, D]; layers/<module>/<name> [L, ...] stacked; final_norm [D]; lm_head [D, V] if untied.
 Functions take it and return arrays; nothing is hidden in a module. `unstack_layers` makes the
-decoder's numerics of the same tree, in which each layer is a leaf group of its own.
+same tree with `layers` as a tuple, so that no decode step slices a weight out of a stack.
 """
 
 import functools

@@ -105,7 +105,7 @@ def trained_shapes(
     if lora is None:
         return params, PolicyView(first_copy=params if keeps_first else None)
     frozen = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, lora.base_dtype, sharding=x.sharding), params
+        lambda x: jax.ShapeDtypeStruct(x.shape, lora.frozen_dtype, sharding=x.sharding), params
     )
     shapes = adapter_shapes(model, lora)
     adapter = placed(shapes, sharding.tree(param_axes(shapes)))

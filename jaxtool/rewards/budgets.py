@@ -50,7 +50,7 @@ def with_budget(reward: RewardFn, budget: Budget) -> RewardFn:
     if isinstance(reward, SumReward):
         return dataclasses.replace(
             reward,
-            base=with_budget(reward.base, budget),
+            outcome=with_budget(reward.outcome, budget),
             terms=tuple(term_with_budget(term, budget) for term in reward.terms),
         )
     return reward
@@ -71,7 +71,7 @@ def term_with_budget(term: RewardTerm, budget: Budget) -> RewardTerm:
 def summed(outcome: RewardFn, terms: RewardTerms, budget: Budget) -> RewardFn:
     """The reward of a run: its outcome and the terms on top of it, with the run's budgets."""
     added = terms.in_order()
-    whole = SumReward(base=outcome, terms=added) if added else outcome
+    whole = SumReward(outcome=outcome, terms=added) if added else outcome
     return with_budget(whole, budget)
 
 

@@ -3,8 +3,8 @@
 Covered: the evidence (`CallHistory`), a store of it by problem that is written to checkpoints, and
 pure estimators of n from it. Because the store keeps evidence and not n, a run can be resumed or its
 rewards recomputed with another estimator.
-Not covered: when to update (`scoring`: before a group is scored) and exchange between hosts; a group
-lives on one host.
+Not covered: when to update (`scoring`: before a group is scored). Every host scores all groups, so every
+host holds the same evidence.
 
 The paper takes the global minimum. It is noisy in one direction: one lucky answer with 0 calls fixes
 n = 0 for ever. The other estimators are there for that.

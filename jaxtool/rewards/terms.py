@@ -134,10 +134,10 @@ class SumReward:
     """Base reward plus terms."""
 
     terms: tuple[RewardTerm, ...]
-    base: RewardFn = dataclasses.field(default_factory=OutcomeReward)
+    outcome: RewardFn = dataclasses.field(default_factory=OutcomeReward)
 
     def __post_init__(self) -> None:
-        check_takes(self.base, ARGUMENTS, "SumReward.base")
+        check_takes(self.outcome, ARGUMENTS, "SumReward.outcome")
         for term in self.terms:
             check_takes(term, ("trajectory", "is_correct", "cost"), "SumReward.terms")
 
@@ -149,7 +149,7 @@ class SumReward:
         history: CallHistory,
         /,
     ) -> list[Score]:
-        scores = self.base(group, is_correct, costs, history)
+        scores = self.outcome(group, is_correct, costs, history)
         members = zip(scores, group, is_correct, costs, strict=True)
         return [
             dataclasses.replace(

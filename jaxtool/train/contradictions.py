@@ -30,7 +30,7 @@ def check_critic(critic: CriticConfig | None, grpo: GrpoConfig, reward: RewardFn
                 f"GrpoConfig.{name}={getattr(grpo, name)!r} does nothing beside RlConfig.critic, which "
                 "makes the advantages: leave one of the two out"
             )
-    outcome = reward.base if isinstance(reward, SumReward) else reward
+    outcome = reward.outcome if isinstance(reward, SumReward) else reward
     if isinstance(outcome, CallShapingReward):
         raise ValueError(
             "RlConfig.reward=CallShapingReward shapes group advantages, and beside RlConfig.critic "

@@ -58,7 +58,7 @@ def save_result(
         name = source.path if isinstance(source, HfDirectory) else None
         hosts.agree(lambda: save_peft(workdir / "adapter", adapter, frozen.config, base_model=name))
         # A bfloat16 model has multiplied by just the numbers that frozen bfloat16 weights give.
-        if frozen.config.base_dtype in ("float32", model.compute_dtype):
+        if frozen.config.frozen_dtype in ("float32", model.compute_dtype):
             policy = merged_in_place(frozen, trained, sharding)
         else:
             policy = merged(policy, sharding)

@@ -62,6 +62,7 @@ _FIELDS = {
     "SftConfig.logprob_chunk": "SftConfig.lm_head_chunk",
     "Sandbox.watch": "Sandbox.health",
     "SandboxClientConfig.memo_entries": "SandboxClientConfig.result_cache_entries",
+    "LoraConfig.base_dtype": "LoraConfig.frozen_dtype",
     "AxisRules.state_embed": "AxisRules.optimizer_embed",
 }
 

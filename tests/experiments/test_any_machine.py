@@ -15,7 +15,7 @@ from jaxtool.train.sft_loop import check_mesh
 
 RUNS = "gin_configs/runs"
 OF_README = {  # files of README's commands, and the devices of 1, 2, 4 and 8 that each uses
-    "quickstart_base": ([], [1, 1, 1, 1]),
+    "quickstart_pretrain": ([], [1, 1, 1, 1]),
     "quickstart_cold_start": ([], [1, 1, 1, 1]),
     "quickstart_grpo": ([], [1, 2, 4, 8]),
     "quickstart_otc_grpo": ([], [1, 2, 4, 8]),
@@ -75,7 +75,7 @@ def test_a_small_quickstart_on_eight_devices_ends_with_its_tables(small_quicksta
     assert results == json.loads((workdir / "copy.json").read_text())
     for variant in ("cold_start", "grpo", "otc_grpo"):
         assert results["variants"][variant]["greedy"]["answers"] == 8
-    for stage in ("base", "cold_start", "grpo", "otc_grpo"):
+    for stage in ("pretrain", "cold_start", "grpo", "otc_grpo"):
         rows = (workdir / stage / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(row)["step"] for row in rows] == [0]
     assert "Schedule.samples = 2" in (workdir / "report.html").read_text()

@@ -47,7 +47,7 @@ def params(*bindings):
 def base(tmp_path_factory):
     """A base policy after three steps."""
     workdir = tmp_path_factory.mktemp("base")
-    file = f"{RUNS}/quickstart_base.gin"
+    file = f"{RUNS}/quickstart_pretrain.gin"
     short = params("STEPS = 3", "OptimizerConfig.warmup_steps = 1", "SftRunConfig.log_every = 1")
     start("experiments.train", "--gin_file", file, "--workdir", workdir, *short)
     return workdir

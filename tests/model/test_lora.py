@@ -168,7 +168,7 @@ def test_a_base_in_bfloat16_is_half_as_large_and_exact_where_weights_come_so():
         base = jax.tree.map(lambda x: x.astype(source_dtype(lora)), params)
         return FrozenPolicy(params=base, config=lora).with_adapter(adapter)
 
-    half = policy(dataclasses.replace(LORA, base_dtype="bfloat16"))
+    half = policy(dataclasses.replace(LORA, frozen_dtype="bfloat16"))
     assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(without_adapters(half)))
     policies = [merged(each, single_device()) for each in (policy(LORA), half)]
     for x, y in zip(*map(jax.tree.leaves, policies), strict=True):
@@ -178,7 +178,7 @@ def test_a_base_in_bfloat16_is_half_as_large_and_exact_where_weights_come_so():
 
 def test_merged_in_place_is_what_a_bfloat16_model_multiplies_by_and_makes_no_second_model():
     model = dataclasses.replace(FAMILY, compute_dtype="bfloat16", num_layers=8)
-    lora = dataclasses.replace(LORA, base_dtype="bfloat16")
+    lora = dataclasses.replace(LORA, frozen_dtype="bfloat16")
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(model))
     base, adapter = FrozenPolicy(params=params, config=lora), random_adapter(model, lora)
     forward = jax.jit(full_logits, static_argnums=(1, 3))
@@ -203,7 +203,7 @@ def test_merged_in_place_is_what_a_bfloat16_model_multiplies_by_and_makes_no_sec
         ({"targets": ("q", "q_proj")}, r"\('q', 'q_proj'\) must name some of q, k, v, o, gate, up"),
         ({"targets": ()}, r"targets=\(\) must name some of"),
         ({"targets": ("q", "q")}, "each once"),
-        ({"base_dtype": "int8"}, "base_dtype='int8' must be float32 or bfloat16"),
+        ({"frozen_dtype": "int8"}, "frozen_dtype='int8' must be float32 or bfloat16"),
     ],
 )
 def test_impossible_adapters_are_refused(fields, message):

@@ -89,7 +89,7 @@ def test_adapters_and_small_optimizer_states_are_planned_as_they_run(tmp_path):
     model = dataclasses.replace(tiny(256), d_model=256, d_ff=512, remat="block")
     base = config_of(tmp_path, policy=RandomInit(config=model))
     base = dataclasses.replace(base, grpo=dataclasses.replace(base.grpo, kl_coef=0.1))
-    lora = dataclasses.replace(base, lora=LoraConfig(rank=4, base_dtype="bfloat16"))
+    lora = dataclasses.replace(base, lora=LoraConfig(rank=4, frozen_dtype="bfloat16"))
     small = dataclasses.replace(base.optimizer, rule=AdamW8bit())
     small = dataclasses.replace(base, optimizer=small)
     plain, adapted, quantised = (run_programs(config, tpu) for config in (base, lora, small))

@@ -30,9 +30,9 @@ def response(tokens: int):
         (OtcGrpoReward(c=9.0), OtcGrpoReward(c=9.0)),  # a scale, not a limit
         (OutcomeReward(), OutcomeReward()),
         (
-            terms.SumReward(base=OtcPpoReward(), terms=(terms.OverlongPunishment(),)),
+            terms.SumReward(outcome=OtcPpoReward(), terms=(terms.OverlongPunishment(),)),
             terms.SumReward(
-                base=OtcPpoReward(c=8.0),
+                outcome=OtcPpoReward(c=8.0),
                 terms=(terms.OverlongPunishment(max_tokens=16384, cache_tokens=3276),),
             ),
         ),

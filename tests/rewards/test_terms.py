@@ -61,7 +61,8 @@ def test_terms_by_hand(term, right, wrong):
 
 def test_the_sum_adds_terms_and_keeps_the_rest_of_the_score():
     reward = terms.SumReward(
-        base=OtcPpoReward(), terms=(terms.TurnPenalty(per_call=0.5), terms.ToolBonus(per_call=0.2))
+        outcome=OtcPpoReward(),
+        terms=(terms.TurnPenalty(per_call=0.5), terms.ToolBonus(per_call=0.2)),
     )
     plain = score(OtcPpoReward(), [WITH_CALL] * 2, [True, False], CallHistory())
     summed = score(reward, [WITH_CALL] * 2, [True, False], CallHistory())
@@ -187,7 +188,7 @@ def test_a_sum_is_its_base_and_each_term_by_itself_in_any_order(
     group, verdicts = [text(p, t) for p, t, _ in members], [right for *_, right in members]
 
     def rewards(*added: terms.RewardTerm) -> list[float]:
-        reward = terms.SumReward(base=OtcPpoReward(), terms=added)
+        reward = terms.SumReward(outcome=OtcPpoReward(), terms=added)
         return [s.reward for s in score(reward, group, verdicts, CallHistory())]
 
     base = rewards()
@@ -199,6 +200,6 @@ def test_a_sum_is_its_base_and_each_term_by_itself_in_any_order(
         assert reward == pytest.approx(base[i] + sum(part[i] for part in alone))
     assert rewards(*random.sample(chosen, len(chosen))) == pytest.approx(summed)
     order = random.sample(range(len(group)), len(group))
-    reward = terms.SumReward(base=OtcPpoReward(), terms=tuple(chosen))
+    reward = terms.SumReward(outcome=OtcPpoReward(), terms=tuple(chosen))
     moved = score(reward, [group[i] for i in order], [verdicts[i] for i in order], CallHistory())
     assert [s.reward for s in moved] == [summed[i] for i in order]

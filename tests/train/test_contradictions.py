@@ -42,8 +42,8 @@ CONTRADICTIONS = {
         {"critic": CriticConfig(), "reward": CallShapingReward()},
         r"RlConfig\.reward=CallShapingReward .* choose another reward, or no critic",
     ),
-    "a critic and a sum whose base shapes": (
-        {"critic": CriticConfig(), "reward": SumReward(base=CallShapingReward(), terms=())},
+    "a critic and a sum whose outcome shapes": (
+        {"critic": CriticConfig(), "reward": SumReward(outcome=CallShapingReward(), terms=())},
         r"RlConfig\.reward=CallShapingReward",
     ),
     "GSPO and a mean over tokens": (
@@ -115,7 +115,7 @@ def test_a_run_reads_its_own_budgets_and_its_record_builds_an_equal_one(config, 
     ):
         assert grpo_of(other).aggregation == SequenceConstantMean(tokens=tokens)
         assert reward_of(other) == SumReward(
-            base=OtcGrpoReward(c=float(calls)),
+            outcome=OtcGrpoReward(c=float(calls)),
             terms=(OverlongPunishment(max_tokens=tokens, cache_tokens=tokens // 5),),
         )
 

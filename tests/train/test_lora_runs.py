@@ -26,7 +26,7 @@ GRPO = GrpoConfig(micro_batch_rows=4, lm_head_chunk=32)
 VARIANTS = {
     "grpo": {"lora": LORA, "grpo": dataclasses.replace(GRPO, kl_coef=0.01)},
     "ppo": {
-        "lora": dataclasses.replace(LORA, base_dtype="bfloat16", targets=("q", "o", "down")),
+        "lora": dataclasses.replace(LORA, frozen_dtype="bfloat16", targets=("q", "o", "down")),
         "grpo": dataclasses.replace(GRPO, reward_kl_coef=0.01),
         "critic": CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
     },
@@ -122,7 +122,7 @@ def test_cold_start_killed_and_resumed_and_another_base_is_refused(tmp_path):
 def test_what_a_bfloat16_model_learned_over_a_bfloat16_base_is_saved_as_it_was_sampled(tmp_path):
     """Half of the bytes, and the numbers that decoder and learner multiplied by, bit by bit."""
     model = dataclasses.replace(MODEL, compute_dtype="bfloat16")
-    lora = dataclasses.replace(LORA, base_dtype="bfloat16")
+    lora = dataclasses.replace(LORA, frozen_dtype="bfloat16")
     config = config_of(tmp_path, Demonstrations(), lora=lora, policy=RandomInit(config=model))
     sft_loop.train(config, workdir=tmp_path / "run", seed=1)
     saved = SavedPolicy(path=str(tmp_path / "run" / "policy"))
