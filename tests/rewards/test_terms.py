@@ -182,7 +182,7 @@ MEMBERS = st.lists(
     chosen=st.lists(st.sampled_from(ACTIVE), max_size=4),
     random=st.randoms(use_true_random=False),
 )
-def test_a_sum_is_its_base_and_each_term_by_itself_in_any_order(
+def test_a_sum_is_its_outcome_and_each_term_by_itself_in_any_order(
     members: list[tuple[int, int, bool]], chosen: list[terms.RewardTerm], random: Random
 ):
     group, verdicts = [text(p, t) for p, t, _ in members], [right for *_, right in members]

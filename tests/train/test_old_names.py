@@ -24,6 +24,7 @@ MODULES = {
     "RolloutConfig": "jaxtool.rollout.collector",
     "DecoderNumerics": "jaxtool.decode.publish",
     "CallCost": "jaxtool.rewards.call_cost",
+    "LoraConfig": "jaxtool.model.lora",
     "ToolHealthConfig": "jaxtool.tools.health",
 }
 RUN = "gin_configs/runs/quickstart_grpo.gin"
