@@ -18,12 +18,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from jaxtool.core.types import Verdict
+from jaxtool.core.types import Problem, Verdict
 from jaxtool.judges import math_worker
 from jaxtool.judges.base import Case, RunPrograms
 from jaxtool.judges.numbers import equal_numbers
+from jaxtool.judges.word_match import is_words
 
 # Importing sympy and building a parser: 1 s on an idle core, many times that on a loaded one.
 START_LIMIT_S = 120.0
@@ -47,6 +48,8 @@ class CheckCounts:
 class Mathematics:
     """Right is what is mathematically equal to the reference."""
 
+    max_unfit: ClassVar[float] = 0.5  # words are compared as words; most of a set should not be
+    runs_programs: ClassVar[bool] = False
     num_workers: int = 1  # processes, 170 MB each at most in practice
     cpu_limit_s: float = 2.0  # CPU seconds for one answer; 99 % of real ones take under 0.06
 
@@ -56,6 +59,10 @@ class Mathematics:
                 f"need Mathematics.num_workers >= 1 and cpu_limit_s > 0: {self.num_workers=} "
                 f"{self.cpu_limit_s=}"
             )
+
+    def unfit(self, problem: Problem) -> str | None:
+        """ "are words" where a reference is no mathematics."""
+        return "are words" if all(map(is_words, problem.references)) else None
 
     def open(self, run_programs: RunPrograms | None = None) -> "MathematicsJudge":
         """The judge, without any process yet."""

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jaxtool.core.types import Score, samples_of
+from jaxtool.judges.references import check_references
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
 from jaxtool.rollout.statistics import clustered_mean
 from jaxtool.rundir.checkpoints import SavedPolicy
@@ -57,6 +58,8 @@ def compare(
 
     The only place that touches the test split.
     """
+    questions = config.task.problems("test", problems, seed)
+    print(f"judge: {check_references(config.judge, questions)}", flush=True)
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
@@ -65,7 +68,6 @@ def compare(
         source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
         worker, _ = open_worker(stack, runner, config, source, sharding, seed, sandbox_addresses)
-        questions = config.task.problems("test", problems, seed)
         for variant, policy in policies.items():
             _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
             worker.engine.load(params)

@@ -32,7 +32,7 @@ from jaxtool.rollout.collector import check_prompts_fit
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
-from jaxtool.train.checks import check_run
+from jaxtool.train.checks import check_problems, check_run
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.numerics import learner_setup, numerics_lines
 from jaxtool.train.rl_config import RlConfig
@@ -154,6 +154,7 @@ def _rl_checks(
     yield _memory(config, model, decoding)
     lines = numerics_lines(config, model, learner_setup(config, model, sharding))
     yield Check(name="learner", text="; ".join(lines))
+    yield Check(name="judge", text=check_problems(config, seed))
     yield from _first_prompts(config, renderer, tokenizer, seed)
     yield _sandbox(config, renderer, addresses)
 

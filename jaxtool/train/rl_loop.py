@@ -32,7 +32,7 @@ from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
 from jaxtool.rundir.workdir import claim_workdir, records_dir
 from jaxtool.tools.base import Tool
 from jaxtool.tools.health import ToolHealth
-from jaxtool.train.checks import check_run
+from jaxtool.train.checks import check_problems, check_run
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of
 from jaxtool.train.lora_run import save_result
@@ -73,6 +73,7 @@ def train(
     model = source.model_config()
     sharding, decoding = make_shardings(config, model, mesh)
     check_run(config, model, sharding, decoding, jax.process_count())
+    print(f"judge: {check_problems(config, seed)}", flush=True)
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())

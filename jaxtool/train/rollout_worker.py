@@ -15,6 +15,7 @@ from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
+from jaxtool.judges.programs import programs_in
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
@@ -124,16 +125,17 @@ def open_worker(
     )
     print(engine.memory, flush=True)
     client = None
-    if renderer.tool is not None and tool is None:
+    if tool is None and (renderer.tool is not None or config.judge.runs_programs):
         client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
+    tool = client or tool
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
         renderer=renderer,
-        tool=client or tool,
+        tool=tool,
         config=config.rollout,
     )
-    judge = stack.enter_context(config.judge.open())
+    judge = stack.enter_context(config.judge.open(programs_in(tool, runner) if tool else None))
     worker = RolloutWorker(
         model=model,
         tokenizer=tokenizer,
