@@ -172,6 +172,14 @@ class Verdict:
     how: str  # how it came about, in a few words: "numbers", "no answer"
     answer: str | None = None  # what was judged, as it stands in the response; None: there is none
 
+    def __bool__(self) -> bool:
+        return self.is_correct
+
+    @classmethod
+    def plain(cls, is_correct: bool, how: str) -> "Verdict":
+        """Right or wrong, with nothing between."""
+        return cls(score=float(is_correct), is_correct=is_correct, how=how)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:

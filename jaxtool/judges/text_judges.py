@@ -13,7 +13,7 @@ from jaxtool.core.types import Problem, Verdict
 from jaxtool.judges.base import Case, RunPrograms
 from jaxtool.judges.word_match import f1, normalized
 
-_NO_ANSWER = Verdict(score=0.0, is_correct=False, how="no answer")
+_NO_ANSWER = Verdict.plain(False, "no answer")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX = re.compile(
     r"^(?:the\s+)?(?:correct\s+|final\s+)?(?:options?|choices?|answers?|letters?)\b\s*(?:is|are|:|=)?\s*",
@@ -110,9 +110,9 @@ class MultipleChoice:
     def _judge(self, answer: str, references: Sequence[str]) -> Verdict:
         found = choices(answer, self.letters)
         if not found:
-            return Verdict(score=0.0, is_correct=False, how="no letter")
+            return Verdict.plain(False, "no letter")
         is_correct = any(found == choices(reference, self.letters) for reference in references)
-        return _verdict(is_correct, f"chose {''.join(sorted(found))}")
+        return Verdict.plain(is_correct, f"chose {''.join(sorted(found))}")
 
 
 class PureJudge:
@@ -172,8 +172,4 @@ def _opened(text: str) -> str:
 def _exact_match(answer: str, references: Sequence[str]) -> Verdict:
     words = normalized(answer)
     is_correct = bool(words) and any(words == normalized(reference) for reference in references)
-    return _verdict(is_correct, "exact match")
-
-
-def _verdict(is_correct: bool, how: str) -> Verdict:
-    return Verdict(score=float(is_correct), is_correct=is_correct, how=how)
+    return Verdict.plain(is_correct, "exact match")

@@ -117,7 +117,7 @@ class UnitTestJudge:
         for i, case in enumerate(cases):
             program = program_of(case)
             if program is None:
-                verdicts[i] = Verdict(score=0.0, is_correct=False, how="no program")
+                verdicts[i] = Verdict.plain(False, "no program")
                 continue
             for text, printed, is_whole in self._runs(program, case.problem.answer):
                 programs.append(text)

@@ -39,14 +39,14 @@ def _scored(group: Group, reward_fn: RewardFn, store: CallStore, call_cost: Call
     valid = [sample for sample in group.samples if not sample.is_masked]
     if not valid:
         return group
-    if any(sample.is_correct is None for sample in valid):
-        raise ValueError(f"problem {group.problem.problem_id!r} has a sample that is not judged")
     trajectories = [sample.trajectory for sample in valid]
-    is_correct = [bool(sample.is_correct) for sample in valid]
+    verdicts = [sample.verdict for sample in valid if sample.verdict is not None]
+    if len(verdicts) < len(valid):
+        raise ValueError(f"problem {group.problem.problem_id!r} has a sample that is not judged")
     costs = [call_cost.cost(trajectory) for trajectory in trajectories]
-    correct_costs = [cost for cost, correct in zip(costs, is_correct, strict=True) if correct]
+    correct_costs = [cost for cost, verdict in zip(costs, verdicts, strict=True) if verdict]
     history = store.update(group.problem.problem_id, correct_costs)
-    scores = scores_of(reward_fn, trajectories, is_correct, costs, history)
+    scores = scores_of(reward_fn, trajectories, verdicts, costs, history)
     scored = iter(
         [
             dataclasses.replace(sample, score=score, is_correct=score.is_correct)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from jaxtool.core.types import Problem, Score, ToolResult, ToolStatus, Trajectory
+from jaxtool.core.types import Problem, Score, ToolResult, ToolStatus, Trajectory, Verdict
 from jaxtool.data.problems import Split
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.engine import EngineConfig
@@ -78,15 +78,15 @@ class LengthReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         del history
         return [
-            Score(reward=len(t.ids) / 10 + cost, is_correct=c)
-            for t, c, cost in zip(group, is_correct, costs, strict=True)
+            Score(reward=len(t.ids) / 10 + cost, is_correct=v.is_correct)
+            for t, v, cost in zip(group, verdicts, costs, strict=True)
         ]
 
 

@@ -110,7 +110,7 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch):
 
     def judge(self, cases):
         seen.append([case.response for case in cases])
-        return [Verdict(score=1.0, is_correct=True, how="a test") for _ in cases]
+        return [Verdict.plain(True, "a test") for _ in cases]
 
     monkeypatch.setattr(MathematicsJudge, "judge", judge)
     records.evaluate_variant(job)
