@@ -124,13 +124,13 @@ def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
         "kind": "take",
         "files": files,
         "params": [],
-        "workdir": str(tmp_path / "base"),
+        "workdir": str(tmp_path / "prompted_text"),
         "seed": 3,
         "init_from": None,
     }
     second = first | {
         "workdir": str(tmp_path / "prompted"),
-        "init_from": str(tmp_path / "base/policy"),
+        "init_from": str(tmp_path / "prompted_text/policy"),
     }
     for number, described in enumerate((first, second)):
         file = tmp_path / f"{number}.json"
@@ -139,7 +139,7 @@ def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
     sharding = Sharding(one_device_mesh(None))
     source = loader.load(rl_config.RlConfig, files=files).policy
     model, wanted = source.load(sharding, 3)
-    for name in ("base", "prompted"):
+    for name in ("prompted_text", "prompted"):
         found, params = SavedPolicy(path=str(tmp_path / name / "policy")).load(sharding, 0)
         assert found == model
         jax.tree.map(np.testing.assert_array_equal, params, wanted)
