@@ -1,7 +1,7 @@
 """What the rows, the tokens and the policy's widths of an RL run must divide over: its learner and its decoder.
 
 Every such check is made here, before weights are read, and by these `jaxtool.parallel.mesh` finds how many devices a
-run can use. A cold start has its own beside its configuration.
+run can use. A cold start's are in `sft_loop`.
 """
 
 from jax.sharding import Mesh
