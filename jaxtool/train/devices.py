@@ -28,10 +28,10 @@ def make_shardings(
     Raises:
       ValueError: a mesh that the run names does not divide what must divide over it.
     """
-    if mesh is not None:
+    if mesh is None:
+        mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
+    else:
         check_mesh(mesh, config, model)
-        return shardings_on(mesh, config)
-    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
     return shardings_on(mesh, config)
 
 
