@@ -55,7 +55,7 @@ class Variant:
     terms: RewardTerms = dataclasses.field(default_factory=RewardTerms)
     fewest_calls: int | None = None  # n
     call_cost: CallCost = dataclasses.field(default_factory=CallCost)
-    wrong_peers: int = 0  # wrong answers beside it in its group: 2 make the problem a hard one
+    wrong_peers: int = 0  # other answers of its group that are wrong: 2 make the problem a hard one
 
     @property
     def reward(self) -> RewardFn:

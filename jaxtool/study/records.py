@@ -14,12 +14,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from jaxtool.core.types import Problem, samples_of
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord
+from jaxtool.tools.base import Tool
 from jaxtool.train import rl_config, run_files
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY
@@ -39,13 +42,17 @@ def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
     return json.loads(path.read_text(encoding="utf-8")).get("asked") == asked
 
 
-def evaluate_variant(job: dict[str, Any]) -> None:
+def evaluate_variant(
+    job: dict[str, Any], *, mesh: Mesh | None = None, tool: Tool | None = None
+) -> None:
     """Writes the answers of one policy.
 
     Args:
       job: "files" (gin files of an RL run, whose task, engine and budgets it takes), "policy"
         (directory), "output" (file), "sandbox", "asked": {"params" (bindings over the files), "renderer",
         "mental_renderer" (of questions without the tool), "mental_problems", "seed", "split", "problems"}.
+      mesh: in place of the one that the configuration makes of all devices.
+      tool: answers calls in place of the sandbox; the caller closes it.
     """
     asked = job["asked"]
     seed, renderer = asked["seed"], asked["renderer"]
@@ -54,9 +61,9 @@ def evaluate_variant(job: dict[str, Any]) -> None:
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         source = SavedPolicy(path=job["policy"])
-        sharding, _ = make_shardings(config, source.model_config())
+        sharding, _ = make_shardings(config, source.model_config(), mesh)
         worker, params = open_worker(
-            stack, runner, config, source, sharding, seed, (job["sandbox"],)
+            stack, runner, config, source, sharding, seed, (job["sandbox"],), tool
         )
         worker.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)

@@ -1,6 +1,6 @@
 """Figures of a finished study out of its files: means over seeds, differences, targets, curves, summary.
 
-Not covered: how they are shown, see `study_report`.
+Not covered: how they are shown, see `tables`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,10 @@ PAIRS = (
     (TOOL, COLD),
     ("retool_ppo", COLD),
     (TOOL, TEXT),
-    (TEXT, "base"),
-    ("torl", "base"),
+    (TEXT, "pretrain"),
+    ("torl", "pretrain"),
+    (TEXT, "prompted_text"),
+    ("torl", "prompted_text"),
     ("torl", "prompted"),
     (COLD, "prompted"),
 )
@@ -151,11 +153,12 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _against_grpo(study: Study) -> list[tuple[str, str]]:
     """Every variant against ReTool with its own learner."""
-    skipped = {"base", "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
+    first = study.suite.default[0].name
+    skipped = {first, "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
     return [
         (variant.name, "retool_ppo" if _has_critic(study, variant) else TOOL)
         for variant in study.variants
-        if variant.name not in skipped and variant.start != "base"
+        if variant.name not in skipped and variant.start != first
     ] + [("retool_ppo", TOOL)]
 
 

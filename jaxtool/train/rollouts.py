@@ -79,6 +79,18 @@ def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
     return ("train", step, draw) if draw else ("train", step)
 
 
+def tool_free_collector(worker: RolloutWorker) -> Collector:
+    """The same engine and prompts; the first call ends the trajectory, unanswered."""
+    collector = worker.collector
+    return Collector(
+        engine=collector.engine,
+        tokenizer=collector.tokenizer,
+        renderer=collector.renderer,
+        tool=collector.tool,
+        config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnPolicyRollouts:
     """Rollouts and updates take turns: the parameters of a step sample all of its tokens.
@@ -90,6 +102,7 @@ class OnPolicyRollouts:
     worker: RolloutWorker
     batches: ProblemBatches
     seed: int
+    tool_free_of: Callable[[RolloutWorker], Collector] = tool_free_collector
 
     @property
     def queued(self) -> list[list[Problem]]:
@@ -127,7 +140,7 @@ class OnPolicyRollouts:
         with_tool = self._collect(self.worker.collector, problems, total - free, stream, version)
         if not free:
             return with_tool
-        tool_free = tool_free_collector(self.worker)
+        tool_free = self.tool_free_of(self.worker)
         without = self._collect(tool_free, problems, free, (*stream, "tool_free"), version)
         return [_joined(a, b) for a, b in zip(with_tool, without, strict=True)]
 
@@ -149,18 +162,6 @@ class OnPolicyRollouts:
                 version=version,
             )
         )
-
-
-def tool_free_collector(worker: RolloutWorker) -> Collector:
-    """The same engine and prompts; the first call ends the trajectory, unanswered."""
-    collector = worker.collector
-    return Collector(
-        engine=collector.engine,
-        tokenizer=collector.tokenizer,
-        renderer=collector.renderer,
-        tool=collector.tool,
-        config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
-    )
 
 
 def _joined(first: Group, second: Group) -> Group:

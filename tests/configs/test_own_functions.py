@@ -86,7 +86,7 @@ def over_the_spread(rewards, group_ids, num_groups, is_valid):
 
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
-    """`my_rewards` beside the run, and the same as `my_pkg.my_rewards`."""
+    """`my_rewards` in the folder of the run, and the same as `my_pkg.my_rewards`."""
     (tmp_path / "my_pkg").mkdir()
     for path in (tmp_path / "my_rewards.py", tmp_path / "my_pkg" / "my_rewards.py"):
         path.write_text(MODULE)
@@ -98,7 +98,7 @@ def own_module(tmp_path, monkeypatch):
 
 
 def load(folder: Path, *lines: str, imports: str = "import my_rewards") -> RlConfig:
-    """The quickstart's GRPO run with these lines laid over it."""
+    """The quickstart's GRPO run with these lines as an overlay."""
     overlay = folder / "own.gin"
     overlay.write_text(
         HEADER

@@ -17,7 +17,7 @@ from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 from jaxtool.study import records, stage_process
-from jaxtool.train import devices, rl_config, rollout_worker
+from jaxtool.train import rl_config
 
 SMALL = """# target: jaxtool.train.rl_config.RlConfig
 from __gin__ import dynamic_registration
@@ -39,16 +39,7 @@ engine.EngineConfig.prefill_rows = 4
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "make_mesh", one_device_mesh)
-    monkeypatch.setattr(stage_process, "make_mesh", one_device_mesh)
-    tool = CountingTool()
-
-    def open_with_fake(stack, runner, config, source, sharding, seed, addresses):
-        assert addresses == ("unix:/nowhere",)
-        return rollout_worker.open_worker(stack, runner, config, source, sharding, seed, tool=tool)
-
-    monkeypatch.setattr(records, "open_worker", open_with_fake)
+def job(tmp_path):
     file = tmp_path / "small.gin"
     file.write_text(SMALL)
     model: ModelConfig = loader.load(rl_config.RlConfig, files=[file]).policy.config
@@ -70,8 +61,12 @@ def job(tmp_path, monkeypatch):
     }
 
 
+def evaluate(job):
+    records.evaluate_variant(job, mesh=one_device_mesh(), tool=CountingTool())
+
+
 def answers_of(job):
-    records.evaluate_variant(job)
+    evaluate(job)
     return records.read_answers(pathlib.Path(job["output"]))
 
 
@@ -113,7 +108,7 @@ def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch):
         return [Verdict.plain(True, "a test") for _ in cases]
 
     monkeypatch.setattr(MathematicsJudge, "judge", judge)
-    records.evaluate_variant(job)
+    evaluate(job)
     assert all(text.startswith("<answer>\\boxed{") for text in seen[3])
     assert not any(text.startswith("<answer>\\boxed{<answer>") for text in seen[0])
 
@@ -125,22 +120,22 @@ def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
         "kind": "take",
         "files": files,
         "params": [],
-        "workdir": str(tmp_path / "base"),
+        "workdir": str(tmp_path / "prompted_text"),
         "seed": 3,
         "init_from": None,
     }
     second = first | {
         "workdir": str(tmp_path / "prompted"),
-        "init_from": str(tmp_path / "base/policy"),
+        "init_from": str(tmp_path / "prompted_text/policy"),
     }
     for number, described in enumerate((first, second)):
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(described))
-        stage_process.run(str(file))
-    sharding = Sharding(one_device_mesh(None))
+        stage_process.run(str(file), one_device_mesh())
+    sharding = Sharding(one_device_mesh())
     source = loader.load(rl_config.RlConfig, files=files).policy
     model, wanted = source.load(sharding, 3)
-    for name in ("base", "prompted"):
+    for name in ("prompted_text", "prompted"):
         found, params = SavedPolicy(path=str(tmp_path / name / "policy")).load(sharding, 0)
         assert found == model
         jax.tree.map(np.testing.assert_array_equal, params, wanted)

@@ -82,19 +82,22 @@ class ScriptedActor:
 
 
 @pytest.fixture
-def worker(monkeypatch):
+def worker():
     streams = []
     with Runner() as runner:
-        made = ScriptedActor(runner, ScriptedCollector(streams=streams), all_right())
-        free = ScriptedCollector(text="free", streams=streams)
-        monkeypatch.setattr(rollouts, "tool_free_collector", lambda worker: free)
-        yield made
+        yield ScriptedActor(runner, ScriptedCollector(streams=streams), all_right())
+
+
+def tool_free_of(worker):
+    return ScriptedCollector(text="free", streams=worker.collector.streams)
 
 
 def gather(worker, *batches, **fields):
     config = Config(selection=Selection(**fields))
     drawn = iter([[POOL[i] for i in batch] for batch in batches])
-    drawing = rollouts.OnPolicyRollouts(config=config, worker=worker, batches=drawn, seed=0)
+    drawing = rollouts.OnPolicyRollouts(
+        config=config, worker=worker, batches=drawn, seed=0, tool_free_of=tool_free_of
+    )
     return rollout_batch.gather(config, drawing, CallStore(), 0, 7)
 
 
