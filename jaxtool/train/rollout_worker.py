@@ -24,10 +24,11 @@ from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
 from jaxtool.tools.base import Tool
+from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.sources import open_sandbox
+from jaxtool.train.sources import open_known_answers, open_sandbox
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class RolloutWorker:
     collector: Collector
     checker: AnswerChecker
     client: SandboxClient | None
+    known_answers: KnownAnswers | None  # None where no sandbox is used
     runner: Runner
 
     def metrics(self) -> dict[str, float]:
@@ -123,9 +125,12 @@ def open_worker(
         longest_prompt=longest_prompt(config.rollout, config.engine),
     )
     print(engine.memory, flush=True)
-    client = None
+    client, known_answers = None, None
     if renderer.tool is not None and tool is None:
         client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
+        known_answers = stack.enter_context(
+            open_known_answers(config.sandbox, runner, client.addresses)
+        )
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
@@ -141,6 +146,7 @@ def open_worker(
         collector=collector,
         checker=checker,
         client=client,
+        known_answers=known_answers,
         runner=runner,
     )
     return worker, params
