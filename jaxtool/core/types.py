@@ -81,12 +81,24 @@ class ToolCall:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One question with its reference answer."""
+    """One question with its reference answer, or with several of which any one is right."""
 
     problem_id: str  # stable across runs; keys the store of n and the random stream
     question: str
     answer: str
+    answers: tuple[str, ...] = ()  # all acceptable ones, `answer` first; (): only `answer`
     level: str = ""  # difficulty or data set name, a column in every table
+
+    def __post_init__(self) -> None:
+        if self.answers and self.answers[0] != self.answer:
+            raise ValueError(
+                f"{self.problem_id}: answer {self.answer!r} must be the first of {self.answers}"
+            )
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every acceptable answer, one or more."""
+        return self.answers or (self.answer,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

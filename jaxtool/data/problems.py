@@ -2,7 +2,8 @@
 
 Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv, MAWPS and HotpotQA (question keys, answer
 key, a pattern for the answer), duplicates, contamination of a training file by a test file.
-Not covered: rows with several acceptable answers (refused), downloads, prompts, order (`batches`).
+A list under the answer's key holds acceptable answers, of which any one is right.
+Not covered: downloads, prompts, order (`batches`).
 
 Every fault of a file is one line that names file, line number and key, before anything is trained.
 """
@@ -114,19 +115,21 @@ def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
     for number, row in _rows(path):
         where = f"{path}:{number}"
         question = _question(row, layout, where)
+        answers = _answers(row, layout, where)
         problem = Problem(
             problem_id=f"{path.stem}/{question_hash(question)}",
             question=question,
-            answer=_answer(row, layout, where),
+            answer=answers[0],
+            answers=answers if len(answers) > 1 else (),
             level=_level(
                 path.stem if layout.level_key is None else _text(row, layout.level_key, where)
             ),
         )
         earlier_number, earlier = first.setdefault(problem.problem_id, (number, problem))
-        if earlier.answer != problem.answer:
+        if set(earlier.references) != set(problem.references):
             raise ValueError(
-                f"{where}: key {layout.answer_key!r} says {problem.answer!r}, but line "
-                f"{earlier_number} answers the same question with {earlier.answer!r}"
+                f"{where}: key {layout.answer_key!r} says {_listed(problem)}, but line "
+                f"{earlier_number} answers the same question with {_listed(earlier)}"
             )
     if not first:
         raise ValueError(f"{path}: the file holds no problem")
@@ -217,8 +220,23 @@ def _join_sentences(parts: Sequence[str]) -> str:
     return " ".join([*ended, parts[-1]])
 
 
-def _answer(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
-    text = _text(row, layout.answer_key, where)
+def _listed(problem: Problem) -> str:
+    return " or ".join(map(repr, problem.references))
+
+
+def _answers(row: dict[str, Any], layout: JsonlFormat, where: str) -> tuple[str, ...]:
+    """The acceptable answers of a row in its order, each once."""
+    key = layout.answer_key
+    value = row.get(key)
+    if not isinstance(value, list):
+        return (_answer(_text(row, key, where), layout, where),)
+    if not value:
+        raise ValueError(f"{where}: key {key!r} is an empty list; one answer or more is needed")
+    texts = [_as_text(entry, f"{key}[{i}]", where) for i, entry in enumerate(value)]
+    return tuple(dict.fromkeys(_answer(text, layout, where) for text in texts))
+
+
+def _answer(text: str, layout: JsonlFormat, where: str) -> str:
     if layout.answer_pattern is None:
         return text
     match = re.search(layout.answer_pattern, text)
@@ -231,13 +249,19 @@ def _answer(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
+    if key not in row:
+        raise ValueError(f"{where}: the row has no key {key!r}; a text or a number is needed")
+    return _as_text(row[key], key, where)
+
+
+def _as_text(value: object, key: str, where: str) -> str:
     """A value as text; a float without a fraction as an integer."""
-    value = row.get(key)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        kind = "has no key" if key not in row else f"has {str(value)[:40]!r} for key"
-        raise ValueError(f"{where}: the row {kind} {key!r}; a text or a number is needed")
+        raise ValueError(
+            f"{where}: the row has {str(value)[:40]!r} for key {key!r}; a text or a number is needed"
+        )
     text = str(value).strip()
     if not text:
         raise ValueError(f"{where}: key {key!r} is empty")
