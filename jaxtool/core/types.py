@@ -164,6 +164,16 @@ class Trajectory:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the judge says of one response."""
+
+    score: float  # 0 wrong, 1 right, between them where the judge gives parts
+    is_correct: bool
+    how: str  # how it came about, in a few words: "numbers", "no answer"
+    answer: str | None = None  # what was judged, as it stands in the response; None: there is none
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
     """What the reward says of one trajectory."""
 
@@ -179,7 +189,8 @@ class Sample:
     """One finished rollout in its group: the trajectory, and what has been decided about it since."""
 
     trajectory: Trajectory
-    is_correct: bool | None = None  # the judge's verdict; None: not judged yet
+    verdict: Verdict | None = None  # the judge's; None: not judged yet
+    is_correct: bool | None = None  # as the reward sees it: the verdict's until there is a score
     score: Score | None = None  # None: not scored yet; a masked one never is
     is_chosen: bool = False  # a member of a group that this step learns from
     is_dropped: bool = False  # carries no loss, but is in its group's statistics

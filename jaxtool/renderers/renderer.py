@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.judges.answer_format import AnswerFormat
 
 ErrorStyle = Literal["last_line", "traceback"]
-AnswerStyle = Literal["boxed", "answer_tag"]
 
 _STATUS_TEXT = {
     ToolStatus.CPU_LIMIT: "TimeoutError: the CPU time limit was reached",
@@ -59,8 +59,8 @@ class Renderer:
     uses_chat_template: bool
     response_prefix: str
     tool: ToolFormat | None  # None: the policy works without a tool
-    answer_close: str
-    answer_style: AnswerStyle
+    answer: AnswerFormat
+    answer_close: str  # ends the response; "": the end-of-sequence token does
 
     @property
     def stop_tags(self) -> tuple[str, ...]:
@@ -171,14 +171,21 @@ def _from_table(table: dict[str, Any], name: str) -> Renderer:
             uses_chat_template=form["uses_chat_template"],
             response_prefix=form["response_prefix"],
             tool=ToolFormat(**table["tool"]) if "tool" in table else None,
+            answer=_answer_format(answer, form["response_prefix"]),
             answer_close=answer["close"],
-            answer_style=answer["style"],
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"renderer {name!r}: {error}") from error
     if not any("{question}" in content for _, content in messages):
         raise ValueError(f"renderer {name!r}: no message holds {{question}}")
     return renderer
+
+
+def _answer_format(answer: dict[str, Any], prefix: str) -> AnswerFormat:
+    """The format of an [answer] table; without a closing tag that ends the response, <answer>'s."""
+    close = answer["close"] or "</answer>"
+    opening = answer.get("open", close.replace("</", "<", 1))
+    return AnswerFormat(style=answer["style"], open=opening, close=close, prefix=prefix)
 
 
 def stop_token_mask(tokenizer: Tokenizer, tags: Sequence[str]) -> list[bool]:

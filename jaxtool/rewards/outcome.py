@@ -1,7 +1,7 @@
 """The rewards that a run chooses from: outcome only (ReTool), OTC-GRPO and OTC-PPO.
 
 Covered: base rewards and the tool coefficient. Wrong answers are never scaled, whatever they cost.
-Not covered: who is correct (`answers`, `answer_checker`), where n comes from (`fewest_calls`), the
+Not covered: who is correct (`jaxtool.judges`), where n comes from (`fewest_calls`), the
 equations (`otc`).
 """
 

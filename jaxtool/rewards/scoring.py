@@ -1,6 +1,6 @@
 """Scores of groups of finished, judged samples: updates n, then calls the reward.
 
-Covered: the order (n first), masked trajectories. Not covered: judging answers (`answer_checker`).
+Covered: the order (n first), masked trajectories. Not covered: judging answers (`jaxtool.judges`).
 """
 
 import dataclasses

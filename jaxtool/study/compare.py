@@ -76,7 +76,7 @@ def compare(
                 name: evaluate(
                     worker.collector,
                     runner,
-                    worker.checker,
+                    worker.judging,
                     questions,
                     samples=1,
                     sampling=GREEDY if name == "greedy" else config.sampling,

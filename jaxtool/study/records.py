@@ -14,15 +14,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxtool.core.types import Problem, Sample, samples_of, with_samples
+from jaxtool.core.types import Problem, samples_of
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import Renderer, load_renderer
+from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord
 from jaxtool.train import rl_config, run_files
 from jaxtool.train.devices import make_shardings
-from jaxtool.train.evaluation import GREEDY, judge
+from jaxtool.train.evaluation import GREEDY
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 
 
@@ -109,7 +109,7 @@ def _answers(
             problems, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
         )
     )
-    whole = with_samples(groups, [_with_prefix(s, renderer) for s in samples_of(groups)])
+    judging = dataclasses.replace(worker.judging, format=renderer.answer)
     return [
         EvalRecord(
             question=t.problem.problem_id,
@@ -118,16 +118,7 @@ def _answers(
             is_correct=bool(sample.is_correct),
             tokens=t.num_policy_tokens,
         )
-        for sample in samples_of(judge(worker.checker, whole))
+        for sample in samples_of(judging.judged(groups))
         for t in [sample.trajectory]
         if not t.is_masked
     ]
-
-
-def _with_prefix(sample: Sample, renderer: Renderer) -> Sample:
-    """The sample with the start of the response that the renderer wrote, where the answer may begin."""
-    trajectory = sample.trajectory
-    if trajectory.num_tool_calls:
-        return sample
-    text = renderer.response_prefix + trajectory.final_text
-    return dataclasses.replace(sample, trajectory=dataclasses.replace(trajectory, final_text=text))

@@ -5,10 +5,10 @@ from asyncio import Runner
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtool.core.types import Group, Problem, samples_of, trajectories_of, with_samples
+from jaxtool.core.types import Group, Problem
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
-from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.statistics import figures, figures_by_level
 
@@ -42,7 +42,7 @@ class Evaluation:
 def evaluate(
     collector: Collector,
     runner: Runner,
-    checker: AnswerChecker,
+    judging: Judging,
     problems: Sequence[Problem],
     *,
     samples: int,
@@ -65,7 +65,7 @@ def evaluate(
             version=version,
         )
     )
-    return evaluation_of(judged_by_all_hosts(checker, own))
+    return evaluation_of(judged_by_all_hosts(judging, own))
 
 
 def evaluation_of(groups: Sequence[Group]) -> Evaluation:
@@ -79,25 +79,10 @@ def evaluation_of(groups: Sequence[Group]) -> Evaluation:
     )
 
 
-def judged_by_all_hosts(checker: AnswerChecker, own: Sequence[Group]) -> list[Group]:
+def judged_by_all_hosts(judging: Judging, own: Sequence[Group]) -> list[Group]:
     """The groups of all hosts, judged, in the order of the problems before `hosts.share`.
 
     Each host judges its own groups. Then all hosts have all ledgers, so that rewards, n, filters,
     advantages, packing and metrics are those of one process on each of them.
     """
-    return hosts.together(hosts.exchange(judge(checker, own)))
-
-
-def judge(checker: AnswerChecker, groups: Sequence[Group]) -> list[Group]:
-    """The groups with a verdict for each sample. Only text of the policy is looked at."""
-    trajectories = trajectories_of(groups)
-    verdicts = checker.check(
-        [t.final_text for t in trajectories], [t.problem.answer for t in trajectories]
-    )
-    return with_samples(
-        groups,
-        (
-            dataclasses.replace(sample, is_correct=is_correct)
-            for sample, is_correct in zip(samples_of(groups), verdicts, strict=True)
-        ),
-    )
+    return hosts.together(hosts.exchange(judging.judged(own)))

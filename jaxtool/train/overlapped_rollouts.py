@@ -30,7 +30,6 @@ from jaxtool.model.transformer import Params
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
-from jaxtool.train.evaluation import judge
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
 from jaxtool.train.rollouts import OnPolicyRollouts, Rollouts, train_stream
@@ -125,7 +124,7 @@ class OverlappedRollouts:
         check_staleness(trajectories_of(groups), step, self._config.schedule.max_staleness)
         if not draw:
             del self._jobs[step]
-        return judge(self._worker.checker, groups)
+        return self._worker.judging.judged(groups)
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         """One judged sample of each problem by one version of the policy, before all that wait."""
@@ -142,7 +141,7 @@ class OverlappedRollouts:
             )
 
         job = self._await(self._stream.between_windows(begin))
-        return judge(self._worker.checker, self._await(job.finished))
+        return self._worker.judging.judged(self._await(job.finished))
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         """Makes a call that computes for the learner: here, or on several devices where rows decode.

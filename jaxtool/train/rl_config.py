@@ -8,6 +8,8 @@ import dataclasses
 from jaxtool.config.callables import check_takes
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.base import Judge
+from jaxtool.judges.mathematics import Mathematics
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
@@ -67,6 +69,7 @@ class RlConfig:
     tokenizer: TokenizerSource
     task: Task
     renderer: str  # a template of jaxtool/renderers/templates, or a path ending in .toml
+    judge: Judge = dataclasses.field(default_factory=Mathematics)  # what is right
     schedule: Schedule
     optimizer: OptimizerConfig
     lora: LoraConfig | None = None  # trains an adapter (of the critic too); None: every parameter

@@ -95,7 +95,7 @@ def gather(
                 dataclasses.replace(
                     sample,
                     is_chosen=is_chosen and i in kept,
-                    is_dropped=is_dropped(sample.trajectory, selection),
+                    is_dropped=is_dropped(sample, selection),
                 )
                 for i, sample in enumerate(group.samples)
             )

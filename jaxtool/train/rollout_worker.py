@@ -1,4 +1,4 @@
-"""What answers problems in a run: policy, tokenizer, renderer, engine, sandbox and answer checker.
+"""What answers problems in a run: policy, tokenizer, renderer, engine, sandbox and judge.
 
 Opening it finds what is wrong with these, before the first step. Not covered: the learner.
 """
@@ -14,13 +14,13 @@ from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.judging import Judging
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
-from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
 from jaxtool.tools.base import Tool
@@ -38,7 +38,7 @@ class RolloutWorker:
     tokenizer: Tokenizer
     engine: DecodeEngine
     collector: Collector
-    checker: AnswerChecker
+    judging: Judging
     client: SandboxClient | None
     runner: Runner
 
@@ -133,13 +133,13 @@ def open_worker(
         tool=client or tool,
         config=config.rollout,
     )
-    checker = stack.enter_context(AnswerChecker())
+    judge = stack.enter_context(config.judge.open())
     worker = RolloutWorker(
         model=model,
         tokenizer=tokenizer,
         engine=engine,
         collector=collector,
-        checker=checker,
+        judging=Judging(format=renderer.answer, judge=judge),
         client=client,
         runner=runner,
     )

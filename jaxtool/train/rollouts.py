@@ -102,14 +102,14 @@ class OnPolicyRollouts:
     def draw(self, step: int, draw: int) -> list[Group]:
         problems = hosts.share(next(self.batches))
         own = self._groups(problems, train_stream(step, draw), step)
-        return judged_by_all_hosts(self.worker.checker, own)
+        return judged_by_all_hosts(self.worker.judging, own)
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         self.worker.engine.load(params)
         own = self._collect(
             self.worker.collector, hosts.share(problems), 1, ("validation",), version
         )
-        return judged_by_all_hosts(self.worker.checker, own)
+        return judged_by_all_hosts(self.worker.judging, own)
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         return call()

@@ -83,7 +83,7 @@ def test_what_is_not_judged_is_not_scored(make_trajectory: Make):
 
 def test_rewards_do_not_import_jax():
     code = (
-        "import sys, jaxtool.rewards.scoring, jaxtool.rewards.outcome, jaxtool.rewards.answer_checker\n"
+        "import sys, jaxtool.rewards.scoring, jaxtool.rewards.outcome, jaxtool.judges.mathematics\n"
         "sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,8 @@ import pytest
 from helpers.small_runs import CountingTool, one_device_mesh
 
 from jaxtool.config import loader
-from jaxtool.core.types import trajectories_of
+from jaxtool.core.types import Verdict
+from jaxtool.judges.mathematics import MathematicsJudge
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import Sharding
@@ -103,15 +104,15 @@ def test_answers_are_those_of_a_policy_and_to_questions(job):
     assert not records.are_answers_of(output, asked, policy)
 
 
-def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch, tmp_path):
+def test_the_begun_answer_is_judged_as_a_whole(job, monkeypatch):
     """`mental` answers begin in the prompt: prefix and text together are what is right or wrong."""
     seen = []
 
-    def judge(checker, groups):
-        seen.append([t.final_text for t in trajectories_of(groups)])
-        return groups
+    def judge(self, cases):
+        seen.append([case.response for case in cases])
+        return [Verdict(score=1.0, is_correct=True, how="a test") for _ in cases]
 
-    monkeypatch.setattr(records, "judge", judge)
+    monkeypatch.setattr(MathematicsJudge, "judge", judge)
     records.evaluate_variant(job)
     assert all(text.startswith("<answer>\\boxed{") for text in seen[3])
     assert not any(text.startswith("<answer>\\boxed{<answer>") for text in seen[0])

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.fakes import ArithmeticTool
+from helpers.judging import all_right
 from helpers.scripted_engine import ANSWER, CALL, EOS, stage
 from helpers.small_runs import CountingTool, rl_config, train
 
@@ -257,11 +258,6 @@ class Plan:
     max_staleness: int = 1
 
 
-class AllRight:
-    def check(self, texts, answers):
-        return [True for _ in texts]
-
-
 @pytest.fixture
 def scripted():
     """One problem a step, p0, p1, ...; p5 refills and p6 validates. Rows of one cache row."""
@@ -274,7 +270,7 @@ def scripted():
             engine=made.engine,
             collector=made.collector,
             runner=runner,
-            checker=AllRight(),
+            judging=all_right(),
         )
         yield made, config, parts
 

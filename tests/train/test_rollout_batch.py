@@ -5,10 +5,12 @@ from asyncio import Runner
 
 import numpy as np
 import pytest
+from helpers.judging import all_right
 from helpers.ledgers import group_of, ledger
 
 from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.judging import Judging
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.terms import RewardTerms
@@ -72,23 +74,18 @@ class ScriptedCollector:
         ]
 
 
-class Always:
-    def check(self, texts, answers):
-        return [True for _ in texts]
-
-
 @dataclasses.dataclass
 class ScriptedActor:
     runner: Runner
     collector: ScriptedCollector
-    checker: Always
+    judging: Judging
 
 
 @pytest.fixture
 def worker(monkeypatch):
     streams = []
     with Runner() as runner:
-        made = ScriptedActor(runner, ScriptedCollector(streams=streams), Always())
+        made = ScriptedActor(runner, ScriptedCollector(streams=streams), all_right())
         free = ScriptedCollector(text="free", streams=streams)
         monkeypatch.setattr(rollouts, "tool_free_collector", lambda worker: free)
         yield made
