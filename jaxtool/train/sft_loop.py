@@ -102,9 +102,8 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     state = learner.start(trained)
     del params, trained
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        start = checkpoints.latest_step or 0
+        start, state, meta = checkpoints.restore_newest(state)
         if start:
-            state, meta = checkpoints.restore(state)
             check_frozen(view.frozen, meta)
         with (
             ExitStack() as stack,
