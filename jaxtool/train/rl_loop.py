@@ -29,7 +29,7 @@ from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
-from jaxtool.rundir.workdir import claim_workdir, records_dir
+from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.tools.base import Tool
 from jaxtool.train.checks import check_problems, check_run
 from jaxtool.train.devices import make_shardings
@@ -44,6 +44,7 @@ from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.tool_checks import check_tools
 
 
+@holds_workdir
 def train(
     config: RlConfig,
     *,

@@ -28,7 +28,7 @@ from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay
-from jaxtool.rundir.workdir import claim_workdir, records_dir
+from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.sources import TokenizerSource
@@ -81,6 +81,7 @@ class SftRunConfig:
         self.optimizer.check_goes_with(self.lora)
 
 
+@holds_workdir
 def train(
     config: SftRunConfig,
     *,
@@ -110,9 +111,8 @@ def train(
     state = learner.start(trained)
     del params, trained
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        start = checkpoints.latest_step or 0
+        start, state, meta = checkpoints.restore_newest(state)
         if start:
-            state, meta = checkpoints.restore(state)
             check_frozen(view.frozen, meta)
         with (
             ExitStack() as stack,

@@ -270,7 +270,7 @@ def test_a_real_file_with_several_answers(name: str):
     if not path.is_file():
         pytest.skip(f"{path.name} is not in ../shared/data")
     found = read_problems(path, JsonlFormat())
-    raw = [json.loads(line) for line in path.open()]
+    raw = [json.loads(line) for line in path.read_text().splitlines()]
     assert {tuple(dict.fromkeys(map(str.strip, row["answer"]))) for row in raw} == {
         p.references for p in found
     }
