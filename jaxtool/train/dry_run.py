@@ -38,9 +38,10 @@ from jaxtool.rollout.collector import check_prompts_fit
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
-from jaxtool.train.checks import check_problems, check_run
+from jaxtool.train.checks import check_problems
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.numerics import learner_setup, numerics_lines
+from jaxtool.train.overlapped_rollouts import check_one_host
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import (
     check_vocabulary,
@@ -160,8 +161,8 @@ def _rl_checks(
     renderer, tokenizer = load_text(config)
     yield _tokenizer(tokenizer, [renderer])
     model = source.model_config()
+    check_one_host(config.schedule.max_staleness, jax.process_count())
     sharding, decoding = make_shardings(config, model)
-    check_run(config, model, sharding, decoding, jax.process_count())
     yield _mesh(sharding)
     yield _weights(source, model)
     yield _vocabulary(tokenizer, model)

@@ -31,11 +31,11 @@ from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
 from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.tools.base import Tool
-from jaxtool.train.checks import check_problems, check_run
+from jaxtool.train.checks import check_problems
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
-from jaxtool.train.overlapped_rollouts import open_rollouts
+from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import open_worker
@@ -72,8 +72,8 @@ def train(
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
     model = source.model_config()
-    sharding, decoding = make_shardings(config, model, mesh)
-    check_run(config, model, sharding, decoding, jax.process_count())
+    check_one_host(schedule.max_staleness, jax.process_count())
+    sharding, _ = make_shardings(config, model, mesh)
     print(f"judge: {check_problems(config, seed)}", flush=True)
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
