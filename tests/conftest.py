@@ -4,6 +4,7 @@ import os
 from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # a test reads XLA's warnings
 # Tests compile hundreds of small programs and run each a few times: compiling is what they wait for.
 # The older fusions halve it; jax after 0.10 has them no more and ends at a flag that it does not know.
 os.environ.setdefault(
