@@ -7,7 +7,7 @@ import pytest
 from jaxtool.config import loader
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _each_text_is_parsed_once():
     parse = loader._statements
 
