@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtool.config.callables import check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Origin, Score, Trajectory
 from jaxtool.rewards.base import ARGUMENTS, RewardFn, known
 from jaxtool.rewards.fewest_calls import CallHistory
@@ -71,6 +72,9 @@ class ToolBonus:
     per_call: float = 0.1
     limit: float = 0.4
 
+    def __post_init__(self) -> None:
+        check_range(self, "per_call", "limit", least=0)
+
     def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
         del trajectory
         return 0.0 if is_correct else tool_bonus(cost, per_call=self.per_call, limit=self.limit)
@@ -82,6 +86,9 @@ class TurnPenalty:
 
     per_call: float = 0.1
     only_correct: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "per_call", least=0)
 
     def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
         del trajectory
@@ -101,6 +108,7 @@ class LengthPenalty:
     only_correct: bool = False
 
     def __post_init__(self) -> None:
+        check_range(self, "at_budget", least=0)
         if self.at_budget < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError(f"need {self.at_budget=} >= 0 and {self.max_tokens=} > 0")
 

@@ -134,7 +134,8 @@ def _step(
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
     aims, learned = _learn(run, rollouts, batch)
-    if step % config.schedule.log_trajectories_every == 0:
+    log_every = config.schedule.log_trajectories_every
+    if log_every and step % log_every == 0:
         views = evenly_spaced_views(
             batch.samples,
             config.schedule.log_trajectories,

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxtool.core import rng
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -75,9 +76,7 @@ class SftRunConfig:
     def __post_init__(self) -> None:
         if not self.streams:
             raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
-        for name in ("steps", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
+        check_range(self, "steps", "checkpoint_every", "log_every", least=1)
         self.optimizer.check_goes_with(self.lora)
 
 
