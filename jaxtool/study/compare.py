@@ -22,8 +22,9 @@ from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY, Evaluation, Runner, evaluate
+from jaxtool.train.problem_sets import fitting
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_worker import RolloutWorker, open_worker
+from jaxtool.train.rollout_worker import RolloutWorker, load_text, open_worker
 
 SAMPLINGS = ("greedy", "sampled")
 
@@ -60,12 +61,17 @@ def compare(
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
+    questions = fitting(
+        config,
+        config.task.problems("test", problems, seed),
+        *load_text(config),
+        "the test problems",
+    )
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
         worker, _ = open_worker(stack, runner, config, source, sharding, seed, sandbox_addresses)
-        questions = config.task.problems("test", problems, seed)
         for variant, policy in policies.items():
             _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
             worker.engine.load(params)

@@ -37,9 +37,10 @@ from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of
 from jaxtool.train.lora_run import save_result
 from jaxtool.train.overlapped_rollouts import open_rollouts
+from jaxtool.train.problem_sets import draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
-from jaxtool.train.rollout_worker import open_worker
+from jaxtool.train.rollout_worker import load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 
@@ -74,13 +75,14 @@ def train(
     model = source.model_config()
     sharding, decoding = make_shardings(config, model, mesh)
     check_run(config, model, sharding, decoding, jax.process_count())
+    problems = draw_problems(config, seed, *load_text(config))
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
             stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
         )
-        run = open_run(config, seed, worker, params, sharding)
+        run = open_run(config, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start, queued = restore(run, checkpoints)
@@ -201,5 +203,4 @@ def _check_tool_health(health: ToolHealth, batch: RolloutBatch, step: int) -> No
 
 def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     """Sampled accuracy and calls on validation problems, with the updated policy."""
-    problems = run.config.task.problems("validation", run.config.schedule.eval_problems, run.seed)
-    return evaluation_of(rollouts.validate(problems, step + 1, run.policy)).metrics()
+    return evaluation_of(rollouts.validate(run.validation, step + 1, run.policy)).metrics()

@@ -24,6 +24,7 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
@@ -140,11 +141,19 @@ def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
 
 
 def load_text(config: SftRunConfig) -> tuple[list[Renderer], Tokenizer]:
-    """One renderer a stream; raises ValueError if the tokenizer cannot write one of their tags."""
+    """One renderer a stream.
+
+    Raises:
+      ValueError: the tokenizer cannot write a tag, or a row of a file cannot be written or is too long.
+    """
     tokenizer = config.tokenizer.load()
     renderers = [load_renderer(stream.renderer) for stream in config.streams]
-    for renderer in renderers:
+    for stream, renderer in zip(config.streams, renderers, strict=True):
         check_has_text(tokenizer, renderer.all_tags)
+        if isinstance(stream.demonstrations, DemonstrationFile):
+            stream.demonstrations.check_rows(
+                config.pack.row_tokens, renderer=renderer, tokenizer=tokenizer
+            )
     return renderers, tokenizer
 
 
