@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem, Trajectory
 from jaxtool.data import arithmetic, calculations
@@ -118,6 +119,7 @@ class _PlantedCalls:
         for name, chances in vars(self).items():
             if not name.startswith("calls_when_"):
                 continue
+            check_range(self, name, least=0, most=1)
             if len(chances) != 3 or abs(sum(chances) - 1) > 1e-6:
                 raise ValueError(f"{name} must be three chances that sum to 1, got {chances}")
 

@@ -20,13 +20,14 @@ import numpy as np
 from jaxtool.core import rng
 from jaxtool.core.types import FinishReason, Group, Problem, ToolResult, ToolUnavailable
 from jaxtool.data.tokenizer import Tokenizer
-from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import Renderer, observation_text, parse_code
 from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.live_sample import LiveSample
+from jaxtool.rollout.prompt_lengths import LongPrompts, check_prompts_fit
 from jaxtool.tools.base import Tool
 
 
@@ -37,6 +38,9 @@ class RolloutConfig:
     max_response_tokens: int = 256  # policy and tool tokens together
     max_tool_calls: int = 3  # observations per trajectory; 3 is OTC-PO's limit for code
     at_tool_limit: Literal["finish", "continue"] = "finish"  # "continue" is ToRL: ignore and go on
+    # Problems whose prompt leaves less than max_response_tokens of EngineConfig.max_tokens, looked for
+    # before the first step: an error, or left out and counted.
+    long_prompts: LongPrompts = "refuse"
     # For comparison only. "reprefill" runs the whole row again after each call; "lockstep" decodes a
     # batch until every row of it has stopped, then runs their tools, and takes no row in between.
     kv: Literal["kept", "reprefill"] = "kept"
@@ -49,6 +53,8 @@ class RolloutConfig:
             )
         if self.at_tool_limit not in ("finish", "continue"):
             raise ValueError(f"{self.at_tool_limit=} must be 'finish' or 'continue'")
+        if self.long_prompts not in ("refuse", "filter"):
+            raise ValueError(f"{self.long_prompts=} must be 'refuse' or 'filter'")
         if self.kv not in ("kept", "reprefill"):
             raise ValueError(f"{self.kv=} must be 'kept' or 'reprefill'")
         if self.schedule not in ("continuous", "lockstep"):
@@ -79,20 +85,6 @@ class _Observation:
     row: LiveSample
     code: str
     result: ToolResult | None  # None: the infrastructure failed
-
-
-def check_prompts_fit(
-    prompts: Sequence[Sequence[int]], rollout: RolloutConfig, engine: EngineConfig
-) -> None:
-    """Raises ValueError if a prompt leaves too little of a cache row for its response."""
-    longest = max(map(len, prompts), default=0)
-    limit = longest + rollout.max_response_tokens
-    if limit > engine.max_tokens:
-        raise ValueError(
-            f"a prompt of {longest} tokens and max_response_tokens="
-            f"{rollout.max_response_tokens} exceed EngineConfig.max_tokens="
-            f"{engine.max_tokens}: raise it to {limit} or more"
-        )
 
 
 class Collector:
@@ -190,7 +182,9 @@ class Collector:
         """
         job = Job(problems, samples)
         prompts = [self.renderer.prompt_ids(self.tokenizer, problem) for problem in problems]
-        check_prompts_fit(prompts, self.config, self.engine.config)
+        check_prompts_fit(
+            problems, prompts, self.config.max_response_tokens, self.engine.config.max_tokens
+        )
         numbers = [next(self._numbers) for _ in problems]
         queued = [
             LiveSample(

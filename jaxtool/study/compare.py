@@ -32,8 +32,9 @@ from jaxtool.train.evaluation import (
     has_figures,
     lost_text,
 )
+from jaxtool.train.problem_sets import fitting
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_worker import RolloutWorker, open_worker
+from jaxtool.train.rollout_worker import RolloutWorker, load_text, open_worker
 from jaxtool.train.tool_checks import check_known_answers
 
 SAMPLINGS = ("greedy", "sampled")
@@ -69,11 +70,16 @@ def compare(
 
     The only place that touches the test split.
     """
-    questions = config.task.problems("test", problems, seed)
-    print(f"judge: {check_references(config.judge, questions)}", flush=True)
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
+    questions = fitting(
+        config,
+        config.task.problems("test", problems, seed),
+        *load_text(config),
+        "the test problems",
+    )
+    print(f"judge: {check_references(config.judge, questions)}", flush=True)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         source = SavedPolicy(path=str(first))

@@ -15,6 +15,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
 from jaxtool.tools.result_cache import ResultCache
@@ -81,12 +82,9 @@ class SandboxClientConfig:
     tls_key_file: str = ""  # its key
 
     def __post_init__(self) -> None:
-        for name in ("cpu_limit_s", "wall_limit_s", "backoff_s", "queue_allowance_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        for name in ("memory_mib", "output_bytes", "threads", "attempts", "max_concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_range(self, "cpu_limit_s", "wall_limit_s", "backoff_s", "queue_allowance_s", above=0)
+        counts = ("memory_mib", "output_bytes", "threads", "attempts", "max_concurrency")
+        check_range(self, *counts, least=1)
         if self.result_cache_entries < 0 or self.seed < 0:
             raise ValueError(f"{self.result_cache_entries=} and {self.seed=} must not be negative")
         if self.minimum_tier not in _TIERS:

@@ -6,6 +6,7 @@ Checked when it is built, before any weight is read. Knows no loop.
 import dataclasses
 
 from jaxtool.config.callables import check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.base import Judge
@@ -48,20 +49,17 @@ class Schedule:
     # are lost are those that call.
     eval_max_lost_fraction: float = 0.01
     checkpoint_every: int = 10  # steps
-    log_trajectories_every: int = 10  # steps between trajectories kept for the report
+    log_trajectories_every: int = 10  # steps between trajectories kept for the report; 0: never
     log_trajectories: int = 8  # of such a step
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
     # take turns: the first update of a batch is on-policy. 1 or more: they overlap.
     max_staleness: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.eval_max_lost_fraction < 1:
-            raise ValueError(f"Schedule.{self.eval_max_lost_fraction=} must be in [0, 1)")
-        if self.max_staleness < 0:
-            raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
+        counts = ("steps", "problems_per_step", "samples", "checkpoint_every", "eval_problems")
+        check_range(self, *counts, "log_trajectories", least=1)
+        check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
+        check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
 

@@ -31,14 +31,14 @@ from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
 from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.tools.base import Tool
-from jaxtool.train.checks import check_problems
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
 from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
+from jaxtool.train.problem_sets import draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
-from jaxtool.train.rollout_worker import open_worker
+from jaxtool.train.rollout_worker import load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.tool_checks import check_tools
@@ -74,14 +74,15 @@ def train(
     model = source.model_config()
     check_one_host(schedule.max_staleness, jax.process_count())
     sharding, _ = make_shardings(config, model, mesh)
-    print(f"judge: {check_problems(config, seed)}", flush=True)
+    problems = draw_problems(config, seed, *load_text(config))
+    print(f"judge: {problems.judging}", flush=True)
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
             stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
         )
-        run = open_run(config, seed, worker, params, sharding)
+        run = open_run(config, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start, queued = restore(run, checkpoints)
@@ -134,7 +135,8 @@ def _step(
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
     aims, learned = _learn(run, rollouts, batch)
-    if step % config.schedule.log_trajectories_every == 0:
+    log_every = config.schedule.log_trajectories_every
+    if log_every and step % log_every == 0:
         views = evenly_spaced_views(
             batch.samples,
             config.schedule.log_trajectories,
@@ -192,8 +194,7 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     Counts only, and a warning, where too many answers were lost: the curve has no point there.
     """
     schedule = run.config.schedule
-    problems = run.config.task.problems("validation", schedule.eval_problems, run.seed)
-    groups = rollouts.validate(problems, step + 1, run.policy)
+    groups = rollouts.validate(run.validation, step + 1, run.policy)
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction)
     if evaluation.overall["lost"] and hosts.is_first():
         left_out = " and has no figures" if evaluation.is_refused else ""

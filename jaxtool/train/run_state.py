@@ -21,6 +21,7 @@ from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.tools.health import ToolHealth
 from jaxtool.train.lora_run import check_frozen, frozen_record
 from jaxtool.train.numerics import learner_setup, numerics_lines
+from jaxtool.train.problem_sets import ProblemSets
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
 
@@ -36,6 +37,7 @@ class Run:
     state: Any  # the learner's
     frozen: dict[str, Any]  # with LoRA names the parameters that stay as they are
     batches: ProblemBatches
+    validation: tuple[Problem, ...]
     store: CallStore
     health: ToolHealth  # starts anew with every process
 
@@ -54,7 +56,12 @@ class Run:
 
 
 def open_run(
-    config: RlConfig, seed: int, worker: RolloutWorker, params: Params, sharding: Sharding
+    config: RlConfig,
+    seed: int,
+    worker: RolloutWorker,
+    params: Params,
+    sharding: Sharding,
+    problems: ProblemSets,
 ) -> Run:
     """The run before its first step; says how learner and decoder compute."""
     trained, view = split_policy(
@@ -68,8 +75,6 @@ def open_run(
     learner = make_learner(learner_setup(config, worker.model, sharding), config.critic, view)
     for line in numerics_lines(config, worker.model, learner.setup):
         print(line, flush=True)
-    schedule = config.schedule
-    pool = config.task.problems("train", schedule.pool, seed)
     return Run(
         config=config,
         seed=seed,
@@ -77,7 +82,10 @@ def open_run(
         learner=learner,
         state=learner.start(trained),
         frozen=frozen_record(view.frozen),
-        batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
+        batches=ProblemBatches(
+            problems.training, batch_size=config.schedule.problems_per_step, seed=seed
+        ),
+        validation=problems.validation,
         store=CallStore(),
         health=ToolHealth(config.sandbox.health),
     )

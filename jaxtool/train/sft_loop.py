@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxtool.core import rng
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -23,6 +24,7 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
@@ -75,9 +77,7 @@ class SftRunConfig:
     def __post_init__(self) -> None:
         if not self.streams:
             raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
-        for name in ("steps", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
+        check_range(self, "steps", "checkpoint_every", "log_every", least=1)
         self.optimizer.check_goes_with(self.lora)
 
 
@@ -156,11 +156,19 @@ def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
 
 
 def load_text(config: SftRunConfig) -> tuple[list[Renderer], Tokenizer]:
-    """One renderer a stream; raises ValueError if the tokenizer cannot write one of their tags."""
+    """One renderer a stream.
+
+    Raises:
+      ValueError: the tokenizer cannot write a tag, or a row of a file cannot be written or is too long.
+    """
     tokenizer = config.tokenizer.load()
     renderers = [load_renderer(stream.renderer) for stream in config.streams]
-    for renderer in renderers:
+    for stream, renderer in zip(config.streams, renderers, strict=True):
         check_has_text(tokenizer, renderer.all_tags)
+        if isinstance(stream.demonstrations, DemonstrationFile):
+            stream.demonstrations.check_rows(
+                config.pack.row_tokens, renderer=renderer, tokenizer=tokenizer
+            )
     return renderers, tokenizer
 
 
