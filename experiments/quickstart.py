@@ -143,12 +143,15 @@ def _report(
         cut, gap = change["calls_cut"], change["accuracy_difference_points"]
         error = change["accuracy_difference_points_stderr"]
         shown = "no calls to cut" if cut is None else f"{100 * cut:.0f} % fewer calls"
-        print(f"OTC-GRPO against GRPO, {way}: {shown}, accuracy {gap:+.1f} ± {error:.1f} points")
+        accuracy = f"accuracy {gap:+.1f} ± {error:.1f} points"
+        if change["questions_left_out"]:
+            accuracy += f", on the {change['questions']} questions of which both have the answer"
+        print(f"OTC-GRPO against GRPO, {way}: {shown}, {accuracy}")
         headlines.append(
             page.Headline(
                 label=f"OTC-GRPO against GRPO, {way}",
                 value=shown,
-                note=f"accuracy {gap:+.1f} ± {error:.1f} points",
+                note=accuracy,
             )
         )
     return page.write_report(

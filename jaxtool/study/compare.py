@@ -239,7 +239,7 @@ def level_rows(
 
 def _level_cell(part: Mapping[str, Any]) -> str:
     if not has_figures(part):
-        return f"refused, {lost_text(part)}" if part["lost"] else "refused"
+        return f"refused ({part['lost']} lost)" if part["lost"] else "refused"
     cell = f"{_cell(part)} / {part['tool_calls']:.2f}"
     return f"{cell} ({part['lost']} lost)" if part["lost"] else cell
 

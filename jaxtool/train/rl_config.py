@@ -26,6 +26,7 @@ from jaxtool.rewards.terms import RewardTerms
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
+from jaxtool.rollout.statistics import MAX_LOST_FRACTION
 from jaxtool.train.contradictions import (
     check_critic,
     check_loss,
@@ -45,9 +46,8 @@ class Schedule:
     pool: int | None = 4096
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
-    # Share of an evaluation's answers that the sandbox may lose; above it there are no figures. Those that
-    # are lost are those that call.
-    eval_max_lost_fraction: float = 0.01
+    # Of an evaluation's answers that the sandbox may lose; above it there are no figures.
+    eval_max_lost_fraction: float = MAX_LOST_FRACTION
     checkpoint_every: int = 10  # steps
     log_trajectories_every: int = 10  # steps between trajectories kept for the report; 0: never
     log_trajectories: int = 8  # of such a step

@@ -167,6 +167,8 @@ def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarra
     """
     # 1) The chosen samples with their scores; those that carry tokens are packed, once.
     samples, learner = [batch.samples[i] for i in batch.chosen], run.learner
+    if not samples:  # nobody is asked for the advantages of nothing
+        return np.zeros(len(batch.samples), np.float32), {}
     members = Members(
         scores=[sample.score for sample in samples],
         group_ids=batch.group_ids,
