@@ -25,6 +25,7 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.train.contradictions import (
     check_critic,
+    check_kl,
     check_loss,
     with_constant_tokens,
 )
@@ -48,9 +49,11 @@ class Schedule:
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
     # take turns: the first update of a batch is on-policy. 1 or more: they overlap.
     max_staleness: int = 0
+    stop_after_skipped: int = 3  # steps in a row whose loss or gradient is not finite end the run
 
     def __post_init__(self) -> None:
-        for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
+        counts = ("steps", "problems_per_step", "samples", "checkpoint_every", "stop_after_skipped")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
         if self.max_staleness < 0:
@@ -96,6 +99,11 @@ class RlConfig:
                 f"Selection.tool_free_samples={self.selection.tool_free_samples} are more than "
                 f"Schedule.samples={self.schedule.samples}"
             )
+        if self.selection.tool_free_samples and not self.rollout.max_tool_calls:
+            raise ValueError(
+                f"Selection.tool_free_samples={self.selection.tool_free_samples} beside "
+                "RolloutConfig.max_tool_calls=0: no sample has the tool; leave tool_free_samples out"
+            )
         if self.pack.row_tokens < self.engine.max_tokens:
             raise ValueError(
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
@@ -108,6 +116,7 @@ class RlConfig:
             check_can_overlap(self)
         check_critic(self.critic, self.grpo, self.reward)
         check_loss(self.grpo)
+        check_kl(self.grpo, self.sampling.truncation)
         reward_of(self)
         grpo_of(self)
 
