@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxtool.core.trees import abstract_like
+from jaxtool.core.trees import abstract_like, non_finite
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
@@ -44,16 +44,27 @@ class Checkpoints:
         return hosts.agree(self._manager.latest_step)
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Writes the state after `step` loop steps; a kill during it leaves the one before whole."""
+        """Writes the state after `step` loop steps; a kill during it leaves the one before whole.
+
+        Raises:
+          ValueError: a number of the state is not finite.
+        """
+        check_can_save(state, f"the state after {step} steps")
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
     def restore(self, state: Any) -> tuple[Any, dict[str, Any]]:
-        """Newest checkpoint, laid out like `state`, and its JSON part."""
+        """Newest checkpoint, laid out like `state`, and its JSON part.
+
+        Raises:
+          ValueError: a number of it is not finite.
+        """
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_like(state)), meta=ocp.args.JsonRestore()
         )
         restored: Any = self._manager.restore(self.latest_step, args=args)
+        step = self.latest_step
+        _check_can_load(restored.state, f"checkpoint {self._manager.directory / str(step)}")
         return restored.state, restored.meta
 
 
@@ -61,7 +72,11 @@ def save_policy(directory: Path, params: Params, config: ModelConfig) -> None:
     """Parameters and shape of a policy. Complete once the config file is there.
 
     Several hosts call it together, with a directory that all of them see.
+
+    Raises:
+      ValueError: a parameter is not finite.
     """
+    check_can_save(params, f"the policy for {directory}")
     directory = directory.absolute()
     record = directory / _POLICY_CONFIG
 
@@ -97,7 +112,7 @@ class SavedPolicy:
 
         Raises:
           FileNotFoundError: no policy there.
-          ValueError: a mesh that does not divide the model.
+          ValueError: a mesh that does not divide the model, or parameters that are not finite.
         """
         del seed
         config = self.model_config()
@@ -109,7 +124,9 @@ class SavedPolicy:
             sharding.tree(param_axes(shapes)),
         )
         with ocp.StandardCheckpointer() as checkpointer:
-            return config, checkpointer.restore(self._directory / "params", target)
+            params = checkpointer.restore(self._directory / "params", target)
+        _check_can_load(params, f"policy {self._directory}")
+        return config, params
 
     def check_header(self) -> str:
         """Checks the shapes that the checkpoint's metadata names; see `PolicySource`."""
@@ -147,3 +164,21 @@ class SavedPolicy:
     @property
     def _directory(self) -> Path:
         return Path(self.path).absolute()
+
+
+def check_can_save(tree: Any, what: str) -> None:
+    """Raises ValueError if a number of the tree of device arrays is not finite."""
+    if names := non_finite(tree):
+        raise ValueError(
+            f"{what} is not saved: {len(names)} of its arrays hold numbers that are not finite, first "
+            f"{names[0]}. A learning rate that is too high does this: lower OptimizerConfig.learning_rate "
+            "and start over in another --workdir"
+        )
+
+
+def _check_can_load(tree: Any, what: str) -> None:
+    if names := non_finite(tree):
+        raise ValueError(
+            f"{what}: {len(names)} arrays hold numbers that are not finite, first {names[0]}. The run that "
+            "saved it was broken by then: go back to an earlier checkpoint or policy"
+        )

@@ -11,6 +11,7 @@ from jaxtool.parallel import hosts
 from jaxtool.rewards.answer_checker import AnswerChecker
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.statistics import figures, figures_by_level
+from jaxtool.train.skipped_updates import check_sampled
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -69,7 +70,12 @@ def evaluate(
 
 
 def evaluation_of(groups: Sequence[Group]) -> Evaluation:
-    """The evaluation of judged groups."""
+    """The evaluation of judged groups.
+
+    Raises:
+      RuntimeError: log-probs of the decoder are not finite.
+    """
+    check_sampled(groups, "evaluation")
     return Evaluation(
         overall=dataclasses.asdict(figures(groups)),
         levels={

@@ -42,6 +42,7 @@ from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
+from jaxtool.train.skipped_updates import check_sampled
 
 
 def train(
@@ -79,7 +80,7 @@ def train(
         worker, params = open_worker(
             stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
         )
-        run = open_run(config, seed, worker, params, sharding)
+        run = open_run(config, workdir, seed, worker, params, sharding)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start, queued = restore(run, checkpoints)
@@ -94,10 +95,11 @@ def train(
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             rollouts.begin_step(step, run.policy)
-            metrics = _step(run, rollouts, log, workdir.name, step)
+            metrics = _step(run, rollouts, log, workdir, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(run, rollouts, step)
             writer.write(step, metrics)
+            run.skipped.check()
             progress.update(step + 1, _shown(metrics))
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
@@ -117,13 +119,14 @@ def _shown(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _step(
-    run: Run, rollouts: Rollouts, log: TrajectoryLog, variant: str, step: int
+    run: Run, rollouts: Rollouts, log: TrajectoryLog, workdir: Path, step: int
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
     config, worker = run.config, run.worker
     # 1) Roll out and score, until the batch is full.
     batch = gather(config, rollouts, run.store, run.seed, step)
+    check_sampled(batch.groups, f"step {step}", workdir)
     if config.unloads_decoder:
         worker.engine.unload()
     metrics = step_metrics(batch.groups) | worker.metrics() | batch.metrics()
@@ -132,17 +135,18 @@ def _step(
         _check_tool_health(run.health, batch, step)
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
-    aims, learned = _learn(run, rollouts, batch)
+    aims, learned = _learn(run, rollouts, batch, step)
     if step % config.schedule.log_trajectories_every == 0:
         views = evenly_spaced_views(
             batch.samples,
             config.schedule.log_trajectories,
-            variant=variant,
+            variant=workdir.name,
             step=step,
             token_text=worker.token_text,
             advantages=aims,
         )
         log.write(views)
+    run.skipped.settle()
     learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in batch.trajectories)
@@ -155,8 +159,10 @@ def _step(
     return metrics
 
 
-def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarray, Metrics]:
-    """All updates of a step. Changes `run.state`.
+def _learn(
+    run: Run, rollouts: Rollouts, batch: RolloutBatch, step: int
+) -> tuple[np.ndarray, Metrics]:
+    """All updates of a step. Changes `run.state` and `run.skipped`.
 
     Returns:
       Each sample's advantage (its reward, where a critic makes advantages), [samples] float32, 0 outside
@@ -178,6 +184,7 @@ def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarra
         if placed is None:
             return aims, {}
         run.state, metrics = learner.update(run.state, placed)
+        run.skipped.observe(step, metrics, placed.host)
         return aims, metrics
 
     aims = np.zeros(len(batch.samples), np.float32)

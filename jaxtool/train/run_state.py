@@ -4,6 +4,7 @@ Not covered: the steps (`rl_loop`).
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxtool.core import rng
@@ -23,6 +24,7 @@ from jaxtool.train.lora_run import check_frozen, frozen_record
 from jaxtool.train.numerics import learner_setup, numerics_lines
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
+from jaxtool.train.skipped_updates import SkippedUpdates
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,6 +40,7 @@ class Run:
     batches: ProblemBatches
     store: CallStore
     health: ToolHealth  # starts anew with every process
+    skipped: SkippedUpdates  # starts anew with every process
 
     @property
     def policy(self) -> Params:
@@ -54,7 +57,12 @@ class Run:
 
 
 def open_run(
-    config: RlConfig, seed: int, worker: RolloutWorker, params: Params, sharding: Sharding
+    config: RlConfig,
+    workdir: Path,
+    seed: int,
+    worker: RolloutWorker,
+    params: Params,
+    sharding: Sharding,
 ) -> Run:
     """The run before its first step; says how learner and decoder compute."""
     trained, view = split_policy(
@@ -80,6 +88,12 @@ def open_run(
         batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
         store=CallStore(),
         health=ToolHealth(config.sandbox.health),
+        skipped=SkippedUpdates(
+            workdir,
+            limit=schedule.stop_after_skipped,
+            steps=schedule.steps,
+            settings=_learning_rates(config),
+        ),
     )
 
 
@@ -95,3 +109,10 @@ def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]
     if hosts.is_first():  # they are those of all hosts
         run.worker.engine.counts = EngineCounts(**meta["counts"])
     return start, [run.batches.named(names) for names in meta["queued"]]
+
+
+def _learning_rates(config: RlConfig) -> str:
+    rates = [f"OptimizerConfig.learning_rate={config.optimizer.learning_rate:g}"]
+    if config.critic is not None:
+        rates.append(f"of the critic {config.critic.optimizer.learning_rate:g}")
+    return ", ".join(rates)
