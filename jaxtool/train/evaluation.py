@@ -17,6 +17,7 @@ from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts, figures
+from jaxtool.train.skipped_updates import check_sampled
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -101,7 +102,12 @@ def evaluate(
 def evaluation_of(
     groups: Sequence[Group], max_lost_fraction: float = MAX_LOST_FRACTION
 ) -> Evaluation:
-    """The evaluation of judged groups; a level of which too many answers are lost has counts only."""
+    """The evaluation of judged groups; a level of which too many answers are lost has counts only.
+
+    Raises:
+      RuntimeError: log-probs of the decoder are not finite.
+    """
+    check_sampled(groups, "evaluation")
     overall = _part(groups, max_lost_fraction)
     levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
     # With the whole refused no part of it is shown.

@@ -29,6 +29,7 @@ from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION
 from jaxtool.train.contradictions import (
     check_critic,
+    check_kl,
     check_loss,
     with_constant_tokens,
 )
@@ -54,10 +55,11 @@ class Schedule:
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
     # take turns: the first update of a batch is on-policy. 1 or more: they overlap.
     max_staleness: int = 0
+    stop_after_skipped: int = 3  # steps in a row whose loss or gradient is not finite end the run
 
     def __post_init__(self) -> None:
         counts = ("steps", "problems_per_step", "samples", "checkpoint_every", "eval_problems")
-        check_range(self, *counts, "log_trajectories", least=1)
+        check_range(self, *counts, "log_trajectories", "stop_after_skipped", least=1)
         check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
         check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
@@ -102,6 +104,11 @@ class RlConfig:
                 f"Selection.tool_free_samples={self.selection.tool_free_samples} are more than "
                 f"Schedule.samples={self.schedule.samples}"
             )
+        if self.selection.tool_free_samples and not self.rollout.max_tool_calls:
+            raise ValueError(
+                f"Selection.tool_free_samples={self.selection.tool_free_samples} beside "
+                "RolloutConfig.max_tool_calls=0: no sample has the tool; leave tool_free_samples out"
+            )
         if self.pack.row_tokens < self.engine.max_tokens:
             raise ValueError(
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
@@ -114,6 +121,7 @@ class RlConfig:
             check_can_overlap(self)
         check_critic(self.critic, self.grpo, self.reward)
         check_loss(self.grpo)
+        check_kl(self.grpo, self.sampling.truncation)
         reward_of(self)
         grpo_of(self)
 

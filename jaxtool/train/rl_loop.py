@@ -41,6 +41,7 @@ from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
+from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
 
 
@@ -82,7 +83,7 @@ def train(
         worker, params = open_worker(
             stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
         )
-        run = open_run(config, seed, worker, params, sharding, problems)
+        run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start, queued = restore(run, checkpoints)
@@ -97,10 +98,11 @@ def train(
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             rollouts.begin_step(step, run.policy)
-            metrics = _step(run, rollouts, log, workdir.name, step)
+            metrics = _step(run, rollouts, log, workdir, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(run, rollouts, step)
             writer.write(step, metrics)
+            run.skipped.check()
             progress.update(step + 1, _shown(metrics))
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
@@ -120,7 +122,7 @@ def _shown(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _step(
-    run: Run, rollouts: Rollouts, log: TrajectoryLog, variant: str, step: int
+    run: Run, rollouts: Rollouts, log: TrajectoryLog, workdir: Path, step: int
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
@@ -128,24 +130,26 @@ def _step(
     # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
     batch = gather(config, rollouts, run.store, run.seed, step)
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
+    check_sampled(batch.groups, f"step {step}", workdir)
     if config.unloads_decoder:
         worker.engine.unload()
     metrics = step_metrics(batch.groups) | worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
-    aims, learned = _learn(run, rollouts, batch)
+    aims, learned = _learn(run, rollouts, batch, step)
     log_every = config.schedule.log_trajectories_every
     if log_every and step % log_every == 0:
         views = evenly_spaced_views(
             batch.samples,
             config.schedule.log_trajectories,
-            variant=variant,
+            variant=workdir.name,
             step=step,
             token_text=worker.token_text,
             advantages=aims,
         )
         log.write(views)
+    run.skipped.settle()
     learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in batch.trajectories)
@@ -158,8 +162,10 @@ def _step(
     return metrics
 
 
-def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarray, Metrics]:
-    """All updates of a step. Changes `run.state`.
+def _learn(
+    run: Run, rollouts: Rollouts, batch: RolloutBatch, step: int
+) -> tuple[np.ndarray, Metrics]:
+    """All updates of a step. Changes `run.state` and `run.skipped`.
 
     Returns:
       Each sample's advantage (its reward, where a critic makes advantages), [samples] float32, 0 outside
@@ -183,6 +189,7 @@ def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarra
         if placed is None:
             return aims, {}
         run.state, metrics = learner.update(run.state, placed)
+        run.skipped.observe(step, metrics, placed.host)
         return aims, metrics
 
     aims = np.zeros(len(batch.samples), np.float32)

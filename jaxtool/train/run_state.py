@@ -4,6 +4,7 @@ Not covered: the steps (`rl_loop`).
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxtool.core import rng
@@ -24,6 +25,7 @@ from jaxtool.train.numerics import learner_setup, numerics_lines
 from jaxtool.train.problem_sets import ProblemSets
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
+from jaxtool.train.skipped_updates import SkippedUpdates
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -40,6 +42,7 @@ class Run:
     validation: tuple[Problem, ...]
     store: CallStore
     health: ToolHealth  # starts anew with every process
+    skipped: SkippedUpdates  # starts anew with every process
 
     @property
     def policy(self) -> Params:
@@ -57,6 +60,7 @@ class Run:
 
 def open_run(
     config: RlConfig,
+    workdir: Path,
     seed: int,
     worker: RolloutWorker,
     params: Params,
@@ -88,6 +92,12 @@ def open_run(
         validation=problems.validation,
         store=CallStore(),
         health=ToolHealth(config.sandbox.health),
+        skipped=SkippedUpdates(
+            workdir,
+            limit=config.schedule.stop_after_skipped,
+            steps=config.schedule.steps,
+            settings=_learning_rates(config),
+        ),
     )
 
 
@@ -102,3 +112,10 @@ def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]
     if hosts.is_first():  # they are those of all hosts
         run.worker.engine.counts = EngineCounts(**meta["counts"])
     return start, [run.batches.named(names) for names in meta["queued"]]
+
+
+def _learning_rates(config: RlConfig) -> str:
+    rates = [f"OptimizerConfig.learning_rate={config.optimizer.learning_rate:g}"]
+    if config.critic is not None:
+        rates.append(f"of the critic {config.critic.optimizer.learning_rate:g}")
+    return ", ".join(rates)
