@@ -70,9 +70,13 @@ class HfTokenizer:
     def _vocab_size(self) -> int:
         return max(self._rust.get_vocab(with_added_tokens=True).values()) + 1
 
-    @functools.cached_property
+    @property
     def start_ids(self) -> tuple[int, ...]:
         """Those before the first token of a text; what is put behind it (an end) is left out."""
+        return self._start_ids
+
+    @functools.cached_property
+    def _start_ids(self) -> tuple[int, ...]:
         encoded = self.fast("a", return_special_tokens_mask=True)
         pairs = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
         before = itertools.takewhile(lambda pair: pair[1] and pair[0] not in self.eos_ids, pairs)
