@@ -114,12 +114,18 @@ class GgufTensors:
 
 
 def config_from_gguf(file: GgufTensors) -> ModelConfig:
-    """ModelConfig of the file's metadata; refuses what it does not know by name."""
+    """ModelConfig of the file's metadata; refuses what it does not know by file, field and value."""
+    try:
+        return _config(file)
+    except ValueError as error:
+        raise ValueError(f"{file.source!r}: {error}") from error
+
+
+def _config(file: GgufTensors) -> ModelConfig:
     architecture = file.architecture
     if architecture not in ("llama", "qwen2", "qwen3"):
         raise ValueError(
-            f"{file.source!r}: GGUF architecture {architecture!r} is not supported: "
-            "use llama, qwen2 or qwen3"
+            f"GGUF architecture {architecture!r} is not supported: use llama, qwen2 or qwen3"
         )
     prefix = architecture + "."
     fields = {
@@ -129,9 +135,7 @@ def config_from_gguf(file: GgufTensors) -> ModelConfig:
     }
     _check_fields(prefix, fields)
     if "token_embd.weight" not in file.names:
-        raise ValueError(
-            f"the weights lack tensor 'token_embd.weight': {file.source!r} is not complete"
-        )
+        raise ValueError("the weights lack tensor 'token_embd.weight': the file is not complete")
     num_heads = fields["attention.head_count"]
     d_model = fields["embedding_length"]
     rotated = fields.get("rope.dimension_count", d_model // num_heads)

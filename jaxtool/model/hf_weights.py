@@ -49,7 +49,7 @@ def load_hf(
       ValueError: an architecture, field or tensor that is not supported, by name; a tensor of
         another shape; a mesh that does not divide the model.
     """
-    config = config_from_hf(read_config(path), ignored_fields)
+    config = read_model_config(path, ignored_fields)
     with SafeTensors(Path(path)) as file:
         if config.ties_embeddings:
             file.drop_tied_head()
@@ -61,12 +61,21 @@ def check_hf_header(path: str | Path, ignored_fields: tuple[str, ...] = ()) -> i
 
     No tensor is read, so a stored LM head is taken to be the embedding where the config ties them.
     """
-    config = config_from_hf(read_config(path), ignored_fields)
+    config = read_model_config(path, ignored_fields)
     with SafeTensors(Path(path)) as file:
         if config.ties_embeddings:
             file.drop_tied_head(is_compared=False)
         check_tensors(config, file)
         return len(file.names)
+
+
+def read_model_config(path: str | Path, ignored_fields: tuple[str, ...] = ()) -> ModelConfig:
+    """ModelConfig of a directory's config.json; ValueError with file, field and value."""
+    fields = read_config(path)
+    try:
+        return config_from_hf(fields, ignored_fields)
+    except ValueError as error:
+        raise ValueError(f"{str(Path(path) / 'config.json')!r}: {error}") from error
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from jaxtool.model.gguf_weights import check_gguf_header, load_gguf
 from jaxtool.model.hf_weights import check_hf_header, load_hf, save_hf
 from jaxtool.model.safetensors_file import SafeTensors
+from jaxtool.model.sources import HfDirectory
 from jaxtool.model.weight_layout import check_finite
 from jaxtool.parallel.axis_rules import single_device
 
@@ -199,3 +200,13 @@ def test_a_missing_and_an_unexpected_tensor_are_named_with_the_place(tmp_path):
     with pytest.raises(ValueError, match=r"hold 1 tensors .*'model.layers.0.*lora_A'") as error:
         check_hf_header(tmp_path)
     assert repr(str(tmp_path)) in str(error.value)
+
+
+def test_a_field_of_a_config_is_refused_with_its_file(tmp_path):
+    file = write_hf(tmp_path) / "config.json"
+    nested = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": nested}))
+    for check in (check_hf_header, lambda path: HfDirectory(path=str(path)).model_config()):
+        with pytest.raises(ValueError, match="rope_parameters has entries for") as error:
+            check(tmp_path)
+        assert str(error.value).startswith(repr(str(file)))
