@@ -195,10 +195,8 @@ def _check_ends_are_stored(path: Path, vocabulary: Path) -> None:
         if text is None or any(spelling in stored for spelling in spellings):
             continue
         config = path / "tokenizer_config.json"
-        listed = (
-            read_json_object(config).get("added_tokens_decoder", {}) if config.is_file() else {}
-        )
-        if text not in (token.get("content") for token in listed.values()):
+        listed = read_json_object(config).get("added_tokens_decoder") if config.is_file() else None
+        if text not in (token.get("content") for token in (listed or {}).values()):
             raise ValueError(
                 f"{str(path / name)!r}: eos_token={text!r} is not in the vocabulary of "
                 "tokenizer.json: name a token that is"

@@ -106,7 +106,8 @@ def _llama3(name: str, rope: Mapping[str, Any]) -> RopeScaling:
             f"config field {name}: low_freq_factor={rope['low_freq_factor']!r} must be less than "
             f"high_freq_factor={rope['high_freq_factor']!r}"
         )
-    return RopeScaling(**values | {"original_max_position": int(values["original_max_position"])})
+    length = int(values.pop("original_max_position"))
+    return RopeScaling(**values, original_max_position=length)
 
 
 def _positive(name: str, value: Any) -> float:

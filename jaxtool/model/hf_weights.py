@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import save_file
 
 from jaxtool.core.local_files import read_json_object
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.hf_config import config_from_hf, config_to_hf
 from jaxtool.model.param_axes import path_name
-from jaxtool.model.safetensors_file import INDEX, SINGLE, SafeTensors
+from jaxtool.model.safetensors_file import INDEX, SINGLE, SafeTensors, save_tensors
 from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import (
     LAYOUTS,
@@ -150,7 +149,7 @@ def write_hf(
             )
             for leaf, layer in shard
         }
-        save_file(tensors, path / name, metadata={"format": "pt"})
+        save_tensors(tensors, path / name)
         weight_map.update(dict.fromkeys(tensors, name))
         files.append(path / name)
     if len(shards) > 1:

@@ -16,13 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
 
 from jaxtool.core.local_files import read_json_object
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import MODULES, LoraConfig, Target, adapter_shapes
 from jaxtool.model.param_axes import path_name
-from jaxtool.model.safetensors_file import check_is_float, open_safetensors
+from jaxtool.model.safetensors_file import check_is_float, open_safetensors, save_tensors
 from jaxtool.model.weight_layout import LAYOUTS, Leaf, check_finite
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -94,7 +93,7 @@ def save_peft(
         "inference_mode": True,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, directory / _WEIGHTS)
     text = json.dumps(fields, indent=2) + "\n"
     (directory / _CONFIG).write_text(text, encoding="utf-8")
 
@@ -165,7 +164,7 @@ def _check_init(init: Any, file: Path) -> None:
 
 
 def _number(fields: Mapping[str, Any], name: str, file: Path) -> float:
-    value = fields.get(name)
+    value: Any = fields.get(name)
     kinds = (int,) if name == "r" else (int, float)
     if type(value) not in kinds or not 0 < value < math.inf:
         kind = "an integer" if name == "r" else "a number"

@@ -1,17 +1,19 @@
-"""Weights in safetensors files: opened, read in part, and every fault named with its file.
+"""Weights in safetensors files: opened, read in part, every fault named with its file; and written.
 
 Covered: one file or shards with an index, float32, bfloat16 and float16. An index may name files of
 its own directory only. Not covered: .bin files, quantised tensors.
 """
 
 import json
-from collections.abc import Collection, Iterator
+import stat
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from jaxtool.core.local_files import check_is_there, read_json_object
 from jaxtool.model.weight_layout import LAYOUTS, Layout, check_finite
@@ -102,6 +104,14 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         ) from error
     with file as opened:
         yield opened
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Writes a file that others may read as they may read any new one; safetensors makes it 0600."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def check_is_float(dtype: str, name: str, path: Path) -> None:
