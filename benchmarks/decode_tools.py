@@ -56,6 +56,7 @@ class RandomCalls:
     vocab_size = 4096
     eos_ids = tuple(range(_FIRST_END, _FIRST_END + _ENDS))
     pad_id = 0
+    start_ids = ()
 
     def encode(self, text: str) -> list[int]:
         return [byte + 3 for byte in text.encode()]

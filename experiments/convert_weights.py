@@ -186,7 +186,7 @@ def _described(name: str, ignored_fields: list[str]) -> tuple[ModelConfig, dict[
 
     if Path(name).is_dir():
         fields = hf_weights.read_config(name)
-        config = hf_config.config_from_hf(fields, tuple(ignored_fields))
+        config = hf_weights.read_model_config(name, tuple(ignored_fields))
         return config, {key: fields[key] for key in hf_config.CARRIED if key in fields}
     tensors = gguf_weights.GgufTensors(open_gguf(_gguf(name)))
     return gguf_weights.config_from_gguf(tensors), gguf_weights.carried_from_gguf(tensors)

@@ -11,13 +11,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sentencepiece import SentencePieceProcessor
 
 # Generated at import time, so invisible to pyright.
 from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxtool.data.token_bytes import metaspace_bytes
+from jaxtool.core.local_files import check_is_there
+from jaxtool.data.token_bytes import metaspace_bytes, spaced_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,21 @@ class SentencePieceTokenizer:
     def __post_init__(self) -> None:
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"no SentencePiece model at {self.path!r}: give a .model file")
+        check_is_there(Path(self.path))
         if self._processor.eos_id() < 0:
             raise ValueError(f"the SentencePiece model {self.path!r} has no end token")
 
     @functools.cached_property
     def _processor(self) -> SentencePieceProcessor:
-        model = ModelProto.FromString(Path(self.path).read_bytes())
+        try:
+            model = ModelProto.FromString(Path(self.path).read_bytes())
+        except DecodeError as error:
+            raise ValueError(
+                f"{self.path!r} is no SentencePiece model, or is cut short ({error}): "
+                "copy or download it again"
+            ) from error
+        if not model.pieces:
+            raise ValueError(f"the SentencePiece model {self.path!r} has no pieces")
         model.normalizer_spec.add_dummy_prefix = False
         model.normalizer_spec.remove_extra_whitespaces = False
         return SentencePieceProcessor(model_proto=model.SerializeToString())
@@ -54,6 +65,12 @@ class SentencePieceTokenizer:
         pad_id = self._processor.pad_id()
         return pad_id if pad_id >= 0 else self._processor.eos_id()
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """BOS where the model has one, as transformers' Llama, Mistral and Gemma tokenizers do."""
+        bos_id = self._processor.bos_id()
+        return (bos_id,) if bos_id >= 0 else ()
+
     @functools.cached_property
     def _control_ids(self) -> dict[str, int]:
         ids = range(self.vocab_size)
@@ -70,7 +87,8 @@ class SentencePieceTokenizer:
         return tuple(
             b""
             if sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)
-            else metaspace_bytes(sp.id_to_piece(i))
+            # `<0x41>` is a byte only where the model says so: a user's piece may read like one.
+            else (metaspace_bytes if sp.is_byte(i) else spaced_bytes)(sp.id_to_piece(i))
             for i in range(self.vocab_size)
         )
 

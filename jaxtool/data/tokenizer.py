@@ -24,6 +24,11 @@ class Tokenizer(Protocol):
     @property
     def pad_id(self) -> int: ...
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """What transformers puts before a text without a chat template: BOS, or nothing."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, special tokens written out in it recognised, none added."""
         ...
@@ -50,6 +55,12 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
     raw = b"".join(written_bytes(tokenizer, int(i)) for i in ids)
     return raw.decode("utf-8", errors="replace")
+
+
+def with_start(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """The ids of a prompt that no chat template wrote, behind `start_ids` unless it has them."""
+    start = list(tokenizer.start_ids)
+    return ids if ids[: len(start)] == start else start + ids
 
 
 def check_has_text(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
@@ -90,6 +101,10 @@ class VocabularyTokenizer:
     @property
     def pad_id(self) -> int:
         return 0
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        return ()
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:

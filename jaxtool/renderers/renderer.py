@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
-from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.judges.answer_format import AnswerFormat
 
 ErrorStyle = Literal["last_line", "traceback"]
@@ -86,7 +86,8 @@ class Renderer:
         return text + self.response_prefix
 
     def prompt_ids(self, tokenizer: Tokenizer, problem: Problem) -> list[int]:
-        return tokenizer.encode(self.prompt_text(tokenizer, problem.question))
+        ids = tokenizer.encode(self.prompt_text(tokenizer, problem.question))
+        return ids if self.uses_chat_template else with_start(tokenizer, ids)
 
 
 def parse_code(segment: str, tool: ToolFormat) -> str:

@@ -141,5 +141,6 @@ def _keep(workdir: Path, step: int | str, columns: Mapping[str, Any]) -> Path:
     path = workdir / _FOLDER / f"{name}.npz"
     if hosts.is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{name: np.asarray(x) for name, x in columns.items()})
+        arrays: dict[str, Any] = {name: np.asarray(x) for name, x in columns.items()}
+        np.savez(path, **arrays)
     return path

@@ -9,6 +9,7 @@ class ChatOfLetters:
     vocab_size = 257
     eos_ids = (256,)
     pad_id = 256
+    start_ids = ()
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
