@@ -20,6 +20,7 @@ from jaxtool.core.types import Problem, ToolResult, ToolStatus, trajectories_of
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import single_device
@@ -45,7 +46,7 @@ RENDERER = Renderer(
         empty_output="-",
     ),
     answer_close="",
-    answer_style="boxed",
+    answer=AnswerFormat(),
 )
 
 

@@ -81,12 +81,24 @@ class ToolCall:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One question with its reference answer."""
+    """One question with its reference answer, or with several of which any one is right."""
 
     problem_id: str  # stable across runs; keys the store of n and the random stream
     question: str
     answer: str
+    answers: tuple[str, ...] = ()  # all acceptable ones, `answer` first; (): only `answer`
     level: str = ""  # difficulty or data set name, a column in every table
+
+    def __post_init__(self) -> None:
+        if self.answers and self.answers[0] != self.answer:
+            raise ValueError(
+                f"{self.problem_id}: answer {self.answer!r} must be the first of {self.answers}"
+            )
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every acceptable answer, one or more."""
+        return self.answers or (self.answer,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +164,24 @@ class Trajectory:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the judge says of one response."""
+
+    score: float  # 0 wrong, 1 right, between them where the judge gives parts
+    is_correct: bool
+    how: str  # how it came about, in a few words: "numbers", "no answer"
+    answer: str | None = None  # what was judged, as it stands in the response; None: there is none
+
+    def __bool__(self) -> bool:
+        return self.is_correct
+
+    @classmethod
+    def plain(cls, is_correct: bool, how: str) -> "Verdict":
+        """Right or wrong, with nothing between."""
+        return cls(score=float(is_correct), is_correct=is_correct, how=how)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
     """What the reward says of one trajectory."""
 
@@ -167,7 +197,8 @@ class Sample:
     """One finished rollout in its group: the trajectory, and what has been decided about it since."""
 
     trajectory: Trajectory
-    is_correct: bool | None = None  # the judge's verdict; None: not judged yet
+    verdict: Verdict | None = None  # the judge's; None: not judged yet
+    is_correct: bool | None = None  # as the reward sees it: the verdict's until there is a score
     score: Score | None = None  # None: not scored yet; a masked one never is
     is_chosen: bool = False  # a member of a group that this step learns from
     is_dropped: bool = False  # carries no loss, but is in its group's statistics

@@ -108,7 +108,7 @@ def _publication(
     ends_shapes, layer_shapes = result(ends), result(layer)
     moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
     others = tuple(name for name in learner.held if name != "parameters")
-    beside = (*others, *(() if config.unloads_decoder else ("KV cache",)))
+    other_resident = (*others, *(() if config.unloads_decoder else ("KV cache",)))
 
     def planned(name: str, program: DeviceProgram, shapes: Any, *more: str) -> Program:
         return Program(
@@ -116,7 +116,7 @@ def _publication(
             shape=f"float32 to {'int8' if weights == 'int8' else model.compute_dtype}",
             trace=program.trace,
             num_devices=over_all.mesh.size,
-            beside=(*beside, *more),
+            other_resident=(*other_resident, *more),
             moved=(len(jax.tree.leaves(shapes)), shard_bytes(shapes)) if moves else (0, 0.0),
         )
 
@@ -193,7 +193,7 @@ def _planned(
     name: str,
     program: DeviceProgram,
     shape: str,
-    beside: tuple[str, ...],
+    other_resident: tuple[str, ...],
     **figures: Any,
 ) -> Program:
     """A program of the decoder's table as the plan sees it; `figures` are further fields of Program."""
@@ -202,6 +202,6 @@ def _planned(
         shape=shape,
         trace=program.trace,
         num_devices=num_devices,
-        beside=beside,
+        other_resident=other_resident,
         **figures,
     )

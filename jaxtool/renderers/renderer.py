@@ -6,18 +6,16 @@ Not covered: which tag counts (`policy_text`), what an observation shows (`obser
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 from jaxtool.core.types import Problem, ToolResult
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.renderers.observation import defused, shown_output
 from jaxtool.renderers.policy_text import PolicyTextReader, Tags
 from jaxtool.renderers.template_file import TemplateFile, read_template
 from jaxtool.renderers.tool_format import ToolFormat
-
-AnswerStyle = Literal["boxed", "answer_tag"]
 
 # Stands for a question while a chat template writes what goes around it.
 _PLACEHOLDER = "\ue000question\ue001"
@@ -32,9 +30,8 @@ class Renderer:
     uses_chat_template: bool
     response_prefix: str
     tool: ToolFormat | None  # None: the policy works without a tool
+    answer: AnswerFormat
     answer_close: str  # ends the response; "": the end-of-sequence token does
-    answer_style: AnswerStyle
-    answer_open: str = ""  # before it the closing tag is text; "": there is none
 
     @property
     def stop_tags(self) -> tuple[str, ...]:
@@ -55,10 +52,15 @@ class Renderer:
         return Tags(
             code_open=tool.code_open if tool else "",
             code_close=tool.code_close if tool else "",
-            answer_open=self.answer_open if self.answer_close else "",
+            answer_open=self._answer_open if self.answer_close else "",
             answer_close=self.answer_close,
             observation_open=tool.observation.split("{output}")[0].strip() if tool else "",
         )
+
+    @property
+    def _answer_open(self) -> str:
+        """Behind it the closing tag counts; "" where it has no opening tag, as in `close = "END"`."""
+        return "" if self.answer.open == self.answer.close else self.answer.open
 
     def prompt_text(self, tokenizer: Tokenizer, question: str) -> str:
         messages = [
@@ -137,18 +139,29 @@ def _from_template(template: TemplateFile) -> Renderer:
     close = answer["close"]
     if close and tool is not None and close in (tool.code_open, tool.code_close):
         raise ValueError(f"answer.close = {close!r} is a tag of the tool's calls: give another one")
-    # </final> has its <final>; a close of another form has none, unless the file names it.
-    opening = close.replace("</", "<", 1) if close.startswith("</") else ""
     return Renderer(
         name=template.name,
         messages=messages,
         uses_chat_template=form["uses_chat_template"],
         response_prefix=form["response_prefix"],
         tool=tool,
+        answer=_answer_format(answer, form["response_prefix"]),
         answer_close=close,
-        answer_style=answer["style"],
-        answer_open=answer.get("open", opening),
     )
+
+
+def _answer_format(answer: Mapping[str, str], prefix: str) -> AnswerFormat:
+    """The format of an [answer] table; without a closing tag that ends the response, <answer>'s."""
+    close = answer["close"] or "</answer>"
+    # </final> has its <final>; a close of another form has none, unless the file names it.
+    opening = answer.get("open", close.replace("</", "<", 1))
+    if not opening.strip():
+        raise ValueError("answer.open = '' must not be empty: name a tag, or leave the key out")
+    if answer["style"] == "answer_tag" and opening == close:
+        raise ValueError(
+            f"answer.open is missing: style answer_tag needs it, {close!r} has no opening tag"
+        )
+    return AnswerFormat(style=answer["style"], open=opening, close=close, prefix=prefix)
 
 
 def stop_token_mask(tokenizer: Tokenizer, tags: Sequence[str]) -> list[bool]:

@@ -11,7 +11,10 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from jaxtool.judges.answer_format import AnswerStyle
+from jaxtool.renderers.tool_format import ErrorStyle
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -32,13 +35,13 @@ _TABLES: Mapping[str, Mapping[str, _Key]] = {
         "fence": _Key(str),
         "observation": _Key(str),
         "max_output_chars": _Key(int),
-        "error_style": _Key(str, ("last_line", "traceback")),
+        "error_style": _Key(str, get_args(ErrorStyle)),
         "empty_output": _Key(str),
         "prelude": _Key(str, is_required=False),
     },
     "answer": {
         "close": _Key(str),
-        "style": _Key(str, ("boxed", "answer_tag")),
+        "style": _Key(str, get_args(AnswerStyle)),
         "open": _Key(str, is_required=False),
     },
 }

@@ -12,8 +12,7 @@ import numpy as np
 
 from jaxtool.algos.filters import resample_on_correct
 from jaxtool.core.seeds import stream_seed
-from jaxtool.core.types import FinishReason, Group, ToolStatus, Trajectory
-from jaxtool.rewards.answers import extract_answer
+from jaxtool.core.types import FinishReason, Group, Sample, ToolStatus, Trajectory
 
 # p_err of a trajectory without calls: rStar2-Agent, section 3.2.
 ERROR_RATE_WITHOUT_CALLS = 0.5
@@ -41,14 +40,14 @@ class Selection:
             raise ValueError(f"{self.min_reward_std=} without max_draws > 1 would do nothing")
 
 
-def is_void(trajectory: Trajectory) -> bool:
+def is_void(sample: Sample) -> bool:
     """The last turn holds neither a complete call nor an answer: SimpleTIR (2509.02479), section 3.
 
     Earlier turns all ended in a call that got an observation, or they would have been the last.
     """
-    if trajectory.finish_reason not in (FinishReason.EOS, FinishReason.LENGTH):
+    if sample.trajectory.finish_reason not in (FinishReason.EOS, FinishReason.LENGTH):
         return False
-    return extract_answer(trajectory.final_text) is None
+    return sample.verdict is None or sample.verdict.answer is None
 
 
 def is_overlong(trajectory: Trajectory) -> bool:
@@ -56,10 +55,10 @@ def is_overlong(trajectory: Trajectory) -> bool:
     return trajectory.finish_reason is FinishReason.LENGTH
 
 
-def is_dropped(trajectory: Trajectory, selection: Selection) -> bool:
-    """Whether a finished trajectory carries no loss."""
-    return (selection.drops_void_turns and is_void(trajectory)) or (
-        selection.drops_overlong and is_overlong(trajectory)
+def is_dropped(sample: Sample, selection: Selection) -> bool:
+    """Whether a finished, judged sample carries no loss."""
+    return (selection.drops_void_turns and is_void(sample)) or (
+        selection.drops_overlong and is_overlong(sample.trajectory)
     )
 
 
@@ -81,7 +80,7 @@ def choose_members(
 ) -> tuple[int, ...]:
     """Indices of the members of one oversampled, scored group that are kept, by GRPO-RoC.
 
-    Masked members count as wrong: they may be kept, and teach nothing. A group of `keep` is kept whole.
+    Members without a score count as wrong. A group of `keep` is kept whole.
 
     Args:
       keep: G.

@@ -1,5 +1,6 @@
 """What a run refuses before it reads weights. A plan refuses the same, by the same function."""
 
+from jaxtool.judges.references import check_references
 from jaxtool.model.config import ModelConfig
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.train.devices import check_shardings
@@ -23,3 +24,15 @@ def check_run(
     """
     check_one_host(config.schedule.max_staleness, num_hosts)
     check_shardings(config, model, learner, decoder)
+
+
+def check_problems(config: RlConfig, seed: int) -> str:
+    """One line that says how the references of the run's problems go with its judge.
+
+    Raises:
+      ValueError: they do not.
+    """
+    problems = config.task.problems("train", config.schedule.pool, seed)
+    if config.schedule.eval_every:
+        problems += config.task.problems("validation", config.schedule.eval_problems, seed)
+    return check_references(config.judge, problems)

@@ -8,6 +8,8 @@ import dataclasses
 from jaxtool.config.callables import check_takes
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.base import Judge
+from jaxtool.judges.mathematics import Mathematics
 from jaxtool.learn.grpo import GrpoConfig
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
@@ -42,6 +44,9 @@ class Schedule:
     pool: int | None = 4096
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
+    # Share of an evaluation's answers that the sandbox may lose; above it there are no figures. Those that
+    # are lost are those that call.
+    eval_max_lost_fraction: float = 0.01
     checkpoint_every: int = 10  # steps
     log_trajectories_every: int = 10  # steps between trajectories kept for the report
     log_trajectories: int = 8  # of such a step
@@ -53,6 +58,8 @@ class Schedule:
         for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 <= self.eval_max_lost_fraction < 1:
+            raise ValueError(f"Schedule.{self.eval_max_lost_fraction=} must be in [0, 1)")
         if self.max_staleness < 0:
             raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
         if self.pool is not None and self.pool < self.problems_per_step:
@@ -67,6 +74,7 @@ class RlConfig:
     tokenizer: TokenizerSource
     task: Task
     renderer: str  # a template of jaxtool/renderers/templates, or a path ending in .toml
+    judge: Judge = dataclasses.field(default_factory=Mathematics)  # what is right
     schedule: Schedule
     optimizer: OptimizerConfig
     lora: LoraConfig | None = None  # trains an adapter (of the critic too); None: every parameter

@@ -43,6 +43,8 @@ def line_of(text: str, part: str) -> int:
         ('style = "boxed"', 'style = "banana"', "answer.style must be boxed or answer_tag, got 'b"),
         ('close = "</answer>"', "close = 1", "answer.close = 1 must be text"),
         ('close = "</answer>"', 'close = "</code>"', "answer.close = '</code>' is a tag of the"),
+        ('style = "boxed"', 'style = "boxed"\nopen = ""', "answer.open = '' must not be empty"),
+        ('"</answer>"\nstyle = "boxed"', '"END"\nstyle = "answer_tag"', "answer.open is missing"),
         ('"last_line"', '"first_line"', "tool.error_style must be last_line or traceback, got 'fi"),
         ('code_open = "<code>"', 'code_open = " "', "tool.code_open must not be empty: give a ta"),
         ('"</code>"', '"<code>"', "tool.code_close = '<code>' must not be the opening tag"),
@@ -72,7 +74,7 @@ def test_a_fault_names_line_key_value_and_remedy(tmp_path, old, new, message):
     told = refusal(tmp_path, text)
     assert message in told
     key = re.search(r": (?:\w+(?:\[\d+\])?)\.(\w+)", told)
-    if key:
+    if key and f"\n{key[1]} =" in text:
         place = line_of(text, f"\n{key[1]} =") + 1
         assert f":{place}: " in told
 

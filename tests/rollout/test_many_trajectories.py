@@ -23,6 +23,7 @@ from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolStatus, tr
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.sampling import Sampling
+from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.model.config import tiny
 from jaxtool.renderers.renderer import Renderer, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
@@ -53,7 +54,7 @@ RENDERER = Renderer(
         empty_output="0",
     ),
     answer_close="",
-    answer_style="boxed",
+    answer=AnswerFormat(),
 )
 CONFIG = EngineConfig(
     decode_rows=8,

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from helpers.judging import all_right
 from helpers.ledgers import ledger
 
 from jaxtool.core.types import FinishReason, Group, Sample, Score, ToolStatus
@@ -10,12 +11,17 @@ from jaxtool.rollout import selection
 from jaxtool.rollout.selection import Selection, choose_members, is_dropped, is_void, roc_penalty
 
 
-def ended(reason: FinishReason, text: str = ""):
-    return dataclasses.replace(ledger("QQpp", reason=reason), final_text=text)
+def ended(reason: FinishReason, text: str = "") -> Sample:
+    trajectory = dataclasses.replace(ledger("QQpp", reason=reason), final_text=text)
+    return (
+        all_right()
+        .judged([Group(problem=trajectory.problem, samples=(Sample(trajectory=trajectory),))])[0]
+        .samples[0]
+    )
 
 
 @pytest.mark.parametrize(
-    ("trajectory", "void"),
+    ("sample", "void"),
     [
         (ended(FinishReason.EOS), True),
         (ended(FinishReason.EOS, "I do not know"), True),
@@ -26,10 +32,10 @@ def ended(reason: FinishReason, text: str = ""):
         (ended(FinishReason.TOOL_LIMIT, "<code>1</code>"), False),  # a complete call
     ],
 )
-def test_void_turns(trajectory, void):
-    assert is_void(trajectory) is void
-    assert is_dropped(trajectory, Selection(drops_void_turns=True)) is void
-    assert not is_dropped(trajectory, Selection())
+def test_void_turns(sample, void):
+    assert is_void(sample) is void
+    assert is_dropped(sample, Selection(drops_void_turns=True)) is void
+    assert not is_dropped(sample, Selection())
 
 
 @pytest.mark.parametrize("reason", FinishReason)

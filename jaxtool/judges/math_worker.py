@@ -1,4 +1,4 @@
-"""Child process of `answer_checker`: asks math-verify whether two answers are equivalent.
+"""Child process of `mathematics`: asks math-verify whether two answers are equivalent.
 
 Speaks JSON lines: one request in, one reply out. A request that takes more CPU time than the argument
 says ends the process by SIGPROF: CPU time, so that a loaded machine does not turn right answers into

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtool.rewards.answers import equal_numbers, extract_answer, last_boxed, parse_number
+from jaxtool.judges.answer_format import AnswerFormat, last_boxed
+from jaxtool.judges.numbers import equal_numbers, parse_number
 
 
 @pytest.mark.parametrize(
@@ -50,11 +51,12 @@ def test_last_box_with_balanced_braces(text: str, expected: str | None):
     ],
 )
 def test_extract_answer(text: str, expected: str | None):
-    assert extract_answer(text) == expected
+    assert AnswerFormat().extract(text) == expected
 
 
 def test_the_tag_is_a_setting():
-    assert extract_answer("<final>3</final> <answer>4</answer>", tag="final") == "3"
+    text = "<final>3</final> <answer>4</answer>"
+    assert AnswerFormat(open="<final>", close="</final>").extract(text) == "3"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_every_way_to_write_a_fraction_reads_the_same(value: Fraction):
 def test_any_text_is_read_without_an_exception(text: str):
     parse_number(text)
     equal_numbers(text, "3")
-    extract_answer(text)
+    AnswerFormat().extract(text)
 
 
 @given(content=st.text(alphabet="ab{}\\", max_size=20))

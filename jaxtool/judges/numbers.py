@@ -1,16 +1,11 @@
-"""Answers in text: which part of a response is the answer, and numbers that need no algebra.
+"""Plain numbers in answers: read and compared exactly, without algebra.
 
-Covered: the last <answer> tag, the last \\boxed{...} with balanced braces, and equality of plain
-numbers. Not covered: symbolic equivalence (`answer_checker`), \\boxed without braces, free text.
-
-Give these functions policy text only (`Trajectory.final_text`): prompts and tool outputs hold
-examples of tags and boxes.
+Not covered: symbolic equivalence (`mathematics`), where the answer stands (`answer_format`).
 """
 
 import re
 from fractions import Fraction
 
-_BOX = "\\boxed{"
 # Longest text taken for a number, and largest exponent: int() and 10**e stay instant.
 _MAX_DIGITS = 1000
 _MAX_EXPONENT = 300
@@ -23,50 +18,6 @@ _SLASH_PATTERN = re.compile(rf"({_INTEGER})/([+-]?)({_INTEGER})", re.ASCII)
 _FRAC_ARGUMENT = r"(?:\{([+-]?\d+)\}|(\d))"
 _FRAC_PATTERN = re.compile(rf"(\d*)\\[dt]?frac{_FRAC_ARGUMENT}{_FRAC_ARGUMENT}", re.ASCII)
 _NUMBER_LITERAL = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
-
-
-def last_boxed(text: str) -> str | None:
-    """Content of the last \\boxed{...}; None without one, or if it is cut off before its brace."""
-    start = text.rfind(_BOX)
-    if start < 0:
-        return None
-    start += len(_BOX)
-    depth = 1
-    position = start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":  # an escaped brace is no brace
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return text[start:position].strip()
-        position += 1
-    return None
-
-
-def last_tagged(text: str, tag: str) -> str | None:
-    """Content of the last complete <tag>...</tag>; None without one."""
-    stop = text.rfind(f"</{tag}>")
-    if stop < 0:
-        return None
-    start = text.rfind(f"<{tag}>", 0, stop)
-    return None if start < 0 else text[start + len(tag) + 2 : stop].strip()
-
-
-def extract_answer(text: str, *, tag: str = "answer") -> str | None:
-    """The box in the last <answer>, or all of it if it has no box; without the tag, the last box.
-
-    None if there is neither, or nothing in it: a number that merely stands in the text is no answer.
-
-    Args:
-      text: policy text.
-      tag: name of the answer tag.
-    """
-    tagged = last_tagged(text, tag)
-    if tagged is not None and _BOX not in tagged:
-        return tagged or None
-    return last_boxed(text if tagged is None else tagged) or None
 
 
 def parse_number(text: str) -> Fraction | None:

@@ -1,7 +1,7 @@
-"""Judges answers: numbers at once, everything else by math-verify in processes that can be killed.
+"""The mathematical judge: numbers at once, everything else by math-verify in processes that can be killed.
 
-Covered: extraction, the number path, worker processes with a hard time limit, counts of what happened.
-Not covered: free-text answers (exact match after normalisation), several acceptable references.
+Covered: the number path, worker processes with a hard time limit, counts of what happened.
+Not covered: words (`exact_match`), where the answer stands (`answer_format`).
 
 math-verify evaluates what the policy wrote (9^9^9^9), and its own limit needs the main thread of a
 process; so it runs in children, which die of a CPU-time limit. They are plain subprocesses, not multiprocessing ones: those would
@@ -18,10 +18,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from jaxtool.rewards import math_worker
-from jaxtool.rewards.answers import equal_numbers, extract_answer
+from jaxtool.core.types import Problem, Verdict
+from jaxtool.judges import math_worker
+from jaxtool.judges.base import Case, RunPrograms
+from jaxtool.judges.numbers import equal_numbers
+from jaxtool.judges.word_match import is_words
 
 # Importing sympy and building a parser: 1 s on an idle core, many times that on a loaded one.
 START_LIMIT_S = 120.0
@@ -41,67 +44,76 @@ class CheckCounts:
     failed: int = 0  # math-verify raised or died; judged wrong
 
 
-class AnswerChecker:
-    """Judges responses. A context manager; workers start when the first hard answer comes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mathematics:
+    """Right is what is mathematically equal to the reference."""
+
+    max_unfit: ClassVar[float] = 0.5  # words are compared as words; most of a set should not be
+    runs_programs: ClassVar[bool] = False
+    num_workers: int = 1  # processes, 170 MB each at most in practice
+    cpu_limit_s: float = 2.0  # CPU seconds for one answer; 99 % of real ones take under 0.06
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1 or self.cpu_limit_s <= 0:
+            raise ValueError(
+                f"need Mathematics.num_workers >= 1 and cpu_limit_s > 0: {self.num_workers=} "
+                f"{self.cpu_limit_s=}"
+            )
+
+    def unfit(self, problem: Problem) -> str | None:
+        """ "are words" where a reference is no mathematics."""
+        return "are words" if all(map(is_words, problem.references)) else None
+
+    def open(self, run_programs: RunPrograms | None = None) -> "MathematicsJudge":
+        """The judge, without any process yet."""
+        del run_programs
+        return MathematicsJudge(num_workers=self.num_workers, cpu_limit_s=self.cpu_limit_s)
+
+
+class MathematicsJudge:
+    """`Mathematics` at work. A context manager; workers start when the first hard answer comes.
 
     Not for use from several threads at once.
     """
 
-    def __init__(
-        self, *, num_workers: int = 1, cpu_limit_s: float = 2.0, answer_tag: str = "answer"
-    ) -> None:
-        """Starts nothing.
-
-        Args:
-          num_workers: processes, 170 MB each at most in practice.
-          cpu_limit_s: CPU seconds for one answer; 99 % of real ones take under 0.06.
-          answer_tag: name of the tag around the answer.
-        """
-        if num_workers < 1 or cpu_limit_s <= 0:
-            raise ValueError(
-                f"need num_workers >= 1 and cpu_limit_s > 0: {num_workers=} {cpu_limit_s=}"
-            )
+    def __init__(self, *, num_workers: int, cpu_limit_s: float) -> None:
+        """Starts nothing."""
         self._num_workers = num_workers
         self._cpu_limit_s = cpu_limit_s
-        self._answer_tag = answer_tag
         self._workers: list[_Worker] = []
         self.counts = CheckCounts()
 
-    def __enter__(self) -> "AnswerChecker":
+    def __enter__(self) -> "MathematicsJudge":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Kills the workers. The checker may be used again."""
+        """Kills the workers. The judge may be used again."""
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
 
-    def check(self, texts: Sequence[str], references: Sequence[str]) -> list[bool]:
-        """Whether the answer in each text is equivalent to its reference.
-
-        Args:
-          texts: policy text (`Trajectory.final_text`), with the answer in its tag or box.
-          references: bare answers.
+    def judge(self, cases: Sequence[Case]) -> list[Verdict | None]:
+        """Whether the answer of each case is equivalent to its reference.
 
         Raises:
           RuntimeError: a worker cannot be started.
         """
-        verdicts = [False] * len(texts)
+        verdicts: list[Verdict | None] = [None] * len(cases)
         hard: deque[tuple[int, str, str]] = deque()
-        for i, (text, reference) in enumerate(zip(texts, references, strict=True)):
-            answer = extract_answer(text, tag=self._answer_tag)
-            if answer is None:
+        for i, case in enumerate(cases):
+            if case.answer is None:
                 self.counts.without_answer += 1
+                verdicts[i] = _verdict(False, "no answer")
                 continue
-            verdict = equal_numbers(answer, reference)
-            if verdict is None:
-                hard.append((i, answer, reference))
+            is_equal = equal_numbers(case.answer, case.problem.answer)
+            if is_equal is None:
+                hard.append((i, case.answer, case.problem.answer))
             else:
                 self.counts.by_number += 1
-                verdicts[i] = verdict
+                verdicts[i] = _verdict(is_equal, "numbers")
         try:
             if hard:
                 self._run(hard, verdicts)
@@ -110,7 +122,7 @@ class AnswerChecker:
             raise
         return verdicts
 
-    def _run(self, jobs: deque[tuple[int, str, str]], verdicts: list[bool]) -> None:
+    def _run(self, jobs: deque[tuple[int, str, str]], verdicts: list[Verdict | None]) -> None:
         """Feeds the jobs to the workers and writes the verdicts, until none is left."""
         busy: dict[_Worker, int] = {}
         with selectors.DefaultSelector() as selector:
@@ -132,23 +144,24 @@ class AnswerChecker:
                     selector.unregister(worker.fileno())
                     verdicts[busy.pop(worker)] = self._judge(worker, reply)
 
-    def _judge(self, worker: "_Worker", reply: dict[str, Any] | None) -> bool:
+    def _judge(self, worker: "_Worker", reply: dict[str, Any] | None) -> Verdict:
         """Counts one reply (None: too late); kills the worker if it is of no more use."""
         if reply is None or "died" in reply:
             worker.kill()
             self._workers.remove(worker)
             if reply is None:
                 self.counts.stalled += 1
-            elif worker.died_of_time():
+                return _verdict(False, "stalled")
+            if worker.died_of_time():
                 self.counts.timed_out += 1
-            else:
-                self.counts.failed += 1
-            return False
+                return _verdict(False, "out of time")
+            self.counts.failed += 1
+            return _verdict(False, "the worker died")
         if "error" in reply:
             self.counts.failed += 1
-            return False
+            return _verdict(False, f"unreadable: {reply['error']}")
         self.counts.by_math_verify += 1
-        return reply["is_equivalent"]
+        return _verdict(reply["is_equivalent"], "math-verify")
 
     def _grow(self, size: int) -> None:
         """Starts workers until there are `size`; the time that takes is on no answer's account."""
@@ -156,6 +169,10 @@ class AnswerChecker:
         self._workers += started
         for worker in started:
             worker.wait_until_ready()
+
+
+def _verdict(is_correct: bool, how: str) -> Verdict:
+    return Verdict(score=float(is_correct), is_correct=is_correct, how=how)
 
 
 class _Worker:
@@ -209,7 +226,7 @@ class _Worker:
         if reply is None or "ready" not in reply:
             self.kill()
             reason = f"not ready in {START_LIMIT_S} s" if reply is None else reply
-            raise RuntimeError(f"the answer checker's worker did not start: {reason}")
+            raise RuntimeError(f"the mathematical judge's worker did not start: {reason}")
 
     def died_of_time(self) -> bool:
         return self._process.returncode == -signal.SIGPROF

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaxtool.rewards.answer_checker import AnswerChecker
+from jaxtool.core.types import Problem
+from jaxtool.judges.answer_format import AnswerFormat
+from jaxtool.judges.base import Case
+from jaxtool.judges.mathematics import Mathematics, MathematicsJudge
 
 # Known to keep math-verify busy for its full limit (5 s of parsing and 5 s of comparing).
 HANGS = r"x^{9^{9^{9^9}}}"
@@ -16,9 +19,25 @@ def boxed(answer: str) -> str:
     return rf"hence <answer>\boxed{{{answer}}}</answer>"
 
 
+def judge_with(*, num_workers: int = 1, cpu_limit_s: float = 2.0) -> MathematicsJudge:
+    return Mathematics(num_workers=num_workers, cpu_limit_s=cpu_limit_s).open()
+
+
+def check(judge: MathematicsJudge, texts: list[str], references: list[str]) -> list[bool]:
+    cases = [
+        Case(
+            problem=Problem(problem_id="p", question="", answer=reference),
+            answer=AnswerFormat().extract(text),
+            response=text,
+        )
+        for text, reference in zip(texts, references, strict=True)
+    ]
+    return [verdict.is_correct for verdict in judge.judge(cases) if verdict is not None]
+
+
 @pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(num_workers=1, cpu_limit_s=10.0) as checker:
+def checker() -> Iterator[MathematicsJudge]:
+    with judge_with(num_workers=1, cpu_limit_s=10.0) as checker:
         yield checker
 
 
@@ -41,31 +60,31 @@ def checker() -> Iterator[AnswerChecker]:
         (r"\frac{", "x", False),
     ],
 )
-def test_verdicts(checker: AnswerChecker, answer: str, reference: str, verdict: bool):
-    assert checker.check([f"<answer>{answer}</answer>"], [reference]) == [verdict]
+def test_verdicts(checker: MathematicsJudge, answer: str, reference: str, verdict: bool):
+    assert check(checker, [f"<answer>{answer}</answer>"], [reference]) == [verdict]
 
 
-def test_of_two_boxes_the_last_counts(checker: AnswerChecker):
+def test_of_two_boxes_the_last_counts(checker: MathematicsJudge):
     """math-verify alone makes the set {y, z} of them, wrong for both references."""
     text = r"\boxed{y} no, \boxed{z}"
-    assert checker.check([text, text], ["z", "y"]) == [True, False]
+    assert check(checker, [text, text], ["z", "y"]) == [True, False]
 
 
-def test_without_a_box_no_number_is_taken(checker: AnswerChecker):
+def test_without_a_box_no_number_is_taken(checker: MathematicsJudge):
     """math-verify alone says yes to reference 3 here."""
     before = checker.counts.without_answer
-    assert checker.check(["answer is not 3, maybe 5 or 8"], ["3"]) == [False]
+    assert check(checker, ["answer is not 3, maybe 5 or 8"], ["3"]) == [False]
     assert checker.counts.without_answer == before + 1
 
 
-def test_an_expression_is_no_answer_to_arithmetic(checker: AnswerChecker):
+def test_an_expression_is_no_answer_to_arithmetic(checker: MathematicsJudge):
     """math-verify alone works it out and says yes."""
-    assert checker.check([boxed("123*456"), boxed("56088")], ["56088"] * 2) == [False, True]
+    assert check(checker, [boxed("123*456"), boxed("56088")], ["56088"] * 2) == [False, True]
 
 
 def test_numbers_start_no_process():
-    with AnswerChecker() as checker:
-        assert checker.check([boxed("1,234"), boxed("7"), "?"], ["1234", "8", "1"]) == [
+    with judge_with() as checker:
+        assert check(checker, [boxed("1,234"), boxed("7"), "?"], ["1234", "8", "1"]) == [
             True,
             False,
             False,
@@ -75,10 +94,10 @@ def test_numbers_start_no_process():
 
 
 def test_a_hanging_answer_is_killed_counted_and_does_not_spoil_the_others():
-    with AnswerChecker(num_workers=2, cpu_limit_s=1.0) as checker:
+    with judge_with(num_workers=2, cpu_limit_s=1.0) as checker:
         hanging = boxed(HANGS)
         texts = [hanging, boxed("x+x"), hanging, boxed("y")]
-        verdicts = checker.check(texts, ["2x", "2x", "2x", "z"])
+        verdicts = check(checker, texts, ["2x", "2x", "2x", "z"])
         assert verdicts == [False, True, False, False]
         assert (checker.counts.timed_out, checker.counts.stalled) == (2, 0)
         processes = [worker._process for worker in checker._workers]
@@ -86,27 +105,27 @@ def test_a_hanging_answer_is_killed_counted_and_does_not_spoil_the_others():
 
 
 def test_a_worker_that_dies_is_replaced_and_counted():
-    with AnswerChecker(cpu_limit_s=10.0) as checker:
-        assert checker.check([boxed("2x")], ["x+x"]) == [True]
+    with judge_with(cpu_limit_s=10.0) as checker:
+        assert check(checker, [boxed("2x")], ["x+x"]) == [True]
         os.kill(checker._workers[0]._process.pid, signal.SIGKILL)
         checker._workers[0]._process.wait()
-        assert checker.check([boxed("2x"), boxed("2x")], ["x+x", "x+x"]) == [False, True]
+        assert check(checker, [boxed("2x"), boxed("2x")], ["x+x", "x+x"]) == [False, True]
         assert checker.counts.failed == 1
 
 
 def test_a_worker_that_uses_no_time_at_all_is_killed_too(monkeypatch: pytest.MonkeyPatch):
-    with AnswerChecker(cpu_limit_s=10.0) as checker:
-        assert checker.check([boxed("2x")], ["x+x"]) == [True]
+    with judge_with(cpu_limit_s=10.0) as checker:
+        assert check(checker, [boxed("2x")], ["x+x"]) == [True]
         os.kill(checker._workers[0]._process.pid, signal.SIGSTOP)
-        monkeypatch.setattr("jaxtool.rewards.answer_checker.WALL_LIMITS", 0.05)
-        assert checker.check([boxed("2x")], ["x+x"]) == [False]
+        monkeypatch.setattr("jaxtool.judges.mathematics.WALL_LIMITS", 0.05)
+        assert check(checker, [boxed("2x")], ["x+x"]) == [False]
         assert checker.counts.stalled == 1
 
 
 def test_a_closed_checker_can_be_used_again():
-    checker = AnswerChecker(cpu_limit_s=10.0)
+    checker = judge_with(cpu_limit_s=10.0)
     for _ in range(2):
-        assert checker.check([boxed("2x")], ["x+x"]) == [True]
+        assert check(checker, [boxed("2x")], ["x+x"]) == [True]
         checker.close()
         assert checker._workers == []
 
@@ -114,13 +133,13 @@ def test_a_closed_checker_can_be_used_again():
 def test_a_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path):
     broken = tmp_path / "worker.py"
     broken.write_text("import sys; sys.exit(3)")
-    monkeypatch.setattr("jaxtool.rewards.answer_checker.math_worker.__file__", str(broken))
-    checker = AnswerChecker()
+    monkeypatch.setattr("jaxtool.judges.mathematics.math_worker.__file__", str(broken))
+    checker = judge_with()
     with pytest.raises(RuntimeError, match="worker did not start"):
-        checker.check([boxed("2x")], ["x+x"])
+        check(checker, [boxed("2x")], ["x+x"])
     assert checker._workers == []
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="num_workers=0"):
-        AnswerChecker(num_workers=0)
+        judge_with(num_workers=0)
