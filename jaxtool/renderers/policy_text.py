@@ -46,6 +46,7 @@ class Stop:
     """A tag that counts. A call whose program is "" has nothing to run."""
 
     kind: Literal["call", "answer"]
+    end: int  # index just past the tag in the segment's text, its prefix left out
     program: str = ""
 
 
@@ -71,6 +72,7 @@ class PolicyTextReader:
         self._tags = tags
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = prefix
+        self._start = len(prefix)
         self._at = 0  # everything before it has been read
         self._body = -1  # where the open program's text begins; -1: none is open
         self._blocks: list[_Block] = []
@@ -152,7 +154,7 @@ class PolicyTextReader:
         elif name == "code_close":
             program = self._program(start) if is_program else ""
             self._close_program()
-            return Stop(kind="call", program=program)
+            return Stop(kind="call", end=end - self._start, program=program)
         elif name == "observation_open":
             return self._own_observation(start)
         elif self._fence is not None:
@@ -161,7 +163,7 @@ class PolicyTextReader:
             self._is_answer_open = True
         elif self._is_answer_open:
             self._close_program()
-            return Stop(kind="answer")
+            return Stop(kind="answer", end=end - self._start)
         return None
 
     def _open_program(self) -> None:
@@ -174,11 +176,12 @@ class PolicyTextReader:
     def _own_observation(self, start: int) -> Stop | None:
         """The policy writes an observation: a closing tag straight before it ended the program."""
         close = self._text.rfind(self._tags.code_close, self._body, start)
-        if close < 0 or self._text[close + len(self._tags.code_close) : start].strip():
+        end = close + len(self._tags.code_close)
+        if close < 0 or self._text[end:start].strip():
             return None
         program = self._program(close)
         self._close_program()
-        return Stop(kind="call", program=program)
+        return Stop(kind="call", end=end - self._start, program=program)
 
     def _string(self) -> None:
         depth = PLAIN if self._at < self._plain_until else 0
@@ -238,7 +241,7 @@ class PolicyTextReader:
         program = self._program(stop)
         self._at = len(self._text)
         self._close_program()
-        return Stop(kind="call", program=program)
+        return Stop(kind="call", end=self._at - self._start, program=program)
 
     def _cleaned(self, block: _Block) -> str:
         """The block without the blanks around it and without the indent that all of it has.

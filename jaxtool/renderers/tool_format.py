@@ -62,7 +62,6 @@ class ToolFormat:
 
     def fenced(self, program: str) -> str:
         """`program` as a demonstration writes it, between the code tags."""
-        run = re.match(r"`*|~*", self.fence)
-        assert run is not None
-        lines = [self.fence, program, run.group()] if self.fence else [program]
+        run = re.match(r"`+|~+", self.fence)
+        lines = [program] if run is None else [self.fence, program, run.group()]
         return "\n".join([self.code_open, *lines, self.code_close])
