@@ -65,5 +65,6 @@ def closes(fence: Fence, opened: Fence, text: str, at: int) -> bool:
         return False
     if fence.mark[0] == "`":
         return True
-    line = text[fence.run_end :].split("\n", 1)[0].strip()
+    newline = text.find("\n", fence.run_end)
+    line = text[fence.run_end : newline if newline >= 0 else len(text)].strip()
     return is_line_start(text, at, opened.end) and (not line or line.startswith("<"))

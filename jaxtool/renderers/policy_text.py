@@ -144,10 +144,8 @@ class PolicyTextReader:
 
     def _tag(self, name: str, end: int, is_end: bool) -> Stop | None:
         tags, is_program = self._tags, self._body >= 0
-        if not is_program and not is_end:
-            rest = self._text[self._at :]
-            if len(rest) < len(tags.code_open) and tags.code_open.startswith(rest):
-                return None  # ``` may become ```python
+        if not is_program and not is_end and self._may_become(tags.code_open):
+            return None  # ``` may become ```python
         start, self._at = self._at, end
         if name == "code_open":
             self._open_program()
@@ -165,6 +163,11 @@ class PolicyTextReader:
             self._close_program()
             return Stop(kind="answer", end=end - self._start)
         return None
+
+    def _may_become(self, tag: str) -> bool:
+        """True if the text ends inside `tag`."""
+        is_short = len(self._text) - self._at < len(tag)
+        return is_short and tag.startswith(self._text[self._at :])
 
     def _open_program(self) -> None:
         self._body, self._blocks, self._fence = self._at, [], None

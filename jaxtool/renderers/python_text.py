@@ -35,7 +35,9 @@ def end_of_string(text: str, at: int, depth: int = 0) -> int:
       depth: of fields around it; from PLAIN on, f-strings are read as other strings are.
     """
     quote = quote_at(text, at)
-    if text[at:] == quote[0] * 2:  # an empty string, or the first two of three quotes
+    if len(text) == at + 2 and text.endswith(
+        quote[0] * 2
+    ):  # an empty string, or the first two of three quotes
         return OPEN
     if depth < PLAIN and _PREFIX.search(text, max(0, at - 3), at):
         return _end_of_format(text, at + len(quote), quote, depth)

@@ -1,6 +1,7 @@
 """Which tags of a policy's text count: those of open programs are text, whatever their tokenisation."""
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 
@@ -200,6 +201,23 @@ def test_a_prefix_of_the_renderer_opens_what_the_policy_closes():
     assert stops("1)\n```\n</code>", prefix="<code>\n```python\nprint(") == [("call", "print(1)")]
 
 
+@pytest.mark.parametrize("fence", ["", "```python", "~~~"])
+def test_what_demonstrations_write_decides_nothing(fence):
+    assert RETOOL.tool is not None
+    tool = dataclasses.replace(RETOOL.tool, fence=fence)
+    for segment in ("<code>print(1)</code>", "<code>\n```py\nprint(1)\n```\n</code>"):
+        assert parse_code(segment, tool) == "print(1)"
+    assert parse_code(tool.fenced("print(1)"), tool) == "print(1)"
+
+
+def test_where_a_tag_ends_is_told_without_the_prefix():
+    reader = PolicyTextReader(TAGS, "<code>")
+    reader.feed("x = 'é'</code> 4".encode())
+    stop = reader.next_stop()
+    assert stop is not None
+    assert (stop.program, stop.end) == ("x = 'é'", len("x = 'é'</code>"))
+
+
 def test_tags_that_are_fences_themselves():
     tags = Tags(code_open="```python", code_close="```", answer_close="</answer>")
     text = "so\n```python\nprint('```')\n```\nand\n```python\nb\n```\n4</answer>"
@@ -248,14 +266,14 @@ PARTS += [
     strategies.lists(strategies.sampled_from(PARTS), max_size=24),
     strategies.lists(strategies.integers(1, 7), min_size=1, max_size=3),
 )
-@hypothesis.settings(max_examples=400, deadline=None)
+@hypothesis.settings(max_examples=200, deadline=None)
 def test_what_counts_does_not_depend_on_the_pieces(parts, sizes):
     text = "<code>" + "".join(parts)
     assert stops(text, sizes) == stops(text, [10**6])
 
 
 @hypothesis.given(strategies.lists(strategies.sampled_from(PARTS), max_size=16))
-@hypothesis.settings(max_examples=400, deadline=None)
+@hypothesis.settings(max_examples=200, deadline=None)
 def test_no_python_that_runs_is_cut(parts):
     """Whatever Python accepts comes out whole, between tags on lines of their own."""
     program = "".join(part for part in parts if part != "\r\n").strip()
