@@ -61,6 +61,13 @@ class RandomCalls:
     def encode(self, text: str) -> list[int]:
         return [byte + 3 for byte in text.encode()]
 
+    @property
+    def control_tokens(self) -> dict[int, str]:
+        return {}
+
+    def encode_plain(self, text: str) -> list[int]:
+        return self.encode(text)
+
     def token_bytes(self, token_id: int) -> bytes:
         if _FIRST_CALL <= token_id < _FIRST_CALL + _CALLS:
             return f"<code>{token_id}</code>".encode()

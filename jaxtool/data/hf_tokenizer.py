@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from jaxtool.core.local_files import check_is_there, read_json_object
 from jaxtool.data.end_tokens import TEXT_FILES, end_ids_of, end_text
+from jaxtool.data.plain_text import encode_as_text, is_marker
 from jaxtool.data.token_bytes import TEXT_TOKENS, piece_decoder, without_prefix
 
 if TYPE_CHECKING:  # imported where it is used: it takes over a second, and most runs need none
@@ -84,6 +85,31 @@ class HfTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._rust.encode(text, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def control_tokens(self) -> Mapping[int, str]:
+        """Special tokens, and added ones that read as markup."""
+        added = self._rust.get_added_tokens_decoder()
+        return {
+            token_id: token.content
+            for token_id, token in added.items()
+            if token.special or is_marker(token.content)
+        }
+
+    @functools.cached_property
+    def _plain(self) -> RustTokenizer:
+        """As `_rust`, with all control tokens declared special, and special tokens read as text."""
+        spec = json.loads(self._rust.to_str())
+        for token in spec["added_tokens"]:
+            token["special"] = token["id"] in self.control_tokens
+        rust = RustTokenizer.from_str(json.dumps(spec))
+        rust.encode_special_tokens = True
+        return rust
+
+    def encode_plain(self, text: str) -> list[int]:
+        return encode_as_text(
+            text, self.control_tokens, lambda t: self._plain.encode(t, add_special_tokens=False).ids
+        )
 
     def token_bytes(self, token_id: int) -> bytes:
         """Bytes of the token; padding rows of an embedding table (ids >= vocab_size) add none."""

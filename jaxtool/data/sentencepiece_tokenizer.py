@@ -8,7 +8,7 @@ and white space is kept; a prompt that wants the space writes it. A literal ▁ 
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -19,6 +19,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[reportAttributeAccessIssue]
 
 from jaxtool.core.local_files import check_is_there
+from jaxtool.data.plain_text import encode_as_text, is_marker
 from jaxtool.data.token_bytes import metaspace_bytes, spaced_bytes
 
 
@@ -98,6 +99,21 @@ class SentencePieceTokenizer:
             control = self._control_ids.get(part)
             ids.extend(self._processor.encode(part) if control is None else [control])
         return ids
+
+    @functools.cached_property
+    def control_tokens(self) -> Mapping[int, str]:
+        """Control pieces, and user-defined ones that read as markup: the model finds these in a text."""
+        sp = self._processor
+        proto = ModelProto.FromString(Path(self.path).read_bytes())
+        kinds = ModelProto.SentencePiece
+        return {
+            i: piece.piece
+            for i, piece in enumerate(proto.pieces)
+            if sp.is_control(i) or (piece.type == kinds.USER_DEFINED and is_marker(piece.piece))
+        }
+
+    def encode_plain(self, text: str) -> list[int]:
+        return encode_as_text(text, self.control_tokens, self._processor.encode)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Bytes of the token; padding rows of an embedding table (ids >= vocab_size) add none."""

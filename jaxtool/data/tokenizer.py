@@ -6,7 +6,7 @@ multi-byte character split over tokens comes out whole. Nothing here tokenises m
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -31,6 +31,15 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, special tokens written out in it recognised, none added."""
+        ...
+
+    @property
+    def control_tokens(self) -> Mapping[int, str]:
+        """Spelling of each token that structures a context: no text from outside may bring one in."""
+        ...
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of `text` as ordinary characters: none of `control_tokens`, whatever is written in it."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -127,6 +136,14 @@ class VocabularyTokenizer:
                 ids.append(self._ids[self.unknown])
                 start += 1
         return ids
+
+    @property
+    def control_tokens(self) -> Mapping[int, str]:
+        """No text has them: `encode` makes neither."""
+        return {0: "<padding>", 1: "<end>"}
+
+    def encode_plain(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def token_bytes(self, token_id: int) -> bytes:
         if not 0 <= token_id < self.vocab_size:

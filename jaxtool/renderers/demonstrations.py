@@ -17,7 +17,8 @@ from jaxtool.data import arithmetic, calculations
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, read_conversations
 from jaxtool.renderers.ledgers import conversation_demonstration, demonstration
-from jaxtool.renderers.renderer import Renderer, ToolFormat
+from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.tool_format import ToolFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,7 +186,6 @@ class CalculationDemonstrations(_PlantedCalls):
 def _with_calls(programs: Sequence[tuple[str, str]], tool: ToolFormat) -> str:
     """Calls that print (expression, what is printed), each with its observation."""
     return "".join(
-        f"{tool.code_open}\n{tool.fence}\nprint({expression})\n```\n{tool.code_close}"
-        + tool.observation.replace("{output}", printed)
+        tool.fenced(f"print({expression})") + tool.observation.replace("{output}", printed)
         for expression, printed in programs
     )

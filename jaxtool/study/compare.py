@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -144,9 +143,10 @@ def _views(
         samples,
         count,
         variant=variant,
-        step=0,
+        step=None,
         token_text=worker.token_text,
-        advantages=np.zeros(len(samples)),
+        control_tokens=worker.tokenizer.control_tokens,
+        advantages=None,
     )
 
 

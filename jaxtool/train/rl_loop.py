@@ -146,7 +146,9 @@ def _step(
             variant=workdir.name,
             step=step,
             token_text=worker.token_text,
-            advantages=aims,
+            control_tokens=worker.tokenizer.control_tokens,
+            # With a critic the aims are rewards, which the view has already.
+            advantages=None if config.critic else aims,
         )
         log.write(views)
     run.skipped.settle()
