@@ -60,7 +60,7 @@ def compare(answer: str, reference: str, *, rounded_references: bool = True) -> 
     if (letter := words.choice_of(wanted)) and words.is_chosen(cleaned, letter):
         return Finding(True, "the choice")
     expected = _read_reference(wanted)
-    if words.is_clock(wanted) or (isinstance(expected, str) and words.are_words(wanted)):
+    if words.is_clock(wanted) or (isinstance(expected, str) and _are_words(wanted)):
         return Finding(words.normal(cleaned) == words.normal(wanted), "words")
     if isinstance(expected, str):
         if cleaned.replace(" ", "") == wanted.replace(" ", ""):
@@ -78,11 +78,15 @@ def _cleaned_reference(reference: str) -> str:
 def _read_reference(wanted: str) -> Node | str:
     """What a cleaned reference says, or why it cannot be read."""
     if words.only_letters(wanted):
-        return "words"
+        return "letters"
     try:
         return read(wanted)
     except Unreadable as error:
         return str(error)
+
+
+def _are_words(wanted: str) -> bool:
+    return words.only_letters(wanted) or words.are_words(wanted)
 
 
 def _against(cleaned: str, expected: Node, rounded_references: bool) -> Finding:
@@ -131,6 +135,12 @@ def _with_names_of(found: Node, expected: Node) -> Node:
     return walk(found) if renamed & exact.symbols_of(found) else found
 
 
+def _may_name_the_same(found: Node, expected: Node) -> bool:
+    """Whether two sets, of which one may name its variable, name one variable."""
+    names = exact.symbols_of(found), exact.symbols_of(expected)
+    return not all(names) or names[0] == names[1]
+
+
 class _Comparing:
     """One comparison: an answer's node against a reference's. `how` says what decided."""
 
@@ -158,13 +168,15 @@ class _Comparing:
 
     def _as_set(self, found: Node, expected: Node) -> bool | None:
         """Where the order does not count. None: neither is such a thing."""
-        sets = intervals(found), intervals(expected)
+        left, right = intervals(found), intervals(expected)
         is_ray = any(
             node.kind in ("union", "chain") or node.value == "R" for node in (found, expected)
         )
-        if sets[0] is not None and sets[1] is not None and is_ray:
+        if left is not None and right is not None and is_ray:
+            if not _may_name_the_same(found, expected):
+                return False
             self.how = "intervals"
-            return self._matched(*sets)
+            return self._matched(left, right)
         if expected.kind == "chain" and expected.value == "in":
             return self.same(found, expected.args[1])
         if found.kind == "chain" and found.value == "in":

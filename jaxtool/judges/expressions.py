@@ -14,8 +14,9 @@ import dataclasses
 from jaxtool.judges.lexer import Token, Unreadable, split_items, tokens_of
 from jaxtool.judges.nodes import Node
 from jaxtool.judges.parser import Parser
-from jaxtool.judges.units import split_unit
+from jaxtool.judges.units import is_label_word, split_unit
 
+_ABOUT = ("\\approx", "\\sim", "about", "approximately", "approx", "roughly")
 _MAX_NODE_DEPTH = 120  # a sum of n terms is as deep; what reads it is recursive
 
 
@@ -39,19 +40,28 @@ def read(text: str, *, has_thousands: bool = True, takes_letters: bool = False) 
 
 
 def _read_item(tokens: list[Token], takes_letters: bool) -> Node:
-    while tokens and (
-        tokens[0].value in ("\\approx", "\\sim")
-        or (
-            tokens[0].kind in ("word", "text")
-            and tokens[0].value.lower() in ("about", "approximately", "approx", "roughly")
-        )
-    ):
-        tokens = tokens[1:]
-    tokens, unit = split_unit(tokens, takes_letters=takes_letters)
+    tokens, unit = split_unit(_without_label(tokens), takes_letters=takes_letters)
     node = Parser(tokens).whole()
     if _depth(node) > _MAX_NODE_DEPTH:
         raise Unreadable("too long")
+    if unit == "percent":
+        return Node("percent", (node,))
     return dataclasses.replace(node, unit=unit) if unit else node
+
+
+def _without_label(tokens: list[Token]) -> list[Token]:
+    """Without `about` and the sign for it, and without a label in words: `Total: 12`, `Area = 12`."""
+    at = 0
+    while (
+        at < len(tokens) and tokens[at].kind in ("word", "text") and is_label_word(tokens[at].value)
+    ):
+        at += 1
+    is_closed = at > 0 and tokens[at - 1].value.endswith((":", "="))
+    if at and (is_closed or (at < len(tokens) and tokens[at].value in (":", "="))):
+        tokens = tokens[at + (not is_closed) :]
+    while tokens and tokens[0].value.lower() in _ABOUT:
+        tokens = tokens[1:]
+    return tokens
 
 
 def _depth(node: Node) -> int:

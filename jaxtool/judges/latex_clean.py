@@ -43,6 +43,7 @@ _MODULES = re.compile(r"\b(?:np|numpy|sympy|sp|math|fractions|decimal|mpmath|mp)
 _HALF_OPEN = re.compile(r"\bInterval\.(Ropen|Lopen|open)\(")
 _NUMPY_TYPE = re.compile(r"\b(?:u?int|float|complex)(?:8|16|32|64|128)?_?(?=\()")
 _QUOTED_VALUE = re.compile(r"""\b(?:float|Decimal|mpf|Fraction|int)\(\s*(['"])([^'"]*)\1\s*\)""")
+_QUOTED_KEY = re.compile(r"""(['"])([A-Za-z]\w*)\1(?=\s*:)""")
 _POINT = re.compile(r"\bPoint[23]D(?=\()")
 _COMPLEX = re.compile(r"(?<=\d)[jJ](?![A-Za-z])")
 _DTYPE = re.compile(r",\s*dtype\s*=\s*[\w.']+")
@@ -68,7 +69,7 @@ def clean(text: str) -> str:
     text = _DOLLARS.sub("", text)
     text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")
     text = _HALF_OPEN.sub(r"Interval\1(", _DTYPE.sub("", _MODULES.sub("", text)))
-    text = _QUOTED_VALUE.sub(r"\2", text)
+    text = _QUOTED_KEY.sub(r"\2", _QUOTED_VALUE.sub(r"\2", text))
     text = _POINT.sub("Point", _NUMPY_TYPE.sub("float", _COMPLEX.sub("i", text)))
     text = re.sub(r"\\([dtc])frac(?![A-Za-z])", r"\\frac", text)
     text = _without_label(text.strip())
@@ -152,9 +153,8 @@ def _styles_marked(text: str) -> str:
 def _marked(match: re.Match[str]) -> str:
     """A text group: its letters are words (`⟦cm⟧`), a number or a letter in brackets is itself."""
     content = _DOLLARS.sub("", match[1].replace(TEXT_OPEN, "").replace(TEXT_CLOSE, ""))
-    if not re.search(r"[A-Za-z\u0080-\uffff]", content) or re.fullmatch(
-        r"\s*\(?[A-Z]\)\s*", content
-    ):
+    has_letters = re.search(r"[A-Za-z\u0080-\uffff]", content)
+    if not has_letters or re.search(r"\d", content) or re.fullmatch(r"\s*\(?[A-Z]\)\s*", content):
         return f" {content} " if content.strip() else " "
     if content in ("i", "e") and "operatorname" not in match[0]:
         return f" {content} "

@@ -17,12 +17,14 @@ def bare(node: Node) -> Node:
         if (
             node.kind in ("bracket", "degree")
             or (node.kind == "seq" and len(node.args) == 1)
-            or (node.kind == "set" and len(node.args) == 1 and node.args[0].kind == "chain")
+            or (node.kind == "set" and len(node.args) == 1)
             or (node.kind == "matrix" and len(node.args) == 1)
         ):
             node = dataclasses.replace(node.args[0], unit=node.args[0].unit or node.unit)
         elif node.kind == "neg" and node.args[0].kind in ("degree", "bracket"):
             node = dataclasses.replace(node, args=(bare(node.args[0]),))
+        elif node.kind == "set" and not node.args:
+            return Node("constant", value="empty")
         else:
             return node
 
@@ -84,11 +86,15 @@ def is_assignment(node: Node) -> bool:
 
 
 def is_named(node: Node) -> bool:
-    """Whether the first side is a lone symbol, or a function's name with its symbol, f(x)."""
+    """Whether the first side is a name: a lone symbol, f(x), f(3), P(A), a segment AB."""
     name = node.args[0]
-    if name.kind == "mul" and name.args[1].kind == "bracket":
-        return all(part.kind == "symbol" for part in (name.args[0], name.args[1].args[0]))
-    return name.kind == "symbol"
+    if name.kind != "mul":
+        return name.kind == "symbol"
+    first, second = name.args
+    if second.kind == "bracket":
+        is_function = first.kind == "symbol" and first.value in ("f", "g", "h", "P", "F")
+        return is_function or all(part.kind == "symbol" for part in (first, second.args[0]))
+    return all(part.kind == "symbol" and str(part.value).isupper() for part in name.args)
 
 
 def members(found: Node, expected: Node) -> Sequence[Node]:

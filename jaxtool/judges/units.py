@@ -73,6 +73,13 @@ def split_unit(tokens: list[Token], *, takes_letters: bool) -> tuple[list[Token]
     return tokens, ""
 
 
+def is_label_word(word: str) -> bool:
+    """Whether a word may stand before a colon or `=` as the name of what follows."""
+    letters = word.strip(" :=")
+    is_word = len(letters) > 3 or (len(letters) == 3 and letters.istitle())
+    return is_word and not re.search(r"[\d<>+]", letters) and letters.lower() not in _NOT_UNITS
+
+
 def _ends_value(token: Token) -> bool:
     return token.kind in ("number", "name", "command") or token.value in (")", "}", "]", "%")
 

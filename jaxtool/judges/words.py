@@ -15,7 +15,7 @@ _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
 _CLOCK = re.compile(r"\d\s*:\s*\d")
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
 _CHOSEN = re.compile(
-    r"(?:(?:option|choice|answer)\s*:?\s*)?(?:\(([A-Z])\)|([A-Z])(?:[.):]|$))\s*(.*)", re.I
+    r"(?:(?i:option|choice|answer)\s*:?\s*)?(?:\(([A-Z])\)|([A-Z])(?:[.):]|$))\s*(.*)"
 )
 _NAMES = FUNCTIONS | PYTHON_CALLS | GREEK | frozenset(CONSTANTS)
 
@@ -87,4 +87,4 @@ def is_chosen(cleaned: str, letter: str) -> bool:
         return False
     rest = match[3]
     has_another = re.search(r"\([A-Z]\)|\b(?:and|or|not)\b|^,?\s*[A-Z]\b", rest)
-    return (match[1] or match[2]).upper() == letter and not has_another
+    return (match[1] or match[2]) == letter and not has_another
