@@ -11,6 +11,7 @@ Two ways, each of bounded cost:
 Not covered: lists, relations, units (`comparison`); what is written (`expressions`).
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -28,10 +29,12 @@ _PRIMES = (
     169466884663314510550480017623412173761,
     97445695253273421191763045039723685039,
 )
-_MAX_FACTORIAL = 10_000
+_MAX_FACTORIAL = 5000
 _MAX_EXPONENT = 10**6  # of a numeric power
 _MAX_SIZE_BITS = 20_000  # of an intermediate value in the second way
+_MAX_EXACT_BITS = 20_000  # of a fraction
 _MAX_NODES = 500
+_MAX_WORK = 600.0  # functions at one point; one at 256 bits is 1 and takes some 50 microseconds
 _FLOOR_BITS = 128
 _POINTS = 4
 
@@ -98,7 +101,17 @@ def real_value(node: Node) -> Any:
 
 
 def exact_value(node: Node) -> Fraction | None:
-    """A constant of numbers and + - * / as a fraction; None if it is not one."""
+    """A constant of numbers and + - * / as a fraction; None if it is not one, or a very long one."""
+    value = _exact_value(node)
+    if (
+        value is None
+        or value.numerator.bit_length() + value.denominator.bit_length() > _MAX_EXACT_BITS
+    ):
+        return None
+    return value
+
+
+def _exact_value(node: Node) -> Fraction | None:
     match node.kind:
         case "number":
             assert isinstance(node.value, Fraction)
@@ -115,18 +128,10 @@ def exact_value(node: Node) -> Fraction | None:
             )
         case "pow":
             base, exponent = map(exact_value, node.args)
-            if (
-                base is None
-                or exponent is None
-                or exponent.denominator != 1
-                or abs(exponent) > 2000
-            ):
+            if base is None or exponent is None or exponent.denominator != 1:
                 return None
-            if (
-                (base == 0 and exponent <= 0)
-                or abs(base.numerator) > 10**9
-                or base.denominator > 10**9
-            ):
+            size = max(base.numerator.bit_length(), base.denominator.bit_length())
+            if (base == 0 and exponent <= 0) or abs(exponent) * size > _MAX_EXACT_BITS:
                 return None
             return base ** int(exponent)
         case _:
@@ -201,6 +206,11 @@ def _inverse(value: int, prime: int) -> int:
     return pow(value, -1, prime)
 
 
+@functools.lru_cache(maxsize=64)
+def _factorial(n: int) -> int:
+    return math.factorial(n)
+
+
 def _counted(node: Node) -> int:
     """A factorial or a binomial coefficient of whole numbers."""
     values = [_whole(arg, _MAX_FACTORIAL) for arg in node.args]
@@ -209,7 +219,7 @@ def _counted(node: Node) -> int:
     whole = [value for value in values if value is not None]
     if len(whole) != (1 if node.value == "factorial" else 2):
         raise Unreadable(f"{node.value} of {len(whole)} values")
-    return math.factorial(whole[0]) if node.value == "factorial" else math.comb(*whole)
+    return _factorial(whole[0]) if node.value == "factorial" else math.comb(*whole)
 
 
 def _agree(left: Node, right: Node, point: int) -> bool:
@@ -232,6 +242,7 @@ class _Numeric:
         self.context.prec = bits
         self._point = point
         self.largest, self.smallest = 1, 0  # sizes as powers of two, of all values met
+        self._work = 0.0
 
     def ratio(self, left: Node, right: Node) -> Any:
         """left / right here; None where right vanishes."""
@@ -286,6 +297,11 @@ class _Numeric:
             case _:
                 raise Unreadable(f"a {node.kind} inside a formula")
 
+    def _spend(self, work: float) -> None:
+        self._work += work * max(1.0, self.context.prec / 256) ** 1.5
+        if self._work > _MAX_WORK:
+            raise Unreadable("it costs too much")
+
     def _symbol(self, name: str) -> Any:
         """A fixed number of 120 bits: between 1/2 and 2 at two points, negative at the others."""
         share = self.context.ldexp(_hash_of(name, f"point {self._point // 2}"), -120)
@@ -316,6 +332,7 @@ class _Numeric:
         if abs(exponent) * (abs(self.context.mag(base)) + 1) > _MAX_SIZE_BITS:
             raise Unreadable("a power too large")
         whole = _whole(node.args[1], _MAX_EXPONENT)
+        self._spend(1.0)
         return base**whole if whole is not None else base**exponent
 
     def _call(self, node: Node) -> Any:
@@ -323,6 +340,7 @@ class _Numeric:
         if name in ("factorial", "binomial") and not symbols_of(node):
             return context.mpf(_counted(node))
         args = [self.value(arg) for arg in node.args]
+        self._spend(1.0)
         if name == "factorial" and len(args) == 1:  # of symbols: as the gamma function
             return self._factorial(args[0])
         if name == "binomial" and len(args) == 2:
@@ -342,8 +360,9 @@ class _Numeric:
         return function(args[0])
 
     def _factorial(self, x: Any) -> Any:
-        if abs(x) > 1000 or self.context.prec > 2000:
-            raise Unreadable("a factorial that costs too much")
+        if abs(x) > 1000:
+            raise Unreadable("a factorial too large")
+        self._spend(20.0)
         return self.context.gamma(x + 1)
 
     def _root(self, inner: Any, degree: Node) -> Any:

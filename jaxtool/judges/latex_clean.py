@@ -41,6 +41,7 @@ _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!)\s*(?=\d{3}(?!\d))")
 _THIN_THOUSANDS = re.compile(r"(?<=\d)\\,\s*(?=\d{3}(?!\d))")
 _MODULES = re.compile(r"\b(?:np|numpy|sympy|sp|math|fractions|decimal|mpmath|mp)\.(?=[A-Za-z])")
 _HALF_OPEN = re.compile(r"\bInterval\.(Ropen|Lopen|open)\(")
+_REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\d)")
 _NUMPY_TYPE = re.compile(r"\b(?:u?int|float|complex)(?:8|16|32|64|128)?_?(?=\()")
 _QUOTED_VALUE = re.compile(r"""\b(?:float|Decimal|mpf|Fraction|int)\(\s*(['"])([^'"]*)\1\s*\)""")
 _QUOTED_KEY = re.compile(r"""(['"])([A-Za-z]\w*)\1(?=\s*:)""")
@@ -71,6 +72,7 @@ def clean(text: str) -> str:
     text = _HALF_OPEN.sub(r"Interval\1(", _DTYPE.sub("", _MODULES.sub("", text)))
     text = _QUOTED_KEY.sub(r"\2", _QUOTED_VALUE.sub(r"\2", text))
     text = _POINT.sub("Point", _NUMPY_TYPE.sub("float", _COMPLEX.sub("i", text)))
+    text = _REPEATING.sub(_fraction, text)
     text = re.sub(r"\\([dtc])frac(?![A-Za-z])", r"\\frac", text)
     text = _without_label(text.strip())
     if (builder := _BUILDER.fullmatch(text)) and re.search(r"[<>]|\\[lgn]e", text):
@@ -167,3 +169,13 @@ def _marked(match: re.Match[str]) -> str:
 def _without_label(text: str) -> str:
     match = _LABEL.match(text)
     return text[match.end() :] if match and match.end() < len(text) else text
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """0.1\\overline{6} as a fraction of whole numbers."""
+    whole, fixed, repeated = match.groups()
+    if len(match[0]) > 60:
+        return match[0]
+    under = (10 ** len(repeated) - 1) * 10 ** len(fixed)
+    over = int(whole + fixed + repeated) - int(whole + fixed or "0")
+    return rf"\frac{{{over}}}{{{under}}}"

@@ -14,10 +14,6 @@ class Unreadable(Exception):
     """The text is not in the grammar, or over a limit; its message says why in a few words."""
 
 
-class NotCovered(Unreadable):
-    """A command of LaTeX that the grammar lacks; a computer algebra system may know it."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Token:
     kind: str  # "number", "name", "word", "text", "command", "sign"

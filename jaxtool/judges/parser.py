@@ -12,7 +12,6 @@ from jaxtool.judges.lexer import (
     FUNCTIONS,
     GREEK,
     PYTHON_CALLS,
-    NotCovered,
     Token,
     Unreadable,
 )
@@ -231,7 +230,7 @@ class Parser(Cursor):
         if name in GREEK:
             index = "_" + self._subscript() if self._take("_") else ""
             return Node("symbol", value=name.removeprefix("var") + index)
-        raise NotCovered(f"the command {command}")
+        raise Unreadable(f"the command {command}")
 
     def _fraction(self) -> Node:
         return Node("div", (self._argument(), self._argument()))
@@ -247,7 +246,7 @@ class Parser(Cursor):
 
     def _number_set(self) -> Node:
         if self._subscript() != "R":
-            raise NotCovered("a set of numbers")
+            raise Unreadable("a set of numbers")
         return constant("R")
 
     def _argument(self) -> Node:
@@ -346,7 +345,7 @@ class Parser(Cursor):
         if name == "array" and self._peek().value == "{":
             self._subscript()
         if not re.fullmatch(r"[pbBvV]?matrix|smallmatrix|array", name) or name[0] in "vV":
-            raise NotCovered(f"the environment {name}")
+            raise Unreadable(f"the environment {name}")
         rows: list[list[Node]] = [[]]
         while not self._take("\\end"):
             rows[-1].append(self._sum())
