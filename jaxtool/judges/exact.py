@@ -360,8 +360,8 @@ class _Numeric:
         return function(args[0])
 
     def _factorial(self, x: Any) -> Any:
-        if abs(x) > 1000:
-            raise Unreadable("a factorial too large")
+        if abs(x) > 1000 or self.context.prec > 1024:
+            raise Unreadable("a factorial that costs too much")
         self._spend(20.0)
         return self.context.gamma(x + 1)
 
