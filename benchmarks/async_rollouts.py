@@ -1,4 +1,4 @@
-"""Step time of overlapped rollouts beside turns: `python -m benchmarks.async_rollouts [--quick] [--json PATH]`.
+"""Step time of overlapped rollouts against turns: `python -m benchmarks.async_rollouts [--quick] [--json PATH]`.
 
 One run trains the same small policy with `Schedule.max_staleness` 0 and 1, in turn, for tools of several
 latencies. The policy has the quickstart's size and random weights, and its tags are one character, so
@@ -150,7 +150,7 @@ def measured(max_staleness: int, latency_s: float, steps: int, seed: int) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Step time of overlapped rollouts beside turns.")
+    parser = argparse.ArgumentParser(description="Step time of overlapped rollouts against turns.")
     parser.add_argument("--quick", action="store_true", help="one latency, one run of each")
     parser.add_argument("--json", type=pathlib.Path, help="where to write all figures")
     flags = parser.parse_args()

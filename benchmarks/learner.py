@@ -1,4 +1,4 @@
-"""Speed and memory of the policy update beside its peers, and how long a run takes to begin.
+"""Speed and memory of the policy update against its peers, and how long a run takes to begin.
 
   python benchmarks/learner.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
       [--part updates|memory|start] [--shape small] [--dtype float32] [--start-shape Qwen2.5-0.5B]
@@ -281,7 +281,7 @@ def start(shape: str, options: list[str]) -> dict[str, Any]:
             from benchmarks.learner_start import write_random_weights
 
             # XLA's CPU compiler slices a bfloat16 stack as float32 and takes that out of the loop over layers:
-            # twice the model beside the model. Other compilers do not.
+            # twice the model in addition to the model. Other compilers do not.
             flag = "--xla_disable_hlo_passes=while-loop-invariant-code-motion"
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}"
             out["weights_bytes"] = write_random_weights(pathlib.Path(folder), shape)

@@ -79,9 +79,9 @@ def main(folder: pathlib.Path, shape: str, options: list[str]) -> None:
     size = sum(x.nbytes for x in jax.tree.leaves(state))
     lap("init_s")
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        is_first = checkpoints.latest_step is None
+        step, state, _ = checkpoints.restore_newest(state)
+        is_first = step == 0
         if not is_first:
-            state, _ = checkpoints.restore(state)
             jax.block_until_ready(state)
             lap("restore_s")
             record["restore_gb_per_s"] = size / record["restore_s"] / 1e9

@@ -80,7 +80,7 @@ class Peer:
     """A worker process that answers one round at a time."""
 
     def __init__(self, name: str, python: str, script: str, options: dict[str, Any]):
-        """`script` lies beside this file."""
+        """`script` is in the folder of this file."""
         self.name = name
         self._process = subprocess.Popen(
             [python, str(ROOT / "benchmarks" / script), name, json.dumps(options)],

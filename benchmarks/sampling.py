@@ -15,7 +15,7 @@ from experiments import launch
 
 
 def ways() -> dict[str, Any]:
-    """Name -> function of (logits [B, V], uniforms [B], key)."""
+    """Name -> function of (logits [B, V], uniforms [B, 2], key)."""
     import jax
     import jax.numpy as jnp
 
@@ -75,7 +75,8 @@ def main() -> None:
             # Peaked as a trained policy's, and flat as an untrained one's: a nucleus of thousands.
             for spread in (6.0, 2.0):
                 logits = spread * np.random.default_rng(0).standard_normal((batch, vocab))
-                x, u = jnp.asarray(logits, jnp.float32), jnp.linspace(0.01, 0.99, batch)
+                x = jnp.asarray(logits, jnp.float32)
+                u = jnp.linspace(0.01, 0.99, 2 * batch).reshape(2, batch).T
                 row: dict[str, Any] = {"vocab": vocab, "batch": batch, "spread": spread}
                 for name, way in ways().items():
                     if name.startswith("sort") and vocab > 50_000 and batch > 16:

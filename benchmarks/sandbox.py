@@ -1,4 +1,4 @@
-"""Speed of the sandbox server beside its alternatives: `python -m benchmarks.sandbox [--quick]`.
+"""Speed of the sandbox server against its alternatives: `python -m benchmarks.sandbox [--quick]`.
 
 One run starts our server in each tier that works here and measures, on the same machine at the same
 time, the plain alternatives that are installed: a subprocess per call, bubblewrap, nsjail (from

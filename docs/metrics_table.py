@@ -10,8 +10,8 @@ from jaxtool.rundir.metric_table import METRICS
 _HEAD = """# Metrics
 
 Every metric of a run, in one line each. `metrics.jsonl` in the work directory has one row a step; TensorBoard and the
-report show the same numbers. A share (`..._fraction`) lies between 0 and 1. A total counts since the run began. Answers
-that the sandbox lost are in no mean; `tools/infrastructure_failed_fraction` says how many they were.
+report show the same numbers. A share (`..._fraction`) lies between 0 and 1. A total counts since the run began. Groups
+of which the sandbox lost an answer are in no mean; `tools/infrastructure_failed_fraction` says how many answers it lost.
 
 This page is written by `python -m docs.metrics_table` from `jaxtool/rundir/metric_table.py`; a test compares.
 """

@@ -14,7 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtool.core.types import Origin, Problem, ToolCall, ToolResult, ToolStatus, Trajectory
+from jaxtool.core.types import (
+    Origin,
+    Problem,
+    ToolCall,
+    ToolResult,
+    ToolStatus,
+    Trajectory,
+    Verdict,
+)
 from jaxtool.rewards import decay
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.base import RewardFn
@@ -47,7 +55,7 @@ class Variant:
     terms: RewardTerms = dataclasses.field(default_factory=RewardTerms)
     fewest_calls: int | None = None  # n
     call_cost: CallCost = dataclasses.field(default_factory=CallCost)
-    wrong_peers: int = 0  # wrong answers beside it in its group: 2 make the problem a hard one
+    wrong_peers: int = 0  # other answers of its group that are wrong: 2 make the problem a hard one
 
     @property
     def reward(self) -> RewardFn:
@@ -58,7 +66,7 @@ class Variant:
         """Reward with 0..6 calls; for a reward that shapes, the shaping of the advantage."""
         known = [] if self.fewest_calls is None else [float(self.fewest_calls)]
         history = CallHistory().with_group(known)
-        verdicts = [is_correct] + [False] * self.wrong_peers
+        verdicts = [Verdict.plain(c, "") for c in (is_correct, *[False] * self.wrong_peers)]
         reward, out = self.reward, []
         for calls in range(MAX_CALLS + 1):
             trajectory = trajectory_with(calls)

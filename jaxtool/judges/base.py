@@ -8,7 +8,7 @@ around it, the `AnswerFormat`, belongs to the renderer.
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from jaxtool.core.types import Problem, ToolResult, Verdict
 
@@ -39,6 +39,17 @@ class OpenJudge(Protocol):
 
 class Judge(Protocol):
     """A choice of judge. Implementations are frozen dataclasses."""
+
+    # Share of a problem set that may be unfit for the judge; above it a run does not start.
+    max_unfit: ClassVar[float]
+    runs_programs: ClassVar[bool]  # needs a sandbox
+
+    def unfit(self, problem: Problem) -> str | None:
+        """Why no answer can be right by a problem's references, as the end of a sentence: "are words".
+
+        None: an answer can.
+        """
+        ...
 
     def open(self, run_programs: RunPrograms | None = None) -> AbstractContextManager[OpenJudge]:
         """Starts what judging needs.

@@ -8,12 +8,14 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
-from jaxtool.core.types import Verdict
+from jaxtool.core.types import Problem, Verdict
 from jaxtool.judges import comparison
 from jaxtool.judges.base import Case, RunPrograms
 from jaxtool.judges.comparison import Finding
 from jaxtool.judges.lenient import last_integer_is
+from jaxtool.judges.word_match import is_words
 from jaxtool.judges.worker_pool import STALLED, WorkerPool
 
 # These make math-verify compute without end, and no reference of MATH-500 or AIME has one.
@@ -40,7 +42,10 @@ class CheckCounts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mathematics:
-    """Right is what is mathematically equal to the reference."""
+    """Right is what is mathematically equal to a reference."""
+
+    max_unfit: ClassVar[float] = 0.5  # words are compared as words; most of a set should not be
+    runs_programs: ClassVar[bool] = False
 
     num_workers: int = 2  # processes for math-verify, at most 1 GiB each; few answers need them
     cpu_limit_s: float = 1.0  # CPU seconds for one answer; 99 % of real ones take under 0.06
@@ -55,6 +60,10 @@ class Mathematics:
                 f"need Mathematics.num_workers >= 1 and cpu_limit_s > 0: {self.num_workers=} "
                 f"{self.cpu_limit_s=}"
             )
+
+    def unfit(self, problem: Problem) -> str | None:
+        """ "are words" where a reference is no mathematics."""
+        return "are words" if all(map(is_words, problem.references)) else None
 
     def open(self, run_programs: RunPrograms | None = None) -> "MathematicsJudge":
         """The judge, without any process yet."""
@@ -91,7 +100,7 @@ class MathematicsJudge:
         Raises:
           RuntimeError: a worker cannot be started.
         """
-        found = self.findings([(case.answer, (case.problem.answer,)) for case in cases])
+        found = self.findings([(case.answer, case.problem.references) for case in cases])
         return list(map(self._verdict, cases, found))
 
     def findings(self, pairs: Sequence[tuple[str | None, Sequence[str]]]) -> list[Finding]:
@@ -151,7 +160,9 @@ class MathematicsJudge:
         is_correct = bool(finding.is_equal)
         is_lenient = None
         if self._settings.reports_lenient:
-            is_lenient = is_correct or last_integer_is(case.response, case.problem.answer)
+            is_lenient = is_correct or any(
+                last_integer_is(case.response, reference) for reference in case.problem.references
+            )
         return Verdict(
             score=float(is_correct), is_correct=is_correct, how=finding.how, is_lenient=is_lenient
         )

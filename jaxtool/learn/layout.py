@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from jaxtool.model.param_axes import Axes, param_axes, path_name
 from jaxtool.parallel.axis_rules import Sharding, is_axes
@@ -29,18 +30,33 @@ def constrain_like(tree: Any, params: Any, sharding: Sharding) -> Any:
     """
     if sharding.mesh.size == 1:
         return tree
-    shapes = jax.tree_util.tree_leaves_with_path(params)
-    axes = jax.tree.leaves(param_axes(params), is_leaf=is_axes)
-    table = {
-        path_name(path): _Parameter(tuple(x.shape), names)
-        for (path, x), names in zip(shapes, axes, strict=True)
-    }
+    table = _table(params)
 
     def constrain(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
         found = moment_axes(path_name(path), tuple(x.shape), table)
         return x if found is None else sharding.constrain(x, *dividing(found, x.shape, sharding))
 
     return jax.tree_util.tree_map_with_path(constrain, tree)
+
+
+def placed_like(tree: Any, params: Any, sharding: Sharding) -> Any:
+    """The NamedSharding that `constrain_like` gives each leaf; whole on every device where it gives none."""
+    table = _table(params)
+
+    def placed(path: tuple[Any, ...], x: Any) -> NamedSharding:
+        found = moment_axes(path_name(path), tuple(x.shape), table) or ()
+        return sharding.named(*dividing(found, x.shape[: len(found)], sharding))
+
+    return jax.tree_util.tree_map_with_path(placed, tree)
+
+
+def _table(params: Any) -> dict[str, _Parameter]:
+    shapes = jax.tree_util.tree_leaves_with_path(params)
+    axes = jax.tree.leaves(param_axes(params), is_leaf=is_axes)
+    return {
+        path_name(path): _Parameter(tuple(x.shape), names)
+        for (path, x), names in zip(shapes, axes, strict=True)
+    }
 
 
 def moment_axes(name: str, shape: tuple[int, ...], table: Mapping[str, _Parameter]) -> Axes | None:

@@ -1,4 +1,4 @@
-"""What a policy is made of beside what is trained of it: the frozen part, and the policy it began as."""
+"""What a policy is made of besides its trained part: the frozen part, and the policy it began as."""
 
 import dataclasses
 

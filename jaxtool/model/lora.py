@@ -1,4 +1,4 @@
-"""Adapters of a whole policy (LoRA, 2106.09685): a small trained tree beside frozen parameters.
+"""Adapters of a whole policy (LoRA, 2106.09685): a small trained tree next to frozen parameters.
 
 The adapter is `layers/<group>/<module>/lora_a` [L, *in, r] and `lora_b` [L, r, *out], float32. Only it has
 gradients and optimizer state. Added to the frozen policy it is a policy like any other, whose adapted

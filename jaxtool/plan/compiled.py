@@ -26,7 +26,7 @@ class ProgramPlan:
     arguments: float = 0.0
     temporaries: float = 0.0
     outputs: float = 0.0  # those that do not take an argument's place
-    beside: float = 0.0  # of what else is in memory while it runs
+    other_resident: float = 0.0  # of resident arrays that are no argument of it
     flops: float = 0.0
     compiler_s: float | None = None  # the compiler's estimate, collectives left out; None: unknown
     roofline_s: float = (
@@ -39,7 +39,7 @@ class ProgramPlan:
 
     @property
     def hbm(self) -> float:
-        return self.arguments + self.temporaries + self.outputs + self.beside
+        return self.arguments + self.temporaries + self.outputs + self.other_resident
 
     @property
     def time_s(self) -> float:
@@ -56,8 +56,10 @@ def compile_program(program: Program, resident: dict[str, float], tpu: Slice) ->
     started = time.monotonic()
     traced = program.trace()
     flops = count_flops(traced.jaxpr, while_trips=program.while_trips) / program.num_devices
-    beside = sum(resident[name] for name in program.beside)
-    plan = ProgramPlan(name=program.name, shape=program.shape, beside=beside, flops=flops)
+    other_resident = sum(resident[name] for name in program.other_resident)
+    plan = ProgramPlan(
+        name=program.name, shape=program.shape, other_resident=other_resident, flops=flops
+    )
     try:
         compiled = traced.lower().compile()
     except Exception as error:  # jax gives the compiler's errors no type of their own

@@ -126,15 +126,15 @@ def update_program(
     optimizer: OptimizerConfig,
     sharding: Sharding,
     *,
-    beside: tuple[str, ...],
+    other_resident: tuple[str, ...],
 ) -> Program:
-    """The optimizer's step. `beside`: what else is in memory, as in Program."""
+    """The optimizer's step. `other_resident`: as in Program."""
     return Program(
         name=program.name,
         shape=callable_name(optimizer.rule).rpartition(".")[2],
         trace=lambda: program.trace(state=tower.state, total=tower.gradients),
         num_devices=sharding.mesh.size,
-        beside=beside,
+        other_resident=other_resident,
     )
 
 
@@ -196,8 +196,10 @@ class _Parts:
         optimizer: OptimizerConfig,
         held_arguments: tuple[str, ...],
     ) -> Program:
-        beside = self._beside(held_arguments)
-        return update_program(program, tower, optimizer, self.setup.sharding, beside=beside)
+        other_resident = self._other_resident(held_arguments)
+        return update_program(
+            program, tower, optimizer, self.setup.sharding, other_resident=other_resident
+        )
 
     def _program(
         self,
@@ -208,7 +210,7 @@ class _Parts:
         while_trips: int = 1,
         old: Any = None,
     ) -> Program:
-        """With shapes in place of the arrays of a run. `held_arguments`: see `_beside`."""
+        """With shapes in place of the arrays of a run. `held_arguments`: see `_other_resident`."""
         config, full = self.config, self.view.full(tower.params)
         rows, length = config.grpo.micro_batch_rows, config.pack.row_tokens
         inputs = block_shapes(rows, length, self.setup.sharding)
@@ -230,10 +232,10 @@ class _Parts:
             ),
             while_trips=while_trips,
             num_devices=self.setup.sharding.mesh.size,
-            beside=self._beside(held_arguments),
+            other_resident=self._other_resident(held_arguments),
         )
 
-    def _beside(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    def _other_resident(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
         """`arguments`: what of `held` a program gets, so that it is not counted twice."""
         rest = () if self.config.unloads_decoder else ("published copy", "KV cache")
         return (*(part for part in self.held if part not in arguments), *rest)

@@ -29,7 +29,7 @@ class Program:
     shape: str  # what its shapes are, for people
     trace: Callable[[], Any]  # -> jax.stages.Traced
     num_devices: int  # that it runs on
-    beside: tuple[str, ...]  # resident arrays in memory meanwhile that are no argument
+    other_resident: tuple[str, ...]  # names of resident arrays that are no argument of it
     while_trips: int = 1
     touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
     moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each

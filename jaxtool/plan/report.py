@@ -20,7 +20,7 @@ COLUMNS = (
     "arguments GiB",
     "temporaries GiB",
     "outputs GiB",
-    "beside GiB",
+    "other resident GiB",
     "HBM GiB",
     "TFLOP",
     "roofline ms",
@@ -34,13 +34,13 @@ _WIDE = 160  # columns of a terminal that show all of them
 _NARROW = ("program", "HBM GiB", "collectives ms", "runs", "s per step")
 
 
-def as_json(plan: StepPlan, gin_file: str, *laid_over: str) -> dict[str, Any]:
+def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
     """The record of `--json`; its keys are in the docstring of experiments/plan.py."""
     return {
         "topology": plan.tpu.name,
         "devices": plan.tpu.num_devices,
         "gin_file": gin_file,
-        "laid_over": list(laid_over),
+        "overlays": list(overlays),
         "fits": plan.fits,
         "hbm_used_gib": round(plan.hbm_used / GIB, 2),
         "hbm_limit_gib": plan.tpu.chip.hbm_gib,
@@ -76,9 +76,9 @@ def table_row(record: dict[str, Any]) -> str:
     )
 
 
-def write_json(path: Path, plan: StepPlan, gin_file: str, *laid_over: str) -> None:
+def write_json(path: Path, plan: StepPlan, gin_file: str, *overlays: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_json(plan, gin_file, *laid_over), indent=1) + "\n")
+    path.write_text(json.dumps(as_json(plan, gin_file, *overlays), indent=1) + "\n")
 
 
 def print_plan(plan: StepPlan, console: Console | None = None) -> None:
@@ -182,7 +182,7 @@ def _program_json(plan: StepPlan, program: ProgramPlan) -> dict[str, Any]:
         "arguments_gib": round(program.arguments / GIB, 3),
         "temporaries_gib": round(program.temporaries / GIB, 3),
         "outputs_gib": round(program.outputs / GIB, 3),
-        "beside_gib": round(program.beside / GIB, 3),
+        "other_resident_gib": round(program.other_resident / GIB, 3),
         "hbm_gib": round(program.hbm / GIB, 3),
         "tflop": round(program.flops / 1e12, 4),
         "roofline_ms": round(1e3 * program.roofline_s, 3),
@@ -205,7 +205,7 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
             program.arguments,
             program.temporaries,
             program.outputs,
-            program.beside,
+            program.other_resident,
             program.hbm,
         )
     ]

@@ -39,7 +39,8 @@ from jaxtool.plan.program import (
     results,
     shard_bytes,
 )
-from jaxtool.train.checks import check_run
+from jaxtool.train.devices import check_shardings
+from jaxtool.train.overlapped_rollouts import check_one_host
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import longest_prompt
 
@@ -49,13 +50,14 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
 
     Raises:
       ValueError: what the run refuses at its start, by the same functions: `make_mesh`, `decode_mesh`,
-        `check_run` and `plan_memory`.
+        `check_one_host`, `check_shardings` and `plan_memory`.
     """
     model = config.policy.model_config()
     mesh = make_mesh(config.mesh, slice_devices(tpu))
     sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, decode(config.axes))
     decoding = Sharding(_host_mesh(mesh, tpu), decode(config.axes))
-    check_run(config, model, sharding, decoding, tpu.num_hosts)
+    check_one_host(config.schedule.max_staleness, tpu.num_hosts)
+    check_shardings(config, model, sharding, decoding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
     memory = plan_memory(
@@ -108,7 +110,7 @@ def _publication(
     ends_shapes, layer_shapes = result(ends), result(layer)
     moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
     others = tuple(name for name in learner.held if name != "parameters")
-    beside = (*others, *(() if config.unloads_decoder else ("KV cache",)))
+    other_resident = (*others, *(() if config.unloads_decoder else ("KV cache",)))
 
     def planned(name: str, program: DeviceProgram, shapes: Any, *more: str) -> Program:
         return Program(
@@ -116,7 +118,7 @@ def _publication(
             shape=f"float32 to {'int8' if weights == 'int8' else model.compute_dtype}",
             trace=program.trace,
             num_devices=over_all.mesh.size,
-            beside=(*beside, *more),
+            other_resident=(*other_resident, *more),
             moved=(len(jax.tree.leaves(shapes)), shard_bytes(shapes)) if moves else (0, 0.0),
         )
 
@@ -193,7 +195,7 @@ def _planned(
     name: str,
     program: DeviceProgram,
     shape: str,
-    beside: tuple[str, ...],
+    other_resident: tuple[str, ...],
     **figures: Any,
 ) -> Program:
     """A program of the decoder's table as the plan sees it; `figures` are further fields of Program."""
@@ -202,6 +204,6 @@ def _planned(
         shape=shape,
         trace=program.trace,
         num_devices=num_devices,
-        beside=beside,
+        other_resident=other_resident,
         **figures,
     )

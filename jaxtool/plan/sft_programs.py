@@ -48,7 +48,7 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
                 count=np.float32(1),
             ),
             num_devices=sharding.mesh.size,
-            beside=("optimizer state",),
+            other_resident=("optimizer state",),
             while_trips=logit_chunks(length, config.sft.lm_head_chunk, sharding),
         ),
         update_program(
@@ -56,7 +56,7 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
             policy,
             config.optimizer,
             sharding,
-            beside=("parameters",) if view.frozen else (),
+            other_resident=("parameters",) if view.frozen else (),
         ),
     )
     resident = {

@@ -1,99 +1,27 @@
-"""Demonstrations for the cold start (ReTool, section 2.2): text with interpreter spans to ledgers.
+"""Demonstrations for the cold start (ReTool, section 2.2): of a file, or planted for the small tasks.
 
-A span counts as the tool's only where a real rollout would put it: straight after a closing code tag.
-An `<interpreter>` anywhere else was written by the author and stays in the loss.
+Not covered: how a row is read (`conversations`) and which of its tokens are learned (`ledgers`).
 """
 
 import dataclasses
 import functools
-import json
 import random
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxtool.core.seeds import stream_seed
-from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
+from jaxtool.core.types import Problem, Trajectory
 from jaxtool.data import arithmetic, calculations
 from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.renderers.conversations import Conversation, read_conversations
+from jaxtool.renderers.ledgers import conversation_demonstration, demonstration
 from jaxtool.renderers.renderer import Renderer, ToolFormat
-
-
-def demonstration(
-    problem: Problem, response: str, *, renderer: Renderer, tokenizer: Tokenizer
-) -> Trajectory:
-    """A ledger of a written response: interpreter spans get origin TOOL, all else POLICY."""
-    prompt = renderer.prompt_ids(tokenizer, problem)
-    ids, origins = list(prompt), [Origin.PROMPT] * len(prompt)
-    for text, origin in split_response(response, renderer):
-        piece = tokenizer.encode(text)
-        ids += piece
-        origins += [origin] * len(piece)
-    if not renderer.answer_close:
-        ids.append(tokenizer.eos_ids[0])
-        origins.append(Origin.POLICY)
-    is_policy = np.asarray(origins) == Origin.POLICY
-    return Trajectory(
-        problem=problem,
-        sample=0,
-        ids=np.asarray(ids, np.int32),
-        origins=np.asarray(origins, np.int8),
-        behaviour_logprobs=np.zeros(len(ids), np.float32),
-        policy_versions=np.where(is_policy, 0, -1).astype(np.int32),
-        finish_reason=FinishReason.ANSWER if renderer.answer_close else FinishReason.EOS,
-        response_text=response,
-        final_text=response,
-    )
-
-
-def split_response(response: str, renderer: Renderer) -> list[tuple[str, Origin]]:
-    """The response cut into (text, POLICY or TOOL) pieces that join to it exactly."""
-    if renderer.tool is None:
-        return [(response, Origin.POLICY)]
-    opening, closing = (part.strip() for part in renderer.tool.observation.split("{output}"))
-    span = re.compile(
-        rf"(?<={re.escape(renderer.tool.code_close)})\s*{re.escape(opening)}.*?{re.escape(closing)}\s*",
-        re.DOTALL,
-    )
-    pieces: list[tuple[str, Origin]] = []
-    at = 0
-    for match in span.finditer(response):
-        pieces.append((response[at : match.start()], Origin.POLICY))
-        pieces.append((match.group(), Origin.TOOL))
-        at = match.end()
-    pieces.append((response[at:], Origin.POLICY))
-    return [(text, origin) for text, origin in pieces if text]
-
-
-def read_demonstrations(path: str | Path) -> list[tuple[Problem, str]]:
-    """(problem, response) rows of a JSONL file: `messages` of user and assistant, as in ReTool-SFT.
-
-    Raises:
-      ValueError: naming the line of a row that lacks either turn.
-    """
-    rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        turns = {m["role"]: m["content"] for m in json.loads(line).get("messages", [])}
-        if not turns.get("user") or not turns.get("assistant"):
-            raise ValueError(f"{path}:{number}: a row needs a user and an assistant message")
-        problem = Problem(
-            problem_id=f"{Path(path).stem}/{number}", question=turns["user"], answer=""
-        )
-        rows.append((problem, turns["assistant"]))
-    return rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemonstrationFile:
-    """Rows of a JSONL file (see `read_demonstrations`), shuffled anew for each pass over it.
-
-    Text that follows the renderer's closing answer tag is dropped: no rollout would hold it.
-    """
+    """Rows of a JSONL file (see `read_conversations`), shuffled anew for each pass over it."""
 
     path: str
     # The question is what follows this in the user's message; None: all of it. ReTool-SFT's messages
@@ -110,7 +38,7 @@ class DemonstrationFile:
 
         Raises:
           FileNotFoundError: no such file.
-          ValueError: a file without rows, or a row without one of its turns or `question_after`.
+          ValueError: a file without rows, or a row that cannot be read or written, by file and line.
         """
         rows = self._rows
         orders: dict[int, list[int]] = {}
@@ -120,32 +48,58 @@ class DemonstrationFile:
             if number not in orders:
                 draw = random.Random(stream_seed(seed, "demonstration_file", number))
                 orders[number] = draw.sample(range(len(rows)), len(rows))
-            problem, response = rows[orders[number][at]]
-            head, close, _ = response.partition(renderer.answer_close or "\0")
-            taken.append(
-                demonstration(problem, head + close, renderer=renderer, tokenizer=tokenizer)
-            )
+            taken.append(self._rendered(rows[orders[number][at]], renderer, tokenizer))
         return taken
 
+    def check_rows(self, row_tokens: int, *, renderer: Renderer, tokenizer: Tokenizer) -> None:
+        """Writes every row once.
+
+        Raises:
+          ValueError: a row cannot be written, or is longer than `row_tokens`, by file and line.
+        """
+        too_long = []
+        for conversation in self._rows:
+            length = len(self._rendered(conversation, renderer, tokenizer).ids)
+            if length > row_tokens:
+                too_long.append((conversation.where, length))
+        if too_long:
+            (where, _), longest = too_long[0], max(length for _, length in too_long)
+            raise ValueError(
+                f"{where}: the demonstration has {too_long[0][1]} tokens, more than "
+                f"PackConfig.row_tokens={row_tokens}, and so have {len(too_long)} of "
+                f"{len(self._rows)} in all: raise it to {longest}, or leave them out"
+            )
+
+    def _rendered(
+        self, conversation: Conversation, renderer: Renderer, tokenizer: Tokenizer
+    ) -> Trajectory:
+        problem = Problem(
+            problem_id=conversation.name, question=self._question(conversation), answer=""
+        )
+        return conversation_demonstration(
+            conversation, problem, renderer=renderer, tokenizer=tokenizer
+        )
+
     @functools.cached_property
-    def _rows(self) -> list[tuple[Problem, str]]:
+    def _rows(self) -> list[Conversation]:
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"no demonstrations at {self.path!r}: give a JSONL file")
-        rows = read_demonstrations(self.path)
+        rows = read_conversations(self.path)
         if not rows:
             raise ValueError(f"{self.path!r} holds no demonstrations: it needs a row or more")
-        return [(self._asked(problem), response) for problem, response in rows]
+        return rows
 
-    def _asked(self, problem: Problem) -> Problem:
+    def _question(self, conversation: Conversation) -> str:
         if self.question_after is None:
-            return problem
-        _, mark, question = problem.question.partition(self.question_after)
-        if not mark:
+            return conversation.question
+        _, mark, question = conversation.question.partition(self.question_after)
+        if not mark or not question.strip():
             raise ValueError(
-                f"{problem.problem_id}: the user's message lacks {self.question_after!r}, which "
+                f"{conversation.where}: {conversation.spoken[0].key}: the user's message lacks "
+                f"{self.question_after!r} with a question behind it, which "
                 "DemonstrationFile.question_after names"
             )
-        return dataclasses.replace(problem, question=question.strip())
+        return question.strip()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from jaxtool.core.types import Score, Trajectory
-from jaxtool.rewards.base import known
+from jaxtool.core.types import Score, Trajectory, Verdict
+from jaxtool.rewards.base import known, solve_rate
 from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
 
@@ -45,19 +45,19 @@ class AdaTirReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         max_calls = known(self.max_calls, "AdaTirReward.max_calls")
-        is_easy = 1.0 - sum(is_correct) / len(is_correct) < self.max_difficulty
+        is_easy = 1.0 - solve_rate(verdicts) < self.max_difficulty
         scores = []
-        for right, cost in zip(is_correct, costs, strict=True):
+        for right, cost in zip(verdicts, costs, strict=True):
             reward = self.correct if right else self.wrong
             if right and is_easy:
                 reward += adatir_penalty(cost, max_calls, weight=self.weight)
-            scores.append(Score(reward=reward, is_correct=right))
+            scores.append(Score(reward=reward, is_correct=right.is_correct))
         return scores
 
 
@@ -83,19 +83,21 @@ class CallShapingReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         c = known(self.c, "CallShapingReward.c")
         n = self.estimator(history)
-        is_shaped = sum(is_correct) / len(is_correct) >= self.min_solve_rate
+        is_shaped = solve_rate(verdicts) >= self.min_solve_rate
         scores = []
-        for right, cost in zip(is_correct, costs, strict=True):
+        for right, cost in zip(verdicts, costs, strict=True):
             shaping = 0.0
             if right and is_shaped and n is not None:
                 shaping = call_shaping(max(cost, n), n, c, delta=self.delta)
             reward = self.correct if right else self.wrong
-            scores.append(Score(reward=reward, is_correct=right, fewest_calls=n, shaping=shaping))
+            scores.append(
+                Score(reward=reward, is_correct=right.is_correct, fewest_calls=n, shaping=shaping)
+            )
         return scores

@@ -1,4 +1,4 @@
-"""What a reward is: a pure function of a finished group, its correctness and its problem's history.
+"""What a reward is: a pure function of a finished group, its verdicts and its problem's history.
 
 A reward of the researcher's own is a function, or a frozen dataclass with `__call__`, in any module that
 can be imported, and a gin file binds it: `RlConfig.reward = @my_rewards.f`. `scores_of` checks what it
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtool.config.callables import callable_name
-from jaxtool.core.types import Score, Trajectory
+from jaxtool.core.types import Score, Trajectory, Verdict
 from jaxtool.rewards.fewest_calls import CallHistory
 
-ARGUMENTS = ("group", "is_correct", "costs", "history")
+ARGUMENTS = ("group", "verdicts", "costs", "history")
 
 
 class RewardFn(Protocol):
@@ -22,7 +22,7 @@ class RewardFn(Protocol):
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
@@ -31,7 +31,7 @@ class RewardFn(Protocol):
 
         Args:
           group: trajectories of one problem, none of them masked.
-          is_correct: whether each member's answer is equivalent to the reference.
+          verdicts: what the judge says of each member; one that is right is true, as a bool would be.
           costs: m of each member by the run's `CallCost`: its number of calls, where nothing else is said.
           history: of the problem, with the calls of this group's correct members already in it.
         """
@@ -49,10 +49,15 @@ def known(value: float | None, name: str) -> float:
     return value
 
 
+def solve_rate(verdicts: Sequence[Verdict]) -> float:
+    """Share of a group's members that are right."""
+    return sum(verdict.is_correct for verdict in verdicts) / len(verdicts)
+
+
 def scores_of(
     reward: RewardFn,
     group: Sequence[Trajectory],
-    is_correct: Sequence[bool],
+    verdicts: Sequence[Verdict],
     costs: Sequence[float],
     history: CallHistory,
 ) -> list[Score]:
@@ -61,14 +66,14 @@ def scores_of(
     Args:
       reward: the run's, or a researcher's own.
       group: trajectories of one problem, none of them masked.
-      is_correct: whether each member's answer is equivalent to the reference.
+      verdicts: what the judge says of each member.
       costs: m of each member.
       history: of the problem, with this group's correct members in it.
 
     Raises:
       ValueError: not one `Score` a member, or one that is not finite; the message names the function.
     """
-    scores = reward(group, is_correct, costs, history)
+    scores = reward(group, verdicts, costs, history)
     name = f"RlConfig.reward={callable_name(reward)}"
     if not isinstance(scores, list | tuple) or not all(isinstance(s, Score) for s in scores):
         raise ValueError(
@@ -83,7 +88,7 @@ def scores_of(
         if not math.isfinite(score.reward) or not math.isfinite(score.shaping):
             raise ValueError(
                 f"{name} gave reward={score.reward}, shaping={score.shaping} for member {member} "
-                f"(correct: {is_correct[member]}, cost {costs[member]}); return finite numbers"
+                f"(correct: {verdicts[member].is_correct}, cost {costs[member]}); return finite numbers"
             )
     return list(scores)
 

@@ -9,19 +9,23 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxtool.config.callables import check_takes
-from jaxtool.core.types import Score, Trajectory
+from jaxtool.core.types import Score, Trajectory, Verdict
 from jaxtool.rewards import otc
-from jaxtool.rewards.base import known
+from jaxtool.rewards.base import known, solve_rate
 from jaxtool.rewards.decay import ARGUMENTS, Decay, cosine
 from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutcomeReward:
-    """r = correct or wrong. Defaults: ReTool (2504.11536), reward design; correct=1, wrong=0: OTC-PO."""
+    """r = correct or wrong. Defaults: ReTool (2504.11536), reward design; correct=1, wrong=0: OTC-PO.
+
+    Graded: r = wrong + s ⋅ (correct - wrong) with the judge's score s, such as the F1 of words.
+    """
 
     correct: float = 1.0
     wrong: float = -1.0
+    is_graded: bool = False
 
     def __post_init__(self) -> None:
         _check_base(self.correct, self.wrong)
@@ -29,15 +33,20 @@ class OutcomeReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         return [
-            Score(reward=self.correct if right else self.wrong, is_correct=right)
-            for right in is_correct
+            Score(reward=self._reward(verdict), is_correct=verdict.is_correct)
+            for verdict in verdicts
         ]
+
+    def _reward(self, verdict: Verdict) -> float:
+        if self.is_graded:
+            return self.wrong + verdict.score * (self.correct - self.wrong)
+        return self.correct if verdict.is_correct else self.wrong
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,22 +77,27 @@ class OtcGrpoReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         n = self.estimator(history)
-        is_scaled = sum(is_correct) / len(is_correct) >= self.min_solve_rate
+        is_scaled = solve_rate(verdicts) >= self.min_solve_rate
         scores = []
-        for right, cost in zip(is_correct, costs, strict=True):
+        for right, cost in zip(verdicts, costs, strict=True):
             coefficient = 1.0
             if right and is_scaled and n is not None:
                 coefficient = self.decay(max(cost, n), n, known(self.c, "OtcGrpoReward.c"))
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
             scores.append(
-                Score(reward=reward, is_correct=right, tool_coefficient=coefficient, fewest_calls=n)
+                Score(
+                    reward=reward,
+                    is_correct=right.is_correct,
+                    tool_coefficient=coefficient,
+                    fewest_calls=n,
+                )
             )
         return scores
 
@@ -108,18 +122,20 @@ class OtcPpoReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         c = known(self.c, "OtcPpoReward.c")
         scores = []
-        for right, cost in zip(is_correct, costs, strict=True):
+        for right, cost in zip(verdicts, costs, strict=True):
             coefficient = self.decay(cost, 0.0, c) if right else 1.0
             base = self.correct if right else self.wrong
             reward = otc.scaled_reward(base, coefficient, alpha=self.alpha)
-            scores.append(Score(reward=reward, is_correct=right, tool_coefficient=coefficient))
+            scores.append(
+                Score(reward=reward, is_correct=right.is_correct, tool_coefficient=coefficient)
+            )
         return scores
 
 

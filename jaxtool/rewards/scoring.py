@@ -1,6 +1,6 @@
 """Scores of groups of finished, judged samples: updates n, then calls the reward.
 
-Covered: the order (n first), masked trajectories. Not covered: judging answers (`jaxtool.judges`).
+Covered: the order (n first), groups that lost a sample. Not covered: judging answers (`jaxtool.judges`).
 """
 
 import dataclasses
@@ -18,11 +18,14 @@ def score_groups(
     store: CallStore,
     call_cost: CallCost | None = None,
 ) -> list[Group]:
-    """The groups with a score for each sample but masked ones, which do not enter n either.
+    """The groups with a score for each sample; a group that lost one has no scores and does not enter n.
+
+    Its other samples are those that did not need the tool: beside each other they would teach that calls
+    do not pay, and that n is what those needed that called least.
 
     Args:
       groups: judged; each of another problem.
-      reward_fn: called once a group, with its unmasked members. Its verdict becomes the sample's.
+      reward_fn: called once a group, with all its members. Its verdict becomes the sample's.
       call_cost: what m is; None counts calls.
       store: gets the costs of the correct trajectories before they are scored; changed in place.
 
@@ -36,22 +39,18 @@ def score_groups(
 
 
 def _scored(group: Group, reward_fn: RewardFn, store: CallStore, call_cost: CallCost) -> Group:
-    valid = [sample for sample in group.samples if not sample.is_masked]
-    if not valid:
+    if any(sample.is_masked for sample in group.samples):
         return group
-    if any(sample.is_correct is None for sample in valid):
+    trajectories = group.trajectories
+    verdicts = [sample.verdict for sample in group.samples if sample.verdict is not None]
+    if len(verdicts) < len(trajectories):
         raise ValueError(f"problem {group.problem.problem_id!r} has a sample that is not judged")
-    trajectories = [sample.trajectory for sample in valid]
-    is_correct = [bool(sample.is_correct) for sample in valid]
     costs = [call_cost.cost(trajectory) for trajectory in trajectories]
-    correct_costs = [cost for cost, correct in zip(costs, is_correct, strict=True) if correct]
+    correct_costs = [cost for cost, verdict in zip(costs, verdicts, strict=True) if verdict]
     history = store.update(group.problem.problem_id, correct_costs)
-    scores = scores_of(reward_fn, trajectories, is_correct, costs, history)
-    scored = iter(
-        [
-            dataclasses.replace(sample, score=score, is_correct=score.is_correct)
-            for sample, score in zip(valid, scores, strict=True)
-        ]
+    scores = scores_of(reward_fn, trajectories, verdicts, costs, history)
+    samples = tuple(
+        dataclasses.replace(sample, score=score, is_correct=score.is_correct)
+        for sample, score in zip(group.samples, scores, strict=True)
     )
-    samples = [sample if sample.is_masked else next(scored) for sample in group.samples]
-    return dataclasses.replace(group, samples=tuple(samples))
+    return dataclasses.replace(group, samples=samples)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtool.config.callables import check_takes
-from jaxtool.core.types import Origin, Score, Trajectory
+from jaxtool.core.types import Origin, Score, Trajectory, Verdict
 from jaxtool.rewards.base import ARGUMENTS, RewardFn, known
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OutcomeReward
@@ -38,7 +38,7 @@ def tool_bonus(m: float, *, per_call: float, limit: float) -> float:
 class RewardTerm(Protocol):
     """What is added for one trajectory. Implementations are frozen dataclasses."""
 
-    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float: ...
+    def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class OverlongPunishment:
         if self.max_tokens and self.cache_tokens and self.cache_tokens > self.max_tokens:
             raise ValueError(f"need {self.cache_tokens=} <= {self.max_tokens=}")
 
-    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
-        del is_correct, cost
+    def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float:
+        del verdict, cost
         limit = known(self.max_tokens, "OverlongPunishment.max_tokens")
         cache = known(self.cache_tokens, "OverlongPunishment.cache_tokens")
         tokens = response_tokens(trajectory, counts_tool_tokens=self.counts_tool_tokens)
@@ -71,9 +71,13 @@ class ToolBonus:
     per_call: float = 0.1
     limit: float = 0.4
 
-    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+    def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float:
         del trajectory
-        return 0.0 if is_correct else tool_bonus(cost, per_call=self.per_call, limit=self.limit)
+        return (
+            0.0
+            if verdict.is_correct
+            else tool_bonus(cost, per_call=self.per_call, limit=self.limit)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,9 +87,9 @@ class TurnPenalty:
     per_call: float = 0.1
     only_correct: bool = False
 
-    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+    def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float:
         del trajectory
-        return 0.0 if self.only_correct and not is_correct else -self.per_call * cost
+        return 0.0 if self.only_correct and not verdict.is_correct else -self.per_call * cost
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,9 +108,9 @@ class LengthPenalty:
         if self.at_budget < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError(f"need {self.at_budget=} >= 0 and {self.max_tokens=} > 0")
 
-    def __call__(self, trajectory: Trajectory, is_correct: bool, cost: float, /) -> float:
+    def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float:
         del cost
-        if self.only_correct and not is_correct:
+        if self.only_correct and not verdict.is_correct:
             return 0.0
         limit = known(self.max_tokens, "LengthPenalty.max_tokens")
         return -self.at_budget * response_tokens(trajectory, counts_tool_tokens=False) / limit
@@ -139,23 +143,23 @@ class SumReward:
     def __post_init__(self) -> None:
         check_takes(self.outcome, ARGUMENTS, "SumReward.outcome")
         for term in self.terms:
-            check_takes(term, ("trajectory", "is_correct", "cost"), "SumReward.terms")
+            check_takes(term, ("trajectory", "verdict", "cost"), "SumReward.terms")
 
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
-        scores = self.outcome(group, is_correct, costs, history)
-        members = zip(scores, group, is_correct, costs, strict=True)
+        scores = self.outcome(group, verdicts, costs, history)
+        members = zip(scores, group, verdicts, costs, strict=True)
         return [
             dataclasses.replace(
-                score, reward=score.reward + sum(term(t, right, cost) for term in self.terms)
+                score, reward=score.reward + sum(term(t, verdict, cost) for term in self.terms)
             )
-            for score, t, right, cost in members
+            for score, t, verdict, cost in members
         ]
 
 

@@ -140,7 +140,7 @@ class Collector:
 
         Args:
           stream: names the random stream, for example ("train", step).
-          version: learner step of the parameters in the engine, written beside every token.
+          version: learner step of the parameters in the engine, stored with every token.
         """
         if self.has_work:
             raise RuntimeError("this collector is answering other problems")

@@ -80,7 +80,7 @@ def choose_members(
 ) -> tuple[int, ...]:
     """Indices of the members of one oversampled, scored group that are kept, by GRPO-RoC.
 
-    Masked members count as wrong: they may be kept, and teach nothing. A group of `keep` is kept whole.
+    Members without a score count as wrong. A group of `keep` is kept whole.
 
     Args:
       keep: G.

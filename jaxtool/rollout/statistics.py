@@ -2,7 +2,7 @@
 
 TC is the mean number of calls that got an observation; TP = correct answers / calls (OTC-PO,
 section 2.1) and is undefined (None) without calls. Trajectories masked by infrastructure failures
-count in nothing but `tools/infrastructure_failed_fraction`.
+are in no mean; how many they were stands beside it (`Counts.lost`, `tools/infrastructure_failed_fraction`).
 """
 
 import collections
@@ -19,19 +19,42 @@ from jaxtool.core.types import (
     Trajectory,
     samples_of,
 )
+from jaxtool.rollout.lost import is_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Figures:
+class Counts:
+    """What a set of figures rests on."""
+
+    problems: int  # with an answer
+    answers: int  # judged: all figures are of these
+    lost: int  # to the infrastructure: asked for, and in no figure
+
+    @property
+    def lost_fraction(self) -> float:
+        return self.lost / max(1, self.answers + self.lost)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figures(Counts):
     """Accuracy and cost of one set of answers."""
 
-    problems: int
-    answers: int
     accuracy: float
     accuracy_stderr: float  # over problems: samples of one problem are not independent
     tool_calls: float  # TC
     tool_calls_stderr: float
     tool_productivity: float | None  # TP
+
+
+def counts(groups: Sequence[Group]) -> Counts:
+    """How many answers came back, and how many were lost."""
+    samples = samples_of(groups)
+    kept = [sample for sample in samples if not sample.is_masked]
+    return Counts(
+        problems=len({sample.trajectory.problem.problem_id for sample in kept}),
+        answers=len(kept),
+        lost=len(samples) - len(kept),
+    )
 
 
 def figures(groups: Sequence[Group]) -> Figures:
@@ -47,8 +70,7 @@ def figures(groups: Sequence[Group]) -> Figures:
     correct = sum(is_correct)
     calls = sum(t.num_tool_calls for t in ts)
     return Figures(
-        problems=len(set(clusters)),
-        answers=len(kept),
+        **dataclasses.asdict(counts(groups)),
         accuracy=accuracy,
         accuracy_stderr=accuracy_stderr,
         tool_calls=calls_mean,
@@ -82,20 +104,19 @@ def figures_by_level(groups: Sequence[Group]) -> dict[str, Figures]:
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Metrics of the scored groups of one rollout batch, under the names of docs and report."""
-    samples = samples_of(groups)
-    scores = [sample.score for sample in samples if sample.score is not None]
-    metrics = {
-        "tools/infrastructure_failed_fraction": 1 - len(scores) / max(1, len(samples)),
-    }
+    """Metrics of the scored groups of one rollout batch, under the names of docs and report.
+
+    A group that lost a sample is in no mean: its others are those that did not need the tool.
+    """
+    metrics = {"tools/infrastructure_failed_fraction": counts(groups).lost_fraction}
+    groups = [group for group in groups if is_whole(group)]
+    kept = [sample for sample in samples_of(groups) if sample.score is not None]
+    scores = [sample.score for sample in kept if sample.score is not None]
     if not scores:
         return metrics
-    kept = [sample for sample in samples if sample.score is not None]
     ts = [sample.trajectory for sample in kept]
     correct = [sample.is_correct for sample in kept]
     whole = figures(groups)
-    # A level all of whose samples are lost has no figures.
-    finished = [g for g in groups if any(not sample.is_masked for sample in g.samples)]
     metrics |= {
         "reward/mean": float(np.mean([score.reward for score in scores])),
         "reward/accuracy_fraction": whole.accuracy,
@@ -112,7 +133,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         calls = [t.num_tool_calls for t, c in zip(ts, correct, strict=True) if c is wanted]
         if calls:
             metrics[f"tools/calls_per_{name}_answer"] = float(np.mean(calls))
-    for level, part in figures_by_level(finished).items():
+    for level, part in figures_by_level(groups).items():
         metrics[f"level/accuracy_fraction/{level}"] = part.accuracy
         metrics[f"level/calls_per_answer/{level}"] = part.tool_calls
     return metrics | _status_metrics(ts) | _finish_metrics(ts)

@@ -1,7 +1,8 @@
 """Variants of an experiment on one untouched test set: figures, paired differences, table, report.
 
-The variants answer the same questions, so differences between them are taken question by question and
-their standard error is that of the paired difference.
+The variants answer the same questions, so differences between them are taken question by question, over
+those of which no side lost an answer, and their standard error is that of the paired difference. Every
+table says how many answers it rests on; where too many were lost it says so in place of figures.
 """
 
 import dataclasses
@@ -15,15 +16,25 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jaxtool.core.types import Score, samples_of
+from jaxtool.judges.references import check_references
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
-from jaxtool.rollout.statistics import clustered_mean
+from jaxtool.rollout.lost import is_whole
+from jaxtool.rollout.statistics import clustered_mean, figures
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
 from jaxtool.train.devices import make_shardings
-from jaxtool.train.evaluation import GREEDY, Evaluation, Runner, evaluate
+from jaxtool.train.evaluation import (
+    GREEDY,
+    Evaluation,
+    Runner,
+    evaluate,
+    has_figures,
+    lost_text,
+)
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
+from jaxtool.train.tool_checks import check_known_answers
 
 SAMPLINGS = ("greedy", "sampled")
 
@@ -34,6 +45,7 @@ class Comparison:
 
     variants: Mapping[str, Mapping[str, Evaluation]]
     views: tuple[TrajectoryView, ...]  # some greedy answers of every variant
+    max_lost_fraction: float  # of the answers; above it there are no figures
 
     def as_json(self) -> dict[str, Any]:
         """`{"variants": {variant: {sampling: figures}}}`, see `Evaluation.as_json`."""
@@ -57,6 +69,8 @@ def compare(
 
     The only place that touches the test split.
     """
+    questions = config.task.problems("test", problems, seed)
+    print(f"judge: {check_references(config.judge, questions)}", flush=True)
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
@@ -65,7 +79,6 @@ def compare(
         source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
         worker, _ = open_worker(stack, runner, config, source, sharding, seed, sandbox_addresses)
-        questions = config.task.problems("test", problems, seed)
         for variant, policy in policies.items():
             _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
             worker.engine.load(params)
@@ -83,11 +96,33 @@ def compare(
                     seed=seed,
                     stream=("test",),
                     version=0,
+                    max_lost_fraction=config.schedule.eval_max_lost_fraction,
                 )
                 for name in SAMPLINGS
             }
+            check_known_answers(worker, len(variants))
             views += _views(worker, variant, variants[variant]["greedy"])
-    return Comparison(variants=variants, views=tuple(views))
+    return Comparison(
+        variants=variants,
+        views=tuple(views),
+        max_lost_fraction=config.schedule.eval_max_lost_fraction,
+    )
+
+
+def check_rests_on_enough(comparison: Comparison) -> None:
+    """Raises ValueError if an evaluation lost too many answers to have figures."""
+    refused = [
+        f"{variant}, {sampling}: {lost_text(evaluation.overall)}"
+        for variant, both in comparison.variants.items()
+        for sampling, evaluation in both.items()
+        if evaluation.is_refused
+    ]
+    if refused:
+        raise ValueError(
+            f"no figures, too many answers were lost to the sandbox ({'; '.join(refused)}; "
+            f"Schedule.eval_max_lost_fraction allows {comparison.max_lost_fraction:.1%}): look at its "
+            "log and evaluate again"
+        )
 
 
 def _views(
@@ -96,6 +131,7 @@ def _views(
     samples = [
         dataclasses.replace(s, score=Score(reward=float(right), is_correct=right))
         for s in samples_of(evaluation.groups)
+        if not s.is_masked
         for right in [bool(s.is_correct)]
     ]
     return evenly_spaced_views(
@@ -109,25 +145,42 @@ def _views(
 
 
 def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
-    """What `new` changes against `old` on the same questions.
+    """What `new` changes against `old` on the questions of which both have every answer.
 
-    Keys: `calls_cut` (share of old's calls saved), `accuracy_difference_points` and its `_stderr`
-    (paired over questions, in percentage points), `productivity_gain` (TP new / TP old - 1).
+    Keys: `questions` and `questions_left_out` (one side lost an answer); `calls_cut` (share of old's calls
+    saved), `accuracy_difference_points` and its `_stderr` (paired over questions, in percentage points),
+    `productivity_gain` (TP new / TP old - 1). Only the first two where one side has no figures.
     """
+    both = [
+        (a, b) for a, b in zip(new.groups, old.groups, strict=True) if is_whole(a) and is_whole(b)
+    ]
+    rests_on: dict[str, float | None] = {
+        "questions": len(both),
+        "questions_left_out": len(new.groups) - len(both),
+    }
+    if new.is_refused or old.is_refused or not both:
+        return rests_on
+    new_groups, old_groups = [a for a, _ in both], [b for _, b in both]
     pairs = [
         (float(bool(a.is_correct)) - float(bool(b.is_correct)), a.trajectory.problem.problem_id)
-        for a, b in zip(samples_of(new.groups), samples_of(old.groups), strict=True)
-        if not a.is_masked and not b.is_masked
+        for a, b in zip(samples_of(new_groups), samples_of(old_groups), strict=True)
     ]
     gap, error = clustered_mean([g for g, _ in pairs], [question for _, question in pairs])
-    old_calls, new_calls = old.overall["tool_calls"], new.overall["tool_calls"]
-    old_tp, new_tp = old.overall["tool_productivity"], new.overall["tool_productivity"]
-    return {
+    new_figures, old_figures = figures(new_groups), figures(old_groups)
+    old_calls, new_calls = old_figures.tool_calls, new_figures.tool_calls
+    old_tp, new_tp = old_figures.tool_productivity, new_figures.tool_productivity
+    return rests_on | {
         "calls_cut": 1 - new_calls / old_calls if old_calls else None,
         "accuracy_difference_points": 100 * gap,
         "accuracy_difference_points_stderr": 100 * error,
         "productivity_gain": new_tp / old_tp - 1 if new_tp and old_tp else None,
     }
+
+
+def _answers(part: Mapping[str, Any]) -> str:
+    """`400`, or `398 of 400` where some are lost."""
+    answers, lost = part["answers"], part["lost"]
+    return f"{answers} of {answers + lost}" if lost else str(answers)
 
 
 def _cell(part: Mapping[str, Any]) -> str:
@@ -138,15 +191,25 @@ def overall_rows(
     comparison: Comparison,
 ) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
     """Columns and rows of the main table: one row per variant and way of sampling."""
-    columns = ("variant", "sampling", "accuracy %", "calls (TC)", "productivity (TP)")
+    columns = ("variant", "sampling", "answers", "accuracy %", "calls (TC)", "productivity (TP)")
     rows: list[tuple[str | float | None, ...]] = []
     for variant, both in comparison.variants.items():
         for sampling, evaluation in both.items():
             whole = evaluation.overall
+            if evaluation.is_refused:
+                rows.append((variant, sampling, _answers(whole), "refused", "–", "–"))
+                continue
             tp = whole["tool_productivity"]
             calls = f"{whole['tool_calls']:.2f} ± {whole['tool_calls_stderr']:.2f}"
             rows.append(
-                (variant, sampling, _cell(whole), calls, "–" if tp is None else f"{tp:.2f}")
+                (
+                    variant,
+                    sampling,
+                    _answers(whole),
+                    _cell(whole),
+                    calls,
+                    "–" if tp is None else f"{tp:.2f}",
+                )
             )
     return columns, rows
 
@@ -154,19 +217,29 @@ def overall_rows(
 def level_rows(
     comparison: Comparison, sampling: str
 ) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
-    """Columns and rows by level: accuracy in percent and calls of each variant, `96.0 ± 2.0 / 0.30`."""
+    """Columns and rows by level: accuracy in percent and calls of each variant, `96.0 ± 2.0 / 0.30`.
+
+    `answers` are those asked for; a cell that rests on fewer says so.
+    """
     variants = list(comparison.variants)
     levels = comparison.variants[variants[0]][sampling].levels
     rows: list[tuple[str | float | None, ...]] = []
     for level in levels:
         parts = [comparison.variants[variant][sampling].levels[level] for variant in variants]
-        cells = [f"{_cell(part)} / {part['tool_calls']:.2f}" for part in parts]
-        rows.append((level, levels[level]["answers"], *cells))
+        asked = parts[0]["answers"] + parts[0]["lost"]
+        rows.append((level, asked, *map(_level_cell, parts)))
     return ("level", "answers", *variants), rows
 
 
+def _level_cell(part: Mapping[str, Any]) -> str:
+    if not has_figures(part):
+        return f"refused, {lost_text(part)}" if part["lost"] else "refused"
+    cell = f"{_cell(part)} / {part['tool_calls']:.2f}"
+    return f"{cell} ({part['lost']} lost)" if part["lost"] else cell
+
+
 def print_tables(comparison: Comparison) -> None:
-    """Both tables on the console."""
+    """The tables on the console."""
     console = Console()
     for title, (columns, rows) in (
         ("Test set, all levels", overall_rows(comparison)),
@@ -181,6 +254,20 @@ def print_tables(comparison: Comparison) -> None:
         for row in rows:
             table.add_row(*map(str, row))
         console.print(table)
+    console.print(lost_note(comparison))
+
+
+def lost_note(comparison: Comparison) -> str:
+    """How many answers the sandbox lost, in a sentence."""
+    parts = [both[way].overall for both in comparison.variants.values() for way in both]
+    lost = sum(part["lost"] for part in parts)
+    if not lost:
+        return "No answer was lost to the sandbox."
+    asked = lost + sum(part["answers"] for part in parts)
+    return (
+        f"{lost} of {asked} answers were lost to the sandbox, also when asked again, and are in no "
+        f"figure. A row that lost more than {comparison.max_lost_fraction:.1%} has none."
+    )
 
 
 def comparison_report(
@@ -205,7 +292,8 @@ def comparison_report(
         )
     note = (
         "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
-        "TP: correct answers per call (OTC-PO, section 2.1)."
+        "TP: correct answers per call (OTC-PO, section 2.1). "
+        f"{lost_note(comparison)}"
     )
     results = Section(title="Untouched test set", note=note, tables=tuple(tables))
     return Report(

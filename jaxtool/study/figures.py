@@ -24,6 +24,7 @@ class EvalRecord:
     calls: int
     is_correct: bool
     tokens: int  # of the policy
+    is_lost: bool = False  # to the sandbox, also when asked again: in no figure
 
 
 def optimal_calls(level: str, mental_accuracy: float) -> int:
@@ -48,10 +49,35 @@ def by_level(answers: Sequence[EvalRecord]) -> dict[str, list[EvalRecord]]:
     return parts
 
 
+def whole(answers: Sequence[EvalRecord]) -> list[EvalRecord]:
+    """Those that came back: what figures are made of."""
+    return [answer for answer in answers if not answer.is_lost]
+
+
+def whole_in_both(
+    new: Sequence[EvalRecord], old: Sequence[EvalRecord]
+) -> tuple[list[EvalRecord], list[EvalRecord]]:
+    """The answers to the questions that neither side lost: what differences are made of.
+
+    Raises:
+      ValueError: the two were asked other questions.
+    """
+    if [a.question for a in new] != [b.question for b in old]:
+        raise ValueError("answers to different questions cannot be compared")
+    both = [(a, b) for a, b in zip(new, old, strict=True) if not a.is_lost and not b.is_lost]
+    return [a for a, _ in both], [b for _, b in both]
+
+
+def lost_fraction(answers: Sequence[EvalRecord]) -> float:
+    """Share of the answers that are lost."""
+    return sum(a.is_lost for a in answers) / max(1, len(answers))
+
+
 def figures(answers: Sequence[EvalRecord], optimum: Mapping[str, int]) -> dict[str, Any]:
     """Figures of one variant and seed; `tool_productivity` is None without calls.
 
     Args:
+      answers: none of them lost.
       optimum: calls by level.
     """
     calls = sum(a.calls for a in answers)
@@ -112,7 +138,10 @@ def tokens_until(rows: Sequence[Mapping[str, float]], answers_per_step: int, ste
     Args:
       rows: metrics of a run, one row a step.
     """
-    return sum(row["tokens/policy_mean"] * answers_per_step for row in rows if row["step"] < step)
+    # A step that lost a sample of every group has no means.
+    return sum(
+        row.get("tokens/policy_mean", 0.0) * answers_per_step for row in rows if row["step"] < step
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

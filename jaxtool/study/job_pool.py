@@ -93,8 +93,8 @@ def run_jobs(
     try:
         while waiting or running:
             for worker in workers:
-                beside = {job.kind for job, _ in running.values()}
-                if worker not in running and (job := _next_job(waiting, done, beside)):
+                running_kinds = {job.kind for job, _ in running.values()}
+                if worker not in running and (job := _next_job(waiting, done, running_kinds)):
                     waiting.remove(job)
                     worker.begin(job)
                     running[worker] = job, time.monotonic()
@@ -121,10 +121,12 @@ def run_jobs(
             worker.stop()
 
 
-def _next_job(waiting: Sequence[Job], done: Set[str], beside: Set[str]) -> Job | None:
-    """The first job that can start, of a kind that is not in `beside` if there is one."""
+def _next_job(waiting: Sequence[Job], done: Set[str], running_kinds: Set[str]) -> Job | None:
+    """The first job that can start, of a kind that is not in `running_kinds` if there is one."""
     ready = [job for job in waiting if done >= set(job.needs)]
-    return next((job for job in ready if job.kind not in beside), ready[0] if ready else None)
+    return next(
+        (job for job in ready if job.kind not in running_kinds), ready[0] if ready else None
+    )
 
 
 def _check_needs(jobs: Sequence[Job]) -> None:

@@ -1,4 +1,4 @@
-"""Variants beside each other after as many sampled tokens, those of the stages that they started from included.
+"""Variants compared after as many sampled tokens, those of the stages that they started from included.
 
 Steps are no measure of cost: a variant that saves calls also samples shorter answers.
 """

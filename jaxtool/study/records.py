@@ -3,6 +3,9 @@
 For a variant of a seed: greedy and sampled answers to the held-out questions, sampled answers to the
 validation questions of its curve (the curve's first point), and how many questions of each level the
 policy gets right when it must answer at once ("mental"), which says how many calls are needed.
+
+Answers that the sandbox lost are asked once more. What is still lost stands in the file as such. Where it
+is more than `Schedule.eval_max_lost_fraction` of a part, no file is written, so that the same command asks again.
 """
 
 import dataclasses
@@ -14,16 +17,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxtool.core.types import Problem, samples_of
+from jax.sharding import Mesh
+
+from jaxtool.core.types import Group, Problem, samples_of
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
+from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
-from jaxtool.study.figures import EvalRecord
+from jaxtool.study.figures import EvalRecord, lost_fraction
+from jaxtool.tools.base import Tool
 from jaxtool.train import rl_config, run_files
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
+from jaxtool.train.tool_checks import check_known_answers
 
 
 def read_answers(path: Path) -> dict[str, list[EvalRecord]]:
@@ -33,19 +41,32 @@ def read_answers(path: Path) -> dict[str, list[EvalRecord]]:
 
 
 def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
-    """Whether a file holds the answers of the policy that is saved there to what is to be asked."""
+    """Whether a file holds the answers of the policy that is saved there to what is to be asked.
+
+    To all of it: files of before left lost answers out without a word.
+    """
     if not path.is_file() or path.stat().st_mtime < saved_at(policy):
         return False
-    return json.loads(path.read_text(encoding="utf-8")).get("asked") == asked
+    found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = {"greedy": "problems", "sampled": "problems", "mental": "mental_problems"}
+    return found.get("asked") == asked and all(
+        len(rows) == asked[wanted[part]]
+        for part, rows in found["answers"].items()
+        if part in wanted
+    )
 
 
-def evaluate_variant(job: dict[str, Any]) -> None:
+def evaluate_variant(
+    job: dict[str, Any], *, mesh: Mesh | None = None, tool: Tool | None = None
+) -> None:
     """Writes the answers of one policy.
 
     Args:
       job: "files" (gin files of an RL run, whose task, engine and budgets it takes), "policy"
         (directory), "output" (file), "sandbox", "asked": {"params" (bindings over the files), "renderer",
         "mental_renderer" (of questions without the tool), "mental_problems", "seed", "split", "problems"}.
+      mesh: in place of the one that the configuration makes of all devices.
+      tool: answers calls in place of the sandbox; the caller closes it.
     """
     asked = job["asked"]
     seed, renderer = asked["seed"], asked["renderer"]
@@ -54,9 +75,9 @@ def evaluate_variant(job: dict[str, Any]) -> None:
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         source = SavedPolicy(path=job["policy"])
-        sharding, _ = make_shardings(config, source.model_config())
+        sharding, _ = make_shardings(config, source.model_config(), mesh)
         worker, params = open_worker(
-            stack, runner, config, source, sharding, seed, (job["sandbox"],)
+            stack, runner, config, source, sharding, seed, (job["sandbox"],), tool
         )
         worker.engine.load(params)
         validation = config.task.problems("validation", config.schedule.eval_problems, seed)
@@ -71,17 +92,28 @@ def evaluate_variant(job: dict[str, Any]) -> None:
             ("mental", at_once, mental, GREEDY),
         )
         parts = {
-            part: [
-                dataclasses.asdict(answer)
-                for answer in _answers(worker, config, name, problems, sampling, part, seed)
-            ]
+            part: _answers(worker, config, name, problems, sampling, part, seed)
             for part, name, problems, sampling in questions
         }
+        check_known_answers(worker, seed)
+    check_few_are_lost(parts, config.schedule.eval_max_lost_fraction)
     output = Path(job["output"])
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_suffix(".writing")
-    temporary.write_text(json.dumps({"asked": asked, "answers": parts}), encoding="utf-8")
+    rows = {part: [dataclasses.asdict(a) for a in answers] for part, answers in parts.items()}
+    temporary.write_text(json.dumps({"asked": asked, "answers": rows}), encoding="utf-8")
     os.replace(temporary, output)
+
+
+def check_few_are_lost(parts: Mapping[str, Sequence[EvalRecord]], max_fraction: float) -> None:
+    """Raises ValueError if the sandbox lost more of a part than figures may go without."""
+    for part, answers in parts.items():
+        if lost_fraction(answers) > max_fraction:
+            raise ValueError(
+                f"{sum(a.is_lost for a in answers)} of {len(answers)} {part} answers were lost to the "
+                f"sandbox (Schedule.eval_max_lost_fraction allows {max_fraction:.1%}): look at its log; "
+                "the same command asks again"
+            )
 
 
 def _answers(
@@ -93,7 +125,7 @@ def _answers(
     part: str,
     seed: int,
 ) -> list[EvalRecord]:
-    """One answer to each problem that the infrastructure let finish."""
+    """One answer to each problem; those that the infrastructure lost are marked."""
     renderer = load_renderer(renderer_name)
     collector = Collector(
         engine=worker.engine,
@@ -104,21 +136,25 @@ def _answers(
     )
     # "validation" is the stream of the loop's own validations: the curve's points compare.
     stream = ("validation",) if part == "validation" else ("study", part)
-    groups = worker.runner.run(
-        collector.collect(
-            problems, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
+
+    def collect(asked: Sequence[Problem]) -> list[Group]:
+        return worker.runner.run(
+            collector.collect(
+                asked, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
+            )
         )
-    )
+
+    groups = ask_lost_again(collect(problems), collect)
     judging = dataclasses.replace(worker.judging, format=renderer.answer)
     return [
         EvalRecord(
             question=t.problem.problem_id,
             level=t.problem.level,
             calls=t.num_tool_calls,
-            is_correct=bool(sample.is_correct),
+            is_correct=bool(sample.is_correct) and not t.is_masked,
             tokens=t.num_policy_tokens,
+            is_lost=t.is_masked,
         )
         for sample in samples_of(judging.judged(groups))
         for t in [sample.trajectory]
-        if not t.is_masked
     ]

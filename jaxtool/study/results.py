@@ -1,6 +1,9 @@
 """Figures of a finished study out of its files: means over seeds, differences, targets, curves, summary.
 
-Not covered: how they are shown, see `study_report`.
+Answers that the sandbox lost are in no figure; how many they are stands beside them. Differences are of the
+questions that neither variant lost.
+
+Not covered: how they are shown, see `tables`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +22,8 @@ from jaxtool.study.figures import (
     optimal_calls,
     over_seeds,
     tokens_until,
+    whole,
+    whole_in_both,
 )
 from jaxtool.study.matched_tokens import matched_tokens
 from jaxtool.study.records import read_answers
@@ -27,6 +32,7 @@ from jaxtool.study.suite import Variant
 from jaxtool.train.rl_config import RlConfig
 
 SAMPLINGS = ("greedy", "sampled")
+PARTS = (*SAMPLINGS, "validation", "mental")
 TEXT, TOOL, COLD = "text_rl", "retool_grpo", "cold_start"
 OTC = "otc_after_grpo"  # chosen on validation questions, see docs/results.md
 OTC_PAPER = "otc_grpo"
@@ -34,8 +40,10 @@ PAIRS = (
     (TOOL, COLD),
     ("retool_ppo", COLD),
     (TOOL, TEXT),
-    (TEXT, "base"),
-    ("torl", "base"),
+    (TEXT, "pretrain"),
+    ("torl", "pretrain"),
+    (TEXT, "prompted_text"),
+    ("torl", "prompted_text"),
     ("torl", "prompted"),
     (COLD, "prompted"),
 )
@@ -44,9 +52,13 @@ Point = tuple[int, float]
 
 def results(study: Study) -> dict[str, Any]:
     """Everything that docs/results/results.json.gz holds of the study, but how it was run."""
-    answers = {
+    asked = {
         variant.name: [read_answers(study.answers(variant.name, seed)) for seed in study.seeds]
         for variant in study.variants
+    }
+    answers = {
+        name: [{part: whole(rows) for part, rows in seed.items()} for seed in seeds]
+        for name, seeds in asked.items()
     }
     optima = {variant.name: _optima(study, variant, answers) for variant in study.variants}
     each = {
@@ -75,6 +87,9 @@ def results(study: Study) -> dict[str, Any]:
             "what": variant.what,
             "starts_from": variant.start,
             **{way: over_seeds(each[variant.name][way]) for way in SAMPLINGS},
+            "rests_on": {
+                part: _rests_on([seed[part] for seed in asked[variant.name]]) for part in PARTS
+            },
             "levels": {way: _levels([seed[way] for seed in own]) for way in SAMPLINGS},
             "mental_accuracy": _over_levels([accuracy_by_level(seed["mental"]) for seed in own]),
             "optimal_calls": optima[variant.name],
@@ -88,7 +103,12 @@ def results(study: Study) -> dict[str, Any]:
     found["paired"] = {
         f"{new} against {old}": {
             way: over_seeds(
-                [against(a, b) for a, b in zip(each[new][way], each[old][way], strict=True)]
+                [
+                    _difference(
+                        asked[new][i][way], asked[old][i][way], optima[new][i], optima[old][i]
+                    )
+                    for i in range(len(study.seeds))
+                ]
             )
             for way in SAMPLINGS
         }
@@ -149,13 +169,32 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rests_on(seeds: Sequence[Sequence[EvalRecord]]) -> dict[str, int]:
+    """Answers of all seeds that figures are made of, and those lost."""
+    lost = sum(answer.is_lost for seed in seeds for answer in seed)
+    return {"answers": sum(map(len, seeds)) - lost, "lost": lost}
+
+
+def _difference(
+    new: Sequence[EvalRecord],
+    old: Sequence[EvalRecord],
+    new_optimum: Mapping[str, int],
+    old_optimum: Mapping[str, int],
+) -> dict[str, float | None]:
+    """What `new` changes in one seed, and the number of questions, which neither side lost."""
+    a, b = whole_in_both(new, old)
+    counts: dict[str, float | None] = {"questions": len(a), "questions_left_out": len(new) - len(a)}
+    return counts | against(figures(a, new_optimum), figures(b, old_optimum))
+
+
 def _against_grpo(study: Study) -> list[tuple[str, str]]:
     """Every variant against ReTool with its own learner."""
-    skipped = {"base", "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
+    first = study.suite.default[0].name
+    skipped = {first, "prompted", COLD, TOOL, TEXT, "torl", "retool_ppo"}
     return [
         (variant.name, "retool_ppo" if _has_critic(study, variant) else TOOL)
         for variant in study.variants
-        if variant.name not in skipped and variant.start != "base"
+        if variant.name not in skipped and variant.start != first
     ] + [("retool_ppo", TOOL)]
 
 
@@ -250,6 +289,7 @@ def _training(
     config = study.config(variant)
     if not isinstance(config, RlConfig) or not variant.is_trained:
         return training
+    training["validations"] = _validations(rows)
     batch = config.schedule.problems_per_step * config.schedule.samples
     training["tokens"] = mean_stderr([tokens_until(seed, batch, len(seed)) for seed in rows])
     if TEXT in curves:
@@ -267,6 +307,16 @@ def _training(
             ]
         )
     return training
+
+
+def _validations(seeds: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, int]:
+    """Answers of all validations of all seeds, those lost, and validations without figures for that."""
+    rows = [row for seed in seeds for row in seed if "validation/answers_count" in row]
+    return {
+        "answers": sum(int(row["validation/answers_count"]) for row in rows),
+        "lost": sum(int(row["validation/lost_count"]) for row in rows),
+        "refused": sum("validation/accuracy_fraction" not in row for row in rows),
+    }
 
 
 def _mean_curve(seeds: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:

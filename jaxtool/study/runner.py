@@ -111,7 +111,7 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
 def plan(study: Study, sandbox: str) -> list[Job]:
     """Every job of the study, in the order in which they should start; writes their descriptions.
 
-    Stages come before seeds, so that a first look at all variants does not wait for the last seed's base;
+    Stages come before seeds, so that a first look at all variants does not wait for the last seed's first stage;
     the short evaluations come last, so that the cores are busy until the end.
     """
     each = [(variant, seed) for variant in study.variants for seed in study.seeds]

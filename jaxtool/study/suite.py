@@ -1,7 +1,7 @@
 """What a study is made of: variants that start from one another, and what all of them are asked.
 
-Every variant of a seed starts from the same base or cold start, or from the policy of another variant that did, and
-has the same task, steps, batch, learning rate and budgets; what differs is in its gin file.
+Every variant of a seed starts from the same first policy or cold start, or from the policy of another variant that did,
+and has the same task, steps, batch, learning rate and budgets; what differs is in its gin file.
 """
 
 import dataclasses
@@ -27,24 +27,26 @@ class Variant:
     is_trained: bool = (
         True  # False: has no file; the policy that it starts from, asked in this variant's renderer
     )
-    # Protocol in which a stage without rollouts is asked; None: that of its own rollouts.
+    # Renderer in which a stage without rollouts is asked; None: that of its own rollouts.
     renderer: str | None = None
     what: str  # one line for tables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Suite:
-    """The variants of a study on one policy and task. Names of variants mean the same role in every suite."""
+    """The variants of a study on one policy and task. Names of variants mean the same role in every suite, but for the first."""
 
     name: str  # begins the names of its gin files
     default: tuple[Variant, ...]
     ablations: tuple[Variant, ...] = ()
-    beside: tuple[str, ...] = ()  # variants that ablations stand beside
+    compared_with: tuple[str, ...] = ()  # variants that the set of ablations includes
+    # Of variants, each with today's: an old one is refused with it.
+    old_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     equal_steps: str  # ReTool-GRPO for as many steps as OTC from its policy has in all
     mental_renderer: str  # without a tool: in it a policy that has one must answer at once
     mental_problems: int = 256  # of the validation split, if the study asks as many held-out ones
     problems: int = 600  # held out, of each seed
-    # Of the policy, at which variants are put beside each other.
+    # Sampled by the policy, after which variants are compared.
     token_budgets: tuple[int, ...] = (30_000, 60_000, 90_000, 150_000)
 
     @functools.cached_property
@@ -57,11 +59,14 @@ class Suite:
         Raises:
           ValueError: naming what is no variant.
         """
+        for name in names:
+            if name not in self.variants and name in self.old_names:
+                raise ValueError(f"variant {name} is an old name; write {self.old_names[name]}")
         if unknown := [name for name in names if name not in self.variants]:
             raise ValueError(
                 f"unknown variants {', '.join(unknown)}; there are {', '.join(self.variants)}"
             )
-        ablations = (*(self.variants[name] for name in self.beside), *self.ablations)
+        ablations = (*(self.variants[name] for name in self.compared_with), *self.ablations)
         sets = {"default": self.default, "ablations": ablations, "all": self.variants.values()}
         order: dict[str, Variant] = {}
         for variant in [self.variants[name] for name in names] or sets[chosen]:

@@ -21,6 +21,15 @@ def shown(figure: Mapping[str, Any], scale: float = 1.0, digits: int = 1) -> str
     return text if error is None else f"{text} ± {scale * error:.{digits}f}"
 
 
+def rests_on(found: Mapping[str, Any], part: str) -> str:
+    """How many answers a table's figures are made of, in a sentence."""
+    counts = {name: variant["rests_on"][part] for name, variant in found["variants"].items()}
+    asked = sorted({count["answers"] + count["lost"] for count in counts.values()})
+    text = f"{' or '.join(f'{number:,}' for number in asked)} answers of each variant"
+    lost = [f"{name} {count['lost']}" for name, count in counts.items() if count["lost"]]
+    return f"{text}; lost to the sandbox and in no figure: {', '.join(lost) or 'none'}."
+
+
 def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
     """Every table of the study."""
     return (
@@ -73,7 +82,7 @@ def study_report(found: Mapping[str, Any], title: str) -> Report:
                 )
                 for variant, parts in found["curves"].items()
             ),
-            note="Mean over seeds; the band is ± one standard error of it.",
+            note="Mean over seeds; the band is ± one standard error of it. " + _validations(found),
         )
         for part, label in (("accuracy", "accuracy"), ("calls", "calls"))
     )
@@ -121,7 +130,8 @@ def _matched(found: Mapping[str, Any]) -> Table:
         columns=("variant", *(f"{point['tokens'] // 1000} thousand" for point in budgets)),
         rows=rows,
         note="Tokens of the policy in rollouts, those of the variants that a variant starts from included; "
-        "the latest validated policy within them. – where a seed's run ended with fewer.",
+        "the latest validated policy within them. – where a seed's run ended with fewer. "
+        f"{_validations(found)}",
     )
 
 
@@ -151,7 +161,9 @@ def _main(found: Mapping[str, Any], way: str) -> Table:
         "under-use",
         "tokens",
     )
-    return Table(title=f"All levels, {way}", columns=columns, rows=tuple(rows))
+    return Table(
+        title=f"All levels, {way}", columns=columns, rows=tuple(rows), note=rests_on(found, way)
+    )
 
 
 def _levels(found: Mapping[str, Any], way: str) -> Table:
@@ -165,7 +177,10 @@ def _levels(found: Mapping[str, Any], way: str) -> Table:
         ]
         rows.append((name, *cells))
     return Table(
-        title=f"By level, {way}: accuracy % / calls", columns=("variant", *levels), rows=tuple(rows)
+        title=f"By level, {way}: accuracy % / calls",
+        columns=("variant", *levels),
+        rows=tuple(rows),
+        note=rests_on(found, way),
     )
 
 
@@ -190,7 +205,8 @@ def collapse_map(found: Mapping[str, Any]) -> Table:
         title="Collapse map: greedy calls of each seed where questions need the tool",
         columns=("variant", *levels, "a call is lost"),
         rows=tuple(rows),
-        note=f"! at least {LOST_CALL:g} calls a question below the optimum, whatever the answers are worth.",
+        note=f"! at least {LOST_CALL:g} calls a question below the optimum, whatever the answers are worth. "
+        f"{rests_on(found, 'greedy')}",
     )
 
 
@@ -203,6 +219,7 @@ def _paired(found: Mapping[str, Any]) -> Table:
                 (
                     pair,
                     way,
+                    _questions(part),
                     shown(part["accuracy_points"]),
                     shown(part["calls_cut"], 100, 0),
                     shown(part["productivity_gain"], 100, 0),
@@ -210,9 +227,16 @@ def _paired(found: Mapping[str, Any]) -> Table:
             )
     return Table(
         title="Differences, seed by seed",
-        columns=("pair", "answers", "accuracy, points", "calls cut %", "TP gain %"),
+        columns=("pair", "answers", "questions", "accuracy, points", "calls cut %", "TP gain %"),
         rows=tuple(rows),
+        note="Questions: those of all seeds of which neither side lost its answer.",
     )
+
+
+def _questions(part: Mapping[str, Any]) -> str:
+    """`1,200`, or `1,198 of 1,200` where some are left out."""
+    used, left_out = (sum(part[name]["seeds"]) for name in ("questions", "questions_left_out"))
+    return f"{used:,} of {used + left_out:,}" if left_out else f"{used:,}"
 
 
 def _training(found: Mapping[str, Any]) -> Table:
@@ -247,7 +271,28 @@ def _training(found: Mapping[str, Any]) -> Table:
         ),
         rows=tuple(rows),
         note="Tokens of the policy in rollouts. The target is text-only RL's best sampled validation "
-        "accuracy of the same seed; 0: the policy that the variant starts from has it; one figure a seed.",
+        "accuracy of the same seed; 0: the policy that the variant starts from has it; one figure a seed. "
+        f"{_validations(found)}",
+    )
+
+
+def _validations(found: Mapping[str, Any]) -> str:
+    """What the validations during training rest on, in a sentence."""
+    each = {
+        name: variant["training"]["validations"]
+        for name, variant in found["variants"].items()
+        if "validations" in variant["training"]
+    }
+    lost = [
+        f"{name} {counts['lost']} of {counts['lost'] + counts['answers']}"
+        + (f" ({counts['refused']} validations are left out)" if counts["refused"] else "")
+        for name, counts in each.items()
+        if counts["lost"]
+    ]
+    answers = sum(counts["answers"] for counts in each.values())
+    return (
+        f"Validations: {answers:,} answers of all runs; lost to the sandbox and in no figure: "
+        f"{', '.join(lost) or 'none'}."
     )
 
 
@@ -264,4 +309,5 @@ def _mental(found: Mapping[str, Any]) -> Table:
         title="Accuracy of answers without a call, greedy, validation questions",
         columns=("variant", *levels),
         rows=tuple(rows),
+        note=rests_on(found, "mental"),
     )

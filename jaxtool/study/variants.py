@@ -23,12 +23,12 @@ ARITHMETIC = Suite(
     name="arithmetic",
     default=(
         _variant(
-            "base", "easy arithmetic by heart, no tool", start=None, renderer="arithmetic_text"
+            "pretrain", "easy arithmetic by heart, no tool", start=None, renderer="arithmetic_text"
         ),
         _variant(
             "cold_start_half",
             "the first 400 steps of the cold start",
-            start="base",
+            start="pretrain",
             renderer="arithmetic_lookup",
         ),
         # 400 steps alone leave the copying of a question into a program to the luck of the seed.
@@ -43,8 +43,8 @@ ARITHMETIC = Suite(
         # Learn the tool first, then save calls. The first 20 steps take needed calls away with the others:
         # 120 steps win them back, 60 do not in every seed.
         _variant("otc_after_grpo", "no std, 120 steps from ReTool-GRPO", start="retool_grpo"),
-        _variant("text_rl", "RL without a tool, from the base", start="base"),
-        _variant("torl", "RL with the tool, no cold start", start="base"),
+        _variant("text_rl", "RL without a tool, from the pretrained policy", start="pretrain"),
+        _variant("torl", "RL with the tool, no cold start", start="pretrain"),
         _variant("retool_ppo", "ReTool's reward, PPO with a critic"),
         _variant("otc_ppo", "OTC-PPO"),
     ),
@@ -81,7 +81,7 @@ ARITHMETIC = Suite(
         _variant("otc_sequence_mean", "OTC-GRPO, every answer weighs the same"),
         _variant("turn_penalty", "0.1 off per call, right or wrong"),
         _variant("tool_bonus", "tool bonus of public recipes"),
-        _variant("text_rl_low_rate", "text-only RL, 2e-5", start="base"),
+        _variant("text_rl_low_rate", "text-only RL, 2e-5", start="pretrain"),
         _variant("retool_low_rate", "GRPO, 3e-5"),
         _variant("retool_high_rate", "GRPO, 3e-4"),
         _variant("retool_top_rate", "GRPO, 1e-3"),
@@ -91,7 +91,7 @@ ARITHMETIC = Suite(
         _variant(
             "cold_start_200",
             "a cold start of 200 steps",
-            start="base",
+            start="pretrain",
             renderer="arithmetic_lookup",
         ),
         _variant("retool_from_200", "GRPO from 200 steps", start="cold_start_200"),
@@ -100,7 +100,7 @@ ARITHMETIC = Suite(
         _variant(
             "cold_start_unsure",
             "traces that call for two of five hard questions",
-            start="base",
+            start="pretrain",
             renderer="arithmetic_lookup",
         ),
         _variant("retool_from_unsure", "GRPO from it", start="cold_start_unsure"),
@@ -110,7 +110,8 @@ ARITHMETIC = Suite(
         _variant("otc_easy_only_from_unsure", "easy only", start="cold_start_unsure"),
         _variant("otc_ppo_from_unsure", "OTC-PPO from it", start="cold_start_unsure"),
     ),
-    beside=("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    compared_with=("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    old_names={"base": "pretrain"},
     equal_steps="retool_grpo_180",
     mental_renderer="arithmetic_mental",
 )
@@ -119,25 +120,28 @@ SMOLLM2 = Suite(
     name="smollm2",
     default=(
         _variant(
-            "base",
+            "prompted_text",
             "the checkpoint, two examples without a tool",
             start=None,
             renderer="two_shot_text",
             is_trained=False,
         ),
         _variant(
-            "prompted", "the checkpoint, two examples with the tool", start="base", is_trained=False
+            "prompted",
+            "the checkpoint, two examples with the tool",
+            start="prompted_text",
+            is_trained=False,
         ),
         _variant(
             "cold_start",
             "the cold start alone (ReTool, section 2.2)",
-            start="base",
+            start="prompted_text",
             renderer="two_shot_code",
         ),
         _variant("retool_grpo", "ReTool's reward, GRPO"),
         _variant("otc_grpo", "OTC-GRPO of the paper"),
         _variant("otc_after_grpo", "no std, from ReTool-GRPO", start="retool_grpo"),
-        _variant("text_rl", "RL without a tool, from the base", start="base"),
+        _variant("text_rl", "RL without a tool, from the checkpoint", start="prompted_text"),
         _variant("torl", "RL with the tool, no cold start", start="prompted"),
     ),
     ablations=(
@@ -147,7 +151,8 @@ SMOLLM2 = Suite(
         _variant("otc_shaping", "bounded advantage shaping"),
         _variant("retool_grpo_longer", "GRPO, 200 steps in two legs", start="retool_grpo"),
     ),
-    beside=("prompted", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    compared_with=("prompted", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo"),
+    old_names={"base": "prompted_text"},
     equal_steps="retool_grpo_longer",
     # Not two_shot_code with the answer begun: half of the right answers then end without a box.
     mental_renderer="two_shot_text",

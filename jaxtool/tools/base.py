@@ -1,4 +1,4 @@
-"""What the rollout needs of a tool. Implementations are beside this file."""
+"""What the rollout needs of a tool. Implementations are in this package."""
 
 from typing import Protocol
 

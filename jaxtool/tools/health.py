@@ -1,11 +1,18 @@
 """Says at once when tools stop working or stop being used. Counts only; the run loop decides when to ask.
 
 A broken sandbox must abort the run instead of turning into reward noise, and a policy that has quietly
-stopped calling its tool must be seen.
+stopped calling its tool must be seen. The loop asks before it updates the policy.
+
+Too many are lost when the share is above `max_failure_rate`. Of few trajectories a share says little, so
+there the losses must also be rare by chance: at a true rate of `max_failure_rate`, so many or more would
+come in less than 5 of 100 cases. With the rate 0.05 these are 2 of 4, 3 of 16, 5 of 32; one alone never is.
 """
 
 import collections
 import dataclasses
+import math
+
+RARE = 0.05  # probability below which losses are no accident
 
 
 class TooManyFailures(RuntimeError):
@@ -16,10 +23,12 @@ class TooManyFailures(RuntimeError):
 class ToolHealthConfig:
     """When to speak up."""
 
-    max_failure_rate: float = 0.05  # of trajectories lost to infrastructure, over the window
-    window: int = 512  # trajectories; a short outage of one server passes
-    min_trajectories: int = 64  # below that a rate says nothing
+    max_failure_rate: float = 0.05  # of trajectories lost to infrastructure
+    window: int = 512  # latest trajectories that decide whether the run ends
+    min_trajectories: int = 64  # from here on the share alone decides, below it chance as well
     quiet_steps: int = 5  # steps without a single tool call before a warning
+    # Each server runs two programs with known answers every so many steps, before the update; 0: never.
+    known_answers_every: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failure_rate <= 1:
@@ -28,13 +37,41 @@ class ToolHealthConfig:
             raise ValueError(f"{self.min_trajectories=} must be in [1, {self.window=}]")
         if self.quiet_steps < 1:
             raise ValueError(f"{self.quiet_steps=} must be at least 1")
+        if self.known_answers_every < 0:
+            raise ValueError(f"{self.known_answers_every=} must be >= 0")
+
+    def is_too_many(self, lost: int, trajectories: int) -> bool:
+        """Whether `lost` of `trajectories` are more than `max_failure_rate` lets pass."""
+        if lost <= self.max_failure_rate * trajectories:
+            return False
+        if trajectories >= self.min_trajectories:
+            return True
+        return chance_of(lost, trajectories, self.max_failure_rate) < RARE
+
+
+def chance_of(lost: int, trajectories: int, rate: float) -> float:
+    """P(X >= lost) for X ~ Binomial(trajectories, rate)."""
+    return math.fsum(
+        math.comb(trajectories, k) * rate**k * (1 - rate) ** (trajectories - k)
+        for k in range(lost, trajectories + 1)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepHealth:
+    """What a step's trajectories say of the tools."""
+
+    may_learn: bool = (
+        True  # False: the step's own trajectories lost too many, and those left are biased
+    )
+    warnings: tuple[str, ...] = ()
 
 
 class ToolHealth:
-    """Feed it each step's trajectories; it raises or returns a warning."""
+    """Feed it each step's trajectories before the update; it raises, or says what is the matter."""
 
     def __init__(self, config: ToolHealthConfig):
-        self._config = config
+        self.config = config
         self._lost: collections.deque[bool] = collections.deque(maxlen=config.window)
         self._quiet = 0
 
@@ -42,22 +79,29 @@ class ToolHealth:
     def failure_rate(self) -> float:
         return sum(self._lost) / len(self._lost) if self._lost else 0.0
 
-    def observe(self, *, lost: int, trajectories: int, tool_calls: int) -> str:
-        """One step: `lost` of `trajectories` were masked. A warning, or an empty string.
+    def observe(self, *, lost: int, trajectories: int, tool_calls: int) -> StepHealth:
+        """One step: `lost` of `trajectories` were masked.
 
-        Raises TooManyFailures above the configured rate.
+        Raises:
+          TooManyFailures: of the latest trajectories too many were lost.
         """
         if not 0 <= lost <= trajectories:
             raise ValueError(f"{lost=} must be in [0, {trajectories=}]")
         self._lost.extend([True] * lost + [False] * (trajectories - lost))
-        enough = len(self._lost) >= self._config.min_trajectories
-        if enough and self.failure_rate > self._config.max_failure_rate:
+        if self.config.is_too_many(sum(self._lost), len(self._lost)):
             raise TooManyFailures(
                 f"{sum(self._lost)} of the last {len(self._lost)} trajectories were lost to the "
                 f"tool's infrastructure ({self.failure_rate:.1%}, allowed "
-                f"{self._config.max_failure_rate:.1%}): look at the sandbox servers' logs"
+                f"{self.config.max_failure_rate:.1%}): look at the sandbox servers' logs"
+            )
+        warnings = []
+        may_learn = not self.config.is_too_many(lost, trajectories)
+        if not may_learn:
+            warnings.append(
+                f"{lost} of {trajectories} trajectories were lost to the tool's infrastructure: "
+                "nothing is learned from this step"
             )
         self._quiet = 0 if tool_calls else self._quiet + 1
-        if self._quiet and self._quiet % self._config.quiet_steps == 0:
-            return f"no tool calls for {self._quiet} steps"
-        return ""
+        if self._quiet and self._quiet % self.config.quiet_steps == 0:
+            warnings.append(f"no tool calls for {self._quiet} steps")
+        return StepHealth(may_learn=may_learn, warnings=tuple(warnings))

@@ -1,7 +1,8 @@
 """Starts a sandbox server as a child process for as long as a `with` block lasts.
 
 It listens on a unix socket in a private temporary directory and ends with this process, however
-that ends: the server watches a pipe whose other end we hold.
+that ends: the server watches a pipe whose other end we hold, and removes the directory when we cannot.
+If both are killed, the next start removes it.
 """
 
 import contextlib
@@ -10,9 +11,10 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+
+from jaxtool.core.locks import temporary_directory
 
 _STOP_TIMEOUT_S = 10.0
 _LOG_TAIL_CHARS = 2000
@@ -71,14 +73,14 @@ def run_local_server(
     *, flags: Sequence[str] = (), start_timeout_s: float = 120.0
 ) -> Iterator[LocalServer]:
     """Runs `python -m sandbox_server` with extra `flags`; ready (health SERVING) when it yields."""
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
-        root = pathlib.Path(folder)
+    with temporary_directory("sandbox-") as root:
         ready, log = root / "ready", root / "log"
         socket_path = root / "s"
         is_short = len(str(socket_path)) < _UNIX_PATH_LIMIT
         address = f"unix:{socket_path}" if is_short else "127.0.0.1:0"
         command = [sys.executable, "-m", "sandbox_server", "--address", address]
-        command += ["--ready-file", str(ready), "--exit-on-stdin-eof", "--drain-s", "1", *flags]
+        command += ["--ready-file", str(ready), "--exit-on-stdin-eof", "--drain-s", "1"]
+        command += ["--remove-after-starter", str(root), *flags]
         # A trainer's malloc keeps its memory (experiments/launch.py); the sandbox's is that of a server alone.
         environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
         with open(log, "wb") as output:

@@ -19,7 +19,14 @@ from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
 from jaxtool.tools.result_cache import ResultCache
 from jaxtool.tools.sandbox_session import SandboxSession
-from jaxtool.tools.sandbox_wire import one_line, refusal_of, result_of, retry_after_s, sendable
+from jaxtool.tools.sandbox_wire import (
+    UnknownReply,
+    one_line,
+    refusal_of,
+    result_of,
+    retry_after_s,
+    sendable,
+)
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
@@ -41,6 +48,7 @@ _HOPELESS = (
 )
 # The server lives but is busy or gave an odd answer: no reason to avoid it.
 _NOT_SICK = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+_UNKNOWN_REPLY = "UNKNOWN_REPLY"  # beside gRPC's codes in `ClientStats.failures_by_code`
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -175,9 +183,12 @@ class SandboxClient:
         )
 
         async def create(stub: sandbox_pb2_grpc.SandboxStub) -> pb.Session:
-            return await stub.CreateSession(
+            made = await stub.CreateSession(
                 request, timeout=self._config.deadline_s, metadata=self._metadata
             )
+            if not made.session_id:
+                raise UnknownReply("a session without a name")
+            return made
 
         try:
             # Safe to retry: a session whose name was lost on the way expires at its server.
@@ -250,15 +261,18 @@ class SandboxClient:
             may_reuse=config.result_cache_entries > 0,
         )
 
-        async def execute(stub: sandbox_pb2_grpc.SandboxStub) -> pb.ExecuteResponse:
-            return await stub.Execute(request, timeout=config.deadline_s, metadata=self._metadata)
+        async def execute(stub: sandbox_pb2_grpc.SandboxStub) -> tuple[ToolResult, bool]:
+            response = await stub.Execute(
+                request, timeout=config.deadline_s, metadata=self._metadata
+            )
+            return result_of(response), response.reused
 
         if self._places is None:
             self._places = asyncio.Semaphore(config.max_concurrency)
         async with self._places:
-            _, response = await self._with_retries(execute)
-        self._server_result_cache_hits += response.reused
-        return result_of(response)
+            _, (result, is_reused) = await self._with_retries(execute)
+        self._server_result_cache_hits += is_reused
+        return result
 
     async def _with_retries(
         self, call: Callable[[sandbox_pb2_grpc.SandboxStub], Awaitable[T]]
@@ -272,9 +286,9 @@ class SandboxClient:
             endpoint = self._balancer.choose(avoid=last)
             try:
                 return endpoint, await self._call(endpoint, call)
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, UnknownReply) as error:
                 pause_s = self._judge(endpoint, error, backoff_s)
-                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                if not _is_busy(error):
                     failed_attempts += 1
                 is_over = time.monotonic() + pause_s > give_up
                 if failed_attempts >= config.attempts or is_over:
@@ -296,8 +310,14 @@ class SandboxClient:
         self._balancer.succeeded(endpoint)
         return response
 
-    def _judge(self, endpoint: Endpoint, error: grpc.aio.AioRpcError, backoff_s: float) -> float:
+    def _judge(
+        self, endpoint: Endpoint, error: grpc.aio.AioRpcError | UnknownReply, backoff_s: float
+    ) -> float:
         """Counts the failure; seconds to wait before the next attempt. Raises if it is hopeless."""
+        if isinstance(error, UnknownReply):
+            self._by_code[_UNKNOWN_REPLY] += 1
+            self._balancer.failed(endpoint)
+            return backoff_s
         code = error.code()
         self._by_code[code.name] += 1
         if code in _HOPELESS:
@@ -305,3 +325,9 @@ class SandboxClient:
         if code not in _NOT_SICK:
             self._balancer.failed(endpoint)
         return max(backoff_s, retry_after_s(error))
+
+
+def _is_busy(error: grpc.aio.AioRpcError | UnknownReply) -> bool:
+    return (
+        not isinstance(error, UnknownReply) and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    )

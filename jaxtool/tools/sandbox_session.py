@@ -16,7 +16,14 @@ import grpc
 import grpc.aio
 
 from jaxtool.core.types import ToolResult, ToolUnavailable
-from jaxtool.tools.sandbox_wire import one_line, refusal_of, result_of, retry_after_s, sendable
+from jaxtool.tools.sandbox_wire import (
+    UnknownReply,
+    one_line,
+    refusal_of,
+    result_of,
+    retry_after_s,
+    sendable,
+)
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
@@ -75,8 +82,13 @@ class SandboxSession:
             )
         )
         self.is_lost = response.session_lost
+        try:
+            result = result_of(response)
+        except UnknownReply as error:  # the block has run, and nobody knows how it ended
+            self.is_lost = True
+            raise SessionLost(one_line(self.address, error)) from error
         return BlockResult(
-            result=result_of(response),
+            result=result,
             is_rolled_back=response.rolled_back,
             is_lost=response.session_lost,
         )

@@ -1,5 +1,7 @@
 """Between the server's messages and the core's types: programs out, results and errors in. Pure."""
 
+import re
+
 import grpc.aio
 
 from jaxtool.core.types import ToolResult, ToolStatus
@@ -31,10 +33,24 @@ def refusal_of(code: str) -> ToolResult | None:
     return ToolResult(status=ToolStatus.ERROR, stderr=message, error_type="CodeTooLong")
 
 
+class UnknownReply(Exception):
+    """A server answered with something that this client cannot read: trouble, never a result."""
+
+
 def result_of(response: pb.ExecuteResponse) -> ToolResult:
-    """The core's result for a response of the server."""
+    """The core's result for a response of the server.
+
+    Raises:
+      UnknownReply: its status is missing, or one that this client does not know.
+    """
+    status = _STATUSES.get(response.status)
+    if status is None:
+        raise UnknownReply(
+            f"status {response.status} is none of {sorted(_STATUSES)}: client and server are of "
+            "different versions"
+        )
     return ToolResult(
-        status=_STATUSES[response.status],
+        status=status,
         stdout=response.stdout,
         stderr=response.stderr,
         last_value=response.last_value,
@@ -47,14 +63,18 @@ def result_of(response: pb.ExecuteResponse) -> ToolResult:
 
 
 def retry_after_s(error: grpc.aio.AioRpcError) -> float:
-    """When the server wants to be asked again, 0 if it did not say."""
+    """When the server wants to be asked again, 0 if it did not say so in a way that can be read."""
     for key, value in error.trailing_metadata() or ():
         if key == "retry-after-ms":
-            return int(value) / 1000
+            text = value if isinstance(value, str) else value.decode("ascii", "replace")
+            # At most nine digits: more are no time to wait.
+            return int(text) / 1000 if re.fullmatch(r"[0-9]{1,9}", text) else 0.0
     return 0.0
 
 
-def one_line(address: str, error: grpc.aio.AioRpcError) -> str:
+def one_line(address: str, error: grpc.aio.AioRpcError | UnknownReply) -> str:
     """Server, code and details for a message."""
+    if isinstance(error, UnknownReply):
+        return f"sandbox at {address}: unknown reply: {error}"
     details = " ".join((error.details() or "").split())[:300]
     return f"sandbox at {address}: {error.code().name}: {details}"

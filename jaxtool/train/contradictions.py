@@ -21,19 +21,19 @@ OF_GROUP_ADVANTAGES = {"advantage": GroupNormalized(), "shaping": ClippedShaping
 
 
 def check_critic(critic: CriticConfig | None, grpo: GrpoConfig, reward: RewardFn) -> None:
-    """Raises ValueError if a critic stands beside settings of group advantages."""
+    """Raises ValueError if a critic comes with settings of group advantages."""
     if critic is None:
         return
     for name, default in OF_GROUP_ADVANTAGES.items():
         if getattr(grpo, name) != default:
             raise ValueError(
-                f"GrpoConfig.{name}={getattr(grpo, name)!r} does nothing beside RlConfig.critic, which "
+                f"GrpoConfig.{name}={getattr(grpo, name)!r} does nothing with RlConfig.critic, which "
                 "makes the advantages: leave one of the two out"
             )
     outcome = reward.outcome if isinstance(reward, SumReward) else reward
     if isinstance(outcome, CallShapingReward):
         raise ValueError(
-            "RlConfig.reward=CallShapingReward shapes group advantages, and beside RlConfig.critic "
+            "RlConfig.reward=CallShapingReward shapes group advantages, and with RlConfig.critic "
             "there are none: choose another reward, or no critic"
         )
 

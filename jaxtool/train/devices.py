@@ -1,7 +1,7 @@
 """What the rows, the tokens and the policy's widths of an RL run must divide over: its learner and its decoder.
 
 Every such check is made here, before weights are read, and by these `jaxtool.parallel.mesh` finds how many devices a
-run can use. A cold start has its own beside its configuration.
+run can use. A cold start's are in `sft_loop`.
 """
 
 from jax.sharding import Mesh
@@ -28,10 +28,10 @@ def make_shardings(
     Raises:
       ValueError: a mesh that the run names does not divide what must divide over it.
     """
-    if mesh is not None:
+    if mesh is None:
+        mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
+    else:
         check_mesh(mesh, config, model)
-        return shardings_on(mesh, config)
-    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
     return shardings_on(mesh, config)
 
 

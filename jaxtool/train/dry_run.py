@@ -1,7 +1,8 @@
 """Everything that a run does before its first step, in seconds: what `experiments.train --dry_run` prints.
 
-The checks are the run's own functions, in its own order; they end at the first mistake. Written to
-no work directory. Not covered: reading the weights, compiling, and whether an optimizer step fits.
+The checks are the run's own functions, in its own order; they end at the first mistake. One is made here alone:
+whether a device holds the learner's state. Written to no work directory. Not covered: reading the weights, compiling,
+and what a gradient computation needs besides that state.
 """
 
 import dataclasses
@@ -22,6 +23,11 @@ from jaxtool.data.batches import ProblemBatches
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.memory import plan_memory
+from jaxtool.learn.grpo import needs_reference
+from jaxtool.learn.learner import make_learner
+from jaxtool.learn.memory import LearnerMemory, learner_memory, memory_of_device
+from jaxtool.learn.sft import SftSetup
+from jaxtool.learn.sft_learner import SftLearner
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_shapes
 from jaxtool.model.sources import PolicySource
@@ -32,9 +38,10 @@ from jaxtool.rollout.collector import check_prompts_fit
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
-from jaxtool.train.checks import check_run
+from jaxtool.train.checks import check_problems
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.numerics import learner_setup, numerics_lines
+from jaxtool.train.overlapped_rollouts import check_one_host
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import (
     check_vocabulary,
@@ -129,6 +136,14 @@ def _sft_checks(config: sft_loop.SftRunConfig, source: PolicySource, seed: int) 
     renderers, tokenizer = sft_loop.load_text(config)
     yield _tokenizer(tokenizer, renderers)
     yield _vocabulary(tokenizer, model)
+    setup = SftSetup(model=model, sft=config.sft, optimizer=config.optimizer, sharding=sharding)
+    yield from _learner_state(
+        learner_memory(
+            lambda trained, view: SftLearner(setup=setup, view=view).start(trained),
+            *(model, config.lora, sharding),
+        ),
+        sharding,
+    )
     taken = sft_loop.take(config.streams, renderers, tokenizer, seed, 0)
     batch = to_batch(taken, config.pack)
     rows, tokens = batch.tokens.shape
@@ -146,14 +161,24 @@ def _rl_checks(
     renderer, tokenizer = load_text(config)
     yield _tokenizer(tokenizer, [renderer])
     model = source.model_config()
+    check_one_host(config.schedule.max_staleness, jax.process_count())
     sharding, decoding = make_shardings(config, model)
-    check_run(config, model, sharding, decoding, jax.process_count())
     yield _mesh(sharding)
     yield _weights(source, model)
     yield _vocabulary(tokenizer, model)
     yield _memory(config, model, decoding)
-    lines = numerics_lines(config, model, learner_setup(config, model, sharding))
+    setup = learner_setup(config, model, sharding)
+    yield from _learner_state(
+        learner_memory(
+            lambda trained, view: make_learner(setup, config.critic, view).start(trained),
+            *(model, config.lora, sharding),
+            keeps_first=needs_reference(config.grpo),
+        ),
+        sharding,
+    )
+    lines = numerics_lines(config, model, setup)
     yield Check(name="learner", text="; ".join(lines))
+    yield Check(name="judge", text=check_problems(config, seed))
     yield from _first_prompts(config, renderer, tokenizer, seed)
     yield _sandbox(config, renderer, addresses)
 
@@ -169,8 +194,8 @@ def _first_prompts(
     check_prompts_fit(prompts, config.rollout, config.engine)
     yield Check(
         name="prompts",
-        text=f"{len(prompts)} of the first step, up to {max(map(len, prompts))} tokens, beside "
-        f"{config.rollout.max_response_tokens} of response in {config.engine.max_tokens}",
+        text=f"{len(prompts)} of the first step, up to {max(map(len, prompts))} tokens; with "
+        f"{config.rollout.max_response_tokens} of response they fit into {config.engine.max_tokens}",
     )
     ids = prompts[0]
     yield Check(
@@ -232,6 +257,15 @@ def _vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> Check:
     check_vocabulary(tokenizer, model)
     text = f"the policy's {model.vocab_size} ids hold the tokenizer's {tokenizer.vocab_size}"
     return Check(name="vocabulary", text=text)
+
+
+def _learner_state(memory: LearnerMemory, sharding: Sharding) -> Iterator[Check]:
+    """How much is trained, and that a device holds what the learner keeps of it."""
+    yield Check(name="trained", text=memory.trained)
+    available = memory_of_device(sharding.mesh)
+    memory.check_fits(available)
+    of = "" if available is None else f", of {available / _GIB:.2f} GiB"
+    yield Check(name="learner state", text=f"{memory}{of}")
 
 
 def _memory(config: RlConfig, model: ModelConfig, decoding: Sharding) -> Check:

@@ -1,8 +1,13 @@
-"""Evaluation: answers to a set of problems, judged, as figures by level."""
+"""Evaluation: answers to a set of problems, judged, as figures by level.
+
+Answers that the infrastructure lost are asked for once more. What is still lost is counted beside the
+figures. Above a share there are no figures: those that are lost are those that call, so the others would
+say too little of the calls.
+"""
 
 import dataclasses
 from asyncio import Runner
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtool.core.types import Group, Problem
@@ -10,7 +15,8 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
-from jaxtool.rollout.statistics import figures, figures_by_level
+from jaxtool.rollout.lost import ask_lost_again
+from jaxtool.rollout.statistics import counts, figures
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -19,24 +25,45 @@ GREEDY = Sampling(temperature=0.0)
 class Evaluation:
     """Figures of one policy on one set of problems, with one way of sampling."""
 
-    overall: dict[str, Any]  # the fields of `statistics.Figures`
-    levels: dict[str, dict[str, Any]]
+    overall: dict[str, Any]  # fields of `statistics.Figures`; where too many are lost, of `Counts`
+    levels: dict[str, dict[str, Any]]  # the same
     groups: tuple[Group, ...]  # judged
 
+    @property
+    def is_refused(self) -> bool:
+        """Too many answers are lost: there are counts and no figures."""
+        return not has_figures(self.overall)
+
     def as_json(self) -> dict[str, Any]:
-        """`accuracy`, `accuracy_stderr`, `tool_calls`, ..., and the same under `levels`."""
+        """`answers`, `lost`, `accuracy`, `accuracy_stderr`, `tool_calls`, ..., the same under `levels`."""
         return self.overall | {"levels": self.levels}
 
     def metrics(self) -> dict[str, float]:
-        """Accuracy and calls under the names of a run's validations."""
+        """Counts, accuracy and calls under the names of a run's validations."""
         metrics = {
-            "validation/accuracy_fraction": self.overall["accuracy"],
-            "validation/calls_per_answer": self.overall["tool_calls"],
+            "validation/answers_count": self.overall["answers"],
+            "validation/lost_count": self.overall["lost"],
         }
+        if self.is_refused:
+            return metrics
+        metrics["validation/accuracy_fraction"] = self.overall["accuracy"]
+        metrics["validation/calls_per_answer"] = self.overall["tool_calls"]
         for level, part in self.levels.items():
-            metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
-            metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
+            if has_figures(part):
+                metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
+                metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
         return metrics
+
+
+def has_figures(part: Mapping[str, Any]) -> bool:
+    """Whether a part of an evaluation has more than counts."""
+    return "accuracy" in part
+
+
+def lost_text(part: Mapping[str, Any]) -> str:
+    """`12 of 400 answers lost (3.0 %)`."""
+    asked = part["answers"] + part["lost"]
+    return f"{part['lost']} of {asked} answers lost ({part['lost'] / max(1, asked):.1%})"
 
 
 def evaluate(
@@ -50,33 +77,48 @@ def evaluate(
     seed: int,
     stream: Sequence[str | int],
     version: int,
+    max_lost_fraction: float,
 ) -> Evaluation:
     """Answers every problem `samples` times with the parameters that the engine holds.
 
     Each host answers and judges its share, and gets what the others did.
+
+    Args:
+      max_lost_fraction: share of the answers up to which there are figures without those lost.
     """
-    own = runner.run(
-        collector.collect(
-            hosts.share(problems),
-            samples=samples,
-            sampling=sampling,
-            seed=seed,
-            stream=stream,
-            version=version,
+
+    def collect(asked: Sequence[Problem]) -> list[Group]:
+        return runner.run(
+            collector.collect(
+                asked, samples=samples, sampling=sampling, seed=seed, stream=stream, version=version
+            )
         )
-    )
-    return evaluation_of(judged_by_all_hosts(judging, own))
+
+    own = ask_lost_again(collect(hosts.share(problems)), collect)
+    return evaluation_of(judged_by_all_hosts(judging, own), max_lost_fraction)
 
 
-def evaluation_of(groups: Sequence[Group]) -> Evaluation:
-    """The evaluation of judged groups."""
+def evaluation_of(groups: Sequence[Group], max_lost_fraction: float) -> Evaluation:
+    """The evaluation of judged groups; a level of which too many answers are lost has counts only."""
+    overall = _part(groups, max_lost_fraction)
+    levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
+    # With the whole refused no part of it is shown.
+    allowed = max_lost_fraction if has_figures(overall) else -1.0
     return Evaluation(
-        overall=dataclasses.asdict(figures(groups)),
+        overall=overall,
         levels={
-            level: dataclasses.asdict(part) for level, part in figures_by_level(groups).items()
+            level: _part([group for group in groups if group.problem.level == level], allowed)
+            for level in levels
         },
         groups=tuple(groups),
     )
+
+
+def _part(groups: Sequence[Group], max_lost_fraction: float) -> dict[str, Any]:
+    rests_on = counts(groups)
+    if not rests_on.answers or rests_on.lost_fraction > max_lost_fraction:
+        return dataclasses.asdict(rests_on)
+    return dataclasses.asdict(figures(groups))
 
 
 def judged_by_all_hosts(judging: Judging, own: Sequence[Group]) -> list[Group]:

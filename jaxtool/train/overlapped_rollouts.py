@@ -15,9 +15,10 @@ that were on their way are not in a checkpoint: the resumed run asks their probl
 random keys.
 """
 
+import asyncio
 import collections
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any, Self, TypeVar
@@ -28,6 +29,7 @@ from jaxtool.core.types import Group, Problem, trajectories_of
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.model.transformer import Params
 from jaxtool.rollout.job import Job
+from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
 from jaxtool.train.rl_config import RlConfig
@@ -129,10 +131,10 @@ class OverlappedRollouts:
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         """One judged sample of each problem by one version of the policy, before all that wait."""
 
-        def begin() -> Job:
+        def begin(asked: Sequence[Problem]) -> Job:
             self._load(version, params)
             return self._worker.collector.begin(
-                problems,
+                asked,
                 samples=1,
                 sampling=self._config.sampling,
                 seed=self._seed,
@@ -140,8 +142,11 @@ class OverlappedRollouts:
                 is_urgent=True,
             )
 
-        job = self._await(self._stream.between_windows(begin))
-        return self._worker.judging.judged(self._await(job.finished))
+        def collect(asked: Sequence[Problem]) -> list[Group]:
+            job = self._await(self._stream.between_windows(lambda: begin(asked)))
+            return self._await(job.finished)
+
+        return self._worker.judging.judged(ask_lost_again(collect(problems), collect))
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         """Makes a call that computes for the learner: here, or on several devices where rows decode.
@@ -151,6 +156,11 @@ class OverlappedRollouts:
         if self._worker.engine.sharding.mesh.size == 1:
             return call()
         return self._await(self._stream.between_windows(call))
+
+    def call_tools(self, call: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+        """Beside the windows of the stream, in its loop."""
+        loop = self._worker.runner.get_loop()
+        return self._await(asyncio.run_coroutine_threadsafe(call(), loop))
 
     def metrics(self, groups: Sequence[Group], step: int) -> dict[str, float]:
         """Staleness of a step's tokens, and who waited for whom since the last step."""

@@ -44,6 +44,9 @@ class Schedule:
     pool: int | None = 4096
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
+    # Share of an evaluation's answers that the sandbox may lose; above it there are no figures. Those that
+    # are lost are those that call.
+    eval_max_lost_fraction: float = 0.01
     checkpoint_every: int = 10  # steps
     log_trajectories_every: int = 10  # steps between trajectories kept for the report
     log_trajectories: int = 8  # of such a step
@@ -55,6 +58,8 @@ class Schedule:
         for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 <= self.eval_max_lost_fraction < 1:
+            raise ValueError(f"Schedule.{self.eval_max_lost_fraction=} must be in [0, 1)")
         if self.max_staleness < 0:
             raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
         if self.pool is not None and self.pool < self.problems_per_step:

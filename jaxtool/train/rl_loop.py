@@ -29,21 +29,22 @@ from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
-from jaxtool.rundir.workdir import claim_workdir, records_dir
+from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.tools.base import Tool
-from jaxtool.tools.health import ToolHealth
-from jaxtool.train.checks import check_run
+from jaxtool.train.checks import check_problems
 from jaxtool.train.devices import make_shardings
-from jaxtool.train.evaluation import evaluation_of
+from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
-from jaxtool.train.overlapped_rollouts import open_rollouts
+from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
+from jaxtool.train.tool_checks import check_tools
 
 
+@holds_workdir
 def train(
     config: RlConfig,
     *,
@@ -71,8 +72,9 @@ def train(
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
     model = source.model_config()
-    sharding, decoding = make_shardings(config, model, mesh)
-    check_run(config, model, sharding, decoding, jax.process_count())
+    check_one_host(schedule.max_staleness, jax.process_count())
+    sharding, _ = make_shardings(config, model, mesh)
+    print(f"judge: {check_problems(config, seed)}", flush=True)
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
@@ -122,14 +124,13 @@ def _step(
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
     config, worker = run.config, run.worker
-    # 1) Roll out and score, until the batch is full.
+    # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
     batch = gather(config, rollouts, run.store, run.seed, step)
+    batch, checked = check_tools(run.health, worker, rollouts, batch, step)
     if config.unloads_decoder:
         worker.engine.unload()
     metrics = step_metrics(batch.groups) | worker.metrics() | batch.metrics()
-    metrics |= rollouts.metrics(batch.groups, step)
-    if worker.collector.renderer.tool is not None:
-        _check_tool_health(run.health, batch, step)
+    metrics |= rollouts.metrics(batch.groups, step) | checked
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
     aims, learned = _learn(run, rollouts, batch)
@@ -185,19 +186,21 @@ def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarra
     return aims, metrics
 
 
-def _check_tool_health(health: ToolHealth, batch: RolloutBatch, step: int) -> None:
-    """Raises when the sandbox loses too many trajectories; says when nobody calls it any more."""
-    trajectories = batch.trajectories
-    warning = health.observe(
-        lost=sum(trajectory.is_masked for trajectory in trajectories),
-        trajectories=len(trajectories),
-        tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
-    )
-    if warning:
-        print(f"warning: step {step}: {warning}", file=sys.stderr, flush=True)
-
-
 def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
-    """Sampled accuracy and calls on validation problems, with the updated policy."""
-    problems = run.config.task.problems("validation", run.config.schedule.eval_problems, run.seed)
-    return evaluation_of(rollouts.validate(problems, step + 1, run.policy)).metrics()
+    """Sampled accuracy and calls on validation problems, with the updated policy.
+
+    Counts only, and a warning, where too many answers were lost: the curve has no point there.
+    """
+    schedule = run.config.schedule
+    problems = run.config.task.problems("validation", schedule.eval_problems, run.seed)
+    groups = rollouts.validate(problems, step + 1, run.policy)
+    evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction)
+    if evaluation.overall["lost"] and hosts.is_first():
+        left_out = " and has no figures" if evaluation.is_refused else ""
+        print(
+            f"warning: step {step}: validation: {lost_text(evaluation.overall)}, at most "
+            f"{schedule.eval_max_lost_fraction:.1%} may be{left_out}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return evaluation.metrics()

@@ -12,6 +12,7 @@ from jaxtool.algos.filters import groups_with_spread
 from jaxtool.core.types import Group, Sample, Score, Trajectory, samples_of
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.scoring import score_groups
+from jaxtool.rollout.lost import is_whole
 from jaxtool.rollout.selection import choose_members, is_dropped
 from jaxtool.train.rl_config import RlConfig, reward_of
 from jaxtool.train.rollouts import Rollouts, train_stream
@@ -22,7 +23,7 @@ class RolloutBatch:
     """Everything that a step sampled, scored; samples say whether they are learned from."""
 
     groups: tuple[Group, ...]  # all that were drawn
-    learnable_fraction: float  # of the groups drawn: their rewards differ
+    learnable_fraction: float  # of the groups drawn: they are whole and their rewards differ
     draws: int  # batches of problems
 
     @property
@@ -54,6 +55,17 @@ class RolloutBatch:
         samples = self.samples
         return [i for i in self.chosen if not (samples[i].is_masked or samples[i].is_dropped)]
 
+    def without_choice(self) -> "RolloutBatch":
+        """The same batch, from which nothing is learned."""
+        groups = tuple(
+            dataclasses.replace(
+                group,
+                samples=tuple(dataclasses.replace(s, is_chosen=False) for s in group.samples),
+            )
+            for group in self.groups
+        )
+        return dataclasses.replace(self, groups=groups)
+
     def metrics(self) -> dict[str, float]:
         """Shares of what was sampled; the learnable ones are of all groups drawn."""
         total = max(1, len(self.samples))
@@ -61,6 +73,8 @@ class RolloutBatch:
             "filter/draws": float(self.draws),
             "filter/chosen_fraction": len(self.chosen) / total,
             "filter/learned_fraction": len(self.learned) / total,
+            "filter/broken_group_fraction": sum(not is_whole(group) for group in self.groups)
+            / max(1, len(self.groups)),
             "reward/learnable_group_fraction": self.learnable_fraction,
         }
 
@@ -70,6 +84,7 @@ def gather(
 ) -> RolloutBatch:
     """Draws rollouts and scores them; with refilling, until enough groups have reward spread.
 
+    A group that lost a sample to the infrastructure is never chosen: those left are those that did not call.
     `rollouts` and `store` change. Without enough such groups after `Selection.max_draws` draws the
     batch stays smaller.
     """
@@ -89,7 +104,8 @@ def gather(
         has_spread = _has_spread(drawn, members, selection.min_reward_std)
         learnable += sum(has_spread)
         for group, kept, spread in zip(drawn, members, has_spread, strict=True):
-            is_chosen = num_chosen < wanted and (spread or selection.max_draws == 1)
+            is_wanted = is_whole(group) and (spread or selection.max_draws == 1)
+            is_chosen = num_chosen < wanted and is_wanted
             num_chosen += is_chosen
             samples = tuple(
                 dataclasses.replace(

@@ -15,6 +15,7 @@ from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.engine import DecodeEngine, EngineConfig, EngineCounts
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
+from jaxtool.judges.programs import programs_in
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
@@ -24,10 +25,11 @@ from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
 from jaxtool.tools.base import Tool
+from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.sources import open_sandbox
+from jaxtool.train.sources import open_known_answers, open_sandbox
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class RolloutWorker:
     collector: Collector
     judging: Judging
     client: SandboxClient | None
+    known_answers: KnownAnswers | None  # None where no sandbox is used
     runner: Runner
 
     def metrics(self) -> dict[str, float]:
@@ -123,17 +126,21 @@ def open_worker(
         longest_prompt=longest_prompt(config.rollout, config.engine),
     )
     print(engine.memory, flush=True)
-    client = None
-    if renderer.tool is not None and tool is None:
+    client, known_answers = None, None
+    if tool is None and (renderer.tool is not None or config.judge.runs_programs):
         client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
+        known_answers = stack.enter_context(
+            open_known_answers(config.sandbox, runner, client.addresses)
+        )
+    tool = client or tool
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
         renderer=renderer,
-        tool=client or tool,
+        tool=tool,
         config=config.rollout,
     )
-    judge = stack.enter_context(config.judge.open())
+    judge = stack.enter_context(config.judge.open(programs_in(tool, runner) if tool else None))
     worker = RolloutWorker(
         model=model,
         tokenizer=tokenizer,
@@ -141,6 +148,7 @@ def open_worker(
         collector=collector,
         judging=Judging(format=renderer.answer, judge=judge),
         client=client,
+        known_answers=known_answers,
         runner=runner,
     )
     return worker, params

@@ -5,15 +5,16 @@ what of the rollouts is learned (`rollout_batch`).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jaxtool.core.types import Group, Problem
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
+from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.train.evaluation import judged_by_all_hosts
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
@@ -42,11 +43,15 @@ class Rollouts(Protocol):
         ...
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
-        """One judged sample of each problem by one version of the policy."""
+        """One judged sample of each problem by one version of the policy; what is lost is asked again."""
         ...
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         """Makes a call that uses the learner's devices, in the thread that may."""
+        ...
+
+    def call_tools(self, call: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+        """Runs a coroutine where tool calls run, and waits for it."""
         ...
 
     def metrics(self, groups: Sequence[Group], step: int) -> dict[str, float]:
@@ -79,6 +84,18 @@ def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
     return ("train", step, draw) if draw else ("train", step)
 
 
+def tool_free_collector(worker: RolloutWorker) -> Collector:
+    """The same engine and prompts; the first call ends the trajectory, unanswered."""
+    collector = worker.collector
+    return Collector(
+        engine=collector.engine,
+        tokenizer=collector.tokenizer,
+        renderer=collector.renderer,
+        tool=collector.tool,
+        config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnPolicyRollouts:
     """Rollouts and updates take turns: the parameters of a step sample all of its tokens.
@@ -90,6 +107,7 @@ class OnPolicyRollouts:
     worker: RolloutWorker
     batches: ProblemBatches
     seed: int
+    tool_free_of: Callable[[RolloutWorker], Collector] = tool_free_collector
 
     @property
     def queued(self) -> list[list[Problem]]:
@@ -106,13 +124,18 @@ class OnPolicyRollouts:
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         self.worker.engine.load(params)
-        own = self._collect(
-            self.worker.collector, hosts.share(problems), 1, ("validation",), version
-        )
+
+        def collect(asked: Sequence[Problem]) -> list[Group]:
+            return self._collect(self.worker.collector, asked, 1, ("validation",), version)
+
+        own = ask_lost_again(collect(hosts.share(problems)), collect)
         return judged_by_all_hosts(self.worker.judging, own)
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         return call()
+
+    def call_tools(self, call: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+        return self.worker.runner.run(call())
 
     def metrics(self, groups: Sequence[Group], step: int) -> dict[str, float]:
         del groups, step
@@ -127,7 +150,7 @@ class OnPolicyRollouts:
         with_tool = self._collect(self.worker.collector, problems, total - free, stream, version)
         if not free:
             return with_tool
-        tool_free = tool_free_collector(self.worker)
+        tool_free = self.tool_free_of(self.worker)
         without = self._collect(tool_free, problems, free, (*stream, "tool_free"), version)
         return [_joined(a, b) for a, b in zip(with_tool, without, strict=True)]
 
@@ -149,18 +172,6 @@ class OnPolicyRollouts:
                 version=version,
             )
         )
-
-
-def tool_free_collector(worker: RolloutWorker) -> Collector:
-    """The same engine and prompts; the first call ends the trajectory, unanswered."""
-    collector = worker.collector
-    return Collector(
-        engine=collector.engine,
-        tokenizer=collector.tokenizer,
-        renderer=collector.renderer,
-        tool=collector.tool,
-        config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
-    )
 
 
 def _joined(first: Group, second: Group) -> Group:

@@ -85,10 +85,9 @@ def open_run(
 
 def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]]]:
     """Sets `run` to its last checkpoint; returns the next step and the batches that were queued."""
-    start = checkpoints.latest_step or 0
+    start, run.state, meta = checkpoints.restore_newest(run.state)
     if not start:
         return 0, []
-    run.state, meta = checkpoints.restore(run.state)
     check_frozen(run.learner.view.frozen, meta)
     run.batches.set_state(meta["batches"])
     run.store = CallStore.from_state_dict(meta["store"])

@@ -28,7 +28,7 @@ from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay
-from jaxtool.rundir.workdir import claim_workdir, records_dir
+from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.sources import TokenizerSource
@@ -81,18 +81,27 @@ class SftRunConfig:
         self.optimizer.check_goes_with(self.lora)
 
 
-def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | None = None) -> Path:
+@holds_workdir
+def train(
+    config: SftRunConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    init_from: Path | None = None,
+    mesh: Mesh | None = None,
+) -> Path:
     """Runs or resumes a cold start; returns the directory of the saved policy.
 
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
+      mesh: in place of the one that `config.mesh` makes of all devices.
     """
     policy_dir = workdir / "policy"
     claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
-    sharding = make_sharding(config, source.model_config())
+    sharding = make_sharding(config, source.model_config(), mesh)
     model, params = source.load(sharding, seed, source_dtype(config.lora))
     renderers, tokenizer = load_text(config)
     check_vocabulary(tokenizer, model)
@@ -102,9 +111,8 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     state = learner.start(trained)
     del params, trained
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        start = checkpoints.latest_step or 0
+        start, state, meta = checkpoints.restore_newest(state)
         if start:
-            state, meta = checkpoints.restore(state)
             check_frozen(view.frozen, meta)
         with (
             ExitStack() as stack,
@@ -127,9 +135,16 @@ def train(config: SftRunConfig, *, workdir: Path, seed: int, init_from: Path | N
     return policy_dir
 
 
-def make_sharding(config: SftRunConfig, model: ModelConfig) -> Sharding:
-    """Over all devices, or as many as divide; raises ValueError if a mesh that the run names does not."""
-    mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
+def make_sharding(config: SftRunConfig, model: ModelConfig, mesh: Mesh | None = None) -> Sharding:
+    """Over all devices, or as many as divide; raises ValueError if a mesh that the run names does not.
+
+    Args:
+      mesh: in place of the one that `config.mesh` makes of all devices.
+    """
+    if mesh is None:
+        mesh = make_mesh(config.mesh, check=lambda mesh: check_mesh(mesh, config, model))
+    else:
+        check_mesh(mesh, config, model)
     return Sharding(mesh, config.axes)
 
 

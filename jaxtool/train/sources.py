@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from asyncio import Runner
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 from jaxtool.core.gguf_file import find_smollm2
@@ -15,11 +15,13 @@ from jaxtool.data.problems import Split
 from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.tools.health import ToolHealthConfig
+from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 
 _OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
+_PROBE_QUEUE_S = 10.0  # that a program with a known answer waits for a place at a busy server
 _ENDLESS_CPU_S = 0.5  # what the preflight gives to a program that never ends
 
 
@@ -115,6 +117,23 @@ def open_sandbox(
             yield client
         finally:
             runner.run(client.close())
+
+
+@contextlib.contextmanager
+def open_known_answers(
+    config: Sandbox, runner: Runner, addresses: Sequence[str]
+) -> Iterator[KnownAnswers]:
+    """What asks each server by itself, past all caches and with little patience."""
+    patience = min(_PROBE_QUEUE_S, config.client.queue_allowance_s)
+    client = dataclasses.replace(
+        config.client, result_cache_entries=0, attempts=2, queue_allowance_s=patience
+    )
+    tools = {address: SandboxClient((address,), client) for address in addresses}
+    try:
+        yield KnownAnswers(tools)
+    finally:
+        for tool in tools.values():
+            runner.run(tool.close())
 
 
 async def _check(addresses: tuple[str, ...], config: SandboxClientConfig) -> None:

@@ -28,7 +28,7 @@ from sandbox_server.config import LimitSet
 from sandbox_server.front.capture import Capture
 from sandbox_server.front.fork_server import Child, Exit
 
-_REPORT_SLACK_BYTES = 16 << 10  # of a report, beside its value
+_REPORT_SLACK_BYTES = 16 << 10  # of a report, besides its value
 _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
 _BIRTH_TIMEOUT_S = 30.0
 _SESSION_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program

@@ -65,7 +65,7 @@ class _Worker:
     async def take(self) -> Child:
         """A child waiting for a job. While others wait too, the next fork does not disturb its run."""
         # A spare may have died while it waited. Only the last one is replaced at once; the others
-        # when their run has ended (`Pool.child`), for a fork beside a run slows the run.
+        # when their run has ended (`Pool.child`), for a fork during a run slows the run.
         while self.spares:
             child = self.spares.pop(0)
             if not child.ended.done():

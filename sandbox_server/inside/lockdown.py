@@ -49,7 +49,7 @@ class Prison:
     readable: tuple[str, ...]
     program: bytes  # system call filter of one execution
     session_program: bytes
-    notify_program: bytes  # beside the session's: forks and signals go to the supervisor
+    notify_program: bytes  # besides the session's: forks and signals go to the supervisor
     base_data_bytes: int = 0  # the warm interpreter, on top of which memory is counted
     base_address_bytes: int = 0
 

@@ -2,7 +2,7 @@
 
 After the first block this code shares its process with the user's: nothing it says is trusted.
 
-Orders come on one channel, with descriptors beside them:
+Orders come on one channel, with descriptors attached:
 
   b"block" and a new channel with pipes   fork a checkpoint that keeps the channel, run the block
   b"run" and pipes                        run the block, nothing to go back to

@@ -49,7 +49,7 @@ _NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel carries the call out
 _HELLO_TIMEOUT_S = 5.0
 MAX_BRANCHES = 8  # of one session tree
-TASK_ALLOWANCE = 2 * MAX_BRANCHES + 1  # processes beside the threads of the running block
+TASK_ALLOWANCE = 2 * MAX_BRANCHES + 1  # processes besides the threads of the running block
 
 
 @dataclasses.dataclass(kw_only=True)

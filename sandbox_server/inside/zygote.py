@@ -1,7 +1,7 @@
 """The fork server: a warm, single-threaded process that turns requests into locked children.
 
 Started afresh (`-c`, built environment) by the front end, which talks to it over one
-SOCK_SEQPACKET socket: JSON headers, descriptors beside them. It never reads a program's code.
+SOCK_SEQPACKET socket: JSON headers with descriptors attached. It never reads a program's code.
 It ends when the socket closes, and everything below ends with it.
 """
 

@@ -74,9 +74,9 @@ def test_each_group_is_scored_alone_and_masked_members_do_not_count(with_std: bo
     whole = group_advantages(rewards, group_ids, 4, is_valid, normalizes_by_std=with_std)
     for group in range(4):
         rows = (group_ids == group) & is_valid
-        np.testing.assert_allclose(
-            whole[rows], one_group(list(rewards[rows]), with_std=with_std), atol=1e-6
-        )
+        alone = one_group(list(rewards[rows]), with_std=with_std)
+        wanted = alone if rows.sum() > 1 else np.zeros(rows.sum())
+        np.testing.assert_allclose(whole[rows], wanted, atol=1e-6)
     np.testing.assert_array_equal(whole[~is_valid], 0.0)
 
 
@@ -148,7 +148,7 @@ def test_leave_one_out_equals_its_definition(seed: int):
             for j in range(rewards.size)
             if j != i and group_ids[j] == group_ids[i] and is_valid[j]
         ]
-        wanted = rewards[i] - np.mean(rewards[others]) if others else rewards[i]
+        wanted = rewards[i] - np.mean(rewards[others]) if others else 0.0
         assert got[i] == pytest.approx(wanted if is_valid[i] else 0.0, abs=1e-6)
 
 
@@ -181,6 +181,19 @@ def test_a_shift_changes_nothing_and_a_scale_only_what_is_not_normalised(name: s
     order = np.random.default_rng(1).permutation(rewards.size)
     permuted = ESTIMATORS[name](rewards[order], group_ids[order], 4, is_valid)
     np.testing.assert_allclose(permuted, plain[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_lone_survivor_has_no_advantage_and_a_group_of_one_keeps_its_reward(name: str):
+    """Group 0 lost two of three members; group 1 has one member; group 2 (1, 0) is whole."""
+    rewards = np.array([1, 1, 1, 2, 1, 0], np.float32)
+    group_ids = np.array([0, 0, 0, 1, 2, 2], np.int32)
+    is_valid = np.array([False, True, False, True, True, True])
+    got = ESTIMATORS[name](rewards, group_ids, 3, is_valid)
+    np.testing.assert_array_equal(got[:3], 0.0)
+    assert got[3] > 1
+    assert got[4] == pytest.approx(-got[5])
+    assert got[4] > 0
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -26,12 +26,12 @@ import numpy as np
 from jaxtool.core.types import Score
 
 
-def fewest_wins(group, is_correct, costs, history, *, per_call: float = 0.5):
+def fewest_wins(group, verdicts, costs, history, *, per_call: float = 0.5):
     """1 for a right answer, less per_call for each call beyond the fewest ever; a wrong one -1."""
     n = min(history.counts, default=0)
     return [
-        Score(reward=1 - per_call * (m - n) if right else -1.0, is_correct=right)
-        for right, m in zip(is_correct, costs)
+        Score(reward=1 - per_call * (m - n) if right else -1.0, is_correct=right.is_correct)
+        for right, m in zip(verdicts, costs)
     ]
 
 
@@ -39,16 +39,16 @@ def fewest_wins(group, is_correct, costs, history, *, per_call: float = 0.5):
 class Letters:
     weight: float = 0.01
 
-    def __call__(self, group, is_correct, costs, history, /):
+    def __call__(self, group, verdicts, costs, history, /):
         return [
-            Score(reward=self.weight * t.num_policy_tokens, is_correct=right)
-            for t, right in zip(group, is_correct)
+            Score(reward=self.weight * t.num_policy_tokens, is_correct=right.is_correct)
+            for t, right in zip(group, verdicts)
         ]
 
 
 @dataclasses.dataclass(kw_only=True)
 class Thawed:
-    def __call__(self, group, is_correct, costs, history, /):
+    def __call__(self, group, verdicts, costs, history, /):
         return []
 
 
@@ -59,20 +59,20 @@ def above_best(rewards, group_ids, num_groups, is_valid):
     return rewards - best[group_ids]
 
 
-def two(group, is_correct):
+def two(group, verdicts):
     return []
 
 
-def one_short(group, is_correct, costs, history):
-    return [Score(reward=0.0, is_correct=right) for right in is_correct][1:]
+def one_short(group, verdicts, costs, history):
+    return [Score(reward=0.0, is_correct=right.is_correct) for right in verdicts][1:]
 
 
-def numbers(group, is_correct, costs, history):
+def numbers(group, verdicts, costs, history):
     return [0.5 for _ in group]
 
 
-def not_a_number(group, is_correct, costs, history):
-    return [Score(reward=float("nan"), is_correct=right) for right in is_correct]
+def not_a_number(group, verdicts, costs, history):
+    return [Score(reward=float("nan"), is_correct=right.is_correct) for right in verdicts]
 
 
 def of_groups(rewards, group_ids, num_groups, is_valid):
@@ -86,7 +86,7 @@ def over_the_spread(rewards, group_ids, num_groups, is_valid):
 
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
-    """`my_rewards` beside the run, and the same as `my_pkg.my_rewards`."""
+    """`my_rewards` in the folder of the run, and the same as `my_pkg.my_rewards`."""
     (tmp_path / "my_pkg").mkdir()
     for path in (tmp_path / "my_rewards.py", tmp_path / "my_pkg" / "my_rewards.py"):
         path.write_text(MODULE)
@@ -98,7 +98,7 @@ def own_module(tmp_path, monkeypatch):
 
 
 def load(folder: Path, *lines: str, imports: str = "import my_rewards") -> RlConfig:
-    """The quickstart's GRPO run with these lines laid over it."""
+    """The quickstart's GRPO run with these lines as an overlay."""
     overlay = folder / "own.gin"
     overlay.write_text(
         HEADER
@@ -182,8 +182,8 @@ def test_shaping_is_added_to_an_own_advantage(own_module):
             "rl_config.RlConfig.reward = @my_rewards.two",
             [
                 "own.gin:5",
-                "my_rewards.two(group, is_correct)",
-                "f(group, is_correct, costs, history)",
+                "my_rewards.two(group, verdicts)",
+                "f(group, verdicts, costs, history)",
             ],
         ),
         (

@@ -1,4 +1,4 @@
-"""The longest prompt of a task fits beside the longest response: the runs on SmolLM2, with its real tokenizer."""
+"""The longest prompt of a task fits together with the longest response: the runs on SmolLM2, with its real tokenizer."""
 
 import pytest
 from helpers.smollm2 import smollm2_or_skip

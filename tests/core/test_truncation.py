@@ -73,7 +73,7 @@ def test_the_search_equals_a_sort(vocab, spread, top_k, top_p, min_p):
     weights = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float32)
     got = weights >= floors(weights, top_k, top_p, min_p)[:, None]
     wanted = np.stack([sorted_kept(row, top_k, top_p, min_p) for row in weights])
-    # float32 sums may put the edge of a nucleus one token or so beside that of float64.
+    # float32 sums may put the edge of a nucleus one token or so off that of float64.
     assert np.abs(got.sum(1) - wanted.sum(1)).max() <= (0 if top_p == 1 else 1 + vocab // 1000)
     differs = np.where(got != wanted, weights, 0).sum(1) / weights.sum(1)
     assert differs.max() < 1e-5

@@ -9,7 +9,8 @@ from jaxtool.core.types import Origin
 from jaxtool.data import arithmetic
 from jaxtool.data.arithmetic import LEVELS, MENTAL_LEVELS, ArithmeticTask, questions, value
 from jaxtool.data.tokenizer import decode
-from jaxtool.renderers.demonstrations import ArithmeticDemonstrations, split_response
+from jaxtool.renderers.demonstrations import ArithmeticDemonstrations
+from jaxtool.renderers.ledgers import split_response
 from jaxtool.renderers.renderer import load_renderer
 
 SPLITS = ("train", "validation", "test")

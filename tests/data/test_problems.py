@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxtool.core.types import Problem
 from jaxtool.data import problems
 from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.data.calculations import CalculationTask
@@ -87,7 +88,11 @@ def test_a_level_fits_the_name_of_a_metric(tmp_path: Path):
     [
         ({"question": "b"}, r"set.jsonl:3: the row has no key 'answer'; a text or a number"),
         ({"question": "b", "answer": None}, r"set.jsonl:3: the row has 'None' for key 'answer'"),
-        ({"question": "b", "answer": ["x", "y"]}, r"set.jsonl:3: .* for key 'answer'"),
+        ({"question": "b", "answer": []}, r"set.jsonl:3: key 'answer' is an empty list"),
+        ({"question": "b", "answer": ["x", None]}, r"has 'None' for key 'answer\[1\]'"),
+        ({"question": "b", "answer": ["x", ["y"]]}, r"for key 'answer\[1\]'"),
+        ({"question": "b", "answer": {"x": 1}}, r"set.jsonl:3: .* for key 'answer'"),
+        ({"question": "a", "answer": ["1", "2"]}, r"says '1' or '2', but line 1 .* with '1'"),
         ({"question": "b", "answer": True}, r"set.jsonl:3: the row has 'True' for key 'answer'"),
         ({"question": "b", "answer": "  "}, r"set.jsonl:3: key 'answer' is empty"),
         ({"answer": "1"}, r"set.jsonl:3: the row has no key 'question'"),
@@ -242,9 +247,31 @@ def test_real_files(name: str, layout: JsonlFormat, size: int, first_answer: str
     assert first_answer in [p.answer for p in found]
 
 
-def test_a_real_file_with_many_references_is_refused():
-    path = DATA / "musique_200.jsonl"
+def test_a_list_of_acceptable_answers_is_kept(tmp_path: Path):
+    rows = [
+        {"question": "a", "answer": ["GDR", " East Germany ", 7.0, "GDR"]},
+        {"question": "b", "answer": ["one"]},
+        {"question": "a", "answer": [7, "GDR", "East Germany"]},  # the same, in another order
+    ]
+    first, second = read_problems(write(tmp_path / "set.jsonl", *rows), JsonlFormat())
+    assert (first.answer, first.answers) == ("GDR", ("GDR", "East Germany", "7"))
+    assert first.references == ("GDR", "East Germany", "7")
+    assert (second.answer, second.answers, second.references) == ("one", (), ("one",))
+
+
+def test_the_first_acceptable_answer_is_the_answer():
+    with pytest.raises(ValueError, match=r"p: answer '1' must be the first of \('2', '1'\)"):
+        Problem(problem_id="p", question="q", answer="1", answers=("2", "1"))
+
+
+@pytest.mark.parametrize("name", ["musique_200", "2wiki_200"])
+def test_a_real_file_with_several_answers(name: str):
+    path = DATA / f"{name}.jsonl"
     if not path.is_file():
         pytest.skip(f"{path.name} is not in ../shared/data")
-    with pytest.raises(ValueError, match=r"musique_200.jsonl:1: the row has .* for key 'answer'"):
-        read_problems(path, JsonlFormat())
+    found = read_problems(path, JsonlFormat())
+    raw = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {tuple(dict.fromkeys(map(str.strip, row["answer"]))) for row in raw} == {
+        p.references for p in found
+    }
+    assert any(p.answers for p in found)

@@ -11,6 +11,8 @@ from jaxtool.core import rng
 from jaxtool.decode.sampling import RowSampling, Sampling, common_sampling_mode, inverse_cdf, sample
 
 LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
+# Key data 0 and 0: the position whose first uniform is 0 before it is moved to the centre of its cell.
+ZERO_DRAW = 15_405_709
 draw = jax.jit(inverse_cdf)
 _sample = jax.jit(sample, static_argnums=4)
 
@@ -38,22 +40,36 @@ def test_inverse_cdf_by_hand():
     """p = 1/8, 1/4, 1/8, 1/2: the steps are at 1/8, 3/8 and 1/2."""
     p = np.array([0.125, 0.25, 0.125, 0.5], np.float32)
     uniforms = np.array([0.0, 0.124, 0.126, 0.374, 0.376, 0.499, 0.501, LARGEST], np.float32)
-    tokens, logprobs = draw(jnp.tile(jnp.log(p)[None], (8, 1)), uniforms)
+    unread = np.full(8, 0.7, np.float32)
+    tokens, logprobs = draw(jnp.tile(jnp.log(p)[None], (8, 1)), np.stack([uniforms, unread], 1))
     assert tokens.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     np.testing.assert_allclose(logprobs, np.log(p[tokens]), atol=1e-6)
+
+
+def definition(p, uniforms):
+    """Tokens by float64 running sums, and how far the uniforms are from a border between two tokens."""
+    tokens, distance = np.zeros(len(p), int), np.ones(len(p))
+    size = p.shape[1] if p.shape[1] <= 1024 else 512
+    for row, (weights, us) in enumerate(zip(p, uniforms, strict=True)):
+        parts = [weights[i : i + size] for i in range(0, len(weights), size)]
+        levels = [np.cumsum([part.sum() for part in parts])] if len(parts) > 1 else []
+        at = int((levels[0] <= us[0]).sum()) if levels else 0
+        levels.append(np.cumsum(parts[at]) / parts[at].sum())
+        tokens[row] = at * size + (levels[-1] <= us[len(levels) - 1]).sum()
+        distance[row] = min(np.abs(c - u).min() for c, u in zip(levels, us, strict=False))
+    return tokens, distance
 
 
 @pytest.mark.parametrize("vocab", [40, 1024, 1025, 3000])
 def test_both_paths_equal_the_definition_in_float64(vocab):
     numbers = np.random.default_rng(vocab)
     logits = (3 * numbers.standard_normal((256, vocab))).astype(np.float32)
-    uniforms = numbers.random(256).astype(np.float32)
+    uniforms = numbers.random((256, 2)).astype(np.float32)
     p = np.exp(logits.astype(np.float64))
     p /= p.sum(axis=1, keepdims=True)
-    cumulative = np.cumsum(p, axis=1)
-    wanted = (cumulative <= uniforms[:, None]).sum(axis=1)
-    # Where the uniform falls within rounding of a step, float32 may say either neighbour.
-    is_clear = np.abs(cumulative - uniforms[:, None]).min(axis=1) > 2e-6
+    wanted, distance = definition(p, uniforms)
+    # Where a uniform falls within rounding of a step, float32 may say either neighbour.
+    is_clear = distance > 2e-6
     assert is_clear.mean() > 0.9
     tokens, logprobs = draw(logits, uniforms)
     np.testing.assert_array_equal(np.asarray(tokens)[is_clear], wanted[is_clear])
@@ -69,7 +85,7 @@ def test_a_token_of_probability_zero_is_never_drawn(vocab, uniform):
     is_possible = numbers.random((2048, vocab)) < numbers.random((2048, 1))
     is_possible[:, numbers.integers(vocab)] = True
     logits = np.where(is_possible, logits, -np.inf).astype(np.float32)
-    uniforms = numbers.random(2048) if uniform is None else np.full(2048, uniform)
+    uniforms = numbers.random((2048, 2)) if uniform is None else np.full((2048, 2), uniform)
     tokens, logprobs = draw(logits, uniforms.astype(np.float32))
     assert is_possible[np.arange(2048), tokens].all()
     assert np.isfinite(logprobs).all()
@@ -85,8 +101,21 @@ def test_uniforms_on_every_step_never_hit_an_impossible_token():
     uniforms = np.clip(np.concatenate([uniforms, np.nextafter(uniforms, 0)]), 0, LARGEST)
     logits = np.tile(np.log(np.maximum(weights, 1e-45))[None], (len(uniforms), 1))
     logits[:, weights == 0] = -np.inf
-    tokens, _ = draw(logits.astype(np.float32), uniforms.astype(np.float32))
+    tokens, _ = draw(logits.astype(np.float32), np.stack([uniforms, uniforms], 1))
     assert (np.asarray(tokens) % 2 == 1).all()
+
+
+@pytest.mark.parametrize("vocab", [600, 3000])
+def test_a_uniform_of_zero_does_not_draw_a_token_that_is_all_but_impossible(vocab):
+    """The first token has a probability of e^-70."""
+    key = jax.random.fold_in(jax.random.key(0), ZERO_DRAW)
+    assert jax.random.uniform(key) == 0
+    logits = np.full((1, vocab), -80.0, np.float32)
+    logits[0, [0, 1, 2]] = -70.0, 0.0, -1.0
+    row_keys, positions = np.zeros((1, 2), np.uint32), np.array([ZERO_DRAW], np.int32)
+    for way in (Sampling(), Sampling(top_k=3)):
+        tokens, _ = sampled(logits, row_keys, positions, way)
+        assert tokens.tolist() == [1]
 
 
 def test_frequencies_are_the_softmax():

@@ -17,7 +17,7 @@ class AllRight:
 
     def judge(self, cases: Sequence[Case]) -> list[Verdict | None]:
         self.asked += cases
-        return [Verdict(score=1.0, is_correct=True, how="a test") for _ in cases]
+        return [Verdict.plain(True, "a test") for _ in cases]
 
 
 def all_right() -> Judging:

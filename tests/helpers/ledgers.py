@@ -16,6 +16,7 @@ from jaxtool.core.types import (
     ToolResult,
     ToolStatus,
     Trajectory,
+    Verdict,
 )
 
 _ORIGINS = {"Q": Origin.PROMPT, "p": Origin.POLICY, "t": Origin.TOOL}
@@ -67,11 +68,15 @@ def group_of(*trajectories: Trajectory, is_correct: Sequence[bool] = ()) -> Grou
     Args:
       is_correct: verdicts, one each; empty: not judged.
     """
-    verdicts = is_correct or [None] * len(trajectories)
+    verdicts = [Verdict.plain(c, "a test") for c in is_correct] or [None] * len(trajectories)
     return Group(
         problem=trajectories[0].problem,
         samples=tuple(
-            Sample(trajectory=trajectory, is_correct=verdict)
+            Sample(
+                trajectory=trajectory,
+                verdict=verdict,
+                is_correct=None if verdict is None else verdict.is_correct,
+            )
             for trajectory, verdict in zip(trajectories, verdicts, strict=True)
         ),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxtool.core.types import Score, Trajectory
+from jaxtool.core.types import Score, Trajectory, Verdict
 from jaxtool.rewards.base import RewardFn
 from jaxtool.rewards.budgets import Budget, with_budget
 from jaxtool.rewards.call_cost import CallCost
@@ -20,4 +20,6 @@ def score(
 ) -> list[Score]:
     """Scores of one group by `reward` in a run of 200 tokens and 3 calls; costs are calls."""
     costs = [(call_cost or CallCost()).cost(t) for t in group]
-    return with_budget(reward, BUDGET)(group, is_correct, costs, history)
+    return with_budget(reward, BUDGET)(
+        group, [Verdict.plain(c, "a test") for c in is_correct], costs, history
+    )

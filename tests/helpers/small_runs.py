@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from jaxtool.core.types import Problem, Score, ToolResult, ToolStatus, Trajectory
+from jaxtool.core.types import Problem, Score, ToolResult, ToolStatus, Trajectory, Verdict
 from jaxtool.data.problems import Split
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.engine import EngineConfig
@@ -19,7 +19,7 @@ from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.train import rl_loop
+from jaxtool.train import rl_loop, sft_loop
 from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.sft_loop import Demonstrations, DemonstrationStream, SftRunConfig
 
@@ -78,15 +78,15 @@ class LengthReward:
     def __call__(
         self,
         group: Sequence[Trajectory],
-        is_correct: Sequence[bool],
+        verdicts: Sequence[Verdict],
         costs: Sequence[float],
         history: CallHistory,
         /,
     ) -> list[Score]:
         del history
         return [
-            Score(reward=len(t.ids) / 10 + cost, is_correct=c)
-            for t, c, cost in zip(group, is_correct, costs, strict=True)
+            Score(reward=len(t.ids) / 10 + cost, is_correct=v.is_correct)
+            for t, v, cost in zip(group, verdicts, costs, strict=True)
         ]
 
 
@@ -109,14 +109,18 @@ class CountingTool:
         return None
 
 
-def one_device_mesh(config: MeshConfig | None = None, check=None) -> jax.sharding.Mesh:
-    del config, check
+def one_device_mesh() -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def train(config: RlConfig, **options) -> Path:
     """An RL run on one device."""
     return rl_loop.train(config, mesh=one_device_mesh(), **options)
+
+
+def cold_start(config: SftRunConfig, **options) -> Path:
+    """A cold start on one device."""
+    return sft_loop.train(config, mesh=one_device_mesh(), **options)
 
 
 def rl_config(folder: Path, **fields) -> RlConfig:

@@ -74,7 +74,7 @@ def test_a_rounded_reference_is_a_setting_and_is_counted():
 def test_a_verdict_says_how_it_came_about():
     with judge_with() as checker:
         cases = [case_of(boxed("6"), "5"), case_of("?", "5"), case_of(boxed("2+3"), "5")]
-        hows = [verdict.how for verdict in checker.judge(cases) if verdict]
+        hows = [verdict.how for verdict in checker.judge(cases) if verdict is not None]
     assert hows == ["numbers", "no answer", "a calculation, or no number, where a number is asked"]
 
 
@@ -82,11 +82,13 @@ def test_the_lenient_rule_stands_beside_the_strict_one():
     """ReTool: the last integer of the last line counts as well."""
     cases = [case_of(text, "70") for text in (boxed("70"), "I say 70", "70\nor 71", "no number")]
     with Mathematics(reports_lenient=True).open() as checker:
-        verdicts = [verdict for verdict in checker.judge(cases) if verdict]
+        verdicts = [verdict for verdict in checker.judge(cases) if verdict is not None]
     assert [verdict.is_correct for verdict in verdicts] == [True, False, False, False]
     assert [verdict.is_lenient for verdict in verdicts] == [True, True, False, False]
     with Mathematics().open() as checker:
-        assert [verdict.is_lenient for verdict in checker.judge(cases) if verdict] == [None] * 4
+        assert [verdict.is_lenient for verdict in checker.judge(cases) if verdict is not None] == [
+            None
+        ] * 4
 
 
 @pytest.mark.parametrize(

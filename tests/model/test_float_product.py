@@ -1,4 +1,4 @@
-"""The product with its written-out gradient: by hand, beside autodiff, and as a transposed table."""
+"""The product with its written-out gradient: by hand, against autodiff, and as a transposed table."""
 
 import jax
 import jax.numpy as jnp

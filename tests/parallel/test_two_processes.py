@@ -55,8 +55,8 @@ def run_processes(count: int, folder: Path) -> list[dict]:
 def runs(tmp_path_factory):
     """Folders of the run of two processes, and of the one of this process."""
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    with ThreadPoolExecutor(1) as beside:  # the processes wait for each other half of their time
-        pending = beside.submit(run_processes, 2, two)
+    with ThreadPoolExecutor(1) as thread:  # the processes wait for each other half of their time
+        pending = thread.submit(run_processes, 2, two)
         run_all(one, MeshConfig(fsdp=4, tensor=2))
         records = pending.result()
     assert [record["process"] for record in records] == [0, 1]

@@ -109,7 +109,7 @@ def test_adapters_and_small_optimizer_states_are_planned_as_they_run(tmp_path):
 
 @needs_libtpu
 @pytest.mark.slow
-def test_a_critic_is_planned_beside_the_policy(tmp_path):
+def test_a_critic_is_planned_with_the_policy(tmp_path):
     """PPO: two trained towers in memory, and three programs more."""
     base = config_of(tmp_path)
     plain = run_programs(base, parse_slice("v5e-8"))
@@ -127,18 +127,18 @@ def test_a_critic_is_planned_beside_the_policy(tmp_path):
     tower = plan.resident["critic"]
     assert tower == plain.resident["parameters"] + 4 * config.policy.model_config().d_model
     assert plan.resident["critic optimizer state"] == pytest.approx(2 * tower, rel=0.01)
-    # Each is an argument of its own programs and lies beside all others.
+    # Each is an argument of its own programs and resident in all others.
     both = tower + plan.resident["critic optimizer state"]
     policy = plain.resident["parameters"] + plain.resident["optimizer state"]
-    beside = {program.name: program.beside for program in plan.programs}
+    other_resident = {program.name: program.other_resident for program in plan.programs}
     without = {
-        program.name: sum(plain.resident[name] for name in program.beside)
+        program.name: sum(plain.resident[name] for name in program.other_resident)
         for program in plain.programs
     }
-    for name, bytes_beside in without.items():
-        assert beside[name] == bytes_beside + both
-    assert beside[names.CRITIC] == policy + plan.resident["critic optimizer state"]
-    assert beside[names.CRITIC_APPLY] == policy
+    for name, other_bytes in without.items():
+        assert other_resident[name] == other_bytes + both
+    assert other_resident[names.CRITIC] == policy + plan.resident["critic optimizer state"]
+    assert other_resident[names.CRITIC_APPLY] == policy
     assert found[names.CRITIC].arguments > found[names.VALUES].arguments > 0
     assert found[names.CRITIC].flops > 2 * found[names.VALUES].flops > 0
 
@@ -157,8 +157,8 @@ def test_a_cold_start_is_planned(tmp_path):
         for name in ("parameters", "optimizer state", "gradients")
     }
     block, update = plan.programs
-    assert block.beside == plan.resident["optimizer state"]
-    assert update.beside == 0
+    assert block.other_resident == plan.resident["optimizer state"]
+    assert update.other_resident == 0
     assert block.flops > 0
     assert {*plan.seconds} == {names.LEARN, names.APPLY}
     assert plan.step_s == pytest.approx(
@@ -179,7 +179,7 @@ def test_a_program_that_is_too_large_comes_back_with_its_size():
         shape="",
         trace=lambda: jax.jit(lambda x: x + 1).trace(x),
         num_devices=1,
-        beside=("cache",),
+        other_resident=("cache",),
     )
     plan = compile_program(program, {"cache": 2.0 * GIB}, tpu)
     assert plan.error == "needs 32.0 GiB alone"

@@ -39,6 +39,9 @@ def test_a_plan_fits_and_is_told_the_same_everywhere(path):
     assert record["hbm_used_gib"] <= record["hbm_limit_gib"]
     assert record["predicted_step_s"] > 0
     assert all(row["error"] is None for row in record["programs"])
+    for row in record["programs"]:
+        parts = ("arguments_gib", "temporaries_gib", "outputs_gib", "other_resident_gib")
+        assert row["hbm_gib"] == pytest.approx(sum(row[part] for part in parts), abs=0.003)
     run_file = REPOSITORY_ROOT / record["gin_file"]
     assert run_file.stem == path.stem
     assert f"# plan: {headline(record)}" in run_file.read_text()

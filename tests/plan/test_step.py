@@ -137,7 +137,12 @@ def test_larger_blocks_are_advised_where_a_block_mostly_sends(tmp_path):
     32 rows are 8 blocks of 4, 24 s, or 2 of 16, (4 x 2 + 1) x 2 = 18 s; 2 of 20 would take 22 s.
     """
     block = program(
-        names.LEARN, 2, arguments=1.0 * GIB, beside=2.0 * GIB, roofline_s=2.0, collectives_s=1.0
+        names.LEARN,
+        2,
+        arguments=1.0 * GIB,
+        other_resident=2.0 * GIB,
+        roofline_s=2.0,
+        collectives_s=1.0,
     )
 
     def lines(block, rows):
@@ -257,7 +262,7 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
     config = config_of(tmp_path)
     compiled = [
         program(names.WINDOW, gib, roofline_s=2.0, collectives=(), compiler_s=1.0),
-        program(names.LEARN, 3, beside=GIB, roofline_s=4.0, flops=2e12),
+        program(names.LEARN, 3, other_resident=GIB, roofline_s=4.0, flops=2e12),
     ]
     tpu = parse_slice("v5e-8")
     return StepPlan(
@@ -278,7 +283,7 @@ def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
     assert plan.step_s == pytest.approx(3 * 2.0 + 2 * 4.0 + 3 * 0.005)
     report.write_json(tmp_path / "plans" / "p.json", plan, "runs/x.gin", "decoders/int8.gin")
     record = json.loads((tmp_path / "plans" / "p.json").read_text())
-    assert (record["gin_file"], record["laid_over"]) == ("runs/x.gin", ["decoders/int8.gin"])
+    assert (record["gin_file"], record["overlays"]) == ("runs/x.gin", ["decoders/int8.gin"])
     assert record["topology"] == "v5e:2x4"
     assert (record["fits"], record["hbm_used_gib"], record["hbm_limit_gib"]) == (True, 15.0, 15.75)
     assert record["predicted_step_s"] == 14.0

@@ -7,7 +7,8 @@ from helpers.chat_of_letters import ChatOfLetters
 
 from jaxtool.core.types import Origin
 from jaxtool.data.tokenizer import decode
-from jaxtool.renderers.demonstrations import DemonstrationFile, read_demonstrations
+from jaxtool.renderers.conversations import read_conversations
+from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import load_renderer
 
 RESPONSE = (
@@ -62,7 +63,9 @@ def test_the_question_is_what_follows_a_marker(tmp_path):
     )
     assert questions(source, 1) == ["6*7?"]
     source = DemonstrationFile(path=write(tmp_path / "b.jsonl", *rows), question_after="*user que")
-    with pytest.raises(ValueError, match=r"b/2: the user's message lacks '\*user que'"):
+    with pytest.raises(
+        ValueError, match=r"b\.jsonl:2: messages\[0\]: the user's message lacks '\*user que'"
+    ):
         take(source)
 
 
@@ -82,7 +85,7 @@ def test_each_row_comes_once_a_pass_in_an_order_of_its_own(tmp_path):
 
 def test_rows_and_files_that_cannot_be_learned_are_named(tmp_path):
     path = write(tmp_path / "a.jsonl", row(), {"messages": row()["messages"][:1]})
-    with pytest.raises(ValueError, match=r"a\.jsonl:2: a row needs a user and an assistant"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: the row needs a user and an assistant"):
         take(DemonstrationFile(path=path))
     (tmp_path / "b.jsonl").write_text("\n\n")
     with pytest.raises(ValueError, match=r"b\.jsonl' holds no demonstrations"):
@@ -93,5 +96,6 @@ def test_rows_and_files_that_cannot_be_learned_are_named(tmp_path):
 
 def test_blank_lines_are_no_rows(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n" + json.dumps(row("q")) + "\n\n")
-    ((problem, response),) = read_demonstrations(tmp_path / "a.jsonl")
-    assert (problem.problem_id, problem.question, response) == ("a/2", "q", RESPONSE)
+    (conversation,) = read_conversations(tmp_path / "a.jsonl")
+    assert (conversation.name, conversation.question) == ("a/2", "q")
+    assert conversation.turns[-1].text == RESPONSE

@@ -9,8 +9,8 @@ from jaxtool.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
 from jaxtool.renderers.demonstrations import (
     ArithmeticDemonstrations,
     CalculationDemonstrations,
-    split_response,
 )
+from jaxtool.renderers.ledgers import split_response
 from jaxtool.renderers.renderer import load_renderer, observation_text, parse_code
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig

@@ -8,7 +8,7 @@ from helpers.scoring import score
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxtool.core.types import Score, Trajectory
+from jaxtool.core.types import Score, Trajectory, Verdict
 from jaxtool.rewards import decay
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward, adatir_penalty, call_shaping
 from jaxtool.rewards.base import RewardFn
@@ -276,3 +276,14 @@ def test_call_shaping_by_hand(make_trajectory: Make):
 def test_impossible_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_graded_reward_follows_the_score(make_trajectory: Make):
+    """-1 + s * 2 for s = 0, 1/2, 2/3, 1."""
+    scores = (0.0, 0.5, 2 / 3, 1.0)
+    verdicts = [Verdict(score=s, is_correct=s == 1, how="F1") for s in scores]
+    group = [make_trajectory(0)] * 4
+    graded = OutcomeReward(is_graded=True)(group, verdicts, [0.0] * 4, CallHistory())
+    assert [s.reward for s in graded] == pytest.approx([-1, 0, 1 / 3, 1])
+    assert [s.is_correct for s in graded] == [False, False, False, True]
+    assert OutcomeReward()(group, verdicts, [0.0] * 4, CallHistory())[2].reward == -1

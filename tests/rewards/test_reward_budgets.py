@@ -5,7 +5,7 @@ from helpers.ledgers import ledger
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtool.core.types import ToolStatus
+from jaxtool.core.types import ToolStatus, Verdict
 from jaxtool.rewards import terms
 from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.budgets import Budget, summed, term_with_budget, with_budget
@@ -104,7 +104,7 @@ def test_a_budget_that_nobody_filled_in_is_no_number(reward):
     group = [ledger("Qppp", calls=[])]
     history = CallHistory().with_group([0.0])
     with pytest.raises(ValueError, match="is None, the run's budget"):
-        reward(group, [True], [1.0], history)
+        reward(group, [Verdict.plain(True, "")], [1.0], history)
 
 
 @given(tokens=st.integers(1, 400), budget=st.integers(1, 400))
@@ -116,7 +116,7 @@ def test_a_response_within_the_budget_keeps_its_sign(tokens: int, budget: int):
         terms.RewardTerms(overlong=terms.OverlongPunishment()),
     ):
         reward = summed(OutcomeReward(), chosen, limits)
-        [score] = reward([response(tokens)], [True], [0.0], CallHistory())
+        [score] = reward([response(tokens)], [Verdict.plain(True, "")], [0.0], CallHistory())
         assert score.reward >= (0.5 if chosen.length else 0.0)
 
 
@@ -125,5 +125,7 @@ def test_no_terms_leave_the_outcome_itself():
     both = terms.RewardTerms(turns=terms.TurnPenalty(), tool_bonus=terms.ToolBonus())
     call = ledger("Qpptp", calls=[ToolStatus.OK])
     reward = summed(OutcomeReward(), both, LONG)
-    scores = reward([call, call], [True, False], [1.0, 1.0], CallHistory())
+    scores = reward(
+        [call, call], [Verdict.plain(c, "") for c in (True, False)], [1.0, 1.0], CallHistory()
+    )
     assert [score.reward for score in scores] == pytest.approx([0.9, -1.0])

@@ -1,4 +1,4 @@
-"""The order of things: n first, then scores; masked trajectories take no part."""
+"""The order of things: n first, then scores; a group that lost a sample takes no part."""
 
 import subprocess
 import sys
@@ -53,12 +53,12 @@ def test_problems_do_not_mix(make_trajectory: Make):
         scored(*groups, groups[0], reward=OtcGrpoReward(c=3.0), store=CallStore())
 
 
-def test_masked_trajectories_get_no_score_and_do_not_enter_n(make_trajectory: Make):
+def test_a_group_that_lost_a_sample_gets_no_scores_and_does_not_enter_n(make_trajectory: Make):
     broken = make_trajectory(0, finish_reason=FinishReason.INFRASTRUCTURE)
     store = CallStore()
     group = group_of(broken, make_trajectory(2), is_correct=[True, True])
-    assert scored(group, reward=OtcGrpoReward(c=3.0), store=store) == [None, 1.0]
-    assert GlobalMinimum()(store.history("p")) == 2
+    assert scored(group, reward=OtcGrpoReward(c=3.0), store=store) == [None, None]
+    assert GlobalMinimum()(store.history("p")) is None
     alone = group_of(broken, is_correct=[True])
     assert scored(alone, reward=OtcGrpoReward(c=3.0), store=store) == [None]
 

@@ -9,7 +9,7 @@ from helpers.scoring import score
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtool.core.types import ToolStatus, Trajectory
+from jaxtool.core.types import ToolStatus, Trajectory, Verdict
 from jaxtool.rewards import terms
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OtcPpoReward, OutcomeReward
@@ -30,6 +30,7 @@ def test_tool_bonus_by_hand():
 
 
 LENGTH, OVERLONG = terms.LengthPenalty(), terms.OverlongPunishment()
+RIGHT, WRONG = Verdict.plain(True, "a test"), Verdict.plain(False, "a test")
 WITH_CALL = ledger("QQppttp", calls=[ToolStatus.OK])  # 5 response tokens, 3 of the policy
 
 
@@ -55,8 +56,8 @@ def test_response_tokens_by_hand():
     ],
 )
 def test_terms_by_hand(term, right, wrong):
-    assert term(WITH_CALL, True, 1.0) == pytest.approx(right)
-    assert term(WITH_CALL, False, 1.0) == pytest.approx(wrong)
+    assert term(WITH_CALL, RIGHT, 1.0) == pytest.approx(right)
+    assert term(WITH_CALL, WRONG, 1.0) == pytest.approx(wrong)
 
 
 def test_the_sum_adds_terms_and_keeps_the_rest_of_the_score():
@@ -147,10 +148,10 @@ def test_laws_of_bonus_and_turn_penalty(cost, more, call_cost, limit):
         terms.ToolBonus(per_call=call_cost, limit=limit),
         terms.TurnPenalty(per_call=call_cost),
     )
-    of_wrong = bonus(WITH_CALL, False, cost)
-    assert 0 <= of_wrong <= bonus(WITH_CALL, False, cost + more) <= limit
-    assert bonus(WITH_CALL, True, cost) == bonus(WITH_CALL, False, 0.0) == 0
-    for right in (True, False):
+    of_wrong = bonus(WITH_CALL, WRONG, cost)
+    assert 0 <= of_wrong <= bonus(WITH_CALL, WRONG, cost + more) <= limit
+    assert bonus(WITH_CALL, RIGHT, cost) == bonus(WITH_CALL, WRONG, 0.0) == 0
+    for right in (RIGHT, WRONG):
         assert turns(WITH_CALL, right, 0.0) == 0
         both = turns(WITH_CALL, right, cost) + turns(WITH_CALL, right, more)
         assert turns(WITH_CALL, right, cost + more) == pytest.approx(both, abs=1e-12)

@@ -7,7 +7,13 @@ import pytest
 from helpers.ledgers import group_of, ledger
 
 from jaxtool.core.types import FinishReason, Score, ToolStatus, samples_of, with_samples
-from jaxtool.rollout.statistics import clustered_mean, figures, figures_by_level, step_metrics
+from jaxtool.rollout.statistics import (
+    clustered_mean,
+    counts,
+    figures,
+    figures_by_level,
+    step_metrics,
+)
 
 OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
 LOST = FinishReason.INFRASTRUCTURE
@@ -49,12 +55,32 @@ def scored(groups):
 def test_figures_by_hand():
     """TC = 4 / 4, TP = 3 correct / 4 calls; problem means 0.5, 1 and 0.5, 1.5: errors 0.25, 0.5."""
     whole = figures(four_answers())
-    assert (whole.problems, whole.answers) == (2, 4)
+    assert (whole.problems, whole.answers, whole.lost) == (2, 4, 1)
     assert whole.accuracy == 0.75
     assert whole.tool_calls == 1.0
     assert whole.tool_productivity == 0.75
     assert whole.accuracy_stderr == pytest.approx(math.sqrt(0.125 / 2))
     assert whole.tool_calls_stderr == pytest.approx(math.sqrt(0.5 / 2))
+
+
+def test_counts_know_what_was_asked_for_and_lost():
+    found = counts(four_answers())
+    assert (found.problems, found.answers, found.lost, found.lost_fraction) == (2, 4, 1, 0.2)
+    assert counts(four_answers()[:2]).lost_fraction == 0.0
+
+
+def test_a_group_that_lost_a_sample_is_in_no_mean_of_a_step():
+    """Its other answer made no call and is right: it would lower the calls and raise the accuracy."""
+    survivor = group_of(
+        ledger("Qp", problem="d", reason=LOST, unexecuted=1),
+        ledger("Qp", problem="d", sample=1),
+        is_correct=[False, True],
+    )
+    metrics = step_metrics(scored([*four_answers(), survivor]))
+    without = step_metrics(scored(four_answers()))
+    assert metrics.pop("tools/infrastructure_failed_fraction") == pytest.approx(2 / 7)
+    assert without.pop("tools/infrastructure_failed_fraction") == pytest.approx(1 / 5)
+    assert metrics == without
 
 
 def test_productivity_without_calls_is_none_and_one_problem_has_no_error():

@@ -41,8 +41,8 @@ def test_states_come_back_on_another_mesh(rule, tmp_path):
         checkpoints.save(3, saved, {"seed": 1})
     target = state_of(rule, single_device())
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        restored, meta = checkpoints.restore(target)
-    assert meta == {"seed": 1}
+        step, restored, meta = checkpoints.restore_newest(target)
+    assert (step, meta) == (3, {"seed": 1})
     assert jax.tree.structure(restored) == jax.tree.structure(saved)
     for x, y, z in zip(*map(jax.tree.leaves, (restored, saved, target)), strict=True):
         np.testing.assert_array_equal(x, y)

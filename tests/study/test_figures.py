@@ -1,5 +1,6 @@
 """Figures of the study by numbers worked out by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,10 +12,13 @@ from jaxtool.study.figures import (
     best_point,
     figures,
     first_step_reaching,
+    lost_fraction,
     mean_stderr,
     optimal_calls,
     over_seeds,
     tokens_until,
+    whole,
+    whole_in_both,
 )
 
 
@@ -103,6 +107,18 @@ def test_differences_by_hand():
     assert found["under_use"] == 0.1
 
 
+def test_lost_answers_are_in_no_figure_and_differences_are_of_what_both_have():
+    lost = [dataclasses.replace(a, is_lost=i == 1) for i, a in enumerate(ANSWERS)]
+    others = [dataclasses.replace(a, is_lost=i == 3) for i, a in enumerate(ANSWERS)]
+    assert whole(lost) == [ANSWERS[0], *ANSWERS[2:]]
+    assert lost_fraction(lost) == 0.2
+    assert lost_fraction(ANSWERS) == 0.0
+    kept = [ANSWERS[0], ANSWERS[2], ANSWERS[4]]
+    assert whole_in_both(lost, others) == (kept, kept)
+    with pytest.raises(ValueError, match="answers to different questions"):
+        whole_in_both(lost, lost[::-1])
+
+
 def test_target_step_is_the_first_that_reaches_it():
     curve = [(0, 0.4), (5, 0.7), (10, 0.6), (15, 0.7)]
     assert first_step_reaching(curve, 0.4) == 0
@@ -115,3 +131,4 @@ def test_tokens_until_a_step():
     rows = [{"step": step, "tokens/policy_mean": 10.0 + step} for step in range(3)]
     assert tokens_until(rows, 4, 0) == 0
     assert tokens_until(rows, 4, 2) == 4 * (10 + 11)
+    assert tokens_until([*rows, {"step": 3}], 4, 4) == 4 * (10 + 11 + 12)  # a step that lost all

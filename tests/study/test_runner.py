@@ -21,15 +21,23 @@ LEVELS = ("two_digit", "hard")
 
 
 def test_an_unknown_variant_is_named_with_those_that_there_are():
-    with pytest.raises(ValueError, match="unknown variants grpoo; there are base, cold_start"):
+    with pytest.raises(ValueError, match="unknown variants grpoo; there are pretrain, cold_start"):
         ARITHMETIC.select(["grpoo"])
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
+def test_an_old_name_is_refused_with_the_first_variant_of_today(suite):
+    first = suite.default[0]
+    assert first.start is None
+    with pytest.raises(ValueError, match=rf"^variant base is an old name; write {first.name}$"):
+        suite.select(["cold_start", "base"])
 
 
 def test_variants_bring_those_that_they_start_from_and_come_after_them():
     names = [variant.name for variant in ARITHMETIC.select(["otc_from_200", "text_rl"])]
-    assert names == ["base", "cold_start_200", "otc_from_200", "text_rl"]
+    assert names == ["pretrain", "cold_start_200", "otc_from_200", "text_rl"]
     names = [variant.name for variant in ARITHMETIC.select(["otc_grpo"])]
-    assert names == ["base", "cold_start_half", "cold_start", "otc_grpo"]
+    assert names == ["pretrain", "cold_start_half", "cold_start", "otc_grpo"]
     everything = [variant.name for variant in ARITHMETIC.select([], "all")]
     assert sorted(everything) == sorted(ARITHMETIC.variants)
     for variant in ARITHMETIC.variants.values():
@@ -54,7 +62,7 @@ def test_every_variant_builds_and_shares_the_recipe(variant):
         steps = {"otc_after_grpo": 120, "retool_grpo_180": 120}.get(variant.name, 60)
         assert config.schedule == dataclasses.replace(recipe.schedule, steps=steps)
         assert config.engine == recipe.engine
-        is_same = variant.name == "retool_grpo" or variant.start not in ("base", "cold_start")
+        is_same = variant.name == "retool_grpo" or variant.start not in ("pretrain", "cold_start")
         assert is_same or config != recipe
     else:
         assert variant.renderer is not None
@@ -66,7 +74,7 @@ def test_every_variant_on_a_chat_model_shares_the_recipe(variant):
     plan = study_of(SMOLLM2)
     config, recipe = plan.config(variant), plan.config(SMOLLM2.variants["retool_grpo"])
     assert isinstance(recipe, RlConfig)
-    renderer = "two_shot_text" if variant.name in ("base", "text_rl") else "two_shot_code"
+    renderer = "two_shot_text" if variant.name in ("prompted_text", "text_rl") else "two_shot_code"
     assert plan.renderer(variant) == renderer
     if not isinstance(config, RlConfig):
         assert variant.name == "cold_start"
@@ -74,7 +82,7 @@ def test_every_variant_on_a_chat_model_shares_the_recipe(variant):
         return
     for part in ("task", "schedule", "engine", "optimizer", "sampling", "pack", "policy"):
         assert getattr(config, part) == getattr(recipe, part), part
-    changed = {"base", "prompted", "retool_grpo", "retool_grpo_longer"}
+    changed = {"prompted_text", "prompted", "retool_grpo", "retool_grpo_longer"}
     assert (config == recipe) == (variant.name in changed)
 
 
@@ -107,9 +115,7 @@ def test_every_variant_file_is_listed_and_its_header_gives_both_commands(suite):
 
 def test_roles_have_the_same_names_in_both_suites():
     """The tables and the summary look variants up by name."""
-    roles = {
-        *("base", "cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")
-    }
+    roles = {*("cold_start", "retool_grpo", "otc_grpo", "otc_after_grpo", "text_rl", "torl")}
     for suite in SUITES.values():
         assert roles <= {variant.name for variant in suite.default}
         assert {"retool_ppo", "otc_ppo", suite.equal_steps} <= set(suite.variants)
@@ -140,16 +146,16 @@ def test_changes_hold_for_every_variant_that_they_fit():
         Changes(steps=0)
 
 
-def test_an_variant_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
+def test_a_variant_that_is_not_trained_is_taken_from_where_it_starts(tmp_path):
     plan = study_of(
         SMOLLM2, tmp_path, seeds=(4,), changes=Changes(params=("Schedule.samples = 2",))
     )
     jobs = {
         job.name: json.loads(Path(job.argument).read_text()) for job in runner.plan(plan, "x:1")
     }
-    assert jobs["seed4/base"]["kind"] == jobs["seed4/prompted"]["kind"] == "take"
-    assert jobs["seed4/base"]["init_from"] is None
-    assert jobs["seed4/prompted"]["init_from"] == str(plan.policy("base", 4))
+    assert jobs["seed4/prompted_text"]["kind"] == jobs["seed4/prompted"]["kind"] == "take"
+    assert jobs["seed4/prompted_text"]["init_from"] is None
+    assert jobs["seed4/prompted"]["init_from"] == str(plan.policy("prompted_text", 4))
     assert jobs["seed4/torl"]["kind"] == "train"
     asked = jobs["seed4/prompted/test"]["asked"]
     assert (asked["renderer"], asked["mental_renderer"]) == ("two_shot_code", "two_shot_text")
@@ -168,11 +174,11 @@ def small_study(tmp_path, names="otc_grpo,otc_after_grpo,text_rl,torl", seeds=(0
 def test_the_plan_trains_and_asks_every_variant_of_every_seed(tmp_path):
     jobs = runner.plan(small_study(tmp_path), "unix:/nowhere")
     names = [job.name for job in jobs]
-    assert names[:2] == ["seed0/base", "seed1/base"]
+    assert names[:2] == ["seed0/pretrain", "seed1/pretrain"]
     assert sorted(names[16:]) == sorted(f"{name}/test" for name in names[:16])
     needs = {job.name: job.needs for job in jobs}
     assert needs["seed1/otc_grpo"] == ("seed1/cold_start",)
-    assert needs["seed0/text_rl"] == ("seed0/base",)
+    assert needs["seed0/text_rl"] == ("seed0/pretrain",)
     assert needs["seed1/torl/test"] == ("seed1/torl",)
     assert not any(job.is_done() for job in jobs)
     described = {job.name: json.loads(Path(job.argument).read_text()) for job in jobs}
@@ -213,10 +219,12 @@ def test_answers_that_are_there_are_left_alone_while_they_are_the_policys(tmp_pa
 
 def test_a_directory_of_another_recipe_is_refused(tmp_path):
     plan = small_study(tmp_path)
-    record = plan.run_dir("base", 0) / "operative_config.gin"
+    record = plan.run_dir("pretrain", 0) / "operative_config.gin"
     record.parent.mkdir(parents=True)
     record.write_text("# target: x\nSTEPS = 1\n")
-    with pytest.raises(ValueError, match=r"seed0/base was made by another recipe \(STEPS = 1\)"):
+    with pytest.raises(
+        ValueError, match=r"seed0/pretrain was made by another recipe \(STEPS = 1\)"
+    ):
         runner.run(plan, jobs=1)
 
 
@@ -237,7 +245,7 @@ def test_seeds_are_different_numbers(tmp_path):
 
 # (accuracy on two digits, on hard ones; calls on two digits, on hard ones), ten questions a level.
 PLAYED = {
-    "base": (9, 0, 0, 0),
+    "pretrain": (9, 0, 0, 0),
     "cold_start_half": (9, 2, 1, 1),
     "cold_start": (9, 6, 1, 1),
     "retool_grpo": (10, 8, 1, 2),
@@ -270,7 +278,7 @@ def played(tmp_path):
                 for i in range(10)
             ]
             # What RL variants know themselves does not count: only what they start from does.
-            knows = variant.name in ("base", "cold_start_half", "cold_start")
+            knows = variant.name in ("pretrain", "cold_start_half", "cold_start")
             mental = [
                 dataclasses.replace(a, calls=0, is_correct=knows and a.level == "two_digit")
                 for a in rows
@@ -340,6 +348,51 @@ def test_results_by_hand(played, tmp_path):
     assert "| otc_after_grpo | 1.00, 1.00 | kept |" in text
     page = write_report(tmp_path / "report.html", tables.study_report(found, "study"))
     assert "ReTool-GRPO against its cold start" in page.read_text()
+
+
+def lose(played, name, seed, *questions):
+    """Marks sampled and greedy answers as lost; they were right and made many calls."""
+    path = played.answers(name, seed)
+    found = json.loads(path.read_text())
+    for way in ("greedy", "sampled"):
+        for row in found["answers"][way]:
+            if row["question"] in questions:
+                row |= {"is_lost": True, "calls": 9, "is_correct": True}
+    path.write_text(json.dumps(found))
+
+
+def test_lost_answers_are_counted_in_every_table_and_left_out_of_pairs(played):
+    before = results.results(played)
+    lose(played, "otc_after_grpo", 0, "hard/9")
+    metrics = played.run_dir("otc_grpo", 0) / "metrics.jsonl"
+    counts = {"validation/answers_count": 90, "validation/lost_count": 10}
+    row = {"step": 2, "time_s": 3.0, "tokens/policy_mean": 1.0} | counts
+    metrics.write_text(metrics.read_text() + json.dumps(row) + "\n")
+    found = results.results(played)
+    otc = found["variants"]["otc_after_grpo"]
+    assert otc["rests_on"]["greedy"] == {"answers": 39, "lost": 1}
+    assert otc["rests_on"]["mental"] == {"answers": 40, "lost": 0}
+    # 20 answers with 10 calls; the lost one made one of them and was wrong.
+    assert otc["greedy"]["tool_calls"]["seeds"] == [pytest.approx(9 / 19), 0.5]
+    assert otc["greedy"]["accuracy"]["seeds"] == [pytest.approx(17 / 19), 0.85]
+    pair = found["paired"]["otc_after_grpo against retool_grpo"]["greedy"]
+    assert pair["questions"]["seeds"] == [19, 20]
+    assert pair["questions_left_out"]["seeds"] == [1, 0]
+    # GRPO made 30 calls for 20 questions, two of them for the one that is left out.
+    assert pair["calls_cut"]["seeds"][0] == pytest.approx(1 - 9 / 28)
+    same = "retool_grpo against cold_start"
+    assert found["paired"][same] == before["paired"][same]
+    training = found["variants"]["otc_grpo"]["training"]["validations"]
+    assert training == {"answers": 90, "lost": 10, "refused": 1}
+    for table in tables.tables(found):
+        if table.title.startswith("Differences"):
+            assert "39 of 40" in {row[2] for row in table.rows}
+        elif table.title.startswith("Training") or table.title.startswith("After as many"):
+            assert "otc_grpo 10 of 100 (1 validations are left out)" in table.note
+        else:
+            assert table.note.count("40 answers of each variant") == 1
+            is_mental = table.title.startswith("Accuracy of answers without")
+            assert ("otc_after_grpo 1." in table.note) == (not is_mental)
 
 
 def test_equal_tokens_by_hand(played):

@@ -55,15 +55,19 @@ def test_a_slow_start_is_given_up():
 def test_it_dies_with_a_killed_starter():
     code = (
         "import time\nfrom jaxtool.tools.local_server import run_local_server\n"
-        "with run_local_server() as server:\n    print(server.pid, flush=True)\n    time.sleep(60)"
+        "with run_local_server() as server:\n"
+        "    print(server.pid, server.log_path.parent, flush=True)\n    time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as starter:
         assert starter.stdout is not None
-        pid = int(starter.stdout.readline())
+        pid, folder = starter.stdout.readline().decode().split()
+        pid, folder = int(pid), pathlib.Path(folder)
         assert _is_running(pid)
+        assert folder.is_dir()
         os.kill(starter.pid, signal.SIGKILL)
         starter.wait()
         stop = time.monotonic() + 20
         while _is_running(pid) and time.monotonic() < stop:
             time.sleep(0.05)
         assert not _is_running(pid)
+        assert not folder.exists()

@@ -9,6 +9,7 @@ from jaxtool.core.types import ToolResult, ToolStatus
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import ENDLESS, SNIPPETS, PreflightError, Snippet, mismatch, preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.train.sources import Sandbox, open_known_answers
 
 
 def test_a_real_sandbox_answers_all_snippets():
@@ -21,6 +22,19 @@ def test_a_real_sandbox_answers_all_snippets():
 
     with start_local_server() as address:
         assert asyncio.run(main(address)) == len(SNIPPETS) + 1 >= 25
+        ask_during_a_run(address)
+
+
+def ask_during_a_run(address: str) -> None:
+    """The same server knows them later on; one that is not there is unreachable, not wrong."""
+    sandbox = Sandbox(client=SandboxClientConfig(result_cache_entries=100, backoff_s=0.01))
+    addresses = address, "127.0.0.1:9"
+    with asyncio.Runner() as runner, open_known_answers(sandbox, runner, addresses) as known:
+        for number in (0, 13, 25):
+            found = runner.run(known.ask(number))
+            assert (found.programs, found.wrong) == (4, "")
+            [line] = found.unreachable
+            assert "127.0.0.1:9" in line
 
 
 def test_snippet_names_are_unique():

@@ -28,15 +28,15 @@ def config() -> RlConfig:
 CONTRADICTIONS = {
     "a critic and a baseline of groups": (
         {"critic": CriticConfig(), "grpo": GrpoConfig(advantage=LeaveOneOut())},
-        r"GrpoConfig\.advantage=LeaveOneOut\(\) does nothing beside RlConfig\.critic.*leave one",
+        r"GrpoConfig\.advantage=LeaveOneOut\(\) does nothing with RlConfig\.critic.*leave one",
     ),
     "a critic and a bound of shaping": (
         {"critic": CriticConfig(), "grpo": GrpoConfig(shaping=ClippedShaping(limit=0.5))},
-        r"GrpoConfig\.shaping=ClippedShaping\(limit=0\.5, floor=0\.0\) does nothing beside RlConfig\.critic",
+        r"GrpoConfig\.shaping=ClippedShaping\(limit=0\.5, floor=0\.0\) does nothing with RlConfig\.critic",
     ),
     "a critic and a floor of shaping": (
         {"critic": CriticConfig(), "grpo": GrpoConfig(shaping=ClippedShaping(floor=0.1))},
-        r"GrpoConfig\.shaping=ClippedShaping\(limit=0\.7, floor=0\.1\) does nothing beside RlConfig\.critic",
+        r"GrpoConfig\.shaping=ClippedShaping\(limit=0\.7, floor=0\.1\) does nothing with RlConfig\.critic",
     ),
     "a critic and a reward that shapes": (
         {"critic": CriticConfig(), "reward": CallShapingReward()},

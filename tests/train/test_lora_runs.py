@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers.small_runs import MODEL, CountingTool, one_device_mesh, rl_config, train
+from helpers.small_runs import MODEL, CountingTool, cold_start, rl_config, train
 from helpers.tiny_models import random_params
 from test_ppo_run import rows_of
 from test_sft_loop import Demonstrations, config_of
@@ -19,7 +19,6 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.model.weight_layout import leaves
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
-from jaxtool.train import sft_loop
 
 LORA = LoraConfig(rank=2, alpha=8.0)
 GRPO = GrpoConfig(micro_batch_rows=4, lm_head_chunk=32)
@@ -31,11 +30,6 @@ VARIANTS = {
         "critic": CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
     },
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_device(monkeypatch):
-    monkeypatch.setattr(sft_loop, "make_mesh", one_device_mesh)
 
 
 def at(params, name: str) -> np.ndarray:
@@ -103,7 +97,7 @@ def test_cold_start_killed_and_resumed_and_another_base_is_refused(tmp_path):
 
     def run(workdir, broken_at=()):
         config = config_of(tmp_path, Demonstrations(list(broken_at)), lora=LORA)
-        sft_loop.train(config, workdir=workdir, seed=1, init_from=first)
+        cold_start(config, workdir=workdir, seed=1, init_from=first)
 
     run(whole)
     with pytest.raises(KeyboardInterrupt):
@@ -124,7 +118,7 @@ def test_what_a_bfloat16_model_learned_over_a_bfloat16_base_is_saved_as_it_was_s
     model = dataclasses.replace(MODEL, compute_dtype="bfloat16")
     lora = dataclasses.replace(LORA, frozen_dtype="bfloat16")
     config = config_of(tmp_path, Demonstrations(), lora=lora, policy=RandomInit(config=model))
-    sft_loop.train(config, workdir=tmp_path / "run", seed=1)
+    cold_start(config, workdir=tmp_path / "run", seed=1)
     saved = SavedPolicy(path=str(tmp_path / "run" / "policy"))
     _, whole = saved.load(single_device(), 0)
     _, half = saved.load(single_device(), 0, "bfloat16")

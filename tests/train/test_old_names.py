@@ -62,7 +62,7 @@ def found_at(path):
 
 
 def refusal(tmp_path, text, params=()):
-    """The error of a file laid over a run, without the place."""
+    """The error of an overlay over a run, without the place."""
     file = tmp_path / "mine.gin"
     file.write_text(text)
     with pytest.raises(loader.ConfigError) as caught:

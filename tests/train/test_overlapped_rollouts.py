@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from helpers.fakes import ArithmeticTool
+from helpers.fakes import ArithmeticTool, FailingTool
 from helpers.judging import all_right
 from helpers.scripted_engine import ANSWER, CALL, EOS, stage
 from helpers.small_runs import CountingTool, rl_config, train
@@ -276,7 +276,11 @@ def scripted():
 
 
 def names(groups):
-    return [t.problem.problem_id for t in trajectories_of(groups)]
+    return names_of(trajectories_of(groups))
+
+
+def names_of(trajectories):
+    return [t.problem.problem_id for t in trajectories]
 
 
 def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
@@ -295,6 +299,23 @@ def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
         assert set(answer.policy_versions.tolist()) == {-1, 3}
     assert [weights for weights, _ in made.engine.loads] == [f"weights {i}" for i in range(4)]
     assert made.engine.num_free == 1
+
+
+def test_tools_are_called_beside_the_windows_and_lost_validations_are_asked_again():
+    """The first call of the validation fails; the second try is a second row of the same problem."""
+    scripts = [[[*CALL, *ANSWER]] * 2, [[*CALL, *ANSWER]]]
+    made = stage(scripts, tool=FailingTool(ArithmeticTool(), failures=1), decode_rows=1)
+    config = SimpleNamespace(schedule=Plan(), selection=Selection(), sampling=Sampling())
+    with asyncio.Runner() as runner:
+        parts = SimpleNamespace(
+            engine=made.engine, collector=made.collector, runner=runner, judging=all_right()
+        )
+        with OverlappedRollouts(config, parts, iter([]), 0) as rollouts:
+            answers = trajectories_of(rollouts.validate(made.problems, 0, "weights"))
+            result = rollouts.call_tools(lambda: made.collector.tool.execute("1+2"))
+    assert [answer.num_tool_calls for answer in answers] == [1, 1]
+    assert names_of(answers) == ["p0", "p1"]
+    assert result.last_value == "3"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from helpers.fakes import ScriptedTool
 from helpers.small_runs import (
     MODEL,
     CountingTool,
@@ -16,14 +17,15 @@ from helpers.small_runs import (
     train,
 )
 
-from jaxtool.core.types import ToolUnavailable
+from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
-from jaxtool.train import rl_loop
+from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
+from jaxtool.train import rl_loop, rollout_worker
 from jaxtool.train.sources import Sandbox
 
 
@@ -121,14 +123,56 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
         train(other, workdir=workdir, seed=1, tool=tool)
 
 
-def test_a_sandbox_that_fails_ends_the_run_and_nothing_is_scored(tmp_path):
+def test_a_sandbox_that_fails_ends_a_run_of_small_batches_before_its_first_update(
+    tmp_path, monkeypatch
+):
+    """With the default settings and a batch of 16, of which only some call."""
+    monkeypatch.setattr(rl_loop, "_learn", lambda *_: pytest.fail("an update was made"))
     tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
-    health = ToolHealthConfig(max_failure_rate=0.0, min_trajectories=1)
-    config = rl_config(tmp_path, sandbox=Sandbox(health=health))
-    with pytest.raises(TooManyFailures, match="lost to the tool's infrastructure"):
-        train(config, workdir=tmp_path / "run", seed=1, tool=tool)
+    with pytest.raises(TooManyFailures, match=r"of the last 16 .* lost to the tool's infrastruc"):
+        train(rl_config(tmp_path), workdir=tmp_path / "run", seed=1, tool=tool)
+    assert 2 < tool.calls < 16
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
     assert not (tmp_path / "run" / "policy").exists()
+
+
+def test_a_server_that_turns_wrong_ends_the_run_and_what_was_lost_before_teaches_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    """Step 0 loses every trajectory that calls, within a rate that is allowed; in step 1 a server is wrong."""
+    tool = CountingTool(fails_at=1, error=ToolUnavailable("down"))
+    right = {s.code: s for n in range(2) for s in snippets_of(n)}
+    server = ScriptedTool(
+        {code: ToolResult(status=ToolStatus.OK, stdout=s.stdout) for code, s in right.items()}
+    )
+
+    def open_with_servers(*arguments):
+        worker, params = rollout_worker.open_worker(*arguments)
+        return dataclasses.replace(worker, known_answers=KnownAnswers({"host:1": server})), params
+
+    monkeypatch.setattr(rl_loop, "open_worker", open_with_servers)
+    learned = []
+    learn = rl_loop._learn
+
+    def learn_and_note(run, rollouts, batch):
+        learned.append(sorted({t.problem.problem_id for t in batch.trajectories}))
+        assert batch.chosen == []
+        learned.append(batch.metrics()["filter/broken_group_fraction"])
+        server._results.clear()
+        return learn(run, rollouts, batch)
+
+    monkeypatch.setattr(rl_loop, "_learn", learn_and_note)
+    health = ToolHealthConfig(max_failure_rate=1.0)
+    schedule = dataclasses.replace(rl_config(tmp_path).schedule, eval_every=1, eval_problems=3)
+    config = rl_config(tmp_path, sandbox=Sandbox(health=health), schedule=schedule)
+    with pytest.raises(WrongAnswer, match=r"step 1, before its update: the sandbox at host:1 "):
+        train(config, workdir=tmp_path / "run", seed=1, tool=tool)
+    assert learned[1:] == [1.0]
+    [row] = rows_of(tmp_path / "run")
+    assert row["tools/known_answers_count"] == 2
+    assert row["validation/lost_count"] > 0
+    assert "validation/accuracy_fraction" not in row
+    assert "and has no figures" in capsys.readouterr().err
 
 
 def refused(tmp_path, error, message, **fields):

@@ -51,19 +51,29 @@ class Config:
 
 
 class ScriptedCollector:
-    """Every second sample ends at its budget; tool-free ones say so in their text."""
+    """Every second sample ends at its budget; tool-free ones say so in their text.
+
+    `lost` are samples of problems that the infrastructure loses, (problem, sample).
+    """
 
     def __init__(self, *, text="", streams=None):
         self.text, self.streams = text, [] if streams is None else streams
+        self.lost = set()
 
     async def collect(self, problems, *, samples, sampling, seed, stream, version):
         self.streams.append(tuple(stream))
-        reasons = FinishReason.ANSWER, FinishReason.LENGTH
+
+        def reason(problem, sample):
+            if (problem.problem_id, sample) in self.lost:
+                return FinishReason.INFRASTRUCTURE
+            return (FinishReason.ANSWER, FinishReason.LENGTH)[sample % 2]
+
         return [
             group_of(
                 *(
                     dataclasses.replace(
-                        ledger("Qpptp", sample=s, reason=reasons[s % 2], calls=[ToolStatus.OK]),
+                        ledger("Qpptp", sample=s, calls=[ToolStatus.OK]),
+                        finish_reason=reason(problem, s),
                         problem=problem,
                         final_text=self.text,
                     )
@@ -82,19 +92,22 @@ class ScriptedActor:
 
 
 @pytest.fixture
-def worker(monkeypatch):
+def worker():
     streams = []
     with Runner() as runner:
-        made = ScriptedActor(runner, ScriptedCollector(streams=streams), all_right())
-        free = ScriptedCollector(text="free", streams=streams)
-        monkeypatch.setattr(rollouts, "tool_free_collector", lambda worker: free)
-        yield made
+        yield ScriptedActor(runner, ScriptedCollector(streams=streams), all_right())
+
+
+def tool_free_of(worker):
+    return ScriptedCollector(text="free", streams=worker.collector.streams)
 
 
 def gather(worker, *batches, **fields):
     config = Config(selection=Selection(**fields))
     drawn = iter([[POOL[i] for i in batch] for batch in batches])
-    drawing = rollouts.OnPolicyRollouts(config=config, worker=worker, batches=drawn, seed=0)
+    drawing = rollouts.OnPolicyRollouts(
+        config=config, worker=worker, batches=drawn, seed=0, tool_free_of=tool_free_of
+    )
     return rollout_batch.gather(config, drawing, CallStore(), 0, 7)
 
 
@@ -111,6 +124,7 @@ def test_without_a_selection_everything_is_learned_once(worker):
         "filter/draws": 1.0,
         "filter/chosen_fraction": 1.0,
         "filter/learned_fraction": 1.0,
+        "filter/broken_group_fraction": 0.0,
         "reward/learnable_group_fraction": 0.5,
     }
     assert worker.collector.streams == [("train", 7)]
@@ -132,6 +146,30 @@ def test_refilling_is_bounded_and_the_batch_may_stay_small_or_empty(worker):
     found = gather(worker, (0, 2), (4, 6), max_draws=2)
     assert found.chosen == found.learned == found.group_ids.tolist() == []
     assert found.metrics()["filter/chosen_fraction"] == 0.0
+
+
+def test_a_group_that_lost_a_sample_teaches_nothing(worker):
+    """p1 lost one of four and p3 three of four; p5 is whole."""
+    worker.collector.lost = {("p1", 2), ("p3", 0), ("p3", 1), ("p3", 2)}
+    found = gather(worker, (1, 5))
+    assert problems_of(found) == ["p5"]
+    assert found.learned == found.chosen == [4, 5, 6, 7]
+    assert found.metrics()["filter/broken_group_fraction"] == 0.5
+    assert found.metrics()["filter/learned_fraction"] == 0.5
+    lone = gather(worker, (3, 5), oversampling=2)
+    assert problems_of(lone) == ["p5"]
+    assert all(score is None for score in lone.scores[:8])
+
+
+def test_a_broken_group_is_replaced_where_groups_are_drawn_again(worker):
+    worker.collector.lost = {("p1", 2)}
+    found = gather(worker, (1, 3), (5, 7), max_draws=3)
+    assert problems_of(found) == ["p3", "p5"]
+    assert found.draws == 2
+    assert found.metrics()["filter/broken_group_fraction"] == 0.25
+    nothing = found.without_choice()
+    assert nothing.chosen == nothing.learned == nothing.group_ids.tolist() == []
+    assert nothing.trajectories == found.trajectories
 
 
 def test_overlong_members_carry_no_loss_but_stay_in_the_group(worker):

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.small_runs import MODEL, RENDERER, SmallTokenizer, Sums, one_device_mesh
+from helpers.small_runs import MODEL, RENDERER, SmallTokenizer, Sums, cold_start
 
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.sft import SftConfig
@@ -37,11 +37,6 @@ class Demonstrations:
         ]
 
 
-@pytest.fixture(autouse=True)
-def _one_device(monkeypatch):
-    monkeypatch.setattr(sft_loop, "make_mesh", one_device_mesh)
-
-
 def config_of(folder, demonstrations, **fields):
     renderer = folder / "one_character.toml"
     renderer.write_text(RENDERER)
@@ -67,11 +62,11 @@ def rows_of(workdir):
 
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
     whole, again = tmp_path / "whole", tmp_path / "again"
-    sft_loop.train(config_of(tmp_path, Demonstrations()), workdir=whole, seed=1)
+    cold_start(config_of(tmp_path, Demonstrations()), workdir=whole, seed=1)
     for broken_at in ([1], [3], [4]):
         with pytest.raises(KeyboardInterrupt):
-            sft_loop.train(config_of(tmp_path, Demonstrations(broken_at)), workdir=again, seed=1)
-    sft_loop.train(config_of(tmp_path, Demonstrations()), workdir=again, seed=1)
+            cold_start(config_of(tmp_path, Demonstrations(broken_at)), workdir=again, seed=1)
+    cold_start(config_of(tmp_path, Demonstrations()), workdir=again, seed=1)
     assert rows_of(again) == rows_of(whole)
     losses = [row["sft/loss_nats"] for row in rows_of(whole)]
     assert len(losses) == 5
@@ -84,14 +79,14 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
         np.testing.assert_array_equal(x, y)
     # A finished run is left alone: this would raise at its first step.
     finished = config_of(tmp_path, Demonstrations([0]))
-    assert sft_loop.train(finished, workdir=whole, seed=1) == whole / "policy"
+    assert cold_start(finished, workdir=whole, seed=1) == whole / "policy"
 
 
 def test_a_tokenizer_of_another_policy_is_refused(tmp_path):
     tokenizer = SmallTokenizer(characters="012345+=<>![]?abc")
     config = config_of(tmp_path, Demonstrations(), tokenizer=tokenizer)
     with pytest.raises(ValueError, match=r"tokenizer has 19 tokens, .* only 17"):
-        sft_loop.train(config, workdir=tmp_path / "run", seed=1)
+        cold_start(config, workdir=tmp_path / "run", seed=1)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -102,8 +97,7 @@ def test_impossible_runs_are_refused(tmp_path):
         config_of(tmp_path, Demonstrations(), steps=0)
 
 
-def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(sft_loop, "make_mesh", make_mesh)
+def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path):
     config = config_of(
         tmp_path,
         Demonstrations(),
@@ -112,3 +106,6 @@ def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path, monk
     )
     with pytest.raises(ValueError, match=r"^last_block_rows=3 does not divide over .* = 4 devices"):
         sft_loop.train(config, workdir=tmp_path / "run", seed=0)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    with pytest.raises(ValueError, match=r"^last_block_rows=3 does not divide"):
+        sft_loop.train(config, workdir=tmp_path / "given", seed=0, mesh=mesh)

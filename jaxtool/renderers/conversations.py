@@ -1,0 +1,119 @@
+"""Conversations of a JSONL file: `messages` of system, user, assistant and tool, every turn kept in order.
+
+What cannot be kept is refused by name, with file, line and key: roles that nobody knows, structured
+calls, parts of content that are no text, turns out of order. Not covered: tokens (`demonstrations`).
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from jaxtool.data.json_lines import check_unicode, read_rows
+
+Role = Literal["system", "user", "assistant", "tool"]
+_ROLES: tuple[Role, ...] = get_args(Role)
+
+# Who may speak behind whom; None is the beginning.
+_FOLLOWS: dict[str | None, tuple[Role, ...]] = {
+    None: ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant",),
+}
+_READ_KEYS = {"role", "content"}
+_OF_TOOLS = {"name", "tool_call_id"}  # say which call a tool answers: it is the one before
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one side said; never empty."""
+
+    role: Role
+    text: str
+    key: str  # in the row, for example messages[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """The turns of one row: a system's or none, then a user's first and an assistant's last."""
+
+    where: str  # file:line
+    name: str  # the file's stem and the line
+    turns: tuple[Turn, ...]
+
+    @property
+    def system(self) -> str:
+        return self.turns[0].text if self.turns[0].role == "system" else ""
+
+    @property
+    def spoken(self) -> tuple[Turn, ...]:
+        """All turns but the system's."""
+        return self.turns[1:] if self.turns[0].role == "system" else self.turns
+
+    @property
+    def question(self) -> str:
+        return self.spoken[0].text
+
+
+def read_conversations(path: str | Path) -> list[Conversation]:
+    """One conversation a row: {"messages": [{"role", "content"}, ...]}.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: naming file, line and key of what cannot be read.
+    """
+    path = Path(path)
+    return [
+        Conversation(
+            where=f"{path}:{number}",
+            name=f"{path.stem}/{number}",
+            turns=_turns(row, f"{path}:{number}"),
+        )
+        for number, row in read_rows(path)
+    ]
+
+
+def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        kind = "has no key" if "messages" not in row else f"has {str(messages)[:40]!r} for key"
+        raise ValueError(
+            f"{where}: the row {kind} 'messages'; a list of a user and an assistant message is needed"
+        )
+    turns = tuple(_turn(entry, f"messages[{i}]", where) for i, entry in enumerate(messages))
+    before: Role | None = None
+    for turn in turns:
+        if turn.role not in (allowed := _FOLLOWS[before]):
+            behind = "at the beginning" if before is None else f"behind a turn of the {before}"
+            raise ValueError(
+                f"{where}: {turn.key} is a turn of the {turn.role} {behind}; expected "
+                f"{' or '.join(allowed)}"
+            )
+        before = turn.role
+    if before != "assistant":
+        raise ValueError(
+            f"{where}: the row needs a user and an assistant message, the assistant's last, and ends in "
+            f"{turns[-1].key} of the {before}"
+        )
+    return turns
+
+
+def _turn(entry: object, key: str, where: str) -> Turn:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: {key} is {str(entry)[:40]!r}; an object is needed")
+    said, text = entry.get("role"), entry.get("content")
+    role: Role | None = next((known for known in _ROLES if known == said), None)
+    if role is None:
+        raise ValueError(f"{where}: {key}.role is {said!r}; known: {', '.join(_ROLES)}")
+    read = _READ_KEYS | _OF_TOOLS if role == "tool" else _READ_KEYS
+    if lost := [name for name, value in entry.items() if name not in read and value]:
+        raise ValueError(
+            f"{where}: {key} has key {lost[0]!r}, which would be lost: calls, thoughts and the like are "
+            "read as text of key 'content', in the renderer's tags"
+        )
+    if not isinstance(text, str) or not text.strip():
+        shown = str(text)[:40]
+        raise ValueError(f"{where}: {key}.content is {shown!r}; a text that is not empty is needed")
+    check_unicode(text, f"{key}.content", where)
+    return Turn(role=role, text=text, key=key)

@@ -1,0 +1,255 @@
+"""A written response, or a conversation of several turns, as a token ledger.
+
+A span counts as the tool's only where a real rollout would put it: straight after a closing code tag.
+An `<interpreter>` anywhere else was written by the author and stays in the loss.
+
+Every turn of a conversation is kept. All assistant turns carry the loss, with the end token that ends
+each but the last. The first user turn, and a system turn, are the prompt. Later user turns and tool
+turns have origin TOOL: a ledger is one prompt and one response, and they came into the response from
+outside, just as an observation does. So what reads ledgers (masks, shared prompts, the viewer) asks
+only who wrote a token and where the response begins. What the renderer cannot write is refused by name.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
+from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.renderers.conversations import Conversation, Turn
+from jaxtool.renderers.renderer import Renderer, ToolFormat
+
+Piece = tuple[Sequence[int], Origin]
+
+
+def demonstration(
+    problem: Problem, response: str, *, renderer: Renderer, tokenizer: Tokenizer
+) -> Trajectory:
+    """A ledger of a written response: interpreter spans get origin TOOL, all else POLICY."""
+    prompt = renderer.prompt_ids(tokenizer, problem)
+    pieces = _encoded(split_response(response, renderer), tokenizer)
+    return _ledger(problem, prompt, pieces, response, renderer=renderer, tokenizer=tokenizer)
+
+
+def conversation_demonstration(
+    conversation: Conversation, problem: Problem, *, renderer: Renderer, tokenizer: Tokenizer
+) -> Trajectory:
+    """A ledger of all turns of a conversation.
+
+    Text that follows the closing answer tag of the last turn is dropped: no rollout would hold it.
+
+    Args:
+      problem: asks the conversation's first question.
+
+    Raises:
+      ValueError: the renderer cannot write a turn; file, line and key are named.
+    """
+    renderer = _with_system(conversation, renderer)
+    first, *rest = conversation.spoken
+    asked = Turn(role="user", text=problem.question, key=first.key)
+    # The text so far, and the assistant's part of it since the last user turn.
+    before, said = renderer.prompt_text(tokenizer, asked.text), renderer.response_prefix
+    before = before.removesuffix(renderer.response_prefix)
+    messages = [
+        {"role": role, "content": content.replace("{question}", asked.text)}
+        for role, content in renderer.messages
+    ]
+    pieces: list[Piece] = []
+    texts: list[str] = []
+    for number, turn in enumerate(rest):
+        where = f"{conversation.where}: {turn.key}"
+        following = rest[number + 1].role if number + 1 < len(rest) else None
+        if turn.role == "user":
+            messages += [{"role": "assistant", "content": said}, _message(turn)]
+            between = _between(before + said, messages, turn, where, renderer, tokenizer)
+            pieces += between
+            before, said = tokenizer.render_chat(messages), ""
+            texts.append(turn.text)
+            continue
+        if turn.role == "tool":
+            new = [(_observation(turn, where, renderer), Origin.TOOL)]
+        else:
+            text = _assistant_text(turn, following, where, renderer)
+            new = split_response(text, renderer)
+        pieces += _encoded(new, tokenizer)
+        texts += [text for text, _ in new]
+        said += "".join(text for text, _ in new)
+    prompt = renderer.prompt_ids(tokenizer, problem)
+    text = "".join(texts)
+    return _ledger(problem, prompt, pieces, text, renderer=renderer, tokenizer=tokenizer)
+
+
+def _ledger(
+    problem: Problem,
+    prompt: Sequence[int],
+    pieces: Sequence[Piece],
+    response: str,
+    *,
+    renderer: Renderer,
+    tokenizer: Tokenizer,
+) -> Trajectory:
+    """With the end token, unless the response ends in the answer tag that ends a rollout."""
+    ids, origins = list(prompt), [Origin.PROMPT] * len(prompt)
+    is_answer = bool(renderer.answer_close) and response.endswith(renderer.answer_close)
+    last: list[Piece] = [] if is_answer else [(tokenizer.eos_ids[:1], Origin.POLICY)]
+    for piece, origin in [*pieces, *last]:
+        ids += piece
+        origins += [origin] * len(piece)
+    is_policy = np.asarray(origins) == Origin.POLICY
+    return Trajectory(
+        problem=problem,
+        sample=0,
+        ids=np.asarray(ids, np.int32),
+        origins=np.asarray(origins, np.int8),
+        behaviour_logprobs=np.zeros(len(ids), np.float32),
+        policy_versions=np.where(is_policy, 0, -1).astype(np.int32),
+        finish_reason=FinishReason.ANSWER if is_answer else FinishReason.EOS,
+        response_text=response,
+        final_text=response,
+    )
+
+
+def split_response(response: str, renderer: Renderer) -> list[tuple[str, Origin]]:
+    """The response cut into (text, POLICY or TOOL) pieces that join to it exactly."""
+    if renderer.tool is None:
+        return [(response, Origin.POLICY)]
+    opening, closing = _observation_tags(renderer.tool)
+    span = re.compile(
+        rf"(?<={re.escape(renderer.tool.code_close)})\s*{re.escape(opening)}.*?{re.escape(closing)}\s*",
+        re.DOTALL,
+    )
+    pieces: list[tuple[str, Origin]] = []
+    at = 0
+    for match in span.finditer(response):
+        pieces.append((response[at : match.start()], Origin.POLICY))
+        pieces.append((match.group(), Origin.TOOL))
+        at = match.end()
+    pieces.append((response[at:], Origin.POLICY))
+    return [(text, origin) for text, origin in pieces if text]
+
+
+def up_to_answer(response: str, renderer: Renderer) -> str:
+    """The response without what follows its closing answer tag.
+
+    Tags inside a program or an observation end nothing.
+    """
+    if not renderer.answer_close:
+        return response
+    foreign: list[tuple[int, int]] = []
+    if renderer.tool is not None:
+        opening, closing = map(re.escape, (renderer.tool.code_open, renderer.tool.code_close))
+        programs = re.finditer(rf"{opening}.*?(?:{closing}|\Z)", response, re.DOTALL)
+        foreign = [match.span() for match in programs]
+    at = 0
+    for text, origin in split_response(response, renderer):
+        if origin is Origin.TOOL:
+            foreign.append((at, at + len(text)))
+        at += len(text)
+    for match in re.finditer(re.escape(renderer.answer_close), response):
+        if not any(start <= match.start() < stop for start, stop in foreign):
+            return response[: match.end()]
+    return response
+
+
+def _observation_tags(tool: ToolFormat) -> tuple[str, str]:
+    opening, closing = tool.observation.split("{output}")
+    return opening.strip(), closing.strip()
+
+
+def _encoded(texts: Sequence[tuple[str, Origin]], tokenizer: Tokenizer) -> list[Piece]:
+    return [(tokenizer.encode(text), origin) for text, origin in texts]
+
+
+def _message(turn: Turn) -> dict[str, str]:
+    return {"role": turn.role, "content": turn.text}
+
+
+def _with_system(conversation: Conversation, renderer: Renderer) -> Renderer:
+    """The renderer with the conversation's system turn in front of its messages."""
+    system = conversation.system
+    own = dict(renderer.messages[:1]).get("system")
+    if not system or system == own:
+        return renderer
+    if own is not None or not renderer.uses_chat_template or "{question}" in system:
+        reason = (
+            "has another one"
+            if own is not None
+            else "has no chat template"
+            if not renderer.uses_chat_template
+            else "would put the question into it"
+        )
+        raise ValueError(
+            f"{conversation.where}: {conversation.turns[0].key} is a system turn, and the renderer "
+            f"{renderer.name!r} {reason}: leave the turn out, or use a renderer that can write it"
+        )
+    return dataclasses.replace(renderer, messages=(("system", system), *renderer.messages))
+
+
+def _assistant_text(turn: Turn, following: str | None, where: str, renderer: Renderer) -> str:
+    """What of the turn is trained, blanks at the end of one that goes on elsewhere left out."""
+    if following is None:
+        return up_to_answer(turn.text, renderer)
+    text = turn.text.rstrip()
+    if following == "tool" and (
+        renderer.tool is None or not text.endswith(renderer.tool.code_close)
+    ):
+        tag = (
+            "no tool" if renderer.tool is None else f"calls that end in {renderer.tool.code_close}"
+        )
+        raise ValueError(
+            f"{where} is answered by a tool, and the renderer {renderer.name!r} has {tag}: write the "
+            "call in the renderer's tags, or use another renderer"
+        )
+    return text
+
+
+def _observation(turn: Turn, where: str, renderer: Renderer) -> str:
+    """The tool's text in the renderer's tags, once if the row has them too."""
+    if renderer.tool is None:
+        raise ValueError(
+            f"{where} is a turn of a tool, and the renderer {renderer.name!r} has none"
+        )
+    opening, closing = _observation_tags(renderer.tool)
+    text = turn.text.strip()
+    if opening and closing and text.startswith(opening) and text.endswith(closing):
+        text = text[len(opening) : -len(closing)]
+    return renderer.tool.observation.replace("{output}", text.strip("\n"))
+
+
+def _between(
+    before: str,
+    messages: Sequence[dict[str, str]],
+    turn: Turn,
+    where: str,
+    renderer: Renderer,
+    tokenizer: Tokenizer,
+) -> list[Piece]:
+    """What the chat template writes from an assistant's last word to its next one, around a user turn.
+
+    Its first token is the end token that the policy must write.
+    """
+    if not renderer.uses_chat_template:
+        raise ValueError(
+            f"{where} is a second turn of the user, and the renderer {renderer.name!r} has no chat "
+            "template: it cannot write one"
+        )
+    whole = tokenizer.render_chat(messages)
+    if not whole.startswith(before):
+        raise ValueError(
+            f"{where}: the chat template writes the turns before it in another way once this one is "
+            "there: one ledger cannot hold both; cut the row into several"
+        )
+    ids = tokenizer.encode(whole[len(before) :])
+    if not ids or ids[0] not in tokenizer.eos_ids:
+        raise ValueError(
+            f"{where}: the chat template puts no end token between the assistant's turn and this one: "
+            "cut the row into several"
+        )
+    if any(not tokenizer.token_bytes(token) for token in tokenizer.encode(turn.text)):
+        raise ValueError(
+            f"{where}.content holds a control token of the tokenizer, which is no text of a user: "
+            "spell it otherwise"
+        )
+    return [(ids[:1], Origin.POLICY), (ids[1:], Origin.TOOL)]

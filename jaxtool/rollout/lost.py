@@ -1,0 +1,38 @@
+"""Samples that the infrastructure lost: who they are, and asking for them once more.
+
+Those that are lost are those that call. So what is left without them is no fair sample: of a group in
+training, or of the answers of an evaluation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from jaxtool.core.types import Group, Problem
+
+
+def is_whole(group: Group) -> bool:
+    """Whether every sample of the group came back."""
+    return not any(sample.is_masked for sample in group.samples)
+
+
+def ask_lost_again(
+    groups: Sequence[Group], collect: Callable[[Sequence[Problem]], Sequence[Group]]
+) -> list[Group]:
+    """The groups, with what was lost replaced by what a second try brings; it may be lost again.
+
+    Args:
+      collect: answers problems as the first time, with the same random keys, so that a second try gives
+        the answer that the first would have given.
+    """
+    broken = [i for i, group in enumerate(groups) if not is_whole(group)]
+    found = list(groups)
+    if not broken:
+        return found
+    again = collect([groups[i].problem for i in broken])
+    for i, second in zip(broken, again, strict=True):
+        samples = tuple(
+            new if old.is_masked else old
+            for old, new in zip(groups[i].samples, second.samples, strict=True)
+        )
+        found[i] = dataclasses.replace(groups[i], samples=samples)
+    return found
