@@ -6,7 +6,7 @@ Hostile answers are written to cost time: towers of powers, factorials, deep bra
 integrals, digits without end, with fresh numbers in each, against references of every kind. One reference
 in ten is not in our grammar, so that its answers may go to math-verify. Ordinary answers are spellings of
 numbers, formulas, tuples and intervals. Memory is the largest sum of resident sets of this process and its
-workers, seen every 50 ms. Not covered: the time to start a worker (1 s of CPU, once).
+workers, seen twice a second. Not covered: the time to start a worker (1 s of CPU, once).
 """
 
 import argparse
@@ -91,7 +91,7 @@ def measure(cases: list[Case], num_workers: int) -> dict[str, float]:
     most, done = [0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.05):
+        while not done.wait(0.5):
             most[0] = max(most[0], resident_bytes(os.getpid()))
 
     watcher = threading.Thread(target=watch)

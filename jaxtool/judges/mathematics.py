@@ -22,7 +22,7 @@ from jaxtool.judges.worker_pool import STALLED, WorkerPool
 _ENDLESS = re.compile(
     r"\\(?:int|iint|oint|sum|prod|lim|limsup|liminf|bigcup|max|min)(?![A-Za-z])|!"
 )
-_TOWER = re.compile(r"\^\s*\{?[^{}^]*\^|\^\s*\{?\d{4,}")
+_TOWER = re.compile(r"\^\s*\{?[^{}^]*\^|\^\s*\{?\d{2,}")
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _MAX_HARD_LENGTH = 300
 
@@ -48,7 +48,7 @@ class Mathematics:
     runs_programs: ClassVar[bool] = False
 
     num_workers: int = 2  # processes for math-verify, at most 1 GiB each; few answers need them
-    cpu_limit_s: float = 1.0  # CPU seconds for one answer; 99 % of real ones take under 0.06
+    cpu_limit_s: float = 0.5  # CPU seconds for one answer; 99 % of real ones take under 0.06
     # A reference with six digits or more, five of them behind the point, may be a rounded one: 3.33333.
     rounded_references: bool = True
     # Beside the verdict, ReTool's second rule: the last integer of the last line (Verdict.is_lenient).
