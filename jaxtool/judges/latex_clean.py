@@ -136,7 +136,7 @@ def unwrap(text: str) -> str:
 def strip_stops(text: str) -> str:
     """Without the punctuation that ends a sentence: `5.`, `5 ,`. A factorial is no such thing."""
     while text and text[-1] in ".,;:?":
-        if text.endswith("\\ldots.") or text[-2:-1] == "\\":
+        if text.endswith(("..", "\\ldots.")) or text[-2:-1] == "\\":
             break
         text = text[:-1].rstrip()
     return text.strip()

@@ -88,6 +88,8 @@ def is_assignment(node: Node) -> bool:
 def is_named(node: Node) -> bool:
     """Whether the first side is a name: a lone symbol, f(x), f(3), P(A), a segment AB."""
     name = node.args[0]
+    if name.kind == "seq":  # (x, y) = (3, 4)
+        return all(part.kind == "symbol" for part in name.args)
     if name.kind != "mul":
         return name.kind == "symbol"
     first, second = name.args
@@ -162,7 +164,11 @@ def intervals(node: Node) -> list[Node] | None:
     if node.kind == "constant" and node.value == "R":
         return [_interval("(", _minus(_OO), _OO, ")")]
     if node.kind in ("union", "list"):
-        parts = [intervals(bare(part)) for part in node.args]
+        is_union = node.kind == "union"
+        parts = [
+            _points(part) if is_union and part.kind in ("set", "number") else intervals(bare(part))
+            for part in node.args
+        ]
         known = [part for part in parts if part is not None]
         return list(itertools.chain(*known)) if len(known) == len(parts) else None
     if node.kind != "chain":
@@ -170,6 +176,11 @@ def intervals(node: Node) -> list[Node] | None:
     if node.value == "in":
         return intervals(bare(node.args[1])) if is_named(node) else None
     return _inequality(node)
+
+
+def _points(node: Node) -> list[Node]:
+    """A finite set as intervals of one point each; Python's {3} is read as a number in a group."""
+    return [_interval("[", member, member, "]") for member in node.args or (node,)]
 
 
 def _inequality(node: Node) -> list[Node] | None:
