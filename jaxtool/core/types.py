@@ -171,6 +171,7 @@ class Verdict:
     is_correct: bool
     how: str  # how it came about, in a few words: "numbers", "no answer"
     answer: str | None = None  # what was judged, as it stands in the response; None: there is none
+    is_lenient: bool | None = None  # right by a more lenient rule, where the judge reports one
 
     def __bool__(self) -> bool:
         return self.is_correct

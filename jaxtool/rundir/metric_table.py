@@ -65,6 +65,7 @@ METRICS: dict[str, str] = {
     "validation/answers_count": "Answers on which the validation's figures rest.",
     "validation/lost_count": "Answers lost to the sandbox, also when asked again. Too many: there are no figures.",
     "validation/accuracy_fraction": "Sampled accuracy on the validation problems.",
+    "validation/accuracy_lenient_fraction": "The same by the judge's lenient rule, if it reports one.",
     "validation/accuracy_fraction/{level}": "The same on one level.",
     "validation/calls_per_answer": "Calls of an answer on the validation problems.",
     "validation/calls_per_answer/{level}": "The same on one level.",

@@ -49,6 +49,8 @@ class Evaluation:
             return metrics
         metrics["validation/accuracy_fraction"] = self.overall["accuracy"]
         metrics["validation/calls_per_answer"] = self.overall["tool_calls"]
+        if self.overall["accuracy_lenient"] is not None:
+            metrics["validation/accuracy_lenient_fraction"] = self.overall["accuracy_lenient"]
         for level, part in self.levels.items():
             if has_figures(part):
                 metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
