@@ -86,9 +86,13 @@ class HfTokenizer:
     def encode(self, text: str) -> list[int]:
         return self._rust.encode(text, add_special_tokens=False).ids
 
-    @functools.cached_property
+    @property
     def control_tokens(self) -> Mapping[int, str]:
         """Special tokens, and added ones that read as markup."""
+        return self._control_tokens
+
+    @functools.cached_property
+    def _control_tokens(self) -> dict[int, str]:
         added = self._rust.get_added_tokens_decoder()
         return {
             token_id: token.content

@@ -100,9 +100,13 @@ class SentencePieceTokenizer:
             ids.extend(self._processor.encode(part) if control is None else [control])
         return ids
 
-    @functools.cached_property
+    @property
     def control_tokens(self) -> Mapping[int, str]:
         """Control pieces, and user-defined ones that read as markup: the model finds these in a text."""
+        return self._control_tokens
+
+    @functools.cached_property
+    def _control_tokens(self) -> dict[int, str]:
         sp = self._processor
         proto = ModelProto.FromString(Path(self.path).read_bytes())
         kinds = ModelProto.SentencePiece
