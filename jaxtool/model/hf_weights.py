@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from jaxtool.core.files import give_usual_mode
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.hf_config import config_from_hf, config_to_hf
 from jaxtool.model.param_axes import path_name
@@ -198,6 +199,7 @@ def write_hf(
             for leaf, layer in shard
         }
         save_file(tensors, path / name, metadata={"format": "pt"})
+        give_usual_mode(path / name)
         weight_map.update(dict.fromkeys(tensors, name))
         files.append(path / name)
     if len(shards) > 1:

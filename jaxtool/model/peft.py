@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from jaxtool.core.files import give_usual_mode
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import MODULES, LoraConfig, Target, adapter_shapes
 from jaxtool.model.param_axes import path_name
@@ -65,6 +66,7 @@ def save_peft(
     }
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
+    give_usual_mode(directory / _WEIGHTS)
     text = json.dumps(fields, indent=2) + "\n"
     (directory / _CONFIG).write_text(text, encoding="utf-8")
 

@@ -19,7 +19,7 @@ METRICS: dict[str, str] = {
     "tools/ok_fraction": "Share of the calls that ended without an error.",
     "tools/failed_fraction/{status}": "Share of the calls that ended so (error, time-out, memory, ...).",
     "tools/infrastructure_failed_fraction": "Share of the answers lost to the sandbox. They are masked, never scored.",
-    "tools/executions_total": "Programs that the client sent to a sandbox since the process started.",
+    "tools/executions_total": "Programs that the client sent to a sandbox since the run began, over resumes.",
     "tools/retries_total": "Calls sent again because a server failed.",
     "tools/result_cache_hits_total": "Calls answered from the client's result cache.",
     "tools/server_result_cache_hits_total": "Calls answered from a server's result cache.",
