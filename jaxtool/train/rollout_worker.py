@@ -56,8 +56,13 @@ class RolloutWorker:
             "timing/late_programs_total": counts.late_programs,
         }
         if self.client is not None:
-            totals = dataclasses.asdict(self.client.totals)
-            metrics |= {f"tools/{name}_total": count for name, count in totals.items()}
+            totals = self.client.totals
+            metrics |= {
+                "tools/executions_total": totals.executions,
+                "tools/retries_total": totals.retries,
+                "tools/result_cache_hits_total": totals.result_cache_hits,
+                "tools/server_result_cache_hits_total": totals.server_result_cache_hits,
+            }
         return over_hosts(hosts.exchange(metrics))
 
     def total_counts(self) -> EngineCounts:
