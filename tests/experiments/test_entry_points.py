@@ -152,7 +152,7 @@ def test_dry_run_checks_a_run_with_its_sandbox_and_ends_with_1_at_a_mistake(tmp_
     assert done.returncode == 1
     found = json.loads(record.read_text())
     assert not found["is_ok"]
-    assert "exceed EngineConfig.max_tokens=100" in found["error"]
+    assert "EngineConfig.max_tokens=100" in found["error"]
     assert found["error"] in done.stderr
     assert "Traceback" not in done.stderr
 
