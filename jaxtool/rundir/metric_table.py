@@ -21,7 +21,7 @@ METRICS: dict[str, str] = {
     "tools/infrastructure_failed_fraction": "Share of the answers lost to the sandbox. They are masked, never scored.",
     "tools/known_answers_count": "Programs with known answers that the servers ran before this update, on all hosts.",
     "tools/unreachable_servers_count": "Servers that could not be asked for a known answer, in this step; each host counts its own.",
-    "tools/executions_total": "Programs that the client sent to a sandbox since the process started.",
+    "tools/executions_total": "Programs that the client sent to a sandbox since the run began, over resumes.",
     "tools/retries_total": "Calls sent again because a server failed.",
     "tools/result_cache_hits_total": "Calls answered from the client's result cache.",
     "tools/server_result_cache_hits_total": "Calls answered from a server's result cache.",

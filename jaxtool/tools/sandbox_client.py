@@ -118,6 +118,16 @@ class ClientStats:
     ejected_servers: int  # at this moment
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Counters of a run, over all its processes; a checkpoint keeps them."""
+
+    executions: int = 0
+    retries: int = 0
+    result_cache_hits: int = 0
+    server_result_cache_hits: int = 0
+
+
 class SandboxClient:
     """A Tool over sandbox servers at `addresses` (host:port or unix:/path)."""
 
@@ -139,6 +149,22 @@ class SandboxClient:
         self._retries = 0
         self._unavailable = 0
         self._server_result_cache_hits = 0
+        self._before = Totals()
+
+    def continue_from(self, before: "Totals") -> None:
+        """Counts on from what an earlier process of the run counted."""
+        self._before = before
+
+    @property
+    def totals(self) -> "Totals":
+        """Counters since the run began, those of earlier processes included."""
+        now, before = self.stats, self._before
+        return Totals(
+            executions=before.executions + now.executions,
+            retries=before.retries + now.retries,
+            result_cache_hits=before.result_cache_hits + now.result_cache_hits,
+            server_result_cache_hits=before.server_result_cache_hits + now.server_result_cache_hits,
+        )
 
     @property
     def stats(self) -> ClientStats:

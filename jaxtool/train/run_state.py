@@ -20,6 +20,7 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.tools.health import ToolHealth
+from jaxtool.tools.sandbox_client import Totals
 from jaxtool.train.lora_run import check_frozen, frozen_record
 from jaxtool.train.numerics import learner_setup, numerics_lines
 from jaxtool.train.problem_sets import ProblemSets
@@ -55,6 +56,7 @@ class Run:
             "queued": [[problem.problem_id for problem in problems] for problems in queued],
             "store": self.store.state_dict(),
             "counts": dataclasses.asdict(self.worker.total_counts()),
+            "tool_totals": self.worker.tool_totals(),
         } | self.frozen
 
 
@@ -111,6 +113,8 @@ def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]
     run.store = CallStore.from_state_dict(meta["store"])
     if hosts.is_first():  # they are those of all hosts
         run.worker.engine.counts = EngineCounts(**meta["counts"])
+        if run.worker.client is not None:
+            run.worker.client.continue_from(Totals(**meta["tool_totals"]))
     return start, [run.batches.named(names) for names in meta["queued"]]
 
 

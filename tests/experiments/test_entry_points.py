@@ -174,7 +174,7 @@ def test_dry_run_checks_a_run_with_its_sandbox_and_ends_with_an_error_at_a_mista
     said = refusal(monkeypatch, train_entry_point.main, *flags, *short, "--json", record)
     found = json.loads(record.read_text())
     assert not found["is_ok"]
-    assert "exceed EngineConfig.max_tokens=100" in found["error"]
+    assert "EngineConfig.max_tokens=100" in found["error"]
     assert found["error"] in said
 
 
