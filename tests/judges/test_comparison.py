@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -27,19 +26,20 @@ def is_equal(answer: str, reference: str) -> bool:
     return bool(compare(answer, reference).is_equal)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [row for row in ROWS if row["judge"] == "math" and "note" not in row],
-    ids=lambda row: row["id"],
-)
-def test_the_shared_cases(row: dict):
-    answer = AnswerFormat().extract(row["response"])
-    assert (answer is not None and is_equal(answer, row["gold"])) is row["want"]
+def test_the_shared_cases():
+    rows = [row for row in ROWS if row["judge"] == "math" and "note" not in row]
+    assert len(rows) > 200
+    answers = [AnswerFormat().extract(row["response"]) for row in rows]
+    got = [a is not None and is_equal(a, r["gold"]) for a, r in zip(answers, rows, strict=True)]
+    assert [
+        r["id"] for r, is_right in zip(rows, got, strict=True) if is_right is not r["want"]
+    ] == []
 
 
-@pytest.mark.parametrize(("answer", "reference", "wanted"), PAIRS)
-def test_our_own_cases(answer: str, reference: str, wanted: str):
-    assert is_equal(answer, reference) is bool(int(wanted)), compare(answer, reference)
+def test_our_own_cases():
+    assert len(PAIRS) > 900
+    wrong = [p for p in PAIRS if is_equal(p[0], p[1]) is not bool(int(p[2]))]
+    assert [(*pair, compare(pair[0], pair[1]).how) for pair in wrong] == []
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,10 @@ def test_our_own_cases(answer: str, reference: str, wanted: str):
         r"\sum_{k=1}^{10^9} k^k",
     ],
 )
-@pytest.mark.parametrize("reference", ["x+1", "7", "1,2,3", r"\pi x^2"])
-def test_junk_is_wrong_and_cheap(answer: str, reference: str):
-    before = time.process_time()
-    assert not is_equal(answer, reference)
-    assert time.process_time() - before < 5.0  # a bound on the work, many times what it takes
+def test_junk_is_wrong(answer: str):
+    """Each would cost seconds to hours without a bound; benchmarks/judge.py measures what it costs."""
+    for reference in ("x+1", "7", "1,2,3", r"\pi x^2"):
+        assert not is_equal(answer, reference)
 
 
 def test_an_answer_over_the_length_is_refused_unread():
