@@ -29,14 +29,6 @@ def write_text(path: str | Path, text: str) -> Path:
     return path
 
 
-def give_usual_mode(path: Path) -> None:
-    """The mode of any file of this user, for one that a library made for its owner alone."""
-    probe = path.with_name(f"{path.name}{_UNFINISHED}.{os.getpid()}")
-    probe.touch()
-    path.chmod(probe.stat().st_mode & 0o777)
-    probe.unlink()
-
-
 def unfinished(directory: Path) -> Path:
     """Where a directory is made before `finish_directory` puts it into its place."""
     return directory.with_name(f"{directory.name}{_UNFINISHED}")

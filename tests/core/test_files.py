@@ -37,15 +37,3 @@ def test_an_error_is_one_line_and_not_endless():
     assert files.one_line(ValueError("a\n  b\n\nc")) == "a b c"
     assert files.one_line(ValueError("x" * 500), 10) == "x" * 10 + "..."
     assert files.one_line(KeyError()) == "KeyError"
-
-
-def test_a_librarys_private_file_gets_the_usual_mode(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.touch(mode=0o600)
-    before = os.umask(0o022)
-    try:
-        files.give_usual_mode(path)
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert list(tmp_path.iterdir()) == [path]
