@@ -7,6 +7,7 @@ Not covered: which tag counts (`policy_text`), what an observation shows (`obser
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxtool.core.types import Problem, ToolResult
 from jaxtool.data.plain_text import encode_between
@@ -150,7 +151,7 @@ def _from_template(template: TemplateFile) -> Renderer:
     )
 
 
-def _answer_format(answer: Mapping[str, str], prefix: str) -> AnswerFormat:
+def _answer_format(answer: Mapping[str, Any], prefix: str) -> AnswerFormat:
     """The format of an [answer] table; without a closing tag that ends the response, <answer>'s."""
     close = answer["close"] or "</answer>"
     # </final> has its <final>; a close of another form has none, unless the file names it.
