@@ -234,7 +234,7 @@ def test_measuring_gives_the_metrics_of_the_update(params):
     setup = setup_of(micro_batch_rows=2)
     measured = learner_of(setup).measure(state, place_batch(batch_of(), setup))
     _, updated = update(state, batch_of(), setup)
-    assert set(updated) - set(measured) == {"policy/grad_norm"}
+    assert set(updated) - set(measured) == {"policy/grad_norm", "policy/skipped_updates"}
     for name, value in measured.items():
         np.testing.assert_array_equal(value, updated[name])
 
