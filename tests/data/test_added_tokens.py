@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 
 from jaxtool.core.types import Problem
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
+from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.renderers.renderer import Renderer
 
 # With marks of a word's beginning and of bytes, with spaces, with characters outside ASCII.
@@ -95,7 +96,7 @@ RENDERER = Renderer(
     response_prefix="",
     tool=None,
     answer_close="",
-    answer_style="boxed",
+    answer=AnswerFormat(),
 )
 
 
