@@ -175,7 +175,7 @@ def run(job: Job, folder: pathlib.Path, timeout_s: float) -> dict[str, str | flo
             [sys.executable, "-m", job.module, *job.arguments],
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input="",  # a pipe at its end: a server that ends with its starter can watch no /dev/null
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -48,12 +48,13 @@ def parser() -> argparse.ArgumentParser:
         help="a binding of the two stages with rollouts and of the test, may be repeated",
     )
     flags.add_argument("--problems", type=int, default=TEST_PROBLEMS, help="questions of the test")
-    flags.add_argument("--json", type=Path, help="write results.json here as well")
+    launch.add_json_flag(flags, "write results.json here as well")
     return flags
 
 
 def main() -> None:
     arguments = parser().parse_args()
+    from jaxtool.core.files import write_text
     from jaxtool.study import compare
     from jaxtool.tools.local_server import start_local_server
     from jaxtool.train.rl_config import RlConfig
@@ -79,7 +80,7 @@ def main() -> None:
     results = comparison.as_json() | {"otc_against_grpo": both, "seed": arguments.seed}
     text = json.dumps(results, indent=1)
     for path in filter(None, (arguments.workdir / "results.json", arguments.json)):
-        path.write_text(text)
+        write_text(path, text)
     compare.print_tables(comparison)
     compare.check_rests_on_enough(comparison)
     report = _report(arguments, configs, comparison, both)
@@ -143,12 +144,15 @@ def _report(
         cut, gap = change["calls_cut"], change["accuracy_difference_points"]
         error = change["accuracy_difference_points_stderr"]
         shown = "no calls to cut" if cut is None else f"{100 * cut:.0f} % fewer calls"
-        print(f"OTC-GRPO against GRPO, {way}: {shown}, accuracy {gap:+.1f} ± {error:.1f} points")
+        accuracy = f"accuracy {gap:+.1f} ± {error:.1f} points"
+        if change["questions_left_out"]:
+            accuracy += f", on the {change['questions']} questions of which both have the answer"
+        print(f"OTC-GRPO against GRPO, {way}: {shown}, {accuracy}")
         headlines.append(
             page.Headline(
                 label=f"OTC-GRPO against GRPO, {way}",
                 value=shown,
-                note=f"accuracy {gap:+.1f} ± {error:.1f} points",
+                note=accuracy,
             )
         )
     return page.write_report(

@@ -74,7 +74,7 @@ class ToolCall:
     code: str
     result: ToolResult
     start: int  # index of the first policy token of the segment that ended in the call
-    stop: int  # index just past the policy token that completed the call's closing tag
+    stop: int  # index just past the last policy token before the observation
     observation_stop: int  # index just past the last tool token of the observation
     tool: str = ""  # name of the tool that answered
 

@@ -22,6 +22,10 @@ from jaxtool.core.types import (
 )
 from jaxtool.rollout.lost import is_whole
 
+# Share of an evaluation's answers that may be lost and still leave figures of the others. At 1 % the lost
+# ones could move the accuracy by one point, and TC by 0.01 for each call that they make more than others.
+MAX_LOST_FRACTION = 0.01
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counts:
