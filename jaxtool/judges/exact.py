@@ -85,21 +85,6 @@ def close(left: Node, right: Node, relative: float) -> bool:
     return bool(abs(a - b) <= relative * abs(b))
 
 
-def real_value(node: Node) -> Any:
-    """A real constant with 256 bits.
-
-    Raises:
-      Unreadable: it has symbols, or is not real.
-    """
-    _check_size(node)
-    if symbols_of(node):
-        raise Unreadable("a symbol where a number was expected")
-    value = _Numeric(0, 256).value(node)
-    if abs(value.imag) > abs(value) * 2.0**-200:
-        raise Unreadable("not real")
-    return value.real
-
-
 def exact_value(node: Node) -> Fraction | None:
     """A constant of numbers and + - * / as a fraction; None if it is not one, or a very long one."""
     value = _exact_value(node)
