@@ -17,7 +17,7 @@ from jaxtool.judges.lexer import (
 )
 from jaxtool.judges.nodes import Node, constant, letters, matrix, number, of_python, signed
 
-_MAX_DEPTH = 30
+_MAX_DEPTH = 90  # about three a bracket
 
 _RELATIONS = {
     "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", ":": "=",

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from helpers.fakes import ArithmeticTool, FailingTool
+from helpers.judging import all_right
 from helpers.ledgers import group_of, ledger
 from helpers.scripted_engine import ANSWER, CALL, stage
 
@@ -14,11 +15,6 @@ from jaxtool.train.rl_config import Schedule
 
 OK = ToolStatus.OK
 CALLING, PLAIN = [*CALL, *ANSWER], [*ANSWER]
-
-
-class AllRight:
-    def check(self, texts, answers):
-        return [True for _ in texts]
 
 
 def evaluated(scripts, failures, max_lost_fraction=0.01):
@@ -32,7 +28,7 @@ def evaluated(scripts, failures, max_lost_fraction=0.01):
         return evaluate(
             made.collector,
             runner,
-            AllRight(),
+            all_right(),
             made.problems,
             samples=1,
             sampling=GREEDY,
