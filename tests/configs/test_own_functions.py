@@ -10,7 +10,8 @@ from helpers.ledgers import group_of, ledger
 
 from jaxtool.config import loader
 from jaxtool.config.syntax import BoundFunction
-from jaxtool.core.types import ToolStatus
+from jaxtool.core.types import Problem, ToolStatus
+from jaxtool.judges.base import Case
 from jaxtool.learn.group_advantages import trajectory_advantages
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.scoring import score_groups
@@ -75,6 +76,10 @@ def not_a_number(group, verdicts, costs, history):
     return [Score(reward=float("nan"), is_correct=right.is_correct) for right in verdicts]
 
 
+def same_length(problem, answer, response):
+    return answer is not None and len(answer) == len(problem.answer)
+
+
 def of_groups(rewards, group_ids, num_groups, is_valid):
     return np.zeros(num_groups)
 
@@ -120,6 +125,23 @@ def rewards_of(config: RlConfig) -> list[float]:
     group = group_of(*group_of_four(), is_correct=RIGHT)
     [scored] = score_groups([group], config.reward, CallStore())
     return [sample.score.reward for sample in scored.samples if sample.score]
+
+
+def test_own_judge(own_module):
+    """The answer in the box of "\\boxed{ab}" is as long as the reference "42"."""
+    config = load(
+        own_module,
+        "from jaxtool.judges import function_judge",
+        "rl_config.RlConfig.judge = @function_judge.PythonFunction()",
+        "function_judge.PythonFunction.function = @my_rewards.same_length",
+    )
+    problem = Problem(problem_id="p", question="", answer="42")
+    answers = ("ab", "abc")
+    cases = [Case(problem=problem, answer=answer, response="") for answer in answers]
+    with config.judge.open() as judge:
+        assert list(map(bool, judge.judge(cases))) == [True, False]
+    record = loader.write_operative_config(own_module / "run", config)
+    assert loader.load(RlConfig, files=[record]) == config
 
 
 @pytest.mark.parametrize("imports", ["import my_rewards", "from my_pkg import my_rewards"])
