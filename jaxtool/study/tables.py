@@ -9,6 +9,7 @@ from rich.table import Table as RichTable
 from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
 from jaxtool.study.results import SAMPLINGS
 
+NOT_COUNTED = "These runs did not count answers lost to the sandbox."
 LOST_CALL = 0.5  # calls a question below the optimum, from which on a level counts as collapsed
 
 
@@ -23,6 +24,8 @@ def shown(figure: Mapping[str, Any], scale: float = 1.0, digits: int = 1) -> str
 
 def rests_on(found: Mapping[str, Any], part: str) -> str:
     """How many answers a table's figures are made of, in a sentence."""
+    if not all("rests_on" in variant for variant in found["variants"].values()):
+        return NOT_COUNTED
     counts = {name: variant["rests_on"][part] for name, variant in found["variants"].items()}
     asked = sorted({count["answers"] + count["lost"] for count in counts.values()})
     text = f"{' or '.join(f'{number:,}' for number in asked)} answers of each variant"
@@ -234,7 +237,9 @@ def _paired(found: Mapping[str, Any]) -> Table:
 
 
 def _questions(part: Mapping[str, Any]) -> str:
-    """`1,200`, or `1,198 of 1,200` where some are left out."""
+    """`1,200`, or `1,198 of 1,200` where some are left out; a dash where nobody counted."""
+    if "questions" not in part:
+        return "–"
     used, left_out = (sum(part[name]["seeds"]) for name in ("questions", "questions_left_out"))
     return f"{used:,} of {used + left_out:,}" if left_out else f"{used:,}"
 
@@ -283,6 +288,8 @@ def _validations(found: Mapping[str, Any]) -> str:
         for name, variant in found["variants"].items()
         if "validations" in variant["training"]
     }
+    if not each and any("tokens" in variant["training"] for variant in found["variants"].values()):
+        return NOT_COUNTED
     lost = [
         f"{name} {counts['lost']} of {counts['lost'] + counts['answers']}"
         + (f" ({counts['refused']} validations are left out)" if counts["refused"] else "")
