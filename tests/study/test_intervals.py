@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from jaxtool.study.figures import mean_stderr
 from jaxtool.study.intervals import Interval, holm, p_value, t_interval
+from jaxtool.study.tables import interval
 
 
 def test_interval_by_the_table():
@@ -42,3 +44,10 @@ def test_holm_by_hand():
         {"a": 0.03, "b": 0.06, "c": 0.06}
     )
     assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+def test_a_table_shows_the_interval_or_a_dash():
+    """OTC's points on seeds 0 to 2, as in docs/results.md: 2.83 ± 4.303 · 0.92."""
+    assert interval(mean_stderr([4.67, 2.0, 1.83])) == "-1.1..+6.8"
+    assert interval(mean_stderr([4.67])) == "–"
+    assert interval(mean_stderr([4.67, None])) == "–"
