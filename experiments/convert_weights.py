@@ -71,7 +71,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=[],
         help="a field of config.json known to change nothing, may be repeated",
     )
-    parser.add_argument("--json", type=Path, help="write what is printed here as well")
+    launch.add_json_flag(parser, "write what is printed here as well")
     return parser.parse_args(arguments)
 
 
@@ -186,7 +186,7 @@ def _described(name: str, ignored_fields: list[str]) -> tuple[ModelConfig, dict[
 
     if Path(name).is_dir():
         fields = hf_weights.read_config(name)
-        config = hf_config.config_from_hf(fields, tuple(ignored_fields))
+        config = hf_weights.read_model_config(name, tuple(ignored_fields))
         return config, {key: fields[key] for key in hf_config.CARRIED if key in fields}
     tensors = gguf_weights.GgufTensors(open_gguf(_gguf(name)))
     return gguf_weights.config_from_gguf(tensors), gguf_weights.carried_from_gguf(tensors)
@@ -254,7 +254,9 @@ def main() -> None:
     for name, value in written.items():
         print(f"{name:13}{', '.join(value) if isinstance(value, list) else value}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        from jaxtool.core.files import write_text
+
+        write_text(arguments.json, json.dumps(written, indent=2) + "\n")
 
 
 if __name__ == "__main__":

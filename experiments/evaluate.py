@@ -42,12 +42,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    launch.add_json_flag(parser, "write the figures here as well")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    from jaxtool.core.files import write_text
     from jaxtool.study import compare
     from jaxtool.train import run_files
 
@@ -72,7 +73,7 @@ def main() -> None:
             variant: {way: compare.paired(both[way], first[way]) for way in both}
             for variant, both in variants.items()
         }
-        arguments.json.write_text(json.dumps(record, indent=1))
+        write_text(arguments.json, json.dumps(record, indent=1))
     compare.check_rests_on_enough(comparison)
 
 

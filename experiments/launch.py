@@ -71,6 +71,26 @@ def add_host_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process_id", type=int, help="of this one, from 0")
 
 
+def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """--json PATH, refused at once where the file could not be written at the end."""
+    parser.add_argument("--json", type=_writable, help=text, metavar="PATH")
+
+
+def _writable(text: str) -> Path:
+    path = Path(text)
+    folder = path.absolute().parent
+    problem = None
+    if path.is_dir():
+        problem = "is a directory: name a file in it"
+    elif not folder.is_dir():
+        problem = f"is in {folder}, which is no directory: make it first"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        problem = "cannot be written: choose another place"
+    if problem is not None:
+        raise argparse.ArgumentTypeError(f"{text!r} {problem}")
+    return path
+
+
 def join_hosts(arguments: argparse.Namespace) -> None:
     """Before anything else of jax is used."""
     from jaxtool.parallel import hosts
@@ -94,7 +114,7 @@ def run(main: Callable[[], None]) -> None:
         if error.name in ("jax", "flax", "grain", "gin"):
             sys.exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")
         raise
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("JAXTOOL_TRACEBACK"):
             raise
         _exit(f"error: {error}\n(JAXTOOL_TRACEBACK=1 shows where it came from)")

@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--response_tokens", type=float, help="mean; default: half the limit")
     parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")
     parser.add_argument("--tool_calls", type=float, help="mean; default: half the limit")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    launch.add_json_flag(parser, "write the figures here as well")
     parser.add_argument("--html", type=Path, help="write a page here as well")
     return parser.parse_args()
 

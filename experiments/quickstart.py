@@ -51,12 +51,13 @@ def parser() -> argparse.ArgumentParser:
         help="a binding of the two stages with rollouts and of the test, may be repeated",
     )
     flags.add_argument("--problems", type=int, default=TEST_PROBLEMS, help="questions of the test")
-    flags.add_argument("--json", type=Path, help="write results.json here as well")
+    launch.add_json_flag(flags, "write results.json here as well")
     return flags
 
 
 def main() -> None:
     arguments = parser().parse_args()
+    from jaxtool.core.files import write_text
     from jaxtool.study import closing, compare
     from jaxtool.tools.local_server import start_local_server
     from jaxtool.train.rl_config import RlConfig
@@ -91,7 +92,7 @@ def main() -> None:
     )
     text = json.dumps(results, indent=1)
     for path in filter(None, (arguments.workdir / "results.json", arguments.json)):
-        path.write_text(text)
+        write_text(path, text)
     compare.print_tables(comparison)
     compare.check_rests_on_enough(comparison)
     print("\n".join(closing.statements(results)))

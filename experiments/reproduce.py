@@ -53,13 +53,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="a binding of every variant with rollouts"
     )
-    parser.add_argument("--json", type=Path, help="write results.json here as well")
+    launch.add_json_flag(parser, "write results.json here as well")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
     from jaxtool.config.record import git_commit
+    from jaxtool.core.files import write_text
     from jaxtool.report import page
     from jaxtool.study import results, runner, tables, variants
     from jaxtool.study.job_pool import usable_cores
@@ -95,8 +96,8 @@ def main() -> None:
     }
     text = json.dumps(found, indent=1)
     for path in filter(None, (plan.workdir / "results.json", arguments.json)):
-        path.write_text(text, encoding="utf-8")
-    (plan.workdir / "tables.md").write_text(tables.markdown(found), encoding="utf-8")
+        write_text(path, text)
+    write_text(plan.workdir / "tables.md", tables.markdown(found))
     tables.print_tables(found)
     page = page.write_report(
         plan.workdir / "report.html", tables.study_report(found, "jaxtool study")

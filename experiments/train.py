@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    launch.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--print_config", action="store_true", help="print the composed run and end")
     only.add_argument("--dry_run", action="store_true", help="check all but the steps and end")
@@ -90,7 +90,9 @@ def dry_run(arguments: argparse.Namespace) -> None:
 
 def _write(path: Path | None, record: dict[str, Any]) -> None:
     if path is not None:
-        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        from jaxtool.core.files import write_text
+
+        write_text(path, json.dumps(record, indent=1))
 
 
 def main() -> None:

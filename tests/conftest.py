@@ -4,6 +4,7 @@ import os
 from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # a test reads XLA's warnings
 # Tests compile hundreds of small programs and run each a few times: compiling is what they wait for.
 # The older fusions halve it; jax after 0.10 has them no more and ends at a flag that it does not know.
 os.environ.setdefault(
@@ -13,6 +14,7 @@ os.environ.setdefault(
 )
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -33,3 +35,9 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test first; each stays whole, since its tests share what is compiled."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -125,8 +125,11 @@ def read(
 
 
 def target_of(file: str | pathlib.Path, old_names: OldNames = NO_OLD_NAMES) -> Any:
-    """What a run file builds: the class or function in its line `# target: module.Name`."""
-    path = pathlib.Path(file)
+    """What a run file builds: the class or function in its line `# target: module.Name`.
+
+    The file is looked for as `load` does.
+    """
+    path = _find_file(str(file), [pathlib.Path.cwd(), REPOSITORY_ROOT], None)
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith(TARGET_HEADER):
             module, _, name = line.removeprefix(TARGET_HEADER).strip().rpartition(".")

@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtool.core.local_files import check_is_there
+
 if TYPE_CHECKING:  # imported where a file is read: it takes longer than most of this package
     import gguf
 
@@ -26,16 +28,28 @@ def find_smollm2() -> Path:
 
 
 def open_gguf(path: str | Path) -> "gguf.GGUFReader":
-    """Memory-maps the file; nothing is dequantised."""
+    """Memory-maps the file; nothing is dequantised.
+
+    Raises:
+      FileNotFoundError: no file there.
+      ValueError: no GGUF file, or one that is cut short.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weight file at {str(path)!r}: give the path of a .gguf file")
+    check_is_there(path)
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ValueError(f"{str(path)!r} is not a GGUF file")
     import gguf
 
-    return gguf.GGUFReader(path)
+    try:
+        return gguf.GGUFReader(path)
+    except Exception as error:  # it trusts every count and length in the file
+        raise ValueError(
+            f"{str(path)!r} is cut short, or no GGUF file that can be read ({type(error).__name__}: "
+            f"{error}): copy or download it again"
+        ) from error
 
 
 def gguf_fields(reader: "gguf.GGUFReader") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def abstract_like(tree: Any) -> Any:
@@ -13,6 +14,24 @@ def abstract_like(tree: Any) -> Any:
 
 def num_parameters(tree: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def non_finite(tree: Any) -> list[str]:
+    """Names of the device arrays that hold a NaN or an infinity: one pass over all of them."""
+    floats = {
+        jax.tree_util.keystr(path): x
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    }
+    if not floats:
+        return []
+    flags = np.asarray(_are_finite(list(floats.values())))
+    return [name for name, is_finite in zip(floats, flags, strict=True) if not is_finite]
+
+
+@jax.jit
+def _are_finite(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in arrays])
 
 
 @jax.jit

@@ -74,7 +74,7 @@ class ToolCall:
     code: str
     result: ToolResult
     start: int  # index of the first policy token of the segment that ended in the call
-    stop: int  # index just past the policy token that completed the call's closing tag
+    stop: int  # index just past the last policy token before the observation
     observation_stop: int  # index just past the last tool token of the observation
     tool: str = ""  # name of the tool that answered
 
@@ -171,6 +171,7 @@ class Verdict:
     is_correct: bool
     how: str  # how it came about, in a few words: "numbers", "no answer"
     answer: str | None = None  # what was judged, as it stands in the response; None: there is none
+    is_lenient: bool | None = None  # right by a more lenient rule, where the judge reports one
 
     def __bool__(self) -> bool:
         return self.is_correct

@@ -20,6 +20,7 @@ import functools
 import random
 from collections.abc import Iterator
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split, apportion, number_of, split_of
@@ -45,7 +46,8 @@ class ArithmeticTask:
     chained: float = 0.0  # needs the renderer `arithmetic_lookup`
 
     def __post_init__(self) -> None:
-        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+        check_range(self, *(field.name for field in dataclasses.fields(self)), least=0, most=1)
+        if abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"the shares of the levels must sum to 1, got {self.shares}")
 
     @property

@@ -7,6 +7,7 @@ have mixed rewards and fewer calls are possible. Split by a hash of the question
 import dataclasses
 import random
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split, apportion, number_of, split_of
@@ -21,7 +22,8 @@ class CalculationTask:
     product: float = 0.5  # two or three digits times two digits
 
     def __post_init__(self) -> None:
-        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+        check_range(self, *(field.name for field in dataclasses.fields(self)), least=0, most=1)
+        if abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"the shares of CalculationTask must sum to 1, got {self.shares}")
 
     @property

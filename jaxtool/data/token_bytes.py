@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 METASPACE = "▁"
 
 # Tags of tool-use renderers: text even where a tokenizer declares them special.
@@ -37,21 +37,32 @@ def byte_of_character() -> dict[str, int]:
 
 
 def byte_level_bytes(piece: str) -> bytes:
-    """Bytes of a piece of a byte-level BPE, each character standing for one byte."""
+    """Bytes of a piece of a byte-level BPE, each character standing for one byte.
+
+    A piece with a character that stands for none, as an added token may have, is its own text. So
+    `Ġif` is " if" and `a▁b` itself, as the `tokenizers` package decodes them, added or not.
+    """
     table = byte_of_character()
+    if not all(character in table for character in piece):
+        return piece.encode()
     return bytes(table[character] for character in piece)
 
 
 def metaspace_bytes(piece: str) -> bytes:
-    """Bytes of a SentencePiece piece: `<0xE2>` is a byte, ▁ a space."""
+    """Bytes of a piece where ▁ is a space and `<0xE2>` a byte."""
     byte = BYTE_PIECE.fullmatch(piece)
     if byte:
         return bytes([int(byte[1], 16)])
+    return spaced_bytes(piece)
+
+
+def spaced_bytes(piece: str) -> bytes:
+    """Bytes of a piece where ▁ is a space; `<0xE2>` is text."""
     return piece.replace(METASPACE, " ").encode()
 
 
 def piece_decoder(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
-    """The function above that fits the `decoder` entry of a tokenizer.json.
+    """The function above that fits the `decoder` entry of a tokenizer.json, added tokens included.
 
     Raises:
       ValueError: a decoder whose tokens have no bytes of their own.
@@ -64,7 +75,7 @@ def piece_decoder(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
         return byte_level_bytes
     is_metaspace = all(_is_metaspace_step(step) for step in steps)
     if kinds & {"Metaspace", "Replace"} and is_metaspace:
-        return metaspace_bytes
+        return metaspace_bytes if "ByteFallback" in kinds else spaced_bytes
     raise ValueError(
         f"tokenizer decoder {sorted(kinds) or None} is not supported: use a byte-level BPE "
         "or a SentencePiece-style tokenizer"

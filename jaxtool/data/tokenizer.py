@@ -6,7 +6,7 @@ multi-byte character split over tokens comes out whole. Nothing here tokenises m
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -24,8 +24,22 @@ class Tokenizer(Protocol):
     @property
     def pad_id(self) -> int: ...
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """What transformers puts before a text without a chat template: BOS, or nothing."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, special tokens written out in it recognised, none added."""
+        ...
+
+    @property
+    def control_tokens(self) -> Mapping[int, str]:
+        """Spelling of each token that structures a context: no text from outside may bring one in."""
+        ...
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of `text` as ordinary characters: none of `control_tokens`, whatever is written in it."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -50,6 +64,12 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
     raw = b"".join(written_bytes(tokenizer, int(i)) for i in ids)
     return raw.decode("utf-8", errors="replace")
+
+
+def with_start(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """The ids of a prompt that no chat template wrote, behind `start_ids` unless it has them."""
+    start = list(tokenizer.start_ids)
+    return ids if ids[: len(start)] == start else start + ids
 
 
 def check_has_text(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
@@ -91,6 +111,10 @@ class VocabularyTokenizer:
     def pad_id(self) -> int:
         return 0
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        return ()
+
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
         return {piece: index + 2 for index, piece in enumerate(self.pieces)}
@@ -112,6 +136,14 @@ class VocabularyTokenizer:
                 ids.append(self._ids[self.unknown])
                 start += 1
         return ids
+
+    @property
+    def control_tokens(self) -> Mapping[int, str]:
+        """No text has them: `encode` makes neither."""
+        return {0: "<padding>", 1: "<end>"}
+
+    def encode_plain(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def token_bytes(self, token_id: int) -> bytes:
         if not 0 <= token_id < self.vocab_size:

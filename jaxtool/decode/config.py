@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jaxtool.core.ranges import check_range
 from jaxtool.decode.publish import DecoderNumerics
 
 
@@ -30,6 +31,8 @@ class EngineConfig:
     )  # dtype, int8 and attention of the decoder
 
     def __post_init__(self) -> None:
+        check_range(self, "refill_below", "memory_share", least=0, most=1)
+        check_range(self, "memory_gib", least=0)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, DecoderNumerics):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.truncation import Truncation, kept_floor
 
 _VOCAB_BLOCK = 512  # near the square root of the common vocabulary sizes (50k to 152k)
@@ -37,8 +38,7 @@ class Sampling:
     min_p: float = 0.0  # of the probability of the most likely token
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"{self.temperature=} must be >= 0 (0 is greedy)")
+        check_range(self, "temperature", least=0)
         _ = self.truncation
 
     @property

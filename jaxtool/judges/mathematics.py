@@ -1,35 +1,31 @@
-"""The mathematical judge: numbers at once, everything else by math-verify in processes that can be killed.
+"""The mathematical judge: our own exact comparison, and math-verify for what it cannot read.
 
-Covered: the number path, worker processes with a hard time limit, counts of what happened.
-Not covered: words (`exact_match`), where the answer stands (`answer_format`).
-
-math-verify evaluates what the policy wrote (9^9^9^9), and its own limit needs the main thread of a
-process; so it runs in children, which die of a CPU-time limit. They are plain subprocesses, not multiprocessing ones: those would
-import the parent's __main__ again, and with it jax.
+Covered: several references, counts of what happened, when math-verify is asked. Not covered: the rules of
+equality (`comparison`), processes (`worker_pool`), where the answer stands (`answer_format`).
 """
 
 import dataclasses
-import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
-import time
-from collections import deque
+import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtool.core.types import Problem, Verdict
-from jaxtool.judges import math_worker
+from jaxtool.judges import comparison
 from jaxtool.judges.base import Case, RunPrograms
-from jaxtool.judges.numbers import equal_numbers
+from jaxtool.judges.comparison import Finding
+from jaxtool.judges.lenient import last_integer_is
 from jaxtool.judges.word_match import is_words
+from jaxtool.judges.worker_pool import STALLED, WorkerPool
 
-# Importing sympy and building a parser: 1 s on an idle core, many times that on a loaded one.
-START_LIMIT_S = 120.0
-# Wall time after which a child is killed that has not used up its CPU time, in CPU limits.
-WALL_LIMITS = 30
+# These make math-verify compute without end, and no reference of MATH-500 or AIME has one.
+_ENDLESS = re.compile(
+    r"\\(?:int|iint|oint|sum|prod|lim|limsup|liminf|bigcup|max|min|[dt]?binom|Gamma)(?![A-Za-z])|!|factorial|binomial|gamma"
+)
+_TOWER = re.compile(r"\^\s*\{?[^{}^]*\^|\^\s*\{?\d{2,}|\d{20,}|\d[eE]\d")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])(?![ei])[A-Za-z](?![A-Za-z])")
+_MAX_HARD_LENGTH = 300
+_MAX_HARD_NESTING = 5  # its parser takes seconds for twenty roots in each other
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -37,7 +33,8 @@ class CheckCounts:
     """What became of the answers judged so far."""
 
     without_answer: int = 0
-    by_number: int = 0
+    by_comparison: int = 0
+    by_rounding: int = 0  # of those: right because the reference is a rounded number
     by_math_verify: int = 0
     timed_out: int = 0  # over the CPU limit; judged wrong
     stalled: int = 0  # no reply and no CPU time used: the machine's fault; judged wrong
@@ -46,12 +43,17 @@ class CheckCounts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mathematics:
-    """Right is what is mathematically equal to the reference."""
+    """Right is what is mathematically equal to a reference."""
 
     max_unfit: ClassVar[float] = 0.5  # words are compared as words; most of a set should not be
     runs_programs: ClassVar[bool] = False
-    num_workers: int = 1  # processes, 170 MB each at most in practice
-    cpu_limit_s: float = 2.0  # CPU seconds for one answer; 99 % of real ones take under 0.06
+
+    num_workers: int = 2  # processes for math-verify, at most 1 GiB each; few answers need them
+    cpu_limit_s: float = 0.5  # CPU seconds for one answer; 99 % of real ones take under 0.06
+    # A reference with six digits or more, five of them behind the point, may be a rounded one: 3.33333.
+    rounded_references: bool = True
+    # Beside the verdict, ReTool's second rule: the last integer of the last line (Verdict.is_lenient).
+    reports_lenient: bool = False
 
     def __post_init__(self) -> None:
         if self.num_workers < 1 or self.cpu_limit_s <= 0:
@@ -67,7 +69,7 @@ class Mathematics:
     def open(self, run_programs: RunPrograms | None = None) -> "MathematicsJudge":
         """The judge, without any process yet."""
         del run_programs
-        return MathematicsJudge(num_workers=self.num_workers, cpu_limit_s=self.cpu_limit_s)
+        return MathematicsJudge(self)
 
 
 class MathematicsJudge:
@@ -76,11 +78,11 @@ class MathematicsJudge:
     Not for use from several threads at once.
     """
 
-    def __init__(self, *, num_workers: int, cpu_limit_s: float) -> None:
+    def __init__(self, settings: Mathematics) -> None:
         """Starts nothing."""
-        self._num_workers = num_workers
-        self._cpu_limit_s = cpu_limit_s
-        self._workers: list[_Worker] = []
+        self._settings = settings
+        workers = min(settings.num_workers, max(2, os.cpu_count() or 1))
+        self.pool = WorkerPool(num_workers=workers, cpu_limit_s=settings.cpu_limit_s)
         self.counts = CheckCounts()
 
     def __enter__(self) -> "MathematicsJudge":
@@ -91,9 +93,7 @@ class MathematicsJudge:
 
     def close(self) -> None:
         """Kills the workers. The judge may be used again."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers.clear()
+        self.pool.close()
 
     def judge(self, cases: Sequence[Case]) -> list[Verdict | None]:
         """Whether the answer of each case is equivalent to its reference.
@@ -101,140 +101,92 @@ class MathematicsJudge:
         Raises:
           RuntimeError: a worker cannot be started.
         """
-        verdicts: list[Verdict | None] = [None] * len(cases)
-        hard: deque[tuple[int, str, str]] = deque()
-        for i, case in enumerate(cases):
-            if case.answer is None:
-                self.counts.without_answer += 1
-                verdicts[i] = _verdict(False, "no answer")
-                continue
-            is_equal = equal_numbers(case.answer, case.problem.answer)
-            if is_equal is None:
-                hard.append((i, case.answer, case.problem.answer))
-            else:
-                self.counts.by_number += 1
-                verdicts[i] = _verdict(is_equal, "numbers")
-        try:
-            if hard:
-                self._run(hard, verdicts)
-        except BaseException:
-            self.close()  # a worker with a question in it would answer the next one wrongly
-            raise
-        return verdicts
+        found = self.findings([(case.answer, case.problem.references) for case in cases])
+        return list(map(self._verdict, cases, found))
 
-    def _run(self, jobs: deque[tuple[int, str, str]], verdicts: list[Verdict | None]) -> None:
-        """Feeds the jobs to the workers and writes the verdicts, until none is left."""
-        busy: dict[_Worker, int] = {}
-        with selectors.DefaultSelector() as selector:
-            while jobs or busy:
-                self._grow(min(self._num_workers, len(jobs) + len(busy)))
-                for worker in [w for w in self._workers if w not in busy][: len(jobs)]:
-                    i, answer, reference = jobs.popleft()
-                    worker.ask(answer, reference, WALL_LIMITS * self._cpu_limit_s)
-                    selector.register(worker.fileno(), selectors.EVENT_READ, worker)
-                    busy[worker] = i
-                wait_s = max(0.0, min(w.deadline for w in busy) - time.monotonic())
-                events = selector.select(wait_s)
-                ready = {key.data for key, _ in events}
-                now = time.monotonic()
-                for worker in [w for w in busy if w in ready or now >= w.deadline]:
-                    reply = worker.read_reply() if worker in ready else None
-                    if worker in ready and reply is None:
-                        continue  # half a line so far
-                    selector.unregister(worker.fileno())
-                    verdicts[busy.pop(worker)] = self._judge(worker, reply)
+    def findings(self, pairs: Sequence[tuple[str | None, Sequence[str]]]) -> list[Finding]:
+        """For each answer and its references, of which any is right: what is found, and how.
 
-    def _judge(self, worker: "_Worker", reply: dict[str, Any] | None) -> Verdict:
-        """Counts one reply (None: too late); kills the worker if it is of no more use."""
-        if reply is None or "died" in reply:
-            worker.kill()
-            self._workers.remove(worker)
-            if reply is None:
-                self.counts.stalled += 1
-                return _verdict(False, "stalled")
-            if worker.died_of_time():
-                self.counts.timed_out += 1
-                return _verdict(False, "out of time")
+        Raises:
+          RuntimeError: a worker cannot be started.
+        """
+        found: list[Finding] = []
+        hard: list[tuple[int, tuple[str, str]]] = []
+        for i, (answer, references) in enumerate(pairs):
+            finding, open_references = self._compared(answer, references)
+            found.append(finding)
+            hard += [(i, (answer or "", reference)) for reference in open_references]
+        replies = self.pool.ask([question for _, question in hard]) if hard else []
+        for (i, _), reply in zip(hard, replies, strict=True):
+            finding = self._of_reply(reply)
+            if not found[i].is_equal:
+                found[i] = finding
+        return found
+
+    def _compared(self, answer: str | None, references: Sequence[str]) -> tuple[Finding, list[str]]:
+        """What our own comparison says, and the references for which math-verify is to be asked."""
+        if answer is None:
+            self.counts.without_answer += 1
+            return Finding(False, "no answer"), []
+        rounded = self._settings.rounded_references
+        findings = [
+            comparison.compare(answer, reference, rounded_references=rounded)
+            for reference in references
+        ]
+        best = next((finding for finding in findings if finding.is_equal), findings[0])
+        unknown = [
+            reference
+            for reference, finding in zip(references, findings, strict=True)
+            if finding.is_equal is None and _may_ask(answer, reference)
+        ]
+        if best.is_equal or not unknown:
+            self.counts.by_comparison += 1
+            self.counts.by_rounding += best.how == comparison.ROUNDED
+            return Finding(bool(best.is_equal), best.how), []
+        return best, unknown
+
+    def _of_reply(self, reply: dict[str, object]) -> Finding:
+        if "is_equivalent" in reply:
+            self.counts.by_math_verify += 1
+            return Finding(bool(reply["is_equivalent"]), "math-verify")
+        if reply["error"] == STALLED:
+            self.counts.stalled += 1
+        elif reply.get("is_late"):
+            self.counts.timed_out += 1
+        else:
             self.counts.failed += 1
-            return _verdict(False, "the worker died")
-        if "error" in reply:
-            self.counts.failed += 1
-            return _verdict(False, f"unreadable: {reply['error']}")
-        self.counts.by_math_verify += 1
-        return _verdict(reply["is_equivalent"], "math-verify")
+        return Finding(False, f"math-verify: {reply['error']}")
 
-    def _grow(self, size: int) -> None:
-        """Starts workers until there are `size`; the time that takes is on no answer's account."""
-        started = [_Worker(self._cpu_limit_s) for _ in range(size - len(self._workers))]
-        self._workers += started
-        for worker in started:
-            worker.wait_until_ready()
-
-
-def _verdict(is_correct: bool, how: str) -> Verdict:
-    return Verdict(score=float(is_correct), is_correct=is_correct, how=how)
-
-
-class _Worker:
-    """One child process and the bytes it has written."""
-
-    def __init__(self, cpu_limit_s: float) -> None:
-        # -P: the directory of the script is no place to import from. A session of its own: Ctrl-C is
-        # for the run, which closes its workers itself.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", math_worker.__file__, str(cpu_limit_s)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
+    def _verdict(self, case: Case, finding: Finding) -> Verdict:
+        is_correct = bool(finding.is_equal)
+        is_lenient = None
+        if self._settings.reports_lenient:
+            is_lenient = is_correct or any(
+                last_integer_is(case.response, reference) for reference in case.problem.references
+            )
+        return Verdict(
+            score=float(is_correct), is_correct=is_correct, how=finding.how, is_lenient=is_lenient
         )
-        self._received = b""
-        self.deadline = 0.0
 
-    def fileno(self) -> int:
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
 
-    def ask(self, answer: str, reference: str, limit_s: float) -> None:
-        assert self._process.stdin is not None
-        self.deadline = time.monotonic() + limit_s
-        try:
-            self._process.stdin.write((json.dumps([answer, reference]) + "\n").encode())
-        except BrokenPipeError:
-            return  # it is dead: the read that follows says so
+def _may_ask(answer: str, reference: str) -> bool:
+    """Whether math-verify may see these two: both have variables, and neither can run without end.
 
-    def read_reply(self) -> dict[str, Any] | None:
-        """A whole reply; None while there is only part of one; {"died": ...} at the end of output."""
-        chunk = os.read(self.fileno(), 65536)
-        if not chunk:
-            return {"died": True}
-        self._received += chunk
-        line, newline, rest = self._received.partition(b"\n")
-        if not newline:
-            return None
-        self._received = rest
-        return json.loads(line)
+    Its comparison of constants is numeric, and takes 2^-70 for zero: only formulas of variables reach it.
+    """
+    return all(
+        len(text) <= _MAX_HARD_LENGTH
+        and _nesting(text) <= _MAX_HARD_NESTING
+        and not _ENDLESS.search(text)
+        and not _TOWER.search(text)
+        and bool(_VARIABLE.search(text))
+        for text in (answer, reference)
+    )
 
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_LIMIT_S
-        reply = None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.fileno(), selectors.EVENT_READ)
-            while reply is None and time.monotonic() < deadline:
-                if selector.select(deadline - time.monotonic()):
-                    reply = self.read_reply()
-        if reply is None or "ready" not in reply:
-            self.kill()
-            reason = f"not ready in {START_LIMIT_S} s" if reply is None else reply
-            raise RuntimeError(f"the mathematical judge's worker did not start: {reason}")
 
-    def died_of_time(self) -> bool:
-        return self._process.returncode == -signal.SIGPROF
-
-    def kill(self) -> None:
-        """Ends the process, if it has not ended by itself, and waits for it."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._process.kill()
-        self._process.wait()
+def _nesting(text: str) -> int:
+    depth = most = 0
+    for character in text:
+        depth += (character in "{(") - (character in "})")
+        most = max(most, depth)
+    return most

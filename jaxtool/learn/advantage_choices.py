@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from jaxtool.algos import advantages
+from jaxtool.core.ranges import check_range
 
 ARGUMENTS = ("rewards", "group_ids", "num_groups", "is_valid")
 
@@ -85,8 +86,7 @@ class ClippedShaping:
     floor: float = 0.0  # smallest bound; > 0 keeps the signal in groups where all are correct
 
     def __post_init__(self) -> None:
-        if self.limit < 0 or self.floor < 0:
-            raise ValueError(f"ClippedShaping: {self.limit=} and {self.floor=} must be >= 0")
+        check_range(self, "limit", "floor", least=0)
 
     def __call__(self, plain: np.ndarray, shaping: np.ndarray, /) -> np.ndarray:
         return advantages.shaped_advantages(plain, shaping, limit=self.limit, floor=self.floor)

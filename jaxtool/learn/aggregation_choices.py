@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxtool.algos import aggregation
 from jaxtool.core.batch import TrainBatch
+from jaxtool.core.ranges import check_range
 
 
 class Aggregation(Protocol):
@@ -75,8 +76,7 @@ class SequenceConstantMean:
     tokens: float | None = None  # the constant; None: the run's RolloutConfig.max_response_tokens
 
     def __post_init__(self) -> None:
-        if self.tokens is not None and self.tokens <= 0:
-            raise ValueError(f"SequenceConstantMean.{self.tokens=} must be > 0")
+        check_range(self, "tokens", above=0)
 
     def __call__(self, values: jax.Array, block: TrainBatch, num_trajectories: int, /) -> jax.Array:
         if self.tokens is None:

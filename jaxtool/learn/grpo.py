@@ -17,6 +17,7 @@ from jaxtool.algos import aggregation, kl
 from jaxtool.algos.off_policy import mismatch_metrics
 from jaxtool.config.callables import check_takes
 from jaxtool.core.batch import TrainBatch
+from jaxtool.core.ranges import check_range
 from jaxtool.core.truncation import Truncation
 from jaxtool.learn import advantage_choices, loss_choices
 from jaxtool.learn.advantage_choices import Advantage, ClippedShaping, GroupNormalized
@@ -63,18 +64,15 @@ class GrpoConfig:
     lm_head_chunk: int = 512  # tokens of a row whose logits exist at once
 
     def __post_init__(self) -> None:
+        check_range(self, "kl_coef", "reward_kl_coef", least=0)
+        check_range(self, "entropy_coef")
+        check_range(self, "updates_per_batch", "micro_batch_rows", "lm_head_chunk", least=1)
         check_takes(self.advantage, advantage_choices.ARGUMENTS, "GrpoConfig.advantage")
         check_takes(self.loss, loss_choices.ARGUMENTS, "GrpoConfig.loss")
         kl_arguments = ("logprobs", "reference_logprobs")
         check_takes(self.kl_estimator, kl_arguments, "GrpoConfig.kl_estimator")
         if self.old_policy not in ("learner", "sampler"):
             raise ValueError(f"{self.old_policy=} must be 'learner' or 'sampler'")
-        for name in ("updates_per_batch", "micro_batch_rows", "lm_head_chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GrpoConfig.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("kl_coef", "reward_kl_coef"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
         if self.old_policy == "sampler" and self.off_policy:
             raise ValueError(
                 "old_policy='sampler' (bypass) lets the loss's own ratio correct for the sampler: "

@@ -64,7 +64,7 @@ class GrpoLearner:
     def update(
         self, state: TrainState, batch: PlacedBatch, *, moves: bool = True
     ) -> tuple[TrainState, Metrics]:
-        """All updates of one batch; the metrics are those of the first.
+        """All updates of one batch; the metrics are those of the first, but for the count of those skipped.
 
         Args:
           moves: False to measure alone: the state comes back as it was.
@@ -82,6 +82,7 @@ class GrpoLearner:
             for mini in batch.mini_batches
         ]
         first: Metrics = {}
+        skipped: list[jax.Array] = []
         for mini, old in zip(batch.mini_batches, olds, strict=True):
             if not mini.host.loss_mask.any():
                 continue
@@ -99,9 +100,12 @@ class GrpoLearner:
             metrics = _metrics(total, sums, float(mini.host.loss_mask.sum()))
             # 3. One step of the optimizer.
             if moves:
-                state, norm = programs.update.run(state, total)
+                state, norm, was_skipped = programs.update.run(state, total)
+                skipped.append(was_skipped)
                 metrics["policy/grad_norm"] = norm
             first = first or metrics
+        if skipped:
+            first["policy/skipped_updates"] = jnp.sum(jnp.stack(skipped))
         return state, first
 
     def measure(self, state: TrainState, batch: PlacedBatch) -> Metrics:

@@ -12,6 +12,7 @@ import jax
 
 from jaxtool.algos import policy_loss
 from jaxtool.core.batch import TrainBatch
+from jaxtool.core.ranges import check_range
 
 ARGUMENTS = ("logprobs", "old", "block", "num_trajectories")
 
@@ -33,9 +34,9 @@ class PpoClip:
     dual_clip: float | None = None  # bound of the loss where the advantage is negative; verl: 10
 
     def __post_init__(self) -> None:
+        check_range(self, "clip_high", least=0, may_be_infinite=True)
+        check_range(self, "dual_clip", above=1)
         _check_clip(self.clip_low, self.clip_high)
-        if self.dual_clip is not None and self.dual_clip <= 1:
-            raise ValueError(f"{self.dual_clip=} must be > 1, or None")
 
     def __call__(
         self, logprobs: jax.Array, old: jax.Array, block: TrainBatch, num_trajectories: int, /
@@ -59,6 +60,7 @@ class Gspo:
     clip_high: float = 4e-4  # paper
 
     def __post_init__(self) -> None:
+        check_range(self, "clip_high", least=0, may_be_infinite=True)
         _check_clip(self.clip_low, self.clip_high)
 
     def __call__(
@@ -84,6 +86,7 @@ class Cispo:
     clip_high: float = 0.2  # verl's example; the paper does not print its value
 
     def __post_init__(self) -> None:
+        check_range(self, "clip_high", least=0, may_be_infinite=True)
         _check_clip(self.clip_low or 0.0, self.clip_high)
 
     def __call__(
@@ -103,8 +106,7 @@ class Sapo:
     tau_negative: float = 1.05  # paper
 
     def __post_init__(self) -> None:
-        if self.tau_positive <= 0 or self.tau_negative <= 0:
-            raise ValueError(f"{self.tau_positive=} and {self.tau_negative=} must be > 0")
+        check_range(self, "tau_positive", "tau_negative", above=0)
 
     def __call__(
         self, logprobs: jax.Array, old: jax.Array, block: TrainBatch, num_trajectories: int, /

@@ -11,6 +11,7 @@ import jax
 
 from jaxtool.algos import off_policy
 from jaxtool.core.batch import TrainBatch
+from jaxtool.core.ranges import check_range
 
 
 class Correction(Protocol):
@@ -28,6 +29,7 @@ class TokenTruncation:
     cap: float = 2.0
 
     def __post_init__(self) -> None:
+        check_range(self, "cap", above=0)
         _check_band(0.0, self.cap)
 
     def __call__(
@@ -46,6 +48,7 @@ class SequenceTruncation:
     cap: float = 2.0
 
     def __post_init__(self) -> None:
+        check_range(self, "cap", above=0)
         _check_band(0.0, self.cap)
 
     def __call__(

@@ -13,6 +13,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers
 
 from jaxtool.config.callables import check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.learn.adam8bit import scale_by_adam8bit
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.param_axes import axes_of, path_name
@@ -31,6 +32,9 @@ class AdamW:
     b1: float = 0.9
     b2: float = 0.95
 
+    def __post_init__(self) -> None:
+        check_range(self, "b1", "b2", least=0, below=1)
+
     def __call__(self, shared: "OptimizerConfig", /) -> optax.GradientTransformation:
         schedule = shared.schedule(shared.learning_rate)
         inner = optax.adamw(schedule, b1=self.b1, b2=self.b2, weight_decay=shared.weight_decay)
@@ -43,6 +47,9 @@ class AdamW8bit:
 
     b1: float = 0.9
     b2: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_range(self, "b1", "b2", least=0, below=1)
 
     def __call__(self, shared: "OptimizerConfig", /) -> optax.GradientTransformation:
         return optax.chain(
@@ -84,8 +91,8 @@ class Muon:
     b2: float = 0.95  # of the rest
 
     def __post_init__(self) -> None:
-        if self.matrix_learning_rate <= 0:
-            raise ValueError(f"Muon.{self.matrix_learning_rate=} must be > 0")
+        check_range(self, "b1", "b2", least=0, below=1)
+        check_range(self, "matrix_learning_rate", above=0)
 
     def __call__(self, shared: "OptimizerConfig", /) -> optax.GradientTransformation:
         inner = optax.contrib.muon(
@@ -106,6 +113,10 @@ class Cosine:
     total_steps: int  # warm-up included
     end_fraction: float = 0.02  # of the learning rate, where the cosine ends
 
+    def __post_init__(self) -> None:
+        check_range(self, "total_steps", least=1)
+        check_range(self, "end_fraction", least=0, most=1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -119,13 +130,14 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
+        check_range(self, "learning_rate", above=0)
+        check_range(self, "warmup_steps", "weight_decay", least=0)
+        check_range(self, "max_grad_norm", above=0, may_be_infinite=True)
         check_takes(self.rule, ("shared",), "OptimizerConfig.rule")
         if self.decay is not None and self.decay.total_steps <= self.warmup_steps:
             raise ValueError(
                 f"a cosine needs Cosine.total_steps={self.decay.total_steps} > {self.warmup_steps=}"
             )
-        if self.learning_rate <= 0 or self.max_grad_norm <= 0:
-            raise ValueError(f"{self.learning_rate=} and {self.max_grad_norm=} must be > 0")
 
     def check_goes_with(self, lora: LoraConfig | None) -> None:
         """Raises ValueError if an adapter cannot be trained by this optimizer."""

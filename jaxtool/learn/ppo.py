@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtool.algos.aggregation import token_mean
 from jaxtool.algos.value_loss import clipped_value_loss
 from jaxtool.core.batch import TrainBatch
+from jaxtool.core.ranges import check_range
 from jaxtool.learn.grpo import LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_view import PolicyView
@@ -35,13 +36,9 @@ class CriticConfig:
     whitens: bool = True  # advantages over the policy tokens of the batch
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"CriticConfig.{name}={getattr(self, name)} must be in [0, 1]")
-        if self.warmup_batches < 0:
-            raise ValueError(f"CriticConfig.{self.warmup_batches=} must be >= 0")
-        if self.value_clip is not None and self.value_clip <= 0:
-            raise ValueError(f"{self.value_clip=} must be > 0, or None")
+        check_range(self, "gamma", "lam", least=0, most=1)
+        check_range(self, "warmup_batches", least=0)
+        check_range(self, "value_clip", above=0)
 
 
 @functools.partial(jax.jit, static_argnames=("setup",))

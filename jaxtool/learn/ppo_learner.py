@@ -135,8 +135,9 @@ class PpoLearner:
     def _update_critic(
         self, state: TrainState, batch: PlacedBatch, values: np.ndarray, returns: np.ndarray
     ) -> tuple[TrainState, Metrics]:
-        """One update a mini-batch, as the policy's are; the metrics are those of the first."""
+        """One update a mini-batch, as the policy's are; metrics of the first, but for the count of those skipped."""
         first: Metrics = {}
+        skipped: list[jax.Array] = []
         programs = critic_programs(self.setup, self.critic)
         aims = zip(batch.placed(values), batch.placed(returns), strict=True)
         for mini, (old_values, mini_returns) in zip(batch.mini_batches, aims, strict=True):
@@ -153,10 +154,13 @@ class PpoLearner:
                 num_clipped = num_clipped + clipped
             assert total is not None
             loss = total.loss
-            state, norm = programs.update.run(state, total)
+            state, norm, was_skipped = programs.update.run(state, total)
+            skipped.append(was_skipped)
             first = first or {
                 "critic/loss": loss,
                 "critic/grad_norm": norm,
                 "critic/clipped_fraction": num_clipped / tokens,
             }
+        if skipped:
+            first["critic/skipped_updates"] = jnp.sum(jnp.stack(skipped))
         return state, first

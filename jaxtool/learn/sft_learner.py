@@ -33,5 +33,6 @@ class SftLearner:
             total = programs.gradient_block.run(total, state.params, self.view, block, count)
         assert total is not None
         loss = total.loss
-        state, grad_norm = programs.update.run(state, total)
-        return state, {"sft/loss_nats": loss, "sft/grad_norm": grad_norm}
+        state, grad_norm, skipped = programs.update.run(state, total)
+        metrics = {"sft/loss_nats": loss, "sft/grad_norm": grad_norm}
+        return state, metrics | {"sft/skipped_updates": skipped}

@@ -112,16 +112,25 @@ def _laid_out(grads: Params, sharding: Sharding) -> Params:
 @functools.partial(jax.jit, static_argnames=("config", "sharding"), donate_argnames=("state",))
 def apply_gradients(
     state: TrainState, total: Gradients, *, config: OptimizerConfig, sharding: Sharding
-) -> tuple[TrainState, jax.Array]:
-    """One optimizer step; returns the gradient's norm before clipping as well."""
-    updates, opt_state = config.optimizer().update(total.grads, state.opt_state, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
-    state = TrainState(
-        params=params,
-        opt_state=opt_state,
-        step=state.step + 1,
-    )
-    return constrain_state(state, sharding), optax.tree.norm(total.grads)
+) -> tuple[TrainState, jax.Array, jax.Array]:
+    """One optimizer step, or none where the loss or the gradient is not finite: the state stays.
+
+    Returns:
+      The state, the gradient's norm before clipping, and 1 where the step was skipped, else 0 (float32).
+    """
+    norm = optax.tree.norm(total.grads)
+    is_finite = jnp.isfinite(total.loss) & jnp.isfinite(norm)
+
+    def updated(state: TrainState, grads: Params) -> TrainState:
+        updates, opt_state = config.optimizer().update(grads, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        after = TrainState(params=params, opt_state=opt_state, step=state.step + 1)
+        return constrain_state(after, sharding)
+
+    # A branch, and no choice number by number: with `jnp.where` the old moments would have to stay until
+    # the parameters are done (AdamW: 0.75 times the parameters more).
+    state = jax.lax.cond(is_finite, updated, lambda state, _: state, state, total.grads)
+    return constrain_state(state, sharding), norm, 1.0 - is_finite.astype(jnp.float32)
 
 
 def batch_logprobs(

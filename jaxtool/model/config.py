@@ -5,6 +5,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from jaxtool.core.ranges import check_range
+
 AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "dots", "named"]
@@ -18,6 +20,10 @@ class RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original_max_position: int
+
+    def __post_init__(self) -> None:
+        check_range(self, "factor", "low_freq_factor", "high_freq_factor", above=0)
+        check_range(self, "original_max_position", least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,17 @@ class ModelConfig:
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 
     def __post_init__(self) -> None:
+        sizes = (
+            "vocab_size",
+            "d_model",
+            "d_ff",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+        )
+        check_range(self, *sizes, least=1)
+        check_range(self, "rope_theta", "rms_norm_eps", above=0)
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads=} must be a multiple of {self.num_kv_heads=}")
         if self.head_dim % 2:

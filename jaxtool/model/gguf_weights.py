@@ -15,7 +15,7 @@ from jaxtool.core.gguf_file import gguf_fields, open_gguf
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.layers import rotary_frequencies
 from jaxtool.model.transformer import Params
-from jaxtool.model.weight_layout import Layout, check_tensors, load_params
+from jaxtool.model.weight_layout import Layout, check_finite, check_tensors, load_params
 from jaxtool.parallel.axis_rules import Sharding
 
 if TYPE_CHECKING:  # imported where a file is read: it takes longer than most of this package
@@ -27,19 +27,19 @@ _NEUTRAL_FIELDS = (
     "context_length",
     "vocab_size",
     "attention.value_length",
-    "rope.scaling.attn_factor",
 )
-_USED_FIELDS = (
+_SIZES = (
     "block_count",
     "embedding_length",
     "feed_forward_length",
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
-    "attention.layer_norm_rms_epsilon",
     "rope.dimension_count",
-    "rope.freq_base",
 )
+_USED_FIELDS = (*_SIZES, "attention.layer_norm_rms_epsilon", "rope.freq_base")
+_ATTENTION_FACTOR = "rope.scaling.attn_factor"  # what the rotated halves are multiplied by
+_MOST = 2.0**31
 # The scalings of Llama 3.1 and 3.2: a GGUF keeps only the divisors they give.
 _LLAMA3_FACTORS = (8.0, 32.0)
 
@@ -70,8 +70,9 @@ class GgufTensors:
     """The tensors of a GGUF file in Hugging Face's order of rows (a TensorFile)."""
 
     def __init__(self, reader: "gguf.GGUFReader"):
+        self.source = str(reader.data.filename)
         self.fields = gguf_fields(reader)
-        self.architecture = str(self.fields["general.architecture"])
+        self.architecture = str(self.fields.get("general.architecture"))
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.rope_divisors: np.ndarray | None = None
         if _ROPE_FREQS in self._tensors:
@@ -96,7 +97,14 @@ class GgufTensors:
         import gguf
 
         # Blocks of a quantised tensor run along its rows, so whole rows are dequantised.
-        block = gguf.dequantize(tensor.data[rows], tensor.tensor_type)
+        try:
+            block = gguf.dequantize(tensor.data[rows], tensor.tensor_type)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{self.source!r}: tensor {name!r} is stored as {tensor.tensor_type.name}, which the "
+                "gguf package cannot undo: take another quantisation"
+            ) from error
+        check_finite(block, name, self.source)
         if block.ndim == 2:
             block = block[:, columns]
         part = name.split(".")[-2]
@@ -106,7 +114,14 @@ class GgufTensors:
 
 
 def config_from_gguf(file: GgufTensors) -> ModelConfig:
-    """ModelConfig of the file's metadata; refuses what it does not know by name."""
+    """ModelConfig of the file's metadata; refuses what it does not know by file, field and value."""
+    try:
+        return _config(file)
+    except ValueError as error:
+        raise ValueError(f"{file.source!r}: {error}") from error
+
+
+def _config(file: GgufTensors) -> ModelConfig:
     architecture = file.architecture
     if architecture not in ("llama", "qwen2", "qwen3"):
         raise ValueError(
@@ -121,10 +136,10 @@ def config_from_gguf(file: GgufTensors) -> ModelConfig:
     _check_fields(prefix, fields)
     if "token_embd.weight" not in file.names:
         raise ValueError("the weights lack tensor 'token_embd.weight': the file is not complete")
-    num_heads = int(fields["attention.head_count"])
-    d_model = int(fields["embedding_length"])
-    rotated = int(fields.get("rope.dimension_count", d_model // num_heads))
-    head_dim = int(fields.get("attention.key_length", rotated))
+    num_heads = fields["attention.head_count"]
+    d_model = fields["embedding_length"]
+    rotated = fields.get("rope.dimension_count", d_model // num_heads)
+    head_dim = fields.get("attention.key_length", rotated)
     for name in ("rope.dimension_count", "attention.value_length"):
         if fields.get(name, head_dim) != head_dim:
             raise ValueError(f"GGUF field {prefix + name}={fields[name]} must equal {head_dim=}")
@@ -132,10 +147,10 @@ def config_from_gguf(file: GgufTensors) -> ModelConfig:
     return ModelConfig(
         vocab_size=file.shape("token_embd.weight")[0],
         d_model=d_model,
-        d_ff=int(fields["feed_forward_length"]),
-        num_layers=int(fields["block_count"]),
+        d_ff=fields["feed_forward_length"],
+        num_layers=fields["block_count"],
         num_heads=num_heads,
-        num_kv_heads=int(fields.get("attention.head_count_kv", num_heads)),
+        num_kv_heads=fields.get("attention.head_count_kv", num_heads),
         head_dim=head_dim,
         rope_theta=theta,
         rope_scaling=_rope_scaling(file.rope_divisors, theta, head_dim),
@@ -159,13 +174,18 @@ def carried_from_gguf(file: GgufTensors) -> dict[str, Any]:
 
 def _check_fields(prefix: str, fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
-        is_off = not value or value == "none"
+        is_off = not value or value == "none" or (name == _ATTENTION_FACTOR and value == 1.0)
         if name not in _USED_FIELDS + _NEUTRAL_FIELDS and not is_off:
             raise ValueError(f"GGUF field {prefix + name}={value!r} is not supported")
     optional = ("attention.head_count_kv", "attention.key_length", "rope.dimension_count")
     for name in _USED_FIELDS:
         if name not in fields and name not in (*optional, "rope.freq_base"):
             raise ValueError(f"the GGUF file lacks the field {prefix + name!r}")
+        value = fields.get(name, 1)
+        # Models whose layers differ have a list.
+        is_right = type(value) is int if name in _SIZES else type(value) in (int, float)
+        if not is_right or not 0 < value < _MOST:
+            raise ValueError(f"GGUF field {prefix + name}={value!r} must be one positive number")
 
 
 def _rope_scaling(divisors: np.ndarray | None, theta: float, head_dim: int) -> RopeScaling | None:

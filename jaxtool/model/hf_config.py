@@ -9,7 +9,8 @@ a field that is skipped is another model computed in silence.
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.hf_rope import rope_from_hf
 
 LLAMA, QWEN2, QWEN3 = "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 _MODEL_TYPES = {LLAMA: "llama", QWEN2: "qwen2", QWEN3: "qwen3"}
@@ -66,6 +67,7 @@ _ONLY = {
     "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
     "label2id": {"LABEL_0": 0, "LABEL_1": 1},
 }
+_MOST = 2**31  # of a size; sizes beyond are no model's
 # What a served model needs and ModelConfig has no use for: kept when a checkpoint is written.
 CARRIED = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -85,26 +87,20 @@ def config_from_hf(fields: Mapping[str, Any], ignored_fields: tuple[str, ...] = 
             f"architecture {architecture!r} is not supported: use one of {', '.join(_MODEL_TYPES)}"
         )
     _check_fields(fields, ignored_fields)
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
-        if name not in fields:
-            raise ValueError(f"config.json lacks the field {name!r}")
-    num_heads = int(fields["num_attention_heads"])
-    d_model = int(fields["hidden_size"])
-    # Qwen3's class default is 128 whatever the width; the others divide.
-    head_dim = fields.get("head_dim") or (128 if architecture == QWEN3 else d_model // num_heads)
-    theta, scaling = _rope(fields)
+    d_model, num_heads = (_size(fields, name) for name in ("hidden_size", "num_attention_heads"))
+    theta, scaling = rope_from_hf(fields, ignored_fields)
     return ModelConfig(
-        vocab_size=int(fields["vocab_size"]),
+        vocab_size=_size(fields, "vocab_size"),
         d_model=d_model,
-        d_ff=int(fields["intermediate_size"]),
-        num_layers=int(fields["num_hidden_layers"]),
+        d_ff=_size(fields, "intermediate_size"),
+        num_layers=_size(fields, "num_hidden_layers"),
         num_heads=num_heads,
-        num_kv_heads=int(fields.get("num_key_value_heads") or num_heads),
-        head_dim=int(head_dim),
+        num_kv_heads=_size(fields, "num_key_value_heads", num_heads),
+        head_dim=_head_dim(fields, architecture, d_model, num_heads),
         rope_theta=theta,
         rope_scaling=scaling,
-        rms_norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
-        ties_embeddings=bool(fields.get("tie_word_embeddings", False)),
+        rms_norm_eps=_epsilon(fields),
+        ties_embeddings=_is_true(fields, "tie_word_embeddings"),
         has_qkv_bias=architecture == QWEN2,
         has_qk_norm=architecture == QWEN3,
     )
@@ -155,6 +151,41 @@ def config_to_hf(config: ModelConfig, carried: Mapping[str, Any]) -> dict[str, A
     return fields
 
 
+def _size(fields: Mapping[str, Any], name: str, missing: int | None = None) -> int:
+    value = missing if fields.get(name) is None else fields[name]
+    if value is None:
+        raise ValueError(f"config.json lacks the field {name!r}")
+    if type(value) is not int or not 1 <= value < _MOST:
+        raise ValueError(f"config field {name}={value!r} must be an integer from 1 to {_MOST - 1}")
+    return value
+
+
+def _head_dim(fields: Mapping[str, Any], architecture: str, d_model: int, num_heads: int) -> int:
+    """Qwen3's class default is 128 whatever the width; the others divide."""
+    if fields.get("head_dim") is not None or architecture == QWEN3:
+        return _size(fields, "head_dim", 128)
+    if d_model % num_heads:
+        raise ValueError(
+            f"config field hidden_size={d_model} is no multiple of num_attention_heads={num_heads}: "
+            "one is wrong, or head_dim is missing"
+        )
+    return d_model // num_heads
+
+
+def _epsilon(fields: Mapping[str, Any]) -> float:
+    value = fields.get("rms_norm_eps", 1e-6)
+    if not isinstance(value, float | int) or not 0 < value < 1:
+        raise ValueError(f"config field rms_norm_eps={value!r} must be a number between 0 and 1")
+    return float(value)
+
+
+def _is_true(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"config field {name}={value!r} must be true or false")
+    return bool(value)
+
+
 def _check_fields(fields: Mapping[str, Any], ignored_fields: tuple[str, ...]) -> None:
     for name, value in fields.items():
         if name in _USED or name in _NEUTRAL or name in ignored_fields:
@@ -173,26 +204,3 @@ def _check_fields(fields: Mapping[str, Any], ignored_fields: tuple[str, ...]) ->
                 f"config field {name}={value!r} is not known: if it changes nothing in the "
                 "forward pass, name it in ignored_fields"
             )
-
-
-def _rope(fields: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """θ and scaling, from rope_parameters (transformers 5) or rope_theta and rope_scaling (4)."""
-    rope: dict[str, Any] = dict(fields.get("rope_parameters") or fields.get("rope_scaling") or {})
-    theta = float(rope.pop("rope_theta", None) or fields.get("rope_theta") or 10_000.0)
-    kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
-    rope.pop("type", None)
-    if rope.pop("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError("config field partial_rotary_factor is not supported: only 1.0 is")
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise ValueError(f"rope_type {kind!r} is not supported: use 'default' or 'llama3'")
-    names = {
-        "factor": "factor",
-        "low_freq_factor": "low_freq_factor",
-        "high_freq_factor": "high_freq_factor",
-        "original_max_position_embeddings": "original_max_position",
-    }
-    if set(rope) != set(names):
-        raise ValueError(f"rope scaling llama3 needs exactly {sorted(names)}, got {sorted(rope)}")
-    return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in names.items()})

@@ -1,30 +1,28 @@
 """Hugging Face model directories in and out: config.json and safetensors, without torch.
 
-Covered: one file or shards with an index, float32, bfloat16 and float16, read part by part for each
-device; written in shards that transformers, vLLM and SGLang load. Not covered: .bin files, quantised
-tensors, writing arrays that are sharded over several hosts. Tokenizer files are jaxtool.data's.
+Covered: read part by part for each device (see safetensors_file); written in shards that
+transformers, vLLM and SGLang load. Not covered: writing arrays that are sharded over several hosts.
+Tokenizer files are jaxtool.data's.
 """
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
+from jaxtool.core.local_files import read_json_object
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.hf_config import config_from_hf, config_to_hf
 from jaxtool.model.param_axes import path_name
+from jaxtool.model.safetensors_file import INDEX, SINGLE, SafeTensors, save_tensors
 from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import (
     LAYOUTS,
-    Layout,
     Leaf,
     check_tensors,
     leaves,
@@ -33,10 +31,7 @@ from jaxtool.model.weight_layout import (
 )
 from jaxtool.parallel.axis_rules import Sharding
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_FLOATS = {"F32", "BF16", "F16"}
 GIB = 1 << 30
-_TIED_ROWS = 4096  # compared at a time
 
 
 def load_hf(
@@ -53,7 +48,7 @@ def load_hf(
       ValueError: an architecture, field or tensor that is not supported, by name; a tensor of
         another shape; a mesh that does not divide the model.
     """
-    config = config_from_hf(read_config(path), ignored_fields)
+    config = read_model_config(path, ignored_fields)
     with SafeTensors(Path(path)) as file:
         if config.ties_embeddings:
             file.drop_tied_head()
@@ -65,7 +60,7 @@ def check_hf_header(path: str | Path, ignored_fields: tuple[str, ...] = ()) -> i
 
     No tensor is read, so a stored LM head is taken to be the embedding where the config ties them.
     """
-    config = config_from_hf(read_config(path), ignored_fields)
+    config = read_model_config(path, ignored_fields)
     with SafeTensors(Path(path)) as file:
         if config.ties_embeddings:
             file.drop_tied_head(is_compared=False)
@@ -73,64 +68,21 @@ def check_hf_header(path: str | Path, ignored_fields: tuple[str, ...] = ()) -> i
         return len(file.names)
 
 
+def read_model_config(path: str | Path, ignored_fields: tuple[str, ...] = ()) -> ModelConfig:
+    """ModelConfig of a directory's config.json; ValueError with file, field and value."""
+    fields = read_config(path)
+    try:
+        return config_from_hf(fields, ignored_fields)
+    except ValueError as error:
+        raise ValueError(f"{str(Path(path) / 'config.json')!r}: {error}") from error
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The parsed config.json of a directory."""
+    """The parsed config.json of a directory; ValueError if it is broken."""
     file = Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"no config.json in {str(path)!r}: give a Hugging Face directory")
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-class SafeTensors:
-    """The tensors of one or several safetensors files (a TensorFile); closed by `with`."""
-
-    def __init__(self, directory: Path):
-        self._stack = ExitStack()
-        self._files: dict[str, Any] = {}
-        for path in _weight_files(directory):
-            file = self._stack.enter_context(safe_open(path, framework="numpy"))
-            # Llama 1 checkpoints store RoPE's frequencies, which follow from the config.
-            names = [name for name in list(file.keys()) if not name.endswith("rotary_emb.inv_freq")]
-            self._files.update(dict.fromkeys(names, file))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-
-    @property
-    def names(self) -> Collection[str]:
-        return self._files.keys()
-
-    def tensor_name(self, layout: Layout) -> str:
-        return layout.hf
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._files[name].get_slice(name).get_shape())
-
-    def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
-        tensor = self._files[name].get_slice(name)
-        dtype = tensor.get_dtype()
-        if dtype not in _FLOATS:
-            raise ValueError(f"tensor {name!r} has dtype {dtype}: only {sorted(_FLOATS)} are read")
-        return tensor[rows] if len(tensor.get_shape()) == 1 else tensor[rows, columns]
-
-    def drop_tied_head(self, is_compared: bool = True) -> None:
-        """Forgets a stored LM head that is the embedding; raises if it is compared and is not."""
-        head, table = LAYOUTS["lm_head"].hf, LAYOUTS["embedding"].hf
-        if head not in self._files or table not in self._files:
-            return
-        size = self.shape(table)[0] if is_compared else 0
-        for start in range(0, size, _TIED_ROWS):
-            part = slice(start, min(start + _TIED_ROWS, size))
-            rows, expected = (self.read(name, part, slice(None)) for name in (head, table))
-            if not np.array_equal(rows, expected):
-                raise ValueError(
-                    f"tensor {head!r} differs from {table!r} although the config ties them: "
-                    "set tie_word_embeddings to false in config.json"
-                )
-        del self._files[head]
+    return read_json_object(file)
 
 
 def save_hf(
@@ -190,37 +142,21 @@ def write_hf(
     weight_map: dict[str, str] = {}
     files: list[Path] = []
     for number, shard in enumerate(shards, start=1):
-        name = _SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        name = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {
             LAYOUTS[leaf.name].hf.format(layer=layer): to_file(
                 leaf.name, tensor_of(leaf, layer).astype(kind)
             )
             for leaf, layer in shard
         }
-        save_file(tensors, path / name, metadata={"format": "pt"})
+        save_tensors(tensors, path / name)
         weight_map.update(dict.fromkeys(tensors, name))
         files.append(path / name)
     if len(shards) > 1:
         total = kind.itemsize * sum(leaf.size for leaf in leaves(config))
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        files.append(_write_json(path / _INDEX, index))
+        files.append(_write_json(path / INDEX, index))
     files.append(_write_json(path / "config.json", fields))
-    return files
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / _INDEX
-    if index.is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = [directory / name for name in sorted(set(weight_map.values()))]
-    else:
-        files = [directory / _SINGLE]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"no weight file {str(file)!r}: the directory needs {_SINGLE}, "
-                f"or {_INDEX} and every shard that it names"
-            )
     return files
 
 

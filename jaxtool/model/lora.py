@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxtool.core.ranges import check_range
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.low_rank import LoraWeight, merged_kernel
 from jaxtool.model.param_axes import param_axes, param_shapes
@@ -49,12 +50,11 @@ class LoraConfig:
     frozen_dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
+        check_range(self, "alpha", above=0)
         if self.rank < 1:
             raise ValueError(
                 f"LoraConfig.rank={self.rank} must be >= 1; without LoRA leave `lora` out"
             )
-        if self.alpha <= 0:
-            raise ValueError(f"LoraConfig.alpha={self.alpha} must be > 0")
         unknown = [target for target in self.targets if target not in MODULES]
         if unknown or not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(

@@ -2,27 +2,32 @@
 
 Written: what `PeftModel.from_pretrained` of PEFT 0.21 loads alongside the Hugging Face model that was adapted.
 Read, to merge it into a model: plain LoRA on the seven matrices of a block, also from elsewhere. Not
-covered: rsLoRA, DoRA, biases, ranks by layer, modules saved whole; each is refused by name.
+covered, and refused by name: rsLoRA, DoRA, biases, ranks by layer, modules saved whole, and adapters
+whose initialisation takes a part out of the base weights (PiSSA and its like), since A B alone is not
+what they add.
 """
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
+from jaxtool.core.local_files import read_json_object
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import MODULES, LoraConfig, Target, adapter_shapes
 from jaxtool.model.param_axes import path_name
-from jaxtool.model.weight_layout import LAYOUTS, Leaf
+from jaxtool.model.safetensors_file import check_is_float, open_safetensors, save_tensors
+from jaxtool.model.weight_layout import LAYOUTS, Leaf, check_finite
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HALVES = {"lora_a": "lora_A", "lora_b": "lora_B"}
-# Fields whose other values change what the tensors mean.
+# Fields whose other values change what the tensors mean. Any field that is not named here or below must
+# be off (false, null or empty): PEFT adds one for every variant.
 _PLAIN: Mapping[str, Any] = {
     "peft_type": "LORA",
     "bias": "none",
@@ -35,6 +40,30 @@ _PLAIN: Mapping[str, Any] = {
     "layers_to_transform": None,
     "layer_replication": None,
 }
+_USED = ("r", "lora_alpha", "target_modules", "init_lora_weights")
+# Say where an adapter comes from, or act in training alone, or name modules of which there are tensors.
+_NEUTRAL = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "inference_mode",
+    "peft_version",
+    "lora_dropout",
+    "exclude_modules",
+    "layers_pattern",
+    "megatron_config",
+    "megatron_core",
+    "qalora_group_size",
+    "ensure_weight_tying",
+    "runtime_config",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+)
+# Initialisations that leave the base weights as they are: what is added to them is A B.
+_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 
 
 def save_peft(
@@ -64,7 +93,7 @@ def save_peft(
         "inference_mode": True,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, directory / _WEIGHTS)
     text = json.dumps(fields, indent=2) + "\n"
     (directory / _CONFIG).write_text(text, encoding="utf-8")
 
@@ -100,32 +129,73 @@ def load_peft(directory: Path, model: ModelConfig) -> PeftAdapter:
     for name in (_CONFIG, _WEIGHTS):
         if not (directory / name).is_file():
             raise FileNotFoundError(f"no {name} in {str(directory)!r}: give a PEFT adapter")
-    fields = json.loads((directory / _CONFIG).read_text(encoding="utf-8"))
-    for name, plain in _PLAIN.items():
-        # PEFT leaves a pattern out, or writes it as null or {}.
-        if (fields.get(name, plain) or None) != (plain or None):
-            raise ValueError(
-                f"{directory / _CONFIG}: {name}={fields[name]!r} is not supported, only {plain!r}"
-            )
-    targets = _targets(fields["target_modules"], directory / _CONFIG)
-    config = LoraConfig(rank=fields["r"], alpha=fields["lora_alpha"], targets=targets)
-    tensors = load_file(directory / _WEIGHTS)
-    expected = _file_shapes(model, config)
-    for name in sorted(expected.keys() | tensors.keys()):
-        found = tensors[name].shape if name in tensors else None
-        if found != expected.get(name):
-            raise ValueError(
-                f"adapter tensor {name!r} has shape {found}, the model and {_CONFIG} ask for "
-                f"{expected.get(name)}: this adapter is of another model"
-            )
+    file = directory / _CONFIG
+    fields = read_json_object(file)
+    _check_plain(fields, file)
+    _check_init(fields.get("init_lora_weights", True), file)
+    rank, alpha = (_number(fields, name, file) for name in ("r", "lora_alpha"))
+    config = LoraConfig(rank=int(rank), alpha=alpha, targets=_targets(fields, file))
+    tensors = _read_tensors(directory / _WEIGHTS, _file_shapes(model, config))
     return PeftAdapter(scale=config.scale, tensors=tensors)
 
 
-def _targets(modules: Any, file: Path) -> tuple[Target, ...]:
-    names = [_hf_module(target) for target in MODULES]
-    if isinstance(modules, str) or not all(module in names for module in modules):
+def _check_plain(fields: Mapping[str, Any], file: Path) -> None:
+    for name, value in fields.items():
+        if name in _USED or name in _NEUTRAL:
+            continue
+        # PEFT leaves a pattern out, or writes it as null or {}; layers_to_transform = 0 is a layer.
+        is_off = value is None or value in ([], {}) or (name not in _PLAIN and not value)
+        if not is_off and not (name in _PLAIN and value == _PLAIN[name]):
+            raise ValueError(
+                f"{str(file)!r}: {name}={value!r} is not supported, only {_PLAIN.get(name)!r}: "
+                "merge the adapter with PEFT (merge_and_unload) and convert the result"
+            )
+
+
+def _check_init(init: Any, file: Path) -> None:
+    # 1 and 0 equal True and False.
+    if not isinstance(init, bool | str) or init not in _INITS:
         raise ValueError(
-            f"{file}: target_modules={modules!r} must be a list of some of {', '.join(names)}"
+            f"{str(file)!r}: init_lora_weights={init!r} is not supported, only {_INITS}: other "
+            "initialisations change the base weights, so that A B added to the plain ones is wrong; "
+            "save the adapter by save_pretrained(path_initial_model_for_weight_conversion=...), which "
+            "makes it a plain one"
+        )
+
+
+def _number(fields: Mapping[str, Any], name: str, file: Path) -> float:
+    value: Any = fields.get(name)
+    kinds = (int,) if name == "r" else (int, float)
+    if type(value) not in kinds or not 0 < value < math.inf:
+        kind = "an integer" if name == "r" else "a number"
+        raise ValueError(f"{str(file)!r}: {name}={value!r} must be {kind} above 0")
+    return float(value)
+
+
+def _read_tensors(file: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Of these names and shapes exactly; each is finite."""
+    tensors: dict[str, np.ndarray] = {}
+    with open_safetensors(file) as opened:
+        names = list(opened.keys())
+        found = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+        for name in sorted(expected.keys() | found.keys()):
+            if found.get(name) != expected.get(name):
+                raise ValueError(
+                    f"{str(file)!r}: adapter tensor {name!r} has shape {found.get(name)}, the model and "
+                    f"{_CONFIG} ask for {expected.get(name)}: this adapter is of another model"
+                )
+            check_is_float(opened.get_slice(name).get_dtype(), name, file)
+            tensors[name] = opened.get_tensor(name)
+            check_finite(tensors[name], name, file)
+    return tensors
+
+
+def _targets(fields: Mapping[str, Any], file: Path) -> tuple[Target, ...]:
+    modules = fields.get("target_modules")
+    names = [_hf_module(target) for target in MODULES]
+    if not isinstance(modules, list) or not modules or not all(x in names for x in modules):
+        raise ValueError(
+            f"{str(file)!r}: target_modules={modules!r} must be a list of some of {', '.join(names)}"
         )
     return tuple(target for target in MODULES if _hf_module(target) in modules)
 

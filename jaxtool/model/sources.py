@@ -14,8 +14,7 @@ from jaxtool.core import rng
 from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
 from jaxtool.model.gguf_weights import GgufTensors, check_gguf_header, config_from_gguf, load_gguf
-from jaxtool.model.hf_config import config_from_hf
-from jaxtool.model.hf_weights import check_hf_header, load_hf, read_config
+from jaxtool.model.hf_weights import check_hf_header, load_hf, read_model_config
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel.axis_rules import Sharding
@@ -127,7 +126,7 @@ class HfDirectory:
         """
         if self.expected is not None and not Path(self.path).exists():
             return _with_run_options(self.expected, self)
-        config = config_from_hf(read_config(self.path), self.ignored_fields)
+        config = read_model_config(self.path, self.ignored_fields)
         config = _with_run_options(config, self)
         if self.expected is not None:
             _check_expected(config, _with_run_options(self.expected, self), self.path)

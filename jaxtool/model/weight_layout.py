@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -83,6 +84,8 @@ LAYOUTS: Mapping[str, Layout] = {
 class TensorFile(Protocol):
     """Tensors by the names of `Layout.hf` or `Layout.gguf`, read in part."""
 
+    source: str  # a file or a directory, for messages
+
     @property
     def names(self) -> Collection[str]: ...
 
@@ -93,7 +96,11 @@ class TensorFile(Protocol):
     def shape(self, name: str) -> tuple[int, ...]: ...
 
     def read(self, name: str, rows: slice, columns: slice) -> np.ndarray:
-        """A part of a matrix, or of a vector (columns are ignored), in the file's float type."""
+        """A part of a matrix, or of a vector (columns are ignored), in the file's float type.
+
+        Raises:
+          ValueError: a number of the part is not finite; see `check_finite`.
+        """
         ...
 
 
@@ -164,19 +171,46 @@ def check_tensors(config: ModelConfig, file: TensorFile) -> None:
             expected.add(name)
             if name not in file.names:
                 raise ValueError(
-                    f"the weights lack tensor {name!r}: the file is not complete, "
+                    f"the weights lack tensor {name!r}: {file.source!r} is not complete, "
                     "or its config describes another model"
                 )
             if file.shape(name) != leaf.file_shape():
                 raise ValueError(
                     f"tensor {name!r} has shape {file.shape(name)}, the config asks for "
-                    f"{leaf.file_shape()}: these weights are of another model"
+                    f"{leaf.file_shape()}: the weights in {file.source!r} are of another model"
                 )
     extra = sorted(set(file.names) - expected)
     if extra:
         raise ValueError(
             f"the weights hold {len(extra)} tensors that this model has no place for, "
-            f"first {extra[0]!r}: the model has a feature that is not supported"
+            f"first {extra[0]!r}: the model in {file.source!r} has a feature that is not supported"
+        )
+
+
+# Exponent bits of a float, all set where the number is not finite.
+_EXPONENTS = {
+    "float32": (np.uint32, 0x7F80_0000),
+    "bfloat16": (np.uint16, 0x7F80),
+    "float16": (np.uint16, 0x7C00),
+}
+_CHECKED_AT_ONCE = 1 << 16
+
+
+def check_finite(block: np.ndarray, name: str, path: str | Path) -> None:
+    """Raises ValueError if a number of a tensor read from `path` is NaN or infinite.
+
+    Looks at the bits, a piece that stays in the processor's cache at a time: 2.5 GB/s, where
+    np.isfinite reads bfloat16 at 0.3.
+    """
+    kind, mask = _EXPONENTS[block.dtype.name]
+    bits = np.ascontiguousarray(block).reshape(-1).view(kind)
+    starts = range(0, bits.size, _CHECKED_AT_ONCE)
+    pieces = (bits[start : start + _CHECKED_AT_ONCE] & kind(mask) for start in starts)
+    if any(int(piece.max()) == mask for piece in pieces):
+        count = np.count_nonzero((bits & kind(mask)) == mask)
+        raise ValueError(
+            f"{str(path)!r}: tensor {name!r} has NaN or infinite numbers ({count} of the {block.size} "
+            "read): the model is damaged, take another copy or an earlier checkpoint"
         )
 
 

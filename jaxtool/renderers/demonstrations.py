@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem, Trajectory
 from jaxtool.data import arithmetic, calculations
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, read_conversations
 from jaxtool.renderers.ledgers import conversation_demonstration, demonstration
-from jaxtool.renderers.renderer import Renderer, ToolFormat
+from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.tool_format import ToolFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,7 @@ class _PlantedCalls:
         for name, chances in vars(self).items():
             if not name.startswith("calls_when_"):
                 continue
+            check_range(self, name, least=0, most=1)
             if len(chances) != 3 or abs(sum(chances) - 1) > 1e-6:
                 raise ValueError(f"{name} must be three chances that sum to 1, got {chances}")
 
@@ -183,7 +186,6 @@ class CalculationDemonstrations(_PlantedCalls):
 def _with_calls(programs: Sequence[tuple[str, str]], tool: ToolFormat) -> str:
     """Calls that print (expression, what is printed), each with its observation."""
     return "".join(
-        f"{tool.code_open}\n{tool.fence}\nprint({expression})\n```\n{tool.code_close}"
-        + tool.observation.replace("{output}", printed)
+        tool.fenced(f"print({expression})") + tool.observation.replace("{output}", printed)
         for expression, printed in programs
     )

@@ -12,14 +12,17 @@ only who wrote a token and where the response begins. What the renderer cannot w
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
+from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, Turn
-from jaxtool.renderers.renderer import Renderer, ToolFormat
+from jaxtool.renderers.policy_text import PolicyTextReader, Stop
+from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.tool_format import ToolFormat
 
 Piece = tuple[Sequence[int], Origin]
 
@@ -29,7 +32,7 @@ def demonstration(
 ) -> Trajectory:
     """A ledger of a written response: interpreter spans get origin TOOL, all else POLICY."""
     prompt = renderer.prompt_ids(tokenizer, problem)
-    pieces = _encoded(split_response(response, renderer), tokenizer)
+    pieces = _encoded(split_response(response, renderer), renderer, tokenizer)
     return _ledger(problem, prompt, pieces, response, renderer=renderer, tokenizer=tokenizer)
 
 
@@ -73,7 +76,7 @@ def conversation_demonstration(
         else:
             text = _assistant_text(turn, following, where, renderer)
             new = split_response(text, renderer)
-        pieces += _encoded(new, tokenizer)
+        pieces += _encoded(new, renderer, tokenizer)
         texts += [text for text, _ in new]
         said += "".join(text for text, _ in new)
     prompt = renderer.prompt_ids(tokenizer, problem)
@@ -92,7 +95,7 @@ def _ledger(
 ) -> Trajectory:
     """With the end token, unless the response ends in the answer tag that ends a rollout."""
     ids, origins = list(prompt), [Origin.PROMPT] * len(prompt)
-    is_answer = bool(renderer.answer_close) and response.endswith(renderer.answer_close)
+    is_answer = _ends_in_answer(response, renderer)
     last: list[Piece] = [] if is_answer else [(tokenizer.eos_ids[:1], Origin.POLICY)]
     for piece, origin in [*pieces, *last]:
         ids += piece
@@ -113,44 +116,59 @@ def _ledger(
 
 def split_response(response: str, renderer: Renderer) -> list[tuple[str, Origin]]:
     """The response cut into (text, POLICY or TOOL) pieces that join to it exactly."""
-    if renderer.tool is None:
-        return [(response, Origin.POLICY)]
-    opening, closing = _observation_tags(renderer.tool)
-    span = re.compile(
-        rf"(?<={re.escape(renderer.tool.code_close)})\s*{re.escape(opening)}.*?{re.escape(closing)}\s*",
-        re.DOTALL,
-    )
     pieces: list[tuple[str, Origin]] = []
     at = 0
-    for match in span.finditer(response):
-        pieces.append((response[at : match.start()], Origin.POLICY))
-        pieces.append((match.group(), Origin.TOOL))
-        at = match.end()
+    while (span := _next_observation(response, at, renderer)) is not None:
+        pieces.append((response[at : span[0]], Origin.POLICY))
+        pieces.append((response[span[0] : span[1]], Origin.TOOL))
+        at = span[1]
     pieces.append((response[at:], Origin.POLICY))
     return [(text, origin) for text, origin in pieces if text]
 
 
-def up_to_answer(response: str, renderer: Renderer) -> str:
-    """The response without what follows its closing answer tag.
+def _next_observation(response: str, at: int, renderer: Renderer) -> tuple[int, int] | None:
+    """Where the next observation of `response` stands: straight after a call that a rollout would run."""
+    if renderer.tool is None:
+        return None
+    opening, closing = map(re.escape, _observation_tags(renderer.tool))
+    span = re.compile(rf"\s*{opening}.*?{closing}\s*", re.DOTALL)
+    for stop in _stops(response[at:], renderer, is_first=at == 0):
+        found = span.match(response, at + stop.end) if stop.kind == "call" else None
+        if found is not None:
+            return found.span()
+    return None
 
-    Tags inside a program or an observation end nothing.
+
+def up_to_answer(response: str, renderer: Renderer) -> str:
+    """The response without what follows the closing answer tag that ends it.
+
+    Tags inside a program or an observation end nothing, nor does a tag without its opening.
     """
-    if not renderer.answer_close:
-        return response
-    foreign: list[tuple[int, int]] = []
-    if renderer.tool is not None:
-        opening, closing = map(re.escape, (renderer.tool.code_open, renderer.tool.code_close))
-        programs = re.finditer(rf"{opening}.*?(?:{closing}|\Z)", response, re.DOTALL)
-        foreign = [match.span() for match in programs]
     at = 0
     for text, origin in split_response(response, renderer):
-        if origin is Origin.TOOL:
-            foreign.append((at, at + len(text)))
+        if origin is Origin.POLICY:
+            for stop in _stops(text, renderer, is_first=at == 0):
+                if stop.kind == "answer":
+                    return response[: at + stop.end]
         at += len(text)
-    for match in re.finditer(re.escape(renderer.answer_close), response):
-        if not any(start <= match.start() < stop for start, stop in foreign):
-            return response[: match.end()]
     return response
+
+
+def _ends_in_answer(response: str, renderer: Renderer) -> bool:
+    """True if a rollout with this text would have ended with its last tag."""
+    if not renderer.answer_close or not response.endswith(renderer.answer_close):
+        return False
+    text, origin = split_response(response, renderer)[-1]
+    is_first = len(text) == len(response)
+    ends = [s.end for s in _stops(text, renderer, is_first=is_first) if s.kind == "answer"]
+    return origin is Origin.POLICY and len(text) in ends
+
+
+def _stops(segment: str, renderer: Renderer, *, is_first: bool) -> Iterator[Stop]:
+    reader = PolicyTextReader(renderer.tags, renderer.response_prefix if is_first else "")
+    reader.feed(segment.encode("utf-8", "replace"))
+    while (stop := reader.next_stop()) is not None:
+        yield stop
 
 
 def _observation_tags(tool: ToolFormat) -> tuple[str, str]:
@@ -158,8 +176,27 @@ def _observation_tags(tool: ToolFormat) -> tuple[str, str]:
     return opening.strip(), closing.strip()
 
 
-def _encoded(texts: Sequence[tuple[str, Origin]], tokenizer: Tokenizer) -> list[Piece]:
-    return [(tokenizer.encode(text), origin) for text, origin in texts]
+def _encoded(
+    texts: Sequence[tuple[str, Origin]], renderer: Renderer, tokenizer: Tokenizer
+) -> list[Piece]:
+    """Ids of each text; control tokens of an observation come from its tags alone, as in a rollout."""
+    return [
+        (
+            tokenizer.encode(text)
+            if origin is Origin.POLICY
+            else encode_between(tokenizer, *_around_output(text, renderer)),
+            origin,
+        )
+        for text, origin in texts
+    ]
+
+
+def _around_output(text: str, renderer: Renderer) -> tuple[Sequence[str], str]:
+    """The tags of an observation with the blanks around them, and the output between them."""
+    assert renderer.tool is not None
+    opening, closing = map(re.escape, _observation_tags(renderer.tool))
+    found = re.fullmatch(rf"(\s*{opening})(.*?)({closing}\s*)", text, re.DOTALL)
+    return (("", ""), text) if found is None else ((found[1], found[3]), found[2])
 
 
 def _message(turn: Turn) -> dict[str, str]:

@@ -1,53 +1,25 @@
 """A text renderer as data: the prompt, the tags, what an observation looks like, where answers end.
 
-Templates are TOML files; `templates/retool.toml` explains every key. Text in, text out: token ids are
-the collector's business.
+Templates are TOML files; `templates/retool.toml` explains every key. Where text from outside (a question,
+what a tool printed) becomes token ids, it becomes ordinary characters: `<|im_end|>` in it is ten of them.
+Not covered: which tag counts (`policy_text`), what an observation shows (`observation`).
 """
 
 import dataclasses
-import tomllib
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jaxtool.core.types import Problem, ToolResult, ToolStatus
-from jaxtool.data.tokenizer import Tokenizer
+from jaxtool.core.types import Problem, ToolResult
+from jaxtool.data.plain_text import encode_between
+from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.judges.answer_format import AnswerFormat
+from jaxtool.renderers.observation import defused, shown_output
+from jaxtool.renderers.policy_text import PolicyTextReader, Tags
+from jaxtool.renderers.template_file import TemplateFile, read_template
+from jaxtool.renderers.tool_format import ToolFormat
 
-ErrorStyle = Literal["last_line", "traceback"]
-
-_STATUS_TEXT = {
-    ToolStatus.CPU_LIMIT: "TimeoutError: the CPU time limit was reached",
-    ToolStatus.WALL_LIMIT: "TimeoutError: the wall clock limit was reached",
-    ToolStatus.MEMORY_LIMIT: "MemoryError",
-    ToolStatus.OUTPUT_LIMIT: "RuntimeError: too much output",
-    ToolStatus.KILLED: "RuntimeError: the program was killed",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToolFormat:
-    """Tags around a call and the shape of an observation."""
-
-    code_open: str
-    code_close: str
-    fence: str
-    observation: str
-    max_output_chars: int
-    error_style: ErrorStyle
-    empty_output: str
-    prelude: str = ""  # run before every program, in the same process; ledgers do not show it
-
-    def __post_init__(self) -> None:
-        if not self.code_open or not self.code_close:
-            raise ValueError("tool.code_open and tool.code_close must not be empty")
-        if "{output}" not in self.observation:
-            raise ValueError(f"tool.observation lacks {{output}}: {self.observation!r}")
-        if self.error_style not in ("last_line", "traceback"):
-            raise ValueError(
-                f"tool.error_style must be last_line or traceback, got {self.error_style!r}"
-            )
+# Stands for a question while a chat template writes what goes around it.
+_PLACEHOLDER = "\ue000question\ue001"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +46,23 @@ class Renderer:
         opens = (self.tool.code_open,) if self.tool else ()
         return (*opens, *self.stop_tags)
 
+    @property
+    def tags(self) -> Tags:
+        """What is looked for in the policy's text."""
+        tool = self.tool
+        return Tags(
+            code_open=tool.code_open if tool else "",
+            code_close=tool.code_close if tool else "",
+            answer_open=self._answer_open if self.answer_close else "",
+            answer_close=self.answer_close,
+            observation_open=tool.observation.split("{output}")[0].strip() if tool else "",
+        )
+
+    @property
+    def _answer_open(self) -> str:
+        """Behind it the closing tag counts; "" where it has no opening tag, as in `close = "END"`."""
+        return "" if self.answer.open == self.answer.close else self.answer.open
+
     def prompt_text(self, tokenizer: Tokenizer, question: str) -> str:
         messages = [
             {"role": role, "content": content.replace("{question}", question)}
@@ -86,105 +75,94 @@ class Renderer:
         return text + self.response_prefix
 
     def prompt_ids(self, tokenizer: Tokenizer, problem: Problem) -> list[int]:
-        return tokenizer.encode(self.prompt_text(tokenizer, problem.question))
+        """Ids of `prompt_text`; control tokens come from the template alone, never from the question."""
+        question = problem.question
+        text = self.prompt_text(tokenizer, question)
+        parts = self.prompt_text(tokenizer, _PLACEHOLDER).split(_PLACEHOLDER)
+        # Chat templates may strip what they put in.
+        written = question if question.join(parts) == text else question.strip()
+        ids = encode_between(tokenizer, parts, written, whole=text)
+        return ids if self.uses_chat_template else with_start(tokenizer, ids)
 
 
 def parse_code(segment: str, tool: ToolFormat) -> str:
-    """Program of a policy segment that ends in `code_close`; "" if there is none to run.
-
-    The last opening tag counts, and within it the last fenced block if there is a fence: a program
-    that the policy quoted and abandoned earlier in the segment is not run.
-    """
-    begin = segment.rfind(tool.code_open)
-    if begin < 0:
-        return ""
-    body = segment[begin + len(tool.code_open) :]
-    end = body.find(tool.code_close)
-    body = body[:end] if end >= 0 else body
-    fence = body.rfind(tool.fence)
-    if fence >= 0:
-        body = body[fence + len(tool.fence) :]
-        end = body.find("```")
-        body = body[:end] if end >= 0 else body
-    return body.strip("\n")
+    """Program of a policy segment that ends in `code_close`; "" if there is none to run."""
+    tags = Tags(code_open=tool.code_open, code_close=tool.code_close)
+    reader = PolicyTextReader(tags)
+    reader.feed(segment.encode("utf-8", "replace"))
+    program = ""
+    while (stop := reader.next_stop(is_end=True)) is not None:
+        program = stop.program
+    return program
 
 
 def observation_text(result: ToolResult, renderer: Renderer) -> str:
     """What the policy reads after a call; tags inside the output are defused."""
+    parts, output = _observation(result, renderer)
+    return output.join(parts)
+
+
+def observation_ids(tokenizer: Tokenizer, result: ToolResult, renderer: Renderer) -> list[int]:
+    """Ids of `observation_text`; control tokens come from the template alone, never from the output."""
+    parts, output = _observation(result, renderer)
+    return encode_between(tokenizer, parts, output)
+
+
+def _observation(result: ToolResult, renderer: Renderer) -> tuple[list[str], str]:
     tool = renderer.tool
     if tool is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
-    output = _shorten(_output(result, tool), tool.max_output_chars)
-    opening = tool.observation.split("{output}")[1].strip()
-    for tag in (*renderer.all_tags, opening):
-        output = output.replace(tag, "&lt;" + tag[1:]) if tag else output
-    return tool.observation.replace("{output}", output)
-
-
-def _output(result: ToolResult, tool: ToolFormat) -> str:
-    if result.status is ToolStatus.OK:
-        shown = [part for part in (result.stdout.rstrip("\n"), result.last_value) if part]
-        return "\n".join(shown) or tool.empty_output
-    if result.status is not ToolStatus.ERROR:
-        return _STATUS_TEXT[result.status]
-    lines = result.stderr.rstrip("\n")
-    error = lines.rsplit("\n", 1)[-1] if tool.error_style == "last_line" else lines
-    return error or result.error_type or "Error"
-
-
-def _shorten(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    tail = limit // 4
-    return text[: limit - tail] + "..." + (text[-tail:] if tail else "")
+    parts = tool.observation.split("{output}")
+    tags = (*renderer.all_tags, parts[1].strip())
+    return parts, defused(shown_output(result, tool), tags)
 
 
 def load_renderer(name_or_path: str) -> Renderer:
-    """Reads `templates/<name>.toml`, or the file at a path that ends in .toml."""
-    if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no renderer template at {path}")
-        text, name = path.read_text(encoding="utf-8"), path.stem
-    else:
-        folder = resources.files("jaxtool.renderers") / "templates"
-        file = folder / f"{name_or_path}.toml"
-        if not file.is_file():
-            known = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
-            raise FileNotFoundError(f"no renderer template {name_or_path!r}; there are {known}")
-        text, name = file.read_text(encoding="utf-8"), name_or_path
-    return _from_table(tomllib.loads(text), name)
+    """Reads `templates/<name>.toml`, or the file at a path that ends in .toml.
 
-
-def _from_table(table: dict[str, Any], name: str) -> Renderer:
-    known = {"messages", "format", "tool", "answer"}
-    if unknown := set(table) - known:
-        raise ValueError(
-            f"renderer {name!r}: unknown keys {sorted(unknown)}; known: {sorted(known)}"
-        )
+    Raises:
+      FileNotFoundError: no such template.
+      ValueError: a fault in it, with its line.
+    """
+    template = read_template(name_or_path)
     try:
-        messages = tuple((m["role"], m["content"]) for m in table["messages"])
-        form, answer = table["format"], table["answer"]
-        renderer = Renderer(
-            name=name,
-            messages=messages,
-            uses_chat_template=form["uses_chat_template"],
-            response_prefix=form["response_prefix"],
-            tool=ToolFormat(**table["tool"]) if "tool" in table else None,
-            answer=_answer_format(answer, form["response_prefix"]),
-            answer_close=answer["close"],
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"renderer {name!r}: {error}") from error
+        return _from_template(template)
+    except ValueError as error:
+        raise template.fault(str(error)) from error
+
+
+def _from_template(template: TemplateFile) -> Renderer:
+    tables = template.tables
+    messages = tuple((m["role"], m["content"]) for m in tables["messages"])
+    form, answer = tables["format"], tables["answer"]
     if not any("{question}" in content for _, content in messages):
-        raise ValueError(f"renderer {name!r}: no message holds {{question}}")
-    return renderer
+        raise ValueError("messages: no message holds {question}: write it where the question goes")
+    tool = ToolFormat(**tables["tool"]) if "tool" in tables else None
+    close = answer["close"]
+    if close and tool is not None and close in (tool.code_open, tool.code_close):
+        raise ValueError(f"answer.close = {close!r} is a tag of the tool's calls: give another one")
+    return Renderer(
+        name=template.name,
+        messages=messages,
+        uses_chat_template=form["uses_chat_template"],
+        response_prefix=form["response_prefix"],
+        tool=tool,
+        answer=_answer_format(answer, form["response_prefix"]),
+        answer_close=close,
+    )
 
 
-def _answer_format(answer: dict[str, Any], prefix: str) -> AnswerFormat:
+def _answer_format(answer: Mapping[str, Any], prefix: str) -> AnswerFormat:
     """The format of an [answer] table; without a closing tag that ends the response, <answer>'s."""
     close = answer["close"] or "</answer>"
+    # </final> has its <final>; a close of another form has none, unless the file names it.
     opening = answer.get("open", close.replace("</", "<", 1))
+    if not opening.strip():
+        raise ValueError("answer.open = '' must not be empty: name a tag, or leave the key out")
+    if answer["style"] == "answer_tag" and opening == close:
+        raise ValueError(
+            f"answer.open is missing: style answer_tag needs it, {close!r} has no opening tag"
+        )
     return AnswerFormat(style=answer["style"], open=opening, close=close, prefix=prefix)
 
 

@@ -17,13 +17,13 @@ import html
 import importlib.resources
 import json
 import math
-import os
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from jaxtool.config.record import RECORD_NAME
+from jaxtool.core.files import write_text
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
 from jaxtool.rundir.trajectory_log import (
     TRAJECTORIES_NAME,
@@ -117,10 +117,7 @@ def write_report(path: str | pathlib.Path, report: Report) -> pathlib.Path:
     report.check()
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.writing")
-    temporary.write_text(_page(report), encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_text(path, _page(report))
 
 
 def _page(report: Report) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Score, Trajectory, Verdict
 from jaxtool.rewards.base import known, solve_rate
 from jaxtool.rewards.fewest_calls import CallHistory, FewestCalls, GlobalMinimum
@@ -39,8 +40,10 @@ class AdaTirReward:
     max_difficulty: float = 0.5  # φ_low: harder groups are not asked to save calls
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or (self.max_calls is not None and self.max_calls <= 0):
-            raise ValueError(f"need {self.weight=} >= 0 and {self.max_calls=} > 0")
+        check_range(self, "correct", "wrong")
+        check_range(self, "weight", least=0)
+        check_range(self, "max_calls", above=0)
+        check_range(self, "max_difficulty", least=0, most=1)
 
     def __call__(
         self,
@@ -77,8 +80,10 @@ class CallShapingReward:
     min_solve_rate: float = 0.0  # groups with a smaller share of correct answers are not shaped
 
     def __post_init__(self) -> None:
-        if self.delta > 0 or (self.c is not None and self.c <= 0):
-            raise ValueError(f"need {self.delta=} <= 0 and {self.c=} > 0")
+        check_range(self, "correct", "wrong")
+        check_range(self, "delta", most=0)
+        check_range(self, "c", above=0)
+        check_range(self, "min_solve_rate", least=0)  # above 1: never
 
     def __call__(
         self,

@@ -1,7 +1,9 @@
 """What tool use costs: m of the OTC equations, by call, by tool and by token. OTC-PO counts calls."""
 
 import dataclasses
+import math
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import ToolCall, Trajectory
 
 # Costs are rounded to it, so that the store of n keeps few different ones.
@@ -18,9 +20,12 @@ class CallCost:
     per_observation_token: float = 0.0
 
     def __post_init__(self) -> None:
-        prices = [self.per_call, self.per_code_token, self.per_observation_token]
-        if min([*prices, *(price for _, price in self.per_tool)]) < 0:
-            raise ValueError(f"prices must be >= 0: {self}")
+        check_range(self, "per_call", "per_code_token", "per_observation_token", least=0)
+        for tool, price in self.per_tool:
+            if not 0 <= price < math.inf:
+                raise ValueError(
+                    f"CallCost.per_tool: {tool!r} must cost >= 0 and finite, got {price}"
+                )
 
     def cost(self, trajectory: Trajectory) -> float:
         """m = Σ over calls of their cost + tokens ⋅ cost of a token, rounded to 0.01."""

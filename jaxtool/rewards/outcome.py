@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxtool.config.callables import check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Score, Trajectory, Verdict
 from jaxtool.rewards import otc
 from jaxtool.rewards.base import known, solve_rate
@@ -28,6 +29,7 @@ class OutcomeReward:
     is_graded: bool = False
 
     def __post_init__(self) -> None:
+        check_range(self, "correct", "wrong")
         _check_base(self.correct, self.wrong)
 
     def __call__(
@@ -70,8 +72,10 @@ class OtcGrpoReward:
     )
 
     def __post_init__(self) -> None:
+        check_range(self, "correct", "wrong")
+        check_range(self, "alpha", "c", above=0)
+        check_range(self, "min_solve_rate", least=0)  # above 1: never
         _check_base(self.correct, self.wrong)
-        _check_scale(self.alpha, self.c)
         check_takes(self.decay, ARGUMENTS, "OtcGrpoReward.decay")
 
     def __call__(
@@ -115,8 +119,9 @@ class OtcPpoReward:
     decay: Decay = dataclasses.field(default=cosine)  # paper: equation 5; n is 0
 
     def __post_init__(self) -> None:
+        check_range(self, "correct", "wrong")
+        check_range(self, "alpha", "c", above=0)
         _check_base(self.correct, self.wrong)
-        _check_scale(self.alpha, self.c)
         check_takes(self.decay, ARGUMENTS, "OtcPpoReward.decay")
 
     def __call__(
@@ -142,8 +147,3 @@ class OtcPpoReward:
 def _check_base(correct: float, wrong: float) -> None:
     if not (correct > 0 >= wrong):
         raise ValueError(f"need correct > 0 >= wrong: {correct=} {wrong=}")
-
-
-def _check_scale(alpha: float, c: float | None) -> None:
-    if alpha <= 0 or (c is not None and c <= 0):
-        raise ValueError(f"need alpha > 0 and c > 0: {alpha=} {c=}")

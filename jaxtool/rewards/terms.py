@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtool.config.callables import check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Origin, Score, Trajectory, Verdict
 from jaxtool.rewards.base import ARGUMENTS, RewardFn, known
 from jaxtool.rewards.fewest_calls import CallHistory
@@ -71,6 +72,9 @@ class ToolBonus:
     per_call: float = 0.1
     limit: float = 0.4
 
+    def __post_init__(self) -> None:
+        check_range(self, "per_call", "limit", least=0)
+
     def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float:
         del trajectory
         return (
@@ -86,6 +90,9 @@ class TurnPenalty:
 
     per_call: float = 0.1
     only_correct: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "per_call", least=0)
 
     def __call__(self, trajectory: Trajectory, verdict: Verdict, cost: float, /) -> float:
         del trajectory
@@ -105,6 +112,7 @@ class LengthPenalty:
     only_correct: bool = False
 
     def __post_init__(self) -> None:
+        check_range(self, "at_budget", least=0)
         if self.at_budget < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError(f"need {self.at_budget=} >= 0 and {self.max_tokens=} > 0")
 

@@ -20,13 +20,14 @@ import numpy as np
 from jaxtool.core import rng
 from jaxtool.core.types import FinishReason, Group, Problem, ToolResult, ToolUnavailable
 from jaxtool.data.tokenizer import Tokenizer
-from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import Renderer, observation_text, parse_code
+from jaxtool.renderers.renderer import Renderer, observation_ids
 from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.live_sample import LiveSample
+from jaxtool.rollout.prompt_lengths import LongPrompts, check_prompts_fit
 from jaxtool.tools.base import Tool
 
 
@@ -37,6 +38,9 @@ class RolloutConfig:
     max_response_tokens: int = 256  # policy and tool tokens together
     max_tool_calls: int = 3  # observations per trajectory; 3 is OTC-PO's limit for code
     at_tool_limit: Literal["finish", "continue"] = "finish"  # "continue" is ToRL: ignore and go on
+    # Problems whose prompt leaves less than max_response_tokens of EngineConfig.max_tokens, looked for
+    # before the first step: an error, or left out and counted.
+    long_prompts: LongPrompts = "refuse"
     # For comparison only. "reprefill" runs the whole row again after each call; "lockstep" decodes a
     # batch until every row of it has stopped, then runs their tools, and takes no row in between.
     kv: Literal["kept", "reprefill"] = "kept"
@@ -49,6 +53,8 @@ class RolloutConfig:
             )
         if self.at_tool_limit not in ("finish", "continue"):
             raise ValueError(f"{self.at_tool_limit=} must be 'finish' or 'continue'")
+        if self.long_prompts not in ("refuse", "filter"):
+            raise ValueError(f"{self.long_prompts=} must be 'refuse' or 'filter'")
         if self.kv not in ("kept", "reprefill"):
             raise ValueError(f"{self.kv=} must be 'kept' or 'reprefill'")
         if self.schedule not in ("continuous", "lockstep"):
@@ -79,20 +85,6 @@ class _Observation:
     row: LiveSample
     code: str
     result: ToolResult | None  # None: the infrastructure failed
-
-
-def check_prompts_fit(
-    prompts: Sequence[Sequence[int]], rollout: RolloutConfig, engine: EngineConfig
-) -> None:
-    """Raises ValueError if a prompt leaves too little of a cache row for its response."""
-    longest = max(map(len, prompts), default=0)
-    limit = longest + rollout.max_response_tokens
-    if limit > engine.max_tokens:
-        raise ValueError(
-            f"a prompt of {longest} tokens and max_response_tokens="
-            f"{rollout.max_response_tokens} exceed EngineConfig.max_tokens="
-            f"{engine.max_tokens}: raise it to {limit} or more"
-        )
 
 
 class Collector:
@@ -190,7 +182,9 @@ class Collector:
         """
         job = Job(problems, samples)
         prompts = [self.renderer.prompt_ids(self.tokenizer, problem) for problem in problems]
-        check_prompts_fit(prompts, self.config, self.engine.config)
+        check_prompts_fit(
+            problems, prompts, self.config.max_response_tokens, self.engine.config.max_tokens
+        )
         numbers = [next(self._numbers) for _ in problems]
         queued = [
             LiveSample(
@@ -203,6 +197,8 @@ class Collector:
                 max_length=len(prompts[i]) + self.config.max_response_tokens,
                 row_key=rng.row_key(seed, *stream, problems[i].problem_id, sample),
                 sampling=sampling,
+                tags=self.renderer.tags,
+                response_prefix=self.renderer.response_prefix,
             )
             for i in self._expected.order(problems)
             for sample in range(samples)
@@ -271,39 +267,25 @@ class Collector:
                 self._look_at(row)
 
     def _look_at(self, row: LiveSample) -> None:
-        """Decides why a row stopped: a tag, the end token, the budget, or nothing at all."""
-        tag, end = self._next_tag(row)
-        if tag:
-            row.handled = end
-        if tag and tag == self.renderer.answer_close:
+        """Decides why a row stopped: a tag that counts, the end token, the budget, or nothing at all.
+
+        A tag that does not count (in a string of an open program) is nothing: the row goes on with its
+        cache.
+        """
+        stop = row.next_stop(self.tokenizer)
+        if stop is not None and stop.kind == "answer":
             self._finish(row, FinishReason.ANSWER)
         elif row.ids[-1] in self.tokenizer.eos_ids:
             self._finish(row, FinishReason.EOS)
-        elif tag:
-            self._call(row)
+        elif stop is not None:
+            self._call(row, stop.program)
         elif row.room <= 0:
             self._finish(row, FinishReason.LENGTH)
         else:
             self.engine.resume(row.cache_row)
 
-    def _next_tag(self, row: LiveSample) -> tuple[str, int]:
-        """First unhandled closing tag in the policy's segment and the byte after it."""
-        segment = row.decode_segment(self.tokenizer)
-        found = []
-        for tag in self.renderer.stop_tags:
-            at = segment.find(tag.encode(), row.handled)
-            if at >= 0:
-                found.append((at, tag))
-        if not found:
-            return "", 0
-        at, tag = min(found)
-        return tag, at + len(tag.encode())
-
-    def _call(self, row: LiveSample) -> None:
+    def _call(self, row: LiveSample, code: str) -> None:
         """Starts a tool call, or refuses one that is over a budget or has nothing to run."""
-        assert self.renderer.tool is not None
-        segment = bytes(row.segment[: row.handled]).decode("utf-8", errors="replace")
-        code = parse_code(segment, self.renderer.tool)
         over_limit = len(row.calls) >= self.config.max_tool_calls
         if code and row.room > 0 and not over_limit:
             if self.config.schedule == "lockstep":
@@ -326,7 +308,7 @@ class Collector:
         assert self.tool is not None
         assert self.renderer.tool is not None
         try:
-            result = await self.tool.execute(self.renderer.tool.prelude + code)
+            result = await self.tool.execute(self.renderer.tool.with_prelude(code))
             return _Observation(row, code, result)
         except ToolUnavailable:
             return _Observation(row, code, None)
@@ -342,7 +324,7 @@ class Collector:
                 row.unexecuted_calls += 1
                 self._finish(row, FinishReason.INFRASTRUCTURE)
                 continue
-            ids = self.tokenizer.encode(observation_text(observation.result, self.renderer))
+            ids = observation_ids(self.tokenizer, observation.result, self.renderer)
             is_full = len(ids) >= row.room
             ids = ids[: row.room]
             assert self.tool is not None

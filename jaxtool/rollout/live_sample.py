@@ -11,6 +11,7 @@ import numpy as np
 from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
 from jaxtool.data.tokenizer import Tokenizer, decode, written_bytes
 from jaxtool.decode.sampling import Sampling
+from jaxtool.renderers.policy_text import PolicyTextReader, Stop, Tags
 from jaxtool.rollout.job import Job
 
 
@@ -27,6 +28,8 @@ class LiveSample:
     max_length: int  # tokens the row may hold, prompt included
     row_key: np.ndarray  # [2] uint32
     sampling: Sampling
+    tags: Tags  # of the renderer
+    response_prefix: str  # text at the end of the prompt that is read as the policy's
     cache_row: int = -1  # -1 in the queue
     ids: list[int] = dataclasses.field(default_factory=list)
     origins: list[int] = dataclasses.field(default_factory=list)
@@ -35,15 +38,14 @@ class LiveSample:
     calls: list[ToolCall] = dataclasses.field(default_factory=list)
     unexecuted_calls: int = 0
     segment_start: int = 0  # first token that the policy wrote since the last observation
-    segment: bytearray = dataclasses.field(default_factory=bytearray)  # bytes of its tokens
-    decoded: int = 0  # tokens already in `segment`
-    handled: int = 0  # bytes of `segment` in which tags have been dealt with
+    reader: PolicyTextReader = dataclasses.field(init=False)  # of the text of its tokens
+    decoded: int = 0  # tokens that the reader has
 
     def begin(self, cache_row: int) -> None:
         """Leaves the queue for a row of the cache."""
         self.cache_row = cache_row
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
-        self._begin_segment()
+        self._begin_segment(self.response_prefix)
 
     @property
     def room(self) -> int:
@@ -71,12 +73,12 @@ class LiveSample:
         )
         self._begin_segment()
 
-    def decode_segment(self, tokenizer: Tokenizer) -> bytes:
-        """Bytes of the policy's text since the last observation."""
-        for token_id in self.ids[self.decoded :]:
-            self.segment += written_bytes(tokenizer, token_id)
+    def next_stop(self, tokenizer: Tokenizer) -> Stop | None:
+        """The next tag that counts in what the policy has written since the last observation."""
+        new = self.ids[self.decoded :]
+        self.reader.feed(b"".join(written_bytes(tokenizer, token_id) for token_id in new))
         self.decoded = len(self.ids)
-        return bytes(self.segment)
+        return self.reader.next_stop()
 
     def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
         return Trajectory(
@@ -101,7 +103,6 @@ class LiveSample:
         self.logprobs.extend(logprobs)
         self.versions.extend([version] * len(ids))
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self, prefix: str = "") -> None:
         self.segment_start = self.decoded = len(self.ids)
-        self.segment = bytearray()
-        self.handled = 0
+        self.reader = PolicyTextReader(self.tags, prefix)

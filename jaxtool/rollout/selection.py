@@ -1,7 +1,7 @@
 """Which trajectories are learned from: what a look at a trajectory can tell.
 
-Covered: void turns (SimpleTIR), overlong filtering (DAPO), choice among oversampled members
-(GRPO-RoC). Dropped trajectories carry no loss but stay in their group's statistics.
+Covered: void turns (SimpleTIR), overlong filtering (DAPO), calls of tool-free members (EAPO), choice
+among oversampled members (GRPO-RoC). Dropped trajectories carry no loss but stay in their group's statistics.
 Not covered: drawing more problems, which the run does.
 """
 
@@ -27,7 +27,8 @@ class Selection:
     )
     min_reward_std: float = 0.0  # a group needs more than this; only with max_draws > 1
     oversampling: int = 1  # samples x this are drawn, GRPO-RoC keeps `samples`; the paper: 2
-    tool_free_samples: int = 0  # of `samples`, answered without the tool (EAPO)
+    # Of `samples`, answered without the tool (EAPO). Those that a call ends carry no loss.
+    tool_free_samples: int = 0
     drops_void_turns: bool = False  # SimpleTIR
     drops_overlong: bool = False  # DAPO's overlong filtering
 
@@ -55,10 +56,22 @@ def is_overlong(trajectory: Trajectory) -> bool:
     return trajectory.finish_reason is FinishReason.LENGTH
 
 
+def is_refused_call(trajectory: Trajectory) -> bool:
+    """Its first call ended it: only a tool-free member has no call left at its first one.
+
+    It has the prompt of the others and cannot know that there is no tool. With the tool the same tokens go
+    on to an answer, so what it lacks says nothing against any of them.
+    """
+    is_first = trajectory.num_tool_calls == 0
+    return is_first and trajectory.finish_reason is FinishReason.TOOL_LIMIT
+
+
 def is_dropped(sample: Sample, selection: Selection) -> bool:
     """Whether a finished, judged sample carries no loss."""
-    return (selection.drops_void_turns and is_void(sample)) or (
-        selection.drops_overlong and is_overlong(sample.trajectory)
+    return (
+        (selection.drops_void_turns and is_void(sample))
+        or (selection.drops_overlong and is_overlong(sample.trajectory))
+        or (selection.tool_free_samples > 0 and is_refused_call(sample.trajectory))
     )
 
 

@@ -15,11 +15,16 @@ from jaxtool.core.types import (
     FinishReason,
     Group,
     Origin,
+    Sample,
     ToolStatus,
     Trajectory,
     samples_of,
 )
 from jaxtool.rollout.lost import is_whole
+
+# Share of an evaluation's answers that may be lost and still leave figures of the others. At 1 % the lost
+# ones could move the accuracy by one point, and TC by 0.01 for each call that they make more than others.
+MAX_LOST_FRACTION = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ class Figures(Counts):
     tool_calls: float  # TC
     tool_calls_stderr: float
     tool_productivity: float | None  # TP
+    accuracy_lenient: float | None = None  # by the judge's lenient rule; None: it reports none
 
 
 def counts(groups: Sequence[Group]) -> Counts:
@@ -76,7 +82,15 @@ def figures(groups: Sequence[Group]) -> Figures:
         tool_calls=calls_mean,
         tool_calls_stderr=calls_stderr,
         tool_productivity=correct / calls if calls else None,
+        accuracy_lenient=_accuracy_lenient(kept),
     )
+
+
+def _accuracy_lenient(samples: Sequence[Sample]) -> float | None:
+    """Share right by the lenient rule of the judge, where it gave a verdict by one for each."""
+    verdicts = [None if s.verdict is None else s.verdict.is_lenient for s in samples]
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return float(np.mean(known)) if len(known) == len(samples) else None
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxtool.core.files import begin_directory, finish_directory, one_line, unfinished, write_text
-from jaxtool.core.trees import abstract_like, bit_sum
+from jaxtool.core.trees import abstract_like, bit_sum, non_finite
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
@@ -58,7 +58,9 @@ class Checkpoints:
 
         Raises:
           OSError: this one, or the one before, could not be written; those that are whole stay.
+          ValueError: a number of the state is not finite.
         """
+        check_can_save(state, f"the state after {step} steps")
         record = {"meta": meta, "meta_digest": _digest(meta), "state_bits": _bits(state)}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
@@ -106,6 +108,10 @@ class Checkpoints:
                 problem = "its JSON part has changed since it was written"
             elif record["state_bits"] != _bits(restored):
                 problem = "its arrays have changed since they were written"
+            elif names := non_finite(restored):
+                problem = (
+                    f"{len(names)} of its arrays hold numbers that are not finite, first {names[0]}"
+                )
         except Exception as error:  # Orbax raises nearly anything for a damaged file
             problem = f"{type(error).__name__}: {one_line(error, 120)}"
         return restored, meta, next(filter(None, hosts.exchange(problem)), None)
@@ -156,7 +162,9 @@ def save_policy(directory: Path, params: Params, config: ModelConfig) -> None:
 
     Raises:
       OSError: it could not be written.
+      ValueError: a parameter is not finite.
     """
+    check_can_save(params, f"the policy for {directory}")
     directory = directory.absolute()
     try:
         hosts.agree(lambda: begin_directory(directory))
@@ -200,7 +208,7 @@ class SavedPolicy:
 
         Raises:
           FileNotFoundError: no policy there.
-          ValueError: a mesh that does not divide the model.
+          ValueError: a mesh that does not divide the model, or parameters that are not finite.
         """
         del seed
         config = self.model_config()
@@ -212,7 +220,9 @@ class SavedPolicy:
             sharding.tree(param_axes(shapes)),
         )
         with ocp.StandardCheckpointer() as checkpointer:
-            return config, checkpointer.restore(self._directory / "params", target)
+            params = checkpointer.restore(self._directory / "params", target)
+        _check_can_load(params, f"policy {self._directory}")
+        return config, params
 
     def check_header(self) -> str:
         """Checks the shapes that the checkpoint's metadata names; see `PolicySource`."""
@@ -250,3 +260,21 @@ class SavedPolicy:
     @property
     def _directory(self) -> Path:
         return Path(self.path).absolute()
+
+
+def check_can_save(tree: Any, what: str) -> None:
+    """Raises ValueError if a number of the tree of device arrays is not finite."""
+    if names := non_finite(tree):
+        raise ValueError(
+            f"{what} is not saved: {len(names)} of its arrays hold numbers that are not finite, first "
+            f"{names[0]}. A learning rate that is too high does this: lower OptimizerConfig.learning_rate "
+            "and start over in another --workdir"
+        )
+
+
+def _check_can_load(tree: Any, what: str) -> None:
+    if names := non_finite(tree):
+        raise ValueError(
+            f"{what}: {len(names)} arrays hold numbers that are not finite, first {names[0]}. The run that "
+            "saved it was broken by then: go back to an earlier checkpoint or policy"
+        )

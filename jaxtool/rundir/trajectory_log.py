@@ -7,7 +7,7 @@ and no tokenizer: the pieces of text come from the caller, one per token.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat
 
 import numpy as np
@@ -32,6 +32,7 @@ class TokenView:
     text: str
     token_id: int
     origin: TokenOrigin
+    is_control: bool = False  # a token that structures the context; its text is how it is spelled
     logprob: float | None = None  # behaviour log-prob, None where the policy did not write
     advantage: float | None = None
 
@@ -46,7 +47,7 @@ class ToolCallView:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrajectoryView:
     variant: str  # which run of a comparison, such as "grpo"
-    step: int
+    step: int | None  # None: of no step, but of a finished policy
     problem_id: str
     level: str
     question: str
@@ -57,7 +58,7 @@ class TrajectoryView:
     tool_calls: tuple[ToolCallView, ...] = ()
     tool_coefficient: float = 1.0  # r_tool
     finish_reason: str = ""
-    advantage: float | None = None  # mean over the policy's tokens
+    advantage: float | None = None  # mean over the policy's tokens; None: there is none to show
     tokens: tuple[TokenView, ...] = ()
 
 
@@ -66,15 +67,17 @@ def trajectory_view(
     score: Score,
     *,
     variant: str,
-    step: int,
+    step: int | None,
     token_texts: Sequence[str],
     advantages: Sequence[float] | np.ndarray | None = None,
+    control_tokens: Mapping[int, str] | None = None,
 ) -> TrajectoryView:
     """The view of a scored trajectory.
 
     Args:
       token_texts: [T] decoded piece of each token.
-      advantages: [T], read on policy tokens only; None where there are none (evaluation).
+      advantages: [T], read on policy tokens only; None where there are none (evaluation, a critic).
+      control_tokens: spelling by id of tokens that structure a context, shown as such.
 
     Raises:
       ValueError: if a length is not that of the ledger.
@@ -87,9 +90,11 @@ def trajectory_view(
             raise ValueError(f"{name} has {length} entries, the ledger {len(trajectory.ids)}")
     is_code = _code_mask(trajectory, token_texts)
     is_policy = trajectory.origins == Origin.POLICY
+    control = control_tokens or {}
     tokens = tuple(
         TokenView(
-            text=text,
+            text=control.get(int(trajectory.ids[t]), text),
+            is_control=int(trajectory.ids[t]) in control,
             token_id=int(trajectory.ids[t]),
             origin="code" if is_code[t] else _ORIGINS[int(trajectory.origins[t])],
             logprob=_shown(trajectory.behaviour_logprobs[t]) if is_policy[t] else None,
@@ -128,17 +133,21 @@ def evenly_spaced_views(
     count: int,
     *,
     variant: str,
-    step: int,
+    step: int | None,
     token_text: Callable[[int], str],
-    advantages: Sequence[float] | np.ndarray,
+    control_tokens: Mapping[int, str],
+    advantages: Sequence[float] | np.ndarray | None,
 ) -> list[TrajectoryView]:
     """About `count` evenly spaced samples as the report shows them; masked ones are left out.
 
     Args:
+      step: None for samples of a finished policy.
       token_text: the decoded piece of a token.
-      advantages: one of each sample, shown at each of its policy tokens.
+      control_tokens: spelling by id of tokens that structure a context.
+      advantages: one of each sample, shown at each of its policy tokens; None: there are none to show.
     """
     stride = max(1, len(samples) // max(1, count))
+    shown = [None] * len(samples) if advantages is None else advantages
     return [
         trajectory_view(
             sample.trajectory,
@@ -146,9 +155,12 @@ def evenly_spaced_views(
             variant=variant,
             step=step,
             token_texts=[token_text(int(token)) for token in sample.trajectory.ids],
-            advantages=np.full(len(sample.trajectory.ids), advantage),
+            control_tokens=control_tokens,
+            advantages=None
+            if advantage is None
+            else np.full(len(sample.trajectory.ids), advantage),
         )
-        for sample, advantage in list(zip(samples, advantages, strict=True))[::stride]
+        for sample, advantage in list(zip(samples, shown, strict=True))[::stride]
         if sample.score is not None
     ]
 
@@ -189,6 +201,7 @@ def view_to_row(view: TrajectoryView) -> dict[str, Any]:
         "text": [token.text for token in view.tokens],
         "id": [token.token_id for token in view.tokens],
         "origin": "".join(letters[token.origin] for token in view.tokens),
+        "control": [t for t, token in enumerate(view.tokens) if token.is_control],
         "logprob": [token.logprob for token in view.tokens],
         "advantage": [token.advantage for token in view.tokens],
     }
@@ -199,17 +212,19 @@ def view_from_row(row: dict[str, Any]) -> TrajectoryView:
     """Inverse of `view_to_row`."""
     columns = row["tokens"]
     tokens = zip(*(columns[name] for name in ("text", "id", "logprob", "advantage")), strict=True)
+    control = set(columns.get("control", ()))  # logs of earlier versions have none
     calls = tuple(ToolCallView(**call) for call in row["tool_calls"])
     views = tuple(
         TokenView(
             text=text,
             token_id=token_id,
             origin=_LETTERS[letter],
+            is_control=t in control,
             logprob=logprob,
             advantage=advantage,
         )
-        for letter, (text, token_id, logprob, advantage) in zip(
-            columns["origin"], tokens, strict=True
+        for t, (letter, (text, token_id, logprob, advantage)) in enumerate(
+            zip(columns["origin"], tokens, strict=True)
         )
     )
     reward = math.nan if row["reward"] is None else row["reward"]

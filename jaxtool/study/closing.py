@@ -55,7 +55,10 @@ def statements(results: Mapping[str, Any]) -> list[str]:
 def change(figures: Mapping[str, float | None]) -> tuple[str, str]:
     """(`83 % fewer calls`, `accuracy +0.0 ± 1.7 points`)."""
     gap, error = figures["accuracy_difference_points"], figures["accuracy_difference_points_stderr"]
-    return _calls(figures), f"accuracy {gap:+.1f} ± {error:.1f} points"
+    accuracy = f"accuracy {gap:+.1f} ± {error:.1f} points"
+    if figures["questions_left_out"]:
+        accuracy += f", on the {figures['questions']} questions of which both have the answer"
+    return _calls(figures), accuracy
 
 
 def _calls(figures: Mapping[str, float | None]) -> str:

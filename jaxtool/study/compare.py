@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -32,8 +31,9 @@ from jaxtool.train.evaluation import (
     has_figures,
     lost_text,
 )
+from jaxtool.train.problem_sets import fitting
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.rollout_worker import RolloutWorker, open_worker
+from jaxtool.train.rollout_worker import RolloutWorker, load_text, open_worker
 from jaxtool.train.tool_checks import check_known_answers
 
 SAMPLINGS = ("greedy", "sampled")
@@ -69,11 +69,16 @@ def compare(
 
     The only place that touches the test split.
     """
-    questions = config.task.problems("test", problems, seed)
-    print(f"judge: {check_references(config.judge, questions)}", flush=True)
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
+    questions = fitting(
+        config,
+        config.task.problems("test", problems, seed),
+        *load_text(config),
+        "the test problems",
+    )
+    print(f"judge: {check_references(config.judge, questions)}", flush=True)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         source = SavedPolicy(path=str(first))
@@ -138,9 +143,10 @@ def _views(
         samples,
         count,
         variant=variant,
-        step=0,
+        step=None,
         token_text=worker.token_text,
-        advantages=np.zeros(len(samples)),
+        control_tokens=worker.tokenizer.control_tokens,
+        advantages=None,
     )
 
 
@@ -237,7 +243,7 @@ def level_rows(
 
 def _level_cell(part: Mapping[str, Any]) -> str:
     if not has_figures(part):
-        return f"refused, {lost_text(part)}" if part["lost"] else "refused"
+        return f"refused ({part['lost']} lost)" if part["lost"] else "refused"
     cell = f"{_cell(part)} / {part['tool_calls']:.2f}"
     return f"{cell} ({part['lost']} lost)" if part["lost"] else cell
 

@@ -307,7 +307,7 @@ def _validations(found: Mapping[str, Any]) -> str:
         return NOT_COUNTED
     lost = [
         f"{name} {counts['lost']} of {counts['lost'] + counts['answers']}"
-        + (f" ({counts['refused']} validations are left out)" if counts["refused"] else "")
+        + (f" (validations without figures: {counts['refused']})" if counts["refused"] else "")
         for name, counts in each.items()
         if counts["lost"]
     ]

@@ -68,9 +68,12 @@ class KnownAnswers:
 def snippets_of(number: int) -> tuple[Snippet, Snippet]:
     """The two programs of a round.
 
-    Example: snippets_of(3) are `print(10007 * 20014)` and SNIPPETS[3].
+    Example: snippets_of(3) are `print(123456795 * 987654318)` and SNIPPETS[3].
     """
-    left, right = 10_001 + 2 * number, 20_011 + number
+    left, right = (
+        123_456_789 + 2 * number,
+        987_654_321 - number,
+    )  # 18 digits, nearly all ten of them
     product = Snippet(
         name="product", code=f"print({left} * {right})", stdout=f"{left * right}\n", last_value=""
     )

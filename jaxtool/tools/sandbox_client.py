@@ -15,6 +15,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
 from jaxtool.tools.result_cache import ResultCache
@@ -81,12 +82,9 @@ class SandboxClientConfig:
     tls_key_file: str = ""  # its key
 
     def __post_init__(self) -> None:
-        for name in ("cpu_limit_s", "wall_limit_s", "backoff_s", "queue_allowance_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        for name in ("memory_mib", "output_bytes", "threads", "attempts", "max_concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_range(self, "cpu_limit_s", "wall_limit_s", "backoff_s", "queue_allowance_s", above=0)
+        counts = ("memory_mib", "output_bytes", "threads", "attempts", "max_concurrency")
+        check_range(self, *counts, least=1)
         if self.result_cache_entries < 0 or self.seed < 0:
             raise ValueError(f"{self.result_cache_entries=} and {self.seed=} must not be negative")
         if self.minimum_tier not in _TIERS:
@@ -120,6 +118,16 @@ class ClientStats:
     ejected_servers: int  # at this moment
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Counters of a run, over all its processes; a checkpoint keeps them."""
+
+    executions: int = 0
+    retries: int = 0
+    result_cache_hits: int = 0
+    server_result_cache_hits: int = 0
+
+
 class SandboxClient:
     """A Tool over sandbox servers at `addresses` (host:port or unix:/path)."""
 
@@ -141,6 +149,22 @@ class SandboxClient:
         self._retries = 0
         self._unavailable = 0
         self._server_result_cache_hits = 0
+        self._before = Totals()
+
+    def continue_from(self, before: "Totals") -> None:
+        """Counts on from what an earlier process of the run counted."""
+        self._before = before
+
+    @property
+    def totals(self) -> "Totals":
+        """Counters since the run began, those of earlier processes included."""
+        now, before = self.stats, self._before
+        return Totals(
+            executions=before.executions + now.executions,
+            retries=before.retries + now.retries,
+            result_cache_hits=before.result_cache_hits + now.result_cache_hits,
+            server_result_cache_hits=before.server_result_cache_hits + now.server_result_cache_hits,
+        )
 
     @property
     def stats(self) -> ClientStats:

@@ -7,9 +7,10 @@ that the loader can say where they were set. Not covered: what one part can chec
 
 import dataclasses
 
+from jaxtool.core.truncation import Truncation
 from jaxtool.learn.advantage_choices import ClippedShaping, GroupNormalized
 from jaxtool.learn.aggregation_choices import SequenceConstantMean, TokenMean
-from jaxtool.learn.grpo import GrpoConfig
+from jaxtool.learn.grpo import GrpoConfig, needs_reference
 from jaxtool.learn.loss_choices import Gspo
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.rewards.adaptive import CallShapingReward
@@ -45,6 +46,28 @@ def check_loss(grpo: GrpoConfig) -> None:
             "GrpoConfig.loss=Gspo has one ratio a trajectory, and GrpoConfig.aggregation=TokenMean "
             "weighs it by the trajectory's tokens: set aggregation = @SequenceMean() (the paper)"
         )
+
+
+def check_kl(grpo: GrpoConfig, truncation: Truncation) -> None:
+    """Raises ValueError if a KL term stands beside truncated sampling.
+
+    Log-probs are those of the distribution that is sampled from: with top-p, renormalised over the tokens
+    it keeps. The reference would be renormalised over other tokens, those that it keeps itself. The
+    difference is no KL of two distributions and can be negative: with top-p 0.7 down to -0.36 nats a token.
+    """
+    if not needs_reference(grpo) or not truncation.is_on:
+        return
+    name = "kl_coef" if grpo.kl_coef else "reward_kl_coef"
+    cuts = [
+        f"Sampling.{field.name}={getattr(truncation, field.name):g}"
+        for field in dataclasses.fields(truncation)
+        if getattr(truncation, field.name) != field.default
+    ]
+    raise ValueError(
+        f"GrpoConfig.{name}={getattr(grpo, name):g} beside {', '.join(cuts)}: policy and reference would be "
+        "renormalised over different tokens, and the difference is no KL. Leave out the KL, or sample "
+        "training rollouts from the whole distribution (top_k = 0, top_p = 1, min_p = 0)"
+    )
 
 
 def with_constant_tokens(grpo: GrpoConfig, max_response_tokens: int) -> GrpoConfig:

@@ -34,13 +34,13 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
-from jaxtool.rollout.collector import check_prompts_fit
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
-from jaxtool.train.checks import check_problems, check_run
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.numerics import learner_setup, numerics_lines
+from jaxtool.train.overlapped_rollouts import check_one_host
+from jaxtool.train.problem_sets import draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import (
     check_vocabulary,
@@ -160,8 +160,8 @@ def _rl_checks(
     renderer, tokenizer = load_text(config)
     yield _tokenizer(tokenizer, [renderer])
     model = source.model_config()
+    check_one_host(config.schedule.max_staleness, jax.process_count())
     sharding, decoding = make_shardings(config, model)
-    check_run(config, model, sharding, decoding, jax.process_count())
     yield _mesh(sharding)
     yield _weights(source, model)
     yield _vocabulary(tokenizer, model)
@@ -177,7 +177,6 @@ def _rl_checks(
     )
     lines = numerics_lines(config, model, setup)
     yield Check(name="learner", text="; ".join(lines))
-    yield Check(name="judge", text=check_problems(config, seed))
     yield from _first_prompts(config, renderer, tokenizer, seed)
     yield _sandbox(config, renderer, addresses)
 
@@ -185,12 +184,12 @@ def _rl_checks(
 def _first_prompts(
     config: RlConfig, renderer: Renderer, tokenizer: Tokenizer, seed: int
 ) -> Iterator[Check]:
-    """The prompts that the first step draws, and the first of them."""
-    pool = config.task.problems("train", config.schedule.pool, seed)
-    batches = ProblemBatches(pool, batch_size=config.schedule.problems_per_step, seed=seed)
+    """All prompts of the run fit; those that the first step draws, and the first of them."""
+    sets = draw_problems(config, seed, renderer, tokenizer)
+    yield Check(name="judge", text=sets.judging)
+    batches = ProblemBatches(sets.training, batch_size=config.schedule.problems_per_step, seed=seed)
     problems = next(batches)
     prompts = [renderer.prompt_ids(tokenizer, problem) for problem in problems]
-    check_prompts_fit(prompts, config.rollout, config.engine)
     yield Check(
         name="prompts",
         text=f"{len(prompts)} of the first step, up to {max(map(len, prompts))} tokens; with "

@@ -16,7 +16,8 @@ from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
-from jaxtool.rollout.statistics import counts, figures
+from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts, figures
+from jaxtool.train.skipped_updates import check_sampled
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -48,6 +49,8 @@ class Evaluation:
             return metrics
         metrics["validation/accuracy_fraction"] = self.overall["accuracy"]
         metrics["validation/calls_per_answer"] = self.overall["tool_calls"]
+        if self.overall["accuracy_lenient"] is not None:
+            metrics["validation/accuracy_lenient_fraction"] = self.overall["accuracy_lenient"]
         for level, part in self.levels.items():
             if has_figures(part):
                 metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
@@ -77,7 +80,7 @@ def evaluate(
     seed: int,
     stream: Sequence[str | int],
     version: int,
-    max_lost_fraction: float,
+    max_lost_fraction: float = MAX_LOST_FRACTION,
 ) -> Evaluation:
     """Answers every problem `samples` times with the parameters that the engine holds.
 
@@ -98,8 +101,15 @@ def evaluate(
     return evaluation_of(judged_by_all_hosts(judging, own), max_lost_fraction)
 
 
-def evaluation_of(groups: Sequence[Group], max_lost_fraction: float) -> Evaluation:
-    """The evaluation of judged groups; a level of which too many answers are lost has counts only."""
+def evaluation_of(
+    groups: Sequence[Group], max_lost_fraction: float = MAX_LOST_FRACTION
+) -> Evaluation:
+    """The evaluation of judged groups; a level of which too many answers are lost has counts only.
+
+    Raises:
+      RuntimeError: log-probs of the decoder are not finite.
+    """
+    check_sampled(groups, "evaluation")
     overall = _part(groups, max_lost_fraction)
     levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
     # With the whole refused no part of it is shown.

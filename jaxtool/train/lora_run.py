@@ -19,7 +19,7 @@ from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.host_arrays import fetch
-from jaxtool.rundir.checkpoints import save_policy
+from jaxtool.rundir.checkpoints import check_can_save, save_policy
 
 _BIT_SUM = "base"  # its key in checkpoints
 
@@ -53,6 +53,7 @@ def save_result(
     at its end.
     """
     policy, frozen = view.full(trained), view.frozen
+    check_can_save(trained, f"the policy of {workdir}")
     if frozen is not None:
         adapter = jax.tree.map(fetch, trained)
         name = source.path if isinstance(source, HfDirectory) else None

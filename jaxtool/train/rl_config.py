@@ -6,6 +6,7 @@ Checked when it is built, before any weight is read. Knows no loop.
 import dataclasses
 
 from jaxtool.config.callables import check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.base import Judge
@@ -25,8 +26,10 @@ from jaxtool.rewards.terms import RewardTerms
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
+from jaxtool.rollout.statistics import MAX_LOST_FRACTION
 from jaxtool.train.contradictions import (
     check_critic,
+    check_kl,
     check_loss,
     with_constant_tokens,
 )
@@ -44,24 +47,21 @@ class Schedule:
     pool: int | None = 4096
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
-    # Share of an evaluation's answers that the sandbox may lose; above it there are no figures. Those that
-    # are lost are those that call.
-    eval_max_lost_fraction: float = 0.01
+    # Of an evaluation's answers that the sandbox may lose; above it there are no figures.
+    eval_max_lost_fraction: float = MAX_LOST_FRACTION
     checkpoint_every: int = 10  # steps
-    log_trajectories_every: int = 10  # steps between trajectories kept for the report
+    log_trajectories_every: int = 10  # steps between trajectories kept for the report; 0: never
     log_trajectories: int = 8  # of such a step
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
     # take turns: the first update of a batch is on-policy. 1 or more: they overlap.
     max_staleness: int = 0
+    stop_after_skipped: int = 3  # steps in a row whose loss or gradient is not finite end the run
 
     def __post_init__(self) -> None:
-        for name in ("steps", "problems_per_step", "samples", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Schedule.{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.eval_max_lost_fraction < 1:
-            raise ValueError(f"Schedule.{self.eval_max_lost_fraction=} must be in [0, 1)")
-        if self.max_staleness < 0:
-            raise ValueError(f"Schedule.{self.max_staleness=} must be >= 0")
+        counts = ("steps", "problems_per_step", "samples", "checkpoint_every", "eval_problems")
+        check_range(self, *counts, "log_trajectories", "stop_after_skipped", least=1)
+        check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
+        check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
 
@@ -104,6 +104,11 @@ class RlConfig:
                 f"Selection.tool_free_samples={self.selection.tool_free_samples} are more than "
                 f"Schedule.samples={self.schedule.samples}"
             )
+        if self.selection.tool_free_samples and not self.rollout.max_tool_calls:
+            raise ValueError(
+                f"Selection.tool_free_samples={self.selection.tool_free_samples} beside "
+                "RolloutConfig.max_tool_calls=0: no sample has the tool; leave tool_free_samples out"
+            )
         if self.pack.row_tokens < self.engine.max_tokens:
             raise ValueError(
                 f"PackConfig.row_tokens={self.pack.row_tokens} is less than EngineConfig.max_tokens="
@@ -116,6 +121,7 @@ class RlConfig:
             check_can_overlap(self)
         check_critic(self.critic, self.grpo, self.reward)
         check_loss(self.grpo)
+        check_kl(self.grpo, self.sampling.truncation)
         reward_of(self)
         grpo_of(self)
 

@@ -31,16 +31,17 @@ from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
 from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.tools.base import Tool
-from jaxtool.train.checks import check_problems, check_run
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
-from jaxtool.train.overlapped_rollouts import open_rollouts
+from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
+from jaxtool.train.problem_sets import draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
-from jaxtool.train.rollout_worker import open_worker
+from jaxtool.train.rollout_worker import load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
+from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
 
 
@@ -72,16 +73,17 @@ def train(
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
     model = source.model_config()
-    sharding, decoding = make_shardings(config, model, mesh)
-    check_run(config, model, sharding, decoding, jax.process_count())
-    print(f"judge: {check_problems(config, seed)}", flush=True)
+    check_one_host(schedule.max_staleness, jax.process_count())
+    sharding, _ = make_shardings(config, model, mesh)
+    problems = draw_problems(config, seed, *load_text(config))
+    print(f"judge: {problems.judging}", flush=True)
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
             stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
         )
-        run = open_run(config, seed, worker, params, sharding)
+        run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start, queued = restore(run, checkpoints)
@@ -96,10 +98,11 @@ def train(
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             rollouts.begin_step(step, run.policy)
-            metrics = _step(run, rollouts, log, workdir.name, step)
+            metrics = _step(run, rollouts, log, workdir, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(run, rollouts, step)
             writer.write(step, metrics)
+            run.skipped.check()
             progress.update(step + 1, _shown(metrics))
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
@@ -119,7 +122,7 @@ def _shown(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _step(
-    run: Run, rollouts: Rollouts, log: TrajectoryLog, variant: str, step: int
+    run: Run, rollouts: Rollouts, log: TrajectoryLog, workdir: Path, step: int
 ) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
@@ -127,23 +130,28 @@ def _step(
     # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
     batch = gather(config, rollouts, run.store, run.seed, step)
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
+    check_sampled(batch.groups, f"step {step}", workdir)
     if config.unloads_decoder:
         worker.engine.unload()
     metrics = step_metrics(batch.groups) | worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
-    aims, learned = _learn(run, rollouts, batch)
-    if step % config.schedule.log_trajectories_every == 0:
+    aims, learned = _learn(run, rollouts, batch, step)
+    log_every = config.schedule.log_trajectories_every
+    if log_every and step % log_every == 0:
         views = evenly_spaced_views(
             batch.samples,
             config.schedule.log_trajectories,
-            variant=variant,
+            variant=workdir.name,
             step=step,
             token_text=worker.token_text,
-            advantages=aims,
+            control_tokens=worker.tokenizer.control_tokens,
+            # With a critic the aims are rewards, which the view has already.
+            advantages=None if config.critic else aims,
         )
         log.write(views)
+    run.skipped.settle()
     learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in batch.trajectories)
@@ -156,8 +164,10 @@ def _step(
     return metrics
 
 
-def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarray, Metrics]:
-    """All updates of a step. Changes `run.state`.
+def _learn(
+    run: Run, rollouts: Rollouts, batch: RolloutBatch, step: int
+) -> tuple[np.ndarray, Metrics]:
+    """All updates of a step. Changes `run.state` and `run.skipped`.
 
     Returns:
       Each sample's advantage (its reward, where a critic makes advantages), [samples] float32, 0 outside
@@ -165,6 +175,8 @@ def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarra
     """
     # 1) The chosen samples with their scores; those that carry tokens are packed, once.
     samples, learner = [batch.samples[i] for i in batch.chosen], run.learner
+    if not samples:  # nobody is asked for the advantages of nothing
+        return np.zeros(len(batch.samples), np.float32), {}
     members = Members(
         scores=[sample.score for sample in samples],
         group_ids=batch.group_ids,
@@ -179,6 +191,7 @@ def _learn(run: Run, rollouts: Rollouts, batch: RolloutBatch) -> tuple[np.ndarra
         if placed is None:
             return aims, {}
         run.state, metrics = learner.update(run.state, placed)
+        run.skipped.observe(step, metrics, placed.host)
         return aims, metrics
 
     aims = np.zeros(len(batch.samples), np.float32)
@@ -192,8 +205,7 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     Counts only, and a warning, where too many answers were lost: the curve has no point there.
     """
     schedule = run.config.schedule
-    problems = run.config.task.problems("validation", schedule.eval_problems, run.seed)
-    groups = rollouts.validate(problems, step + 1, run.policy)
+    groups = rollouts.validate(run.validation, step + 1, run.policy)
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction)
     if evaluation.overall["lost"] and hosts.is_first():
         left_out = " and has no figures" if evaluation.is_refused else ""

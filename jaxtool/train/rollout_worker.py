@@ -59,12 +59,12 @@ class RolloutWorker:
             "timing/late_programs_total": counts.late_programs,
         }
         if self.client is not None:
-            stats = self.client.stats
+            totals = self.client.totals
             metrics |= {
-                "tools/executions_total": stats.executions,
-                "tools/retries_total": stats.retries,
-                "tools/result_cache_hits_total": stats.result_cache_hits,
-                "tools/server_result_cache_hits_total": stats.server_result_cache_hits,
+                "tools/executions_total": totals.executions,
+                "tools/retries_total": totals.retries,
+                "tools/result_cache_hits_total": totals.result_cache_hits,
+                "tools/server_result_cache_hits_total": totals.server_result_cache_hits,
             }
         return over_hosts(hosts.exchange(metrics))
 
@@ -72,6 +72,12 @@ class RolloutWorker:
         """Work of all hosts' engines; every host must call it."""
         each = [dataclasses.asdict(counts) for counts in hosts.exchange(self.engine.counts)]
         return EngineCounts(**{name: sum(counts[name] for counts in each) for name in each[0]})
+
+    def tool_totals(self) -> dict[str, int]:
+        """Counters of all hosts' clients since the run began, {} without one; every host must call it."""
+        own = {} if self.client is None else dataclasses.asdict(self.client.totals)
+        each = hosts.exchange(own)
+        return {name: sum(counts[name] for counts in each) for name in each[0]}
 
     def compile(self, report: Callable[[int, int, str], None], *samplings: Sampling) -> None:
         """Compiles the decoder's programs for windows of these samplings, before they are needed.

@@ -4,6 +4,7 @@ Not covered: the steps (`rl_loop`).
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxtool.core import rng
@@ -19,10 +20,13 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.tools.health import ToolHealth
+from jaxtool.tools.sandbox_client import Totals
 from jaxtool.train.lora_run import check_frozen, frozen_record
 from jaxtool.train.numerics import learner_setup, numerics_lines
+from jaxtool.train.problem_sets import ProblemSets
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker
+from jaxtool.train.skipped_updates import SkippedUpdates
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,8 +40,10 @@ class Run:
     state: Any  # the learner's
     frozen: dict[str, Any]  # with LoRA names the parameters that stay as they are
     batches: ProblemBatches
+    validation: tuple[Problem, ...]
     store: CallStore
     health: ToolHealth  # starts anew with every process
+    skipped: SkippedUpdates  # starts anew with every process
 
     @property
     def policy(self) -> Params:
@@ -50,11 +56,18 @@ class Run:
             "queued": [[problem.problem_id for problem in problems] for problems in queued],
             "store": self.store.state_dict(),
             "counts": dataclasses.asdict(self.worker.total_counts()),
+            "tool_totals": self.worker.tool_totals(),
         } | self.frozen
 
 
 def open_run(
-    config: RlConfig, seed: int, worker: RolloutWorker, params: Params, sharding: Sharding
+    config: RlConfig,
+    workdir: Path,
+    seed: int,
+    worker: RolloutWorker,
+    params: Params,
+    sharding: Sharding,
+    problems: ProblemSets,
 ) -> Run:
     """The run before its first step; says how learner and decoder compute."""
     trained, view = split_policy(
@@ -68,8 +81,6 @@ def open_run(
     learner = make_learner(learner_setup(config, worker.model, sharding), config.critic, view)
     for line in numerics_lines(config, worker.model, learner.setup):
         print(line, flush=True)
-    schedule = config.schedule
-    pool = config.task.problems("train", schedule.pool, seed)
     return Run(
         config=config,
         seed=seed,
@@ -77,9 +88,18 @@ def open_run(
         learner=learner,
         state=learner.start(trained),
         frozen=frozen_record(view.frozen),
-        batches=ProblemBatches(pool, batch_size=schedule.problems_per_step, seed=seed),
+        batches=ProblemBatches(
+            problems.training, batch_size=config.schedule.problems_per_step, seed=seed
+        ),
+        validation=problems.validation,
         store=CallStore(),
         health=ToolHealth(config.sandbox.health),
+        skipped=SkippedUpdates(
+            workdir,
+            limit=config.schedule.stop_after_skipped,
+            steps=config.schedule.steps,
+            settings=_learning_rates(config),
+        ),
     )
 
 
@@ -93,4 +113,13 @@ def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]
     run.store = CallStore.from_state_dict(meta["store"])
     if hosts.is_first():  # they are those of all hosts
         run.worker.engine.counts = EngineCounts(**meta["counts"])
+        if run.worker.client is not None:
+            run.worker.client.continue_from(Totals(**meta["tool_totals"]))
     return start, [run.batches.named(names) for names in meta["queued"]]
+
+
+def _learning_rates(config: RlConfig) -> str:
+    rates = [f"OptimizerConfig.learning_rate={config.optimizer.learning_rate:g}"]
+    if config.critic is not None:
+        rates.append(f"of the critic {config.critic.optimizer.learning_rate:g}")
+    return ", ".join(rates)

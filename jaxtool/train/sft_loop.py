@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxtool.core import rng
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Trajectory
 from jaxtool.data.tokenizer import Tokenizer, check_has_text
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -23,6 +24,7 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
@@ -31,6 +33,7 @@ from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.rollout_worker import check_vocabulary
+from jaxtool.train.skipped_updates import SkippedUpdates
 from jaxtool.train.sources import TokenizerSource
 
 
@@ -71,13 +74,12 @@ class SftRunConfig:
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)
     checkpoint_every: int = 100  # steps
     log_every: int = 10  # steps between rows of metrics; the last step has one too
+    stop_after_skipped: int = 3  # steps in a row whose loss or gradient is not finite end the run
 
     def __post_init__(self) -> None:
         if not self.streams:
             raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
-        for name in ("steps", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SftRunConfig.{name} must be >= 1, got {getattr(self, name)}")
+        check_range(self, "steps", "checkpoint_every", "log_every", "stop_after_skipped", least=1)
         self.optimizer.check_goes_with(self.lora)
 
 
@@ -110,6 +112,12 @@ def train(
     learner = SftLearner(setup=setup, view=view)
     state = learner.start(trained)
     del params, trained
+    skipped = SkippedUpdates(
+        workdir,
+        limit=config.stop_after_skipped,
+        steps=config.steps,
+        settings=f"OptimizerConfig.learning_rate={config.optimizer.learning_rate:g}",
+    )
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         start, state, meta = checkpoints.restore_newest(state)
         if start:
@@ -125,10 +133,13 @@ def train(
                 demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                 batch = to_batch(demonstrations, config.pack)
                 state, metrics = learner.update(state, batch)
-                if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-                    values = jax.device_get(metrics)
+                skipped.observe(step, metrics, batch)
+                is_row = (step + 1) % config.log_every == 0 or step + 1 == config.steps
+                if is_row or skipped.is_over:
+                    values = jax.device_get(metrics) | {"sft/skipped_updates": skipped.settle()}
                     writer.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
+                    skipped.check()
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                     checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
     save_result(workdir, state.params, view, model, sharding, source)
@@ -156,11 +167,19 @@ def check_mesh(mesh: Mesh, config: SftRunConfig, model: ModelConfig) -> None:
 
 
 def load_text(config: SftRunConfig) -> tuple[list[Renderer], Tokenizer]:
-    """One renderer a stream; raises ValueError if the tokenizer cannot write one of their tags."""
+    """One renderer a stream.
+
+    Raises:
+      ValueError: the tokenizer cannot write a tag, or a row of a file cannot be written or is too long.
+    """
     tokenizer = config.tokenizer.load()
     renderers = [load_renderer(stream.renderer) for stream in config.streams]
-    for renderer in renderers:
+    for stream, renderer in zip(config.streams, renderers, strict=True):
         check_has_text(tokenizer, renderer.all_tags)
+        if isinstance(stream.demonstrations, DemonstrationFile):
+            stream.demonstrations.check_rows(
+                config.pack.row_tokens, renderer=renderer, tokenizer=tokenizer
+            )
     return renderers, tokenizer
 
 

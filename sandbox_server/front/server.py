@@ -136,7 +136,13 @@ async def serve(config: ServerConfig, announce: Callable[[str], None], watch_std
                 loop.remove_reader(sys.stdin.fileno())
                 stopping.set()
 
-        loop.add_reader(sys.stdin.fileno(), on_stdin)
+        try:
+            loop.add_reader(sys.stdin.fileno(), on_stdin)
+        except PermissionError as error:  # epoll's answer to a file and to /dev/null
+            raise ValueError(
+                "--exit-on-stdin-eof watches standard input, which is a file here: give it a pipe "
+                "or a terminal, or leave the flag out"
+            ) from error
     server = Server(config)
     starting = asyncio.create_task(server.start())
     stop_wait = asyncio.create_task(stopping.wait())

@@ -28,11 +28,21 @@ _OUR_FILES = tuple(
 _CHARS_CUT = 200
 
 
+class _Pipe(io.FileIO):
+    """Descriptor 1 or 2. It is /dev/null when the stream is made and a pipe when a program runs.
+
+    /dev/null can be sought and a pipe cannot; a stream asks once and would believe it for good.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def open_streams() -> None:
     """Standard streams over descriptors 0-2, made once in the fork server and inherited."""
     sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
     for fd, name in ((1, "stdout"), (2, "stderr")):
-        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        raw = io.BufferedWriter(_Pipe(fd, "w", closefd=False))
         stream = io.TextIOWrapper(
             raw, encoding="utf-8", errors="backslashreplace", line_buffering=True
         )

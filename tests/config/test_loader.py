@@ -342,3 +342,11 @@ def test_a_refusal_names_every_place_that_its_message_speaks_of(write):
         "clip.gin:4: s.RunConfig refuses its values: RunConfig.is_quiet does not go with "
         "AdamConfig.clip=2.0 (see also quiet.gin:3)"
     )
+
+
+def test_a_target_is_read_from_where_load_reads(monkeypatch, tmp_path):
+    """The working directory, or else the repository."""
+    monkeypatch.chdir(tmp_path)
+    assert loader.target_of("gin_configs/runs/quickstart_grpo.gin").__name__ == "RlConfig"
+    with pytest.raises(loader.ConfigError, match=r"--gin_file nowhere\.gin: no such file in"):
+        loader.target_of("nowhere.gin")

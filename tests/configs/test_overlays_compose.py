@@ -4,6 +4,7 @@ What an overlay says is read here with gin's own parser, so that the loader does
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 import re
@@ -37,6 +38,7 @@ class Written(config_parser.ParserDelegate):
         raise AssertionError(f"an overlay has no macros: %{macro_name}")
 
 
+@functools.cache
 def bindings_of(path: pathlib.Path) -> list[tuple[str, str, str, Any]]:
     """(scope, class, parameter, value) of each line of an overlay."""
     with path.open() as file:

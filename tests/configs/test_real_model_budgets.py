@@ -1,16 +1,26 @@
 """The longest prompt of a task fits together with the longest response: the runs on SmolLM2, with its real tokenizer."""
 
+import functools
+
 import pytest
 from helpers.smollm2 import smollm2_or_skip
 
 from jaxtool.config import loader
 from jaxtool.core.types import Problem
+from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.sources import TokenizerSource
 
 CONFIGS = loader.REPOSITORY_ROOT / "gin_configs"
 FOLDERS = ("runs", "study")
 LONGEST = "999 - 999 - 999 - 999"  # of CalculationTask: a chain of four terms of three digits
+
+
+@functools.cache
+def loaded(source: TokenizerSource) -> Tokenizer:
+    """Reading a vocabulary takes seconds, and the runs have one."""
+    return source.load()
 
 
 def smollm2_runs() -> list[str]:
@@ -33,7 +43,7 @@ def test_there_are_runs_on_smollm2():
 def test_the_longest_prompt_and_response_fit_the_decoder(file):
     smollm2_or_skip()
     config = loader.load(RlConfig, files=[file])
-    tokenizer, renderer = config.tokenizer.load(), load_renderer(config.renderer)
+    tokenizer, renderer = loaded(config.tokenizer), load_renderer(config.renderer)
     drawn = config.task.problems("train", 2000, 0)
     questions = sorted({LONGEST, *(problem.question for problem in drawn)}, key=len)
     assert len(questions[-1]) == len(LONGEST)

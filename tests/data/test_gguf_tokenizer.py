@@ -26,6 +26,7 @@ def write_vocabulary(
     types: Sequence[gguf.TokenType] = TINY_TYPES,
     merges: Sequence[str] = ("a b", "1 2"),
     eos: int = 0,
+    **more: int | bool,
 ) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model(model)
@@ -35,6 +36,9 @@ def write_vocabulary(
     writer.add_token_merges(merges)
     writer.add_eos_token_id(eos)
     writer.add_eot_token_id(eos)
+    for name, value in more.items():
+        add = writer.add_bool if isinstance(value, bool) else writer.add_uint32
+        add(f"tokenizer.ggml.{name}", value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -54,6 +58,41 @@ def test_a_small_file_by_hand(tmp_path):
 def test_the_pre_tokenizer_decides_what_may_merge(tmp_path):
     tokenizer = tokenizer_from_gguf(write_vocabulary(tmp_path / "tiny.gguf", pre="gpt-2"))
     assert tokenizer.encode("ab12") == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ("pre", "fields", "start"),
+    [
+        ("smollm", {}, ()),
+        ("smollm", {"bos_token_id": 1}, ()),
+        ("smollm", {"bos_token_id": 1, "add_bos_token": True}, (1,)),
+        ("llama-bpe", {"bos_token_id": 1}, (1,)),
+        ("llama-bpe", {"bos_token_id": 1, "add_bos_token": False}, ()),
+        ("llama-bpe", {}, ()),
+    ],
+)
+def test_a_prompt_starts_with_bos_where_llama_cpp_puts_one(tmp_path, pre, fields, start):
+    tokenizer = tokenizer_from_gguf(write_vocabulary(tmp_path / "tiny.gguf", pre=pre, **fields))
+    assert tokenizer.start_ids == start
+    assert tokenizer.encode("a") == [4]  # never in the middle
+    assert tokenizer.fast("a").input_ids == [*start, 4]
+
+
+@pytest.mark.parametrize("role", ["bos", "eos", "padding", "eot", "eom"])
+def test_a_special_token_outside_the_vocabulary_is_refused(tmp_path, role):
+    key = f"{role}_token_id"
+    change = {"eos": 10} if role in ("eos", "eot") else {key: 10}
+    path = write_vocabulary(tmp_path / "tiny.gguf", **change)
+    named = "eos_token_id" if role == "eot" else key
+    with pytest.raises(ValueError, match=rf"tiny.gguf': GGUF field .*{named}=10 must be the id"):
+        tokenizer_from_gguf(path)
+
+
+def test_lists_that_do_not_fit_are_refused(tmp_path):
+    for change in ({"types": TINY_TYPES[:-1]}, {"merges": ("ab",)}, {"merges": ("a b c",)}):
+        path = write_vocabulary(tmp_path / "tiny.gguf", **change)
+        with pytest.raises(ValueError, match=r"tiny.gguf': .*convert the model again"):
+            tokenizer_from_gguf(path)
 
 
 @pytest.mark.parametrize(("name", "pre"), [("qwen3", "qwen2"), ("llama3_1", "llama-bpe")])

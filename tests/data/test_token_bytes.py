@@ -7,6 +7,7 @@ from jaxtool.data.token_bytes import (
     byte_of_character,
     metaspace_bytes,
     piece_decoder,
+    spaced_bytes,
     without_prefix,
 )
 
@@ -23,12 +24,16 @@ def test_pieces_by_hand():
     assert metaspace_bytes("▁the") == b" the"
     assert metaspace_bytes("<0xE2>") == b"\xe2"
     assert metaspace_bytes("<0xE2") == b"<0xE2"
+    assert spaced_bytes("▁<0xE2>") == b" <0xE2>"
+    assert byte_level_bytes("a▁é") == "a▁é".encode()  # ▁ stands for no byte
 
 
 def test_decoders_are_recognised_or_refused_by_name():
     assert piece_decoder({"type": "ByteLevel"}) is byte_level_bytes
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
-    assert piece_decoder(metaspace) is metaspace_bytes
+    assert piece_decoder(metaspace) is spaced_bytes
+    fallback = {"type": "Sequence", "decoders": [metaspace, {"type": "ByteFallback"}]}
+    assert piece_decoder(fallback) is metaspace_bytes
     for decoder in ({"type": "WordPiece", "prefix": "##"}, None, metaspace | {"replacement": "_"}):
         with pytest.raises(ValueError, match="is not supported"):
             piece_decoder(decoder)

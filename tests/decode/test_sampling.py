@@ -157,7 +157,7 @@ def test_greedy_takes_the_most_likely_and_reports_its_logprob_at_temperature_one
 
 
 def test_a_negative_temperature_is_refused():
-    with pytest.raises(ValueError, match=r"self.temperature=-1 must be >= 0"):
+    with pytest.raises(ValueError, match=r"Sampling\.temperature must be >= 0"):
         Sampling(temperature=-1)
 
 

@@ -5,6 +5,7 @@ every one of them.
 """
 
 import argparse
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -66,6 +67,23 @@ def check_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> argparse.
     is_fine = isinstance(end.value, Parsed) or end.value.code == 0  # 0: --help
     assert is_fine, f"{command}: its parser refuses it"
     return end.value.args[0] if isinstance(end.value, Parsed) else None
+
+
+def imported_tests(file: pathlib.Path) -> set[str]:
+    """Modules that lie in tests, which only pytest puts on the path."""
+    tests = {"helpers", "tests"}
+    nodes = list(ast.walk(ast.parse(text_of(file))))
+    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return tests & {name.split(".")[0] for name in names}
+
+
+def test_what_a_checkout_runs_imports_nothing_of_the_tests(tmp_path):
+    folders = ("benchmarks", "docs", "experiments", "jaxtool", "sandbox_server")
+    files = [file for f in folders for file in (loader.REPOSITORY_ROOT / f).rglob("*.py")]
+    assert {str(file): imported_tests(file) for file in files if imported_tests(file)} == {}
+    (tmp_path / "one.py").write_text("import os\nfrom helpers.fakes import SlowTool\n")
+    assert imported_tests(tmp_path / "one.py") == {"helpers"}
 
 
 ALL = [command for file in documents() for command in commands(text_of(file), name_of(file))]

@@ -9,9 +9,17 @@ class ChatOfLetters:
     vocab_size = 257
     eos_ids = (256,)
     pad_id = 256
+    start_ids = ()
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
+
+    @property
+    def control_tokens(self) -> dict[int, str]:
+        return {256: "<end>"}
+
+    def encode_plain(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def token_bytes(self, token_id: int) -> bytes:
         return b"" if token_id == 256 else chr(token_id).encode("utf-8")

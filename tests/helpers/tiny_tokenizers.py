@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,9 @@ def write_metaspace(path: Path) -> Path:
     return _write_directory(path, tokenizer)
 
 
-def write_sentencepiece(path: Path) -> Path:
+def write_sentencepiece(
+    path: Path, *, user_pieces: Sequence[str] = ("</code>",), **more: int | bool
+) -> Path:
     """A raw SentencePiece BPE model with byte fallback, a control and a user-defined piece."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -77,10 +80,11 @@ def write_sentencepiece(path: Path) -> Path:
         model_writer=model,
         model_type="bpe",
         vocab_size=320,
-        byte_fallback=True,
+        byte_fallback=more.pop("byte_fallback", True),
         hard_vocab_limit=False,
         control_symbols=["[INST]"],
-        user_defined_symbols=["</code>"],
+        user_defined_symbols=list(user_pieces),
+        **more,
         normalization_rule_name="identity",
         minloglevel=2,
     )

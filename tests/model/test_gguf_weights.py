@@ -90,6 +90,11 @@ def test_refusals_name_what_is_not_supported(tmp_path):
     refuses(r"llama\.expert_count=4 is not supported", more_fields={"expert_count": 4})
     refuses(r"rope\.dimension_count=4 must equal", more_fields={"rope.dimension_count": 4})
     refuses("lack tensor 'blk.0.attn_k.bias'", architecture="qwen2")
+    refuses(r"llama\.rope\.scaling\.attn_factor=2", more_fields={"rope.scaling.attn_factor": 2})
+    refuses(
+        r"model\.gguf': GGUF field .*dimension_count=0 must be one positive",
+        more_fields={"rope.dimension_count": 0},
+    )
 
 
 def test_a_tensor_of_another_shape_or_without_a_place_is_named(tmp_path):

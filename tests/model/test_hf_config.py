@@ -117,3 +117,25 @@ def test_a_missing_field_is_named():
     del fields["intermediate_size"]
     with pytest.raises(ValueError, match="lacks the field 'intermediate_size'"):
         config_from_hf(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 10**12}, "hidden_size=1000000000000 must be an integer from 1"),
+        ({"vocab_size": -1}, "vocab_size=-1 must be an integer from 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0 must be an integer"),
+        ({"num_hidden_layers": "30"}, "num_hidden_layers='30' must be an integer"),
+        ({"intermediate_size": 1536.0}, "intermediate_size=1536.0 must be an integer"),
+        ({"num_key_value_heads": True}, "num_key_value_heads=True must be an integer"),
+        ({"head_dim": 0}, "head_dim=0 must be an integer"),
+        ({"hidden_size": 577}, "hidden_size=577 is no multiple of num_attention_heads=9"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan must be a number"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps='1e-5' must be a number"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings='false' must be true or false"),
+        ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, "auto_map=.* is not known"),
+    ],
+)
+def test_a_value_of_no_model_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        config_from_hf(json.loads(SMOLLM2) | change)

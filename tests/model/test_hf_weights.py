@@ -119,3 +119,9 @@ def test_saving_refuses_foreign_parameters_and_full_directories(tmp_path):
     save_hf(tmp_path, config, params, carried=CARRIED)
     with pytest.raises(ValueError, match="already holds weights"):
         save_hf(tmp_path, config, params, carried=CARRIED)
+
+
+def test_weights_may_be_read_by_whoever_may_read_their_config(tmp_path):
+    config = FAMILIES["llama"]
+    files = save_hf(tmp_path, config, random_params(config), carried=CARRIED)
+    assert len({file.stat().st_mode for file in files}) == 1

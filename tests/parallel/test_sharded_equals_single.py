@@ -1,9 +1,6 @@
 """Loss and gradients on 8 virtual devices equal those on one, and XLA replicates nothing by surprise."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -80,58 +77,34 @@ def test_cached_forward_on_eight_devices_equals_one():
     np.testing.assert_allclose(other_cache[1].k, cache[1].k, atol=1e-5)
 
 
-# Compiles the training step of the module's docstring; "unconstrained" leaves activations to XLA.
-TRAIN_STEP = """
-import dataclasses, sys
-import jax
-jax.config.update("jax_num_cpu_devices", 8)
-sys.path.insert(0, {tests!r})
-from helpers.tiny_models import FAMILIES, next_token_loss, random_params, random_tokens
-from jaxtool.model.param_axes import param_axes
-from jaxtool.parallel.axis_rules import Sharding
-from jaxtool.parallel.mesh import MeshConfig, make_mesh
-
-if "unconstrained" in sys.argv:
-    Sharding.constrain = lambda self, x, *axes: x
-cases = [  # jax 0.10 and 0.12 warn in different ones when activations are left to them
-    (MeshConfig(fsdp=4, tensor=2), True),
-    (MeshConfig(data=2, fsdp=2, tensor=2), True),
-    (MeshConfig(data=2, fsdp=2, tensor=2), False),
+CASES = [  # jax 0.10 and 0.12 warn in different ones when activations are left to them
+    (MESHES["fsdp4_tensor2"], True),
+    (MESHES["data2_fsdp2_tensor2"], True),
+    (MESHES["data2_fsdp2_tensor2"], False),
 ]
-for mesh, scans_layers in cases:
-    config = dataclasses.replace(FAMILIES["qwen2"], scans_layers=scans_layers)
-    sharding, params = Sharding(make_mesh(mesh)), random_params(config)
-    placed = sharding.tree(param_axes(params))
-    step = jax.jit(
-        jax.value_and_grad(next_token_loss), static_argnums=(1, 3), out_shardings=(None, placed)
-    )
-    tokens = jax.device_put(random_tokens(8, 16), sharding.named("batch", "length"))
-    step.lower(jax.device_put(params, placed), config, tokens, sharding).compile()
-print("compiled")
-"""
 
 
-def compile_messages(*arguments: str) -> str:
-    """What XLA writes on stderr, from C++, so in a process of its own."""
-    script = TRAIN_STEP.format(tests=str(Path(__file__).parents[1]))
-    # The warning comes long before LLVM, whose optimisations would take most of the time.
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "TF_CPP_MIN_LOG_LEVEL": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=os.environ | flags,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert "compiled" in done.stdout, done.stderr[-2000:]
-    return done.stderr
+def compile_messages(capfd) -> str:
+    """What XLA's C++ writes on stderr while it compiles the training step of the module's docstring."""
+    for mesh, scans_layers in CASES:
+        config = dataclasses.replace(FAMILIES["qwen2"], scans_layers=scans_layers)
+        sharding, params = Sharding(make_mesh(mesh)), random_params(config)
+        placed = sharding.tree(param_axes(params))
+        step = jax.jit(
+            jax.value_and_grad(next_token_loss), static_argnums=(1, 3), out_shardings=(None, placed)
+        )
+        tokens = jax.device_put(random_tokens(8, 16), sharding.named("batch", "length"))
+        step.lower(jax.device_put(params, placed), config, tokens, sharding).compile()
+    return capfd.readouterr().err
 
 
-def test_training_step_has_no_involuntary_full_rematerialization():
-    assert "Involuntary full rematerialization" not in compile_messages()
+def test_training_step_has_no_involuntary_full_rematerialization(capfd):
+    assert "Involuntary full rematerialization" not in compile_messages(capfd)
 
 
-def test_the_rematerialization_warning_is_seen_where_activations_are_left_to_xla():
+def test_the_rematerialization_warning_is_seen_where_activations_are_left_to_xla(
+    capfd, monkeypatch
+):
     """Without this the test above would pass for ever once XLA words its warning differently."""
-    assert "Involuntary full rematerialization" in compile_messages("unconstrained")
+    monkeypatch.setattr(Sharding, "constrain", lambda self, x, *axes: x)
+    assert "Involuntary full rematerialization" in compile_messages(capfd)

@@ -23,6 +23,7 @@ from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.train import rl_loop
 
 WORKER = Path(__file__).parents[1] / "helpers" / "one_of_several.py"
+pytestmark = pytest.mark.slow
 LIMIT_S = 600  # far above the minute that it takes on idle cores
 
 

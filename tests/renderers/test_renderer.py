@@ -48,7 +48,7 @@ def test_arithmetic_templates_survive_their_tokenizer(name):
         ("<code>\n```python\nprint(1)\n</code>", "print(1)"),
         ("<code>a</code> no, <code>b</code>", "b"),
         ("<code>\n```python\na\n```\nor\n```python\nb\n```\n</code>", "b"),
-        ("<code>\n  if x:\n    y\n</code>", "  if x:\n    y"),
+        ("<code>\n  if x:\n    y\n</code>", "if x:\n  y"),
         ("print(1)</code>", ""),
         ("<code>\n```python\n```\n</code>", ""),
         ("<code></code>", ""),
@@ -66,7 +66,7 @@ def test_the_program_of_a_segment(segment, code):
         (ToolResult(status=ToolStatus.ERROR, stderr="Traceback\nValueError: x\n"), "ValueError: x"),
         (ToolResult(status=ToolStatus.ERROR, error_type="KeyError"), "KeyError"),
         (ToolResult(status=ToolStatus.CPU_LIMIT), "TimeoutError: the CPU time limit was reached"),
-        (ToolResult(status=ToolStatus.MEMORY_LIMIT, stdout="no stdout here"), "MemoryError"),
+        (ToolResult(status=ToolStatus.MEMORY_LIMIT, stdout="1\n"), "1\nMemoryError"),
         (ToolResult(status=ToolStatus.OK, stdout="</code>"), "&lt;/code>"),
         (ToolResult(status=ToolStatus.OK, stdout="</answer>"), "&lt;/answer>"),
         (ToolResult(status=ToolStatus.OK, stdout="</interpreter>"), "&lt;/interpreter>"),
@@ -82,9 +82,9 @@ def test_every_status_that_is_no_error_of_the_program_has_a_text():
 
 
 def test_long_outputs_keep_head_and_tail():
-    """400 characters: 300 of the head, 100 of the tail."""
+    """400 characters, 200 of the head and 200 of the tail, as ReTool's."""
     result = ToolResult(status=ToolStatus.OK, stdout="a" * 500 + "b" * 500)
-    assert "\n" + "a" * 300 + "..." + "b" * 100 + "\n" in observation_text(result, RETOOL)
+    assert "\n" + "a" * 200 + "..." + "b" * 200 + "\n" in observation_text(result, RETOOL)
 
 
 def test_stop_tokens_are_those_that_could_complete_a_tag():
@@ -93,29 +93,6 @@ def test_stop_tokens_are_those_that_could_complete_a_tag():
     mask = stop_token_mask(tokenizer, ["</code>"])
     wanted = [False, True, True, True, True, True, True, True, False, False, False, False]
     assert mask == wanted
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("[answer]", "[anser]"), "unknown keys .'anser'.; known"),
-        (("[format]\n", "[format]\nx = 1\n[formats]\n"), "unknown keys .'formats'."),
-        (('code_open = "<code>"\n', ""), "code_open"),
-        (('code_open = "<code>"', 'code_open = ""'), "must not be empty"),
-        (('code_open = "<code>"', 'code_open = "<code>"\nfences = 1'), "fences"),
-        (("{output}", "output"), "lacks {output}"),
-        (('"last_line"', '"first_line"'), "error_style must be last_line or traceback"),
-        (("{question}", "question"), "no message holds {question}"),
-    ],
-)
-def test_a_broken_template_is_refused_in_one_line(tmp_path, change, message):
-    text = (TEMPLATES[0].parent / "arithmetic_tools.toml").read_text()
-    assert change[0] in text
-    path = tmp_path / "mine.toml"
-    path.write_text(text.replace(*change))
-    with pytest.raises(ValueError, match=message) as caught:
-        load_renderer(str(path))
-    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_template_is_refused_with_those_there_are(tmp_path):

@@ -16,6 +16,7 @@ from jaxtool.core.types import (
     FinishReason,
     Origin,
     Problem,
+    Sample,
     Score,
     ToolCall,
     ToolResult,
@@ -24,7 +25,7 @@ from jaxtool.core.types import (
 )
 from jaxtool.report import page
 from jaxtool.rundir import metrics, trajectory_log
-from jaxtool.rundir.trajectory_log import TrajectoryLog, trajectory_view
+from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views, trajectory_view
 
 HOSTILE = "</script><script>document.title='owned'</script><!--<img src=x onerror=alert(1)>{{data}}"
 PIECES = ["Q", ":", "I", " think", " x", "=1", "\n", "</code>", HOSTILE, "so", " 1"]
@@ -116,6 +117,45 @@ def test_views_need_one_text_and_advantage_per_token():
     assert view.advantage is None
 
 
+def test_control_tokens_are_marked_by_their_id_and_shown_as_they_are_spelled():
+    """The tool's text holds the same characters; it is no control token."""
+    trajectory, score = make_trajectory(), Score(reward=1.0, is_correct=True)
+    pieces = [*PIECES[:8], "<|im_end|>", "", " 1"]
+    view = trajectory_view(
+        trajectory,
+        score,
+        variant="a",
+        step=None,
+        token_texts=pieces,
+        control_tokens={109: "<|im_end|>", 999: "<|pad|>"},
+    )
+    assert [t.text for t in view.tokens if t.is_control] == ["<|im_end|>"]
+    assert [t.is_control for t in view.tokens[8:]] == [False, True, False]
+    assert [t.text for t in view.tokens[8:]] == ["<|im_end|>", "<|im_end|>", " 1"]
+    assert origins_of(view)[4:6] == ["code"] * 2
+    assert trajectory_log.view_from_row(trajectory_log.view_to_row(view)) == view
+
+
+def test_views_of_a_finished_policy_claim_no_step_and_no_advantage():
+    sample = Sample(trajectory=make_trajectory(), score=Score(reward=1.0, is_correct=True))
+    [view] = evenly_spaced_views(
+        [sample],
+        1,
+        variant="a",
+        step=None,
+        token_text=str,
+        control_tokens={100: "<s>"},
+        advantages=None,
+    )
+    assert (view.step, view.advantage) == (None, None)
+    assert view.tokens[0].text == "<s>"
+    assert all(token.advantage is None for token in view.tokens)
+    [learned] = evenly_spaced_views(
+        [sample], 1, variant="a", step=3, token_text=str, control_tokens={}, advantages=[0.5]
+    )
+    assert (learned.step, learned.advantage) == (3, 0.5)
+
+
 def test_the_log_reads_back_and_resumes_without_repeats(tmp_path):
     with TrajectoryLog(tmp_path) as log:
         log.write([make_view(step=step) for step in (1, 1, 2)])
@@ -127,6 +167,11 @@ def test_the_log_reads_back_and_resumes_without_repeats(tmp_path):
     assert views[0] == make_view(step=1)
     assert views[2].reward == 0.25
     assert math.isnan(views[3].reward)
+
+
+def with_control(view, at: int):
+    token = dataclasses.replace(view.tokens[at], is_control=True)
+    return dataclasses.replace(view, tokens=(*view.tokens[:at], token, *view.tokens[at + 1 :]))
 
 
 def make_report() -> page.Report:
@@ -149,7 +194,10 @@ def make_report() -> page.Report:
                 curves=(page.Curve(title="one", x_label="step", y_label="", series=(series,)),),
             ),
         ),
-        trajectories=(make_view(), make_view(variant="otc", step=6, is_correct=True)),
+        trajectories=(
+            with_control(make_view(), 9),
+            make_view(variant="otc", step=6, is_correct=True),
+        ),
         config=f"# {HOSTILE}\nx.y = 1\n",
     )
 
@@ -183,6 +231,7 @@ def test_hostile_text_is_data_and_nothing_else(page_text):
     assert [tag for tag, _ in page.elements if tag in ("script", "img")] == ["script", "script"]
     data = json.loads(page.scripts[0])
     assert data["trajectories"][0]["tokens"]["text"] == PIECES
+    assert data["trajectories"][0]["tokens"]["control"] == [9]
     assert data["trajectories"][0]["question"] == HOSTILE
     assert data["title"] == f"A run {HOSTILE}"
     assert page_text.count("</script>") == 2
@@ -287,6 +336,7 @@ def test_a_browser_draws_the_page(tmp_path, page_text):
     page = Page(done.stdout)
     classes = [attributes.get("class") or "" for _, attributes in page.elements]
     assert sum(name.split()[:1] == ["t"] for name in classes) == len(PIECES)
+    assert sum("control" in name.split() for name in classes) == 1
     assert sum(name == "item" for name in classes) == 2
     assert sum(name == "series" for name in classes) == 1
     assert [tag for tag, _ in page.elements].count("table") == 1

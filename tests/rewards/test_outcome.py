@@ -197,15 +197,15 @@ def test_laws_of_call_shaping(n: float, m: float, more: float, c: float, delta: 
 def test_a_wrong_answer_may_not_pay(kind: type):
     with pytest.raises(ValueError, match="need correct > 0 >= wrong"):
         kind(wrong=0.5)
-    with pytest.raises(ValueError, match="need correct > 0 >= wrong"):
+    with pytest.raises(ValueError, match=r"correct must be finite"):
         kind(correct=float("nan"))
 
 
 @pytest.mark.parametrize("kind", [OtcGrpoReward, OtcPpoReward])
 def test_scales_must_be_positive(kind: type):
-    with pytest.raises(ValueError, match="need alpha > 0 and c > 0"):
+    with pytest.raises(ValueError, match=r"\.(alpha|c) must be > 0"):
         kind(c=0.0)
-    with pytest.raises(ValueError, match="need alpha > 0 and c > 0"):
+    with pytest.raises(ValueError, match=r"\.(alpha|c) must be > 0"):
         kind(alpha=-1.0)
 
 
@@ -269,8 +269,8 @@ def test_call_shaping_by_hand(make_trajectory: Make):
     ("build", "message"),
     [
         (lambda: OtcPpoReward(decay="sine"), "OtcPpoReward.decay='sine' is a string"),
-        (lambda: CallShapingReward(delta=1.0), "delta=1.0 <= 0"),
-        (lambda: AdaTirReward(max_calls=0.0), "max_calls=0.0 > 0"),
+        (lambda: CallShapingReward(delta=1.0), "delta must be <= 0, got 1.0"),
+        (lambda: AdaTirReward(max_calls=0.0), "max_calls must be > 0, got 0.0"),
     ],
 )
 def test_impossible_settings_are_refused(build, message):

@@ -89,7 +89,7 @@ class Echo:
 @pytest.fixture(scope="module")
 def policy():
     tokenizer = VocabularyTokenizer(PIECES)
-    model = tiny(tokenizer.vocab_size)
+    model = dataclasses.replace(tiny(tokenizer.vocab_size), num_layers=1)
     mask = stop_token_mask(tokenizer, RENDERER.stop_tags)
     return model, random_params(model), np.flatnonzero(mask).tolist()
 

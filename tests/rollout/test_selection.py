@@ -46,6 +46,16 @@ def test_overlong_filtering(reason):
     assert not is_dropped(answered, Selection(drops_void_turns=True))
 
 
+def test_a_call_that_ends_a_tool_free_member_carries_no_loss():
+    """A call beyond a budget of one or more is another matter, and so is a member that answers."""
+    refused = ended(FinishReason.TOOL_LIMIT, "<code>1</code>")
+    beyond = ledger("QQpptpp", calls=[ToolStatus.OK], reason=FinishReason.TOOL_LIMIT)
+    answered = ended(FinishReason.ANSWER, "\\boxed{3}")
+    tool_free = Selection(tool_free_samples=2)
+    assert [is_dropped(t, tool_free) for t in (refused, beyond, answered)] == [True, False, False]
+    assert not is_dropped(refused, Selection())
+
+
 def test_roc_penalty_by_hand():
     mixed = ledger("QQpptptptp", calls=[ToolStatus.OK, ToolStatus.ERROR, ToolStatus.OK])
     assert roc_penalty(mixed) == pytest.approx(1 / 3)

@@ -6,7 +6,7 @@ import math
 import pytest
 from helpers.ledgers import group_of, ledger
 
-from jaxtool.core.types import FinishReason, Score, ToolStatus, samples_of, with_samples
+from jaxtool.core.types import FinishReason, Score, ToolStatus, Verdict, samples_of, with_samples
 from jaxtool.rollout.statistics import (
     clustered_mean,
     counts,
@@ -61,6 +61,23 @@ def test_figures_by_hand():
     assert whole.tool_productivity == 0.75
     assert whole.accuracy_stderr == pytest.approx(math.sqrt(0.125 / 2))
     assert whole.tool_calls_stderr == pytest.approx(math.sqrt(0.5 / 2))
+
+
+def test_the_lenient_rule_stands_beside_the_strict_one_if_the_judge_reports_it():
+    def judged(*lenient):
+        return with_samples(
+            four_answers(),
+            [
+                dataclasses.replace(
+                    s, verdict=Verdict(score=0, is_correct=False, how="", is_lenient=x)
+                )
+                for s, x in zip(samples_of(four_answers()), lenient, strict=True)
+            ],
+        )
+
+    assert figures(judged(True, True, True, False, None)).accuracy_lenient == 0.75
+    assert figures(judged(True, None, True, False, None)).accuracy_lenient is None
+    assert figures(four_answers()).accuracy_lenient is None
 
 
 def test_counts_know_what_was_asked_for_and_lost():

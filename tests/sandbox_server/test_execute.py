@@ -61,6 +61,26 @@ def test_stdin_threads_and_atexit_work_as_in_a_script(server):
     assert server.execute(code).last_value == "7"
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr", "stdin"])
+def test_streams_can_be_reconfigured_as_in_a_script(server, stream):
+    for settings in (
+        "encoding='utf-8'",
+        "encoding='latin-1'",
+        "line_buffering=False",
+        "errors='replace'",
+    ):
+        code = f"import sys\nsys.{stream}.reconfigure({settings})\nprint(input())"
+        result = server.execute(code, stdin="in\n")
+        assert (result.stdout, result.stderr) == ("in\n", ""), settings
+
+
+def test_output_streams_are_pipes_and_say_so(server):
+    code = "import sys\nprint('a')\nprint(sys.stdout.seekable(), sys.stderr.seekable())"
+    assert server.execute(code).stdout == "a\nFalse False\n"
+    code = "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, 'utf-8')\nprint('é')"
+    assert server.execute(code).stdout == "é\n"
+
+
 def test_files_arrive_where_there_is_scratch(server):
     if server.stub.Info(pb.InfoRequest()).tier != pb.TIER_NAMESPACE:
         pytest.skip("files need the namespace tier")

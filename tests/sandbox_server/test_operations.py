@@ -222,3 +222,14 @@ def test_selftest_fails_when_an_attack_gets_out(tmp_path, monkeypatch):
     assert [verdict.name for verdict in findings.escaped] == ["a", "b"]
     (tmp_path / "empty").mkdir()
     assert asyncio.run(selftest.run(ServerConfig(concurrency=1), str(tmp_path / "empty"), "")) == 1
+
+
+def test_the_end_of_a_standard_input_that_cannot_be_watched_is_refused(monkeypatch, capsys):
+    flags = ["--address", "127.0.0.1:0", "--exit-on-stdin-eof"]
+    monkeypatch.setattr("sys.argv", ["sandbox_server", *flags])
+    with open("/dev/null") as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        assert command_line.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("sandbox_server: --exit-on-stdin-eof watches standard input")
+    assert said.count("\n") == 1

@@ -9,6 +9,8 @@ LEVELS = {"hard": {"answers": 120}, "one_digit": {"answers": 80}, "two_digit": {
 
 def pair(cut, gap, error=0.01, points=0.0):
     return {
+        "questions": 400,
+        "questions_left_out": 0,
         "calls_cut": cut,
         "calls_difference": gap,
         "calls_difference_stderr": error,
@@ -56,6 +58,11 @@ def test_calls_needed_by_hand():
 )
 def test_a_change_says_its_direction_and_whether_it_is_clear(figures, said):
     assert change(figures) == (said, "accuracy +0.0 ± 1.7 points")
+
+
+def test_a_change_says_on_how_many_questions_it_rests():
+    figures = pair(0.5, -0.5) | {"questions": 398, "questions_left_out": 2}
+    assert change(figures)[1].endswith("points, on the 398 questions of which both have the answer")
 
 
 def test_a_run_in_which_grpo_added_calls():

@@ -82,7 +82,7 @@ def test_tables_say_how_many_answers_they_rest_on():
     assert [row[answers] for row in rows] == ["3 of 4", "3 of 4", "4", "4"]
     columns, rows = level_rows(made, "greedy")
     assert [row[:2] for row in rows] == [("easy", 2), ("hard", 2)]
-    assert rows[1][2] == "refused, 1 of 2 answers lost (50.0%)"
+    assert rows[1][2] == "refused (1 lost)"
     assert rows[1][3] == "50.0 ± 50.0 / 2.00"
     assert lost_note(made).startswith("2 of 16 answers were lost to the sandbox")
     assert lost_note(comparison(new=NEW)) == "No answer was lost to the sandbox."

@@ -350,49 +350,29 @@ def test_results_by_hand(played, tmp_path):
     assert "ReTool-GRPO against its cold start" in page.read_text()
 
 
-def lose(played, name, seed, *questions):
-    """Marks sampled and greedy answers as lost; they were right and made many calls."""
-    path = played.answers(name, seed)
-    found = json.loads(path.read_text())
-    for way in ("greedy", "sampled"):
-        for row in found["answers"][way]:
-            if row["question"] in questions:
-                row |= {"is_lost": True, "calls": 9, "is_correct": True}
-    path.write_text(json.dumps(found))
-
-
-def test_lost_answers_are_counted_in_every_table_and_left_out_of_pairs(played):
+def test_lost_answers_stand_in_every_table_and_are_left_out_of_pairs(played):
     before = results.results(played)
-    lose(played, "otc_after_grpo", 0, "hard/9")
-    metrics = played.run_dir("otc_grpo", 0) / "metrics.jsonl"
-    counts = {"validation/answers_count": 90, "validation/lost_count": 10}
-    row = {"step": 2, "time_s": 3.0, "tokens/policy_mean": 1.0} | counts
-    metrics.write_text(metrics.read_text() + json.dumps(row) + "\n")
+    path = played.answers("otc_after_grpo", 0)
+    answers = json.loads(path.read_text())
+    answers["answers"]["greedy"][19] |= {"is_lost": True, "calls": 9}  # of 20; it had made one call
+    path.write_text(json.dumps(answers))
+    row = {"step": 2, "time_s": 3.0, "validation/answers_count": 90, "validation/lost_count": 10}
+    with (played.run_dir("otc_grpo", 0) / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
     found = results.results(played)
     otc = found["variants"]["otc_after_grpo"]
     assert otc["rests_on"]["greedy"] == {"answers": 39, "lost": 1}
-    assert otc["rests_on"]["mental"] == {"answers": 40, "lost": 0}
-    # 20 answers with 10 calls; the lost one made one of them and was wrong.
     assert otc["greedy"]["tool_calls"]["seeds"] == [pytest.approx(9 / 19), 0.5]
-    assert otc["greedy"]["accuracy"]["seeds"] == [pytest.approx(17 / 19), 0.85]
     pair = found["paired"]["otc_after_grpo against retool_grpo"]["greedy"]
-    assert pair["questions"]["seeds"] == [19, 20]
-    assert pair["questions_left_out"]["seeds"] == [1, 0]
+    assert (pair["questions"]["seeds"], pair["questions_left_out"]["seeds"]) == ([19, 20], [1, 0])
     # GRPO made 30 calls for 20 questions, two of them for the one that is left out.
     assert pair["calls_cut"]["seeds"][0] == pytest.approx(1 - 9 / 28)
     same = "retool_grpo against cold_start"
     assert found["paired"][same] == before["paired"][same]
-    training = found["variants"]["otc_grpo"]["training"]["validations"]
-    assert training == {"answers": 90, "lost": 10, "refused": 1}
-    for table in tables.tables(found):
-        if table.title.startswith("Differences"):
-            assert "39 of 40" in {row[2] for row in table.rows}
-        elif table.title.startswith("Training") or table.title.startswith("After as many"):
-            assert "otc_grpo 10 of 100 (1 validations are left out)" in table.note
-        else:
-            assert table.note.count("40 answers of each variant") == 1
-            is_mental = table.title.startswith("Accuracy of answers without")
-            assert ("otc_after_grpo 1." in table.note) == (not is_mental)
+    notes = [(table.title, table.note) for table in tables.tables(found)]
+    assert all("answer" in note for _, note in notes)
+    assert sum("otc_after_grpo 1." in note for _, note in notes) == 3  # greedy, its levels, the map
+    assert sum("otc_grpo 10 of 100 (validations without figures: 1)" in n for _, n in notes) == 2
 
 
 def test_equal_tokens_by_hand(played):

@@ -45,12 +45,17 @@ def ask(number, **tools):
 
 def test_rounds_ask_a_fresh_product_and_go_through_the_preflights_programs():
     product, other = snippets_of(3)
-    assert (product.code, product.stdout) == ("print(10007 * 20014)", "200280098\n")
+    assert (product.code, product.stdout) == (
+        "print(123456795 * 987654318)",
+        "121932636668190810\n",
+    )
     assert other == SNIPPETS[3]
     rounds = range(len(SNIPPETS))
     assert [snippets_of(i)[1] for i in rounds] == list(SNIPPETS)
     assert snippets_of(len(SNIPPETS))[1] == SNIPPETS[0]
-    assert len({snippets_of(i)[0].stdout for i in range(1000)}) == 1000
+    products = [snippets_of(i)[0].stdout for i in range(1000)]
+    assert len(set(products)) == 1000
+    assert min(len(set(product)) for product in products) > 5  # digits and the newline
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
@@ -62,9 +67,15 @@ def test_right_answers_pass(number):
 @pytest.mark.parametrize(
     ("result", "difference"),
     [
-        (ToolResult(status=ToolStatus.OK, stdout="200280099\n"), r"got '200280099\n'"),
+        (
+            ToolResult(status=ToolStatus.OK, stdout="121932636668190811\n"),
+            r"got '121932636668190811\n'",
+        ),
         (ToolResult(status=ToolStatus.OK), "got ''"),
-        (ToolResult(status=ToolStatus.OK, stdout="200280098\n", last_value="7"), "got '7'"),
+        (
+            ToolResult(status=ToolStatus.OK, stdout="121932636668190810\n", last_value="7"),
+            "got '7'",
+        ),
         (ToolResult(status=ToolStatus.ERROR, stderr="NameError"), "got 'error' ('NameError')"),
         (ToolResult(status=ToolStatus.KILLED), "got 'killed'"),
     ],
@@ -73,7 +84,7 @@ def test_a_wrong_answer_of_one_server_is_named_in_one_line(result, difference):
     wrong = ScriptedTool(answers(3, product=result))
     found = ask(3, good=ScriptedTool(answers(3)), bad=wrong)
     assert found.wrong.startswith(
-        "the sandbox at bad answers wrongly: program 'print(10007 * 20014)': "
+        "the sandbox at bad answers wrongly: program 'print(123456795 * 987654318)': "
     )
     assert difference in found.wrong
     assert "\n" not in found.wrong

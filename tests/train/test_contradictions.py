@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from jaxtool.config import loader
+from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.advantage_choices import ClippedShaping, LeaveOneOut
 from jaxtool.learn.aggregation_choices import SequenceConstantMean, SequenceMean, TokenMean
 from jaxtool.learn.grpo import GrpoConfig
@@ -14,6 +15,7 @@ from jaxtool.rewards.adaptive import AdaTirReward, CallShapingReward
 from jaxtool.rewards.outcome import OtcGrpoReward, OtcPpoReward
 from jaxtool.rewards.terms import LengthPenalty, OverlongPunishment, RewardTerms, SumReward
 from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.rollout.selection import Selection
 from jaxtool.train.rl_config import RlConfig, grpo_of, reward_of
 
 RUN = loader.REPOSITORY_ROOT / "gin_configs" / "runs" / "quickstart_grpo.gin"
@@ -45,6 +47,21 @@ CONTRADICTIONS = {
     "a critic and a sum whose outcome shapes": (
         {"critic": CriticConfig(), "reward": SumReward(outcome=CallShapingReward(), terms=())},
         r"RlConfig\.reward=CallShapingReward",
+    ),
+    "a KL and a nucleus": (
+        {"grpo": GrpoConfig(kl_coef=0.03), "sampling": Sampling(top_p=0.7)},
+        r"GrpoConfig\.kl_coef=0\.03 beside Sampling\.top_p=0\.7: .* is no KL\. Leave out",
+    ),
+    "a KL in the reward and the best tokens": (
+        {"grpo": GrpoConfig(reward_kl_coef=0.1), "sampling": Sampling(top_k=20, min_p=0.1)},
+        r"GrpoConfig\.reward_kl_coef=0\.1 beside Sampling\.top_k=20, Sampling\.min_p=0\.1",
+    ),
+    "tool-free samples and no tool": (
+        {
+            "selection": Selection(tool_free_samples=2),
+            "rollout": RolloutConfig(max_response_tokens=96, max_tool_calls=0),
+        },
+        r"Selection\.tool_free_samples=2 beside RolloutConfig\.max_tool_calls=0: .* leave",
     ),
     "GSPO and a mean over tokens": (
         {"grpo": GrpoConfig(loss=Gspo(), aggregation=TokenMean())},

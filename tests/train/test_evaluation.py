@@ -10,6 +10,7 @@ from helpers.scripted_engine import ANSWER, CALL, stage
 from jaxtool.core.types import FinishReason, ToolStatus
 from jaxtool.rundir.metrics import check_metric_name
 from jaxtool.train.evaluation import GREEDY, evaluate, evaluation_of, lost_text
+from jaxtool.train.rl_config import Schedule
 
 OK = ToolStatus.OK
 CALLING, PLAIN = [*CALL, *ANSWER], [*ANSWER]
@@ -107,6 +108,12 @@ def test_no_level_has_figures_where_the_whole_has_none():
     found = evaluation_of([*answers("easy", 100, 0), *answers("hard", 10, 2)], 0.01)
     assert found.is_refused
     assert "accuracy" not in found.levels["easy"]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_out_of_range_is_refused_by_name(share):
+    with pytest.raises(ValueError, match="eval_max_lost_fraction"):
+        Schedule(steps=1, eval_max_lost_fraction=share)
 
 
 @pytest.mark.parametrize(("lost", "is_refused"), [(0, False), (1, False), (2, True)])

@@ -5,17 +5,21 @@ from asyncio import Runner
 
 import numpy as np
 import pytest
+from helpers.grpo_batches import learner_of, setup_of
 from helpers.judging import all_right
 from helpers.ledgers import group_of, ledger
 
 from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
+from jaxtool.learn.advantage_choices import NoStd
+from jaxtool.learn.members import Members
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.terms import RewardTerms
+from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.rollout.selection import Selection
+from jaxtool.rollout.selection import Selection, is_dropped
 from jaxtool.train import rollout_batch, rollouts
 
 POOL = [Problem(problem_id=f"p{i}", question="", answer="2") for i in range(8)]
@@ -194,3 +198,28 @@ def test_tool_free_members_join_their_group(worker):
     ids = np.array([t.problem.problem_id for t in found.trajectories])
     assert ids.tolist() == ["p0"] * 4 + ["p1"] * 4
     assert worker.collector.streams == [("train", 7), ("train", 7, "tool_free")]
+
+
+def test_a_refused_call_counts_in_its_group_and_no_token_of_it_is_punished():
+    """Rewards 1 and 1 with a call, -1 for the refused call, -1 for a wrong answer: the mean is 0.
+
+    Five policy tokens of each caller get 1, the two of the wrong answer -1; the refused call has none.
+    """
+    caller = ledger("QQpptppp", calls=[ToolStatus.OK])
+    refused = ledger("QQppp", reason=FinishReason.TOOL_LIMIT, unexecuted=1)
+    trajectories = [caller, caller, refused, ledger("QQpp")]
+    rewards = [1.0, 1.0, -1.0, -1.0]
+    selection = Selection(tool_free_samples=2)
+    members = Members(
+        scores=[Score(reward=r, is_correct=r > 0) for r in rewards],
+        group_ids=np.zeros(4, np.int32),
+        is_dropped=np.array([is_dropped(t, selection) for t in trajectories]),
+    )
+    learner = learner_of(setup_of(advantage=NoStd()))
+    chosen = learner.packed(members)
+    assert chosen == [0, 1, 3]
+    packed = to_batch([trajectories[i] for i in chosen], PackConfig(row_tokens=16))
+    placed, advantages = learner.targets(None, packed, members)
+    assert advantages.tolist() == rewards
+    of_tokens = placed.host.advantages[placed.host.loss_mask]
+    assert sorted(of_tokens.tolist()) == [-1.0] * 2 + [1.0] * 10

@@ -8,11 +8,12 @@ const NO_LEVEL = '(no level)';
 const FILTERS = [
   { key: 'variant', label: 'Variant', of: (view) => view.variant },
   { key: 'level', label: 'Level', of: (view) => view.level || NO_LEVEL },
-  { key: 'step', label: 'Step', of: (view) => view.step },
+  { key: 'step', label: 'Step', of: (view) => stepOf(view) },
   { key: 'outcome', label: 'Outcome', of: (view) => (view.is_correct ? 'correct' : 'wrong') },
   { key: 'calls', label: 'Tool calls', of: (view) => view.tool_calls.length },
 ];
 
+const stepOf = (view) => (isNumber(view.step) ? view.step : 'finished policy');
 const compare = (a, b) => (isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), 'en', { numeric: true }));
 const verdict = (view) => el('span', { class: `verdict ${view.is_correct ? 'right' : 'wrong'}`, title: view.is_correct ? 'correct' : 'wrong' }, view.is_correct ? '✓' : '✗');
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
@@ -73,7 +74,7 @@ class Viewer {
     verdict(view),
     el('span', { class: 'name' }, view.problem_id),
     el('span', { class: 'reward' }, format(view.reward)),
-    el('span', { class: 'sub' }, [view.variant, view.level, `step ${view.step}`, plural(view.tool_calls.length, 'call')].filter(Boolean).join(' · '))));
+    el('span', { class: 'sub' }, [view.variant, view.level, isNumber(view.step) ? `step ${view.step}` : '', plural(view.tool_calls.length, 'call')].filter(Boolean).join(' · '))));
     this.list.replaceChildren(...[
       start > 0 ? el('div', { class: 'more' }, `${start} before`) : null,
       ...items,
@@ -130,7 +131,7 @@ class Viewer {
         view.finish_reason ? chip('ended by', view.finish_reason) : null,
         view.variant ? chip('variant', view.variant) : null,
         view.level ? chip('level', view.level) : null,
-        chip('step', String(view.step)),
+        isNumber(view.step) ? chip('step', String(view.step)) : null,
         calls));
   }
 
@@ -161,12 +162,14 @@ class Viewer {
   }
 
   tokenNodes({ tokens }) {
+    const control = new Set(tokens.control);
     const strongest = Math.max(1e-9, ...tokens.advantage.map((value) => Math.abs(value || 0)));
     return tokens.text.map((text, i) => {
       const letter = tokens.origin[i];
       const classes = ['t', ORIGINS[letter]];
       if (tokens.origin[i - 1] !== letter) classes.push('first');
       if (tokens.origin[i + 1] !== letter) classes.push('last');
+      if (control.has(i)) classes.push('control');
       const node = el('span', { 'data-at': i, tabindex: i === 0 ? 0 : -1 });
       const shade = this.shade(tokens, i, strongest);
       if (shade) {
@@ -175,7 +178,8 @@ class Viewer {
         node.style.setProperty('--strength', `${(100 * shade[1]).toFixed(1)}%`);
       }
       node.className = classes.join(' ');
-      text.split('\n').forEach((line, part) => {
+      // A control token is one mark: ⟨|im_end|⟩. The same characters as text are plain.
+      (control.has(i) ? text.replace(/^<(.*)>$/, '⟨$1⟩') : text).split('\n').forEach((line, part) => {
         if (part) node.append(el('span', { class: 'newline', 'aria-hidden': 'true' }, '↵'), '\n');
         node.append(line);
       });
@@ -207,6 +211,7 @@ class Viewer {
       ['id', String(tokens.id[i])],
       ['origin', ORIGIN_LABELS[ORIGINS[tokens.origin[i]]]],
     ];
+    if (tokens.control.includes(i)) pairs.push(['kind', 'control token']);
     if (isNumber(logprob)) pairs.push(['log-prob', format(logprob)], ['probability', format(Math.exp(logprob))]);
     if (isNumber(tokens.advantage[i])) pairs.push(['advantage', format(tokens.advantage[i])]);
     showTip(box.left - 16, box.bottom - 8,
