@@ -163,7 +163,7 @@ def lead() -> str:
         f"sampled on 60 steps. This is why OTC is to be compared with GRPO of as many steps. Compared with the "
         f"60 steps that it starts from, OTC has {both(points, signed, OTC, GRPO, 'greedy')} points greedily.",
     ]
-    bullets = [_wrapped(text, initial_indent="- ", subsequent_indent="  ") for text in sentences]
+    bullets = [_wrapped(text, "- ", "  ") for text in sentences]
     return "\n".join(bullets) + "\n"
 
 
@@ -256,8 +256,15 @@ def study() -> str:
     return "\n".join(line if line[:1] in "|#" else _wrapped(line) for line in lines) + "\n"
 
 
-def _wrapped(text: str, **indents: str) -> str:
-    return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False, **indents)
+def _wrapped(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(
+        text,
+        width=120,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
