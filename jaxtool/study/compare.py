@@ -154,8 +154,9 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
     """What `new` changes against `old` on the questions of which both have every answer.
 
     Keys: `questions` and `questions_left_out` (one side lost an answer); `calls_cut` (share of old's calls
-    saved), `accuracy_difference_points` and its `_stderr` (paired over questions, in percentage points),
-    `productivity_gain` (TP new / TP old - 1). Only the first two where one side has no figures.
+    saved), `calls_difference` (calls an answer, new less old) and `accuracy_difference_points`, each with its
+    `_stderr` (paired over questions), `productivity_gain` (TP new / TP old - 1). Only the first two where
+    one side has no figures.
     """
     both = [
         (a, b) for a, b in zip(new.groups, old.groups, strict=True) if is_whole(a) and is_whole(b)
@@ -167,16 +168,19 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
     if new.is_refused or old.is_refused or not both:
         return rests_on
     new_groups, old_groups = [a for a, _ in both], [b for _, b in both]
-    pairs = [
-        (float(bool(a.is_correct)) - float(bool(b.is_correct)), a.trajectory.problem.problem_id)
-        for a, b in zip(samples_of(new_groups), samples_of(old_groups), strict=True)
-    ]
-    gap, error = clustered_mean([g for g, _ in pairs], [question for _, question in pairs])
+    pairs = list(zip(samples_of(new_groups), samples_of(old_groups), strict=True))
+    questions = [a.trajectory.problem.problem_id for a, _ in pairs]
+    right = [float(bool(a.is_correct)) - float(bool(b.is_correct)) for a, b in pairs]
+    gap, error = clustered_mean(right, questions)
+    calls = [float(a.trajectory.num_tool_calls - b.trajectory.num_tool_calls) for a, b in pairs]
+    calls_gap, calls_error = clustered_mean(calls, questions)
     new_figures, old_figures = figures(new_groups), figures(old_groups)
     old_calls, new_calls = old_figures.tool_calls, new_figures.tool_calls
     old_tp, new_tp = old_figures.tool_productivity, new_figures.tool_productivity
     return rests_on | {
         "calls_cut": 1 - new_calls / old_calls if old_calls else None,
+        "calls_difference": calls_gap,
+        "calls_difference_stderr": calls_error,
         "accuracy_difference_points": 100 * gap,
         "accuracy_difference_points_stderr": 100 * error,
         "productivity_gain": new_tp / old_tp - 1 if new_tp and old_tp else None,

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtool.data.arithmetic import MENTAL_LEVELS
+
 # r_tool of OTC-PPO for one call with c = 3 (2504.14870, equation 5), cos(π / 5): below this accuracy a
 # call that makes the answer right is worth more than an answer from the head.
 MENTAL_THRESHOLD = math.cos(math.pi / 5)
@@ -25,6 +27,11 @@ class EvalRecord:
     is_correct: bool
     tokens: int  # of the policy
     is_lost: bool = False  # to the sandbox, also when asked again: in no figure
+
+
+def calls_needed(level: str) -> int:
+    """Calls that a level of the arithmetic task takes, for a policy that knows easy sums by heart."""
+    return 0 if level in MENTAL_LEVELS else _CALLS_NEEDED.get(level, 1)
 
 
 def optimal_calls(level: str, mental_accuracy: float) -> int:

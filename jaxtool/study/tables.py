@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
+from jaxtool.study.intervals import t_interval
 from jaxtool.study.results import SAMPLINGS
 
+NOT_COUNTED = "These runs did not count answers lost to the sandbox."
 LOST_CALL = 0.5  # calls a question below the optimum, from which on a level counts as collapsed
 
 
@@ -21,8 +23,18 @@ def shown(figure: Mapping[str, Any], scale: float = 1.0, digits: int = 1) -> str
     return text if error is None else f"{text} ± {scale * error:.{digits}f}"
 
 
+def interval(figure: Mapping[str, Any]) -> str:
+    """`-1.1..+6.8`, the t-interval of 95 % over seeds; a dash where there are fewer than two."""
+    if figure["mean"] is None or len(figure["seeds"]) < 2:
+        return "–"
+    found = t_interval(figure["seeds"])
+    return f"{found.low:+.1f}..{found.high:+.1f}"
+
+
 def rests_on(found: Mapping[str, Any], part: str) -> str:
     """How many answers a table's figures are made of, in a sentence."""
+    if not all("rests_on" in variant for variant in found["variants"].values()):
+        return NOT_COUNTED
     counts = {name: variant["rests_on"][part] for name, variant in found["variants"].items()}
     asked = sorted({count["answers"] + count["lost"] for count in counts.values()})
     text = f"{' or '.join(f'{number:,}' for number in asked)} answers of each variant"
@@ -103,14 +115,15 @@ def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
     if summary["otc_calls_cut"] is not None:
         lines.append(
             Headline(
-                label="OTC-GRPO without std against ReTool-GRPO, calls",
+                label="OTC-GRPO without std against the ReTool-GRPO that it starts from, calls",
                 value=f"{-100 * summary['otc_calls_cut']:.0f} %",
-                note=f"accuracy {-summary['otc_accuracy_loss_points']:+.1f} points, greedy",
+                note=f"accuracy {-summary['otc_accuracy_loss_points']:+.1f} points, greedy; ReTool-GRPO has fewer steps",
             )
         )
     if summary["rl_gain_over_cold_start_points"] is not None:
         error = summary["rl_gain_stderr"]
-        note = "" if error is None else f"± {error:.1f}"
+        seeds = f"{summary['seeds']} seeds"
+        note = "1 seed" if error is None else f"± {error:.1f}, one standard error of {seeds}"
         gain = f"{summary['rl_gain_over_cold_start_points']:+.1f} points"
         lines.append(Headline(label="ReTool-GRPO against its cold start", value=gain, note=note))
     return tuple(lines)
@@ -221,20 +234,27 @@ def _paired(found: Mapping[str, Any]) -> Table:
                     way,
                     _questions(part),
                     shown(part["accuracy_points"]),
+                    interval(part["accuracy_points"]),
                     shown(part["calls_cut"], 100, 0),
                     shown(part["productivity_gain"], 100, 0),
                 )
             )
     return Table(
         title="Differences, seed by seed",
-        columns=("pair", "answers", "questions", "accuracy, points", "calls cut %", "TP gain %"),
+        columns=(
+            *("pair", "answers", "questions", "accuracy, points", "95 % interval"),
+            *("calls cut %", "TP gain %"),
+        ),
         rows=tuple(rows),
-        note="Questions: those of all seeds of which neither side lost its answer.",
+        note="Questions: those of all seeds of which neither side lost its answer. ± one standard error; the "
+        "interval is that of the t distribution, not corrected for the number of rows.",
     )
 
 
 def _questions(part: Mapping[str, Any]) -> str:
-    """`1,200`, or `1,198 of 1,200` where some are left out."""
+    """`1,200`, or `1,198 of 1,200` where some are left out; a dash where nobody counted."""
+    if "questions" not in part:
+        return "–"
     used, left_out = (sum(part[name]["seeds"]) for name in ("questions", "questions_left_out"))
     return f"{used:,} of {used + left_out:,}" if left_out else f"{used:,}"
 
@@ -283,6 +303,8 @@ def _validations(found: Mapping[str, Any]) -> str:
         for name, variant in found["variants"].items()
         if "validations" in variant["training"]
     }
+    if not each and any("tokens" in variant["training"] for variant in found["variants"].values()):
+        return NOT_COUNTED
     lost = [
         f"{name} {counts['lost']} of {counts['lost'] + counts['answers']}"
         + (f" (validations without figures: {counts['refused']})" if counts["refused"] else "")

@@ -48,9 +48,11 @@ def comparison(max_lost_fraction=0.3, **rows):
 
 
 def test_differences_by_hand():
-    """Calls 6 and 2; right 3 and 3."""
+    """Calls 0, 1, 1, 0 and 1, 1, 2, 2: differences -1, 0, -1, -2 with s = √(2/3); right 3 and 3."""
     found = paired(evaluation(NEW), evaluation(WHOLE))
     assert found["calls_cut"] == pytest.approx(1 - 2 / 6)
+    assert found["calls_difference"] == -1.0
+    assert found["calls_difference_stderr"] == pytest.approx((2 / 3 / 4) ** 0.5)
     assert found["accuracy_difference_points"] == 0
     assert found["productivity_gain"] == pytest.approx((3 / 2) / (3 / 6) - 1)
     assert (found["questions"], found["questions_left_out"]) == (4, 0)

@@ -1,0 +1,87 @@
+"""What a quickstart says at its end, out of its figures alone. Pure functions.
+
+OTC-GRPO is put beside three things: GRPO, the cold start that both began with, and the calls that the questions need.
+A cut against GRPO alone would also count calls that GRPO added itself. Every sentence is computed, so it
+is true of the run whatever its seed, processor and versions did.
+
+Not covered: how the figures vary over seeds (benchmarks/quickstart_seeds.py).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtool.study.figures import calls_needed
+
+SAMPLINGS = ("greedy", "sampled")
+AGAINST = (("otc_grpo", "grpo"), ("otc_grpo", "cold_start"), ("grpo", "cold_start"))
+NAMES = {"cold_start": "the cold start", "grpo": "GRPO", "otc_grpo": "OTC-GRPO"}
+ONE_DRAW = (
+    "This is one seed on one processor, and another ends elsewhere: docs/experiments.md, "
+    "'The quickstart over seeds'."
+)
+_CLEAR = 2.0  # standard errors from which on a difference is called one
+
+
+def key(new: str, old: str) -> str:
+    """Name of a pair in results.json."""
+    return f"{new.removesuffix('_grpo')}_against_{old}"
+
+
+def needed(part: Mapping[str, Any]) -> float:
+    """Calls an answer that the questions of an evaluation take, by the mix of their levels.
+
+    Example: 120 hard answers of 400 need one call each: 0.30.
+    """
+    answers = {level: figures["answers"] for level, figures in part["levels"].items()}
+    calls = sum(count * calls_needed(level) for level, count in answers.items())
+    return calls / max(1, sum(answers.values()))
+
+
+def statements(results: Mapping[str, Any]) -> list[str]:
+    """Lines for the console.
+
+    Args:
+      results: of a quickstart, with figures in every part.
+    """
+    lines = []
+    for new, old in AGAINST:
+        for way in SAMPLINGS:
+            text, note = change(results[key(new, old)][way])
+            lines.append(f"{NAMES[new]} against {NAMES[old]}, {way}: {text}, {note}")
+    lines += [_against_the_needed(results, way) for way in SAMPLINGS]
+    return [*lines, ONE_DRAW]
+
+
+def change(figures: Mapping[str, float | None]) -> tuple[str, str]:
+    """(`83 % fewer calls`, `accuracy +0.0 ± 1.7 points`)."""
+    gap, error = figures["accuracy_difference_points"], figures["accuracy_difference_points_stderr"]
+    accuracy = f"accuracy {gap:+.1f} ± {error:.1f} points"
+    if figures["questions_left_out"]:
+        accuracy += f", on the {figures['questions']} questions of which both have the answer"
+    return _calls(figures), accuracy
+
+
+def _calls(figures: Mapping[str, float | None]) -> str:
+    cut, gap = figures["calls_cut"], figures["calls_difference"]
+    error = figures["calls_difference_stderr"]
+    assert gap is not None
+    assert error is not None
+    if gap == 0:
+        return "as many calls" if cut is not None else "no calls on either side"
+    if cut is None:
+        return f"{gap:.2f} calls where there were none"
+    shown = f"{abs(100 * cut):.0f} % {'fewer' if cut > 0 else 'more'} calls"
+    is_clear = abs(gap) > _CLEAR * error
+    return shown if is_clear else f"{shown} (no clear difference: {gap:+.2f} ± {error:.2f})"
+
+
+def _against_the_needed(results: Mapping[str, Any], way: str) -> str:
+    """The calls of each variant beside those that the questions need."""
+    parts = {name: results["variants"][name][way] for name in NAMES}
+    least = needed(parts["otc_grpo"])
+    calls = parts["otc_grpo"]["tool_calls"]
+    each = ", ".join(f"{NAMES[name]} {part['tool_calls']:.2f}" for name, part in parts.items())
+    text = f"Calls an answer, {way}: {each}; the questions need {least:.2f}"
+    if calls < least - 1e-9:
+        return f"{text}, so OTC-GRPO answers some without the call that they need"
+    return text
