@@ -156,7 +156,9 @@ def judge_rows(
             chosen = [i for i, row in enumerate(rows) if row.judge == name]
             for i, verdict in zip(chosen, judge.judge([cases[i] for i in chosen]), strict=True):
                 if verdict is None:
-                    raise RuntimeError(f"row {rows[i].row_id}: the sandbox could not run its tests")
+                    raise RuntimeError(
+                        f"row {rows[i].row_id}: no verdict; the sandbox, or a worker, failed after all retries"
+                    )
                 outcomes[i] = Outcome(
                     row=rows[i],
                     got=verdict.is_correct,

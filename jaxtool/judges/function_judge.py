@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from jaxtool.config.callables import callable_name, check_takes
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, Verdict
 from jaxtool.judges.base import Case, RunPrograms
 
@@ -50,8 +51,7 @@ class PythonFunction:
 
     def __post_init__(self) -> None:
         check_takes(self.function, ARGUMENTS, "PythonFunction.function")
-        if not (self.limit_s > 0 and math.isfinite(self.limit_s)):
-            raise ValueError(f"PythonFunction.limit_s={self.limit_s} must be positive")
+        check_range(self, "limit_s", above=0)
 
     def unfit(self, problem: Problem) -> str | None:
         """None: the function alone knows."""

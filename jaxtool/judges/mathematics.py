@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, Verdict
 from jaxtool.judges import comparison
 from jaxtool.judges.base import Case, RunPrograms
@@ -37,7 +38,7 @@ class CheckCounts:
     by_rounding: int = 0  # of those: right because the reference is a rounded number
     by_math_verify: int = 0
     timed_out: int = 0  # over the CPU limit; judged wrong
-    stalled: int = 0  # no reply and no CPU time used: the machine's fault; judged wrong
+    stalled: int = 0  # no reply and no CPU time used: the machine's fault; no verdict
     failed: int = 0  # math-verify raised or died; judged wrong
 
 
@@ -56,11 +57,8 @@ class Mathematics:
     reports_lenient: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_workers < 1 or self.cpu_limit_s <= 0:
-            raise ValueError(
-                f"need Mathematics.num_workers >= 1 and cpu_limit_s > 0: {self.num_workers=} "
-                f"{self.cpu_limit_s=}"
-            )
+        check_range(self, "num_workers", least=1)
+        check_range(self, "cpu_limit_s", above=0)
 
     def unfit(self, problem: Problem) -> str | None:
         """ "are words" where a reference is no mathematics."""
@@ -107,6 +105,8 @@ class MathematicsJudge:
     def findings(self, pairs: Sequence[tuple[str | None, Sequence[str]]]) -> list[Finding]:
         """For each answer and its references, of which any is right: what is found, and how.
 
+        Nothing is known (None) where a worker stalled and no other reference made the answer right.
+
         Raises:
           RuntimeError: a worker cannot be started.
         """
@@ -116,11 +116,14 @@ class MathematicsJudge:
             finding, open_references = self._compared(answer, references)
             found.append(finding)
             hard += [(i, (answer or "", reference)) for reference in open_references]
+        stalled: set[int] = set()
         replies = self.pool.ask([question for _, question in hard]) if hard else []
         for (i, _), reply in zip(hard, replies, strict=True):
             finding = self._of_reply(reply)
-            if not found[i].is_equal:
+            if finding.is_equal or (not found[i].is_equal and i not in stalled):
                 found[i] = finding
+            if finding.is_equal is None:
+                stalled.add(i)
         return found
 
     def _compared(self, answer: str | None, references: Sequence[str]) -> tuple[Finding, list[str]]:
@@ -151,14 +154,17 @@ class MathematicsJudge:
             return Finding(bool(reply["is_equivalent"]), "math-verify")
         if reply["error"] == STALLED:
             self.counts.stalled += 1
-        elif reply.get("is_late"):
+            return Finding(None, "math-verify: stalled")
+        if reply.get("is_late"):
             self.counts.timed_out += 1
         else:
             self.counts.failed += 1
         return Finding(False, f"math-verify: {reply['error']}")
 
-    def _verdict(self, case: Case, finding: Finding) -> Verdict:
-        is_correct = bool(finding.is_equal)
+    def _verdict(self, case: Case, finding: Finding) -> Verdict | None:
+        if finding.is_equal is None:
+            return None
+        is_correct = finding.is_equal
         is_lenient = None
         if self._settings.reports_lenient:
             is_lenient = is_correct or any(

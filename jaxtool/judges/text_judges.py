@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, Verdict
 from jaxtool.judges.base import Case, RunPrograms
 from jaxtool.judges.word_match import f1, normalized
@@ -56,8 +57,7 @@ class TokenF1:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"TokenF1.threshold={self.threshold} must be in (0, 1], or None")
+        check_range(self, "threshold", above=0, most=1)
 
     def unfit(self, problem: Problem) -> str | None:
         """What is wrong with a problem's references for this judge; None: nothing."""

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Sequence
 from typing import ClassVar
 
+from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, ToolResult, ToolStatus, Verdict
 from jaxtool.judges.base import Case, RunPrograms
 
@@ -39,8 +40,7 @@ class UnitTests:
     max_tests: int = 32  # of a problem that are run, the first ones
 
     def __post_init__(self) -> None:
-        if self.max_tests < 1:
-            raise ValueError(f"UnitTests.max_tests={self.max_tests} must be at least 1")
+        check_range(self, "max_tests", least=1)
 
     def unfit(self, problem: Problem) -> str | None:
         """What is wrong with a problem's tests; None: nothing."""

@@ -134,6 +134,9 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     metrics |= {
         "reward/mean": float(np.mean([score.reward for score in scores])),
         "reward/accuracy_fraction": whole.accuracy,
+        "reward/without_answer_fraction": float(
+            np.mean([s.verdict is None or s.verdict.answer is None for s in kept])
+        ),
         "reward/tool_coefficient_mean": float(np.mean([s.tool_coefficient for s in scores])),
         "tools/calls_per_answer": whole.tool_calls,
         "tools/answers_with_call_fraction": float(np.mean([t.num_tool_calls > 0 for t in ts])),

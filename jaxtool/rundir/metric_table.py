@@ -8,6 +8,7 @@ this table with the names that the code writes, both ways.
 METRICS: dict[str, str] = {
     "reward/mean": "Mean reward of the answers that were scored.",
     "reward/accuracy_fraction": "Share of the scored answers whose final answer is right.",
+    "reward/without_answer_fraction": "Share of the answers in which the judge found no answer at all: no tag, no box.",
     "reward/tool_coefficient_mean": "Mean of OTC's r_tool: 1 means that no call was superfluous. 1 in other rewards.",
     "reward/learnable_group_fraction": "Share of the groups drawn whose rewards differ; the others have no gradient.",
     "tools/calls_per_answer": "TC of the papers: executed calls of an answer, mean.",

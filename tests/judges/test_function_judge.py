@@ -79,5 +79,5 @@ def test_a_wrong_signature_is_found_when_the_configuration_is_built():
 
     with pytest.raises(ValueError, match=r"called as f\(problem, answer, response\)"):
         PythonFunction(function=short)
-    with pytest.raises(ValueError, match="limit_s=0"):
+    with pytest.raises(ValueError, match="limit_s must be > 0"):
         PythonFunction(function=ends_alike, limit_s=0)

@@ -175,5 +175,20 @@ def test_a_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="num_workers=0"):
+    with pytest.raises(ValueError, match="num_workers must be >= 1"):
         judge_with(num_workers=0)
+
+
+def test_a_stalled_worker_gives_no_verdict(monkeypatch: pytest.MonkeyPatch):
+    """The machine's fault is never scored; another reference that is right still counts."""
+    with Mathematics().open() as judge:
+        monkeypatch.setattr(
+            judge.pool, "ask", lambda questions: [{"error": "stalled"} for _ in questions]
+        )
+        references = ("\\vec{y}+1", "\\vec{x}+1")
+        problem = Problem(problem_id="p", question="", answer=references[0], answers=references)
+        cases = [Case(problem=problem, answer=a, response="") for a in ("1+\\vec{z}", "\\vec{x}+1")]
+        verdicts = judge.judge(cases)
+        assert verdicts[0] is None
+        assert verdicts[1]
+        assert judge.counts.stalled >= 1
