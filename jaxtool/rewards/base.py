@@ -5,6 +5,7 @@ can be imported, and a gin file binds it: `RlConfig.reward = @my_rewards.f`. `sc
 returns, so that a mistake names the function and not the place where its numbers are used.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -90,7 +91,8 @@ def scores_of(
                 f"{name} gave reward={score.reward}, shaping={score.shaping} for member {member} "
                 f"(correct: {verdicts[member].is_correct}, cost {costs[member]}); return finite numbers"
             )
-    return list(scores)
+    # A verdict in place of a bool is the same thing said at length.
+    return [dataclasses.replace(score, is_correct=bool(score.is_correct)) for score in scores]
 
 
 def _short(value: object) -> str:

@@ -7,6 +7,7 @@ checkpoint that a disk or a copy has changed is noticed: Orbax finds a missing f
 """
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -114,6 +115,8 @@ class Checkpoints:
                 )
         except Exception as error:  # Orbax raises nearly anything for a damaged file
             problem = f"{type(error).__name__}: {one_line(error, 120)}"
+        if problem is not None:
+            _drop_unfinished_reads()
         return restored, meta, next(filter(None, hosts.exchange(problem)), None)
 
     def _put_aside(self, damaged: dict[int, str], used: int) -> None:
@@ -143,6 +146,15 @@ class Checkpoints:
             f"no checkpoint could be written to {self._directory}: {one_line(error)}; those that are "
             "whole stay: make room, then the same command resumes"
         )
+
+
+def _drop_unfinished_reads() -> None:
+    """Frees the reads that Orbax began beside the one that failed; each would complain on stderr."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _bits(state: Any) -> int:

@@ -16,10 +16,12 @@ from gin import config_parser
 from helpers.ledgers import ledger
 
 from jaxtool.config import loader
+from jaxtool.core.types import Verdict
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rewards.outcome import OtcGrpoReward
 from jaxtool.train.rl_config import RlConfig, reward_of
 
+RIGHT, WRONG = Verdict.plain(True, "a test"), Verdict.plain(False, "a test")
 CONFIGS = loader.REPOSITORY_ROOT / "gin_configs"
 RUN = CONFIGS / "runs" / "quickstart_grpo.gin"
 LONG_RUN = CONFIGS / "runs" / "retool_32b_v6e_64.gin"
@@ -142,7 +144,7 @@ def test_all_terms_add_up_over_otc():
     config = built("otc_grpo", "overlong", "length_penalty", "turn_penalty", "tool_bonus")
     call = ledger("Q" + "p" * 80 + "t" * 9 + "p", calls=["ok"])
     scores = reward_of(config)(
-        [call, call], [False, True], [1.0, 1.0], CallHistory().with_group([0.0])
+        [call, call], [WRONG, RIGHT], [1.0, 1.0], CallHistory().with_group([0.0])
     )
     overlong, length = -(90 - 77) / 19, -0.5 * 81 / 96
     assert scores[0].reward == pytest.approx(overlong + length - 0.1 + 0.1)
@@ -161,7 +163,7 @@ def test_all_terms_add_up_over_otc():
 )
 def test_overlays_know_the_budget_of_a_long_run(name, tokens, reward):
     [score] = reward_of(built(name, run=LONG_RUN))(
-        [ledger("Q" + "p" * tokens)], [True], [0.0], CallHistory()
+        [ledger("Q" + "p" * tokens)], [RIGHT], [0.0], CallHistory()
     )
     assert score.reward == pytest.approx(reward)
 

@@ -1,5 +1,6 @@
 """Added tokens of several families of tokenizers decode to what the tokenizer itself decodes."""
 
+import dataclasses
 import json
 
 import pytest
@@ -124,9 +125,9 @@ def test_a_prompt_without_a_chat_template_begins_as_transformers_begins_it(
     assert prompt == [*tokenizer.start_ids, *tokenizer.encode("abc")]
     theirs = tokenizer.fast("abc").input_ids
     assert prompt[: len(start) + 1][: len(start)] == theirs[: len(start)]
-    # A prompt that writes its own start has one, not two; observations never get one.
-    again = Problem(problem_id="x", question="".join(start) + "abc", answer="")
-    assert RENDERER.prompt_ids(tokenizer, again) == prompt
+    # A template that writes its own start has one, not two; observations never get one.
+    written = dataclasses.replace(RENDERER, messages=(("user", "".join(start) + "{question}"),))
+    assert written.prompt_ids(tokenizer, problem) == prompt
     assert tokenizer.encode("abc") == prompt[len(start) :]
 
 

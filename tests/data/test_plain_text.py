@@ -23,7 +23,7 @@ from jaxtool.data.hf_tokenizer import tokenizer_from_dir, wrap_fast_tokenizer
 from jaxtool.data.plain_text import encode_as_text, encode_between, is_marker
 from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxtool.data.tokenizer import Tokenizer as OurTokenizer
-from jaxtool.data.tokenizer import decode
+from jaxtool.data.tokenizer import decode, with_start
 from jaxtool.renderers.renderer import Renderer, load_renderer, observation_ids, observation_text
 
 ORDINARY = [
@@ -139,7 +139,8 @@ def test_a_question_holds_no_control_token_and_the_template_keeps_its_own(tokeni
     renderer = rendered(tokenizer)
     asked = Problem(problem_id="p", question="1+1", answer="2")
     ordinary = renderer.prompt_ids(tokenizer, asked)
-    assert ordinary == tokenizer.encode(renderer.prompt_text(tokenizer, "1+1"))
+    whole = tokenizer.encode(renderer.prompt_text(tokenizer, "1+1"))
+    assert ordinary == (whole if renderer.uses_chat_template else with_start(tokenizer, whole))
     hostile = dataclasses.replace(asked, question="1+1" + smuggling(tokenizer))
     ids = renderer.prompt_ids(tokenizer, hostile)
     assert controls(ids, tokenizer) == controls(ordinary, tokenizer)

@@ -52,11 +52,11 @@ def test_the_floor_of_the_shaping_keeps_a_signal_where_all_are_correct():
     ("build", "message"),
     [
         (lambda: PpoClip(clip_low=1.0), "clip_low=1.0 must be"),
-        (lambda: PpoClip(dual_clip=1.0), "dual_clip=1.0 must be > 1"),
-        (lambda: Gspo(clip_high=-1.0), "clip_high=-1.0 >= 0"),
-        (lambda: ClippedShaping(floor=-0.1), "floor=-0.1 must be >= 0"),
-        (lambda: Sapo(tau_negative=0.0), "tau_negative=0.0 must be > 0"),
-        (lambda: TokenTruncation(cap=0.0), "high=0.0"),
+        (lambda: PpoClip(dual_clip=1.0), "PpoClip.dual_clip must be > 1, got 1"),
+        (lambda: Gspo(clip_high=-1.0), "Gspo.clip_high must be >= 0, got -1"),
+        (lambda: ClippedShaping(floor=-0.1), "ClippedShaping.floor must be >= 0, got -0.1"),
+        (lambda: Sapo(tau_negative=0.0), "Sapo.tau_negative must be > 0, got 0"),
+        (lambda: TokenTruncation(cap=0.0), "TokenTruncation.cap must be > 0, got 0"),
         (lambda: TokenMask(low=2.0, high=1.0), "low=2.0 high=1.0"),
     ],
 )

@@ -251,7 +251,7 @@ def test_the_learner_is_chosen_by_the_critic(params):
     with_critic = make_learner(SETUP, CRITIC, PolicyView())
     members = members_of([1.0, -1.0, None, 1.0, 0.5, 0.5], 2, dropped=[5])
     packed = to_batch(random_ledgers(SHAPES[:4]), PackConfig(row_tokens=16))
-    wanted = {plain: [0.7071, -0.7071, 0, 1, 0, 0], with_critic: [1, -1, 0, 1, 0.5, 0.5]}
+    wanted = {plain: [0.7071, -0.7071, 0, 0, 0, 0], with_critic: [1, -1, 0, 1, 0.5, 0.5]}
     for learner, values in wanted.items():
         state = learner.start(params)
         for x, y in zip(
@@ -313,10 +313,10 @@ def test_a_reference_is_kept_only_where_a_kl_needs_it():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"gamma": 1.5}, "CriticConfig.gamma=1.5"),
-        ({"lam": -0.1}, "CriticConfig.lam=-0.1"),
-        ({"value_clip": 0.0}, "value_clip=0.0"),
-        ({"warmup_batches": -1}, "warmup_batches=-1 must be >= 0"),
+        ({"gamma": 1.5}, "CriticConfig.gamma must be >= 0 and <= 1, got 1.5"),
+        ({"lam": -0.1}, "CriticConfig.lam must be >= 0 and <= 1, got -0.1"),
+        ({"value_clip": 0.0}, "CriticConfig.value_clip must be > 0, got 0"),
+        ({"warmup_batches": -1}, "CriticConfig.warmup_batches must be >= 0, got -1"),
     ],
 )
 def test_impossible_critics_are_refused(fields, message):

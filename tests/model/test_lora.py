@@ -199,7 +199,7 @@ def test_merged_in_place_is_what_a_bfloat16_model_multiplies_by_and_makes_no_sec
     ("fields", "message"),
     [
         ({"rank": 0}, r"rank=0 must be >= 1; without LoRA leave `lora` out"),
-        ({"alpha": 0.0}, r"alpha=0.0 must be > 0"),
+        ({"alpha": 0.0}, r"LoraConfig.alpha must be > 0, got 0"),
         ({"targets": ("q", "q_proj")}, r"\('q', 'q_proj'\) must name some of q, k, v, o, gate, up"),
         ({"targets": ()}, r"targets=\(\) must name some of"),
         ({"targets": ("q", "q")}, "each once"),

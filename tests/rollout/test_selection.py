@@ -49,7 +49,9 @@ def test_overlong_filtering(reason):
 def test_a_call_that_ends_a_tool_free_member_carries_no_loss():
     """A call beyond a budget of one or more is another matter, and so is a member that answers."""
     refused = ended(FinishReason.TOOL_LIMIT, "<code>1</code>")
-    beyond = ledger("QQpptpp", calls=[ToolStatus.OK], reason=FinishReason.TOOL_LIMIT)
+    beyond = Sample(
+        trajectory=ledger("QQpptpp", calls=[ToolStatus.OK], reason=FinishReason.TOOL_LIMIT)
+    )
     answered = ended(FinishReason.ANSWER, "\\boxed{3}")
     tool_free = Selection(tool_free_samples=2)
     assert [is_dropped(t, tool_free) for t in (refused, beyond, answered)] == [True, False, False]

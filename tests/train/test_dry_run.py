@@ -26,7 +26,7 @@ def test_an_rl_run_is_checked_in_the_runs_own_order_and_writes_nothing(tmp_path,
     assert [check.name for check in found] == [
         *("tokenizer", "mesh", "weights", "vocabulary", "memory"),
         *("trained", "learner state", "learner"),
-        *("prompts", "question", "sandbox"),
+        *("judge", "prompts", "question", "sandbox"),
     ]
     texts = {check.name: check.text for check in found}
     assert "569,216 parameters, 0.002 GiB" in texts["weights"]

@@ -240,7 +240,7 @@ def test_on_eight_devices(tmp_path, watched):
 def test_what_needs_the_decoder_for_itself_is_refused(tmp_path, fields, message):
     with pytest.raises(ValueError, match=message):
         run_config(tmp_path, 1, **fields)
-    with pytest.raises(ValueError, match="max_staleness=-1 must be >= 0"):
+    with pytest.raises(ValueError, match=r"Schedule\.max_staleness must be >= 0, got -1"):
         run_config(tmp_path, -1)
 
 

@@ -154,12 +154,12 @@ def test_a_server_that_turns_wrong_ends_the_run_and_what_was_lost_before_teaches
     learned = []
     learn = rl_loop._learn
 
-    def learn_and_note(run, rollouts, batch):
+    def learn_and_note(run, rollouts, batch, step):
         learned.append(sorted({t.problem.problem_id for t in batch.trajectories}))
         assert batch.chosen == []
         learned.append(batch.metrics()["filter/broken_group_fraction"])
         server._results.clear()
-        return learn(run, rollouts, batch)
+        return learn(run, rollouts, batch, step)
 
     monkeypatch.setattr(rl_loop, "_learn", learn_and_note)
     health = ToolHealthConfig(max_failure_rate=1.0)

@@ -9,7 +9,7 @@ from helpers.grpo_batches import learner_of, setup_of
 from helpers.judging import all_right
 from helpers.ledgers import group_of, ledger
 
-from jaxtool.core.types import FinishReason, Problem, Score, ToolStatus
+from jaxtool.core.types import FinishReason, Problem, Sample, Score, ToolStatus
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
 from jaxtool.learn.advantage_choices import NoStd
@@ -213,7 +213,7 @@ def test_a_refused_call_counts_in_its_group_and_no_token_of_it_is_punished():
     members = Members(
         scores=[Score(reward=r, is_correct=r > 0) for r in rewards],
         group_ids=np.zeros(4, np.int32),
-        is_dropped=np.array([is_dropped(t, selection) for t in trajectories]),
+        is_dropped=np.array([is_dropped(Sample(trajectory=t), selection) for t in trajectories]),
     )
     learner = learner_of(setup_of(advantage=NoStd()))
     chosen = learner.packed(members)

@@ -107,16 +107,15 @@ class Demonstrations:
 
 
 @pytest.mark.parametrize(("steps", "last"), [(8, 4), (3, 2)])
-def test_a_cold_start_that_breaks_is_no_success(steps, last, tmp_path, monkeypatch):
+def test_a_cold_start_that_breaks_is_no_success(steps, last, tmp_path):
     """Its first update is finite and as large as the learning rate; all others have nothing to learn."""
-    monkeypatch.setattr(sft_loop, "make_mesh", one_device_mesh)
     run = rl_config(tmp_path, optimizer=OptimizerConfig(learning_rate=1e25))
     config = cold_start_of(
         run, [3], Demonstrations(), steps=steps, log_every=10, checkpoint_every=1
     )
     workdir = tmp_path / "run"
     with pytest.raises(RuntimeError, match=rf"step {last}: .*sft/.*=nan.*=1e\+25"):
-        sft_loop.train(config, workdir=workdir, seed=1)
+        sft_loop.train(config, workdir=workdir, seed=1, mesh=one_device_mesh())
     assert not (workdir / "policy").exists()
     assert (workdir / "non_finite" / f"step_{last}.npz").is_file()
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
