@@ -13,7 +13,6 @@ of benchmarks/decode.py, of Qwen2.5-0.5B and of SmolLM2-135M.
 import argparse
 import functools
 import json
-import pathlib
 import statistics
 import time
 from typing import Any
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import SHAPES, machine
+from experiments import launch
 from jaxtool.model.attention import cached_attention
 from jaxtool.model.attention_backends import keys_go_first
 from jaxtool.model.kv_cache import LayerCache
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=pathlib.Path)
+    launch.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     rows = []
     for case in CASES:

@@ -9,10 +9,10 @@ policies in bfloat16: only that share of a step's time can be saved by reading l
 
 import argparse
 import json
-import pathlib
 
 import numpy as np
 
+from experiments import launch
 from jaxtool.decode.config import doublings
 
 BUDGET, PROMPT, PAGE = 16_384, 512, 16
@@ -52,7 +52,7 @@ def simulate(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=pathlib.Path)
+    launch.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     record = []
     for median in (1500, 4000, 9000):

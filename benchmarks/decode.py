@@ -309,7 +309,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="within 20 minutes on two cores")
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
+    launch.add_json_flag(parser, "write all figures here")
     add_peer_flags(parser)
     parser.add_argument(
         "--part", choices=("plain", "tools", "overheads"), help="only this part; no summary"

@@ -9,7 +9,6 @@ time, at the shapes of benchmarks/decode.py, and the first length at which a chu
 import argparse
 import functools
 import json
-import pathlib
 import statistics
 import time
 from typing import Any
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=pathlib.Path)
+    launch.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     record = {}
     for shape in arguments.shape or ["small"]:

@@ -19,7 +19,6 @@ taken in turn. Not covered: prefill, waiting for tools (see benchmarks/decode.py
 import argparse
 import dataclasses
 import json
-import pathlib
 import statistics
 import time
 from typing import Any
@@ -146,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
+    launch.add_json_flag(parser, "write all figures here")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     points = measure(arguments.rounds)

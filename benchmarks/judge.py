@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from experiments import launch
 from jaxtool.core.types import Problem
 from jaxtool.judges.base import Case
 from jaxtool.judges.mathematics import Mathematics
@@ -130,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--answers", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path)
+    launch.add_json_flag(parser, "write the figures here as well")
     args = parser.parse_args()
     draw = random.Random(0)
     kinds = {

@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="fewer rounds, torch in bfloat16 without autocast"
     )
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
+    launch.add_json_flag(parser, "write all figures here")
     add_peer_flags(parser)
     parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
     parser.add_argument("--shape", choices=("small", "Qwen2.5-0.5B"), help="of updates: only this")

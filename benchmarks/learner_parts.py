@@ -16,7 +16,6 @@ words), float32, five rounds of both in turns, medians. --json writes {"ratios":
 import argparse
 import functools
 import json
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import QWEN, SMALL, machine
+from experiments import launch
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.float_product import float_product
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
+    launch.add_json_flag(parser, "write all figures here")
     arguments = parser.parse_args()
     seconds: dict[str, Any] = {}
     ratios: dict[str, Any] = {}

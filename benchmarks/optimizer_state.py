@@ -16,13 +16,13 @@ import functools
 import json
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import launch
 from jaxtool.learn.adam8bit import dequantize_blocks, quantize_blocks
 from jaxtool.learn.optimizer import (
     Adafactor,
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path)
+    launch.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     result: dict[str, Any] = {"python": platform.python_version(), "memory": memory(), "errors": []}
     print("Qwen2.5-7B                 trained      optimizer state")

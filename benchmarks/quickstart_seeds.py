@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import launch
 from jaxtool.study.closing import key as key_of_pair
 from jaxtool.study.closing import needed
 from jaxtool.study.intervals import t_interval
@@ -280,7 +281,7 @@ def parser() -> argparse.ArgumentParser:
         "--one_core", action="store_true", help="binds each job to a core of its own"
     )
     flags.add_argument("--workdir", type=Path, default=Path("runs/quickstart_seeds"))
-    flags.add_argument("--json", type=Path, help="write the table here as well")
+    launch.add_json_flag(flags, "write the table here as well")
     return flags
 
 

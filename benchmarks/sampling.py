@@ -7,7 +7,6 @@ call on random logits; log-probs are computed by all ways that have them in thei
 
 import argparse
 import json
-import pathlib
 import time
 from typing import Any
 
@@ -62,7 +61,7 @@ def ways() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=pathlib.Path)
+    launch.add_json_flag(parser, "write the figures here as well")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     import jax

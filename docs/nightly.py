@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 
 from docs.commands import Command, commands, documents, name_of
+from experiments import launch
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 _LAST_LINES = 15  # of a command that failed
@@ -200,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--list", action="store_true", help="print what would be run, and end")
     flags.add_argument("--workdir", type=pathlib.Path, help="where they run; default: a new folder")
     flags.add_argument("--timeout_s", type=float, default=1800, help="of each command")
-    flags.add_argument("--json", type=pathlib.Path, help="write the records here as well")
+    launch.add_json_flag(flags, "write the records here as well")
     return flags
 
 

@@ -10,10 +10,10 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from experiments import launch
 from jaxtool.core.types import (
     Origin,
     Problem,
@@ -220,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write the numbers here as well")
+    launch.add_json_flag(parser, "write the numbers here as well")
     arguments = parser.parse_args()
     rows = variants()
     print(markdown(rows))

@@ -17,7 +17,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from experiments import launch
 
@@ -36,12 +35,13 @@ def parse() -> argparse.Namespace:
         "--sandbox", action="append", default=[], help="address of a running server, for unit_tests"
     )
     parser.add_argument("--quiet", action="store_true", help="print only what is not as wanted")
-    parser.add_argument("--json", type=Path, help="write the verdicts here as well")
+    launch.add_json_flag(parser, "write the verdicts here as well")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    from jaxtool.core.files import write_text
     from jaxtool.judges import case_files
     from jaxtool.judges.answer_format import AnswerFormat
     from jaxtool.renderers.renderer import load_renderer
@@ -56,14 +56,11 @@ def main() -> None:
     wanted = sum(outcome.want is not None and outcome.counts for outcome in outcomes)
     right = sum(outcome.got for outcome in outcomes)
     print(f"{len(outcomes)} rows, {right} right; {wanted - differ} of {wanted} as wanted")
-    _write(arguments.json, {"cases": [outcome.as_json() for outcome in outcomes], "differ": differ})
+    if arguments.json:
+        record = {"cases": [outcome.as_json() for outcome in outcomes], "differ": differ}
+        write_text(arguments.json, json.dumps(record, indent=1))
     if differ:
         sys.exit(1)
-
-
-def _write(path: Path | None, record: dict[str, Any]) -> None:
-    if path is not None:
-        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
