@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtool.core.gguf_header import check_gguf_header_fits
 from jaxtool.core.local_files import check_is_there
 
 if TYPE_CHECKING:  # imported where a file is read: it takes longer than most of this package
@@ -44,8 +45,9 @@ def open_gguf(path: str | Path) -> "gguf.GGUFReader":
     import gguf
 
     try:
+        check_gguf_header_fits(path)
         return gguf.GGUFReader(path)
-    except Exception as error:  # it trusts every count and length in the file
+    except Exception as error:  # what else is wrong in the file
         raise ValueError(
             f"{str(path)!r} is cut short, or no GGUF file that can be read ({type(error).__name__}: "
             f"{error}): copy or download it again"
