@@ -1,7 +1,6 @@
 """Assembles and runs a server: tier, pool, service, health, drain."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.service import SandboxService
+from sandbox_server.front.unix_address import UnixAddress
 from sandbox_server.wire import sandbox_pb2_grpc
 
 SERVICE_NAME = "jaxtool.sandbox.v1.Sandbox"
@@ -40,6 +40,7 @@ class Server:
         self._page: asyncio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.address = ""
+        self._unix_address = UnixAddress(config.address)
         self._grpc: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -51,7 +52,8 @@ class Server:
         server = grpc.aio.server(interceptors=interceptors, options=_CHANNEL_OPTIONS)
         sandbox_pb2_grpc.add_SandboxServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        self.address = _bind(server, self.config)
+        with self._unix_address.taken():
+            self.address = _bind(server, self.config)
         self._grpc = server
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.pool.start()
@@ -105,9 +107,7 @@ class Server:
             self._page.close()
         await self.service.sessions.stop()
         await self.pool.stop()
-        if self.config.address.startswith("unix:"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.config.address.removeprefix("unix:"))
+        self._unix_address.give_back()
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
