@@ -107,3 +107,9 @@ def test_the_rows_of_a_run_are_appended(tmp_path, monkeypatch):
     flags = bench.parser().parse_args(["--rows", str(file), "--one_core"])
     assert bench.run_all(flags, HERE, [0, 1, 2]) == 1
     assert bench.missing([0, 1, 2], HERE, bench.read_rows(file)) == [1]
+
+
+def test_the_table_of_the_page_is_made_of_the_committed_rows():
+    rows = bench.read_rows(bench.ROOT / "docs" / "results" / "quickstart_seeds.jsonl")
+    page = (bench.ROOT / "docs" / "experiments.md").read_text()
+    assert bench.markdown(bench.table(rows)).strip() in page
