@@ -199,10 +199,15 @@ class Sample:
 
     trajectory: Trajectory
     verdict: Verdict | None = None  # the judge's; None: not judged yet
-    is_correct: bool | None = None  # as the reward sees it: the verdict's until there is a score
     score: Score | None = None  # None: not scored yet; a masked one never is
     is_chosen: bool = False  # a member of a group that this step learns from
     is_dropped: bool = False  # carries no loss, but is in its group's statistics
+
+    @property
+    def is_correct(self) -> bool | None:
+        """As the reward sees it, and until it does as the judge does; None: not judged yet."""
+        decided = self.verdict if self.score is None else self.score
+        return None if decided is None else decided.is_correct
 
     @property
     def is_masked(self) -> bool:

@@ -44,4 +44,4 @@ def _judged(sample: Sample, case: Case, verdict: Verdict | None) -> Sample:
         lost = dataclasses.replace(sample.trajectory, finish_reason=FinishReason.INFRASTRUCTURE)
         return dataclasses.replace(sample, trajectory=lost)
     verdict = dataclasses.replace(verdict, answer=case.answer)
-    return dataclasses.replace(sample, verdict=verdict, is_correct=verdict.is_correct)
+    return dataclasses.replace(sample, verdict=verdict)

@@ -3,6 +3,7 @@
 Not covered: mathematics (`mathematics`), where the answer stands (`answer_format`).
 """
 
+import abc
 import contextlib
 import dataclasses
 import re
@@ -27,12 +28,15 @@ _LABELLED = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:])\s*(\S
 _ANOTHER = re.compile(r"[(\[]\s*[A-Z]\s*[)\]]|\b[A-Z]\s*[).]|\b(?:or|and|not)\s+[(\[]?[A-Z]\b")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExactMatch:
-    """Right is an answer with the same words in the same order as a reference (SQuAD's exact match)."""
+class _OfWords(abc.ABC):
+    """A judge that is one function of an answer and its references, and needs nothing to be open."""
 
     max_unfit: ClassVar[float] = 0.0
     runs_programs: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def compare(self, answer: str, references: Sequence[str]) -> Verdict:
+        """The verdict on an answer that is there."""
 
     def unfit(self, problem: Problem) -> str | None:
         """What is wrong with a problem's references for this judge; None: nothing."""
@@ -42,15 +46,20 @@ class ExactMatch:
         self, run_programs: RunPrograms | None = None
     ) -> contextlib.AbstractContextManager["PureJudge"]:
         del run_programs
-        return contextlib.nullcontext(PureJudge(_exact_match))
+        return contextlib.nullcontext(PureJudge(self.compare))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenF1:
-    """The score is the F1 of words, the best over the references (SQuAD, HotpotQA)."""
+class ExactMatch(_OfWords):
+    """Right is an answer with the same words in the same order as a reference (SQuAD's exact match)."""
 
-    max_unfit: ClassVar[float] = 0.0
-    runs_programs: ClassVar[bool] = False
+    def compare(self, answer: str, references: Sequence[str]) -> Verdict:
+        return _exact_match(answer, references)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenF1(_OfWords):
+    """The score is the F1 of words, the best over the references (SQuAD, HotpotQA)."""
 
     # From which score an answer counts as right. None: only with the same words in the same order, so that
     # accuracy is the exact match and the score its softer sister.
@@ -59,17 +68,7 @@ class TokenF1:
     def __post_init__(self) -> None:
         check_range(self, "threshold", above=0, most=1)
 
-    def unfit(self, problem: Problem) -> str | None:
-        """What is wrong with a problem's references for this judge; None: nothing."""
-        return ExactMatch().unfit(problem)
-
-    def open(
-        self, run_programs: RunPrograms | None = None
-    ) -> contextlib.AbstractContextManager["PureJudge"]:
-        del run_programs
-        return contextlib.nullcontext(PureJudge(self._judge))
-
-    def _judge(self, answer: str, references: Sequence[str]) -> Verdict:
+    def compare(self, answer: str, references: Sequence[str]) -> Verdict:
         score = max(f1(answer, reference) for reference in references)
         if self.threshold is None:
             is_correct = _exact_match(answer, references).is_correct
@@ -79,14 +78,11 @@ class TokenF1:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultipleChoice:
+class MultipleChoice(_OfWords):
     """Right is the letter of the reference, or all its letters where there are several.
 
     Read are C, (C), C., c, \\text{C}, "Option C", "C. Paris", "A, C", "A and C" and AC.
     """
-
-    max_unfit: ClassVar[float] = 0.0
-    runs_programs: ClassVar[bool] = False
 
     letters: str = "ABCDEFGHIJ"  # that options may have
 
@@ -101,13 +97,7 @@ class MultipleChoice:
         is_read = all(choices(r, self.letters) for r in problem.references)
         return None if is_read else f"are no letters of {self.letters}"
 
-    def open(
-        self, run_programs: RunPrograms | None = None
-    ) -> contextlib.AbstractContextManager["PureJudge"]:
-        del run_programs
-        return contextlib.nullcontext(PureJudge(self._judge))
-
-    def _judge(self, answer: str, references: Sequence[str]) -> Verdict:
+    def compare(self, answer: str, references: Sequence[str]) -> Verdict:
         found = choices(answer, self.letters)
         if not found:
             return Verdict.plain(False, "no letter")

@@ -50,7 +50,7 @@ def _scored(group: Group, reward_fn: RewardFn, store: CallStore, call_cost: Call
     history = store.update(group.problem.problem_id, correct_costs)
     scores = scores_of(reward_fn, trajectories, verdicts, costs, history)
     samples = tuple(
-        dataclasses.replace(sample, score=score, is_correct=score.is_correct)
+        dataclasses.replace(sample, score=score)
         for sample, score in zip(group.samples, scores, strict=True)
     )
     return dataclasses.replace(group, samples=samples)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.ledgers import group_of, ledger
 
-from jaxtool.core.types import FinishReason, ToolStatus, samples_of, with_samples
+from jaxtool.core.types import FinishReason, ToolStatus, Verdict, samples_of, with_samples
 
 GOOD = ledger("QQppttpp", calls=[ToolStatus.OK])
 
@@ -62,7 +62,10 @@ def test_a_broken_ledger_is_refused(broken, message):
 def test_groups_get_other_samples_as_many_in_each():
     made = [group_of(ledger("Qp", problem=name), ledger("Qp", problem=name)) for name in "ba"]
     made.append(group_of(ledger("Qp", problem="c")))
-    others = [dataclasses.replace(s, is_correct=i == 3) for i, s in enumerate(samples_of(made))]
+    others = [
+        dataclasses.replace(s, verdict=Verdict.plain(i == 3, "a test"))
+        for i, s in enumerate(samples_of(made))
+    ]
     changed = with_samples(made, others)
     assert [group.problem.problem_id for group in changed] == ["b", "a", "c"]
     assert [[s.is_correct for s in group.samples] for group in changed] == [

@@ -75,7 +75,6 @@ def group_of(*trajectories: Trajectory, is_correct: Sequence[bool] = ()) -> Grou
             Sample(
                 trajectory=trajectory,
                 verdict=verdict,
-                is_correct=None if verdict is None else verdict.is_correct,
             )
             for trajectory, verdict in zip(trajectories, verdicts, strict=True)
         ),

@@ -15,7 +15,7 @@ from helpers.small_runs import (
     train,
 )
 
-from jaxtool.core.types import Group, Sample
+from jaxtool.core.types import Group, Sample, Verdict
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.renderers.demonstrations import demonstration
 from jaxtool.rollout.batching import PackConfig, to_batch
@@ -77,7 +77,9 @@ def broken_group(value: float) -> Group:
     logprobs = broken.behaviour_logprobs.copy()
     logprobs[3] = value
     broken = dataclasses.replace(broken, behaviour_logprobs=logprobs)
-    samples = tuple(Sample(trajectory=t, is_correct=False) for t in (good, broken))
+    samples = tuple(
+        Sample(trajectory=t, verdict=Verdict.plain(False, "a test")) for t in (good, broken)
+    )
     return Group(problem=good.problem, samples=samples)
 
 
