@@ -31,6 +31,7 @@ from experiments import launch
 from jaxtool.study.closing import key as key_of_pair
 from jaxtool.study.closing import needed
 from jaxtool.study.intervals import t_interval
+from jaxtool.study.job_pool import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = ("seed", "python", "jax", "processor", "cores")
@@ -239,7 +240,7 @@ def run_seed(seed: int, where: Mapping[str, Any], python: str, folder: Path) -> 
 def run_all(arguments: argparse.Namespace, where: Mapping[str, Any], seeds: Sequence[int]) -> int:
     """Appends a row for each seed; how many failed."""
     cores: queue.Queue[int] = queue.Queue()
-    for core in sorted(os.sched_getaffinity(0)):
+    for core in usable_cores():
         cores.put(core)
     lock, failed = threading.Lock(), 0
 
@@ -288,7 +289,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = parser().parse_args()
     seeds, rows = seeds_of(arguments.seeds), read_rows(arguments.rows)
-    available = len(os.sched_getaffinity(0))
+    available = len(usable_cores())
     if arguments.jobs < 1 or (arguments.one_core and arguments.jobs > available):
         raise ValueError(
             f"--jobs {arguments.jobs}: at least 1, and with --one_core at most {available}"

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxtool.core.json_lines import as_text, read_rows, value_at
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
-from jaxtool.data.json_lines import as_text, read_rows, value_at
 
 Split = Literal["train", "validation", "test"]
 

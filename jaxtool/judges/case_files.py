@@ -2,14 +2,13 @@
 
 import dataclasses
 import importlib
-import json
-import math
 from asyncio import Runner
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from jaxtool.core.json_lines import as_text, read_rows
 from jaxtool.core.types import Problem
 from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.judges.base import Case, Judge
@@ -120,10 +119,7 @@ def read_cases(path: Path, judge: str) -> list[Row]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of cases {path}")
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            rows.append(_row(line, f"{path}:{number}", str(number), judge))
+    rows = [_row(row, f"{path}:{number}", str(number), judge) for number, row in read_rows(path)]
     if not rows:
         raise ValueError(f"{path}: the file holds no case")
     return rows
@@ -177,16 +173,10 @@ def _sandbox(stack: ExitStack, addresses: tuple[str, ...]):
     return programs_in(client, runner)
 
 
-def _row(line: bytes, where: str, number: str, judge: str) -> Row:
-    try:
-        row = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: no JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: a row must be an object")
+def _row(row: dict[str, Any], where: str, number: str, judge: str) -> Row:
     key = "gold" if "gold" in row else "answer"
     golds = row.get(key)
-    golds = [_text(gold, key, where) for gold in (golds if isinstance(golds, list) else [golds])]
+    golds = [as_text(gold, key, where) for gold in (golds if isinstance(golds, list) else [golds])]
     if not golds:
         raise ValueError(f"{where}: key {key!r} is an empty list")
     want, response = row.get("want"), row.get("response")
@@ -216,16 +206,3 @@ def _row(line: bytes, where: str, number: str, judge: str) -> Row:
         want=want,
         note=str(row.get("note") or ""),
     )
-
-
-def _text(value: object, key: str, where: str) -> str:
-    """A reference as text; a float without a fraction as an integer."""
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
-        raise ValueError(
-            f"{where}: key {key!r} (or 'answer') must hold a text or a number: {value!r:.40}"
-        )
-    if not str(value).strip():
-        raise ValueError(f"{where}: key {key!r} is empty")
-    return str(value).strip()

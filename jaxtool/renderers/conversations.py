@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from jaxtool.data.json_lines import check_unicode, read_rows
+from jaxtool.core.json_lines import check_unicode, read_rows
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES: tuple[Role, ...] = get_args(Role)

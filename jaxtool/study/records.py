@@ -10,7 +10,6 @@ is more than `Schedule.eval_max_lost_fraction` of a part, no file is written, so
 
 import dataclasses
 import json
-import os
 from asyncio import Runner
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from jaxtool.core.files import write_text
 from jaxtool.core.types import Group, Problem, samples_of
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
@@ -99,10 +99,8 @@ def evaluate_variant(
     check_few_are_lost(parts, config.schedule.eval_max_lost_fraction)
     output = Path(job["output"])
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_suffix(".writing")
     rows = {part: [dataclasses.asdict(a) for a in answers] for part, answers in parts.items()}
-    temporary.write_text(json.dumps({"asked": asked, "answers": rows}), encoding="utf-8")
-    os.replace(temporary, output)
+    write_text(output, json.dumps({"asked": asked, "answers": rows}))
 
 
 def check_few_are_lost(parts: Mapping[str, Sequence[EvalRecord]], max_fraction: float) -> None:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from helpers.ledgers import group_of, ledger
 
-from jaxtool.core.types import FinishReason, ToolStatus, Verdict, samples_of, with_samples
+from jaxtool.core.types import (
+    FinishReason,
+    Sample,
+    Score,
+    ToolStatus,
+    Verdict,
+    samples_of,
+    with_samples,
+)
 
 GOOD = ledger("QQppttpp", calls=[ToolStatus.OK])
 
@@ -79,3 +87,12 @@ def test_groups_get_other_samples_as_many_in_each():
 
 def test_ids_of_a_ledger_count_up():
     assert np.array_equal(GOOD.ids, np.arange(10, 18))
+
+
+def test_a_sample_is_right_as_its_score_says_and_before_it_as_the_judge_does():
+    sample = Sample(trajectory=GOOD)
+    assert sample.is_correct is None
+    judged = dataclasses.replace(sample, verdict=Verdict.plain(True, "a test"))
+    assert judged.is_correct is True
+    scored = dataclasses.replace(judged, score=Score(reward=0.0, is_correct=False))
+    assert scored.is_correct is False

@@ -41,6 +41,7 @@ def run_programs():
         ("def add(a, b):\n    print('adding')\n    return a + b", ASSERTS, 1),
         ("from __future__ import annotations\n" + READS, SUMS, 1),
         (READS + "\nexit(0)", SUMS, 1),
+        (READS + "\n1 / 0", SUMS, 0),  # right, and then an error
         ("print(7)", SUMS, 0.5),
         ("print('7 ')", SUMS, 0.5),  # blanks at a line's end do not count
         ("print('7 8')", SUMS, 0),
