@@ -72,10 +72,11 @@ def compare(
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
+    text = load_text(config)
     questions = fitting(
         config,
         config.task.problems("test", problems, seed),
-        *load_text(config),
+        *text,
         "the test problems",
     )
     print(f"judge: {check_references(config.judge, questions)}", flush=True)
@@ -83,7 +84,9 @@ def compare(
         runner = stack.enter_context(Runner())
         source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
-        worker, _ = open_worker(stack, runner, config, source, sharding, seed, sandbox_addresses)
+        worker, _ = open_worker(
+            stack, runner, config, source, sharding, seed, sandbox_addresses, text=text
+        )
         for variant, policy in policies.items():
             _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
             worker.engine.load(params)

@@ -18,11 +18,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.learn.members import Members
 from jaxtool.learn.state import Metrics
 from jaxtool.model.lora import source_dtype
+from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
+from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
@@ -35,7 +39,7 @@ from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
 from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
-from jaxtool.train.problem_sets import draw_problems
+from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import load_text, open_worker
@@ -72,16 +76,12 @@ def train(
         return policy_dir
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     schedule = config.schedule
-    model = source.model_config()
-    check_one_host(schedule.max_staleness, jax.process_count())
-    sharding, _ = make_shardings(config, model, mesh)
-    problems = draw_problems(config, seed, *load_text(config))
-    print(f"judge: {problems.judging}", flush=True)
+    sharding, text, problems = _checked(config, source, seed, mesh)
     dtype = source_dtype(config.lora)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
-            stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype
+            stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text
         )
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
@@ -109,6 +109,18 @@ def train(
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
     return policy_dir
+
+
+def _checked(
+    config: RlConfig, source: PolicySource, seed: int, mesh: jax.sharding.Mesh | None
+) -> tuple[Sharding, tuple[Renderer, Tokenizer], ProblemSets]:
+    """What a run can be refused for before its weights are read: devices, text, problems."""
+    check_one_host(config.schedule.max_staleness, jax.process_count())
+    sharding, _ = make_shardings(config, source.model_config(), mesh)
+    text = load_text(config)
+    problems = draw_problems(config, seed, *text)
+    print(f"judge: {problems.judging}", flush=True)
+    return sharding, text, problems
 
 
 def _shown(metrics: dict[str, float]) -> dict[str, float]:

@@ -110,6 +110,7 @@ def open_worker(
     sandbox_addresses: tuple[str, ...] = (),
     tool: Tool | None = None,
     dtype: Dtype = "float32",
+    text: tuple[Renderer, Tokenizer] | None = None,
 ) -> tuple[RolloutWorker, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
@@ -117,8 +118,9 @@ def open_worker(
       sharding: of the parameters, on all hosts; each host decodes on its own devices.
       tool: answers calls in place of a sandbox; the caller closes it.
       dtype: of the parameters.
+      text: what `load_text` gave, where the caller has it.
     """
-    renderer, tokenizer = load_text(config)
+    renderer, tokenizer = text or load_text(config)
     _, decoding = shardings_on(sharding.mesh, config)
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)

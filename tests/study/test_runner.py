@@ -16,8 +16,6 @@ from jaxtool.study.variants import ARITHMETIC, SMOLLM2, SUITES
 from jaxtool.train import sources
 from jaxtool.train.rl_config import RlConfig
 
-LEVELS = ("two_digit", "hard")
-
 
 def test_an_unknown_variant_is_named_with_those_that_there_are():
     with pytest.raises(ValueError, match="unknown variants grpoo; there are pretrain, cold_start"):
