@@ -88,20 +88,7 @@ def trajectory_view(
     for name, length in lengths.items():
         if length != len(trajectory.ids):
             raise ValueError(f"{name} has {length} entries, the ledger {len(trajectory.ids)}")
-    is_code = _code_mask(trajectory, token_texts)
-    is_policy = trajectory.origins == Origin.POLICY
-    control = control_tokens or {}
-    tokens = tuple(
-        TokenView(
-            text=control.get(int(trajectory.ids[t]), text),
-            is_control=int(trajectory.ids[t]) in control,
-            token_id=int(trajectory.ids[t]),
-            origin="code" if is_code[t] else _ORIGINS[int(trajectory.origins[t])],
-            logprob=_shown(trajectory.behaviour_logprobs[t]) if is_policy[t] else None,
-            advantage=_shown(advantages[t]) if advantages is not None and is_policy[t] else None,
-        )
-        for t, text in enumerate(token_texts)
-    )
+    tokens = _token_views(trajectory, token_texts, advantages, control_tokens or {})
     known = [token.advantage for token in tokens if token.advantage is not None]
     return TrajectoryView(
         variant=variant,
@@ -125,6 +112,27 @@ def trajectory_view(
         finish_reason=str(trajectory.finish_reason),
         advantage=sum(known) / len(known) if known else None,
         tokens=tokens,
+    )
+
+
+def _token_views(
+    trajectory: Trajectory,
+    token_texts: Sequence[str],
+    advantages: Sequence[float] | np.ndarray | None,
+    control: Mapping[int, str],
+) -> tuple[TokenView, ...]:
+    is_code = _code_mask(trajectory, token_texts)
+    is_policy = trajectory.origins == Origin.POLICY
+    return tuple(
+        TokenView(
+            text=control.get(int(trajectory.ids[t]), text),
+            is_control=int(trajectory.ids[t]) in control,
+            token_id=int(trajectory.ids[t]),
+            origin="code" if is_code[t] else _ORIGINS[int(trajectory.origins[t])],
+            logprob=_shown(trajectory.behaviour_logprobs[t]) if is_policy[t] else None,
+            advantage=_shown(advantages[t]) if advantages is not None and is_policy[t] else None,
+        )
+        for t, text in enumerate(token_texts)
     )
 
 

@@ -95,12 +95,25 @@ def results(study: Study) -> dict[str, Any]:
             "optimal_calls": optima[variant.name],
             "training": _training(study, variant, curves),
         }
-    pairs = [
-        pair
-        for pair in (*PAIRS, (OTC, study.suite.equal_steps), *_against_grpo(study))
-        if set(pair) <= set(each)
-    ]
-    found["paired"] = {
+    found["paired"] = _paired(study, asked, optima)
+    found["curves"] = {
+        name: {part: _mean_curve([seed[part] for seed in seeds]) for part in seeds[0]}
+        for name, seeds in curves.items()
+        if len(seeds[0]["accuracy"]) > 1
+    }
+    found["matched_tokens"] = matched_tokens(study, curves)
+    found["summary"] = summary(found)
+    return found
+
+
+def _paired(
+    study: Study,
+    asked: Mapping[str, Sequence[Mapping[str, Sequence[EvalRecord]]]],
+    optima: Mapping[str, Sequence[Mapping[str, int]]],
+) -> dict[str, Any]:
+    """What one variant changes against another, for the pairs of which the study has both."""
+    pairs = (*PAIRS, (OTC, study.suite.equal_steps), *_against_grpo(study))
+    return {
         f"{new} against {old}": {
             way: over_seeds(
                 [
@@ -113,15 +126,8 @@ def results(study: Study) -> dict[str, Any]:
             for way in SAMPLINGS
         }
         for new, old in pairs
+        if {new, old} <= set(asked)
     }
-    found["curves"] = {
-        name: {part: _mean_curve([seed[part] for seed in seeds]) for part in seeds[0]}
-        for name, seeds in curves.items()
-        if len(seeds[0]["accuracy"]) > 1
-    }
-    found["matched_tokens"] = matched_tokens(study, curves)
-    found["summary"] = summary(found)
-    return found
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
