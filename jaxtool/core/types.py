@@ -226,6 +226,11 @@ class Group:
         return [sample.trajectory for sample in self.samples]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every sample came back; the infrastructure lost none."""
+        return not any(sample.is_masked for sample in self.samples)
+
+    @property
     def chosen(self) -> list[Sample]:
         return [sample for sample in self.samples if sample.is_chosen]
 

@@ -39,7 +39,7 @@ def score_groups(
 
 
 def _scored(group: Group, reward_fn: RewardFn, store: CallStore, call_cost: CallCost) -> Group:
-    if any(sample.is_masked for sample in group.samples):
+    if not group.is_whole:
         return group
     trajectories = group.trajectories
     verdicts = [sample.verdict for sample in group.samples if sample.verdict is not None]

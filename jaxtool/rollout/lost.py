@@ -10,11 +10,6 @@ from collections.abc import Callable, Sequence
 from jaxtool.core.types import Group, Problem
 
 
-def is_whole(group: Group) -> bool:
-    """Whether every sample of the group came back."""
-    return not any(sample.is_masked for sample in group.samples)
-
-
 def ask_lost_again(
     groups: Sequence[Group], collect: Callable[[Sequence[Problem]], Sequence[Group]]
 ) -> list[Group]:
@@ -24,7 +19,7 @@ def ask_lost_again(
       collect: answers problems as the first time, with the same random keys, so that a second try gives
         the answer that the first would have given.
     """
-    broken = [i for i, group in enumerate(groups) if not is_whole(group)]
+    broken = [i for i, group in enumerate(groups) if not group.is_whole]
     found = list(groups)
     if not broken:
         return found

@@ -20,7 +20,6 @@ from jaxtool.core.types import (
     Trajectory,
     samples_of,
 )
-from jaxtool.rollout.lost import is_whole
 
 # Share of an evaluation's answers that may be lost and still leave figures of the others. At 1 % the lost
 # ones could move the accuracy by one point, and TC by 0.01 for each call that they make more than others.
@@ -123,7 +122,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     A group that lost a sample is in no mean: its others are those that did not need the tool.
     """
     metrics = {"tools/infrastructure_failed_fraction": counts(groups).lost_fraction}
-    groups = [group for group in groups if is_whole(group)]
+    groups = [group for group in groups if group.is_whole]
     kept = [sample for sample in samples_of(groups) if sample.score is not None]
     scores = [sample.score for sample in kept if sample.score is not None]
     if not scores:

@@ -17,7 +17,6 @@ from rich.table import Table as RichTable
 from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
-from jaxtool.rollout.lost import is_whole
 from jaxtool.rollout.statistics import clustered_mean, figures
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.progress import progress_of
@@ -162,7 +161,7 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
     one side has no figures.
     """
     both = [
-        (a, b) for a, b in zip(new.groups, old.groups, strict=True) if is_whole(a) and is_whole(b)
+        (a, b) for a, b in zip(new.groups, old.groups, strict=True) if a.is_whole and b.is_whole
     ]
     rests_on: dict[str, float | None] = {
         "questions": len(both),

@@ -12,7 +12,6 @@ from jaxtool.algos.filters import groups_with_spread
 from jaxtool.core.types import Group, Sample, Score, Trajectory, samples_of
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rewards.scoring import score_groups
-from jaxtool.rollout.lost import is_whole
 from jaxtool.rollout.selection import choose_members, is_dropped
 from jaxtool.train.rl_config import RlConfig, reward_of
 from jaxtool.train.rollouts import Rollouts, train_stream
@@ -73,7 +72,7 @@ class RolloutBatch:
             "filter/draws": float(self.draws),
             "filter/chosen_fraction": len(self.chosen) / total,
             "filter/learned_fraction": len(self.learned) / total,
-            "filter/broken_group_fraction": sum(not is_whole(group) for group in self.groups)
+            "filter/broken_group_fraction": sum(not group.is_whole for group in self.groups)
             / max(1, len(self.groups)),
             "reward/learnable_group_fraction": self.learnable_fraction,
         }
@@ -104,7 +103,7 @@ def gather(
         has_spread = _has_spread(drawn, members, selection.min_reward_std)
         learnable += sum(has_spread)
         for group, kept, spread in zip(drawn, members, has_spread, strict=True):
-            is_wanted = is_whole(group) and (spread or selection.max_draws == 1)
+            is_wanted = group.is_whole and (spread or selection.max_draws == 1)
             is_chosen = num_chosen < wanted and is_wanted
             num_chosen += is_chosen
             samples = tuple(

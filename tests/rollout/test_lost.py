@@ -3,7 +3,7 @@
 from helpers.ledgers import group_of, ledger
 
 from jaxtool.core.types import FinishReason
-from jaxtool.rollout.lost import ask_lost_again, is_whole
+from jaxtool.rollout.lost import ask_lost_again
 
 LOST = FinishReason.INFRASTRUCTURE
 
@@ -44,7 +44,7 @@ def test_only_lost_samples_are_replaced_and_only_their_problems_asked():
         ["eos", "infrastructure"],
     ]
     assert [int(t.ids[0]) for t in found[1].trajectories] == [50, 10]
-    assert [is_whole(each) for each in found] == [True, True, False]
+    assert [each.is_whole for each in found] == [True, True, False]
 
 
 def test_where_nothing_is_lost_nobody_is_asked():
