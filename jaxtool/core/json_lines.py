@@ -54,13 +54,19 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from _rows(path, file)
 
 
-def value_at(row: dict[str, Any], key: str, where: str) -> Any:
+_NEEDED = object()
+
+
+def value_at(row: dict[str, Any], key: str, where: str, default: Any = _NEEDED) -> Any:
     """The value of a key; dots go into objects and lists, as in `prompt.0.content`.
 
     A key of the row that holds the dots itself comes first.
 
+    Args:
+      default: what a row without the key has.
+
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, and no default.
     """
     if key in row:
         return row[key]
@@ -70,6 +76,8 @@ def value_at(row: dict[str, Any], key: str, where: str) -> Any:
             value = value[part]
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
+        elif default is not _NEEDED:
+            return default
         else:
             known = ", ".join(map(repr, row)) or "none"
             raise ValueError(

@@ -1,9 +1,10 @@
 """Problem sets from JSONL files, and the split of any problem set by hash.
 
-Files are read by `json_lines`. Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv, MAWPS and
-HotpotQA (question keys, answer key, a pattern for the answer), duplicates, contamination of a training
+Files are read by `json_lines`. Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv and MAWPS
+(question keys, answer key, a pattern for the answer), duplicates, contamination of a training
 file by a test file, worked solutions in place of answers (refused).
-A list under the answer's key holds acceptable answers, of which any one is right.
+A list under the answer's key holds acceptable answers, of which any one is right. Layouts of question
+answering with search are in `qa_layouts`.
 Not covered: downloads, prompts, order (`batches`).
 
 Every fault of a file is one line that names file, line number and key, before anything is trained.
@@ -11,6 +12,7 @@ Every fault of a file is one line that names file, line number and key, before a
 
 import dataclasses
 import hashlib
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -59,6 +61,9 @@ class JsonlFormat:
     question_keys: tuple[str, ...] = ("question",)  # several are joined as sentences
     answer_key: str = "answer"
     answer_pattern: str | None = None  # searched in the answer's text; group 1 is the answer
+    alias_keys: tuple[str, ...] = ()  # further acceptable answers; a row may lack them
+    has_json_answers: bool = False  # the answer's text is itself a JSON list of acceptable answers
+    question_end: str = ""  # put behind a question that does not end in it, "?" in Search-R1
     level_key: str | None = None  # None: the level is the file's name
 
     def __post_init__(self) -> None:
@@ -206,7 +211,8 @@ def _split(problem: Problem) -> Split:
 
 
 def _question(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
-    return _join_sentences([_text(row, key, where) for key in layout.question_keys])
+    question = _join_sentences([_text(row, key, where) for key in layout.question_keys])
+    return question if question.endswith(layout.question_end) else question + layout.question_end
 
 
 def _join_sentences(parts: Sequence[str]) -> str:
@@ -223,12 +229,35 @@ def _answers(row: dict[str, Any], layout: JsonlFormat, where: str) -> tuple[str,
     """The acceptable answers of a row in its order, each once."""
     key = layout.answer_key
     value = value_at(row, key, where)
-    if not isinstance(value, list):
-        return (_answer(as_text(value, key, where), layout, where),)
-    if not value:
+    if layout.has_json_answers:
+        value = _list_in_text(value, key, where)
+    if value == []:
         raise ValueError(f"{where}: key {key!r} is an empty list; one answer or more is needed")
-    texts = [as_text(entry, f"{key}[{i}]", where) for i, entry in enumerate(value)]
+    texts = _texts(value, key, where)
+    for alias_key in layout.alias_keys:
+        aliases = value_at(row, alias_key, where, default=[])
+        texts += [] if aliases is None else _texts(aliases, alias_key, where)
     return tuple(dict.fromkeys(_answer(text, layout, where) for text in texts))
+
+
+def _texts(value: object, key: str, where: str) -> list[str]:
+    if not isinstance(value, list):
+        return [as_text(value, key, where)]
+    return [as_text(entry, f"{key}[{i}]", where) for i, entry in enumerate(value)]
+
+
+def _list_in_text(value: object, key: str, where: str) -> list[Any]:
+    """`["a", "b"]` out of the text '["a", "b"]'."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(
+            f"{where}: key {key!r} must hold a JSON list of answers, and holds {str(value)[:40]!r}: "
+            "set JsonlFormat.has_json_answers = False for plain answers"
+        )
+    return found
 
 
 def _answer(text: str, layout: JsonlFormat, where: str) -> str:
