@@ -20,7 +20,7 @@ from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, Turn
-from jaxtool.renderers.policy_text import PolicyTextReader, Stop
+from jaxtool.renderers.policy_text import Stop
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.renderers.tool_format import ToolFormat
 
@@ -165,7 +165,7 @@ def _ends_in_answer(response: str, renderer: Renderer) -> bool:
 
 
 def _stops(segment: str, renderer: Renderer, *, is_first: bool) -> Iterator[Stop]:
-    reader = PolicyTextReader(renderer.tags, renderer.response_prefix if is_first else "")
+    reader = renderer.reader(is_first=is_first)
     reader.feed(segment.encode("utf-8", "replace"))
     while (stop := reader.next_stop()) is not None:
         yield stop

@@ -24,8 +24,9 @@ block of all; without a block, everything. Empty blocks count only where there a
 import codecs
 import dataclasses
 import re
-from typing import Literal
+from typing import Literal, Protocol
 
+from jaxtool.core.calls import Call, InvalidCall
 from jaxtool.renderers.fences import Fence, closes, fence_at, is_line_start
 from jaxtool.renderers.python_text import NEVER, OPEN, PLAIN, end_of_string, quote_at
 
@@ -43,11 +44,25 @@ class Tags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A tag that counts. A call whose program is "" has nothing to run."""
+    """What counts in a text: a call, or the end of the answer."""
 
     kind: Literal["call", "answer"]
     end: int  # index just past the tag in the segment's text, its prefix left out
-    program: str = ""
+    call: Call | InvalidCall | None = None  # None in a call: there is nothing to run
+
+
+class Reader(Protocol):
+    """Reads one segment as it grows, in pieces of any size."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def next_stop(self, *, is_end: bool = False) -> Stop | None:
+        """The next thing that counts; None if there is none in what was fed so far.
+
+        Args:
+          is_end: nothing follows, so that what is open ends here.
+        """
+        ...
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -64,7 +79,7 @@ class PolicyTextReader:
     reader.feed(b"<code>print('</code>')")
     reader.next_stop()                  # None: the tag is in a string
     reader.feed(b"</code>")
-    reader.next_stop()                  # Stop(kind="call", program="print('</code>')")
+    reader.next_stop()                  # Stop(kind="call", call=Call.python("print('</code>')"))
     """
 
     def __init__(self, tags: Tags, prefix: str = ""):
@@ -152,7 +167,7 @@ class PolicyTextReader:
         elif name == "code_close":
             program = self._program(start) if is_program else ""
             self._close_program()
-            return Stop(kind="call", end=end - self._start, program=program)
+            return self._call(program, end)
         elif name == "observation_open":
             return self._own_observation(start)
         elif self._fence is not None:
@@ -184,7 +199,11 @@ class PolicyTextReader:
             return None
         program = self._program(close)
         self._close_program()
-        return Stop(kind="call", end=end - self._start, program=program)
+        return self._call(program, end)
+
+    def _call(self, program: str, end: int) -> Stop:
+        call = Call.python(program) if program else None
+        return Stop(kind="call", end=end - self._start, call=call)
 
     def _string(self) -> None:
         depth = PLAIN if self._at < self._plain_until else 0
@@ -244,7 +263,7 @@ class PolicyTextReader:
         program = self._program(stop)
         self._at = len(self._text)
         self._close_program()
-        return Stop(kind="call", end=self._at - self._start, program=program)
+        return self._call(program, self._at)
 
     def _cleaned(self, block: _Block) -> str:
         """The block without the blanks around it and without the indent that all of it has.

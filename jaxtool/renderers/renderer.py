@@ -9,12 +9,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtool.core.calls import CODE, PYTHON, Call
 from jaxtool.core.types import Problem, ToolResult
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.renderers.observation import defused, shown_output
-from jaxtool.renderers.policy_text import PolicyTextReader, Tags
+from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
 from jaxtool.renderers.template_file import TemplateFile, read_template
 from jaxtool.renderers.tool_format import ToolFormat
 
@@ -58,6 +59,20 @@ class Renderer:
             observation_open=tool.observation.split("{output}")[0].strip() if tool else "",
         )
 
+    def reader(self, *, is_first: bool = False) -> Reader:
+        """Reads a segment of the policy's text.
+
+        Args:
+          is_first: the segment begins the response, and what the renderer wrote before it belongs to it.
+        """
+        return PolicyTextReader(self.tags, self.response_prefix if is_first else "")
+
+    def to_run(self, call: Call) -> Call:
+        """The call as its tool gets it: a program has the prelude before it, which ledgers do not show."""
+        if self.tool is None or call.tool != PYTHON:
+            return call
+        return Call.python(self.tool.with_prelude(call.arguments[CODE]))
+
     @property
     def _answer_open(self) -> str:
         """Behind it the closing tag counts; "" where it has no opening tag, as in `close = "END"`."""
@@ -92,7 +107,7 @@ def parse_code(segment: str, tool: ToolFormat) -> str:
     reader.feed(segment.encode("utf-8", "replace"))
     program = ""
     while (stop := reader.next_stop(is_end=True)) is not None:
-        program = stop.program
+        program = stop.call.arguments[CODE] if isinstance(stop.call, Call) else ""
     return program
 
 
