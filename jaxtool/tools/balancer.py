@@ -26,12 +26,17 @@ class Balancer:
     """Power of two choices on in-flight counts, with ejection and re-admission."""
 
     def __init__(
-        self, addresses: Sequence[str], clock: Callable[[], float] = time.monotonic
+        self,
+        addresses: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        what: str = "sandbox",
     ) -> None:
+        """Args: what names the servers in errors."""
         if not addresses:
-            raise ValueError("at least one sandbox address is needed, e.g. 127.0.0.1:50051")
+            raise ValueError(f"at least one {what} address is needed, e.g. 127.0.0.1:50051")
         if len(set(addresses)) != len(addresses):
-            raise ValueError(f"sandbox addresses repeat: {list(addresses)}")
+            raise ValueError(f"{what} addresses repeat: {list(addresses)}")
         self._endpoints = [Endpoint(address=address) for address in addresses]
         self._clock = clock
         self._random = random.Random(0)

@@ -8,7 +8,6 @@ import asyncio
 import collections
 import dataclasses
 import pathlib
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from jaxtool.core.ranges import check_range
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
 from jaxtool.tools.result_cache import ResultCache
+from jaxtool.tools.retries import Patience, TryAgain, with_retries
 from jaxtool.tools.sandbox_session import SandboxSession
 from jaxtool.tools.sandbox_wire import (
     UnknownReply,
@@ -33,7 +33,6 @@ from sandbox_server.wire import sandbox_pb2_grpc
 
 T = TypeVar("T")
 _DEADLINE_MARGIN_S = 2.0
-_LONGEST_BACKOFF_S = 2.0
 _TIERS = {
     "any": pb.TIER_UNSPECIFIED,
     "landlock": pb.TIER_LANDLOCK,
@@ -301,55 +300,36 @@ class SandboxClient:
     ) -> tuple[Endpoint, T]:
         """The server that answered and its answer. `call` must be safe to repeat."""
         config = self._config
-        give_up = time.monotonic() + config.deadline_s
-        failed_attempts, backoff_s = 0, config.backoff_s
-        last: Endpoint | None = None
-        while True:
-            endpoint = self._balancer.choose(avoid=last)
+        patience = Patience(
+            attempts=config.attempts, backoff_s=config.backoff_s, deadline_s=config.deadline_s
+        )
+
+        async def attempt(endpoint: Endpoint) -> T:
             try:
-                return endpoint, await self._call(endpoint, call)
+                return await call(self._stub(endpoint.address))
             except (grpc.aio.AioRpcError, UnknownReply) as error:
-                pause_s = self._judge(endpoint, error, backoff_s)
-                if not _is_busy(error):
-                    failed_attempts += 1
-                is_over = time.monotonic() + pause_s > give_up
-                if failed_attempts >= config.attempts or is_over:
-                    raise ToolUnavailable(one_line(endpoint.address, error)) from error
-            last = endpoint
-            self._retries += 1
-            # Another server is tried at once; the same one gets time to recover.
-            await asyncio.sleep(pause_s)
-            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+                raise self._trouble(endpoint, error) from error
 
-    async def _call(
-        self, endpoint: Endpoint, call: Callable[[sandbox_pb2_grpc.SandboxStub], Awaitable[T]]
-    ) -> T:
-        endpoint.in_flight += 1
-        try:
-            response = await call(self._stub(endpoint.address))
-        finally:
-            endpoint.in_flight -= 1
-        self._balancer.succeeded(endpoint)
-        return response
+        return await with_retries(self._balancer, patience, attempt, self._count_retry)
 
-    def _judge(
-        self, endpoint: Endpoint, error: grpc.aio.AioRpcError | UnknownReply, backoff_s: float
-    ) -> float:
-        """Counts the failure; seconds to wait before the next attempt. Raises if it is hopeless."""
+    def _count_retry(self) -> None:
+        self._retries += 1
+
+    def _trouble(
+        self, endpoint: Endpoint, error: grpc.aio.AioRpcError | UnknownReply
+    ) -> TryAgain | ToolUnavailable:
+        """Counts the failure; what to raise for it."""
+        message = one_line(endpoint.address, error)
         if isinstance(error, UnknownReply):
             self._by_code[_UNKNOWN_REPLY] += 1
-            self._balancer.failed(endpoint)
-            return backoff_s
+            return TryAgain(message)
         code = error.code()
         self._by_code[code.name] += 1
         if code in _HOPELESS:
-            raise ToolUnavailable(one_line(endpoint.address, error)) from error
-        if code not in _NOT_SICK:
-            self._balancer.failed(endpoint)
-        return max(backoff_s, retry_after_s(error))
-
-
-def _is_busy(error: grpc.aio.AioRpcError | UnknownReply) -> bool:
-    return (
-        not isinstance(error, UnknownReply) and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    )
+            return ToolUnavailable(message)
+        return TryAgain(
+            message,
+            is_busy=code is grpc.StatusCode.RESOURCE_EXHAUSTED,
+            is_sick=code not in _NOT_SICK,
+            pause_s=retry_after_s(error),
+        )

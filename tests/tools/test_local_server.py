@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from jaxtool.tools.local_server import SandboxStartError, run_local_server
+from jaxtool.tools.local_server import ServerStartError, run_local_server
 
 
 def _is_running(pid: int) -> bool:
@@ -37,7 +37,7 @@ def test_its_malloc_is_not_the_trainers(monkeypatch):
 
 def test_a_failed_start_shows_the_log():
     with (
-        pytest.raises(SandboxStartError, match="ended with code 2") as caught,
+        pytest.raises(ServerStartError, match="ended with code 2") as caught,
         run_local_server(flags=["--concurrency", "0"]),
     ):
         pass
@@ -46,7 +46,7 @@ def test_a_failed_start_shows_the_log():
 
 def test_a_slow_start_is_given_up():
     with (
-        pytest.raises(SandboxStartError, match=r"not ready after 0\.01 s"),
+        pytest.raises(ServerStartError, match=r"not ready after 0\.01 s"),
         run_local_server(start_timeout_s=0.01),
     ):
         pass
