@@ -1,7 +1,7 @@
 """What the rollout needs of a tool, and what runs programs. Implementations are in this package."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtool.core.calls import ToolSpec
 from jaxtool.core.types import Problem, ToolResult
@@ -46,6 +46,15 @@ class Tool(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Preflighted(Protocol):
+    """A tool that can tell before a run whether what it rests on works."""
+
+    async def preflight(self) -> None:
+        """Raises PreflightError, or ToolUnavailable for what cannot be reached."""
+        ...
 
 
 class ToolSource(Protocol):

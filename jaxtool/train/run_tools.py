@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from jaxtool.core.calls import PYTHON, Call
 from jaxtool.core.types import Problem, ToolStatus, ToolUnavailable
 from jaxtool.renderers.renderer import Renderer, load_renderer
-from jaxtool.tools.base import CodeRunner, ToolSource
+from jaxtool.tools.base import CodeRunner, Preflighted, Tool, ToolSource
 from jaxtool.tools.function import Function
 from jaxtool.tools.menu import Menu, check_names
 from jaxtool.tools.preflight import PreflightError
@@ -68,22 +68,37 @@ def with_functions(config: RlConfig, calls: Sequence[str]) -> RlConfig:
 def open_menu(
     sources: Sequence[ToolSource], programs: CodeRunner | None, runner: Runner
 ) -> Iterator[Menu]:
-    """The tools, whose known answers were right; they are closed with the block.
+    """The tools, whose preflights and known answers were right; they are closed with the block.
 
     Args:
       programs: runs those of the code tool; the caller closes it.
 
     Raises:
-      PreflightError: a tool answers wrongly.
+      PreflightError: a tool cannot be reached, or answers wrongly.
     """
-    menu = Menu([source.open(programs) for source in sources])
+    tools: list[Tool] = []
+    menu = Menu()
     try:
+        for source in sources:
+            tools.append(source.open(programs))
+        menu = Menu(tools)
+        for tool in tools:
+            if isinstance(tool, Preflighted):
+                runner.run(_preflight(tool, tool.spec.name))
         for source in sources:
             runner.run(_ask_known_answers(menu, source))
         menu.take_figures()  # of the run alone
         yield menu
     finally:
-        runner.run(menu.close())
+        # Where one could not be opened, those before it are closed all the same.
+        runner.run((menu if menu.specs else Menu(tools)).close())
+
+
+async def _preflight(tool: Preflighted, name: str) -> None:
+    try:
+        await tool.preflight()
+    except ToolUnavailable as error:
+        raise PreflightError(f"tool {name!r}: ToolUnavailable: {error}") from error
 
 
 async def _ask_known_answers(menu: Menu, source: ToolSource) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -13,6 +14,7 @@ from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.search import Search
 from jaxtool.tools.search_client import SearchClient, SearchClientConfig, url_of
 from jaxtool.tools.search_wire import NOTHING_FOUND, UnknownAnswer, passages_of, request_body, shown
+from jaxtool.train.run_tools import open_menu
 
 OSLO = {"id": "7", "contents": '"Oslo"\nCapital of Norway.\nA city.'}
 ANSWER = {"result": [[{"document": OSLO, "score": 2.5}]]}
@@ -259,3 +261,37 @@ def test_a_call_goes_through_the_tools_session():
                 await tool.close()
 
     assert asyncio.run(run()).stdout.startswith("Doc 1(Title: Oslo)")
+
+
+def _opened(server: _Server, addresses: tuple[str, ...] = (), **settings) -> None:
+    """Opens a run's menu with a search on a server that lives in a thread of its own."""
+    ready, over = threading.Event(), threading.Event()
+    found: list[str] = []
+
+    async def serve() -> None:
+        async with _serving(server) as own:
+            found.extend(own)
+            ready.set()
+            while not over.is_set():
+                await asyncio.sleep(0.005)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        search = Search(addresses=addresses or tuple(found), client=QUICK, **settings)
+        with asyncio.Runner() as runner, open_menu((search,), None, runner) as menu:
+            assert [spec.name for spec in menu.specs] == ["search"]
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_run_asks_the_servers_before_it_starts():
+    server = _Server(ANSWER)
+    _opened(server)
+    assert len(server.requests) == 1
+    with pytest.raises(PreflightError, match=r"tool 'search': ToolUnavailable: .*127\.0\.0\.1:1/"):
+        _opened(server, addresses=("127.0.0.1:1",))
+    with pytest.raises(PreflightError, match="lack 'Bergen'"):
+        _opened(server, known=(("norway", "Bergen"),))
