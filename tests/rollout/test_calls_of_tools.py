@@ -233,7 +233,9 @@ def test_an_observation_is_capped_in_tokens_and_keeps_its_head(tmp_path):
     script = [*"<do>abcdefgh ijklmnop qrstuvwxyz 0123456789</do>", *ANSWER]
     made = staged(tmp_path, [[script]], options={"max_observation_tokens": 30})
     [t] = run(made)
-    inside = texts(t, made)[2][1].removeprefix("\n<interpreter>\n").removesuffix("\n</interpreter>\n")
+    inside = (
+        texts(t, made)[2][1].removeprefix("\n<interpreter>\n").removesuffix("\n</interpreter>\n")
+    )
     assert inside.startswith("abcdefgh ijklmnop qrstuvwxyz")
     assert len(inside) < 40
     assert len(made.tokenizer.encode_plain(inside)) == 30
