@@ -75,26 +75,29 @@ def _requested_limits(message: pb.Limits) -> dict[str, int]:
 
 
 def clean(text: object, limit: int) -> str:
-    """Untrusted text from a report: a string of at most `limit` characters, without surrogates."""
+    """Untrusted text from a report: a string of at most `limit` bytes of UTF-8, without surrogates."""
     if not isinstance(text, str):
         return ""
-    return text[:limit].encode("utf-8", "replace").decode("utf-8")
+    return text[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
 
-def response_of(outcome: Outcome, *, value_chars: int) -> pb.ExecuteResponse:
+def response_of(outcome: Outcome, *, value_bytes: int) -> pb.ExecuteResponse:
     """The wire form of an outcome."""
     report, line = outcome.report, outcome.report.get("line")
     is_int = isinstance(line, int) and 0 <= line < 1 << 31
+    said = report.get("value")
+    value = clean(said, value_bytes)
+    is_cut = report.get("cut") is True or (isinstance(said, str) and len(value) < len(said))
     return pb.ExecuteResponse(
         status=pb.Status.Name(outcome.status),
         stdout=outcome.stdout.text(),
         stderr=outcome.stderr.text(),
-        last_value=clean(report.get("value"), value_chars),
+        last_value=value,
         error_type=clean(report.get("type"), 200),
         error_line=line if is_int else 0,  # pyright: ignore[reportArgumentType]
         exit_code=outcome.exit_code,
         signal=outcome.signal,
-        stdout_truncated=outcome.stdout.is_truncated or report.get("cut") is True,
+        stdout_truncated=outcome.stdout.is_truncated or is_cut,
         stderr_truncated=outcome.stderr.is_truncated,
         stdout_bytes=outcome.stdout.total,
         stderr_bytes=outcome.stderr.total,
@@ -192,7 +195,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             limits=limits,
             client=client,
         )
-        response = response_of(outcome, value_chars=limits.output_bytes)
+        response = response_of(outcome, value_bytes=limits.output_bytes)
         response.request_id = request.request_id
         response.rolled_back = is_rolled_back
         response.session_lost = not session.is_alive
@@ -253,7 +256,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             files=files,
         )
         outcome, queued_s = await engine.run(program, client)
-        response = response_of(outcome, value_chars=limits.output_bytes)
+        response = response_of(outcome, value_bytes=limits.output_bytes)
         response.request_id = request.request_id
         self._count(response, queued_s, request.code)
         self.result_cache.keep(request, response)
