@@ -17,7 +17,9 @@ def read_token(path: str) -> bytes:
     """Token of the file, without surrounding white space."""
     token = pathlib.Path(path).read_bytes().strip()
     if len(token) < _SHORTEST_TOKEN:
-        raise ValueError(f"the token in {path} is shorter than {_SHORTEST_TOKEN} characters")
+        raise ValueError(
+            f"--token-file {path}: the token is shorter than {_SHORTEST_TOKEN} characters"
+        )
     return token
 
 

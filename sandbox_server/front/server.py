@@ -1,6 +1,7 @@
 """Assembles and runs a server: tier, pool, service, health, drain."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -10,8 +11,9 @@ from collections.abc import Callable
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from sandbox_server import address as addresses
 from sandbox_server.config import ServerConfig
-from sandbox_server.front import canaries, metrics, probe
+from sandbox_server.front import canaries, metrics, probe, start_checks
 from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
 from sandbox_server.front.pool import Pool
@@ -37,7 +39,7 @@ class Server:
         self.engine = Engine(config, self.pool)
         self.metrics = metrics.Metrics()
         self.service = SandboxService(self.engine, remarks, self.metrics)
-        self._page: asyncio.Server | None = None
+        self._page: metrics.Page | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.address = ""
         self._unix_address = UnixAddress(config.address)
@@ -61,24 +63,33 @@ class Server:
         self.service.sessions.start()
         self._add_gauges()
         if self.config.metrics_address:
-            self._page = await metrics.serve_page(self.metrics, self.config.metrics_address)
+            self._page = await self._serve_page(self.config.metrics_address)
         await server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         self._watcher = asyncio.create_task(self._watch_health())
         log.info("serving", extra={"address": self.address, "tier": str(self.pool.tier)})
 
     def _add_gauges(self) -> None:
-        queue = self.engine.queue
-        self.metrics.gauges |= {
-            "sandbox_running": lambda: queue.running,
-            "sandbox_queued": lambda: queue.queued,
-            "sandbox_result_cache_hits": lambda: self.service.result_cache.hits,
-            "sandbox_result_cache_bytes": lambda: self.service.result_cache.bytes,
-            "sandbox_sessions": lambda: len(self.service.sessions),
-            "sandbox_session_evictions": lambda: self.service.sessions.evictions,
-            "sandbox_fork_server_restarts": lambda: self.pool.restarts,
-            "sandbox_open_descriptors": lambda: len(os.listdir("/proc/self/fd")),
-        }
+        queue, cache, sessions = self.engine.queue, self.service.result_cache, self.service.sessions
+        for name, about, read in (
+            ("running", "Programs that run", lambda: queue.running),
+            ("queued", "Programs that wait", lambda: queue.queued),
+            ("result_cache_hits", "Answers of earlier runs", lambda: cache.hits),
+            ("result_cache_bytes", "Size of kept answers", lambda: cache.bytes),
+            ("sessions", "Open sessions", lambda: len(sessions)),
+            ("session_evictions", "Sessions ended to make room", lambda: sessions.evictions),
+            ("fork_server_restarts", "Fork servers that died", lambda: self.pool.restarts),
+            ("open_descriptors", "Open files", lambda: len(os.listdir("/proc/self/fd"))),
+        ):
+            self.metrics.add_gauge(f"sandbox_{name}", about, read)
+
+    async def _serve_page(self, address: str) -> metrics.Page:
+        where = addresses.read("--metrics-address", address, takes_unix=False)
+        assert isinstance(where, addresses.HostPort)
+        asks = bool(self.config.token_file) and not where.is_local
+        page = metrics.Page(self.metrics, read_token(self.config.token_file) if asks else None)
+        await page.start(where)
+        return page
 
     async def _watch_health(self) -> None:
         """NOT_SERVING while no fork server lives."""
@@ -112,15 +123,17 @@ class Server:
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
     credentials = server_credentials(config)
-    if credentials is not None:
-        port = server.add_secure_port(config.address, credentials)
-    else:
-        if not config.is_local:
-            log.warning("the token travels unencrypted: give --tls-certificate and --tls-key")
-        port = server.add_insecure_port(config.address)
-    if config.address.startswith("unix:"):
-        return config.address
-    return f"{config.address.rpartition(':')[0]}:{port}"
+    where = addresses.read("--address", config.address)
+    try:
+        if credentials is not None:
+            port = server.add_secure_port(str(where), credentials)
+        else:
+            if not config.is_local:
+                log.warning("the token travels unencrypted: give --tls-certificate and --tls-key")
+            port = server.add_insecure_port(str(where))
+    except RuntimeError:  # gRPC says no more than that it failed
+        raise ValueError(f"--address {where}: gRPC cannot listen there") from None
+    return where if isinstance(where, str) else str(dataclasses.replace(where, port=port))
 
 
 async def serve(config: ServerConfig, announce: Callable[[str], None], watch_stdin: bool) -> None:
@@ -143,6 +156,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None], watch_std
                 "--exit-on-stdin-eof watches standard input, which is a file here: give it a pipe "
                 "or a terminal, or leave the flag out"
             ) from error
+    start_checks.check(config)
     server = Server(config)
     starting = asyncio.create_task(server.start())
     stop_wait = asyncio.create_task(stopping.wait())

@@ -133,7 +133,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
                 reply.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
                 refusal = error if isinstance(error, Refusal) else refusal_of(error)
-                self._metrics.by_error[refusal.code.name.lower()] += 1
+                self._metrics.count_refusal(refusal.code.name.lower())
                 reply.error.code = refusal.code.value[0]
                 reply.error.message = refusal.message
                 reply.error.retry_after_ms = refusal.retry_after_ms
@@ -268,7 +268,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         response.server_id = self.server_id
         name = pb.Status.Name(response.status).removeprefix("STATUS_").lower()
         metrics = self._metrics
-        metrics.by_status[name] += 1
+        metrics.count_execution(name)
         metrics.queue_s.observe(queued_s)
         metrics.cpu_s.observe(response.cpu_ms / 1000)
         metrics.wall_s.observe(response.wall_ms / 1000)
@@ -296,7 +296,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             return await work
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
-        self._metrics.by_error[refusal.code.name.lower()] += 1
+        self._metrics.count_refusal(refusal.code.name.lower())
         trailer = (
             (("retry-after-ms", str(refusal.retry_after_ms)),) if refusal.retry_after_ms else ()
         )

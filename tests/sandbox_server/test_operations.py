@@ -127,11 +127,11 @@ def test_metrics_count_what_happened_and_code_stays_out_of_the_log():
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             text = page.read().decode()
         log = server.log()
-    assert 'sandbox_executions_total{status="ok"} 1\n' in text
-    assert 'sandbox_executions_total{status="error"} 1\n' in text
-    assert 'sandbox_refusals_total{code="invalid_argument"} 1\n' in text
-    assert "sandbox_cpu_seconds_count 2\n" in text
-    assert "sandbox_running 0\n" in text
+    assert 'sandbox_executions_total{status="ok"} 1.0\n' in text
+    assert 'sandbox_executions_total{status="error"} 1.0\n' in text
+    assert 'sandbox_refusals_total{code="invalid_argument"} 1.0\n' in text
+    assert "sandbox_cpu_seconds_count 2.0\n" in text
+    assert "sandbox_running 0.0\n" in text
     assert "marker_of_user_code" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert {line["message"] for line in lines} >= {"serving", "execution", "draining"} - {
@@ -229,7 +229,7 @@ def test_the_end_of_a_standard_input_that_cannot_be_watched_is_refused(monkeypat
     monkeypatch.setattr("sys.argv", ["sandbox_server", *flags])
     with open("/dev/null") as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
-        assert command_line.main() == 1
+        assert command_line.main() == 2
     said = capsys.readouterr().err
     assert said.startswith("sandbox_server: --exit-on-stdin-eof watches standard input")
     assert said.count("\n") == 1
