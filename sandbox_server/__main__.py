@@ -8,7 +8,6 @@ import pathlib
 import select
 import shutil
 import sys
-
 from typing import Any, NoReturn
 
 from sandbox_server.config import LimitSet, ServerConfig

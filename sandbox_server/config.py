@@ -46,6 +46,7 @@ _RANGES = {  # least and most of each number
     "flood_bytes": (1, 1 << 30),
     "code_bytes": (1, 64 * MIB),
     "input_bytes": (1, 1 << 30),
+    "intake_bytes": (1, 1 << 50),
     "queue_capacity": (0, 1 << 20),
     "queue_wait_s": (0, 1e6),
     "result_cache_bytes": (0, 1 << 50),
@@ -70,6 +71,7 @@ class ServerConfig:
     flood_bytes: int = MIB  # output beyond which an execution is killed
     code_bytes: int = 256 << 10
     input_bytes: int = 16 * MIB  # standard input and files of a request, together
+    intake_bytes: int = 512 * MIB  # requests that are read, wait or run, together
     queue_capacity: int = 0  # 0: 64 times `concurrency`
     queue_wait_s: float = 30.0  # refuse when the estimated wait is longer
     result_cache_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
@@ -133,6 +135,21 @@ class ServerConfig:
     def max_message_bytes(self) -> int:
         """The longest request that is read; names of files and of the request are the rest."""
         return self.code_bytes + self.input_bytes + MIB
+
+    @property
+    def num_intake_bytes(self) -> int:
+        """At least one longest request must fit."""
+        return max(self.intake_bytes, self.max_message_bytes)
+
+    @property
+    def max_calls(self) -> int:
+        """Open calls: all that can run or wait, and some to be told that the queue is full."""
+        return self.concurrency + self.max_queued + self.session_capacity + 256
+
+    @property
+    def batch_window(self) -> int:
+        """Requests of one stream that run or whose answer is not read yet."""
+        return min(16 * self.concurrency, self.concurrency + self.max_queued)
 
     @property
     def num_fork_servers(self) -> int:

@@ -65,4 +65,5 @@ class TokenCheck(grpc.aio.ServerInterceptor):
                 return handler
         if handler.response_streaming:  # pyright: ignore[reportAttributeAccessIssue]
             return grpc.stream_stream_rpc_method_handler(_refuse_stream)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        # A handler of a stream, of which nothing is read: a body costs the server nothing.
+        return grpc.stream_unary_rpc_method_handler(_refuse)

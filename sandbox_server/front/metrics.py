@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
 
 from sandbox_server import address as addresses
 
@@ -96,15 +95,12 @@ class Page:
             return _response(b"401 Unauthorized", b"missing or wrong bearer token\n")
         if not first.startswith((b"GET /metrics ", b"GET /metrics?")):
             return _response(b"404 Not Found", b"see /metrics\n")
-        try:
-            encode, content_type = choose_encoder(headers.get(b"accept", b"").decode("latin-1"))
-        except ValueError:  # a version that is none
-            return _response(b"400 Bad Request", b"the Accept header cannot be read\n")
-        return _response(b"200 OK", encode(self._registry), content_type)
+        return _response(b"200 OK", prometheus_client.generate_latest(self._registry))
 
 
-def _response(status: bytes, body: bytes, content_type: str = "text/plain; charset=utf-8") -> bytes:
+def _response(status: bytes, body: bytes) -> bytes:
+    kind = b"text/plain; version=0.0.4; charset=utf-8"
     return (
         b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-        % (status, content_type.encode(), len(body), body)
+        % (status, kind, len(body), body)
     )

@@ -13,9 +13,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sandbox_server import address as addresses
 from sandbox_server.config import ServerConfig
-from sandbox_server.front import canaries, metrics, probe, start_checks
+from sandbox_server.front import canaries, descriptors, metrics, probe, start_checks
 from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
+from sandbox_server.front.intake import Intake
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.service import SandboxService
 from sandbox_server.front.unix_address import UnixAddress
@@ -23,10 +24,25 @@ from sandbox_server.wire import sandbox_pb2_grpc
 
 SERVICE_NAME = "jaxtool.sandbox.v1.Sandbox"
 log = logging.getLogger("sandbox_server")
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
-)
+_HANDSHAKE_TIMEOUT_MS = 10_000  # TLS, and the first frame of HTTP/2: a silent connection ends
+_IDLE_TIMEOUT_MS = 600_000  # a connection without calls; clients connect again by themselves
+_HEALTH_WATCHES = 1024
+
+
+def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    limit = descriptors.raise_limit()
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
+        (
+            "grpc.max_allowed_incoming_connections",
+            descriptors.max_connections(limit, config.concurrency),
+        ),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_TIMEOUT_MS),
+        ("grpc.max_concurrent_streams", config.max_calls + _HEALTH_WATCHES),
+        ("grpc.http2.bdp_probe", 0),  # it widens the windows, so that more is buffered unread
+    ]
 
 
 class Server:
@@ -48,10 +64,15 @@ class Server:
 
     async def start(self) -> None:
         """Binds, warms up, tests itself, then says SERVING."""
-        interceptors = []
+        interceptors: list[grpc.aio.ServerInterceptor] = []
         if self.config.token_file:
             interceptors.append(TokenCheck(read_token(self.config.token_file)))
-        server = grpc.aio.server(interceptors=interceptors, options=_CHANNEL_OPTIONS)
+        interceptors.append(Intake(self.config, self.service.budget, self.metrics))
+        server = grpc.aio.server(
+            interceptors=interceptors,
+            options=_options(self.config),
+            maximum_concurrent_rpcs=self.config.max_calls + _HEALTH_WATCHES,
+        )
         sandbox_pb2_grpc.add_SandboxServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         with self._unix_address.taken():

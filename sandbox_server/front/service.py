@@ -1,6 +1,6 @@
 """The gRPC face: translates messages and errors, decides nothing about executions."""
 
-import asyncio
+import contextlib
 import dataclasses
 import logging
 import platform
@@ -13,16 +13,18 @@ import grpc.aio
 
 from sandbox_server import __version__
 from sandbox_server.config import LimitSet
+from sandbox_server.front import batch, descriptors
 from sandbox_server.front.engine import (
     Engine,
     InvalidRequest,
     Program,
     check_code,
-    check_files,
+    check_code_and_input,
     merge_limits,
 )
-from sandbox_server.front.execution import BrokenChild, Outcome
+from sandbox_server.front.execution import BrokenChild, FilesNotWritten, Outcome
 from sandbox_server.front.fork_server import ForkServerGone
+from sandbox_server.front.intake import ByteBudget
 from sandbox_server.front.metrics import Metrics
 from sandbox_server.front.queue import QueueFull
 from sandbox_server.front.result_cache import ResultCache
@@ -34,6 +36,7 @@ from sandbox_server.wire import sandbox_pb2_grpc
 
 T = TypeVar("T")
 log = logging.getLogger("sandbox_server.service")
+_MESSAGE_CHARS = 500  # it travels in a header, where 8 KiB are allowed
 TIER_NUMBERS = {Tier.NONE: 1, Tier.LANDLOCK: 2, Tier.NAMESPACE: 3}
 
 
@@ -43,7 +46,7 @@ class Refusal(Exception):
     def __init__(self, *, code: grpc.StatusCode, message: str, retry_after_ms: int = 0):
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = " ".join(message.split())[:_MESSAGE_CHARS]
         self.retry_after_ms = retry_after_ms
 
 
@@ -60,8 +63,15 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(code=grpc.StatusCode.NOT_FOUND, message=str(error))
     if isinstance(error, SupervisorError):
         return Refusal(code=grpc.StatusCode.ABORTED, message=str(error))
+    if isinstance(error, descriptors.TooFewDescriptors):
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        return Refusal(code=code, message=str(error), retry_after_ms=500)
+    if isinstance(error, FilesNotWritten):
+        return Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
     if isinstance(error, BrokenChild):
-        return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {error}")
+        log.error("a child broke", extra={"why": str(error)})
+        last = (str(error).splitlines() or ["no word"])[-1]
+        return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {last}")
     log.error("unexpected error", exc_info=error)
     return Refusal(code=grpc.StatusCode.INTERNAL, message=f"{type(error).__name__}: {error}")
 
@@ -117,6 +127,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self.server_id = secrets.token_hex(8)
         self.sessions = Sessions(engine.config, engine, self.server_id)
         self.result_cache = ResultCache(engine.config.result_cache_bytes)
+        self.budget = ByteBudget(engine.config.num_intake_bytes)
         self.is_draining = False
 
     async def Execute(self, request, context):
@@ -124,48 +135,30 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
 
     async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
         client = client_of(context)
-        ended: asyncio.Queue[pb.BatchResponse] = asyncio.Queue()
-        running: set[asyncio.Task[None]] = set()
 
-        async def one(request: pb.ExecuteRequest) -> None:
+        async def execute(request: pb.ExecuteRequest) -> pb.BatchResponse:
             reply = pb.BatchResponse(request_id=request.request_id)
             try:
                 reply.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
-                refusal = error if isinstance(error, Refusal) else refusal_of(error)
-                self._metrics.count_refusal(refusal.code.name.lower())
+                refusal = self._refused(error)
                 reply.error.code = refusal.code.value[0]
                 reply.error.message = refusal.message
                 reply.error.retry_after_ms = refusal.retry_after_ms
-            ended.put_nowait(reply)
+            return reply
 
-        async def read_all() -> None:
-            async for request in request_iterator:
-                task = asyncio.create_task(one(request))
-                running.add(task)
-                task.add_done_callback(running.discard)
-
-        reader = asyncio.create_task(read_all())
-        try:
-            while not (reader.done() and not running and ended.empty()):
-                getter = asyncio.create_task(ended.get())
-                pending: set[asyncio.Task] = {getter} if reader.done() else {getter, reader}
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if getter.done():
-                    yield getter.result()
-                else:
-                    getter.cancel()
-            reader.result()
-        finally:
-            reader.cancel()
-            for task in running:
-                task.cancel()
+        window = self._engine.config.batch_window
+        work = batch.answers(request_iterator, execute, window, self.budget)
+        async with contextlib.aclosing(work) as answers:
+            async for answer in answers:
+                yield answer
 
     async def CreateSession(self, request, context):
         return await self._reply(self._create_session(request), context)
 
     async def _create_session(self, request: pb.CreateSessionRequest) -> pb.Session:
         self.check_open(request.minimum_tier)
+        descriptors.check_room()
         limits = merge_limits(_requested_limits(request.limits), self._engine.config)
         session = await self.sessions.create(
             limits,
@@ -207,6 +200,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
 
     async def _fork_session(self, request: pb.ForkSessionRequest) -> pb.Session:
         self.check_open(0)
+        descriptors.check_room()
         session = await self.sessions.fork(request.session_id)
         return pb.Session(session_id=session.session_id, server_id=self.server_id)
 
@@ -241,9 +235,10 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         engine = self._engine
         self.check_open(request.minimum_tier)
         limits = merge_limits(_requested_limits(request.limits), engine.config)
-        check_code(request.code, engine.config)
         files = dict(request.files)
-        check_files(files, limits, engine.pool.tier)
+        check_code_and_input(
+            request.code, request.stdin, files, limits, engine.pool.tier, engine.config
+        )
         if (kept := self.result_cache.get(request)) is not None:
             kept.request_id = request.request_id
             return kept
@@ -295,13 +290,18 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         try:
             return await work
         except Exception as error:
-            refusal = error if isinstance(error, Refusal) else refusal_of(error)
-        self._metrics.count_refusal(refusal.code.name.lower())
+            refusal = self._refused(error)
         trailer = (
             (("retry-after-ms", str(refusal.retry_after_ms)),) if refusal.retry_after_ms else ()
         )
         await context.abort(refusal.code, refusal.message, trailer)
         raise AssertionError("abort raises")
+
+    def _refused(self, error: Exception) -> Refusal:
+        """The gRPC error for `error`, counted."""
+        refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        self._metrics.count_refusal(refusal.code.name.lower())
+        return refusal
 
 
 def client_of(context: grpc.aio.ServicerContext) -> str:

@@ -68,19 +68,6 @@ def test_two_servers_in_one_process_have_metrics_of_their_own():
     assert second.registry.get_sample_value("sandbox_executions_total", {"status": "ok"}) == 1
 
 
-def test_openmetrics_is_spoken_where_asked_for():
-    accept = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n"
-    answer = ask(accept)
-    assert b"application/openmetrics-text" in answer
-    assert answer.endswith(b"# EOF\n")
-
-
-@pytest.mark.parametrize("version", [b"x", b"1.\xff", b"-1", b"1" * 5000])
-def test_a_hostile_accept_header_is_answered(version):
-    start = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text; version="
-    assert ask(start + version + b"\r\n\r\n")[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 200")
-
-
 @pytest.mark.parametrize(
     "request_", [b"GET / HTTP/1.1\r\n\r\n", b"POST /metrics HTTP/1.1\r\n\r\n", b"\r\n\r\n"]
 )
