@@ -5,7 +5,7 @@ the budget of bytes has room. So a client that reads nothing is soon not read fr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from sandbox_server.front.intake import ByteBudget
 from sandbox_server.wire import sandbox_pb2 as pb
@@ -16,7 +16,7 @@ async def answers(
     execute: Callable[[pb.ExecuteRequest], Awaitable[pb.BatchResponse]],
     window: int,
     budget: ByteBudget,
-) -> AsyncIterator[pb.BatchResponse]:
+) -> AsyncGenerator[pb.BatchResponse, None]:
     """An answer for each request. What ends the stream of requests early is raised after the last."""
     ended: asyncio.Queue[pb.BatchResponse | None] = asyncio.Queue()  # None: no request follows
     places = asyncio.Semaphore(window)

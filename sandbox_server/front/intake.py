@@ -17,6 +17,7 @@ import collections
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -89,24 +90,24 @@ class Intake(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
-        handler: grpc.RpcMethodHandler = await continuation(handler_call_details)
+        handler: Any = await continuation(handler_call_details)
         method = str(handler_call_details.method)
         if handler is None or not method.startswith(_SERVICE_PREFIX):
             return handler
         name = method.removeprefix(_SERVICE_PREFIX)
-        if handler.request_streaming:  # pyright: ignore[reportAttributeAccessIssue]
+        if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 self._stream(name, handler),
-                response_serializer=handler.response_serializer,  # pyright: ignore
+                response_serializer=handler.response_serializer,
             )
         return grpc.stream_unary_rpc_method_handler(
             self._unary(name, handler),
-            response_serializer=handler.response_serializer,  # pyright: ignore
+            response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, name: str, handler: grpc.RpcMethodHandler):
-        parse = handler.request_deserializer  # pyright: ignore[reportAttributeAccessIssue]
-        behave = handler.unary_unary  # pyright: ignore[reportAttributeAccessIssue]
+    def _unary(self, name: str, handler: Any):
+        parse = handler.request_deserializer
+        behave = handler.unary_unary
 
         async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext):
             async with self._refusing(context), self._counted(), self._read(messages) as data:
@@ -116,19 +117,23 @@ class Intake(grpc.aio.ServerInterceptor):
 
         return handle
 
-    def _stream(self, name: str, handler: grpc.RpcMethodHandler):
-        parse = handler.request_deserializer  # pyright: ignore[reportAttributeAccessIssue]
-        behave = handler.stream_stream  # pyright: ignore[reportAttributeAccessIssue]
+    def _stream(self, name: str, handler: Any):
+        parse = handler.request_deserializer
+        behave = handler.stream_stream
 
         async def requests(messages: AsyncIterator[bytes]):
             async for data in messages:
                 yield self._parsed(name, parse, data)
 
         async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext):
-            async with self._refusing(context), self._counted():
-                async with contextlib.aclosing(behave(requests(messages), context)) as answers:
-                    async for answer in answers:
-                        yield answer
+            work = behave(requests(messages), context)
+            async with (
+                self._refusing(context),
+                self._counted(),
+                contextlib.aclosing(work) as answers,
+            ):
+                async for answer in answers:
+                    yield answer
 
         return handle
 

@@ -313,9 +313,13 @@ def test_a_batch_takes_no_more_bytes_than_there_are():
 def test_a_broken_stream_is_told_after_the_last_answer(count):
     async def scenario() -> None:
         budget, got = ByteBudget(10_000), []
-        with pytest.raises(ValueError, match="the stream broke"):
+
+        async def read() -> None:
             async for answer in batch.answers(_numbered(9, [], count), _echo, 4, budget):
                 got.append(answer.request_id)
+
+        with pytest.raises(ValueError, match="the stream broke"):
+            await read()
         assert len(got) == count
         assert budget.free == 10_000
 
