@@ -93,7 +93,7 @@ class Intake(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         method = str(handler_call_details.method)
         if handler is None or not method.startswith(_SERVICE_PREFIX):
-            return handler
+            return handler  # pyright: ignore[reportReturnType]
         name = method.removeprefix(_SERVICE_PREFIX)
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(

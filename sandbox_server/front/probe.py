@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 
 from sandbox_server.config import ServerConfig
 from sandbox_server.front.fork_server import ENVIRONMENT, command
@@ -27,8 +26,9 @@ def works(tier: Tier, scratch_bytes: int) -> str:
         "is_probe": True,
         "with_scipy": False,
     }
-    # To a file and not to a pipe: a helper that the probe left behind would hold that open.
-    with tempfile.TemporaryFile() as said:
+    # Not to a pipe: a helper that the probe left behind would hold that open. Nor to a file on a disk,
+    # for a container may have none to write on.
+    with open(os.memfd_create("probe"), "w+b") as said:
         process = subprocess.Popen(
             command(setup),
             env=ENVIRONMENT,

@@ -37,6 +37,7 @@ from sandbox_server.wire import sandbox_pb2_grpc
 T = TypeVar("T")
 log = logging.getLogger("sandbox_server.service")
 _MESSAGE_CHARS = 500  # it travels in a header, where 8 KiB are allowed
+_ID_CHARS = 32 << 10
 TIER_NUMBERS = {Tier.NONE: 1, Tier.LANDLOCK: 2, Tier.NAMESPACE: 3}
 
 
@@ -137,7 +138,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         client = client_of(context)
 
         async def execute(request: pb.ExecuteRequest) -> pb.BatchResponse:
-            reply = pb.BatchResponse(request_id=request.request_id)
+            reply = pb.BatchResponse(request_id=request.request_id[:_ID_CHARS])
             try:
                 reply.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
@@ -175,6 +176,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self, request: pb.SessionExecuteRequest, client: str
     ) -> pb.ExecuteResponse:
         self.check_open(0)
+        _check_id(request.request_id)
         check_code(request.code, self._engine.config)
         session = self.sessions.find(request.session_id)
         requested = {"cpu_ms": request.cpu_ms, "wall_ms": request.wall_ms}
@@ -234,6 +236,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     async def _execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
         engine = self._engine
         self.check_open(request.minimum_tier)
+        _check_id(request.request_id)
         limits = merge_limits(_requested_limits(request.limits), engine.config)
         files = dict(request.files)
         check_code_and_input(
@@ -302,6 +305,14 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         refusal = error if isinstance(error, Refusal) else refusal_of(error)
         self._metrics.count_refusal(refusal.code.name.lower())
         return refusal
+
+
+def _check_id(request_id: str) -> None:
+    """It comes back with the answer, which must stay readable."""
+    if len(request_id) > _ID_CHARS:
+        raise InvalidRequest(
+            f"request_id has {len(request_id)} characters, at most {_ID_CHARS} are taken"
+        )
 
 
 def client_of(context: grpc.aio.ServicerContext) -> str:

@@ -5,6 +5,7 @@ Not covered: isolation, which probe.py tries out.
 
 import contextlib
 import errno
+import logging
 import os
 import pathlib
 import resource
@@ -19,6 +20,9 @@ from sandbox_server.front.auth import read_token
 from sandbox_server.front.engine import tasks_of_user
 from sandbox_server.front.unix_address import UnixAddress
 
+_DEFAULT_CLIENT_BYTES = 4 << 20
+_REST_OF_AN_ANSWER_BYTES = 64 << 10
+log = logging.getLogger("sandbox_server")
 _OWN_TASKS = 24  # threads of gRPC, fork servers and what waits in them
 _TASKS_PER_PROGRAM = 4
 _BIND_REMEDIES = {
@@ -32,6 +36,7 @@ def check(config: ServerConfig) -> None:
     """Raises ValueError, in one line with its remedy, if a server with these settings could not run here."""
     check_process(config)
     check_secrets(config)
+    remark_on_answers(config)
     UnixAddress(config.address).check_is_free()
     for flag, text in (
         ("--address", config.address),
@@ -40,6 +45,17 @@ def check(config: ServerConfig) -> None:
         place = address.read(flag, text) if text else ""
         if isinstance(place, address.HostPort):
             check_is_free(flag, place)
+
+
+def remark_on_answers(config: ServerConfig) -> None:
+    """Warns where an answer may be longer than clients read by default."""
+    longest = 3 * config.maximum_limits.output_bytes + _REST_OF_AN_ANSWER_BYTES
+    if longest > _DEFAULT_CLIENT_BYTES:
+        log.warning(
+            "answers may be longer than the 4 MiB that gRPC clients read by default: raise their "
+            "grpc.max_receive_message_length, or lower --maximum-output-bytes",
+            extra={"longest_answer_bytes": longest},
+        )
 
 
 def check_process(config: ServerConfig) -> None:

@@ -165,6 +165,14 @@ def test_garbage_on_the_wire_is_refused_in_one_line(server, method):
     assert server.execute("1 + 1").last_value == "2"
 
 
+def test_names_of_requests_are_bounded(server):
+    request = pb.ExecuteRequest(code="1", request_id="x" * (5 << 20))
+    assert _answer(server.stub.Execute, request) is None
+    [answer] = server.stub.ExecuteBatch(iter([request]), timeout=60)
+    assert answer.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert answer.ByteSize() < 1 << 20
+
+
 def test_unknown_methods_are_unimplemented(server):
     with grpc.insecure_channel(server.address) as channel:
         for path in ("/jaxtool.sandbox.v1.Sandbox/None", "/x/y", "/jaxtool.sandbox.v1.Sandbox/"):

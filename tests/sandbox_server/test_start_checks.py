@@ -183,6 +183,15 @@ def test_maxima_are_flags():
     assert config.default_limits == LimitSet(output_bytes=4096)
 
 
+def test_answers_that_default_clients_cannot_read_are_warned_of(caplog):
+    start_checks.remark_on_answers(ServerConfig())
+    assert not caplog.records
+    larger = dataclasses.replace(ServerConfig.maximum_limits, output_bytes=2 << 20)
+    start_checks.remark_on_answers(ServerConfig(maximum_limits=larger))
+    [record] = caplog.records
+    assert "grpc.max_receive_message_length" in record.message
+
+
 def test_too_few_open_files_are_told_as_that(monkeypatch):
     for limit in (32, 64, 100, 127):
         monkeypatch.setattr(descriptors, "raise_limit", lambda limit=limit: limit)
