@@ -7,6 +7,7 @@ import subprocess
 
 from sandbox_server.config import ServerConfig
 from sandbox_server.front.fork_server import ENVIRONMENT, command
+from sandbox_server.inside import linux
 from sandbox_server.inside.lockdown import Tier
 
 _PROBE_TIMEOUT_S = 60
@@ -50,7 +51,14 @@ def works(tier: Tier, scratch_bytes: int) -> str:
         lines = said.read().decode("utf-8", "replace").strip().splitlines()
     if code == 0:
         return ""
-    return lines[-1][-500:] if lines else f"exit {code}"
+    return _explained(lines[-1][-500:]) if lines else f"exit {code}"
+
+
+def _explained(reason: str) -> str:
+    """A refusal of the kernel in words, where it is one that many machines have."""
+    if f"unshare({linux.CLONE_NEWUSER:#x})" not in reason:
+        return reason
+    return f"user namespaces are refused here (sysctl user.max_user_namespaces, or a profile): {reason}"
 
 
 def choose(config: ServerConfig) -> tuple[Tier, list[str]]:

@@ -252,6 +252,22 @@ def test_a_probe_that_ends_with_a_traceback_is_told_by_its_last_line(monkeypatch
     assert probe.works(Tier.NAMESPACE, 1 << 20) == "ValueError: the reason"
 
 
+def test_refused_user_namespaces_are_told_as_that(monkeypatch):
+    monkeypatch.undo()
+    code = (
+        "import sys; sys.exit('OSError: [Errno 28] unshare(0x10000000): No space left on device')"
+    )
+    monkeypatch.setattr(probe, "command", lambda setup: [sys.executable, "-c", code])
+    assert probe.works(Tier.NAMESPACE, 1 << 20).startswith("user namespaces are refused here")
+
+
+def test_the_front_end_loads_no_numpy():
+    """Its threads would start before the limit on processes is looked at."""
+    code = "import sys, sandbox_server.__main__; print({'numpy', 'sympy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_a_helper_that_the_probe_leaves_is_not_waited_for_and_ends(monkeypatch, tmp_path):
     """As in a root's probe where user namespaces are off: its helper waited for ever, and so did we."""
     monkeypatch.undo()
