@@ -8,6 +8,7 @@ gRPC for Python reads and parses a request before it calls the handler, so that 
   3. The longest message there can be is taken from a budget of bytes. Where it has no room the call
      waits unread, and HTTP/2's windows hold its sender back.
   4. The message is read, in bounded time, and parsed. Its own size stays taken until the call ends.
+     While others wait for room the time is two seconds, so that silent calls do not keep it from them.
 
 Streams (ExecuteBatch) are read by batch.py, which takes from the same budget.
 """
@@ -28,6 +29,7 @@ from sandbox_server.front.metrics import Metrics
 
 _SERVICE_PREFIX = "/jaxtool.sandbox.v1.Sandbox/"
 _BODY_TIMEOUT_S = 30.0
+_HURRIED_BODY_TIMEOUT_S = 2.0
 _RETRY_AFTER_MS = 500
 log = logging.getLogger("sandbox_server.intake")
 
@@ -38,6 +40,10 @@ class ByteBudget:
     def __init__(self, total: int):
         self.free = total
         self._waiting: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
+
+    @property
+    def is_waited_for(self) -> bool:
+        return bool(self._waiting)
 
     async def take(self, size: int) -> None:
         if size <= self.free and not self._waiting:
@@ -84,6 +90,7 @@ class Intake(grpc.aio.ServerInterceptor):
         self._budget = budget
         self._metrics = metrics
         self._num_calls = 0
+        self._reading: dict[asyncio.Timeout, float] = {}  # since when
 
     async def intercept_service(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -163,6 +170,8 @@ class Intake(grpc.aio.ServerInterceptor):
     async def _read(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """One message, once there is room for the longest; its size stays taken inside."""
         taken = self._config.max_message_bytes
+        if taken > self._budget.free:
+            self._hurry()
         try:
             async with asyncio.timeout(self._config.queue_wait_s):
                 await self._budget.take(taken)
@@ -173,12 +182,35 @@ class Intake(grpc.aio.ServerInterceptor):
                 _RETRY_AFTER_MS,
             ) from None
         try:
-            data = await _first(messages)
+            data = await self._first(messages)
             self._budget.give_back(taken - len(data))
             taken = len(data)
             yield data
         finally:
             self._budget.give_back(taken)
+
+    async def _first(self, messages: AsyncIterator[bytes]) -> bytes:
+        limit_s = _HURRIED_BODY_TIMEOUT_S if self._budget.is_waited_for else _BODY_TIMEOUT_S
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                self._reading[limit] = asyncio.get_running_loop().time()
+                try:
+                    return await anext(messages)
+                finally:
+                    del self._reading[limit]
+        except TimeoutError:
+            message = "the request did not come whole in time"
+            raise _Refused(grpc.StatusCode.UNAVAILABLE, message, _RETRY_AFTER_MS) from None
+        except StopAsyncIteration:
+            raise _Refused(grpc.StatusCode.INTERNAL, "the call came without a request") from None
+
+    def _hurry(self) -> None:
+        """Somebody waits for room: gives those that are being read less time."""
+        now = asyncio.get_running_loop().time()
+        for limit, since in self._reading.items():
+            end = limit.when()
+            if end is not None and not limit.expired():
+                limit.reschedule(max(now, min(end, since + _HURRIED_BODY_TIMEOUT_S)))
 
     def _parsed(self, name: str, parse: Callable[[bytes], object], data: bytes) -> object:
         try:
@@ -188,14 +220,3 @@ class Intake(grpc.aio.ServerInterceptor):
             raise _Refused(
                 grpc.StatusCode.INTERNAL, f"the message is no request of {name}"
             ) from None
-
-
-async def _first(messages: AsyncIterator[bytes]) -> bytes:
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            return await anext(messages)
-    except TimeoutError:
-        message = f"the request did not come whole within {_BODY_TIMEOUT_S:.0f} s"
-        raise _Refused(grpc.StatusCode.UNAVAILABLE, message) from None
-    except StopAsyncIteration:
-        raise _Refused(grpc.StatusCode.INTERNAL, "the call came without a request") from None

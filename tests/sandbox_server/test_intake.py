@@ -130,10 +130,10 @@ def test_a_call_goes_through():
 
 @pytest.mark.parametrize("method", ["Execute", "CreateSession", "CloseSession", "Info"])
 def test_nothing_is_read_of_a_caller_without_the_token(method, monkeypatch):
-    async def never(_messages):
+    async def never(_intake, _messages):
         raise AssertionError("read")
 
-    monkeypatch.setattr(intake, "_first", never)
+    monkeypatch.setattr(Intake, "_first", never)
 
     async def scenario(channel, service, budget, address) -> None:
         call = channel.unary_unary(f"/jaxtool.sandbox.v1.Sandbox/{method}")
@@ -252,6 +252,23 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
         assert "did not come whole" in (error.details() or "")
 
     serve(scenario)
+
+
+def test_silent_calls_do_not_keep_the_room_from_others(monkeypatch):
+    monkeypatch.setattr(intake, "_HURRIED_BODY_TIMEOUT_S", 0.05)
+    config = ServerConfig(intake_bytes=1)  # room for one longest request
+
+    async def scenario(channel, service, budget, address) -> None:
+        method = "/jaxtool.sandbox.v1.Sandbox/Execute"
+        silent = [asyncio.ensure_future(channel.stream_unary(method)()) for _ in range(3)]
+        while budget.free or not budget.is_waited_for:
+            await asyncio.sleep(0.001)
+        stub = sandbox_pb2_grpc.SandboxStub(channel)
+        assert (await stub.Execute(pb.ExecuteRequest(code="ab"), timeout=20)).stdout == "2"
+        for call in silent:
+            assert (await error_of(call)).code() is _UNAVAILABLE
+
+    serve(scenario, config)
 
 
 # --- batches
