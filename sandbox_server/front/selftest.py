@@ -162,6 +162,9 @@ def _print(findings: Findings) -> None:
     print(f"maximum limits: {findings.maximum_limits}")
     for name, rate in findings.executions_per_s.items():
         print(f"{name}: {rate:.0f} executions/s")
+    for verdict in findings.attacks:
+        if verdict.is_contained:
+            print(f"contained: {verdict.name}")
     for verdict in findings.escaped:
         print(f"FAILED: attack {verdict.name!r}: {verdict.detail}")
     if findings.attacks:

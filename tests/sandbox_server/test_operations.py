@@ -247,6 +247,7 @@ def test_selftest_reports_and_passes(tmp_path):
     assert len(shipped) >= 60
     total = len(shipped) + 1 + len(canaries._ATTACKS)
     assert f"attacks contained: {total} of {total}" in done.stdout
+    assert len(re.findall(r"^contained: \w", done.stdout, re.MULTILINE)) == total
     for word in ("tier:", "landlock ABI", "executions/s", "default limits"):
         assert word in done.stdout
     findings = json.loads((tmp_path / "found.json").read_text())
