@@ -79,8 +79,12 @@ class _Service(sandbox_pb2_grpc.SandboxServicer):
         return pb.ExecuteResponse(stdout=str(len(request.code)))
 
     async def ExecuteBatch(self, request_iterator, context):
-        async for request in request_iterator:
-            yield pb.BatchResponse(request_id=request.request_id)
+        async def echo(request: pb.ExecuteRequest) -> pb.BatchResponse:
+            self.num_read += 1
+            return pb.BatchResponse(request_id=request.request_id)
+
+        async for answer in batch.answers(request_iterator, echo, 4, ByteBudget(1 << 30)):
+            yield answer
 
 
 Scenario = Callable[[grpc.aio.Channel, _Service, ByteBudget, str], Awaitable[None]]
@@ -166,10 +170,13 @@ def test_requests_wait_unread_where_there_is_no_room():
         while service.num_read < 1:
             await asyncio.sleep(0.001)
         # The first holds its own thousand bytes, which leaves too little for a longest one.
-        await asyncio.sleep(0.05)
+        while len(budget._waiting) < 2:
+            await asyncio.sleep(0.001)
         assert service.num_read == 1
         assert budget.free == config.max_message_bytes - request.ByteSize()
         calls[1].cancel()
+        while len(budget._waiting) > 1:
+            await asyncio.sleep(0.001)
         service.go.set()
         assert (await calls[0]).stdout == (await calls[2]).stdout == "1000"
         assert service.num_read == 2
@@ -242,6 +249,23 @@ def test_a_call_without_a_message_is_refused():
     serve(scenario)
 
 
+def test_a_message_longer_than_the_longest_is_refused_without_noise(caplog):
+    config = ServerConfig(input_bytes=1, code_bytes=1)
+    too_long = pb.ExecuteRequest(code="x" * (config.max_message_bytes + 1))
+
+    async def scenario(channel, service, budget, address) -> None:
+        stub = sandbox_pb2_grpc.SandboxStub(channel)
+        error = await error_of(stub.Execute(too_long))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in (error.details() or "")
+        error = await error_of(anext(aiter(stub.ExecuteBatch(iter([too_long])))))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert service.num_read == 0
+
+    serve(scenario, config)
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(intake, "_BODY_TIMEOUT_S", 0.05)
 
@@ -303,6 +327,30 @@ def test_a_client_that_reads_nothing_is_soon_not_read_from():
         assert budget.free == 10_000
 
     asyncio.run(scenario())
+
+
+def test_over_a_channel_a_client_that_reads_nothing_is_soon_not_read_from():
+    """gRPC itself takes about 4 MiB of answers that nobody reads, some 140 of these."""
+
+    async def scenario(channel, service, budget, address) -> None:
+        call = sandbox_pb2_grpc.SandboxStub(channel).ExecuteBatch()
+
+        async def write() -> None:
+            for index in range(400):
+                await call.write(pb.ExecuteRequest(request_id=f"{index} " + "x" * 30_000))
+            await call.done_writing()
+
+        writing = asyncio.create_task(write())
+        before = -1
+        while service.num_read != before:  # until it stands still
+            before = service.num_read
+            await asyncio.sleep(0.2)
+        assert 4 <= service.num_read < 300
+        assert not writing.done()
+        answers = [answer.request_id.split()[0] async for answer in call]
+        assert sorted(map(int, answers)) == list(range(400))
+
+    serve(scenario)
 
 
 def test_a_batch_takes_no_more_bytes_than_there_are():
