@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 
+import grpc
 import pytest
 from helpers.certificates import make_certificates
 
 from sandbox_server import __main__ as command_line
 from sandbox_server import address
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front import descriptors, logs, probe, start_checks
+from sandbox_server.front import descriptors, logs, probe, service, start_checks
 from sandbox_server.front.fork_server import ForkServer, ForkServerGone
 from sandbox_server.inside.lockdown import Tier
 
@@ -223,6 +224,18 @@ def test_connections_leave_the_reserve_alone():
     for limit, concurrency in ((160, 2), (1024, 64), (1 << 20, 512)):
         rest = limit - descriptors.max_connections(limit, concurrency)
         assert rest >= descriptors.RESERVE + 24 + 12 * concurrency
+
+
+def test_a_session_is_refused_where_it_would_take_of_the_reserve(monkeypatch):
+    num_open = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (num_open + 80, num_open + 80))
+    descriptors.check_room()
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (num_open + 40, num_open + 40))
+    with pytest.raises(descriptors.TooFewDescriptors, match="open files are in use") as caught:
+        descriptors.check_room()
+    refused = service.refusal_of(caught.value)
+    assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.retry_after_ms == 500
 
 
 def test_too_few_processes_are_told_as_that(monkeypatch):
