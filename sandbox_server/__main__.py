@@ -8,12 +8,16 @@ import pathlib
 import select
 import shutil
 import sys
+from typing import Any, NoReturn
 
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import logs, selftest, server
+from sandbox_server.front.execution import BrokenChild
 from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.probe import NoIsolation
 
+_TROUBLES = (NoIsolation, ForkServerGone, BrokenChild, RuntimeError, OSError, ValueError)
+_LIMIT_KINDS = {"default_limits": "default", "maximum_limits": "maximum"}
 _RENAMED = {"--slots": "--concurrency", "--memo-bytes": "--result-cache-bytes"}
 
 
@@ -24,8 +28,15 @@ class _Renamed(argparse.Action):
         parser.exit(2, f"sandbox_server: {self.option_strings[0]} is now called {self.const}\n")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the flags in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"sandbox_server: {message}; --help lists the flags\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sandbox_server", description=__doc__)
+    parser = _Parser(prog="python -m sandbox_server", description=__doc__)
     parser.add_argument(
         "--ready-file", metavar="PATH", help="written with the address once serving"
     )
@@ -47,12 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     for field in dataclasses.fields(ServerConfig):
         flag = "--" + field.name.replace("_", "-")
-        if field.name == "default_limits":
+        if field.name in _LIMIT_KINDS:
             for limit in dataclasses.fields(LimitSet):
-                limit_flag = "--default-" + limit.name.replace("_", "-")
+                limit_flag = f"--{_LIMIT_KINDS[field.name]}-{limit.name.replace('_', '-')}"
                 parser.add_argument(limit_flag, type=int, metavar="N")
-        elif field.name == "maximum_limits":
-            continue
         elif field.type is bool:
             parser.add_argument(flag, action="store_true", default=None)
         else:
@@ -68,24 +77,29 @@ def config_of(flags: argparse.Namespace) -> ServerConfig:
     given = {name: value for name, value in vars(flags).items() if value is not None}
     names = {field.name for field in dataclasses.fields(ServerConfig)}
     settings = {name: value for name, value in given.items() if name in names}
+    for kind in _LIMIT_KINDS:
+        settings[kind] = _limits_of(kind, given)
+    return ServerConfig(**settings)
+
+
+def _limits_of(kind: str, given: dict[str, Any]) -> LimitSet:
+    """`default_limits` or `maximum_limits`: what was not given is as in ServerConfig."""
     limits = {
-        field.name: given[f"default_{field.name}"]
+        field.name: given[flag]
         for field in dataclasses.fields(LimitSet)
-        if f"default_{field.name}" in given
+        if (flag := f"{_LIMIT_KINDS[kind]}_{field.name}") in given
     }
-    return ServerConfig(**settings, default_limits=LimitSet(**limits))
+    return dataclasses.replace(getattr(ServerConfig, kind), **limits)
 
 
 def main() -> int:
     flags = _parser().parse_args()
     logs.set_up(flags.log_level)
-    try:
-        config = config_of(flags)
-    except ValueError as error:
-        print(f"sandbox_server: {error}", file=sys.stderr)
-        return 2
+    is_serving = False
 
     def announce(address: str) -> None:
+        nonlocal is_serving
+        is_serving = True
         print(f"serving on {address}", flush=True)
         if flags.ready_file:
             path = pathlib.Path(flags.ready_file)
@@ -94,16 +108,28 @@ def main() -> int:
             os.replace(part, path)
 
     try:
+        config = config_of(flags)
+        _check_folder("--ready-file", flags.ready_file)
+        _check_folder("--json", flags.json)
         if flags.selftest:
             return asyncio.run(selftest.run(config, flags.attacks, flags.json))
         asyncio.run(server.serve(config, announce, flags.exit_on_stdin_eof))
-    except (NoIsolation, ForkServerGone, RuntimeError, OSError, ValueError) as error:
-        print(f"sandbox_server: {error}", file=sys.stderr)
-        return 1
+    except _TROUBLES as error:
+        print(f"sandbox_server: {_one_line(error)}", file=sys.stderr)
+        return 1 if is_serving else 2
     finally:
         if flags.remove_after_starter and _has_no_starter():
             shutil.rmtree(flags.remove_after_starter, ignore_errors=True)
     return 0
+
+
+def _check_folder(flag: str, path: str | None) -> None:
+    if path and not pathlib.Path(path).parent.is_dir():
+        raise ValueError(f"{flag} {path}: there is no directory {pathlib.Path(path).parent}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _has_no_starter() -> bool:

@@ -1,7 +1,10 @@
 """Settings of a server, checked once at the door. Knows no flags and no environment."""
 
 import dataclasses
+import math
 import os
+
+from sandbox_server import address as addresses
 
 MIB = 1 << 20
 
@@ -21,7 +24,7 @@ class LimitSet:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value <= 0:
-                raise ValueError(f"limit {field.name}={value} must be positive")
+                raise ValueError(f"limit {field.name}={value} must be at least 1")
 
 
 MAXIMUM_LIMITS = LimitSet(
@@ -35,6 +38,22 @@ MAXIMUM_LIMITS = LimitSet(
 SMALLEST_LIMITS = LimitSet(
     cpu_ms=10, wall_ms=10, memory_bytes=MIB, output_bytes=64, scratch_bytes=4096, threads=1
 )
+
+
+_RANGES = {  # least and most of each number
+    "concurrency": (1, 512),  # with what waits and sessions, user ids for 2,047 processes
+    "fork_servers": (0, 512),
+    "flood_bytes": (1, 1 << 30),
+    "code_bytes": (1, 64 * MIB),
+    "input_bytes": (1, 1 << 30),
+    "intake_bytes": (1, 1 << 50),
+    "queue_capacity": (0, 1 << 20),
+    "queue_wait_s": (0, 1e6),
+    "result_cache_bytes": (0, 1 << 50),
+    "session_capacity": (0, 1024),
+    "session_idle_s": (0.001, 1e9),
+    "drain_s": (0, 1e6),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +70,8 @@ class ServerConfig:
     maximum_limits: LimitSet = MAXIMUM_LIMITS
     flood_bytes: int = MIB  # output beyond which an execution is killed
     code_bytes: int = 256 << 10
+    input_bytes: int = 16 * MIB  # standard input and files of a request, together
+    intake_bytes: int = 512 * MIB  # requests that are read, wait or run, together
     queue_capacity: int = 0  # 0: 64 times `concurrency`
     queue_wait_s: float = 30.0  # refuse when the estimated wait is longer
     result_cache_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
@@ -66,13 +87,10 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         if self.isolation not in ("auto", "namespace", "landlock", "none"):
-            raise ValueError(f"{self.isolation=} must be auto, namespace, landlock or none")
-        if self.concurrency < 1 or self.fork_servers < 0:
             raise ValueError(
-                f"{self.concurrency=} must be at least 1, {self.fork_servers=} at least 0"
+                f"isolation={self.isolation!r} must be auto, namespace, landlock or none"
             )
-        if self.result_cache_bytes < 0:
-            raise ValueError(f"{self.result_cache_bytes=} must not be negative")
+        self._check_ranges()
         for field in dataclasses.fields(LimitSet):
             default = getattr(self.default_limits, field.name)
             maximum = getattr(self.maximum_limits, field.name)
@@ -82,16 +100,56 @@ class ServerConfig:
             raise ValueError("a TLS certificate and its key are given together")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("a client CA needs a TLS certificate and key")
+        self._check_addresses()
+
+    def _check_ranges(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and least <= value <= most):
+                raise ValueError(f"{name}={value} must be from {least} to {most}")
+
+    def _check_addresses(self) -> None:
+        addresses.read("--address", self.address)
         if not self.is_local and not self.token_file and not self.tls_client_ca:
             raise ValueError(
-                f"{self.address=} is not loopback: give --token-file (and TLS), or bind 127.0.0.1"
+                f"--address {self.address} is not loopback: give --token-file (and TLS), or bind 127.0.0.1"
             )
+        if not self.metrics_address:
+            return
+        page = addresses.read("--metrics-address", self.metrics_address, takes_unix=False)
+        if isinstance(page, addresses.HostPort) and not page.is_local and not self.token_file:
+            raise ValueError(
+                f"--metrics-address {self.metrics_address} is not loopback: give --token-file, which the "
+                "page then asks for as well, or bind 127.0.0.1"
+            )
+        if self.metrics_address == self.address and not self.address.endswith(":0"):
+            raise ValueError(f"--metrics-address and --address are both {self.address}")
 
     @property
     def is_local(self) -> bool:
         """True if only this machine can reach the address."""
-        host = self.address.rpartition(":")[0].strip("[]")
-        return self.address.startswith("unix:") or host in ("127.0.0.1", "localhost", "::1")
+        where = addresses.read("--address", self.address)
+        return isinstance(where, str) or where.is_local
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The longest request that is read; names of files and of the request are the rest."""
+        return self.code_bytes + self.input_bytes + MIB
+
+    @property
+    def num_intake_bytes(self) -> int:
+        """At least one longest request must fit."""
+        return max(self.intake_bytes, self.max_message_bytes)
+
+    @property
+    def max_calls(self) -> int:
+        """Open calls: all that can run or wait, and some to be told that the queue is full."""
+        return self.concurrency + self.max_queued + self.session_capacity + 256
+
+    @property
+    def batch_window(self) -> int:
+        """Requests of one stream that run or whose answer is not read yet."""
+        return min(16 * self.concurrency, self.concurrency + self.max_queued)
 
     @property
     def num_fork_servers(self) -> int:

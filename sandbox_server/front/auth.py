@@ -17,7 +17,9 @@ def read_token(path: str) -> bytes:
     """Token of the file, without surrounding white space."""
     token = pathlib.Path(path).read_bytes().strip()
     if len(token) < _SHORTEST_TOKEN:
-        raise ValueError(f"the token in {path} is shorter than {_SHORTEST_TOKEN} characters")
+        raise ValueError(
+            f"--token-file {path}: the token is shorter than {_SHORTEST_TOKEN} characters"
+        )
     return token
 
 
@@ -63,4 +65,5 @@ class TokenCheck(grpc.aio.ServerInterceptor):
                 return handler
         if handler.response_streaming:  # pyright: ignore[reportAttributeAccessIssue]
             return grpc.stream_stream_rpc_method_handler(_refuse_stream)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        # A handler of a stream, of which nothing is read: a body costs the server nothing.
+        return grpc.stream_unary_rpc_method_handler(_refuse)

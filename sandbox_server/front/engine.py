@@ -9,13 +9,11 @@ from sandbox_server.config import SMALLEST_LIMITS, LimitSet, ServerConfig
 from sandbox_server.front.execution import Outcome, job_limits, run_once
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.queue import FairQueue
+from sandbox_server.front.request_files import InvalidRequest, check_files
+from sandbox_server.inside import namespaces
 from sandbox_server.inside.lockdown import Tier
 
 _TASKS_REFRESH_CALLS = 64
-
-
-class InvalidRequest(ValueError):
-    """The request asks for what this server does not do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,21 +42,31 @@ def merge_limits(requested: dict[str, int], config: ServerConfig) -> LimitSet:
     return LimitSet(**merged)
 
 
+def check_code_and_input(
+    code: str,
+    stdin: str,
+    files: dict[str, bytes],
+    limits: LimitSet,
+    tier: Tier,
+    config: ServerConfig,
+) -> None:
+    """Raises InvalidRequest if the program, its input or its files are more than is taken."""
+    check_code(code, config)
+    size = len(stdin.encode("utf-8", "surrogatepass")) + sum(map(len, files.values()))
+    if size > config.input_bytes:
+        raise InvalidRequest(
+            f"standard input and files have {size} bytes, at most {config.input_bytes} are taken"
+        )
+    if files and tier is not Tier.NAMESPACE:
+        raise InvalidRequest(f"files need the namespace tier, this server has {tier}")
+    inodes = namespaces.scratch_inodes(config.default_limits.scratch_bytes)
+    check_files(files, limits, inodes)
+
+
 def check_code(code: str, config: ServerConfig) -> None:
     size = len(code.encode("utf-8", "surrogatepass"))
     if size > config.code_bytes:
         raise InvalidRequest(f"code has {size} bytes, at most {config.code_bytes} are taken")
-
-
-def check_files(files: dict[str, bytes], limits: LimitSet, tier: Tier) -> None:
-    if files and tier is not Tier.NAMESPACE:
-        raise InvalidRequest(f"files need the namespace tier, this server has {tier}")
-    for name in files:
-        segments = name.split("/")
-        if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(segments):
-            raise InvalidRequest(f"file name {name!r} must be relative, without . and ..")
-    if sum(map(len, files.values())) > limits.scratch_bytes:
-        raise InvalidRequest(f"files are larger than {limits.scratch_bytes=}")
 
 
 def tasks_of_user(uid: int) -> int:

@@ -27,6 +27,7 @@ import time
 from sandbox_server.config import LimitSet
 from sandbox_server.front.capture import Capture
 from sandbox_server.front.fork_server import Child, Exit
+from sandbox_server.inside import exits
 
 _REPORT_SLACK_BYTES = 16 << 10  # of a report, besides its value
 _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
@@ -49,6 +50,10 @@ class Status(enum.IntEnum):
 
 class BrokenChild(Exception):
     """A child failed before the program began: infrastructure, not the program."""
+
+
+class FilesNotWritten(Exception):
+    """The files of a request could not be written, and no program ran: the request is to blame."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,8 +263,10 @@ class Run:
                 break
             self._words += chunk
         self.end()
-        # 2. No program ran: the child says on stderr why, and the server is to blame.
+        # 2. No program ran: the child says on stderr why. The server is to blame, unless files were.
         if not self.has_started:
+            if end is not None and end.code == exits.FILES_NOT_WRITTEN:
+                raise FilesNotWritten(self._stderr.text()[-300:])
             raise BrokenChild(self._stderr.text()[-2000:] or f"child ended early: {end}")
         # 3. The kernel's numbers where there are some, a session block's word where it lives on.
         report = self._report()

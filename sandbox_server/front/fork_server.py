@@ -188,7 +188,13 @@ class ForkServer:
         loop.add_reader(ours, self._on_message)
         try:
             self.facts = await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
-        except (TimeoutError, asyncio.CancelledError):
+        except TimeoutError:
+            self.stop()
+            raise ForkServerGone(
+                f"the fork server was not warm after {START_TIMEOUT_S:.0f} s: the machine is too busy, or "
+                "its disk too slow"
+            ) from None
+        except asyncio.CancelledError:
             self.stop()
             raise
 

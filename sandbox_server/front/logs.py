@@ -1,4 +1,4 @@
-"""Log lines as JSON, one object a line. User code is logged only where the config says so."""
+"""Log lines as JSON, one object a line, in ASCII: a terminal acts on no name. User code is logged only where the config says so."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str)
 
 
 def set_up(level: str) -> None:

@@ -1,10 +1,13 @@
 """Finds the strongest isolation tier that works here, by locking a child in each."""
 
+import contextlib
 import os
+import signal
 import subprocess
 
 from sandbox_server.config import ServerConfig
 from sandbox_server.front.fork_server import ENVIRONMENT, command
+from sandbox_server.inside import linux
 from sandbox_server.inside.lockdown import Tier
 
 _PROBE_TIMEOUT_S = 60
@@ -24,21 +27,38 @@ def works(tier: Tier, scratch_bytes: int) -> str:
         "is_probe": True,
         "with_scipy": False,
     }
-    try:
-        done = subprocess.run(
+    # Not to a pipe: a helper that the probe left behind would hold that open. Nor to a file on a disk,
+    # for a container may have none to write on.
+    with open(os.memfd_create("probe"), "w+b") as said:
+        process = subprocess.Popen(
             command(setup),
             env=ENVIRONMENT,
             cwd="/",
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return f"no answer in {_PROBE_TIMEOUT_S} s"
-    if done.returncode == 0:
+        try:
+            code = process.wait(_PROBE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"no answer in {_PROBE_TIMEOUT_S} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    if code == 0:
         return ""
-    return done.stderr.decode("utf-8", "replace")[-500:].strip() or f"exit {done.returncode}"
+    return _explained(lines[-1][-500:]) if lines else f"exit {code}"
+
+
+def _explained(reason: str) -> str:
+    """A refusal of the kernel in words, where it is one that many machines have."""
+    if f"unshare({linux.CLONE_NEWUSER:#x})" not in reason:
+        return reason
+    return f"user namespaces are refused here (sysctl user.max_user_namespaces, or a profile): {reason}"
 
 
 def choose(config: ServerConfig) -> tuple[Tier, list[str]]:

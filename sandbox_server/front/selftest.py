@@ -14,7 +14,7 @@ import time
 
 from sandbox_server import __version__
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front import canaries, probe
+from sandbox_server.front import canaries, probe, start_checks
 from sandbox_server.front.engine import Engine, Program
 from sandbox_server.front.pool import Pool
 from sandbox_server.inside.lockdown import Tier
@@ -120,6 +120,7 @@ async def _attacks(engine: Engine, more: str) -> list[canaries.Verdict]:
 
 async def find(config: ServerConfig, more_attacks: str = "") -> Findings:
     """Starts fork servers and tries everything. Raises canaries.SelfTestFailed if nothing runs."""
+    start_checks.check_process(config)
     tier, remarks = probe.choose(config)
     pool = Pool(config, tier)
     engine = Engine(config, pool)
@@ -161,6 +162,9 @@ def _print(findings: Findings) -> None:
     print(f"maximum limits: {findings.maximum_limits}")
     for name, rate in findings.executions_per_s.items():
         print(f"{name}: {rate:.0f} executions/s")
+    for verdict in findings.attacks:
+        if verdict.is_contained:
+            print(f"contained: {verdict.name}")
     for verdict in findings.escaped:
         print(f"FAILED: attack {verdict.name!r}: {verdict.detail}")
     if findings.attacks:

@@ -1,6 +1,7 @@
 """Assembles and runs a server: tier, pool, service, health, drain."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -10,10 +11,12 @@ from collections.abc import Callable
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from sandbox_server import address as addresses
 from sandbox_server.config import ServerConfig
-from sandbox_server.front import canaries, metrics, probe
+from sandbox_server.front import canaries, descriptors, metrics, probe, start_checks
 from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
+from sandbox_server.front.intake import Intake
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.service import SandboxService
 from sandbox_server.front.unix_address import UnixAddress
@@ -21,10 +24,25 @@ from sandbox_server.wire import sandbox_pb2_grpc
 
 SERVICE_NAME = "jaxtool.sandbox.v1.Sandbox"
 log = logging.getLogger("sandbox_server")
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
-)
+_HANDSHAKE_TIMEOUT_MS = 10_000  # TLS, and the first frame of HTTP/2: a silent connection ends
+_IDLE_TIMEOUT_MS = 600_000  # a connection without calls; clients connect again by themselves
+_HEALTH_WATCHES = 1024
+
+
+def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    limit = descriptors.raise_limit()
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
+        (
+            "grpc.max_allowed_incoming_connections",
+            descriptors.max_connections(limit, config.concurrency),
+        ),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_TIMEOUT_MS),
+        ("grpc.max_concurrent_streams", config.max_calls + _HEALTH_WATCHES),
+        ("grpc.http2.bdp_probe", 0),  # it widens the windows, so that more is buffered unread
+    ]
 
 
 class Server:
@@ -37,7 +55,7 @@ class Server:
         self.engine = Engine(config, self.pool)
         self.metrics = metrics.Metrics()
         self.service = SandboxService(self.engine, remarks, self.metrics)
-        self._page: asyncio.Server | None = None
+        self._page: metrics.Page | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.address = ""
         self._unix_address = UnixAddress(config.address)
@@ -46,10 +64,15 @@ class Server:
 
     async def start(self) -> None:
         """Binds, warms up, tests itself, then says SERVING."""
-        interceptors = []
+        interceptors: list[grpc.aio.ServerInterceptor] = []
         if self.config.token_file:
             interceptors.append(TokenCheck(read_token(self.config.token_file)))
-        server = grpc.aio.server(interceptors=interceptors, options=_CHANNEL_OPTIONS)
+        interceptors.append(Intake(self.config, self.service.budget, self.metrics))
+        server = grpc.aio.server(
+            interceptors=interceptors,
+            options=_options(self.config),
+            maximum_concurrent_rpcs=self.config.max_calls + _HEALTH_WATCHES,
+        )
         sandbox_pb2_grpc.add_SandboxServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         with self._unix_address.taken():
@@ -61,24 +84,33 @@ class Server:
         self.service.sessions.start()
         self._add_gauges()
         if self.config.metrics_address:
-            self._page = await metrics.serve_page(self.metrics, self.config.metrics_address)
+            self._page = await self._serve_page(self.config.metrics_address)
         await server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         self._watcher = asyncio.create_task(self._watch_health())
         log.info("serving", extra={"address": self.address, "tier": str(self.pool.tier)})
 
     def _add_gauges(self) -> None:
-        queue = self.engine.queue
-        self.metrics.gauges |= {
-            "sandbox_running": lambda: queue.running,
-            "sandbox_queued": lambda: queue.queued,
-            "sandbox_result_cache_hits": lambda: self.service.result_cache.hits,
-            "sandbox_result_cache_bytes": lambda: self.service.result_cache.bytes,
-            "sandbox_sessions": lambda: len(self.service.sessions),
-            "sandbox_session_evictions": lambda: self.service.sessions.evictions,
-            "sandbox_fork_server_restarts": lambda: self.pool.restarts,
-            "sandbox_open_descriptors": lambda: len(os.listdir("/proc/self/fd")),
-        }
+        queue, cache, sessions = self.engine.queue, self.service.result_cache, self.service.sessions
+        for name, about, read in (
+            ("running", "Programs that run", lambda: queue.running),
+            ("queued", "Programs that wait", lambda: queue.queued),
+            ("result_cache_hits", "Answers of earlier runs", lambda: cache.hits),
+            ("result_cache_bytes", "Size of kept answers", lambda: cache.bytes),
+            ("sessions", "Open sessions", lambda: len(sessions)),
+            ("session_evictions", "Sessions ended to make room", lambda: sessions.evictions),
+            ("fork_server_restarts", "Fork servers that died", lambda: self.pool.restarts),
+            ("open_descriptors", "Open files", lambda: len(os.listdir("/proc/self/fd"))),
+        ):
+            self.metrics.add_gauge(f"sandbox_{name}", about, read)
+
+    async def _serve_page(self, address: str) -> metrics.Page:
+        where = addresses.read("--metrics-address", address, takes_unix=False)
+        assert isinstance(where, addresses.HostPort)
+        asks = bool(self.config.token_file) and not where.is_local
+        page = metrics.Page(self.metrics, read_token(self.config.token_file) if asks else None)
+        await page.start(where)
+        return page
 
     async def _watch_health(self) -> None:
         """NOT_SERVING while no fork server lives."""
@@ -112,15 +144,17 @@ class Server:
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
     credentials = server_credentials(config)
-    if credentials is not None:
-        port = server.add_secure_port(config.address, credentials)
-    else:
-        if not config.is_local:
-            log.warning("the token travels unencrypted: give --tls-certificate and --tls-key")
-        port = server.add_insecure_port(config.address)
-    if config.address.startswith("unix:"):
-        return config.address
-    return f"{config.address.rpartition(':')[0]}:{port}"
+    where = addresses.read("--address", config.address)
+    try:
+        if credentials is not None:
+            port = server.add_secure_port(str(where), credentials)
+        else:
+            if not config.is_local:
+                log.warning("the token travels unencrypted: give --tls-certificate and --tls-key")
+            port = server.add_insecure_port(str(where))
+    except RuntimeError:  # gRPC says no more than that it failed
+        raise ValueError(f"--address {where}: gRPC cannot listen there") from None
+    return where if isinstance(where, str) else str(dataclasses.replace(where, port=port))
 
 
 async def serve(config: ServerConfig, announce: Callable[[str], None], watch_stdin: bool) -> None:
@@ -143,6 +177,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None], watch_std
                 "--exit-on-stdin-eof watches standard input, which is a file here: give it a pipe "
                 "or a terminal, or leave the flag out"
             ) from error
+    start_checks.check(config)
     server = Server(config)
     starting = asyncio.create_task(server.start())
     stop_wait = asyncio.create_task(stopping.wait())

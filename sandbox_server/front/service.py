@@ -1,6 +1,6 @@
 """The gRPC face: translates messages and errors, decides nothing about executions."""
 
-import asyncio
+import contextlib
 import dataclasses
 import logging
 import platform
@@ -13,16 +13,18 @@ import grpc.aio
 
 from sandbox_server import __version__
 from sandbox_server.config import LimitSet
+from sandbox_server.front import batch, descriptors
 from sandbox_server.front.engine import (
     Engine,
     InvalidRequest,
     Program,
     check_code,
-    check_files,
+    check_code_and_input,
     merge_limits,
 )
-from sandbox_server.front.execution import BrokenChild, Outcome
+from sandbox_server.front.execution import BrokenChild, FilesNotWritten, Outcome
 from sandbox_server.front.fork_server import ForkServerGone
+from sandbox_server.front.intake import ByteBudget
 from sandbox_server.front.metrics import Metrics
 from sandbox_server.front.queue import QueueFull
 from sandbox_server.front.result_cache import ResultCache
@@ -34,6 +36,8 @@ from sandbox_server.wire import sandbox_pb2_grpc
 
 T = TypeVar("T")
 log = logging.getLogger("sandbox_server.service")
+_MESSAGE_CHARS = 500  # it travels in a header, where 8 KiB are allowed
+_ID_CHARS = 32 << 10
 TIER_NUMBERS = {Tier.NONE: 1, Tier.LANDLOCK: 2, Tier.NAMESPACE: 3}
 
 
@@ -43,7 +47,7 @@ class Refusal(Exception):
     def __init__(self, *, code: grpc.StatusCode, message: str, retry_after_ms: int = 0):
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = " ".join(message.split())[:_MESSAGE_CHARS]
         self.retry_after_ms = retry_after_ms
 
 
@@ -60,8 +64,15 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(code=grpc.StatusCode.NOT_FOUND, message=str(error))
     if isinstance(error, SupervisorError):
         return Refusal(code=grpc.StatusCode.ABORTED, message=str(error))
+    if isinstance(error, descriptors.TooFewDescriptors):
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        return Refusal(code=code, message=str(error), retry_after_ms=500)
+    if isinstance(error, FilesNotWritten):
+        return Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
     if isinstance(error, BrokenChild):
-        return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {error}")
+        log.error("a child broke", extra={"why": str(error)})
+        last = (str(error).splitlines() or ["no word"])[-1]
+        return Refusal(code=grpc.StatusCode.INTERNAL, message=f"the child broke: {last}")
     log.error("unexpected error", exc_info=error)
     return Refusal(code=grpc.StatusCode.INTERNAL, message=f"{type(error).__name__}: {error}")
 
@@ -75,26 +86,29 @@ def _requested_limits(message: pb.Limits) -> dict[str, int]:
 
 
 def clean(text: object, limit: int) -> str:
-    """Untrusted text from a report: a string of at most `limit` characters, without surrogates."""
+    """Untrusted text from a report: a string of at most `limit` bytes of UTF-8, without surrogates."""
     if not isinstance(text, str):
         return ""
-    return text[:limit].encode("utf-8", "replace").decode("utf-8")
+    return text[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
 
-def response_of(outcome: Outcome, *, value_chars: int) -> pb.ExecuteResponse:
+def response_of(outcome: Outcome, *, value_bytes: int) -> pb.ExecuteResponse:
     """The wire form of an outcome."""
     report, line = outcome.report, outcome.report.get("line")
     is_int = isinstance(line, int) and 0 <= line < 1 << 31
+    said = report.get("value")
+    value = clean(said, value_bytes)
+    is_cut = report.get("cut") is True or (isinstance(said, str) and len(value) < len(said))
     return pb.ExecuteResponse(
         status=pb.Status.Name(outcome.status),
         stdout=outcome.stdout.text(),
         stderr=outcome.stderr.text(),
-        last_value=clean(report.get("value"), value_chars),
+        last_value=value,
         error_type=clean(report.get("type"), 200),
         error_line=line if is_int else 0,  # pyright: ignore[reportArgumentType]
         exit_code=outcome.exit_code,
         signal=outcome.signal,
-        stdout_truncated=outcome.stdout.is_truncated or report.get("cut") is True,
+        stdout_truncated=outcome.stdout.is_truncated or is_cut,
         stderr_truncated=outcome.stderr.is_truncated,
         stdout_bytes=outcome.stdout.total,
         stderr_bytes=outcome.stderr.total,
@@ -114,6 +128,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self.server_id = secrets.token_hex(8)
         self.sessions = Sessions(engine.config, engine, self.server_id)
         self.result_cache = ResultCache(engine.config.result_cache_bytes)
+        self.budget = ByteBudget(engine.config.num_intake_bytes)
         self.is_draining = False
 
     async def Execute(self, request, context):
@@ -121,48 +136,30 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
 
     async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
         client = client_of(context)
-        ended: asyncio.Queue[pb.BatchResponse] = asyncio.Queue()
-        running: set[asyncio.Task[None]] = set()
 
-        async def one(request: pb.ExecuteRequest) -> None:
-            reply = pb.BatchResponse(request_id=request.request_id)
+        async def execute(request: pb.ExecuteRequest) -> pb.BatchResponse:
+            reply = pb.BatchResponse(request_id=request.request_id[:_ID_CHARS])
             try:
                 reply.response.CopyFrom(await self._execute(request, client))
             except Exception as error:
-                refusal = error if isinstance(error, Refusal) else refusal_of(error)
-                self._metrics.by_error[refusal.code.name.lower()] += 1
+                refusal = self._refused(error)
                 reply.error.code = refusal.code.value[0]
                 reply.error.message = refusal.message
                 reply.error.retry_after_ms = refusal.retry_after_ms
-            ended.put_nowait(reply)
+            return reply
 
-        async def read_all() -> None:
-            async for request in request_iterator:
-                task = asyncio.create_task(one(request))
-                running.add(task)
-                task.add_done_callback(running.discard)
-
-        reader = asyncio.create_task(read_all())
-        try:
-            while not (reader.done() and not running and ended.empty()):
-                getter = asyncio.create_task(ended.get())
-                pending: set[asyncio.Task] = {getter} if reader.done() else {getter, reader}
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if getter.done():
-                    yield getter.result()
-                else:
-                    getter.cancel()
-            reader.result()
-        finally:
-            reader.cancel()
-            for task in running:
-                task.cancel()
+        window = self._engine.config.batch_window
+        work = batch.answers(request_iterator, execute, window, self.budget)
+        async with contextlib.aclosing(work) as answers:
+            async for answer in answers:
+                yield answer
 
     async def CreateSession(self, request, context):
         return await self._reply(self._create_session(request), context)
 
     async def _create_session(self, request: pb.CreateSessionRequest) -> pb.Session:
         self.check_open(request.minimum_tier)
+        descriptors.check_room()
         limits = merge_limits(_requested_limits(request.limits), self._engine.config)
         session = await self.sessions.create(
             limits,
@@ -179,6 +176,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self, request: pb.SessionExecuteRequest, client: str
     ) -> pb.ExecuteResponse:
         self.check_open(0)
+        _check_id(request.request_id)
         check_code(request.code, self._engine.config)
         session = self.sessions.find(request.session_id)
         requested = {"cpu_ms": request.cpu_ms, "wall_ms": request.wall_ms}
@@ -192,7 +190,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             limits=limits,
             client=client,
         )
-        response = response_of(outcome, value_chars=limits.output_bytes)
+        response = response_of(outcome, value_bytes=limits.output_bytes)
         response.request_id = request.request_id
         response.rolled_back = is_rolled_back
         response.session_lost = not session.is_alive
@@ -204,6 +202,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
 
     async def _fork_session(self, request: pb.ForkSessionRequest) -> pb.Session:
         self.check_open(0)
+        descriptors.check_room()
         session = await self.sessions.fork(request.session_id)
         return pb.Session(session_id=session.session_id, server_id=self.server_id)
 
@@ -237,10 +236,12 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     async def _execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
         engine = self._engine
         self.check_open(request.minimum_tier)
+        _check_id(request.request_id)
         limits = merge_limits(_requested_limits(request.limits), engine.config)
-        check_code(request.code, engine.config)
         files = dict(request.files)
-        check_files(files, limits, engine.pool.tier)
+        check_code_and_input(
+            request.code, request.stdin, files, limits, engine.pool.tier, engine.config
+        )
         if (kept := self.result_cache.get(request)) is not None:
             kept.request_id = request.request_id
             return kept
@@ -253,7 +254,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             files=files,
         )
         outcome, queued_s = await engine.run(program, client)
-        response = response_of(outcome, value_chars=limits.output_bytes)
+        response = response_of(outcome, value_bytes=limits.output_bytes)
         response.request_id = request.request_id
         self._count(response, queued_s, request.code)
         self.result_cache.keep(request, response)
@@ -265,7 +266,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         response.server_id = self.server_id
         name = pb.Status.Name(response.status).removeprefix("STATUS_").lower()
         metrics = self._metrics
-        metrics.by_status[name] += 1
+        metrics.count_execution(name)
         metrics.queue_s.observe(queued_s)
         metrics.cpu_s.observe(response.cpu_ms / 1000)
         metrics.wall_s.observe(response.wall_ms / 1000)
@@ -292,13 +293,26 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         try:
             return await work
         except Exception as error:
-            refusal = error if isinstance(error, Refusal) else refusal_of(error)
-        self._metrics.by_error[refusal.code.name.lower()] += 1
+            refusal = self._refused(error)
         trailer = (
             (("retry-after-ms", str(refusal.retry_after_ms)),) if refusal.retry_after_ms else ()
         )
         await context.abort(refusal.code, refusal.message, trailer)
         raise AssertionError("abort raises")
+
+    def _refused(self, error: Exception) -> Refusal:
+        """The gRPC error for `error`, counted."""
+        refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        self._metrics.count_refusal(refusal.code.name.lower())
+        return refusal
+
+
+def _check_id(request_id: str) -> None:
+    """It comes back with the answer, which must stay readable."""
+    if len(request_id) > _ID_CHARS:
+        raise InvalidRequest(
+            f"request_id has {len(request_id)} characters, at most {_ID_CHARS} are taken"
+        )
 
 
 def client_of(context: grpc.aio.ServicerContext) -> str:

@@ -16,7 +16,7 @@ from sandbox_server.front.execution import BrokenChild, Outcome, job_limits
 from sandbox_server.front.fork_server import ForkServerGone
 from sandbox_server.front.queue import QueueFull
 from sandbox_server.front.session_tree import SessionLost, SessionTree, SupervisorError, run_block
-from sandbox_server.inside.session_supervisor import MAX_BRANCHES, TASK_ALLOWANCE
+from sandbox_server.inside.session_limits import MAX_BRANCHES, TASK_ALLOWANCE
 
 _NO_CPU_BACKSTOP_S = 1 << 24  # blocks add up in one process; the front end's clock is per block
 log = logging.getLogger("sandbox_server.sessions")

@@ -31,7 +31,7 @@ class UnixAddress:
         if self._path is None:
             yield
             return
-        self._check_is_free(self._path)
+        self.check_is_free()
         before = os.umask(0o177)
         try:
             yield
@@ -50,7 +50,11 @@ class UnixAddress:
                 os.unlink(self._path)
         self._inode = None
 
-    def _check_is_free(self, path: Path) -> None:
+    def check_is_free(self) -> None:
+        """Raises ValueError if something else is there, or another server listens."""
+        path = self._path
+        if path is None:
+            return
         try:
             found = os.lstat(path)
         except FileNotFoundError:

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 
-from sandbox_server.inside import lockdown, namespaces, preload, runner
+from sandbox_server.inside import exits, lockdown, namespaces, preload, runner
 
 CONTROL = 3
 EXIT_BROKEN = 117  # the child failed before the program began
@@ -60,6 +60,17 @@ def set_stdin(text: str) -> None:
     os.close(fd)
 
 
+def _write_files(files: dict[str, str]) -> None:
+    """Writes files, given in base64. Ends this process with FILES_NOT_WRITTEN and one line where that fails."""
+    for name, content in files.items():
+        try:
+            runner.write_files({name: base64.b64decode(content)})
+        except (OSError, MemoryError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no memory for it"
+            os.write(2, f"file {name[:60]!a} cannot be written: {reason}".encode())
+            os._exit(exits.FILES_NOT_WRITTEN)
+
+
 def limits_of(job: dict) -> lockdown.Limits:
     return lockdown.Limits(
         cpu_s=job["cpu_s"],
@@ -94,7 +105,7 @@ def main(prison: lockdown.Prison, uid_index: int, fds: list[int], scratch_bytes:
     # 3. The locks. Files are written under the limits and the user id that hold for the program.
     lockdown.lock(prison, uid_index, limits_of(job), job["task_allowance"])
     if job["files"]:
-        runner.write_files({k: base64.b64decode(v) for k, v in job["files"].items()})
+        _write_files(job["files"])
     runner.seed_generators(job["seed"])
     lockdown.filter_calls(prison)
     # 4. The program. The front end starts the wall clock at this byte.

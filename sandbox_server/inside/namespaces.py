@@ -179,6 +179,11 @@ def enter() -> bool:
     return has_range
 
 
+def scratch_inodes(size_bytes: int) -> int:
+    """Files and directories that a /tmp of `size_bytes` may hold; a later change of size leaves it."""
+    return max(64, min(4096, size_bytes // 4096))
+
+
 def mount_scratch(size_bytes: int, uid: int, readable: Sequence[str]) -> None:
     """A private /tmp of `size_bytes` in a mount namespace of this process.
 
@@ -186,7 +191,7 @@ def mount_scratch(size_bytes: int, uid: int, readable: Sequence[str]) -> None:
     """
     linux.unshare(linux.CLONE_NEWNS)
     spares = _spares(readable)
-    inodes = max(64, min(4096, size_bytes // 4096))
+    inodes = scratch_inodes(size_bytes)
     options = f"size={size_bytes},nr_inodes={inodes},mode=700,uid={uid},gid={uid}"
     linux.mount("scratch", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
     for path, spare in spares.items():

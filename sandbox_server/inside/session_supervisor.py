@@ -43,13 +43,12 @@ import struct
 import time
 
 from sandbox_server.inside import linux, lockdown, session_process
+from sandbox_server.inside.session_limits import MAX_BRANCHES
 
 _NOTIF_RECEIVE = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV
 _NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel carries the call out
 _HELLO_TIMEOUT_S = 5.0
-MAX_BRANCHES = 8  # of one session tree
-TASK_ALLOWANCE = 2 * MAX_BRANCHES + 1  # processes besides the threads of the running block
 
 
 @dataclasses.dataclass(kw_only=True)

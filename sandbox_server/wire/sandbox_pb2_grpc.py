@@ -5,7 +5,7 @@ import warnings
 
 from sandbox_server.wire import sandbox_pb2 as sandbox__server_dot_wire_dot_sandbox__pb2
 
-GRPC_GENERATED_VERSION = '1.80.0'
+GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,14 +25,15 @@ if _version_not_supported:
     )
 
 
-class SandboxStub(object):
+class SandboxStub:
     """Runs untrusted Python programs, each in its own locked-down process.
 
     Infrastructure trouble is never a Status, it is a gRPC error:
-    RESOURCE_EXHAUSTED   queue full or wait too long; trailer `retry-after-ms`
+    RESOURCE_EXHAUSTED   queue full, wait too long, or too many open calls; trailer `retry-after-ms`
     UNAVAILABLE          draining, or the fork server restarts; safe to retry for Execute
     NOT_FOUND            the session is unknown here (expired, evicted, other server)
-    INVALID_ARGUMENT     code too long, a limit above the server's, files in a tier without scratch
+    INVALID_ARGUMENT     code or input too long, a limit above the server's, a file name that is none,
+    files in a tier without scratch
     UNAUTHENTICATED      missing or wrong bearer token
     FAILED_PRECONDITION  the tier is lower than the one asked for
     """
@@ -80,14 +81,15 @@ class SandboxStub(object):
                 _registered_method=True)
 
 
-class SandboxServicer(object):
+class SandboxServicer:
     """Runs untrusted Python programs, each in its own locked-down process.
 
     Infrastructure trouble is never a Status, it is a gRPC error:
-    RESOURCE_EXHAUSTED   queue full or wait too long; trailer `retry-after-ms`
+    RESOURCE_EXHAUSTED   queue full, wait too long, or too many open calls; trailer `retry-after-ms`
     UNAVAILABLE          draining, or the fork server restarts; safe to retry for Execute
     NOT_FOUND            the session is unknown here (expired, evicted, other server)
-    INVALID_ARGUMENT     code too long, a limit above the server's, files in a tier without scratch
+    INVALID_ARGUMENT     code or input too long, a limit above the server's, a file name that is none,
+    files in a tier without scratch
     UNAUTHENTICATED      missing or wrong bearer token
     FAILED_PRECONDITION  the tier is lower than the one asked for
     """
@@ -100,7 +102,8 @@ class SandboxServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteBatch(self, request_iterator, context):
-        """Many programs over one stream; answers come as they end, matched by request_id.
+        """Many programs over one stream; answers come as they end, matched by request_id. Read answers while
+        you write: with 16 times the server's slots running or unread, no further request is read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,14 +190,15 @@ def add_SandboxServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Sandbox(object):
+class Sandbox:
     """Runs untrusted Python programs, each in its own locked-down process.
 
     Infrastructure trouble is never a Status, it is a gRPC error:
-    RESOURCE_EXHAUSTED   queue full or wait too long; trailer `retry-after-ms`
+    RESOURCE_EXHAUSTED   queue full, wait too long, or too many open calls; trailer `retry-after-ms`
     UNAVAILABLE          draining, or the fork server restarts; safe to retry for Execute
     NOT_FOUND            the session is unknown here (expired, evicted, other server)
-    INVALID_ARGUMENT     code too long, a limit above the server's, files in a tier without scratch
+    INVALID_ARGUMENT     code or input too long, a limit above the server's, a file name that is none,
+    files in a tier without scratch
     UNAUTHENTICATED      missing or wrong bearer token
     FAILED_PRECONDITION  the tier is lower than the one asked for
     """

@@ -112,8 +112,16 @@ def why_not(tier: str, as_user: bool) -> str:
 
 
 @contextlib.contextmanager
-def serving(*flags: str, as_user: bool = False, env: dict[str, str] | None = None):
-    """A server for the length of a `with` block; checks that it ends and leaves no process."""
+def serving(
+    *flags: str,
+    as_user: bool = False,
+    env: dict[str, str] | None = None,
+    open_files: int | None = None,
+):
+    """A server for the length of a `with` block; checks that it ends and leaves no process.
+
+    `open_files` is what `ulimit -n` allows it.
+    """
     folder = pathlib.Path(tempfile.mkdtemp(prefix="sandbox-test-"))
     folder.chmod(0o777)
     command = [sys.executable, "-m", "sandbox_server", "--ready-file", str(folder / "ready")]
@@ -122,6 +130,8 @@ def serving(*flags: str, as_user: bool = False, env: dict[str, str] | None = Non
     command += ["--drain-s", "1", *flags]
     if as_user:
         command = [sys.executable, _AS_USER, str(PLAIN_UID), *command]
+    if open_files is not None:
+        command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
     environment = dict(os.environ) | {"PYTHONPATH": _ROOT} | (env or {})
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

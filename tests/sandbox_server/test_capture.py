@@ -50,3 +50,22 @@ def test_memory_stays_bounded_under_a_flood():
     for _ in range(200):
         capture.feed(b"x" * 65536)
     assert len(capture._tail) < 300_000
+
+
+def test_bytes_that_become_longer_as_text_are_counted_as_text():
+    """What a client is sent is UTF-8, where each bad byte takes three."""
+    for data in (b"\xff" * 1000, b"a" + b"\xff" * 1000, b"\xf0\x9f" * 500, b"\xff\xc3" * 300):
+        capture = _captured(data, 100)
+        text = capture.text()
+        head, _, rest = text.partition("\n[… ")
+        tail = rest.partition(" bytes cut …]\n")[2]
+        assert len((head + tail).encode()) <= 100
+        assert capture.is_truncated
+        assert capture.total == len(data)
+
+
+@given(st.binary(max_size=80), st.integers(1, 9))
+def test_chunks_do_not_change_the_text(data, chunk):
+    capture = _captured(data, 1000, chunk)
+    assert capture.text() == data.decode("utf-8", "replace")
+    assert capture.text() == capture.text()

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import sys
 import time
 
 import grpc
@@ -86,10 +87,39 @@ def test_files_arrive_where_there_is_scratch(server):
         pytest.skip("files need the namespace tier")
     result = server.execute("print(open('a/b.txt').read())", files={"a/b.txt": b"content"})
     assert result.stdout == "content\n"
-    for name in ("/etc/x", "../x", "a//b", "", "a/./b"):
+    for names in (["/etc/x"], ["a/./b"], ["x" * 300], ["a", "a/b"], map(str, range(5000))):
         with pytest.raises(grpc.RpcError) as caught:
-            server.execute("1", files={name: b""})
+            server.execute("1", files=dict.fromkeys(names, b""))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(caught.value.details().splitlines()) == 1
+    # All that passes can be written: most files, most bytes, the least memory.
+    files = {f"d{i}/f": b"" for i in range(400)} | {str(i): b"" for i in range(600)}
+    assert server.execute("1", files=files).last_value == "1"
+    least = pb.Limits(memory_bytes=64 << 20, scratch_bytes=16 << 20)
+    assert server.execute("1", files={"f": bytes((16 << 20) - 64)}, limits=least).last_value == "1"
+    least = pb.Limits(memory_bytes=4 << 20)
+    assert server.execute("1", files={"f": bytes(1 << 20)}, limits=least).last_value == "1"
+    if sys.prefix.startswith("/tmp/"):  # where Python itself is, nothing is written
+        with pytest.raises(grpc.RpcError) as caught:
+            server.execute("1", files={sys.prefix.removeprefix("/tmp/"): b""})
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "cannot be written: Is a directory" in caught.value.details()
+
+
+def test_the_longest_answer_is_read_by_a_default_client(server):
+    """The channel of these tests has gRPC's limit of 4 MiB."""
+    code = (
+        "import os\nfor fd in (1, 2):\n    for _ in range(1 << 10):\n"
+        "        os.write(fd, b'\\xff' * 1024)\n{}"
+    )
+    limits = pb.Limits(output_bytes=1 << 20)
+    for value in ("'\\u6570' * (1 << 20)", "'\\ud800' * (1 << 20)"):
+        result = server.execute(code.format(value), limits=limits)
+        assert result.status == pb.STATUS_OK
+        assert result.stdout_bytes == result.stderr_bytes == 1 << 20
+        assert len(result.stdout.encode()) <= (1 << 20) + 64
+        assert result.stdout_truncated
+        assert len(result.last_value.encode()) <= 1 << 20
 
 
 @pytest.mark.parametrize(

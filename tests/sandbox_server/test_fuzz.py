@@ -35,14 +35,31 @@ _REQUESTS = st.builds(
 )  # fmt: skip
 
 
+_SESSIONS = st.builds(
+    pb.CreateSessionRequest, limits=_LIMITS, seed=_U64, idle_ttl_ms=_U32,
+    minimum_tier=st.integers(-2, 9), no_checkpoint=st.booleans(),
+)  # fmt: skip
+_GARBAGE = (b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x7f")
+_UNARY = ("Execute", "CreateSession", "ExecuteInSession", "ForkSession", "CloseSession", "Info")
+
+
 def _answer(call, request):
     """A result, or None for a typed error; anything else raises."""
     try:
         return call(request, timeout=60)
     except grpc.RpcError as error:
         if error.code() in _TYPED:
+            _check_words(error.details())
             return None
         raise
+
+
+def _check_words(details: str | None) -> None:
+    """An error is one short line without a traceback."""
+    assert details
+    assert len(details) <= 500
+    assert len(details.splitlines()) == 1
+    assert "Traceback" not in details
 
 
 @_SETTINGS
@@ -54,11 +71,50 @@ def test_execute_answers_anything(server, request):
         assert result.request_id == request.request_id
 
 
+@settings(_SETTINGS, max_examples=20)
+@given(requests=st.lists(_REQUESTS, max_size=6))
+def test_batches_answer_anything(server, requests):
+    answers = list(server.stub.ExecuteBatch(iter(requests), timeout=120))
+    assert sorted(a.request_id for a in answers) == sorted(r.request_id for r in requests)
+    typed = {code.value[0] for code in _TYPED}
+    for answer in answers:
+        if answer.WhichOneof("outcome") == "error":
+            assert answer.error.code in typed
+            _check_words(answer.error.message)
+        else:
+            assert answer.response.status in range(1, 8)
+            assert answer.response.request_id == answer.request_id
+
+
 @_SETTINGS
 @given(code=_CODE)
 def test_any_program_text_is_the_programs_own_affair(server, code):
     result = server.execute(code)
     assert result.status in (pb.STATUS_OK, pb.STATUS_ERROR), str(result)
+
+
+@settings(_SETTINGS, max_examples=25)
+@given(request=_SESSIONS, codes=st.lists(_CODE, max_size=3), cpu_ms=_U32, no_echo=st.booleans())
+def test_sessions_and_their_forks_answer_anything(server, request, codes, cpu_ms, no_echo):
+    session = _answer(server.stub.CreateSession, request)
+    if session is None:
+        return
+    names = [session.session_id]
+    for code in codes:
+        block = pb.SessionExecuteRequest(
+            session_id=names[-1], request_id="r", code=code, no_echo=no_echo, cpu_ms=cpu_ms
+        )
+        result = _answer(server.stub.ExecuteInSession, block)
+        if result is not None:
+            assert result.status in range(1, 8)
+            assert result.request_id == "r"
+        fork = _answer(server.stub.ForkSession, pb.ForkSessionRequest(session_id=names[-1]))
+        if fork is not None:
+            names.append(fork.session_id)
+    for name in names:
+        server.stub.CloseSession(pb.CloseSessionRequest(session_id=name))
+        again = pb.SessionExecuteRequest(session_id=name, code="1")
+        assert _answer(server.stub.ExecuteInSession, again) is None
 
 
 @_SETTINGS
@@ -70,15 +126,59 @@ def test_sessions_refuse_noise(server, data, verb):
     assert not server.stub.CloseSession(pb.CloseSessionRequest(session_id=name)).existed
 
 
-@pytest.mark.parametrize("method", ["Execute", "CreateSession", "ExecuteInSession", "ForkSession"])
-def test_garbage_on_the_wire_is_refused(server, method):
+@settings(_SETTINGS, max_examples=60)
+@given(data=st.binary(max_size=80), method=st.sampled_from([*_UNARY, "ExecuteBatch"]))
+def test_random_bytes_are_answered_or_refused(server, data, method):
+    """Some are messages, even good ones; the others are INTERNAL, as gRPC says of what cannot be parsed."""
     with grpc.insecure_channel(server.address) as channel:
-        for garbage in (b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x7f"):
-            raw = channel.unary_unary(f"/jaxtool.sandbox.v1.Sandbox/{method}")
-            with pytest.raises(grpc.RpcError) as caught:
-                raw(garbage, timeout=20)
-            assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+        path = f"/jaxtool.sandbox.v1.Sandbox/{method}"
+        refused: list[grpc.RpcError] = []
+        try:
+            if method == "ExecuteBatch":
+                list(channel.stream_stream(path)(iter([data]), timeout=60))
+            else:
+                channel.unary_unary(path)(data, timeout=60)
+        except grpc.RpcError as error:
+            refused.append(error)
+    for error in refused:
+        assert error.code() in {*_TYPED, grpc.StatusCode.INTERNAL}
+        _check_words(error.details())
+
+
+@pytest.mark.parametrize("method", [*_UNARY, "ExecuteBatch"])
+def test_garbage_on_the_wire_is_refused_in_one_line(server, method):
+    before = len(server.log().splitlines())
+    with grpc.insecure_channel(server.address) as channel:
+        path = f"/jaxtool.sandbox.v1.Sandbox/{method}"
+        for garbage in _GARBAGE:
+            if method == "ExecuteBatch":
+                call = channel.stream_stream(path)(iter([garbage]), timeout=20)
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(call)
+            else:
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary(path)(garbage, timeout=20)
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+    lines = server.log().splitlines()[before:]
+    assert len(lines) == 3
+    assert all(len(line) < 300 for line in lines)
     assert server.execute("1 + 1").last_value == "2"
+
+
+def test_names_of_requests_are_bounded(server):
+    request = pb.ExecuteRequest(code="1", request_id="x" * (5 << 20))
+    assert _answer(server.stub.Execute, request) is None
+    [answer] = server.stub.ExecuteBatch(iter([request]), timeout=60)
+    assert answer.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert answer.ByteSize() < 1 << 20
+
+
+def test_unknown_methods_are_unimplemented(server):
+    with grpc.insecure_channel(server.address) as channel:
+        for path in ("/jaxtool.sandbox.v1.Sandbox/None", "/x/y", "/jaxtool.sandbox.v1.Sandbox/"):
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(path)(b"", timeout=20)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_the_server_still_works(server):

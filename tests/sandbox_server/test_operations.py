@@ -2,8 +2,12 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
+import pathlib
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -25,8 +29,6 @@ _TOKEN = "correct-horse-battery-staple"
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
@@ -94,6 +96,48 @@ def test_only_the_token_opens_the_door(tmp_path):
             answer = health.Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         assert _TOKEN not in server.log()
+        _check_that_refused_bodies_are_not_read(server)
+
+
+def _check_that_refused_bodies_are_not_read(server) -> None:
+    """Six bodies of 60 MiB at once, refused each, leave the server's memory as it was."""
+    before = _peak_kib(server.pid)
+    body = bytes(60 << 20)
+    with grpc.insecure_channel(server.address) as channel:
+        raw = channel.unary_unary("/jaxtool.sandbox.v1.Sandbox/Execute")
+        calls = [raw.future(body, timeout=60) for _ in range(6)]
+        codes = {call.exception().code() for call in calls}
+    assert codes == {grpc.StatusCode.UNAUTHENTICATED}
+    assert _peak_kib(server.pid) - before < 30 << 10
+
+
+def _peak_kib(pid: int) -> int:
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+
+@pytest.mark.slow
+def test_silent_connections_leave_room_for_programs_and_end():
+    """More of them than open files: who is connected is served all the while, others a little later."""
+    with serving("--concurrency", "2", open_files=160) as server, contextlib.ExitStack() as stack:
+        assert server.execute("1 + 1").last_value == "2"
+        silent = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(150)]
+        for one in silent:
+            one.settimeout(30)
+            # A listener that is full makes connecting wait: nothing more is asked of this one.
+            with contextlib.suppress(OSError):
+                one.setblocking(False)
+                one.connect(server.address.removeprefix("unix:"))
+        for number in range(20):
+            assert server.execute(f"{number} + 1").last_value == str(number + 1)
+        session = server.stub.CreateSession(pb.CreateSessionRequest())
+        block = pb.SessionExecuteRequest(session_id=session.session_id, code="6 * 7")
+        assert server.stub.ExecuteInSession(block).last_value == "42"
+        assert server.open_descriptors() <= 160 - 64 + 8
+        with grpc.insecure_channel(server.address) as channel:
+            stub = sandbox_pb2_grpc.SandboxStub(channel)
+            late = stub.Execute(pb.ExecuteRequest(code="2"), wait_for_ready=True, timeout=60)
+            assert late.last_value == "2"
 
 
 def test_mutual_tls_wants_a_certificate(tmp_path):
@@ -127,11 +171,11 @@ def test_metrics_count_what_happened_and_code_stays_out_of_the_log():
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             text = page.read().decode()
         log = server.log()
-    assert 'sandbox_executions_total{status="ok"} 1\n' in text
-    assert 'sandbox_executions_total{status="error"} 1\n' in text
-    assert 'sandbox_refusals_total{code="invalid_argument"} 1\n' in text
-    assert "sandbox_cpu_seconds_count 2\n" in text
-    assert "sandbox_running 0\n" in text
+    assert 'sandbox_executions_total{status="ok"} 1.0\n' in text
+    assert 'sandbox_executions_total{status="error"} 1.0\n' in text
+    assert 'sandbox_refusals_total{code="invalid_argument"} 1.0\n' in text
+    assert "sandbox_cpu_seconds_count 2.0\n" in text
+    assert "sandbox_running 0.0\n" in text
     assert "marker_of_user_code" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert {line["message"] for line in lines} >= {"serving", "execution", "draining"} - {
@@ -203,6 +247,7 @@ def test_selftest_reports_and_passes(tmp_path):
     assert len(shipped) >= 60
     total = len(shipped) + 1 + len(canaries._ATTACKS)
     assert f"attacks contained: {total} of {total}" in done.stdout
+    assert len(re.findall(r"^contained: \w", done.stdout, re.MULTILINE)) == total
     for word in ("tier:", "landlock ABI", "executions/s", "default limits"):
         assert word in done.stdout
     findings = json.loads((tmp_path / "found.json").read_text())
@@ -229,7 +274,7 @@ def test_the_end_of_a_standard_input_that_cannot_be_watched_is_refused(monkeypat
     monkeypatch.setattr("sys.argv", ["sandbox_server", *flags])
     with open("/dev/null") as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
-        assert command_line.main() == 1
+        assert command_line.main() == 2
     said = capsys.readouterr().err
     assert said.startswith("sandbox_server: --exit-on-stdin-eof watches standard input")
     assert said.count("\n") == 1
