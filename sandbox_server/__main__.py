@@ -85,8 +85,8 @@ def main() -> int:
         print(f"sandbox_server: {error}", file=sys.stderr)
         return 2
 
-    def announce(address: str) -> None:
-        print(f"serving on {address}", flush=True)
+    def announce(address: str, http_url: str) -> None:
+        print(f"serving on {address}" + (f" and {http_url}" if http_url else ""), flush=True)
         if flags.ready_file:
             path = pathlib.Path(flags.ready_file)
             part = path.with_name(path.name + ".part")

@@ -42,6 +42,8 @@ class ServerConfig:
     """Everything a server needs to know."""
 
     address: str = "127.0.0.1:0"  # host:port, or unix:/path
+    http_address: str = ""  # host:port of SandboxFusion's POST /run_code; empty: no HTTP door
+    http_body_bytes: int = 8 * MIB  # of one HTTP request
     isolation: str = "auto"  # auto: the strongest tier that works; none: never unless given
     concurrency: int = dataclasses.field(  # programs at once
         default_factory=lambda: os.cpu_count() or 1
@@ -82,16 +84,17 @@ class ServerConfig:
             raise ValueError("a TLS certificate and its key are given together")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("a client CA needs a TLS certificate and key")
-        if not self.is_local and not self.token_file and not self.tls_client_ca:
+        has_lock = bool(self.token_file or self.tls_client_ca)
+        if not self.is_local and not has_lock:
             raise ValueError(
                 f"{self.address=} is not loopback: give --token-file (and TLS), or bind 127.0.0.1"
             )
+        _check_http(self, has_lock)
 
     @property
     def is_local(self) -> bool:
         """True if only this machine can reach the address."""
-        host = self.address.rpartition(":")[0].strip("[]")
-        return self.address.startswith("unix:") or host in ("127.0.0.1", "localhost", "::1")
+        return self.address.startswith("unix:") or _is_loopback(self.address)
 
     @property
     def num_fork_servers(self) -> int:
@@ -100,3 +103,26 @@ class ServerConfig:
     @property
     def max_queued(self) -> int:
         return self.queue_capacity or 64 * self.concurrency
+
+
+def _is_loopback(address: str) -> bool:
+    return address.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1")
+
+
+def _check_http(config: ServerConfig, has_lock: bool) -> None:
+    """The HTTP door binds by the rule of the gRPC door: loopback, or a token or client certificates."""
+    if config.http_body_bytes < 1:
+        raise ValueError(f"{config.http_body_bytes=} must be positive")
+    if not config.http_address:
+        return
+    host, _, port = config.http_address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(
+            f"{config.http_address=} must be host:port with a port up to 65535, "
+            "as in 127.0.0.1:8080"
+        )
+    if not _is_loopback(config.http_address) and not has_lock:
+        raise ValueError(
+            f"{config.http_address=} is not loopback: give --token-file (and TLS), "
+            "or bind 127.0.0.1"
+        )

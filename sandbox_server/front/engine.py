@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 from sandbox_server.config import SMALLEST_LIMITS, LimitSet, ServerConfig
 from sandbox_server.front.execution import Outcome, job_limits, run_once
@@ -12,6 +13,7 @@ from sandbox_server.front.queue import FairQueue
 from sandbox_server.inside.lockdown import Tier
 
 _TASKS_REFRESH_CALLS = 64
+_MOST_FETCHED = 64  # files that one request may ask for
 
 
 class InvalidRequest(ValueError):
@@ -28,6 +30,7 @@ class Program:
     seed: int = 0
     echo: bool = True
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    fetch_files: tuple[str, ...] = ()  # below /tmp, given back after the run
 
 
 def merge_limits(requested: dict[str, int], config: ServerConfig) -> LimitSet:
@@ -54,11 +57,25 @@ def check_files(files: dict[str, bytes], limits: LimitSet, tier: Tier) -> None:
     if files and tier is not Tier.NAMESPACE:
         raise InvalidRequest(f"files need the namespace tier, this server has {tier}")
     for name in files:
-        segments = name.split("/")
-        if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(segments):
-            raise InvalidRequest(f"file name {name!r} must be relative, without . and ..")
+        check_file_name(name)
     if sum(map(len, files.values())) > limits.scratch_bytes:
         raise InvalidRequest(f"files are larger than {limits.scratch_bytes=}")
+
+
+def check_file_name(name: str) -> None:
+    segments = name.split("/")
+    if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(segments):
+        raise InvalidRequest(f"file name {name[:80]!r} must be relative, without . and ..")
+
+
+def check_fetch_files(names: Sequence[str], tier: Tier) -> None:
+    """Raises where the files of a run cannot be given back, or their names are wrong."""
+    if names and tier is not Tier.NAMESPACE:
+        raise InvalidRequest(f"fetch_files needs the namespace tier, this server has {tier}")
+    if len(names) > _MOST_FETCHED:
+        raise InvalidRequest(f"fetch_files names {len(names)} files, at most {_MOST_FETCHED}")
+    for name in names:
+        check_file_name(name)
 
 
 def tasks_of_user(uid: int) -> int:
@@ -110,6 +127,7 @@ class Engine:
                     name: base64.b64encode(content).decode()
                     for name, content in program.files.items()
                 },
+                "fetch_files": program.fetch_files,
             }
             outcome = await run_once(child, job, program.limits, self.config.flood_bytes)
             return outcome, queued_s

@@ -14,6 +14,7 @@ from sandbox_server.config import ServerConfig
 from sandbox_server.front import canaries, metrics, probe
 from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
+from sandbox_server.front.http_door import HttpDoor
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.service import SandboxService
 from sandbox_server.front.unix_address import UnixAddress
@@ -38,6 +39,7 @@ class Server:
         self.metrics = metrics.Metrics()
         self.service = SandboxService(self.engine, remarks, self.metrics)
         self._page: asyncio.Server | None = None
+        self._http = HttpDoor(config, self.service) if config.http_address else None
         self._watcher: asyncio.Task[None] | None = None
         self.address = ""
         self._unix_address = UnixAddress(config.address)
@@ -63,9 +65,19 @@ class Server:
         if self.config.metrics_address:
             self._page = await metrics.serve_page(self.metrics, self.config.metrics_address)
         await server.start()
+        if self._http is not None:
+            await self._http.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         self._watcher = asyncio.create_task(self._watch_health())
-        log.info("serving", extra={"address": self.address, "tier": str(self.pool.tier)})
+        log.info(
+            "serving",
+            extra={"address": self.address, "http": self.http_url, "tier": str(self.pool.tier)},
+        )
+
+    @property
+    def http_url(self) -> str:
+        """Where SandboxFusion's clients send programs; empty without an HTTP door."""
+        return self._http.url if self._http else ""
 
     def _add_gauges(self) -> None:
         queue = self.engine.queue
@@ -77,6 +89,7 @@ class Server:
             "sandbox_sessions": lambda: len(self.service.sessions),
             "sandbox_session_evictions": lambda: self.service.sessions.evictions,
             "sandbox_fork_server_restarts": lambda: self.pool.restarts,
+            "sandbox_http_connections": lambda: self._http.num_connections if self._http else 0,
             "sandbox_open_descriptors": lambda: len(os.listdir("/proc/self/fd")),
         }
 
@@ -101,8 +114,9 @@ class Server:
         if self._watcher is not None:
             self._watcher.cancel()
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        if self._grpc is not None:
-            await self._grpc.stop(self.config.drain_s)
+        doors = [self._grpc.stop(self.config.drain_s)] if self._grpc is not None else []
+        doors += [self._http.stop()] if self._http is not None else []
+        await asyncio.gather(*doors)
         if self._page is not None:
             self._page.close()
         await self.service.sessions.stop()
@@ -123,7 +137,9 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
     return f"{config.address.rpartition(':')[0]}:{port}"
 
 
-async def serve(config: ServerConfig, announce: Callable[[str], None], watch_stdin: bool) -> None:
+async def serve(
+    config: ServerConfig, announce: Callable[[str, str], None], watch_stdin: bool
+) -> None:
     """Runs until SIGTERM, SIGINT, or the end of standard input if that is watched."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -150,7 +166,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None], watch_std
         await asyncio.wait({starting, stop_wait}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            announce(server.address)
+            announce(server.address, server.http_url)
             await stop_wait
     finally:
         starting.cancel()

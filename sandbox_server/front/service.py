@@ -1,11 +1,13 @@
 """The gRPC face: translates messages and errors, decides nothing about executions."""
 
 import asyncio
+import base64
+import contextlib
 import dataclasses
 import logging
 import platform
 import secrets
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TypeVar
 
 import grpc
@@ -18,6 +20,7 @@ from sandbox_server.front.engine import (
     InvalidRequest,
     Program,
     check_code,
+    check_fetch_files,
     check_files,
     merge_limits,
 )
@@ -104,6 +107,18 @@ def response_of(outcome: Outcome, *, value_chars: int) -> pb.ExecuteResponse:
     )
 
 
+def _add_files(response: pb.ExecuteResponse, report: dict, asked: Sequence[str]) -> None:
+    """The files that were asked for, from a report that may be forged: names and base64 are checked."""
+    files, too_large = report.get("files"), report.get("files_too_large")
+    for name in dict.fromkeys(asked):
+        content = files.get(name) if isinstance(files, dict) else None
+        if isinstance(content, str):
+            with contextlib.suppress(ValueError):
+                response.files[name] = base64.b64decode(content, validate=True)
+        elif isinstance(too_large, list) and name in too_large:
+            response.files_too_large.append(name)
+
+
 class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     """Implements sandbox.proto over an engine."""
 
@@ -116,8 +131,12 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self.result_cache = ResultCache(engine.config.result_cache_bytes)
         self.is_draining = False
 
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.pool.is_ready
+
     async def Execute(self, request, context):
-        return await self._reply(self._execute(request, client_of(context)), context)
+        return await self._reply(self.execute(request, client_of(context)), context)
 
     async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
         client = client_of(context)
@@ -127,10 +146,10 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         async def one(request: pb.ExecuteRequest) -> None:
             reply = pb.BatchResponse(request_id=request.request_id)
             try:
-                reply.response.CopyFrom(await self._execute(request, client))
+                reply.response.CopyFrom(await self.execute(request, client))
             except Exception as error:
                 refusal = error if isinstance(error, Refusal) else refusal_of(error)
-                self._metrics.by_error[refusal.code.name.lower()] += 1
+                self.count_refusal(refusal)
                 reply.error.code = refusal.code.value[0]
                 reply.error.message = refusal.message
                 reply.error.retry_after_ms = refusal.retry_after_ms
@@ -234,13 +253,15 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             remarks=self._remarks,
         )
 
-    async def _execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
+    async def execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
+        """Checks, runs and counts one program, for whichever door it came through."""
         engine = self._engine
         self.check_open(request.minimum_tier)
         limits = merge_limits(_requested_limits(request.limits), engine.config)
         check_code(request.code, engine.config)
         files = dict(request.files)
         check_files(files, limits, engine.pool.tier)
+        check_fetch_files(request.fetch_files, engine.pool.tier)
         if (kept := self.result_cache.get(request)) is not None:
             kept.request_id = request.request_id
             return kept
@@ -251,10 +272,12 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             seed=request.seed,
             echo=not request.no_echo,
             files=files,
+            fetch_files=tuple(request.fetch_files),
         )
         outcome, queued_s = await engine.run(program, client)
         response = response_of(outcome, value_chars=limits.output_bytes)
         response.request_id = request.request_id
+        _add_files(response, outcome.report, request.fetch_files)
         self._count(response, queued_s, request.code)
         self.result_cache.keep(request, response)
         return response
@@ -276,6 +299,9 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
                 facts["code"] = code
             log.info("execution", extra=facts)
 
+    def count_refusal(self, refusal: Refusal) -> None:
+        self._metrics.by_error[refusal.code.name.lower()] += 1
+
     def check_open(self, minimum_tier: int) -> None:
         """Raises if this server is going away or is weaker than the client wants."""
         if self.is_draining:
@@ -293,7 +319,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             return await work
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
-        self._metrics.by_error[refusal.code.name.lower()] += 1
+        self.count_refusal(refusal)
         trailer = (
             (("retry-after-ms", str(refusal.retry_after_ms)),) if refusal.retry_after_ms else ()
         )
