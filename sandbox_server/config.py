@@ -48,6 +48,7 @@ class ServerConfig:
     concurrency: int = dataclasses.field(  # programs at once
         default_factory=lambda: os.cpu_count() or 1
     )
+    packages: tuple[str, ...] = ()  # imported in each fork server besides numpy, sympy and scipy
     fork_servers: int = 0  # of each kind (with and without scipy); 0: concurrency / 4
     default_limits: LimitSet = LimitSet()
     maximum_limits: LimitSet = MAXIMUM_LIMITS
@@ -73,6 +74,9 @@ class ServerConfig:
             raise ValueError(
                 f"{self.concurrency=} must be at least 1, {self.fork_servers=} at least 0"
             )
+        for name in self.packages:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"--packages: {name!r} is not the name of a module, as pandas is")
         if self.result_cache_bytes < 0:
             raise ValueError(f"{self.result_cache_bytes=} must not be negative")
         for field in dataclasses.fields(LimitSet):

@@ -250,7 +250,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             session_capacity=config.session_capacity,
             code_bytes_limit=config.code_bytes,
             flood_bytes=config.flood_bytes,
-            remarks=self._remarks,
+            remarks=[*self._remarks, *facts.get("remarks", [])],
         )
 
     async def execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
