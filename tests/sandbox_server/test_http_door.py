@@ -1,9 +1,13 @@
 """The HTTP door on a real server: programs come back as SandboxFusion's clients read them."""
 
+import asyncio
 import base64
 import concurrent.futures
+import pathlib
 import re
+import sys
 import time
+import types
 
 import pytest
 from helpers import sandbox_fusion_clients as clients
@@ -203,3 +207,66 @@ def test_what_is_refused_is_refused_in_the_reason_that_clients_print(door):
         "422 language 'cpp' does not run here, only 'python'"
     )
     assert grader.call("#" * 300_000, None) == "422 code has 300000 bytes, at most 262144 are taken"
+
+
+_PAGE = pathlib.Path(__file__).parents[2] / "docs" / "other_trainers.md"
+
+
+def _blocks() -> list[str]:
+    return re.findall(r"```python\n(.+?)```", _PAGE.read_text("utf-8"), re.DOTALL)
+
+
+def _block(word: str) -> str:
+    [block] = [block for block in _blocks() if word in block]
+    return block
+
+
+@pytest.fixture
+def tool(door):
+    """The page's `run_python`, pointed at the server of these tests."""
+    names: dict = {}
+    source = _block("def run_python")
+    assert "http://127.0.0.1:8080/run_code" in source
+    exec(source.replace("http://127.0.0.1:8080/run_code", _url(door)), names)
+    return names
+
+
+def test_the_tool_of_the_page_runs_programs(tool):
+    run_python = tool["run_python"]
+    assert run_python("print(6 * 7)") == "42\n"
+    assert run_python("print('before')\n1 / 0").endswith("division by zero\n")
+
+
+def test_the_tool_of_the_page_has_the_schema_that_trl_and_verl_make_of_it(tool):
+    utils = pytest.importorskip("transformers.utils")
+    function = utils.get_json_schema(tool["run_python"])["function"]
+    assert function["name"] == "run_python"
+    assert function["parameters"]["required"] == ["code"]
+    assert function["return"]["type"] == "string"
+
+
+def test_the_tool_of_the_page_fits_slime_and_verl(tool, monkeypatch):
+    registry = types.SimpleNamespace(python_sandbox=None)
+    monkeypatch.setitem(sys.modules, "tool_sandbox", types.SimpleNamespace(tool_registry=registry))
+    exec(_block("tool_registry"), tool)
+    assert asyncio.run(registry.python_sandbox.execute_code("print(3)")) == "3\n"
+    taken = []
+    stub = types.SimpleNamespace(function_tool=lambda function: taken.append(function) or function)
+    monkeypatch.setitem(sys.modules, "verl", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "verl.tools", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "verl.tools.function_tool", stub)
+    exec(_block("function_tool"), tool)
+    assert taken == [tool["run_python"]]
+
+
+def test_the_clients_of_the_page_run(door, capsys):
+    source = _block("SandboxClientConfig")
+    assert "127.0.0.1:50051" in source
+    exec(source.replace("127.0.0.1:50051", door.address), {"__name__": "page"})
+    assert capsys.readouterr().out == "ok 42\n\n"
+
+
+def test_every_snippet_of_the_page_is_python():
+    assert len(_blocks()) == 6
+    for block in _blocks():
+        compile(block, str(_PAGE), "exec")
