@@ -173,7 +173,8 @@ class HttpDoor:
     def num_connections(self) -> int:
         return len(self._connections)
 
-    async def start(self) -> None:
+    async def bind(self) -> None:
+        """Takes the port; who connects before `open` is refused."""
         host, _, asked = self._config.http_address.rpartition(":")
         context = _tls(self._config)
         self._server = await asyncio.start_server(
@@ -181,11 +182,16 @@ class HttpDoor:
             host.strip("[]"),
             int(asked),
             limit=_READ_BYTES,
+            start_serving=False,
             ssl=context,
             ssl_handshake_timeout=10.0 if context else None,
         )
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'https' if context else 'http'}://{host}:{port}/run_code"
+
+    async def open(self) -> None:
+        assert self._server is not None
+        await self._server.start_serving()
 
     async def stop(self) -> None:
         """Takes no more connections, lets requests end within the drain time, ends the rest."""

@@ -57,6 +57,8 @@ class Server:
         with self._unix_address.taken():
             self.address = _bind(server, self.config)
         self._grpc = server
+        if self._http is not None:
+            await self._http.bind()
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.pool.start()
         await canaries.check(self.engine)
@@ -66,7 +68,7 @@ class Server:
             self._page = await metrics.serve_page(self.metrics, self.config.metrics_address)
         await server.start()
         if self._http is not None:
-            await self._http.start()
+            await self._http.open()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         self._watcher = asyncio.create_task(self._watch_health())
         log.info(

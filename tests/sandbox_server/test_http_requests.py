@@ -14,8 +14,9 @@ import pytest
 from helpers import sandbox_fusion_clients as clients
 from helpers.certificates import make_certificates
 
+from sandbox_server import __main__ as command_line
 from sandbox_server.config import ServerConfig
-from sandbox_server.front import http_door, run_code
+from sandbox_server.front import http_door, pool, run_code
 from sandbox_server.front.engine import InvalidRequest
 from sandbox_server.front.execution import BrokenChild
 from sandbox_server.front.fork_server import ForkServerGone
@@ -99,7 +100,8 @@ def opened(**settings):
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(door.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(door.bind(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(door.open(), loop).result(10)
         yield Opened(url=door.url, door=door, service=service, loop=loop)
     finally:
         asyncio.run_coroutine_threadsafe(door.stop(), loop).result(30)
@@ -492,3 +494,17 @@ def test_an_answer_needs_no_run_result_of_ours_to_be_read():
     """A refusal has the answer's fields too, for clients that read them before the status."""
     ran = run_code.answer(pb.ExecuteResponse(status=pb.STATUS_OK))
     assert set(run_code.refusal("x")) == set(ran) | {"detail"}
+
+
+def test_a_port_that_is_taken_is_said_in_one_line_before_the_server_warms_up(capsys, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        flags = ["--http-address", address, "--isolation", "none"]
+        monkeypatch.setattr("sys.argv", ["sandbox_server", *flags])
+        monkeypatch.setattr(pool.Pool, "start", None)  # would fail otherwise, and later
+        assert command_line.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("sandbox_server: ")
+    assert "address already in use" in said
+    assert address.partition(":")[2] in said
+    assert said.count("\n") == 1
