@@ -3,6 +3,8 @@
 `{default}` is filled in from ServerConfig; it is not written where a default says nothing.
 """
 
+from typing import Any
+
 # name of the setting: (placeholder, which is the unit where there is one; help)
 SETTINGS: dict[str, tuple[str, str]] = {
     "address": (
@@ -91,7 +93,7 @@ LIMITS: dict[str, tuple[str, str]] = {
 }
 
 
-def lookup(table: dict[str, tuple[str, str]], name: str, default: object) -> dict[str, str]:
+def lookup(table: dict[str, tuple[str, str]], name: str, default: object) -> dict[str, Any]:
     """Arguments for argparse: `help` and, where the flag takes a value, `metavar`."""
     metavar, text = table.get(name, ("VALUE", ""))
     text = text.format(default=default).replace("%", "%%")

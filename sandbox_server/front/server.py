@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -116,8 +116,11 @@ class Server:
         if self._watcher is not None:
             self._watcher.cancel()
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        doors = [self._grpc.stop(self.config.drain_s)] if self._grpc is not None else []
-        doors += [self._http.stop()] if self._http is not None else []
+        doors: list[Awaitable[object]] = []
+        if self._grpc is not None:
+            doors.append(self._grpc.stop(self.config.drain_s))
+        if self._http is not None:
+            doors.append(self._http.stop())
         await asyncio.gather(*doors)
         if self._page is not None:
             self._page.close()
