@@ -8,6 +8,7 @@ SANDBOX = [
     "grpcio>=1.80",
     "grpcio-health-checking>=1.80",
     "protobuf>=6.31",
+    "h11>=0.16",  # the HTTP door
     "prometheus-client>=0.22",
     "numpy>=2.0",
     "scipy>=1.13",

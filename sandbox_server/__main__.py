@@ -10,6 +10,7 @@ import shutil
 import sys
 from typing import Any, NoReturn
 
+from sandbox_server import flag_help
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import logs, selftest, server
 from sandbox_server.front.execution import BrokenChild
@@ -48,28 +49,48 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="remove this directory at the end if the starter's pipe has closed: it cannot any more",
     )
-    parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning"])
-    parser.add_argument("--selftest", action="store_true", help="print findings and end")
+    parser.add_argument(
+        "--log-level",
+        default="warning",
+        choices=["debug", "info", "warning"],
+        help="least level of the lines of JSON on standard error (warning)",
+    )
+    parser.add_argument(
+        "--selftest",
+        action="store_true",
+        help="print tier, limits, versions, speed and whether each attack is contained, then end",
+    )
     parser.add_argument(
         "--attacks", default="", metavar="DIR", help="more attack files for --selftest"
     )
     parser.add_argument(
         "--json", default="", metavar="PATH", help="findings of --selftest, in full"
     )
+    defaults = ServerConfig()
     for field in dataclasses.fields(ServerConfig):
         flag = "--" + field.name.replace("_", "-")
+        default = getattr(defaults, field.name)
+        said = flag_help.lookup(flag_help.SETTINGS, field.name, default)
         if field.name in _LIMIT_KINDS:
+            kind = _LIMIT_KINDS[field.name]
             for limit in dataclasses.fields(LimitSet):
-                limit_flag = f"--{_LIMIT_KINDS[field.name]}-{limit.name.replace('_', '-')}"
-                parser.add_argument(limit_flag, type=int, metavar="N")
+                limit_flag = f"--{kind}-{limit.name.replace('_', '-')}"
+                said = flag_help.limit(kind, limit.name, getattr(default, limit.name))
+                parser.add_argument(limit_flag, type=int, **said)
         elif field.type is bool:
-            parser.add_argument(flag, action="store_true", default=None)
+            parser.add_argument(flag, action="store_true", default=None, **said)
+        elif field.name == "packages":
+            parser.add_argument(flag, type=_names, action="extend", **said)
         else:
             kind = field.type if isinstance(field.type, type) else str
-            parser.add_argument(flag, type=kind, default=None)
+            parser.add_argument(flag, type=kind, default=None, **said)
     for old, new in _RENAMED.items():
         parser.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def config_of(flags: argparse.Namespace) -> ServerConfig:
@@ -77,6 +98,8 @@ def config_of(flags: argparse.Namespace) -> ServerConfig:
     given = {name: value for name, value in vars(flags).items() if value is not None}
     names = {field.name for field in dataclasses.fields(ServerConfig)}
     settings = {name: value for name, value in given.items() if name in names}
+    if "packages" in settings:
+        settings["packages"] = tuple(dict.fromkeys(settings["packages"]))
     for kind in _LIMIT_KINDS:
         settings[kind] = _limits_of(kind, given)
     return ServerConfig(**settings)
@@ -97,10 +120,10 @@ def main() -> int:
     logs.set_up(flags.log_level)
     is_serving = False
 
-    def announce(address: str) -> None:
+    def announce(address: str, http_url: str) -> None:
         nonlocal is_serving
         is_serving = True
-        print(f"serving on {address}", flush=True)
+        print(f"serving on {address}" + (f" and {http_url}" if http_url else ""), flush=True)
         if flags.ready_file:
             path = pathlib.Path(flags.ready_file)
             part = path.with_name(path.name + ".part")

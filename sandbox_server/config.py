@@ -46,6 +46,7 @@ _RANGES = {  # least and most of each number
     "flood_bytes": (1, 1 << 30),
     "code_bytes": (1, 64 * MIB),
     "input_bytes": (1, 1 << 30),
+    "http_body_bytes": (1, 1 << 30),
     "intake_bytes": (1, 1 << 50),
     "queue_capacity": (0, 1 << 20),
     "queue_wait_s": (0, 1e6),
@@ -61,10 +62,13 @@ class ServerConfig:
     """Everything a server needs to know."""
 
     address: str = "127.0.0.1:0"  # host:port, or unix:/path
+    http_address: str = ""  # host:port of SandboxFusion's POST /run_code; empty: no HTTP door
+    http_body_bytes: int = 8 * MIB  # of one HTTP request
     isolation: str = "auto"  # auto: the strongest tier that works; none: never unless given
     concurrency: int = dataclasses.field(  # programs at once
         default_factory=lambda: os.cpu_count() or 1
     )
+    packages: tuple[str, ...] = ()  # imported in each fork server besides numpy, sympy and scipy
     fork_servers: int = 0  # of each kind (with and without scipy); 0: concurrency / 4
     default_limits: LimitSet = LimitSet()
     maximum_limits: LimitSet = MAXIMUM_LIMITS
@@ -91,6 +95,9 @@ class ServerConfig:
                 f"isolation={self.isolation!r} must be auto, namespace, landlock or none"
             )
         self._check_ranges()
+        for name in self.packages:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"--packages: {name!r} is not the name of a module, as pandas is")
         for field in dataclasses.fields(LimitSet):
             default = getattr(self.default_limits, field.name)
             maximum = getattr(self.maximum_limits, field.name)
@@ -110,10 +117,12 @@ class ServerConfig:
 
     def _check_addresses(self) -> None:
         addresses.read("--address", self.address)
-        if not self.is_local and not self.token_file and not self.tls_client_ca:
+        has_lock = bool(self.token_file or self.tls_client_ca)
+        if not self.is_local and not has_lock:
             raise ValueError(
                 f"--address {self.address} is not loopback: give --token-file (and TLS), or bind 127.0.0.1"
             )
+        self._check_http(has_lock)
         if not self.metrics_address:
             return
         page = addresses.read("--metrics-address", self.metrics_address, takes_unix=False)
@@ -124,6 +133,17 @@ class ServerConfig:
             )
         if self.metrics_address == self.address and not self.address.endswith(":0"):
             raise ValueError(f"--metrics-address and --address are both {self.address}")
+
+    def _check_http(self, has_lock: bool) -> None:
+        """The HTTP door binds by the rule of the gRPC door: loopback, or a token or client certificates."""
+        if not self.http_address:
+            return
+        where = addresses.read("--http-address", self.http_address, takes_unix=False)
+        if isinstance(where, addresses.HostPort) and not where.is_local and not has_lock:
+            raise ValueError(
+                f"--http-address {self.http_address} is not loopback: give --token-file (and TLS), or "
+                "bind 127.0.0.1"
+            )
 
     @property
     def is_local(self) -> bool:
@@ -158,3 +178,26 @@ class ServerConfig:
     @property
     def max_queued(self) -> int:
         return self.queue_capacity or 64 * self.concurrency
+
+
+def _is_loopback(address: str) -> bool:
+    return address.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1")
+
+
+def _check_http(config: ServerConfig, has_lock: bool) -> None:
+    """The HTTP door binds by the rule of the gRPC door: loopback, or a token or client certificates."""
+    if config.http_body_bytes < 1:
+        raise ValueError(f"{config.http_body_bytes=} must be positive")
+    if not config.http_address:
+        return
+    host, _, port = config.http_address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(
+            f"{config.http_address=} must be host:port with a port up to 65535, "
+            "as in 127.0.0.1:8080"
+        )
+    if not _is_loopback(config.http_address) and not has_lock:
+        raise ValueError(
+            f"{config.http_address=} is not loopback: give --token-file (and TLS), "
+            "or bind 127.0.0.1"
+        )

@@ -238,6 +238,13 @@ class SandboxClient:
                 found[address] = f"{error.code().name}: {error.details()}"
         return found
 
+    async def packages(self) -> dict[str, tuple[str, ...]]:
+        """The packages that each server has loaded; none for one that says nothing of itself."""
+        return {
+            address: tuple(said.packages) if isinstance(said, pb.InfoResponse) else ()
+            for address, said in (await self.info()).items()
+        }
+
     async def close(self) -> None:
         channels = list(self._channels.values())
         self._channels.clear()

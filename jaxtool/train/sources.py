@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from asyncio import Runner
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from jaxtool.core.gguf_file import find_smollm2
@@ -17,7 +17,7 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.tools.health import ToolHealthConfig
 from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.local_server import start_local_server
-from jaxtool.tools.preflight import preflight
+from jaxtool.tools.preflight import PreflightError, preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 
 _OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
@@ -94,6 +94,8 @@ class Sandbox:
     addresses: tuple[str, ...] = ()  # host:port or unix:/path; empty: start one as a child process
     client: SandboxClientConfig = dataclasses.field(default_factory=SandboxClientConfig)
     isolation: Literal["auto", "namespace", "landlock"] = "auto"  # of the child process
+    # Modules loaded besides numpy, sympy and scipy, as "pandas". A server that runs already must have them.
+    packages: tuple[str, ...] = ()
     health: ToolHealthConfig = dataclasses.field(default_factory=ToolHealthConfig)  # ends or warns
 
 
@@ -110,8 +112,10 @@ def open_sandbox(
         addresses = addresses or config.addresses
         if not addresses:
             flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
+            if config.packages:
+                flags += ("--packages", ",".join(config.packages))
             addresses = (stack.enter_context(start_local_server(flags=flags)),)
-        runner.run(_check(addresses, config.client))
+        runner.run(_check(addresses, config))
         client = SandboxClient(addresses, config.client)
         try:
             yield client
@@ -136,13 +140,25 @@ def open_known_answers(
             runner.run(tool.close())
 
 
-async def _check(addresses: tuple[str, ...], config: SandboxClientConfig) -> None:
+def check_packages(wanted: Sequence[str], by_address: Mapping[str, Collection[str]]) -> None:
+    """Raises where a server lacks a package that the run's programs may count on."""
+    for address, loaded in by_address.items():
+        missing = [name for name in wanted if name not in loaded]
+        if missing:
+            raise PreflightError(
+                f"the sandbox server at {address} has not loaded {', '.join(missing)}, which "
+                f"Sandbox.packages asks for: start it with --packages {','.join(wanted)}"
+            )
+
+
+async def _check(addresses: tuple[str, ...], config: Sandbox) -> None:
     """The preflight, by clients that take no answer from a result_cache."""
-    unkept = dataclasses.replace(config, result_cache_entries=0)
-    short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, config.cpu_limit_s))
+    unkept = dataclasses.replace(config.client, result_cache_entries=0)
+    short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, unkept.cpu_limit_s))
     tool, hasty = (SandboxClient(addresses, each) for each in (unkept, short))
     try:
         await preflight(tool, hasty)
+        check_packages(config.packages, await tool.packages() if config.packages else {})
     finally:
         await tool.close()
         await hasty.close()

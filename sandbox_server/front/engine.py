@@ -4,16 +4,18 @@ import base64
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 from sandbox_server.config import SMALLEST_LIMITS, LimitSet, ServerConfig
 from sandbox_server.front.execution import Outcome, job_limits, run_once
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.queue import FairQueue
-from sandbox_server.front.request_files import InvalidRequest, check_files
+from sandbox_server.front.request_files import InvalidRequest, check_file_name, check_files
 from sandbox_server.inside import namespaces
 from sandbox_server.inside.lockdown import Tier
 
 _TASKS_REFRESH_CALLS = 64
+_MOST_FETCHED = 64  # files that one request may ask for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Program:
     seed: int = 0
     echo: bool = True
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    fetch_files: tuple[str, ...] = ()  # below /tmp, given back after the run
 
 
 def merge_limits(requested: dict[str, int], config: ServerConfig) -> LimitSet:
@@ -67,6 +70,16 @@ def check_code(code: str, config: ServerConfig) -> None:
     size = len(code.encode("utf-8", "surrogatepass"))
     if size > config.code_bytes:
         raise InvalidRequest(f"code has {size} bytes, at most {config.code_bytes} are taken")
+
+
+def check_fetch_files(names: Sequence[str], tier: Tier) -> None:
+    """Raises where the files of a run cannot be given back, or their names are wrong."""
+    if names and tier is not Tier.NAMESPACE:
+        raise InvalidRequest(f"fetch_files needs the namespace tier, this server has {tier}")
+    if len(names) > _MOST_FETCHED:
+        raise InvalidRequest(f"fetch_files names {len(names)} files, at most {_MOST_FETCHED}")
+    for name in names:
+        check_file_name(name)
 
 
 def tasks_of_user(uid: int) -> int:
@@ -118,6 +131,7 @@ class Engine:
                     name: base64.b64encode(content).decode()
                     for name, content in program.files.items()
                 },
+                "fetch_files": program.fetch_files,
             }
             outcome = await run_once(child, job, program.limits, self.config.flood_bytes)
             return outcome, queued_s

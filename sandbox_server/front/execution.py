@@ -30,6 +30,9 @@ from sandbox_server.front.fork_server import Child, Exit
 from sandbox_server.inside import exits
 
 _REPORT_SLACK_BYTES = 16 << 10  # of a report, besides its value
+_FETCHED_FILES_BYTES = (
+    2 << 20
+)  # of a report, where the job asks for files: `runner.FETCH_BYTES` in base64
 _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
 _BIRTH_TIMEOUT_S = 30.0
 _SESSION_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
@@ -117,6 +120,8 @@ class Run:
 
     def begin(self, job: dict) -> None:
         """Sends the job and starts to watch."""
+        if job.get("fetch_files"):
+            self._report_bytes += _FETCHED_FILES_BYTES
         body = json.dumps(job).encode()
         self._outbox = len(body).to_bytes(4, "big") + body
         for fd, handler in (

@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from sandbox_server.inside.lockdown import Tier
 
@@ -141,9 +142,13 @@ def real_pid(pidfd: int) -> int:
 class ForkServer:
     """One warm fork server process."""
 
-    def __init__(self, tier: Tier, scratch_bytes: int, with_scipy: bool):
+    def __init__(
+        self, tier: Tier, scratch_bytes: int, with_scipy: bool, packages: Sequence[str] = ()
+    ):
         self._tier = tier
         self._with_scipy = with_scipy
+        self._packages = tuple(packages)
+        self._importing = ""  # which of them, while it starts
         self._scratch_bytes = scratch_bytes
         self._children: dict[int, Child] = {}
         self._forked: dict[int, asyncio.Future[Child]] = {}
@@ -175,6 +180,7 @@ class ForkServer:
             "scratch_bytes": self._scratch_bytes,
             "is_probe": False,
             "with_scipy": self._with_scipy,
+            "packages": self._packages,
         }
         with theirs:
             self._process = subprocess.Popen(
@@ -243,8 +249,7 @@ class ForkServer:
             raise
 
     def _on_message(self) -> None:
-        assert self._channel is not None
-        while True:
+        while self._channel is not None:
             try:
                 data, fds, _, _ = socket.recv_fds(self._channel, 4096, 4)
             except BlockingIOError:
@@ -256,7 +261,14 @@ class ForkServer:
             self._take(json.loads(data), fds)
 
     def _take(self, message: dict, fds: list[int]) -> None:
+        if message["op"] == "importing":
+            self._importing = message["package"]
+            return
+        if message["op"] == "unfit":
+            self._importing = ""
+            return self._lose(message["why"])
         if message["op"] == "ready":
+            self._importing = ""
             assert self._ready is not None
             if not self._ready.done():
                 self._ready.set_result(message)
@@ -293,6 +305,8 @@ class ForkServer:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if self._importing:
+            why = f"while it imported package {self._importing}: {why}"
         error = ForkServerGone(f"fork server {self.pid}: {why}")
         for child in self._children.values():
             child.kill()  # in the Landlock tier nothing else would at once

@@ -48,7 +48,9 @@ class _Worker:
         self._uid_indexes = uid_indexes
         self._num_spares = num_spares
         self.with_scipy = with_scipy
-        self.server = ForkServer(tier, config.default_limits.scratch_bytes, with_scipy)
+        self.server = ForkServer(
+            tier, config.default_limits.scratch_bytes, with_scipy, config.packages
+        )
         self.spares: list[Child] = []
         self.busy = 0
         self.restarts = 0
@@ -131,7 +133,14 @@ class Pool:
         return [worker.server.pid for worker in self._workers]
 
     async def start(self) -> None:
-        await asyncio.gather(*(worker.server.start() for worker in self._workers))
+        starting = [asyncio.create_task(worker.server.start()) for worker in self._workers]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:  # the reason is the first one's; the others end quietly
+            for worker in self._workers:
+                worker.server.stop()
+            await asyncio.gather(*starting, return_exceptions=True)
+            raise
         for worker in self._workers:
             worker.refill()
             self._restarters.append(asyncio.create_task(self._keep_alive(worker)))

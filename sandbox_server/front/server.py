@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,6 +16,7 @@ from sandbox_server.config import ServerConfig
 from sandbox_server.front import canaries, descriptors, metrics, probe, start_checks
 from sandbox_server.front.auth import TokenCheck, read_token, server_credentials
 from sandbox_server.front.engine import Engine
+from sandbox_server.front.http_door import HttpDoor
 from sandbox_server.front.intake import Intake
 from sandbox_server.front.pool import Pool
 from sandbox_server.front.service import SandboxService
@@ -30,13 +31,13 @@ _HEALTH_WATCHES = 1024
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
-    limit = descriptors.raise_limit()
+    limit, doors = descriptors.raise_limit(), 2 if config.http_address else 1
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
         (
             "grpc.max_allowed_incoming_connections",
-            descriptors.max_connections(limit, config.concurrency),
+            descriptors.max_connections(limit, config.concurrency) // doors,
         ),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
         ("grpc.max_connection_idle_ms", _IDLE_TIMEOUT_MS),
@@ -56,6 +57,7 @@ class Server:
         self.metrics = metrics.Metrics()
         self.service = SandboxService(self.engine, remarks, self.metrics)
         self._page: metrics.Page | None = None
+        self._http = HttpDoor(config, self.service) if config.http_address else None
         self._watcher: asyncio.Task[None] | None = None
         self.address = ""
         self._unix_address = UnixAddress(config.address)
@@ -78,6 +80,8 @@ class Server:
         with self._unix_address.taken():
             self.address = _bind(server, self.config)
         self._grpc = server
+        if self._http is not None:
+            await self._http.bind()
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.pool.start()
         await canaries.check(self.engine)
@@ -86,9 +90,19 @@ class Server:
         if self.config.metrics_address:
             self._page = await self._serve_page(self.config.metrics_address)
         await server.start()
+        if self._http is not None:
+            await self._http.open()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         self._watcher = asyncio.create_task(self._watch_health())
-        log.info("serving", extra={"address": self.address, "tier": str(self.pool.tier)})
+        log.info(
+            "serving",
+            extra={"address": self.address, "http": self.http_url, "tier": str(self.pool.tier)},
+        )
+
+    @property
+    def http_url(self) -> str:
+        """Where SandboxFusion's clients send programs; empty without an HTTP door."""
+        return self._http.url if self._http else ""
 
     def _add_gauges(self) -> None:
         queue, cache, sessions = self.engine.queue, self.service.result_cache, self.service.sessions
@@ -100,6 +114,7 @@ class Server:
             ("sessions", "Open sessions", lambda: len(sessions)),
             ("session_evictions", "Sessions ended to make room", lambda: sessions.evictions),
             ("fork_server_restarts", "Fork servers that died", lambda: self.pool.restarts),
+            ("http_connections", "Connections of the HTTP door", self._num_http_connections),
             ("open_descriptors", "Open files", lambda: len(os.listdir("/proc/self/fd"))),
         ):
             self.metrics.add_gauge(f"sandbox_{name}", about, read)
@@ -111,6 +126,9 @@ class Server:
         page = metrics.Page(self.metrics, read_token(self.config.token_file) if asks else None)
         await page.start(where)
         return page
+
+    def _num_http_connections(self) -> int:
+        return self._http.num_connections if self._http else 0
 
     async def _watch_health(self) -> None:
         """NOT_SERVING while no fork server lives."""
@@ -133,8 +151,12 @@ class Server:
         if self._watcher is not None:
             self._watcher.cancel()
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        doors: list[Awaitable[object]] = []
         if self._grpc is not None:
-            await self._grpc.stop(self.config.drain_s)
+            doors.append(self._grpc.stop(self.config.drain_s))
+        if self._http is not None:
+            doors.append(self._http.stop())
+        await asyncio.gather(*doors)
         if self._page is not None:
             self._page.close()
         await self.service.sessions.stop()
@@ -157,7 +179,9 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
     return where if isinstance(where, str) else str(dataclasses.replace(where, port=port))
 
 
-async def serve(config: ServerConfig, announce: Callable[[str], None], watch_stdin: bool) -> None:
+async def serve(
+    config: ServerConfig, announce: Callable[[str, str], None], watch_stdin: bool
+) -> None:
     """Runs until SIGTERM, SIGINT, or the end of standard input if that is watched."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -185,7 +209,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None], watch_std
         await asyncio.wait({starting, stop_wait}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            announce(server.address)
+            announce(server.address, server.http_url)
             await stop_wait
     finally:
         starting.cancel()

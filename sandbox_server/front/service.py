@@ -1,11 +1,12 @@
 """The gRPC face: translates messages and errors, decides nothing about executions."""
 
+import base64
 import contextlib
 import dataclasses
 import logging
 import platform
 import secrets
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TypeVar
 
 import grpc
@@ -20,6 +21,7 @@ from sandbox_server.front.engine import (
     Program,
     check_code,
     check_code_and_input,
+    check_fetch_files,
     merge_limits,
 )
 from sandbox_server.front.execution import BrokenChild, FilesNotWritten, Outcome
@@ -118,6 +120,18 @@ def response_of(outcome: Outcome, *, value_bytes: int) -> pb.ExecuteResponse:
     )
 
 
+def _add_files(response: pb.ExecuteResponse, report: dict, asked: Sequence[str]) -> None:
+    """The files that were asked for, from a report that may be forged: names and base64 are checked."""
+    files, too_large = report.get("files"), report.get("files_too_large")
+    for name in dict.fromkeys(asked):
+        content = files.get(name) if isinstance(files, dict) else None
+        if isinstance(content, str):
+            with contextlib.suppress(ValueError):
+                response.files[name] = base64.b64decode(content, validate=True)
+        elif isinstance(too_large, list) and name in too_large:
+            response.files_too_large.append(name)
+
+
 class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     """Implements sandbox.proto over an engine."""
 
@@ -131,8 +145,12 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         self.budget = ByteBudget(engine.config.num_intake_bytes)
         self.is_draining = False
 
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.pool.is_ready
+
     async def Execute(self, request, context):
-        return await self._reply(self._execute(request, client_of(context)), context)
+        return await self._reply(self.execute(request, client_of(context)), context)
 
     async def ExecuteBatch(self, request_iterator, context) -> AsyncIterator[pb.BatchResponse]:
         client = client_of(context)
@@ -140,7 +158,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         async def execute(request: pb.ExecuteRequest) -> pb.BatchResponse:
             reply = pb.BatchResponse(request_id=request.request_id[:_ID_CHARS])
             try:
-                reply.response.CopyFrom(await self._execute(request, client))
+                reply.response.CopyFrom(await self.execute(request, client))
             except Exception as error:
                 refusal = self._refused(error)
                 reply.error.code = refusal.code.value[0]
@@ -230,10 +248,11 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             session_capacity=config.session_capacity,
             code_bytes_limit=config.code_bytes,
             flood_bytes=config.flood_bytes,
-            remarks=self._remarks,
+            remarks=[*self._remarks, *facts.get("remarks", [])],
         )
 
-    async def _execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
+    async def execute(self, request: pb.ExecuteRequest, client: str) -> pb.ExecuteResponse:
+        """Checks, runs and counts one program, for whichever door it came through."""
         engine = self._engine
         self.check_open(request.minimum_tier)
         _check_id(request.request_id)
@@ -242,6 +261,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         check_code_and_input(
             request.code, request.stdin, files, limits, engine.pool.tier, engine.config
         )
+        check_fetch_files(request.fetch_files, engine.pool.tier)
         if (kept := self.result_cache.get(request)) is not None:
             kept.request_id = request.request_id
             return kept
@@ -252,10 +272,12 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             seed=request.seed,
             echo=not request.no_echo,
             files=files,
+            fetch_files=tuple(request.fetch_files),
         )
         outcome, queued_s = await engine.run(program, client)
         response = response_of(outcome, value_bytes=limits.output_bytes)
         response.request_id = request.request_id
+        _add_files(response, outcome.report, request.fetch_files)
         self._count(response, queued_s, request.code)
         self.result_cache.keep(request, response)
         return response
@@ -276,6 +298,9 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             if self._engine.config.log_code:
                 facts["code"] = code
             log.info("execution", extra=facts)
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        self._metrics.count_refusal(refusal.code.name.lower())
 
     def check_open(self, minimum_tier: int) -> None:
         """Raises if this server is going away or is weaker than the client wants."""
@@ -303,7 +328,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
     def _refused(self, error: Exception) -> Refusal:
         """The gRPC error for `error`, counted."""
         refusal = error if isinstance(error, Refusal) else refusal_of(error)
-        self._metrics.count_refusal(refusal.code.name.lower())
+        self.count_refusal(refusal)
         return refusal
 
 

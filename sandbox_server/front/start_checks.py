@@ -21,6 +21,7 @@ from sandbox_server.front.engine import tasks_of_user
 from sandbox_server.front.unix_address import UnixAddress
 
 _DEFAULT_CLIENT_BYTES = 4 << 20
+_FETCHED_BYTES = 768 << 10  # inside/runner.py: FETCH_BYTES
 _REST_OF_AN_ANSWER_BYTES = 64 << 10
 log = logging.getLogger("sandbox_server")
 _OWN_TASKS = 24  # threads of gRPC, fork servers and what waits in them
@@ -41,6 +42,7 @@ def check(config: ServerConfig) -> None:
     for flag, text in (
         ("--address", config.address),
         ("--metrics-address", config.metrics_address),
+        ("--http-address", config.http_address),
     ):
         place = address.read(flag, text) if text else ""
         if isinstance(place, address.HostPort):
@@ -49,7 +51,7 @@ def check(config: ServerConfig) -> None:
 
 def remark_on_answers(config: ServerConfig) -> None:
     """Warns where an answer may be longer than clients read by default."""
-    longest = 3 * config.maximum_limits.output_bytes + _REST_OF_AN_ANSWER_BYTES
+    longest = 3 * config.maximum_limits.output_bytes + _FETCHED_BYTES + _REST_OF_AN_ANSWER_BYTES
     if longest > _DEFAULT_CLIENT_BYTES:
         log.warning(
             "answers may be longer than the 4 MiB that gRPC clients read by default: raise their "

@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import signal
+import sys
 
 from sandbox_server.inside import exits, lockdown, namespaces, preload, runner
 
@@ -106,6 +107,7 @@ def main(prison: lockdown.Prison, uid_index: int, fds: list[int], scratch_bytes:
     lockdown.lock(prison, uid_index, limits_of(job), job["task_allowance"])
     if job["files"]:
         _write_files(job["files"])
+        sys.path.insert(0, "/tmp")  # so that a program imports a module that came with it
     runner.seed_generators(job["seed"])
     lockdown.filter_calls(prison)
     # 4. The program. The front end starts the wall clock at this byte.
@@ -114,6 +116,8 @@ def main(prison: lockdown.Prison, uid_index: int, fds: list[int], scratch_bytes:
     report = runner.run(job["code"], runner.make_module(), "<code>", job["echo"])
     # 5. Its end. The report comes before the exit, which alone decides between OK and ERROR.
     report = runner.finish(report)
+    if job["fetch_files"]:
+        report |= runner.read_files(job["fetch_files"])
     code = report["exit"]
     send_report(report, job["value_chars"])
     os._exit(code if isinstance(code, int) else 1)

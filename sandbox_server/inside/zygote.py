@@ -19,6 +19,7 @@ from sandbox_server.inside import (
     linux,
     lockdown,
     namespaces,
+    packages,
     preload,
     runner,
     session_supervisor,
@@ -145,11 +146,33 @@ def _resident_kib_of_a_child() -> int:
     return os.wait4(pid, 0)[2].ru_maxrss
 
 
+def _load_packages(
+    names: list[str], procfs: int, channel: socket.socket
+) -> tuple[dict[str, str], list[str]]:
+    """Versions of the packages that the operator adds, and what they cost."""
+    before = packages.memory_mib()
+
+    def begin(name: str) -> None:
+        channel.send(json.dumps({"op": "importing", "package": name}).encode())
+
+    versions = packages.load(names, procfs, begin)
+    if not versions:
+        return {}, []
+    cost = packages.memory_mib() - before
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return versions, [f"packages added to each fork server: {listed}: {cost} MiB"]
+
+
 def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket) -> None:
     prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
     preload.prune_import_path(prison.readable)
     runner.open_streams()
-    packages = preload.warm_up(setup["with_scipy"])
+    try:
+        added, remarks = _load_packages(setup["packages"], procfs, channel)
+    except packages.UnfitPackage as error:
+        channel.send(json.dumps({"op": "unfit", "why": str(error)}).encode())
+        return
+    versions = preload.warm_up(setup["with_scipy"]) | added
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     data_bytes, address_bytes = heap.settle(procfs)
     os.close(procfs)
@@ -158,7 +181,8 @@ def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket)
     )
     ready = {
         "op": "ready",
-        "packages": packages,
+        "packages": versions,
+        "remarks": remarks,
         "landlock_abi": prison.landlock_abi,
         "has_own_uids": prison.has_own_uids,
         "keeps_read_capability": prison.keeps_read_capability,
@@ -202,7 +226,9 @@ def _probe(tier: Tier, scratch_bytes: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """`arguments`: the set-up as JSON (tier, fd, parent, scratch_bytes, is_probe, with_scipy)."""
+    """`arguments`: the set-up as JSON (tier, fd, parent, scratch_bytes, is_probe, with_scipy,
+    packages).
+    """
     setup = json.loads(arguments[0])
     linux.die_with_parent(setup["parent"])
     if setup["is_probe"]:

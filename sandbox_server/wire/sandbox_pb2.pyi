@@ -54,7 +54,7 @@ class Limits(_message.Message):
     def __init__(self, cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class ExecuteRequest(_message.Message):
-    __slots__ = ("request_id", "code", "stdin", "limits", "seed", "no_echo", "files", "minimum_tier", "may_reuse")
+    __slots__ = ("request_id", "code", "stdin", "limits", "seed", "no_echo", "files", "minimum_tier", "may_reuse", "fetch_files")
     class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class ExecuteRequest(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_TIER_FIELD_NUMBER: _ClassVar[int]
     MAY_REUSE_FIELD_NUMBER: _ClassVar[int]
+    FETCH_FILES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     code: str
     stdin: str
@@ -80,10 +81,18 @@ class ExecuteRequest(_message.Message):
     files: _containers.ScalarMap[str, bytes]
     minimum_tier: Tier
     may_reuse: bool
-    def __init__(self, request_id: _Optional[str] = ..., code: _Optional[str] = ..., stdin: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., no_echo: _Optional[bool] = ..., files: _Optional[_Mapping[str, bytes]] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ..., may_reuse: _Optional[bool] = ...) -> None: ...
+    fetch_files: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., code: _Optional[str] = ..., stdin: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., no_echo: _Optional[bool] = ..., files: _Optional[_Mapping[str, bytes]] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ..., may_reuse: _Optional[bool] = ..., fetch_files: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
-    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost", "reused")
+    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost", "reused", "files", "files_too_large")
+    class FilesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     STDOUT_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +114,8 @@ class ExecuteResponse(_message.Message):
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_LOST_FIELD_NUMBER: _ClassVar[int]
     REUSED_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    FILES_TOO_LARGE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     status: Status
     stdout: str
@@ -126,7 +137,9 @@ class ExecuteResponse(_message.Message):
     server_id: str
     session_lost: bool
     reused: bool
-    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: _Optional[bool] = ..., server_id: _Optional[str] = ..., session_lost: _Optional[bool] = ..., reused: _Optional[bool] = ...) -> None: ...
+    files: _containers.ScalarMap[str, bytes]
+    files_too_large: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: _Optional[bool] = ..., server_id: _Optional[str] = ..., session_lost: _Optional[bool] = ..., reused: _Optional[bool] = ..., files: _Optional[_Mapping[str, bytes]] = ..., files_too_large: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchError(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")

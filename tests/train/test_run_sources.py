@@ -1,11 +1,15 @@
-"""Tokenizers that gin binds: options reach them, and the record builds the same."""
+"""What gin binds of a run's sources: options reach tokenizers and the sandbox, and the record builds the same."""
 
+import asyncio
+import contextlib
 import json
 
 import pytest
 from helpers.tiny_tokenizers import write_byte_level, write_sentencepiece
 
 from jaxtool.config import loader
+from jaxtool.tools.preflight import PreflightError
+from jaxtool.train import sources
 from jaxtool.train.sources import HfTokenizerDirectory, SentencePieceModel
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -70,3 +74,46 @@ def test_a_missing_sentencepiece_model_is_named(tmp_path):
     source = SentencePieceModel(path=str(tmp_path / "absent.model"))
     with pytest.raises(FileNotFoundError, match=r"no SentencePiece model at .*absent\.model"):
         source.load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({}, ()),
+        ({"packages": ("pandas", "networkx")}, ("--packages", "pandas,networkx")),
+        (
+            {"packages": ("pandas",), "isolation": "landlock"},
+            ("--isolation", "landlock", "--packages", "pandas"),
+        ),
+    ],
+)
+def test_a_run_asks_its_own_server_for_packages(settings, flags, monkeypatch):
+    started = []
+
+    @contextlib.contextmanager
+    def start(*, flags):
+        started.append(flags)
+        yield "unix:/nowhere"
+
+    async def check(addresses, config):
+        assert addresses == ("unix:/nowhere",)
+
+    monkeypatch.setattr(sources, "start_local_server", start)
+    monkeypatch.setattr(sources, "_check", check)
+    with (
+        asyncio.Runner() as runner,
+        sources.open_sandbox(sources.Sandbox(**settings), runner),
+    ):
+        assert started == [flags]
+
+
+def test_a_server_that_lacks_a_package_of_the_run_is_refused_by_name():
+    loaded = {"one:1": ("numpy", "pandas", "networkx"), "two:2": ("numpy", "pandas")}
+    sources.check_packages(("pandas",), loaded)
+    sources.check_packages((), {})
+    with pytest.raises(PreflightError) as caught:
+        sources.check_packages(("pandas", "networkx"), loaded)
+    assert str(caught.value) == (
+        "the sandbox server at two:2 has not loaded networkx, which Sandbox.packages asks for: "
+        "start it with --packages pandas,networkx"
+    )
