@@ -56,6 +56,7 @@ class ServerConfig:
     result_cache_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
     session_capacity: int = 64
     session_idle_s: float = 600.0
+    session_memory_bytes: int = 4096 * MIB  # of all sessions between their blocks
     token_file: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
@@ -73,6 +74,10 @@ class ServerConfig:
             )
         if self.result_cache_bytes < 0:
             raise ValueError(f"{self.result_cache_bytes=} must not be negative")
+        if self.session_capacity < 1 or self.session_memory_bytes < 1:
+            raise ValueError(
+                f"{self.session_capacity=} and {self.session_memory_bytes=} must be at least 1"
+            )
         for field in dataclasses.fields(LimitSet):
             default = getattr(self.default_limits, field.name)
             maximum = getattr(self.maximum_limits, field.name)
