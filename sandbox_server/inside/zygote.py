@@ -7,6 +7,7 @@ tier, elsewhere by the process above it, which inherits all orphans and kills th
 fork server itself does that for a session whose supervisor is gone.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -76,8 +77,12 @@ def _guard(pid: int, front_end: int) -> int:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == front_end:
             status = _wait_for(pid)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except _FrontEndDied:
         pass
+    with contextlib.suppress(_FrontEndDied):  # it came while the line above was at work
+        descendants.end(within_s=_GUARD_S)
+        return status
     descendants.end(within_s=_GUARD_S)
     return status
 
