@@ -267,6 +267,7 @@ class ForkServer:
             return await asyncio.wait_for(asyncio.shield(forked), _FORK_TIMEOUT_S)
         except TimeoutError:
             self._lose(f"no answer to an order in {_FORK_TIMEOUT_S:.0f} s")
+            child.close()
             raise ForkServerGone(f"fork server {self.pid} did not answer") from None
         except BaseException:
             child.close()
