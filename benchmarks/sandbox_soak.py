@@ -278,7 +278,7 @@ def soak(calls: int, tier: str, threads: int = 6, seed: int = 0, *, kills: bool 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000, metavar="N")
     parser.add_argument("--isolation", default="namespace", choices=["namespace", "landlock"])
     parser.add_argument("--json", metavar="PATH", help="also write the figures here")

@@ -245,6 +245,8 @@ class ForkServer:
 
     async def _order(self, header: dict, kind: socket.SocketKind) -> Child:
         """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
+        if self._ready is not None:  # while it warms up; `start` bounds that
+            await asyncio.shield(self._ready)
         if self._channel is None or not self.is_alive:
             raise ForkServerGone("the fork server is not running")
         uid_index = self._uid_indexes.take()

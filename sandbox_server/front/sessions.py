@@ -80,6 +80,9 @@ class Sessions:
     async def stop(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         trees = {id(s.tree): s.tree for s in self._sessions.values()}
         for tree in trees.values():
             tree.close()

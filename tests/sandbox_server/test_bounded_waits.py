@@ -101,7 +101,8 @@ def test_a_supervisor_that_does_not_answer_is_killed(monkeypatch, sleeper):
 
 
 def test_a_block_whose_end_is_never_told_breaks_its_session(monkeypatch, sleeper):
-    monkeypatch.setattr(session_tree, "_REPLY_TIMEOUT_S", _SOON_S)
+    for name in ("_REPLY_TIMEOUT_S", "_BLOCK_GRACE_S"):
+        monkeypatch.setattr(session_tree, name, _SOON_S)
     block = subprocess.Popen(["sleep", "600"])
 
     async def start(self, branch: int, fds: list[int]) -> tuple[int, int]:
