@@ -163,9 +163,10 @@ def test_sessions_over_the_memory_bound_are_evicted_the_largest_first(kept):
 
 
 def test_the_bounds_are_positive():
-    for wrong in ({"session_capacity": 0}, {"session_memory_bytes": 0}):
-        with pytest.raises(ValueError, match="at least 1"):
-            ServerConfig(**wrong)
+    with pytest.raises(ValueError, match="at least 1"):
+        ServerConfig(session_capacity=0)
+    with pytest.raises(ValueError, match="at least 1"):
+        ServerConfig(session_memory_bytes=0)
 
 
 def test_memory_is_read_of_a_process_and_of_a_file_system(tmp_path):
