@@ -64,7 +64,12 @@ setup(
     package_data={
         "jaxtool.renderers": ["templates/*"],
         "jaxtool.report": ["templates/*"],
-        "sandbox_server": ["wire/*.proto", "deploy/*", "attacks/*.py.txt"],
+        "sandbox_server": [
+            "wire/*.proto",
+            "deploy/*",
+            "attacks/*.py.txt",
+            "attacks/sessions/*.py.txt",
+        ],
     },
     # Nothing by default: the extra says which machine this is, so that a sandbox host never gets jax.
     install_requires=[],

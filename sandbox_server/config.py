@@ -51,7 +51,8 @@ _RANGES = {  # least and most of each number
     "queue_capacity": (0, 1 << 20),
     "queue_wait_s": (0, 1e6),
     "result_cache_bytes": (0, 1 << 50),
-    "session_capacity": (0, 1024),
+    "session_capacity": (1, 1024),
+    "session_memory_bytes": (1, 1 << 50),
     "session_idle_s": (0.001, 1e9),
     "drain_s": (0, 1e6),
 }
@@ -81,6 +82,7 @@ class ServerConfig:
     result_cache_bytes: int = 64 * MIB  # answers kept for requests with `may_reuse`; 0: none
     session_capacity: int = 64
     session_idle_s: float = 600.0
+    session_memory_bytes: int = 4096 * MIB  # of all sessions between their blocks
     token_file: str = ""
     tls_certificate: str = ""
     tls_key: str = ""

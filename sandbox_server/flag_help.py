@@ -64,6 +64,11 @@ SETTINGS: dict[str, tuple[str, str]] = {
         "N",
         "sessions kept at once; the one idle longest makes room ({default})",
     ),
+    "session_memory_bytes": (
+        "BYTES",
+        "memory that all sessions may hold between their blocks, in bytes; the largest idle one is "
+        "ended ({default})",
+    ),
     "session_idle_s": ("SECONDS", "end a session that is idle for so many seconds ({default})"),
     "token_file": (
         "PATH",

@@ -26,7 +26,7 @@ import time
 
 from sandbox_server.config import LimitSet
 from sandbox_server.front.capture import Capture
-from sandbox_server.front.fork_server import Child, Exit
+from sandbox_server.front.fork_server import Child, Exit, ForkServerGone
 from sandbox_server.inside import exits
 
 _REPORT_SLACK_BYTES = 16 << 10  # of a report, besides its value
@@ -36,6 +36,7 @@ _FETCHED_FILES_BYTES = (
 _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \\uXXXX
 _BIRTH_TIMEOUT_S = 30.0
 _SESSION_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
+_GRACE_S = 30.0  # beyond the clocks, for the news of an end to come
 _CORES = os.cpu_count() or 1
 
 
@@ -332,8 +333,11 @@ async def run_once(child: Child, job: dict, limits: LimitSet, flood_bytes: int) 
     run = Run(child, limits, flood_bytes)
     try:
         run.begin(job)
-        end = await asyncio.shield(child.ended)
-        return run.outcome(end)
+        longest_s = _BIRTH_TIMEOUT_S + limits.wall_ms / 1000 + _GRACE_S
+        await asyncio.wait({child.ended}, timeout=longest_s)
+        if not child.ended.done():
+            raise ForkServerGone(f"no news of a run's end in {longest_s:.0f} s")
+        return run.outcome(child.ended.result())
     finally:
         run.end()
         child.close()

@@ -15,6 +15,7 @@ The fork server sends "exit" when it has reaped the child, so it comes after the
 import asyncio
 import contextlib
 import dataclasses
+import heapq
 import json
 import os
 import pathlib
@@ -28,6 +29,8 @@ from collections.abc import Sequence
 from sandbox_server.inside.lockdown import Tier
 
 START_TIMEOUT_S = 120.0  # a cold import of scipy and sympy from a slow disk
+_FORK_TIMEOUT_S = 30.0  # then the fork server hangs, and is killed
+_STOP_TIMEOUT_S = 2.0  # to end what runs under it
 _BOOT = (
     "import sys; sys.path.append(sys.argv.pop(1)); from sandbox_server.inside import zygote; "
     "sys.exit(zygote.main(sys.argv[1:]))"
@@ -75,6 +78,7 @@ class Child:
     stderr: int
     control: socket.socket
     ended: asyncio.Future[Exit]
+    ends_others: bool = False  # a session's supervisor: it is told to end, not killed at once
     pid: int = 0
     pidfd: int = -1
 
@@ -91,6 +95,36 @@ class Child:
                 os.close(fd)
         self.stdout = self.stderr = self.pidfd = -1
         self.control.close()
+
+
+class UidIndexes:
+    """Smallest free numbers first; each number is a user id inside, so never shared."""
+
+    def __init__(self, count: int):
+        self._free = list(range(1, count))
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def take(self) -> int:
+        if not self._free:
+            raise RuntimeError("no user id is free")
+        return heapq.heappop(self._free)
+
+    def give_back(self, uid_index: int) -> None:
+        heapq.heappush(self._free, uid_index)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Lets the process end what runs under it, then kills it; a moment at most."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # reaped by a later poll
+                process.wait(_STOP_TIMEOUT_S)
 
 
 def make_pipe() -> tuple[int, int]:
@@ -143,9 +177,15 @@ class ForkServer:
     """One warm fork server process."""
 
     def __init__(
-        self, tier: Tier, scratch_bytes: int, with_scipy: bool, packages: Sequence[str] = ()
+        self,
+        tier: Tier,
+        scratch_bytes: int,
+        with_scipy: bool,
+        uid_indexes: UidIndexes,
+        packages: Sequence[str] = (),
     ):
         self._tier = tier
+        self._uid_indexes = uid_indexes
         self._with_scipy = with_scipy
         self._packages = tuple(packages)
         self._importing = ""  # which of them, while it starts
@@ -209,28 +249,28 @@ class ForkServer:
         return max(0, peak_kib - self.facts.get("base_rss_kib", 0)) * 1024
 
     def stop(self) -> None:
-        """Kills the process; the kernel kills what runs under it."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        """Ends the process and what runs under it."""
         self._lose("stopped")
 
-    async def spawn(self, uid_index: int) -> Child:
+    async def spawn(self) -> Child:
         """A new child, waiting for its job."""
-        return await self._order(
-            {"op": "child", "uid_index": uid_index}, uid_index, socket.SOCK_STREAM
-        )
+        return await self._order({"op": "child"}, socket.SOCK_STREAM)
 
-    async def spawn_supervisor(self, uid_index: int, settings: dict) -> Child:
+    async def spawn_supervisor(self, settings: dict) -> Child:
         """The supervisor of a session; its control socket keeps message boundaries."""
-        header = {"op": "session_supervisor", "uid_index": uid_index} | settings
-        return await self._order(header, uid_index, socket.SOCK_SEQPACKET)
+        return await self._order({"op": "session_supervisor"} | settings, socket.SOCK_SEQPACKET)
 
-    async def _order(self, header: dict, uid_index: int, kind: socket.SocketKind) -> Child:
+    async def _order(self, header: dict, kind: socket.SocketKind) -> Child:
         """Sends `header` with fresh pipes and a socket; the forked process that holds them."""
+        if self._ready is not None:  # while it warms up; `start` bounds that
+            await asyncio.shield(self._ready)
         if self._channel is None or not self.is_alive:
             raise ForkServerGone("the fork server is not running")
+        uid_index = self._uid_indexes.take()
         child, far_ends, closing = make_child(uid_index, kind)
+        child.ends_others = kind == socket.SOCK_SEQPACKET
+        # Free when its end is known, not before: whoever waits for the child may leave earlier.
+        child.ended.add_done_callback(lambda _: self._uid_indexes.give_back(uid_index))
         # The child is known before it is forked: it may have ended by the time its pidfd arrives.
         name = self._next
         self._next += 1
@@ -238,14 +278,19 @@ class ForkServer:
         forked = self._forked[name] = asyncio.get_running_loop().create_future()
         with closing:
             try:
-                message = json.dumps(header | {"id": name}).encode()
+                message = json.dumps(header | {"id": name, "uid_index": uid_index}).encode()
                 socket.send_fds(self._channel, [message], far_ends)
             except OSError as error:
                 self._lose(str(error))
         try:
-            return await forked
+            return await asyncio.wait_for(asyncio.shield(forked), _FORK_TIMEOUT_S)
+        except TimeoutError:
+            self._lose(f"no answer to an order in {_FORK_TIMEOUT_S:.0f} s")
+            child.close()
+            raise ForkServerGone(f"fork server {self.pid} did not answer") from None
         except BaseException:
             child.close()
+            forked.cancel()
             raise
 
     def _on_message(self) -> None:
@@ -302,14 +347,14 @@ class ForkServer:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
             self._channel = None
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            _end(self._process)
         if self._importing:
             why = f"while it imported package {self._importing}: {why}"
         error = ForkServerGone(f"fork server {self.pid}: {why}")
         for child in self._children.values():
-            child.kill()  # in the Landlock tier nothing else would at once
+            if not child.ends_others:
+                child.kill()  # in the Landlock tier nothing else would at once
         futures = [self._ready, *self._forked.values()]
         futures += [child.ended for child in self._children.values()]
         for future in futures:

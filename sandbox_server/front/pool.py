@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import heapq
 import logging
 import time
 
 from sandbox_server.config import ServerConfig
-from sandbox_server.front.fork_server import Child, ForkServer, ForkServerGone
+from sandbox_server.front.fork_server import Child, ForkServer, ForkServerGone, UidIndexes
 from sandbox_server.inside.lockdown import Tier
 
 _FIRST_BACKOFF_S = 0.05
@@ -16,21 +15,6 @@ _HEALTHY_AFTER_S = 30.0  # a fork server that lived so long starts again without
 _UID_INDEX_COUNT = 2048
 _SCIPY_WORDS = ("scipy", "lambdify", "sympy.stats")  # lambdify imports scipy if it can
 log = logging.getLogger("sandbox_server.pool")
-
-
-class UidIndexes:
-    """Smallest free numbers first; each number is a user id inside, so never shared."""
-
-    def __init__(self, count: int):
-        self._free = list(range(1, count))
-
-    def take(self) -> int:
-        if not self._free:
-            raise RuntimeError("no user id is free")
-        return heapq.heappop(self._free)
-
-    def give_back(self, uid_index: int) -> None:
-        heapq.heappush(self._free, uid_index)
 
 
 class _Worker:
@@ -45,24 +29,14 @@ class _Worker:
         with_scipy: bool,
     ):
         self._config = config
-        self._uid_indexes = uid_indexes
         self._num_spares = num_spares
         self.with_scipy = with_scipy
-        self.server = ForkServer(
-            tier, config.default_limits.scratch_bytes, with_scipy, config.packages
-        )
+        scratch_bytes = config.default_limits.scratch_bytes
+        self.server = ForkServer(tier, scratch_bytes, with_scipy, uid_indexes, config.packages)
         self.spares: list[Child] = []
         self.busy = 0
         self.restarts = 0
         self._refill: asyncio.Task[None] | None = None
-
-    async def spawn(self) -> Child:
-        uid_index = self._uid_indexes.take()
-        try:
-            return await self.server.spawn(uid_index)
-        except BaseException:
-            self._uid_indexes.give_back(uid_index)
-            raise
 
     async def take(self) -> Child:
         """A child waiting for a job. While others wait too, the next fork does not disturb its run."""
@@ -74,16 +48,8 @@ class _Worker:
                 if not self.spares:
                     self.refill()
                 return child
-            self.discard(child)
-        return await self.spawn()
-
-    def discard(self, child: Child) -> None:
-        """Ends a child. Its user id is free when its end is known, not before."""
-        child.close()
-        if child.ended.done():
-            self._uid_indexes.give_back(child.uid_index)
-        else:
-            child.ended.add_done_callback(lambda _: self._uid_indexes.give_back(child.uid_index))
+            child.close()
+        return await self.server.spawn()
 
     def refill(self) -> None:
         if self._refill is None or self._refill.done():
@@ -92,11 +58,11 @@ class _Worker:
     async def _make_spares(self) -> None:
         with contextlib.suppress(ForkServerGone):
             while len(self.spares) < self._num_spares:
-                self.spares.append(await self.spawn())
+                self.spares.append(await self.server.spawn())
 
     def drop_spares(self) -> None:
         for child in self.spares:
-            self.discard(child)
+            child.close()
         self.spares.clear()
 
 
@@ -167,7 +133,7 @@ class Pool:
             try:
                 yield child
             finally:
-                worker.discard(child)
+                child.close()
                 worker.refill()
         finally:
             worker.busy -= 1

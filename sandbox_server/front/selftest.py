@@ -14,7 +14,7 @@ import time
 
 from sandbox_server import __version__
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front import canaries, probe, start_checks
+from sandbox_server.front import canaries, probe, session_attacks, start_checks
 from sandbox_server.front.engine import Engine, Program
 from sandbox_server.front.pool import Pool
 from sandbox_server.inside.lockdown import Tier
@@ -115,7 +115,8 @@ async def _attacks(engine: Engine, more: str) -> list[canaries.Verdict]:
             return await _attack(engine, path)
 
     verdicts = await canaries.try_attacks(engine)
-    return verdicts + await asyncio.gather(*(attack(path) for path in paths))
+    verdicts += await asyncio.gather(*(attack(path) for path in paths))
+    return verdicts + await session_attacks.attacks(engine)
 
 
 async def find(config: ServerConfig, more_attacks: str = "") -> Findings:

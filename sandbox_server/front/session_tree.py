@@ -5,18 +5,19 @@ its branches. Who may call, and when sessions end, is the business of sessions.p
 """
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable
 
 from sandbox_server.config import LimitSet
+from sandbox_server.front import session_memory
 from sandbox_server.front.execution import Outcome, Run
 from sandbox_server.front.fork_server import Child, Exit, make_child, real_pid
 
 _REPLY_TIMEOUT_S = 15.0
+_END_TIMEOUT_S = 1.0  # for the supervisor to end its processes and itself; then it is killed
+_BLOCK_GRACE_S = 30.0  # beyond its wall limit, which is enforced elsewhere
 
 
 class SessionLost(Exception):
@@ -24,7 +25,11 @@ class SessionLost(Exception):
 
 
 class SupervisorError(Exception):
-    """The supervisor refused an order."""
+    """The supervisor could not carry an order out; it ends the session."""
+
+
+class OrderRefused(Exception):
+    """The supervisor did nothing: no room for a branch, or the branch has just died."""
 
 
 class SessionTree:
@@ -50,18 +55,37 @@ class SessionTree:
         self._replies: dict[int, asyncio.Future[list[int]]] = {0: self._loop.create_future()}
         self._blocks: dict[int, asyncio.Future[tuple[Exit, bool]]] = {}
         self.is_closed = False
+        self.pids: dict[int, int] = {}  # of session processes at rest, by branch
+        self._scratch = -1
+        self._warm_bytes = 0
         self._loop.add_reader(supervisor.control.fileno(), self._on_message)
+        supervisor.ended.add_done_callback(self._on_end)
 
     @property
     def uid_index(self) -> int:
         return self._supervisor.uid_index
 
     @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        return self._supervisor.pid
+
+    @property
     def ended(self) -> asyncio.Future[Exit]:
         return self._supervisor.ended
 
     async def ready(self) -> None:
-        await self._reply_to(0)
+        """Waits until the first session process is locked and stopped."""
+        first, *scratch = await self._reply_to(0)
+        self._scratch = scratch[0] if scratch else -1
+        self.pids[0] = real_pid(first)
+        os.close(first)
+        self._warm_bytes = session_memory.anonymous_bytes(self.pids[0])
+
+    def memory_bytes(self, branch: int) -> int:
+        """What a branch at rest holds, its share of the tree's files included."""
+        own = session_memory.anonymous_bytes(self.pids.get(branch, 0)) - self._warm_bytes
+        return max(0, own) + session_memory.used_bytes(self._scratch) // max(1, len(self.branches))
 
     async def _reply_to(self, name: int) -> list[int]:
         try:
@@ -105,24 +129,40 @@ class SessionTree:
     async def fork(self, branch: int) -> int:
         new = self._next_branch
         self._next_branch += 1
-        async with self.lock:
-            await self.order({"op": "branch", "branch": branch, "new": new})
-        self.branches.add(new)
+        self.branches.add(new)  # at once: its place is taken
+        try:
+            async with self.lock:
+                await self.order({"op": "branch", "branch": branch, "new": new})
+        except BaseException:
+            self.branches.discard(new)
+            raise
+        self.pids[new] = self.pids.get(branch, 0)  # the same pages; its own from its first block on
         return new
 
     async def drop(self, branch: int) -> None:
         """Ends one branch; the supervisor ends with its last one."""
         self.branches.discard(branch)
+        self.pids.pop(branch, None)
         if not self.branches:
             return self.close()
-        with contextlib.suppress(SessionLost, SupervisorError):
+        try:
             async with self.lock:
                 await self.order({"op": "drop", "branch": branch})
+        except OrderRefused:  # it has died
+            return
+        except (SessionLost, SupervisorError):  # or the branch would go on
+            self.close()
 
     def close(self) -> None:
+        """Has the supervisor end all its processes and itself; kills it if it takes too long."""
         if self.is_closed:
             return
         self.is_closed = True
+        if not self._supervisor.ended.done():
+            self._loop.call_later(_END_TIMEOUT_S, self._supervisor.kill)
+        if self._scratch >= 0:
+            os.close(self._scratch)
+            self._scratch = -1
         self._loop.remove_reader(self._supervisor.control.fileno())
         error = SessionLost("the session has ended")
         for future in (*self._replies.values(), *self._blocks.values()):
@@ -130,6 +170,13 @@ class SessionTree:
                 future.set_exception(error)
                 future.exception()
         self._supervisor.control.close()  # the supervisor kills its processes and ends
+
+    def _on_end(self, end: asyncio.Future[Exit]) -> None:
+        self.close()
+        if end.exception() is None:
+            self._supervisor.close()
+        else:  # only the fork server is known to be gone: the supervisor still has its second
+            self._loop.call_later(_END_TIMEOUT_S, self._supervisor.close)
 
     def _on_message(self) -> None:
         while not self.is_closed:
@@ -151,17 +198,20 @@ class SessionTree:
                 peak_bytes=self._private_bytes(message["peak_kib"]),
             )
             block = self._blocks.get(message["branch"])
-            if not message["rolled_back"]:
-                self.branches.discard(message["branch"])
             if block is not None and not block.done():
                 block.set_result((end, message["rolled_back"]))
+            if not message["rolled_back"]:
+                self.branches.discard(message["branch"])
+                if not self.branches:
+                    self.close()
             return
         reply = self._replies.get(message["id"])
         if reply is None or reply.done():
             for fd in fds:
                 os.close(fd)
-        elif message["op"] == "failed":
-            reply.set_exception(SupervisorError(message["why"]))
+        elif message["op"] in ("failed", "refused"):
+            kind = SupervisorError if message["op"] == "failed" else OrderRefused
+            reply.set_exception(kind(message["why"]))
         else:
             reply.set_result(fds)
 
@@ -205,32 +255,33 @@ async def _run(
         death = tree.block_end(branch)
         run.begin(job)
         ends: set[asyncio.Future] = {death, run.spoke, cancelled}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        longest_s = limits.wall_ms / 1000 + _BLOCK_GRACE_S
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=longest_s)
         # 3. It died, said that it is done, or nobody waits for it. In the last case, and where its
         #    report admits a broken limit, its state must go: by its death.
-        if not death.done() and (cancelled.done() or run.must_not_commit):
+        has_spoken = run.spoke.done()
+        if not death.done() and (cancelled.done() or run.must_not_commit or not has_spoken):
             process.kill()
-            await asyncio.shield(death)
+            await asyncio.wait({death}, timeout=_REPLY_TIMEOUT_S)
+            if not death.done():
+                raise SupervisorError("the session's process does not end")
         # 4. It ended by itself: the process is stopped and the checkpoint killed. It may still die
         #    between its last word and the commit.
         if not death.done():
             try:
                 await tree.commit(branch)
-            except SupervisorError:
+            except OrderRefused as error:
                 if not death.done():
-                    raise
+                    raise SupervisorError(str(error)) from error
         if death.done():
             end, is_rolled_back = death.result()
+            tree.pids[branch] = real_pid(checkpoint) if is_rolled_back else 0
             return run.outcome(end), is_rolled_back
+        tree.pids[branch] = process.pid
         outcome = run.outcome(None)
         os.close(process.pidfd)
         process.pidfd = -1  # so that closing does not kill what has committed
         return outcome, False
-    except SessionLost:
-        if checkpoint >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(checkpoint, signal.SIGKILL)
-        raise
     finally:
         run.end()
         process.close()

@@ -32,11 +32,12 @@ def _lock(prison: lockdown.Prison, order: dict, channel: socket.socket, scratch:
     if prison.tier is lockdown.Tier.NAMESPACE and order["scratch_bytes"] != scratch:
         namespaces.resize_scratch(order["scratch_bytes"])
     lockdown.lock(prison, uid_index, child.limits_of(order), order["task_allowance"])
-    listener = 0
+    fds = []
     if prison.tier is not lockdown.Tier.NONE:
-        listener = seccomp.install(prison.notify_program, with_listener=True)
+        fds.append(seccomp.install(prison.notify_program, with_listener=True))
+    if prison.tier is lockdown.Tier.NAMESPACE:  # so that the front end can ask how full it is
+        fds.append(os.open("/tmp", os.O_PATH | os.O_DIRECTORY))
     # Sent before the second filter, which refuses sendmsg.
-    fds = [listener] if listener else []
     socket.send_fds(channel, [READY], fds)
     for fd in fds:
         os.close(fd)

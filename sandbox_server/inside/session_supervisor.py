@@ -8,10 +8,11 @@ blocks the session process is stopped, so that threads left behind cost nothing.
 
 A session tree has several branches, each with its session process. One supervisor serves them all.
 
-User code cannot fork: clone goes to this process (seccomp notification), which allows only the
-forks that it has just ordered. Process ids come from the kernel (credentials on a socket), never
-from what a session process says. In the namespace tier this process is process 1 of a pid namespace
-of the session, so nothing outlives it.
+User code cannot fork except on this process's order (session_forks.py), so every process of the
+session is known here. Where one does not do as ordered the session ends. The end is of all below this
+process, known or not: in the namespace tier it is process 1 of a pid namespace of the session, and
+the kernel ends what is in there; elsewhere it inherits what is below it and kills that. Nothing here
+waits without a bound.
 
 One block with a checkpoint that breaks its CPU limit. Process 2 holds `x = 1`; the block is
 `x = 2; os.fork()` in a try, then a loop:
@@ -33,34 +34,20 @@ Process 3 is the session process now. Had the block ended by itself, the front e
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import select
 import signal
 import socket
-import struct
-import time
 
-from sandbox_server.inside import linux, lockdown, session_process
+from sandbox_server.inside import descendants, linux, lockdown, session_process
+from sandbox_server.inside.lockdown import Tier
+from sandbox_server.inside.session_forks import ForkGate, Process, Unresponsive, await_adoption
 from sandbox_server.inside.session_limits import MAX_BRANCHES
 
-_NOTIF_RECEIVE = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV
-_NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND
-_CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel carries the call out
-_HELLO_TIMEOUT_S = 5.0
-
-
-@dataclasses.dataclass(kw_only=True)
-class Process:
-    """A session process or a checkpoint: its id as the kernel told it, our end of its channel."""
-
-    pid: int
-    channel: socket.socket
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+_SEND_TIMEOUT_S = 10.0  # to a front end that does not read
+_START_TIMEOUT_S = 14.0  # of the first process; the front end waits a little longer
+_END_TIMEOUT_S = 5.0
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,8 +58,8 @@ class Branch:
     checkpoint: Process | None = None
 
 
-class _Unresponsive(Exception):
-    """A session process did not do as ordered."""
+class _Refused(Exception):
+    """An order that cannot be carried out; nothing has been done."""
 
 
 class SessionSupervisor:
@@ -82,12 +69,7 @@ class SessionSupervisor:
         self._front = front
         self._listener = listener
         self._branches = {0: Branch(process=first)}
-        self._group = (
-            first.pid
-        )  # all below are in its process group: setpgid and setsid are refused
-        self._permits = 0  # forks that the running order still allows
-        self._permitted = 0  # process id of who was ordered to fork
-        self._is_branching = False
+        self._gate = ForkGate(listener, front)
         self._verbs = {
             "block": self._on_block,
             "commit": self._on_commit,
@@ -98,19 +80,17 @@ class SessionSupervisor:
         for fd in (front.fileno(), listener):
             if fd >= 0:
                 self._poller.register(fd, select.POLLIN)
-        self._calls = select.poll()
-        if listener >= 0:
-            self._calls.register(listener, select.POLLIN)
         self._wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._poller.register(self._wake, select.POLLIN)
 
     def serve(self) -> None:
+        """Until the front end closes its socket, or a session process breaks an order."""
         while True:
             for fd, _ in self._poller.poll():
                 if fd == self._listener:
-                    self._decide()
+                    self._gate.decide()
                 elif fd == self._wake:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 512)
@@ -118,56 +98,66 @@ class SessionSupervisor:
                 elif not self._obey():
                     return
 
-    def kill_all(self) -> None:
-        for branch in self._branches.values():
-            for process in (branch.process, branch.checkpoint):
-                if process is not None:
-                    process.signal(signal.SIGKILL)
-        # Also what a program has hidden from us: it becomes our child when its parent dies. While
-        # a child of ours is in the group, dead or alive, its number is nobody else's.
-        with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            while True:
-                os.waitid(os.P_PGID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                os.killpg(self._group, signal.SIGKILL)
-                os.wait()  # no zombies for the fork server
-
     def _say(self, message: dict, fds: list[int] | None = None) -> None:
         socket.send_fds(self._front, [json.dumps(message).encode()], fds or [])
 
     def _obey(self) -> bool:
+        """Carries out one order. False if the session ends now."""
         data, fds, _, _ = socket.recv_fds(self._front, 4096, 8)
         if not data:
             return False
         order = json.loads(data)
         try:
             self._verbs[order["op"]](order, fds)
-        except (_Unresponsive, KeyError, OSError) as error:
-            self._say({"op": "failed", "id": order.get("id", 0), "why": str(error)})
+        except _Refused as error:
+            self._say({"op": "refused", "id": order["id"], "why": str(error)})
+        except (Unresponsive, OSError) as error:
+            self._say({"op": "failed", "id": order["id"], "why": str(error)})
+            return False
         finally:
             for fd in fds:
                 os.close(fd)
         return True
 
+    def _known(self) -> frozenset[int]:
+        """Process ids of the whole session."""
+        pairs = ((branch.process, branch.checkpoint) for branch in self._branches.values())
+        return frozenset(one.pid for pair in pairs for one in pair if one is not None)
+
+    def _branch(self, order: dict) -> Branch:
+        branch = self._branches.get(order["branch"])
+        if branch is None:
+            raise _Refused("the session's process has died")
+        return branch
+
     def _on_block(self, order: dict, fds: list[int]) -> None:
         """Checkpoint if so ordered, then let the session process run with the block's pipes."""
-        branch = self._branches[order["branch"]]
+        branch = self._branch(order)
         processes = [branch.process]
-        if order["checkpoint"]:
-            # The source runs the block as soon as it has forked; only the copy is stopped.
-            branch.checkpoint = self._fork(branch.process, fds, order="block")
-            branch.checkpoint.signal(signal.SIGSTOP)
-            processes.append(branch.checkpoint)
-        else:
-            branch.process.signal(signal.SIGCONT)
-            socket.send_fds(branch.process.channel, [session_process.RUN], fds)
-        # The front end watches and kills by pidfd: a number could be another process by then.
-        pidfds = [os.pidfd_open(process.pid) for process in processes]
+        is_running = False
+        try:
+            if order["checkpoint"]:
+                # The source runs the block as soon as it has forked; only the copy is stopped.
+                branch.checkpoint = self._gate.fork(
+                    branch.process, fds, order="block", known=self._known()
+                )
+                branch.checkpoint.signal(signal.SIGSTOP)
+                processes.append(branch.checkpoint)
+            else:
+                branch.process.signal(signal.SIGCONT)
+                socket.send_fds(branch.process.channel, [session_process.RUN], fds)
+            # The front end watches and kills by pidfd: a number could be another process by then.
+            pidfds = [os.pidfd_open(process.pid) for process in processes]
+            is_running = True
+        finally:
+            if not is_running:
+                branch.process.signal(signal.SIGSTOP)
         self._say({"op": "forked", "id": order["id"]}, pidfds)
         for fd in pidfds:
             os.close(fd)
 
     def _on_commit(self, order: dict, _fds: list[int]) -> None:
-        branch = self._branches[order["branch"]]
+        branch = self._branch(order)
         branch.process.signal(signal.SIGSTOP)
         self._drop(branch.checkpoint)
         branch.checkpoint = None
@@ -175,17 +165,20 @@ class SessionSupervisor:
 
     def _on_branch(self, order: dict, fds: list[int]) -> None:
         if len(self._branches) >= MAX_BRANCHES:
-            raise _Unresponsive(f"a session has at most {MAX_BRANCHES} branches")
-        source = self._branches[order["branch"]].process
-        copy = self._fork(source, fds, order="branch")
-        _await_adoption(copy)
-        for process in (copy, source):
-            process.signal(signal.SIGSTOP)
+            raise _Refused(f"a session has at most {MAX_BRANCHES} branches")
+        source = self._branch(order).process
+        try:
+            copy = self._gate.fork(source, fds, order="branch", known=self._known())
+            await_adoption(copy)
+            copy.signal(signal.SIGSTOP)
+        finally:
+            source.signal(signal.SIGSTOP)
         self._branches[order["new"]] = Branch(process=copy)
         self._say({"op": "done", "id": order["id"]})
 
     def _on_drop(self, order: dict, _fds: list[int]) -> None:
-        branch = self._branches.pop(order["branch"])
+        branch = self._branch(order)
+        del self._branches[order["branch"]]
         self._drop(branch.process)
         self._drop(branch.checkpoint)
         self._say({"op": "done", "id": order["id"]})
@@ -194,77 +187,6 @@ class SessionSupervisor:
         if process is not None:
             process.signal(signal.SIGKILL)
             process.channel.close()
-
-    def _fork(self, source: Process, fds: list[int], *, order: str) -> Process:
-        """Orders `source` to fork; the new process, known by its pid. Raises _Unresponsive."""
-        # 1. A channel for the new process. On it the kernel attaches the sender's process id.
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        # 2. Permits before the order, for the clone may come at once. A branch forks twice.
-        self._is_branching = order == "branch"
-        self._permits, self._permitted = (2 if self._is_branching else 1), source.pid
-        # 3. The order. The source has been stopped since its last block: its threads wake as well.
-        source.signal(signal.SIGCONT)
-        with theirs:
-            socket.send_fds(source.channel, [order.encode()], [theirs.fileno(), *fds])
-        poller = select.poll()
-        poller.register(ours, select.POLLIN)
-        if self._listener >= 0:
-            poller.register(self._listener, select.POLLIN)
-        stop = time.monotonic() + _HELLO_TIMEOUT_S
-        try:
-            # 4. Until the new process says hello, calls are decided here: the source hangs in its
-            #    clone until it is answered, and the main loop does not run meanwhile.
-            while True:
-                left_ms = round((stop - time.monotonic()) * 1000)
-                events = poller.poll(left_ms) if left_ms > 0 else []
-                if not events:
-                    raise _Unresponsive("the session's process does not answer")
-                for fd, _ in events:
-                    if fd == self._listener:
-                        self._decide()
-                    else:
-                        return Process(pid=_sender(ours, source.pid), channel=ours)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            # 5. From here on a clone is the program's wish, not ours.
-            self._permits = 0
-
-    def _decide(self) -> None:
-        """Answers one notification: an ordered fork, or a signal of a process to itself."""
-        # 1. Is there still one? The loop may have looked before an order answered it, or all who
-        #    could call are dead. The ioctl below would then wait for a next call, deaf to all else.
-        if not any(events & select.POLLIN for _, events in self._calls.poll(0)):
-            return
-        # 2. Who calls what. struct seccomp_notif: id, pid, flags, then number, architecture,
-        #    instruction pointer and six arguments. `pid` is a thread's: a process's own number only
-        #    for its main thread, so a thread that a block left behind never passes for its process.
-        note = bytearray(80)
-        try:
-            fcntl.ioctl(self._listener, _NOTIF_RECEIVE, note)
-        except OSError:  # the caller is gone
-            return
-        name, pid, _, nr, _, _, first = struct.unpack_from("=QIIiIQQ", note)
-        if nr == linux.number("clone", linux.MACHINE):
-            # 3. A fork (the filter lets threads through): while an order holds permits, by the one
-            #    who got the order. The second fork of a branch comes from the copy between source
-            #    and branch, whose id nobody knows yet: a process, but none of ours.
-            is_copy = self._is_branching and _is_process(pid) and pid not in self._session_pids()
-            may = self._permits > 0 and (pid == self._permitted or is_copy)
-            self._permits -= may
-        else:
-            # 4. kill and tgkill: to the calling process itself, the low half of the first argument.
-            may = first & 0xFFFFFFFF == pid
-        # 5. struct seccomp_notif_resp: id, value, error, flags. The kernel does the call, or EPERM.
-        #    The registers that were judged are those it uses: nobody can change them meanwhile.
-        response = struct.pack("=QqiI", name, 0, 0 if may else -1, _CONTINUE if may else 0)
-        with contextlib.suppress(OSError):  # killed while it waited
-            fcntl.ioctl(self._listener, _NOTIF_SEND, response)
-
-    def _session_pids(self) -> set[int]:
-        return {branch.process.pid for branch in self._branches.values()}
 
     def _reap(self) -> None:
         while True:
@@ -299,57 +221,28 @@ class SessionSupervisor:
         )
 
 
-def _is_process(pid: int) -> bool:
-    """False for a thread other than its process's main thread."""
-    try:
-        os.close(os.pidfd_open(pid))
-    except OSError:
-        return False
-    return True
-
-
-def _await_adoption(process: Process) -> None:
-    """Waits until `process` is this process's child, so that its death is told here.
-
-    A branch is a grandchild of its source; until the copy between them has ended, the copy would
-    get the news, and the end of the copy would continue the stopped branch.
-    """
-    stop = time.monotonic() + _HELLO_TIMEOUT_S
-    while time.monotonic() < stop:
-        try:
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            return
-        except ChildProcessError:
-            time.sleep(0.0005)
-    process.signal(signal.SIGKILL)
-    process.channel.close()
-    raise _Unresponsive("the session's process did not let its branch go")
-
-
-def _sender(channel: socket.socket, parent: int) -> int:
-    """Process id of who wrote to `channel`, as the kernel knows it."""
-    size = struct.calcsize("3i")
-    _, ancillary, _, _ = channel.recvmsg(64, socket.CMSG_SPACE(size))
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-            pid = struct.unpack("3i", data[:size])[0]
-            if pid not in (0, parent):
-                return pid
-    raise _Unresponsive("the session's process broke the protocol")
-
-
-def _start_process(prison: lockdown.Prison, order: dict, scratch_bytes: int) -> tuple[Process, int]:
-    """Forks the first session process; that process and the notification descriptor."""
+def _start_process(prison: lockdown.Prison, order: dict, scratch_bytes: int):
+    """Forks the first session process: that process, the notification descriptor, and its /tmp."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(_START_TIMEOUT_S)
     pid = os.fork()
     if pid == 0:
         session_process.main(prison, order, theirs.fileno(), scratch_bytes)
     theirs.close()
-    data, fds, _, _ = socket.recv_fds(ours, 4096, 1)
+    data, fds, _, _ = socket.recv_fds(ours, 4096, 2)
     if data != session_process.READY:
         raise RuntimeError(f"the session's first process failed: {data.decode('utf-8', 'replace')}")
     ours.send(b"go")
-    return Process(pid=pid, channel=ours), fds[0] if fds else -1
+    listener, scratch = (*fds, -1, -1)[:2]
+    return Process(pid=pid, channel=ours), listener, scratch
+
+
+def _end(tier: Tier) -> None:
+    """Ends this process and all below it, known or not."""
+    if tier is Tier.NAMESPACE:
+        os._exit(0)  # process 1 of its pid namespace: the kernel ends the others first
+    is_done = descendants.end(within_s=_END_TIMEOUT_S)
+    os._exit(0 if is_done else 1)  # what is left is inherited by the fork server, which goes on
 
 
 def main(prison: lockdown.Prison, order: dict, fds: list[int], scratch_bytes: int) -> None:
@@ -360,18 +253,22 @@ def main(prison: lockdown.Prison, order: dict, fds: list[int], scratch_bytes: in
         if fd not in (front.fileno(), prison.ruleset):
             with contextlib.suppress(OSError):
                 os.close(fd)
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if prison.tier is Tier.NAMESPACE:
+        # Elsewhere it must live to end the others. The front end's socket tells it when to.
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    front.settimeout(_SEND_TIMEOUT_S)
     try:
-        first, listener = _start_process(prison, order, scratch_bytes)
-    except (OSError, RuntimeError) as error:
-        front.send(json.dumps({"op": "failed", "id": 0, "why": str(error)}).encode())
-        os._exit(1)
-    first.signal(signal.SIGSTOP)
-    supervisor = SessionSupervisor(front, first, listener)
-    front.send(json.dumps({"op": "done", "id": 0}).encode())
-    try:
+        first, listener, scratch = _start_process(prison, order, scratch_bytes)
+        first.signal(signal.SIGSTOP)
+        supervisor = SessionSupervisor(front, first, listener)
+        told = [os.pidfd_open(first.pid), *([scratch] if scratch >= 0 else [])]
+        socket.send_fds(front, [json.dumps({"op": "done", "id": 0}).encode()], told)
+        for fd in told:
+            os.close(fd)
         supervisor.serve()
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            front.send(json.dumps({"op": "failed", "id": 0, "why": str(error)}).encode())
     finally:
-        supervisor.kill_all()
-        os._exit(0)
+        _end(prison.tier)

@@ -2,9 +2,12 @@
 
 Started afresh (`-c`, built environment) by the front end, which talks to it over one
 SOCK_SEQPACKET socket: JSON headers with descriptors attached. It never reads a program's code.
-It ends when the socket closes, and everything below ends with it.
+It ends when the socket closes, and everything below ends with it: by the kernel in the namespace
+tier, elsewhere by the process above it, which inherits all orphans and kills them (`_guard`). The
+fork server itself does that for a session whose supervisor is gone.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -15,6 +18,7 @@ import traceback
 
 from sandbox_server.inside import (
     child,
+    descendants,
     heap,
     linux,
     lockdown,
@@ -27,6 +31,9 @@ from sandbox_server.inside import (
 from sandbox_server.inside.lockdown import Tier
 
 HEADER_BYTES = 4096
+_ORPHANS_AT_ONCE_S = 0.05  # spent on killing them before the next order
+_ORPHANS_LATER_MS = 50
+_GUARD_S = 30.0
 
 
 def _start_again_without_address_randomisation(arguments: list[str]) -> None:
@@ -54,6 +61,33 @@ def _wait_for(pid: int) -> int:
     return os.waitstatus_to_exitcode(status) & 0xFF
 
 
+class _FrontEndDied(BaseException):
+    """Raised in the guard by a signal."""
+
+
+def _guard(pid: int, front_end: int) -> int:
+    """Stays above the fork server `pid` and ends what is left when it or the front end is gone."""
+
+    def on_death(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once
+        raise _FrontEndDied
+
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, on_death)
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == front_end:
+            status = _wait_for(pid)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except _FrontEndDied:
+        pass
+    with contextlib.suppress(_FrontEndDied):  # it came while the line above was at work
+        descendants.end(within_s=_GUARD_S)
+        return status
+    descendants.end(within_s=_GUARD_S)
+    return status
+
+
 class Zygote:
     """State of the serving loop: the front's socket and the children by process id."""
 
@@ -63,20 +97,24 @@ class Zygote:
         self.scratch_bytes = scratch_bytes
         self.names: dict[int, int] = {}  # process id -> the front's number for it
         self.descriptors: dict[int, int] = {}  # pidfd -> process id
+        self.supervisors: set[int] = set()
         self.poller = select.poll()
         self.poller.register(channel, select.POLLIN)
+        self.has_orphans = False  # of a session supervisor that was killed
         self.pid_namespace = -1
         if prison.tier is Tier.NAMESPACE:
             self.pid_namespace = os.pidfd_open(os.getpid())
 
     def serve(self) -> None:
         while True:
-            for fd, _ in self.poller.poll():
+            for fd, _ in self.poller.poll(_ORPHANS_LATER_MS if self.has_orphans else None):
                 if fd == self.channel.fileno():
                     if not self._take_order():
                         return
                 else:
                     self._reap()
+            if self.has_orphans:
+                self._end_orphans()
 
     def _take_order(self) -> bool:
         header, fds, _, _ = socket.recv_fds(self.channel, HEADER_BYTES, 8)
@@ -89,6 +127,8 @@ class Zygote:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
         self.names[pid] = order["id"]
+        if is_supervisor:
+            self.supervisors.add(pid)
         self.descriptors[pidfd] = pid
         self.poller.register(pidfd, select.POLLIN)
         reply = {"op": "forked", "id": order["id"]}
@@ -131,10 +171,18 @@ class Zygote:
             self.poller.unregister(pidfd)
             del self.descriptors[pidfd]
             os.close(pidfd)
+            if pid in self.supervisors:
+                self.supervisors.remove(pid)
+                self._end_orphans()
             cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
             note = {"op": "exit", "id": name, "status": status, "cpu_ms": cpu_ms}
             note["peak_kib"] = usage.ru_maxrss
             self.channel.send(json.dumps(note).encode())
+
+    def _end_orphans(self) -> None:
+        """Kills what a session's supervisor left: children that nobody ordered."""
+        if self.prison.tier is not Tier.NAMESPACE:  # there the kernel has
+            self.has_orphans = not descendants.end(self.names, within_s=_ORPHANS_AT_ONCE_S)
 
 
 def _resident_kib_of_a_child() -> int:
@@ -238,13 +286,20 @@ def main(arguments: list[str]) -> int:
     channel = socket.socket(fileno=setup["fd"])
     procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     has_own_uids = False
-    if setup["tier"] == Tier.NAMESPACE:
+    is_in_namespace = setup["tier"] == Tier.NAMESPACE
+    if is_in_namespace:
         has_own_uids = namespaces.enter()
-        pid = os.fork()
-        if pid:
-            return _wait_for(pid)
-        linux.prctl(linux.PR_SET_PDEATHSIG, 9)
     elif setup["tier"] == Tier.LANDLOCK:
         has_own_uids = os.geteuid() == 0
+    above = os.getpid()
+    if not is_in_namespace:
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    pid = os.fork()
+    if pid:
+        return _wait_for(pid) if is_in_namespace else _guard(pid, setup["parent"])
+    if is_in_namespace:  # process 1 sees no parent
+        linux.prctl(linux.PR_SET_PDEATHSIG, 9)
+    else:
+        linux.die_with_parent(above)
     _serve(setup, has_own_uids, procfs, channel)
     return 0

@@ -21,7 +21,7 @@ from helpers.sandbox_serving import serving
 
 from sandbox_server import __main__ as command_line
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front import canaries, selftest
+from sandbox_server.front import canaries, selftest, session_attacks
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
@@ -245,7 +245,8 @@ def test_selftest_reports_and_passes(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     shipped = {path.name.removesuffix(".py.txt") for path in selftest.ATTACKS.glob("*.py.txt")}
     assert len(shipped) >= 60
-    total = len(shipped) + 1 + len(canaries._ATTACKS)
+    in_sessions = 2 * len(list(session_attacks.FOLDER.glob("*.py.txt"))) + 1
+    total = len(shipped) + 1 + len(canaries._ATTACKS) + in_sessions
     assert f"attacks contained: {total} of {total}" in done.stdout
     assert len(re.findall(r"^contained: \w", done.stdout, re.MULTILINE)) == total
     for word in ("tier:", "landlock ABI", "executions/s", "default limits"):

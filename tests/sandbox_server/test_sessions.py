@@ -10,6 +10,8 @@ from helpers.sandbox_serving import serving, why_not
 
 from sandbox_server.wire import sandbox_pb2 as pb
 
+_SESSION_MEMORY = 200 << 20
+
 
 @pytest.fixture(scope="module", params=["namespace", "landlock"])
 def server(request):
@@ -17,7 +19,8 @@ def server(request):
     if reason:
         pytest.skip(f"tier {request.param}: {reason}")
     flags = ("--session-capacity", "3", "--isolation", request.param, "--concurrency", "2")
-    with serving(*flags) as running:
+    memory = ("--session-memory-bytes", str(_SESSION_MEMORY))
+    with serving(*flags, *memory) as running:
         yield running
 
 
@@ -277,6 +280,39 @@ def test_the_idle_longest_makes_room_and_lost_sessions_are_not_found(server):
     assert server.stub.Info(pb.InfoRequest()).sessions == 3
     for other in others:
         assert _Session(server, other.session_id).close()
+
+
+def test_many_creates_at_once_hold_the_capacity(server):
+    """Half of them cancelled. Each session is two processes: a supervisor and what holds the state."""
+    server.execute("1")  # the connection to the server stays open
+    before = server.resting_footprint()
+    calls = [server.stub.CreateSession.future(pb.CreateSessionRequest()) for _ in range(20)]
+    for call in calls[::2]:
+        call.cancel()
+    names = [call.result().session_id for call in calls[1::2] if call.exception() is None]
+    refused = [call.exception() for call in calls[1::2] if call.exception() is not None]
+    assert {error.code() for error in refused} <= {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert server.stub.Info(pb.InfoRequest()).sessions <= 3
+    assert server.resting_footprint()[0] <= before[0] + 2 * 3
+    for name in names:
+        _Session(server, name).close()
+    stop = time.monotonic() + 10
+    while server.stub.Info(pb.InfoRequest()).sessions and time.monotonic() < stop:
+        time.sleep(0.05)
+    assert server.settled_footprint(before) == before
+
+
+def test_idle_sessions_over_the_memory_bound_are_evicted_the_largest_first(server):
+    hold = "held = b'x' * ({mib} << 20)"
+    with _session(server) as large, _session(server) as small, _session(server) as third:
+        assert large.run(hold.format(mib=120)).status == pb.STATUS_OK
+        assert small.run(hold.format(mib=10)).status == pb.STATUS_OK
+        assert third.run(hold.format(mib=100)).session_lost is False
+        assert _code_of(large) is grpc.StatusCode.NOT_FOUND
+        assert small.run("len(held) >> 20").last_value == "10"
+        assert third.run("len(held) >> 20").last_value == "100"
+        assert small.run(hold.format(mib=201)).session_lost  # too large by itself
+        assert third.run("len(held) >> 20").last_value == "100"
 
 
 def test_idle_sessions_expire(server):
