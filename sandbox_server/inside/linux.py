@@ -5,7 +5,6 @@ Raises OSError as `os` does. Holds no policy: what is allowed is decided in lock
 
 import ctypes
 import os
-import platform
 import resource
 
 from sandbox_server.inside.syscalls import number
@@ -52,7 +51,7 @@ MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine  # not by `platform`, which remembers the host name with it
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
 LIBC.mount.argtypes = (

@@ -11,7 +11,7 @@ import fcntl
 import os
 import resource
 
-from sandbox_server.inside import landlock, linux, namespaces, seccomp
+from sandbox_server.inside import landlock, linux, namespaces, python_files, seccomp
 
 MAX_OPEN_FILES = 128
 STACK_BYTES = 32 << 20
@@ -87,7 +87,7 @@ def _make_ruleset(tier: Tier, version: int, readable: tuple[str, ...]) -> int:
 def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
     """Prison for this fork server; raises if executions could not read the Python prefix."""
     version = landlock.abi()
-    readable = tuple(namespaces.readable_paths())
+    readable = tuple(python_files.readable_paths())
     keeps = False
     if tier is Tier.LANDLOCK and os.geteuid() == 0:
         capabilities = linux.effective_capabilities()

@@ -7,16 +7,14 @@ range of unused ids, so that nothing inside owns a host file; a plain user gets 
 import contextlib
 import os
 import sys
-import sysconfig
 from collections.abc import Sequence
 
-from sandbox_server.inside import linux
+from sandbox_server.inside import linux, python_files
 
 UID_BASE = 0x70000000  # above the ranges that distributions and container managers hand out
 UID_COUNT = 4096
 _UID_RANGES = 1 << 16  # of UID_COUNT each, up to 2**31
 _SETUP_FLAGS = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-_LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
 _DEVICES = ("/dev/null", "/dev/urandom")
 _STAGING = ("/tmp", "/mnt", "/srv", "/media", "/opt", "/var")
 
@@ -27,22 +25,6 @@ def first_uid_of_this_server() -> int:
     Or one server's executions would count as tasks of another's (RLIMIT_NPROC).
     """
     return UID_BASE + os.getpid() % _UID_RANGES * UID_COUNT
-
-
-def readable_paths() -> list[str]:
-    """What a program may read: the Python prefixes, shared libraries and time zones."""
-    candidates = [os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-    candidates += [os.path.realpath(path) for path in sysconfig.get_paths().values()]
-    candidates += [os.path.realpath(p) for p in _LIBRARY_DIRS if os.path.isdir(p)]
-    kept: list[str] = []
-    for path in sorted(set(candidates)):
-        inside_kept = any(path == k or path.startswith(k + "/") for k in kept)
-        if not inside_kept and os.path.isdir(path):
-            kept.append(path)
-    if "/usr" in kept:  # a system Python: the prefix would be far more than Python
-        kept.remove("/usr")
-        kept += [p for p in sorted(set(candidates)) if p.startswith("/usr/") and os.path.isdir(p)]
-    return [path for path in kept if path not in ("/", "/root", "/home")]
 
 
 def _bind(source: str, root: str, with_devices: bool = False) -> None:
@@ -58,7 +40,7 @@ def _bind(source: str, root: str, with_devices: bool = False) -> None:
 
 def _link_aliases(root: str) -> None:
     """Copies the links that lead to bound directories: /lib on merged systems, a venv's python."""
-    for alias in (*_LIBRARY_DIRS, sys.prefix, sys.base_prefix):
+    for alias in (*python_files.LIBRARY_DIRS, sys.prefix, sys.base_prefix):
         if os.path.islink(alias) and not os.path.lexists(root + alias):
             os.makedirs(os.path.dirname(root + alias), mode=0o755, exist_ok=True)
             os.symlink(os.readlink(alias), root + alias)
@@ -83,7 +65,7 @@ def build_root() -> None:
     """Makes a read-only root of the readable paths and moves this process into it."""
     os.umask(0o022)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    readable = readable_paths()
+    readable = python_files.readable_paths()
     root = _staging_directory(readable)
     linux.mount("sandbox", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=256k,mode=755")
     for path in readable:

@@ -3,10 +3,13 @@
 Knows nothing of isolation. Runs once, before the first child exists.
 """
 
+import _socket
 import atexit
 import importlib
 import importlib.metadata
 import os
+import posix
+import socket
 import sys
 import types
 
@@ -56,6 +59,14 @@ def prune_import_path(readable: tuple[str, ...]) -> None:
     kept = [os.path.realpath(p) for p in sys.path if p]
     sys.path[:] = [p for p in kept if any(p == r or p.startswith(r + "/") for r in readable)]
     sys.argv[:] = [""]
+
+
+def hide_host_name() -> None:
+    """Answers in Python for the call uname, which the filter refuses where there is one host name."""
+    true = os.uname()
+    names = os.uname_result((true.sysname, "sandbox", true.release, true.version, true.machine))
+    posix.uname = os.uname = lambda: names
+    _socket.gethostname = socket.gethostname = lambda: "sandbox"
 
 
 def _is_heavy(text: str) -> bool:

@@ -148,6 +148,8 @@ def _resident_kib_of_a_child() -> int:
 def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket) -> None:
     prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
     preload.prune_import_path(prison.readable)
+    if prison.tier is Tier.LANDLOCK:
+        preload.hide_host_name()
     runner.open_streams()
     packages = preload.warm_up(setup["with_scipy"])
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
