@@ -5,7 +5,9 @@ range of unused ids, so that nothing inside owns a host file; a plain user gets 
 """
 
 import contextlib
+import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -96,9 +98,21 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
+def _unshare_user() -> None:
+    """A new user namespace; an error says in words what is missing."""
+    try:
+        linux.unshare(linux.CLONE_NEWUSER)
+    except OSError as error:
+        why = "refused by this system"
+        if error.errno in (errno.ENOSPC, errno.EUSERS):
+            why = "off or used up (sysctl user.max_user_namespaces)"
+        raise OSError(error.errno, f"user namespaces are {why}") from error
+
+
 def _map_range_from_outside(pid: int, go: int, done: int) -> None:
     """Waits on pipe `go`, then maps the range into the user namespace of `pid`."""
-    os.read(go, 1)
+    if os.read(go, 1) != b"1":
+        return
     _write(f"/proc/{pid}/uid_map", f"0 {UID_BASE} {UID_COUNT}")
     _write(f"/proc/{pid}/gid_map", f"0 {UID_BASE} {UID_COUNT}")
     os.write(done, b"1")
@@ -110,30 +124,37 @@ def _enter_as_root() -> None:
     done_read, done_write = os.pipe()
     helper = os.fork()
     if helper == 0:
-        os.close(done_read)
         try:
+            linux.die_with_parent(pid)
+            os.close(done_read)
+            os.close(go_write)
             _map_range_from_outside(pid, go_read, done_write)
         finally:
             os._exit(0)
     os.close(done_write)
-    linux.unshare(_SETUP_FLAGS)
-    linux.check(linux.LIBC.sethostname(b"sandbox", 7), "sethostname")
-    build_root()
-    os.setgroups([])
-    linux.unshare(linux.CLONE_NEWUSER)
-    os.write(go_write, b"1")
-    if os.read(done_read, 1) != b"1":
-        raise PermissionError("the range of user ids could not be mapped")
-    os.waitpid(helper, 0)
-    for fd in (go_read, go_write, done_read):
-        os.close(fd)
+    os.close(go_read)
+    try:
+        linux.unshare(_SETUP_FLAGS)
+        linux.check(linux.LIBC.sethostname(b"sandbox", 7), "sethostname")
+        build_root()
+        os.setgroups([])
+        _unshare_user()
+        os.write(go_write, b"1")
+        if os.read(done_read, 1) != b"1":
+            raise PermissionError("the range of user ids could not be mapped")
+    finally:
+        # While this process still has the helper's user id. It waits for us, or has ended.
+        os.kill(helper, signal.SIGKILL)
+        os.waitpid(helper, 0)
+        os.close(go_write)
+        os.close(done_read)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
 
 def _enter_as_user() -> None:
     uid, gid = os.getuid(), os.getgid()
-    linux.unshare(linux.CLONE_NEWUSER)
+    _unshare_user()
     with contextlib.suppress(OSError):  # gVisor has no such file
         _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"1000 {uid} 1")

@@ -50,6 +50,7 @@ WARM_UP = (
 )
 
 
+_EDITABLE = "__editable__"
 # Python specialises code after some calls, and writes to it until then.
 _ROUNDS = 4
 
@@ -58,7 +59,13 @@ def prune_import_path(readable: tuple[str, ...]) -> None:
     """Keeps the import path entries that an execution may read, and no zip of another place."""
     kept = [os.path.realpath(p) for p in sys.path if p]
     sys.path[:] = [p for p in kept if any(p == r or p.startswith(r + "/") for r in readable)]
+    sys.path_importer_cache.clear()
     sys.argv[:] = [""]
+    # Finders of packages that are installed as links to a checkout: they know where that lies.
+    for name in [name for name in sys.modules if name.startswith(_EDITABLE)]:
+        del sys.modules[name]
+    for finders in (sys.meta_path, sys.path_hooks):
+        finders[:] = [one for one in finders if not one.__module__.startswith(_EDITABLE)]
 
 
 def hide_host_name() -> None:

@@ -1,7 +1,8 @@
 """The fork server: a warm, single-threaded process that turns requests into locked children.
 
 Started afresh (`-c`, built environment) by the front end, which talks to it over one
-SOCK_SEQPACKET socket: JSON headers with descriptors attached. It never reads a program's code.
+SOCK_SEQPACKET socket: JSON headers with descriptors attached. `main` is the first interpreter, which
+only starts the second (start_again.py); `start` is that one. It never reads a program's code.
 It ends when the socket closes, and everything below ends with it.
 """
 
@@ -10,7 +11,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import traceback
 
 from sandbox_server.inside import (
@@ -22,28 +22,11 @@ from sandbox_server.inside import (
     preload,
     runner,
     session_supervisor,
+    start_again,
 )
 from sandbox_server.inside.lockdown import Tier
 
 HEADER_BYTES = 4096
-
-
-def _start_again_without_address_randomisation(arguments: list[str]) -> None:
-    """So that `print(object())` is the same in each run. Containers may refuse: no harm."""
-    if "--settled" in arguments:
-        return
-    try:
-        persona = linux.LIBC.personality(0xFFFFFFFF)
-        linux.LIBC.personality(persona | linux.ADDR_NO_RANDOMIZE)
-    except OSError:
-        pass
-    # glibc takes the size of thread stacks from the limit at this exec.
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    resource.setrlimit(resource.RLIMIT_STACK, (4 << 20, hard))
-    argv = [*sys.orig_argv, "--settled"]
-    os.execve(sys.executable, argv, dict(os.environ))
 
 
 def _wait_for(pid: int) -> int:
@@ -145,13 +128,21 @@ def _resident_kib_of_a_child() -> int:
     return os.wait4(pid, 0)[2].ru_maxrss
 
 
-def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket) -> None:
-    prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
+def _serve(
+    tier: Tier,
+    *,
+    has_own_uids: bool,
+    scratch_bytes: int,
+    with_scipy: bool,
+    procfs: int,
+    channel: socket.socket,
+) -> None:
+    prison = lockdown.make_prison(tier, has_own_uids)
     preload.prune_import_path(prison.readable)
     if prison.tier is Tier.LANDLOCK:
         preload.hide_host_name()
     runner.open_streams()
-    packages = preload.warm_up(setup["with_scipy"])
+    packages = preload.warm_up(with_scipy)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     data_bytes, address_bytes = heap.settle(procfs)
     os.close(procfs)
@@ -166,7 +157,7 @@ def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket)
         "keeps_read_capability": prison.keeps_read_capability,
         "base_rss_kib": _resident_kib_of_a_child(),
     }
-    zygote = Zygote(channel, prison, setup["scratch_bytes"])
+    zygote = Zygote(channel, prison, scratch_bytes)
     channel.send(json.dumps(ready).encode())
     zygote.serve()
 
@@ -209,18 +200,29 @@ def main(arguments: list[str]) -> int:
     linux.die_with_parent(setup["parent"])
     if setup["is_probe"]:
         return _probe(Tier(setup["tier"]), setup["scratch_bytes"])
+    start_again.start_again(**{k: setup[k] for k in ("tier", "fd", "scratch_bytes", "with_scipy")})
+
+
+def start(*, tier: str, fd: int, scratch_bytes: int, with_scipy: bool) -> int:
+    """The fork server itself, in the second interpreter; `fd` is the front end's socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
-    _start_again_without_address_randomisation(arguments)
-    channel = socket.socket(fileno=setup["fd"])
+    channel = socket.socket(fileno=fd)
     procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     has_own_uids = False
-    if setup["tier"] == Tier.NAMESPACE:
+    if tier == Tier.NAMESPACE:
         has_own_uids = namespaces.enter()
         pid = os.fork()
         if pid:
             return _wait_for(pid)
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)
-    elif setup["tier"] == Tier.LANDLOCK:
+    elif tier == Tier.LANDLOCK:
         has_own_uids = os.geteuid() == 0
-    _serve(setup, has_own_uids, procfs, channel)
+    _serve(
+        Tier(tier),
+        has_own_uids=has_own_uids,
+        scratch_bytes=scratch_bytes,
+        with_scipy=with_scipy,
+        procfs=procfs,
+        channel=channel,
+    )
     return 0
