@@ -9,11 +9,12 @@ import importlib
 import importlib.metadata
 import os
 import posix
+import posixpath
 import socket
 import sys
 import types
 
-from sandbox_server.inside import runner
+from sandbox_server.inside import python_files, runner
 
 MODULES = (
     "asyncio", "bisect", "cmath", "collections", "concurrent.futures", "copy", "csv",
@@ -57,8 +58,12 @@ _ROUNDS = 4
 
 def prune_import_path(readable: tuple[str, ...]) -> None:
     """Keeps the import path entries that an execution may read, and no zip of another place."""
-    kept = [os.path.realpath(p) for p in sys.path if p]
-    sys.path[:] = [p for p in kept if any(p == r or p.startswith(r + "/") for r in readable)]
+    kept = []
+    for path in filter(None, sys.path):
+        real = os.path.realpath(path)
+        if any(real == r or real.startswith(r + "/") for r in readable):
+            kept.append(path if path.startswith(python_files.AT_WORKING_DIRECTORY) else real)
+    sys.path[:] = kept
     sys.path_importer_cache.clear()
     sys.argv[:] = [""]
     # Finders of packages that are installed as links to a checkout: they know where that lies.
@@ -68,12 +73,28 @@ def prune_import_path(readable: tuple[str, ...]) -> None:
         finders[:] = [one for one in finders if not one.__module__.startswith(_EDITABLE)]
 
 
-def hide_host_name() -> None:
-    """Answers in Python for the call uname, which the filter refuses where there is one host name."""
+def answer_for_refused_calls() -> None:
+    """Python's own answers where the filter of a tier without a root of its own refuses the kernel's.
+
+    The host is called "sandbox", and a path with a link in it is left as it is.
+    """
     true = os.uname()
     names = os.uname_result((true.sysname, "sandbox", true.release, true.version, true.machine))
     posix.uname = os.uname = lambda: names
     _socket.gethostname = socket.gethostname = lambda: "sandbox"
+    if sys.version_info >= (3, 13):  # realpath passes over links that it cannot read
+        return
+    join = posixpath._joinrealpath  # pyright: ignore[reportAttributeAccessIssue]
+
+    def joined(path: str, rest: str, strict: bool, seen: dict) -> tuple[str, bool]:
+        try:
+            return join(path, rest, strict, seen)
+        except PermissionError:
+            if strict:
+                raise
+            return posixpath.join(path, rest), True
+
+    posixpath._joinrealpath = joined  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_heavy(text: str) -> bool:

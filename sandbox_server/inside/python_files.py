@@ -8,9 +8,10 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
+AT_WORKING_DIRECTORY = "/proc/self/cwd"
 _OWN = ("stdlib", "platstdlib", "purelib", "platlib", "include", "platinclude")
 _NEVER = ("/", "/usr", "/usr/local", "/usr/share", "/root", "/home", "/tmp", "/etc", "/opt", "/var")
 
@@ -46,3 +47,29 @@ def readable_paths() -> list[str]:
         if os.path.exists(path) and not is_covered and path not in _NEVER:
             kept.append(path)
     return kept
+
+
+def closed_to_others(paths: Sequence[str], start: str = "/") -> list[str]:
+    """Those of `paths` that another user cannot read; the way to what is below `start` begins there."""
+    return [path for path in paths if not _others_can_read(path, start)]
+
+
+def _others_can_read(path: str, start: str) -> bool:
+    needed = 0o005 if os.path.isdir(path) else 0o004
+    while os.stat(path).st_mode & needed == needed:
+        if path in ("/", start):
+            return True
+        path, needed = os.path.dirname(path), 0o001
+    return False
+
+
+def home_for_others() -> str | None:
+    """Python's home, if others can read it from a working directory there and in no other way.
+
+    A directory above it is closed, such as a home of root's. A process that stands inside already
+    reads it as AT_WORKING_DIRECTORY, without a right to pass what is above.
+    """
+    home, paths = os.path.realpath(sys.base_prefix), readable_paths()
+    if not closed_to_others(paths) or closed_to_others(paths, home):
+        return None
+    return home if os.path.isdir(AT_WORKING_DIRECTORY) else None

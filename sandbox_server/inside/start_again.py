@@ -12,11 +12,12 @@ import resource
 import sys
 from typing import NoReturn
 
-from sandbox_server.inside import linux
+from sandbox_server.inside import linux, python_files
 
 _STACK_BYTES = 4 << 20
 _BOOT = """
-import importlib.util, json, sys
+import importlib.util, json, os, sys
+os.environ.pop("PYTHONHOME", None)
 class BuiltIn:
     def find_spec(self, name, path=None, target=None):
         if name in self.sources:
@@ -45,8 +46,15 @@ def _sources() -> dict[str, str]:
     return {name: path.read_text("utf-8") for name, path in files.items()}
 
 
-def start_again(**setup: object) -> NoReturn:
-    """Runs `zygote.start(**setup)` in a fresh interpreter in place of this one."""
+def start_again(home: str | None, **setup: object) -> NoReturn:
+    """Runs `zygote.start(**setup)` in a fresh interpreter in place of this one.
+
+    With `home` it takes its library from there by way of its working directory, for good.
+    """
+    environment = dict(os.environ)
+    if home is not None:
+        os.chdir(home)
+        environment["PYTHONHOME"] = python_files.AT_WORKING_DIRECTORY
     # So that `print(object())` is the same in each run. Containers may refuse: no harm.
     persona = linux.LIBC.personality(0xFFFFFFFF)
     linux.LIBC.personality(persona | linux.ADDR_NO_RANDOMIZE)
@@ -60,5 +68,5 @@ def start_again(**setup: object) -> NoReturn:
     os.execve(
         sys.executable,
         [sys.executable, "-s", "-P", "-B", "-c", _BOOT, str(fd)],
-        dict(os.environ),
+        environment,
     )

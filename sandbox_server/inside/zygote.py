@@ -20,6 +20,7 @@ from sandbox_server.inside import (
     lockdown,
     namespaces,
     preload,
+    python_files,
     runner,
     session_supervisor,
     start_again,
@@ -140,7 +141,7 @@ def _serve(
     prison = lockdown.make_prison(tier, has_own_uids)
     preload.prune_import_path(prison.readable)
     if prison.tier is Tier.LANDLOCK:
-        preload.hide_host_name()
+        preload.answer_for_refused_calls()
     runner.open_streams()
     packages = preload.warm_up(with_scipy)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
@@ -200,7 +201,10 @@ def main(arguments: list[str]) -> int:
     linux.die_with_parent(setup["parent"])
     if setup["is_probe"]:
         return _probe(Tier(setup["tier"]), setup["scratch_bytes"])
-    start_again.start_again(**{k: setup[k] for k in ("tier", "fd", "scratch_bytes", "with_scipy")})
+    needs_home = setup["tier"] == Tier.LANDLOCK and os.geteuid() == 0
+    home = python_files.home_for_others() if needs_home else None
+    wanted = ("tier", "fd", "scratch_bytes", "with_scipy")
+    start_again.start_again(home, **{key: setup[key] for key in wanted})
 
 
 def start(*, tier: str, fd: int, scratch_bytes: int, with_scipy: bool) -> int:

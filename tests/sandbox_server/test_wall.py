@@ -72,7 +72,7 @@ def test_what_was_printed_before_an_end_comes_back(walled, end):
 
 
 _RIGHT_PROGRAM = """
-import ctypes, datetime, platform, socket, sysconfig, threading, zoneinfo
+import ctypes, datetime, inspect, json, os, platform, socket, sysconfig, threading, zoneinfo
 import concurrent.futures, numpy, scipy.fft, sympy, asyncio
 print(zoneinfo.ZoneInfo("Europe/Berlin").utcoffset(datetime.datetime(2024, 7, 1)))
 print(len(sysconfig.get_config_vars()) > 50, bool(sysconfig.get_platform()))
@@ -84,12 +84,15 @@ body = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda _: None)
 print(libc.pthread_create(ctypes.byref(handle), None, body, None), libc.pthread_join(handle, None))
 print(scipy.fft.fft(numpy.ones((8, 8)), workers=2).sum().real)
 print(asyncio.run(asyncio.sleep(0.001, "slept")))
+print(inspect.getsource(json.dumps)[:9], os.path.realpath(os.__file__).endswith("/os.py"))
+print(os.path.realpath("/lib/../lib").startswith("/"))
 """
 
 
 def test_a_right_program_finds_what_it_needs(walled):
     result = walled.execute(_RIGHT_PROGRAM)
     lines = ["2:00:00", "True True", "sandbox Linux sandbox", "285", "0 0", "64.0", "slept"]
+    lines += ["def dumps True", "True"]
     assert (result.stdout.splitlines(), result.stderr) == (lines, "")
 
 
@@ -108,6 +111,19 @@ def test_readable_is_python_and_not_its_prefix():
         assert os.path.realpath(prefix) not in paths
     for one in paths:
         assert not any(one.startswith(other + "/") for other in paths)
+
+
+def test_a_closed_directory_above_python_is_passed_by_standing_inside(tmp_path):
+    home = tmp_path / "closed" / "python"
+    home.mkdir(parents=True)
+    (home / "os.py").touch(0o644)
+    for folder, mode in ((home, 0o755), (tmp_path / "closed", 0o700), (tmp_path, 0o755)):
+        folder.chmod(mode)
+    paths = [str(home / "os.py"), "/usr/lib"]
+    assert python_files.closed_to_others(paths) == paths[:1]
+    assert python_files.closed_to_others(paths, str(home)) == []
+    home.chmod(0o700)
+    assert python_files.closed_to_others(paths, str(home)) == paths[:1]
 
 
 def test_shared_libraries_of_a_prefix_are_readable_where_packages_keep_theirs_there(tmp_path):
