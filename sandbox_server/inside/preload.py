@@ -56,6 +56,10 @@ _EDITABLE = "__editable__"
 _ROUNDS = 4
 
 
+def _is_editable(finder: object) -> bool:
+    return finder.__module__.startswith(_EDITABLE)
+
+
 def prune_import_path(readable: tuple[str, ...]) -> None:
     """Keeps the import path entries that an execution may read, and no zip of another place."""
     kept = []
@@ -69,8 +73,8 @@ def prune_import_path(readable: tuple[str, ...]) -> None:
     # Finders of packages that are installed as links to a checkout: they know where that lies.
     for name in [name for name in sys.modules if name.startswith(_EDITABLE)]:
         del sys.modules[name]
-    for finders in (sys.meta_path, sys.path_hooks):
-        finders[:] = [one for one in finders if not one.__module__.startswith(_EDITABLE)]
+    sys.meta_path[:] = [one for one in sys.meta_path if not _is_editable(one)]
+    sys.path_hooks[:] = [one for one in sys.path_hooks if not _is_editable(one)]
 
 
 def answer_for_refused_calls() -> None:

@@ -52,7 +52,7 @@ def open_streams() -> None:
             errors="backslashreplace",
             line_buffering=True,
         )
-        stream.mode = "w"
+        stream.mode = "w"  # pyright: ignore[reportAttributeAccessIssue] (as Python's own start does)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.__stdin__ = sys.stdin  # pyright: ignore[reportAttributeAccessIssue]
