@@ -17,6 +17,7 @@ UID_BASE = 0x70000000  # above the ranges that distributions and container manag
 UID_COUNT = 4096
 _UID_RANGES = 1 << 16  # of UID_COUNT each, up to 2**31
 _SETUP_FLAGS = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_BELOW_TMP = "/.below_tmp"  # a second place in the root for what the scratch hides
 _DEVICES = ("/dev/null", "/dev/urandom")
 _STAGING = ("/tmp", "/mnt", "/srv", "/media", "/opt", "/var")
 
@@ -57,10 +58,9 @@ def _staging_directory(readable: Sequence[str]) -> str:
     raise FileNotFoundError(f"no directory to build the root on: tried {', '.join(_STAGING)}")
 
 
-def _spares(readable: Sequence[str]) -> dict[str, str]:
-    """Second places for what lies below /tmp (a virtual environment), which the scratch hides."""
-    hidden = [path for path in readable if path.startswith("/tmp/")]
-    return {path: f"/.below_tmp/{number}" for number, path in enumerate(hidden)}
+def _hidden(readable: Sequence[str]) -> list[str]:
+    """What lies below /tmp (a virtual environment): the scratch hides it."""
+    return [path for path in readable if path.startswith("/tmp/")]
 
 
 def build_root() -> None:
@@ -72,10 +72,11 @@ def build_root() -> None:
     linux.mount("sandbox", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=256k,mode=755")
     for path in readable:
         _bind(path, root)
-    for path, spare in _spares(readable).items():
-        os.makedirs(root + spare, mode=0o755)
-        linux.mount(path, root + spare, "", linux.MS_BIND | linux.MS_REC)
-        linux.make_tree_read_only(root + spare, False)
+    for path in _hidden(readable):
+        spare = root + _BELOW_TMP + path.removeprefix("/tmp")
+        os.makedirs(spare, mode=0o755)
+        linux.mount(path, spare, "", linux.MS_BIND | linux.MS_REC)
+        linux.make_tree_read_only(spare, False)
     _link_aliases(root)
     for path in _DEVICES:
         _bind(path, root, with_devices=True)
@@ -188,13 +189,13 @@ def mount_scratch(size_bytes: int, uid: int, readable: Sequence[str]) -> None:
     `readable` is what the root was built of: what lies below /tmp is put back on top.
     """
     linux.unshare(linux.CLONE_NEWNS)
-    spares = _spares(readable)
     inodes = max(64, min(4096, size_bytes // 4096))
     options = f"size={size_bytes},nr_inodes={inodes},mode=700,uid={uid},gid={uid}"
     linux.mount("scratch", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
-    for path, spare in spares.items():
-        os.makedirs(path, mode=0o755, exist_ok=True)
-        linux.mount(spare, path, "", linux.MS_BIND | linux.MS_REC)
+    # Whole trees of the read-only root, so that no directory on the way is the program's to write to.
+    for top in sorted({path.split("/")[2] for path in _hidden(readable)}):
+        os.mkdir(f"/tmp/{top}", mode=0o755)
+        linux.mount(f"{_BELOW_TMP}/{top}", f"/tmp/{top}", "", linux.MS_BIND | linux.MS_REC)
 
 
 def resize_scratch(size_bytes: int) -> None:

@@ -5,6 +5,7 @@ Knows nothing of isolation. Runs once, before the first child exists.
 
 import _socket
 import atexit
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -77,15 +78,25 @@ def prune_import_path(readable: tuple[str, ...]) -> None:
     sys.path_hooks[:] = [one for one in sys.path_hooks if not _is_editable(one)]
 
 
+def _stay(path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | int) -> None:
+    """`os.chdir` where the filter refuses it."""
+    if isinstance(path, int) or os.path.abspath(os.fsdecode(path)) != "/":
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+
 def answer_for_refused_calls() -> None:
     """Python's own answers where the filter of a tier without a root of its own refuses the kernel's.
 
-    The host is called "sandbox", and a path with a link in it is left as it is.
+    The host is called "sandbox", the working directory is "/" and stays so, and a path with a link
+    in it is left as it is.
     """
     true = os.uname()
     names = os.uname_result((true.sysname, "sandbox", true.release, true.version, true.machine))
     posix.uname = os.uname = lambda: names
     _socket.gethostname = socket.gethostname = lambda: "sandbox"
+    posix.chdir = os.chdir = _stay
+    posix.getcwd = os.getcwd = lambda: "/"
+    posix.getcwdb = os.getcwdb = lambda: b"/"
     if sys.version_info >= (3, 13):  # realpath passes over links that it cannot read
         return
     join = posixpath._joinrealpath  # pyright: ignore[reportAttributeAccessIssue]

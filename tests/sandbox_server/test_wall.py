@@ -96,6 +96,15 @@ def test_a_right_program_finds_what_it_needs(walled):
     assert (result.stdout.splitlines(), result.stderr) == (lines, "")
 
 
+def test_a_session_asks_for_its_cores_by_its_own_number(walled):
+    """A library that counts cores by pthread_getaffinity_np (scipy.fft's workers) must get an answer."""
+    session = walled.stub.CreateSession(pb.CreateSessionRequest(), timeout=60)
+    code = "import os\nprint(os.sched_getaffinity(os.getpid()) == os.sched_getaffinity(0))"
+    request = pb.SessionExecuteRequest(session_id=session.session_id, code=code)
+    assert walled.stub.ExecuteInSession(request, timeout=60).stdout == "True\n"
+    walled.stub.CloseSession(pb.CloseSessionRequest(session_id=session.session_id), timeout=60)
+
+
 def test_access_times_tell_nothing_where_this_process_may_mount(walled):
     tier = pb.Tier.Name(walled.stub.Info(pb.InfoRequest()).tier)
     if tier != "TIER_NAMESPACE" or os.geteuid() != 0:
