@@ -23,6 +23,7 @@ import enum
 import json
 import os
 import time
+from collections.abc import Callable
 
 from sandbox_server.config import LimitSet
 from sandbox_server.front.capture import Capture
@@ -37,6 +38,9 @@ _BYTES_PER_CHAR = 12  # JSON writes a character outside the basic plane as two \
 _BIRTH_TIMEOUT_S = 30.0
 _SESSION_BLOCK_BIRTH_TIMEOUT_S = 5.0  # a session's process may be in the hands of its program
 _GRACE_S = 30.0  # beyond the clocks, for the news of an end to come
+_TINY_BYTES = 4096
+_FREE_TINY_READS = 256  # after these the pipes are given time to fill
+_REST_S = 0.002
 _CORES = os.cpu_count() or 1
 
 
@@ -117,6 +121,7 @@ class Run:
         self._outbox = b""
         self._is_writing = False
         self._reading: list[int] = []
+        self._tiny_reads = 0
         self.spoke: asyncio.Future[None] = self._loop.create_future()  # a whole report has come
 
     def begin(self, job: dict) -> None:
@@ -188,9 +193,22 @@ class Run:
         except OSError:
             return b""
 
-    def _pump(self, fd: int, capture: Capture) -> None:
+    def _rest(self, fd: int, handler: Callable[[], None], size: int) -> None:
+        """After many small reads, lets a pipe fill: a byte must not cost us more than the program."""
+        self._tiny_reads += size < _TINY_BYTES
+        if size >= _TINY_BYTES or self._tiny_reads <= _FREE_TINY_READS or fd not in self._reading:
+            return
+        self._loop.remove_reader(fd)
+        self._timers[f"rest {fd}"] = self._loop.call_later(_REST_S, self._listen, fd, handler)
+
+    def _listen(self, fd: int, handler: Callable[[], None]) -> None:
+        if fd in self._reading:
+            self._loop.add_reader(fd, handler)
+
+    def _pump(self, fd: int, capture: Capture, handler: Callable[[], None]) -> None:
         chunk = self._read(fd)
         if chunk:
+            self._rest(fd, handler, len(chunk))
             capture.feed(chunk)
             if self._stdout.total + self._stderr.total > self._flood_bytes:
                 self.stop(Status.OUTPUT_LIMIT)
@@ -199,10 +217,10 @@ class Run:
             self._reading.remove(fd)
 
     def _on_stdout(self) -> None:
-        self._pump(self._child.stdout, self._stdout)
+        self._pump(self._child.stdout, self._stdout, self._on_stdout)
 
     def _on_stderr(self) -> None:
-        self._pump(self._child.stderr, self._stderr)
+        self._pump(self._child.stderr, self._stderr, self._on_stderr)
 
     def _on_control(self) -> None:
         fd = self._child.control.fileno()
@@ -213,6 +231,7 @@ class Run:
             self._loop.remove_reader(fd)
             self._reading.remove(fd)
             return
+        self._rest(fd, self._on_control, len(chunk))
         if not self.has_started:  # the first byte is child.STARTED
             self._started()
             chunk = chunk[1:]

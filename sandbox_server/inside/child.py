@@ -4,6 +4,7 @@ Descriptors: 0 /dev/null or the request's stdin, 1 and 2 pipes, 3 the front end'
 """
 
 import base64
+import fcntl
 import gc
 import json
 import os
@@ -14,6 +15,7 @@ from sandbox_server.inside import exits, lockdown, namespaces, preload, runner
 
 CONTROL = 3
 EXIT_BROKEN = 117  # the child failed before the program began
+_SEALED = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 STARTED = b"\n"  # sent just before the program runs
 
 
@@ -54,8 +56,12 @@ def set_stdin(text: str) -> None:
     """Feeds `text` to descriptor 0 through sealed memory."""
     if not text:
         return
-    fd = os.memfd_create("stdin")
-    os.write(fd, text.encode("utf-8", "replace"))
+    data = text.encode("utf-8", "replace")
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    while data:
+        data = data[os.write(fd, data) :]
+    # Or a program could write to it: memory that no limit of its own counts.
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
     os.lseek(fd, 0, os.SEEK_SET)
     os.dup2(fd, 0)
     os.close(fd)

@@ -5,7 +5,6 @@ Raises OSError as `os` does. Holds no policy: what is allowed is decided in lock
 
 import ctypes
 import os
-import platform
 import resource
 
 from sandbox_server.inside.syscalls import number
@@ -51,8 +50,10 @@ AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_ATIME = 0x70  # the field that NOATIME is a value of
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine  # not by `platform`, which remembers the host name with it
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
 LIBC.mount.argtypes = (
@@ -108,13 +109,24 @@ def pivot_root(new_root: str, put_old: str) -> None:
     syscall("pivot_root", new_root.encode(), put_old.encode())
 
 
-def make_tree_read_only(path: str, with_devices: bool = False) -> None:
-    """Makes the mount at `path`, and those below it, read-only and nosuid."""
-    attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | (0 if with_devices else MOUNT_ATTR_NODEV)
+def _set_attributes(path: str, attributes: int, cleared: int) -> None:
     # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
-    buffer = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    buffer = (ctypes.c_uint64 * 4)(attributes, cleared, 0, 0)
+    syscall("mount_setattr", -100, path.encode(), AT_RECURSIVE, buffer, 32)
+
+
+def make_tree_read_only(path: str, with_devices: bool = False) -> None:
+    """Makes the mount at `path`, and those below it, read-only and nosuid.
+
+    Also without access times, which the next program could read, where this process may change that.
+    """
+    attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | (0 if with_devices else MOUNT_ATTR_NODEV)
     try:
-        syscall("mount_setattr", -100, path.encode(), AT_RECURSIVE, buffer, 32)
+        try:
+            wanted = attributes | MOUNT_ATTR_NOATIME
+            _set_attributes(path, wanted, MOUNT_ATTR_ATIME)
+        except PermissionError:  # a mount of a user namespace above ours keeps its access times
+            _set_attributes(path, attributes, 0)
     except OSError:  # before Linux 5.12: keep what a nested mount must not clear
         flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | (0 if with_devices else MS_NODEV)
         locked = os.statvfs(path).f_flag & (MS_NOEXEC | 1024 | 2048 | 4096)

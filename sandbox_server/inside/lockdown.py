@@ -11,7 +11,7 @@ import fcntl
 import os
 import resource
 
-from sandbox_server.inside import landlock, linux, namespaces, seccomp
+from sandbox_server.inside import landlock, linux, namespaces, python_files, seccomp
 
 MAX_OPEN_FILES = 128
 STACK_BYTES = 32 << 20
@@ -43,7 +43,7 @@ class Prison:
     tier: Tier
     has_own_uids: bool  # each execution has a user id of its own: see `uid`
     first_uid: int  # that of index 0 in the Landlock tier
-    keeps_read_capability: bool = False  # the Python prefix is closed to other users
+    keeps_read_capability: bool = False  # Python's files are closed to other users
     landlock_abi: int
     ruleset: int  # descriptor of the Landlock rules, -1 without Landlock; made once, never changed
     readable: tuple[str, ...]
@@ -57,15 +57,6 @@ class Prison:
         if self.tier is Tier.NAMESPACE:
             return 1000 + uid_index if self.has_own_uids else 1000
         return self.first_uid + uid_index if self.has_own_uids else os.getuid()
-
-
-def _other_users_can_read(path: str) -> bool:
-    while True:
-        if not os.stat(path).st_mode & (0o005 if os.path.isdir(path) else 0o004):
-            return False
-        if path == "/":
-            return True
-        path = os.path.dirname(path)
 
 
 def _make_ruleset(tier: Tier, version: int, readable: tuple[str, ...]) -> int:
@@ -87,7 +78,7 @@ def _make_ruleset(tier: Tier, version: int, readable: tuple[str, ...]) -> int:
 def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
     """Prison for this fork server; raises if executions could not read the Python prefix."""
     version = landlock.abi()
-    readable = tuple(namespaces.readable_paths())
+    readable = tuple(python_files.readable_paths())
     keeps = False
     if tier is Tier.LANDLOCK and os.geteuid() == 0:
         capabilities = linux.effective_capabilities()
@@ -95,7 +86,8 @@ def make_prison(tier: Tier, has_own_uids: bool) -> Prison:
         if capabilities & needed != needed:
             raise PermissionError("root without CAP_SETUID and CAP_SETGID: start as a plain user")
         has_own_uids = True
-        closed = [path for path in readable if not _other_users_can_read(path)]
+        home = python_files.home_for_others()  # the working directory, then: see start_again.py
+        closed = python_files.closed_to_others(readable, home or "/")
         keeps = bool(closed)
         if closed and not capabilities & (1 << linux.CAP_DAC_READ_SEARCH):
             raise PermissionError(f"other users cannot read {closed[0]}: install Python elsewhere")

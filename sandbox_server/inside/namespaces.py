@@ -5,18 +5,19 @@ range of unused ids, so that nothing inside owns a host file; a plain user gets 
 """
 
 import contextlib
+import errno
 import os
+import signal
 import sys
-import sysconfig
 from collections.abc import Sequence
 
-from sandbox_server.inside import linux
+from sandbox_server.inside import linux, python_files
 
 UID_BASE = 0x70000000  # above the ranges that distributions and container managers hand out
 UID_COUNT = 4096
 _UID_RANGES = 1 << 16  # of UID_COUNT each, up to 2**31
 _SETUP_FLAGS = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-_LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo")
+_BELOW_TMP = "/.below_tmp"  # a second place in the root for what the scratch hides
 _DEVICES = ("/dev/null", "/dev/urandom")
 _STAGING = ("/tmp", "/mnt", "/srv", "/media", "/opt", "/var")
 
@@ -27,22 +28,6 @@ def first_uid_of_this_server() -> int:
     Or one server's executions would count as tasks of another's (RLIMIT_NPROC).
     """
     return UID_BASE + os.getpid() % _UID_RANGES * UID_COUNT
-
-
-def readable_paths() -> list[str]:
-    """What a program may read: the Python prefixes, shared libraries and time zones."""
-    candidates = [os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-    candidates += [os.path.realpath(path) for path in sysconfig.get_paths().values()]
-    candidates += [os.path.realpath(p) for p in _LIBRARY_DIRS if os.path.isdir(p)]
-    kept: list[str] = []
-    for path in sorted(set(candidates)):
-        inside_kept = any(path == k or path.startswith(k + "/") for k in kept)
-        if not inside_kept and os.path.isdir(path):
-            kept.append(path)
-    if "/usr" in kept:  # a system Python: the prefix would be far more than Python
-        kept.remove("/usr")
-        kept += [p for p in sorted(set(candidates)) if p.startswith("/usr/") and os.path.isdir(p)]
-    return [path for path in kept if path not in ("/", "/root", "/home")]
 
 
 def _bind(source: str, root: str, with_devices: bool = False) -> None:
@@ -58,7 +43,7 @@ def _bind(source: str, root: str, with_devices: bool = False) -> None:
 
 def _link_aliases(root: str) -> None:
     """Copies the links that lead to bound directories: /lib on merged systems, a venv's python."""
-    for alias in (*_LIBRARY_DIRS, sys.prefix, sys.base_prefix):
+    for alias in (*python_files.LIBRARY_DIRS, sys.prefix, sys.base_prefix):
         if os.path.islink(alias) and not os.path.lexists(root + alias):
             os.makedirs(os.path.dirname(root + alias), mode=0o755, exist_ok=True)
             os.symlink(os.readlink(alias), root + alias)
@@ -73,25 +58,25 @@ def _staging_directory(readable: Sequence[str]) -> str:
     raise FileNotFoundError(f"no directory to build the root on: tried {', '.join(_STAGING)}")
 
 
-def _spares(readable: Sequence[str]) -> dict[str, str]:
-    """Second places for what lies below /tmp (a virtual environment), which the scratch hides."""
-    hidden = [path for path in readable if path.startswith("/tmp/")]
-    return {path: f"/.below_tmp/{number}" for number, path in enumerate(hidden)}
+def _hidden(readable: Sequence[str]) -> list[str]:
+    """What lies below /tmp (a virtual environment): the scratch hides it."""
+    return [path for path in readable if path.startswith("/tmp/")]
 
 
 def build_root() -> None:
     """Makes a read-only root of the readable paths and moves this process into it."""
     os.umask(0o022)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    readable = readable_paths()
+    readable = python_files.readable_paths()
     root = _staging_directory(readable)
     linux.mount("sandbox", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=256k,mode=755")
     for path in readable:
         _bind(path, root)
-    for path, spare in _spares(readable).items():
-        os.makedirs(root + spare, mode=0o755)
-        linux.mount(path, root + spare, "", linux.MS_BIND | linux.MS_REC)
-        linux.make_tree_read_only(root + spare, False)
+    for path in _hidden(readable):
+        spare = root + _BELOW_TMP + path.removeprefix("/tmp")
+        os.makedirs(spare, mode=0o755)
+        linux.mount(path, spare, "", linux.MS_BIND | linux.MS_REC)
+        linux.make_tree_read_only(spare, False)
     _link_aliases(root)
     for path in _DEVICES:
         _bind(path, root, with_devices=True)
@@ -114,9 +99,21 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
+def _unshare_user() -> None:
+    """A new user namespace; an error says in words what is missing."""
+    try:
+        linux.unshare(linux.CLONE_NEWUSER)
+    except OSError as error:
+        why = "refused by this system"
+        if error.errno in (errno.ENOSPC, errno.EUSERS):
+            why = "off or used up (sysctl user.max_user_namespaces)"
+        raise OSError(error.errno, f"user namespaces are {why}") from error
+
+
 def _map_range_from_outside(pid: int, go: int, done: int) -> None:
     """Waits on pipe `go`, then maps the range into the user namespace of `pid`."""
-    os.read(go, 1)
+    if os.read(go, 1) != b"1":
+        return
     _write(f"/proc/{pid}/uid_map", f"0 {UID_BASE} {UID_COUNT}")
     _write(f"/proc/{pid}/gid_map", f"0 {UID_BASE} {UID_COUNT}")
     os.write(done, b"1")
@@ -128,30 +125,37 @@ def _enter_as_root() -> None:
     done_read, done_write = os.pipe()
     helper = os.fork()
     if helper == 0:
-        os.close(done_read)
         try:
+            linux.die_with_parent(pid)
+            os.close(done_read)
+            os.close(go_write)
             _map_range_from_outside(pid, go_read, done_write)
         finally:
             os._exit(0)
     os.close(done_write)
-    linux.unshare(_SETUP_FLAGS)
-    linux.check(linux.LIBC.sethostname(b"sandbox", 7), "sethostname")
-    build_root()
-    os.setgroups([])
-    linux.unshare(linux.CLONE_NEWUSER)
-    os.write(go_write, b"1")
-    if os.read(done_read, 1) != b"1":
-        raise PermissionError("the range of user ids could not be mapped")
-    os.waitpid(helper, 0)
-    for fd in (go_read, go_write, done_read):
-        os.close(fd)
+    os.close(go_read)
+    try:
+        linux.unshare(_SETUP_FLAGS)
+        linux.check(linux.LIBC.sethostname(b"sandbox", 7), "sethostname")
+        build_root()
+        os.setgroups([])
+        _unshare_user()
+        os.write(go_write, b"1")
+        if os.read(done_read, 1) != b"1":
+            raise PermissionError("the range of user ids could not be mapped")
+    finally:
+        # While this process still has the helper's user id. It waits for us, or has ended.
+        os.kill(helper, signal.SIGKILL)
+        os.waitpid(helper, 0)
+        os.close(go_write)
+        os.close(done_read)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
 
 def _enter_as_user() -> None:
     uid, gid = os.getuid(), os.getgid()
-    linux.unshare(linux.CLONE_NEWUSER)
+    _unshare_user()
     with contextlib.suppress(OSError):  # gVisor has no such file
         _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"1000 {uid} 1")
@@ -190,13 +194,13 @@ def mount_scratch(size_bytes: int, uid: int, readable: Sequence[str]) -> None:
     `readable` is what the root was built of: what lies below /tmp is put back on top.
     """
     linux.unshare(linux.CLONE_NEWNS)
-    spares = _spares(readable)
     inodes = scratch_inodes(size_bytes)
     options = f"size={size_bytes},nr_inodes={inodes},mode=700,uid={uid},gid={uid}"
     linux.mount("scratch", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
-    for path, spare in spares.items():
-        os.makedirs(path, mode=0o755, exist_ok=True)
-        linux.mount(spare, path, "", linux.MS_BIND | linux.MS_REC)
+    # Whole trees of the read-only root, so that no directory on the way is the program's to write to.
+    for top in sorted({path.split("/")[2] for path in _hidden(readable)}):
+        os.mkdir(f"/tmp/{top}", mode=0o755)
+        linux.mount(f"{_BELOW_TMP}/{top}", f"/tmp/{top}", "", linux.MS_BIND | linux.MS_REC)
 
 
 def resize_scratch(size_bytes: int) -> None:

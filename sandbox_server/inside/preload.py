@@ -3,14 +3,19 @@
 Knows nothing of isolation. Runs once, before the first child exists.
 """
 
+import _socket
 import atexit
+import errno
 import importlib
 import importlib.metadata
 import os
+import posix
+import posixpath
+import socket
 import sys
 import types
 
-from sandbox_server.inside import runner
+from sandbox_server.inside import python_files, runner
 
 MODULES = (
     "asyncio", "bisect", "cmath", "collections", "concurrent.futures", "copy", "csv",
@@ -47,15 +52,64 @@ WARM_UP = (
 )
 
 
+_EDITABLE = "__editable__"
 # Python specialises code after some calls, and writes to it until then.
 _ROUNDS = 4
 
 
+def _is_editable(finder: object) -> bool:
+    return finder.__module__.startswith(_EDITABLE)
+
+
 def prune_import_path(readable: tuple[str, ...]) -> None:
     """Keeps the import path entries that an execution may read, and no zip of another place."""
-    kept = [os.path.realpath(p) for p in sys.path if p]
-    sys.path[:] = [p for p in kept if any(p == r or p.startswith(r + "/") for r in readable)]
+    kept = []
+    for path in filter(None, sys.path):
+        real = os.path.realpath(path)
+        if any(real == r or real.startswith(r + "/") for r in readable):
+            kept.append(path if path.startswith(python_files.AT_WORKING_DIRECTORY) else real)
+    sys.path[:] = kept
+    sys.path_importer_cache.clear()
     sys.argv[:] = [""]
+    # Finders of packages that are installed as links to a checkout: they know where that lies.
+    for name in [name for name in sys.modules if name.startswith(_EDITABLE)]:
+        del sys.modules[name]
+    sys.meta_path[:] = [one for one in sys.meta_path if not _is_editable(one)]
+    sys.path_hooks[:] = [one for one in sys.path_hooks if not _is_editable(one)]
+
+
+def _stay(path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | int) -> None:
+    """`os.chdir` where the filter refuses it."""
+    if isinstance(path, int) or os.path.abspath(os.fsdecode(path)) != "/":
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+
+def answer_for_refused_calls() -> None:
+    """Python's own answers where the filter of a tier without a root of its own refuses the kernel's.
+
+    The host is called "sandbox", the working directory is "/" and stays so, and a path with a link
+    in it is left as it is.
+    """
+    true = os.uname()
+    names = os.uname_result((true.sysname, "sandbox", true.release, true.version, true.machine))
+    posix.uname = os.uname = lambda: names
+    _socket.gethostname = socket.gethostname = lambda: "sandbox"
+    posix.chdir = os.chdir = _stay
+    posix.getcwd = os.getcwd = lambda: "/"
+    posix.getcwdb = os.getcwdb = lambda: b"/"
+    if sys.version_info >= (3, 13):  # realpath passes over links that it cannot read
+        return
+    join = posixpath._joinrealpath  # pyright: ignore[reportAttributeAccessIssue]
+
+    def joined(path: str, rest: str, strict: bool, seen: dict) -> tuple[str, bool]:
+        try:
+            return join(path, rest, strict, seen)
+        except PermissionError:
+            if strict:
+                raise
+            return posixpath.join(path, rest), True
+
+    posixpath._joinrealpath = joined  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_heavy(text: str) -> bool:

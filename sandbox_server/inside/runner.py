@@ -8,6 +8,7 @@ import ast
 import atexit
 import base64
 import contextlib
+import gc
 import io
 import linecache
 import os
@@ -23,12 +24,11 @@ import numpy as np
 
 TRACEBACK_FRAMES = 8
 _USER_FILES = ("<code", "<string>", "<stdin>", "/tmp/")
-# Python and this package may themselves be installed below /tmp.
-_OUR_FILES = tuple(
-    path + "/" for path in (sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(__file__)))
-)
+# Python may itself be installed below /tmp. The code of this package has no path (start_again.py).
+_OUR_FILES = (sys.prefix + "/", sys.base_prefix + "/")
 _CHARS_CUT = 200
 FETCH_BYTES = 768 << 10  # of all files together that a run gives back: an answer stays below 4 MiB
+_FILES = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 class _Pipe(io.FileIO):
@@ -43,12 +43,19 @@ class _Pipe(io.FileIO):
 
 def open_streams() -> None:
     """Standard streams over descriptors 0-2, made once in the fork server and inherited."""
-    sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
+    stdin = io.FileIO(0, "r", closefd=False)
+    stdin.name = "<stdin>"
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(stdin), encoding="utf-8")
     for fd, name in ((1, "stdout"), (2, "stderr")):
-        raw = io.BufferedWriter(_Pipe(fd, "w", closefd=False))
+        raw = _Pipe(fd, "w", closefd=False)
+        raw.name = f"<{name}>"
         stream = io.TextIOWrapper(
-            raw, encoding="utf-8", errors="backslashreplace", line_buffering=True
+            io.BufferedWriter(raw),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
         )
+        stream.mode = "w"  # pyright: ignore[reportAttributeAccessIssue] (as Python's own start does)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.__stdin__ = sys.stdin  # pyright: ignore[reportAttributeAccessIssue]
@@ -119,7 +126,8 @@ def _report(error: BaseException) -> dict[str, object]:
         code = error.code
         report["exit"] = code & 0xFF if isinstance(code, int) else 0 if code is None else 1
         if code is not None and not isinstance(code, int):
-            sys.stderr.write(f"{code}\n")
+            with contextlib.suppress(BaseException):  # a program may have taken sys.stderr away
+                sys.stderr.write(f"{code}\n")
         return report
     try:
         text, report["line"] = _describe(error)
@@ -160,14 +168,26 @@ def finish(report: dict[str, object]) -> dict[str, object]:
         report = _quietly(threading._shutdown) or report  # pyright: ignore
     _quietly(atexit._run_exitfuncs)
     flush()
+    _flush_files()
     return report
 
 
 def flush() -> None:
     """Flushes the program's streams, whatever it made of them."""
-    for stream in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__):
+    for name in ("stdout", "__stdout__", "stderr", "__stderr__"):
         with contextlib.suppress(BaseException):
-            stream.flush()  # pyright: ignore[reportOptionalMemberAccess]
+            vars(sys)[name].flush()
+
+
+def _flush_files() -> None:
+    """Flushes files that the program has left open, such as its own wrapper of descriptor 1.
+
+    An interpreter's end does so by freeing them. What the warm interpreter had is not listed.
+    """
+    with contextlib.suppress(BaseException):
+        for one in [o for o in gc.get_objects() if type(o) in _FILES]:
+            with contextlib.suppress(BaseException):
+                one.flush()
 
 
 def write_files(files: dict[str, bytes]) -> None:

@@ -8,6 +8,7 @@ mount namespace, or the call is refused (openat2, clone3).
 import ctypes
 import dataclasses
 import errno
+import os
 import struct
 from collections.abc import Sequence
 
@@ -61,26 +62,57 @@ def _one_of(index: int, values: Sequence[int], otherwise: int = refuse(errno.EPE
 
 
 _READ_ONLY = """read readv pread64 preadv close close_range fstat newfstatat stat lstat statx lseek
-access faccessat faccessat2 open openat getdents getdents64 readlink readlinkat statfs fstatfs
-fadvise64 getcwd chdir fchdir umask"""
+access faccessat faccessat2 getdents getdents64 getcwd umask"""
 _PLAIN = (
     _READ_ONLY
-    + """ write writev pwrite64 pwritev mprotect munmap mremap brk msync
+    + """ write writev pwrite64 pwritev mprotect munmap mremap brk
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack
-pipe pipe2 select pselect6 poll ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
-eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime dup dup2 dup3
-nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times
+pipe select pselect6 poll ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
+eventfd eventfd2 timerfd_settime timerfd_gettime dup dup2 dup3 nanosleep gettimeofday time times
 getpid gettid getppid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp
 getrusage getrlimit sched_yield sched_get_priority_max sched_get_priority_min getcpu
-futex set_robust_list set_tid_address rseq exit exit_group getrandom uname sysinfo
+set_robust_list set_tid_address rseq exit exit_group getrandom sysinfo
 getitimer setitimer alarm pause restart_syscall wait4 waitid
-recvfrom shutdown getsockopt getsockname"""
+recvfrom shutdown getsockname"""
 )
 _SCRATCH = """creat unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir symlink symlinkat
 link linkat chmod fchmod fchmodat truncate ftruncate fallocate utimensat utime utimes futimesat
-fsync fdatasync sync_file_range sendfile copy_file_range"""
+sendfile copy_file_range"""
+# What shows where links lead, what a file system holds and what the host is called. In the namespace
+# tier there is nothing to learn; without a root of its own a program must not ask.
+_OF_ITS_OWN_ROOT = "readlink readlinkat statfs fstatfs chdir fchdir uname"
+# Flushes and advice work on the disk and the page cache of all: they pretend to succeed.
+_PRETENDED = "fsync fdatasync sync_file_range msync fadvise64 flock"
 _NOT_SUPPORTED = """listxattr llistxattr flistxattr getxattr lgetxattr fgetxattr setxattr lsetxattr
 fsetxattr"""
+
+
+# A futex without FUTEX_PRIVATE_FLAG has a key that programs share where the word lies in a file. Who
+# would sleep on one is told that the word has changed, and looks again (pthread_join, std::future);
+# so nobody ever sleeps there, and a wake-up, the kernel's at a thread's end included, wakes nobody.
+_FUTEX_COMMAND = 0xFF  # with the private flag 0x80, without FUTEX_CLOCK_REALTIME 0x100
+_FUTEX = Rule(
+    cases=(
+        # wait, wake, requeue, compare and requeue, wake with operation, wait and wake by bits
+        *(
+            ((Test(index=1, mask=_FUTEX_COMMAND, value=0x80 | command),), ALLOW)
+            for command in (9, 1, 0, 10, 3, 4, 5)
+        ),
+        *(
+            ((Test(index=1, mask=_FUTEX_COMMAND, value=command),), refuse(errno.EAGAIN))
+            for command in (0, 9)
+        ),
+        *(
+            ((Test(index=1, mask=_FUTEX_COMMAND, value=command),), refuse(0))
+            for command in (1, 10, 3, 4)
+        ),
+    ),
+    otherwise=refuse(errno.ENOSYS),  # priority inheritance looks up the word as a process id
+)
+# Negative ids are clocks of processes, threads and descriptors, others' included.
+_CLOCKS = (1, 0, 2, 3, 4, 5, 6, 7, 11)
+_DIRECT_ASYNC_NOATIME = 0x56000  # O_DIRECT has one bit on x86-64 and another on aarch64
+_PIPE_FLAGS = 0x80800  # O_CLOEXEC, O_NONBLOCK; no packets, no notification queue
 
 
 def _with_arguments() -> dict[str, Rule]:
@@ -94,9 +126,30 @@ def _with_arguments() -> dict[str, Rule]:
                 ((Test(index=3, mask=0x4002D, value=1),), ALLOW),
             )
         ),
-        "madvise": Rule(  # no page merging (a timing channel), no memory poisoning
-            cases=tuple(((Test(index=2, value=v),), refuse(errno.EPERM)) for v in (12, 100, 101)),
-            otherwise=ALLOW,
+        # No merging (a timing channel), poisoning, or huge pages of a library's file. Read-ahead and
+        # reclaim (will need, cold, page out) reach pages of files: pretend they succeed.
+        "madvise": Rule(
+            cases=(
+                *(((Test(index=2, value=v),), ALLOW) for v in (4, 8, 14, 0, 1, 2)),
+                *(((Test(index=2, value=v),), ALLOW) for v in (10, 11, 15, 16, 17, 18, 19)),
+                *(((Test(index=2, value=v),), refuse(0)) for v in (3, 20, 21)),
+            )
+        ),
+        "futex": _FUTEX,
+        **dict.fromkeys(
+            ("clock_gettime", "clock_getres", "clock_nanosleep", "timerfd_create"),
+            _one_of(0, _CLOCKS, refuse(errno.EINVAL)),
+        ),
+        # Reading past the page cache is load on the disk that costs the program nothing.
+        "open": _without_bits(1, os.O_DIRECT, refuse(errno.EINVAL)),
+        "openat": _without_bits(2, os.O_DIRECT, refuse(errno.EINVAL)),
+        "pipe2": _without_bits(1, _FULL & ~_PIPE_FLAGS, refuse(errno.EINVAL)),
+        # The type, the error, the protocol and the domain of a socket; never who is behind it.
+        "getsockopt": Rule(
+            cases=tuple(
+                ((Test(index=1, value=1), Test(index=2, value=option)), ALLOW)
+                for option in (3, 4, 38, 39)
+            )
         ),
         "clone": Rule(cases=(((Test(index=0, mask=_THREAD_MASK, value=_THREAD_FLAGS),), ALLOW),)),
         "clone3": Rule(otherwise=refuse(errno.ENOSYS)),  # so that glibc falls back to clone
@@ -105,11 +158,14 @@ def _with_arguments() -> dict[str, Rule]:
         # Locks on files that others read too would be a channel: pretend they succeed.
         "fcntl": Rule(
             cases=(
-                *(((Test(index=1, value=v),), ALLOW) for v in (0, 1, 2, 3, 4, 1030, 1032)),
+                *(((Test(index=1, value=v),), ALLOW) for v in (0, 1, 2, 3, 1030, 1032)),
+                (
+                    (Test(index=1, value=4), Test(index=2, mask=_DIRECT_ASYNC_NOATIME, value=0)),
+                    ALLOW,
+                ),
                 *(((Test(index=1, value=v),), refuse(0)) for v in locks),
             )
         ),
-        "flock": Rule(otherwise=refuse(0)),
         "kill": _one_of(0, (OWN_PID,)),
         "tgkill": _one_of(0, (OWN_PID,)),
         "prctl": _one_of(0, (3, 15, 16, 23)),  # get dumpable, set and get name, read bounding set
@@ -132,24 +188,33 @@ def _with_arguments() -> dict[str, Rule]:
     }
 
 
+def _without_bits(index: int, bits: int, otherwise: int) -> Rule:
+    """Allowed if argument `index` has none of `bits`."""
+    return Rule(cases=(((Test(index=index, mask=bits, value=0),), ALLOW),), otherwise=otherwise)
+
+
 def make_rules(*, has_scratch: bool, can_truncate: bool, is_session: bool) -> dict[str, Rule]:
     """Rules by system call name; `can_truncate` says that Landlock guards O_TRUNC (ABI 3)."""
     rules = {name: Rule(otherwise=ALLOW) for name in _PLAIN.split()}
     rules |= {name: Rule(otherwise=refuse(errno.ENOTSUP)) for name in _NOT_SUPPORTED.split()}
+    rules |= {name: Rule(otherwise=refuse(0)) for name in _PRETENDED.split()}
     rules |= _with_arguments()
     if has_scratch:
-        rules |= {name: Rule(otherwise=ALLOW) for name in _SCRATCH.split()}
+        names = f"{_SCRATCH} {_OF_ITS_OWN_ROOT}"
+        rules |= {name: Rule(otherwise=ALLOW) for name in names.split()}
     elif not can_truncate:
         for name, index in (("open", 1), ("openat", 2)):
-            rules[name] = Rule(cases=(((Test(index=index, mask=0x240, value=0),), ALLOW),))
+            rules[name] = _without_bits(index, 0x240 | os.O_DIRECT, refuse(errno.EPERM))
     if is_session:
         fork = ((Test(index=0, value=_FORK_FLAGS),), ALLOW)  # the notifying filter has it too
         rules["clone"] = Rule(cases=(*rules["clone"].cases, fork))
         rules |= {name: Rule(otherwise=ALLOW) for name in ("kill", "tgkill")}
         wake = ((Test(index=0, value=1), Test(index=1, value=18)), ALLOW)  # see session_process.py
         rules["prctl"] = Rule(cases=(*rules["prctl"].cases, wake))
-        for name in ("getpgid", "getsid", "sched_getaffinity", "sched_getparam"):
+        for name in ("getpgid", "getsid", "sched_getparam"):
             rules[name] = _one_of(0, (0,))
+        # By its own number too, as pthread_getaffinity_np asks: forked processes differ in that.
+        rules["sched_getaffinity"] = Rule(otherwise=ALLOW)
         rules["prlimit64"] = Rule(cases=rules["prlimit64"].cases[:1])
         rules["recvmsg"] = Rule(
             otherwise=ALLOW

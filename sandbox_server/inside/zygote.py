@@ -1,7 +1,8 @@
 """The fork server: a warm, single-threaded process that turns requests into locked children.
 
 Started afresh (`-c`, built environment) by the front end, which talks to it over one
-SOCK_SEQPACKET socket: JSON headers with descriptors attached. It never reads a program's code.
+SOCK_SEQPACKET socket: JSON headers with descriptors attached. `main` is the first interpreter, which
+only starts the second (start_again.py); `start` is that one. It never reads a program's code.
 It ends when the socket closes, and everything below ends with it: by the kernel in the namespace
 tier, elsewhere by the process above it, which inherits all orphans and kills them (`_guard`). The
 fork server itself does that for a session whose supervisor is gone.
@@ -13,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import traceback
 
 from sandbox_server.inside import (
@@ -25,8 +25,10 @@ from sandbox_server.inside import (
     namespaces,
     packages,
     preload,
+    python_files,
     runner,
     session_supervisor,
+    start_again,
 )
 from sandbox_server.inside.lockdown import Tier
 
@@ -34,24 +36,6 @@ HEADER_BYTES = 4096
 _ORPHANS_AT_ONCE_S = 0.05  # spent on killing them before the next order
 _ORPHANS_LATER_MS = 50
 _GUARD_S = 30.0
-
-
-def _start_again_without_address_randomisation(arguments: list[str]) -> None:
-    """So that `print(object())` is the same in each run. Containers may refuse: no harm."""
-    if "--settled" in arguments:
-        return
-    try:
-        persona = linux.LIBC.personality(0xFFFFFFFF)
-        linux.LIBC.personality(persona | linux.ADDR_NO_RANDOMIZE)
-    except OSError:
-        pass
-    # glibc takes the size of thread stacks from the limit at this exec.
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    resource.setrlimit(resource.RLIMIT_STACK, (4 << 20, hard))
-    argv = [*sys.orig_argv, "--settled"]
-    os.execve(sys.executable, argv, dict(os.environ))
 
 
 def _wait_for(pid: int) -> int:
@@ -65,8 +49,12 @@ class _FrontEndDied(BaseException):
     """Raised in the guard by a signal."""
 
 
-def _guard(pid: int, front_end: int) -> int:
-    """Stays above the fork server `pid` and ends what is left when it or the front end is gone."""
+def _guard(pid: int) -> int:
+    """Stays above the fork server `pid` and ends what is left when it or the front end is gone.
+
+    Until it stands, the front end's death is the end of this process (`main`), and with it of the child.
+    """
+    front_end = os.getppid()
 
     def on_death(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once
@@ -211,16 +199,27 @@ def _load_packages(
     return versions, [f"packages added to each fork server: {listed}: {cost} MiB"]
 
 
-def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket) -> None:
-    prison = lockdown.make_prison(Tier(setup["tier"]), has_own_uids)
+def _serve(
+    tier: Tier,
+    *,
+    has_own_uids: bool,
+    scratch_bytes: int,
+    with_scipy: bool,
+    extra: list[str],
+    procfs: int,
+    channel: socket.socket,
+) -> None:
+    prison = lockdown.make_prison(tier, has_own_uids)
     preload.prune_import_path(prison.readable)
+    if prison.tier is Tier.LANDLOCK:
+        preload.answer_for_refused_calls()
     runner.open_streams()
     try:
-        added, remarks = _load_packages(setup["packages"], procfs, channel)
+        added, remarks = _load_packages(extra, procfs, channel)
     except packages.UnfitPackage as error:
         channel.send(json.dumps({"op": "unfit", "why": str(error)}).encode())
         return
-    versions = preload.warm_up(setup["with_scipy"]) | added
+    versions = preload.warm_up(with_scipy) | added
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     data_bytes, address_bytes = heap.settle(procfs)
     os.close(procfs)
@@ -236,7 +235,7 @@ def _serve(setup: dict, has_own_uids: bool, procfs: int, channel: socket.socket)
         "keeps_read_capability": prison.keeps_read_capability,
         "base_rss_kib": _resident_kib_of_a_child(),
     }
-    zygote = Zygote(channel, prison, setup["scratch_bytes"])
+    zygote = Zygote(channel, prison, scratch_bytes)
     channel.send(json.dumps(ready).encode())
     zygote.serve()
 
@@ -281,25 +280,40 @@ def main(arguments: list[str]) -> int:
     linux.die_with_parent(setup["parent"])
     if setup["is_probe"]:
         return _probe(Tier(setup["tier"]), setup["scratch_bytes"])
+    needs_home = setup["tier"] == Tier.LANDLOCK and os.geteuid() == 0
+    home = python_files.home_for_others() if needs_home else None
+    wanted = ("tier", "fd", "scratch_bytes", "with_scipy", "packages")
+    start_again.start_again(home, **{key: setup[key] for key in wanted})
+
+
+def start(*, tier: str, fd: int, scratch_bytes: int, with_scipy: bool, packages: list[str]) -> int:
+    """The fork server itself, in the second interpreter; `fd` is the front end's socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
-    _start_again_without_address_randomisation(arguments)
-    channel = socket.socket(fileno=setup["fd"])
+    channel = socket.socket(fileno=fd)
     procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     has_own_uids = False
-    is_in_namespace = setup["tier"] == Tier.NAMESPACE
+    is_in_namespace = tier == Tier.NAMESPACE
     if is_in_namespace:
         has_own_uids = namespaces.enter()
-    elif setup["tier"] == Tier.LANDLOCK:
+    elif tier == Tier.LANDLOCK:
         has_own_uids = os.geteuid() == 0
     above = os.getpid()
     if not is_in_namespace:
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     pid = os.fork()
     if pid:
-        return _wait_for(pid) if is_in_namespace else _guard(pid, setup["parent"])
+        return _wait_for(pid) if is_in_namespace else _guard(pid)
     if is_in_namespace:  # process 1 sees no parent
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)
     else:
         linux.die_with_parent(above)
-    _serve(setup, has_own_uids, procfs, channel)
+    _serve(
+        Tier(tier),
+        has_own_uids=has_own_uids,
+        scratch_bytes=scratch_bytes,
+        with_scipy=with_scipy,
+        extra=packages,
+        procfs=procfs,
+        channel=channel,
+    )
     return 0

@@ -16,7 +16,7 @@ import pytest
 from helpers.sandbox_serving import Serving, serving, setups, why_not
 
 from sandbox_server.front import selftest
-from sandbox_server.inside.session_supervisor import TASK_ALLOWANCE
+from sandbox_server.inside.session_limits import TASK_ALLOWANCE
 from sandbox_server.wire import sandbox_pb2 as pb
 
 ATTACKS = sorted(selftest.ATTACKS.glob("*.py.txt"))

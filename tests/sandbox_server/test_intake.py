@@ -203,7 +203,7 @@ def test_who_waits_too_long_for_room_is_told_to_come_back():
 
 
 def test_calls_beyond_the_most_are_told_to_come_back():
-    config = ServerConfig(concurrency=1, queue_capacity=1, session_capacity=0)
+    config = ServerConfig(concurrency=1, queue_capacity=1, session_capacity=1)
 
     async def scenario(channel, service, budget, address) -> None:
         stub = sandbox_pb2_grpc.SandboxStub(channel)

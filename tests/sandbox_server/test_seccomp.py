@@ -152,3 +152,58 @@ def test_numbers_are_those_of_the_kernel_headers(machine):
             assert nr == int(numbers[name]), name
         else:
             assert nr is None or name not in numbers, name
+
+
+def test_socket_options_are_allowed_one_by_one(machine):
+    for option in (3, 4, 38, 39):
+        assert _verdict(machine, "getsockopt", 3, 1, option) == ALLOW
+    for level, option in ((1, 17), (1, 77), (1, 59), (0, 3), (6, 4), (1, 0)):
+        assert _verdict(machine, "getsockopt", 3, level, option) == _EPERM
+
+
+def test_nobody_sleeps_on_a_shared_futex(machine):
+    private, realtime = 0x80, 0x100
+    for command in (0, 9):
+        for flags in (0, realtime):
+            assert _verdict(machine, "futex", 0, command | flags) == refuse(errno.EAGAIN)
+            assert _verdict(machine, "futex", 0, command | flags | private) == ALLOW
+    for command in (1, 3, 4, 10):
+        assert _verdict(machine, "futex", 0, command) == refuse(0)
+        assert _verdict(machine, "futex", 0, command | private) == ALLOW
+    for command in (2, 6, 7, 8, 11, 12, 13, 5, 0x86, 0x8D, 14, 127):
+        assert _verdict(machine, "futex", 0, command) == refuse(errno.ENOSYS)
+
+
+def test_clocks_are_ones_own(machine):
+    for name in ("clock_gettime", "clock_getres", "clock_nanosleep", "timerfd_create"):
+        for clock in (0, 1, 2, 3, 7):
+            assert _verdict(machine, name, clock) == ALLOW
+        for clock in (-14, (~1 << 3) | 6, 0xFFFFFFF2, (1 << 40) | 0xFFFFFFF2, 16, 8):
+            assert _verdict(machine, name, clock) == refuse(errno.EINVAL), clock
+
+
+def test_flushes_and_advice_pretend_to_succeed(machine):
+    for scratch in (True, False):
+        for name in ("fsync", "fdatasync", "sync_file_range", "msync", "fadvise64", "flock"):
+            assert _verdict(machine, name, has_scratch=scratch) == refuse(0)
+    for advice in (3, 20, 21):
+        assert _verdict(machine, "madvise", 0, 0, advice) == refuse(0)
+    for advice in (0, 1, 4, 8, 14):
+        assert _verdict(machine, "madvise", 0, 0, advice) == ALLOW
+    for advice in (9, 12, 22, 23, 25, 100, 101, 1000):
+        assert _verdict(machine, "madvise", 0, 0, advice) == _EPERM
+
+
+def test_descriptor_flags_do_not_change_how_a_reader_works(machine):
+    nonblocking, append, direct, asynchronous = 0x800, 0x400, 0x4000, 0x2000
+    assert _verdict(machine, "fcntl", 1, 4, nonblocking | append | 1) == ALLOW
+    for flag in (direct, asynchronous, 0x40000, direct | nonblocking):
+        assert _verdict(machine, "fcntl", 1, 4, flag) == _EPERM
+    assert _verdict(machine, "pipe2", 0, 0x80800) == ALLOW
+    assert _verdict(machine, "pipe2", 0, direct) == refuse(errno.EINVAL)
+
+
+def test_without_a_root_of_its_own_a_program_asks_nothing_of_others(machine):
+    for name in ("readlinkat", "statfs", "fstatfs", "chdir", "fchdir", "uname"):
+        assert _verdict(machine, name) == ALLOW
+        assert _verdict(machine, name, has_scratch=False) == _EPERM

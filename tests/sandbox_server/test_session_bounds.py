@@ -163,9 +163,9 @@ def test_sessions_over_the_memory_bound_are_evicted_the_largest_first(kept):
 
 
 def test_the_bounds_are_positive():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="session_capacity=0 must be from 1 to"):
         ServerConfig(session_capacity=0)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="session_memory_bytes=0 must be from 1 to"):
         ServerConfig(session_memory_bytes=0)
 
 
