@@ -72,9 +72,7 @@ def serving(*flags: str) -> Iterator[Serving]:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError("the search server did not start; it says why above")
-        yield Serving(
-            address=line.split()[-1], pid=process.pid, start_s=time.monotonic() - start
-        )
+        yield Serving(address=line.split()[-1], pid=process.pid, start_s=time.monotonic() - start)
     finally:
         process.terminate()
         process.wait(30)
@@ -192,14 +190,19 @@ def measure(
             if not table:
                 found = found_ids(server.address, questions)
                 summary["recall_at_5"] = search_corpus.recall_at(found, questions)
-                for name, half in (("chosen_on", slice(0, None, 2)), ("held_out", slice(1, None, 2))):
+                for name, half in (
+                    ("chosen_on", slice(0, None, 2)),
+                    ("held_out", slice(1, None, 2)),
+                ):
                     share = search_corpus.recall_at(found[half], questions[half])
                     summary[f"recall_at_5_{name}"] = share
                 batches = [
                     per_second(server.address, queries, BATCH, seconds) for _ in range(rounds)
                 ]
                 summary["batch_queries_per_s"] = statistics.median(batches)
-            table.append({"documents": documents, **built, **speed(server, queries, rounds, seconds)})
+            table.append(
+                {"documents": documents, **built, **speed(server, queries, rounds, seconds)}
+            )
         print("  ".join(f"{name} {value:,.4g}" for name, value in table[-1].items()), flush=True)
         if len(table) == 1:
             with serving("--index", str(index), "--no-feedback") as server:

@@ -13,7 +13,9 @@ import numpy as np
 
 HOTPOTQA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "hotpotqa_500.jsonl"
 Row = dict[str, str]
-Question = tuple[str, set[str]]  # the question and its supporting titles, which are the ids of their passages
+Question = tuple[
+    str, set[str]
+]  # the question and its supporting titles, which are the ids of their passages
 
 
 def read(path: pathlib.Path) -> tuple[list[Row], list[Question]]:

@@ -10,11 +10,12 @@ import os
 import pathlib
 import sys
 
-from search_server import build, logs, server
+from search_server import build, dense, logs, qdrant, server
 from search_server.config import ServerConfig
 from search_server.corpus import BadCorpus
 from search_server.lexical import LexicalSearch
 from search_server.manifest import Manifest
+from search_server.search import Search
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,14 +52,12 @@ def config_of(flags: argparse.Namespace) -> ServerConfig:
     return ServerConfig(**{name: value for name, value in given.items() if name in names})
 
 
-def open_search(flags: argparse.Namespace, config: ServerConfig) -> server.Search:
+def open_search(flags: argparse.Namespace, config: ServerConfig) -> Search:
     """What the flags say to search, built first where a corpus is given."""
     if flags.qdrant:
-        from search_server import qdrant
-
-        return qdrant.open_search(flags)
-    if flags.collection:
-        raise BadCorpus("--collection needs --qdrant")
+        return qdrant.QdrantSearch(flags)
+    if flags.collection or flags.qdrant_key_file:
+        raise BadCorpus("--collection and --qdrant-key-file need --qdrant")
     folder = build.index_folder(flags)
     made = build.from_flags(flags) if flags.corpus else Manifest.read(folder)
     passages = LexicalSearch(folder / "passages", uses_feedback=config.feedback)
@@ -68,9 +67,7 @@ def open_search(flags: argparse.Namespace, config: ServerConfig) -> server.Searc
             "it is damaged; build it with --rebuild"
         )
     if made.encoder:
-        from search_server import dense
-
-        return dense.open_search(folder, made, passages)
+        return dense.VectorSearch(folder, made, passages)
     if flags.encoder:
         raise BadCorpus(f"{folder}: was built without an encoder: give --corpus and --rebuild")
     return passages

@@ -9,76 +9,19 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import pathlib
 import shutil
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
-from search_server import corpus, lexical
+from search_server import corpus, dense, lexical, qdrant
 from search_server.corpus import BadCorpus
 from search_server.manifest import FORMAT, Manifest, corpus_files
+from search_server.progress import Progress
 
 HEAP_BYTES = 256 << 20  # of the writer
 ROWS_A_COMMIT = 50_000  # what a kill costs at most
-_Item = TypeVar("_Item")
-
-
-class Progress:
-    """Says on standard error how far a step is, at most every two seconds, and once at its end."""
-
-    def __init__(self, what: str, total: int | None = None, start: int = 0):
-        self._what, self._total, self._first = what, total, start
-        self._began = self._said = time.monotonic()
-
-    def over(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        done = self._first
-        for item in items:
-            yield item
-            done += 1
-            if done % 256 == 0 and time.monotonic() - self._said > 2:
-                self._said = time.monotonic()
-                self._say(done)
-        self._say(done)
-
-    def _say(self, done: int) -> None:
-        speed = (done - self._first) / max(time.monotonic() - self._began, 1e-3)
-        line = f"{self._what}: {done:,}"
-        if self._total:
-            left = (self._total - done) / max(speed, 1e-3)
-            line += f" of {self._total:,} ({100 * done / self._total:.0f} %), {left:.0f} s left"
-        print(f"search_server: {line}, {speed:,.0f}/s", file=sys.stderr, flush=True)
-
-
-def check_rows(paths: Sequence[pathlib.Path]) -> int:
-    """Reads every row; how many there are. Raises at the first bad one, at a double id, and if there is none."""
-    import array
-
-    import numpy as np
-
-    hashes = array.array("Q")  # 8 bytes a row; ids whose hashes are equal are compared below
-    for _, document in Progress("rows checked").over(corpus.documents(paths)):
-        hashes.append(_hash(document.id))
-    if not hashes:
-        raise BadCorpus(f"{', '.join(map(str, paths))}: the corpus is empty")
-    ordered = np.sort(np.frombuffer(hashes, np.uint64))
-    doubles = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    first: dict[str, str] = {}
-    for place, document in corpus.documents(paths) if doubles else ():
-        if _hash(document.id) in doubles and first.setdefault(document.id, place) != place:
-            raise BadCorpus(
-                f"{place}: the id {document.id!r:.80} is that of {first[document.id]} already"
-            )
-    return len(hashes)
-
-
-def _hash(name: str) -> int:
-    import hashlib
-
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def build(
@@ -107,14 +50,11 @@ def build(
     with _locked(part), _disk_errors(part):
         begun = _begun(part, wanted)
         if begun.documents == 0:
-            begun = begun.replace(documents=check_rows(paths))
+            begun = begun.replace(documents=corpus.check_rows(paths))
             begun.write(part)
         _index_passages(paths, part, begun.documents)
         if encoder:
-            from search_server import dense
-
-            with dense.open_encoder(encoder) as encode:
-                begun = dense.index_vectors(paths, part, begun, encode)
+            begun = dense.index_vectors(paths, part, begun)
         begun.replace(is_whole=True).write(part)
         _put_in_place(part, folder)
     return Manifest.read(folder)
@@ -236,6 +176,9 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
         help="a Qdrant server's URL, or a directory for its embedded mode; instead of --index",
     )
     parser.add_argument("--collection", default="", help="the collection in Qdrant")
+    parser.add_argument(
+        "--qdrant-key-file", default="", metavar="FILE", help="file with the API key of Qdrant"
+    )
 
 
 def index_folder(flags: argparse.Namespace) -> pathlib.Path:
@@ -270,8 +213,6 @@ def main() -> int:
         if not flags.corpus:
             raise BadCorpus("give --corpus FILE")
         if flags.qdrant:
-            from search_server import qdrant
-
             total = qdrant.upload(flags)
             print(f"{flags.collection}: {total:,} passages")
         else:

@@ -59,7 +59,9 @@ class ServerConfig:
     def port(self) -> int:
         text = self.address.rpartition(":")[2]
         if ":" not in self.address or not text.isascii() or not text.isdigit():
-            raise ValueError(f"--address {self.address!r} must be host:port, such as 127.0.0.1:8000")
+            raise ValueError(
+                f"--address {self.address!r} must be host:port, such as 127.0.0.1:8000"
+            )
         if int(text) > 65_535:
             raise ValueError(f"--address {self.address!r}: a port is at most 65535")
         return int(text)

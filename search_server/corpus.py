@@ -5,13 +5,19 @@ A row is `{"id", "contents"}` as Search-R1 has it, where the first line of the c
 Other columns are not kept.
 """
 
+import array
 import dataclasses
 import gzip
+import hashlib
 import json
 import pathlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from search_server.progress import Progress
 
 MOST_CONTENT_BYTES = 1 << 20  # of one row: a passage, not a book
 _KINDS = (".jsonl", ".jsonl.gz", ".json.gz", ".parquet")
@@ -58,8 +64,28 @@ def documents(paths: Sequence[pathlib.Path], skip: int = 0) -> Iterator[tuple[st
     for path in paths:
         for place, row in _rows(path):
             if number >= skip:
-                yield place, _document(row, number, place)
+                yield place, document(row, number, place)
             number += 1
+
+
+def check_rows(paths: Sequence[pathlib.Path]) -> int:
+    """Reads every row; how many there are. Raises at the first bad one, at a double id, and if there is none."""
+    hashes = array.array("Q")  # 8 bytes a row; ids whose hashes are equal are compared below
+    for _, row in Progress("rows checked").over(documents(paths)):
+        hashes.append(_hash(row.id))
+    if not hashes:
+        raise BadCorpus(f"{', '.join(map(str, paths))}: the corpus is empty")
+    ordered = np.sort(np.frombuffer(hashes, np.uint64))
+    doubles = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    first: dict[str, str] = {}
+    for place, row in documents(paths) if doubles else ():
+        if _hash(row.id) in doubles and first.setdefault(row.id, place) != place:
+            raise BadCorpus(f"{place}: the id {row.id!r:.80} is that of {first[row.id]} already")
+    return len(hashes)
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[str, object]]:
@@ -106,7 +132,8 @@ def _parquet_rows(path: pathlib.Path) -> Iterator[tuple[str, object]]:
         raise BadCorpus(f"{path}:{number + 1}: damaged Parquet: {reason}") from error
 
 
-def _document(row: object, number: int, place: str) -> Document:
+def document(row: object, number: int, place: str) -> Document:
+    """The document of a row, which is the `number`th and stands at `place`; raises BadCorpus."""
     if not isinstance(row, dict):
         raise BadCorpus(f"{place}: a row must be an object, not {type(row).__name__}")
     name = row.get("id")
@@ -123,7 +150,9 @@ def _document(row: object, number: int, place: str) -> Document:
     else:
         if row.get("text") is None:
             keys = ", ".join(map(repr, row)) or "none"
-            raise BadCorpus(f"{place}: needs 'contents', or 'text' and 'title'; its keys: {keys:.200}")
+            raise BadCorpus(
+                f"{place}: needs 'contents', or 'text' and 'title'; its keys: {keys:.200}"
+            )
         text = clean(_text(row, "text", place))
         title = clean(_text(row, "title", place)) if row.get("title") is not None else ""
         title = " ".join(title.split())  # a line break in it would end it
@@ -131,8 +160,12 @@ def _document(row: object, number: int, place: str) -> Document:
     if not text.strip():
         raise BadCorpus(f"{place}: the passage has no text")
     if len(contents) > MOST_CONTENT_BYTES or len(contents.encode()) > MOST_CONTENT_BYTES:
-        raise BadCorpus(f"{place}: the passage is longer than {MOST_CONTENT_BYTES:,} bytes: cut it up")
-    return Document(id=clean(str(name)), title=title.strip().strip('"'), text=text, contents=contents)
+        raise BadCorpus(
+            f"{place}: the passage is longer than {MOST_CONTENT_BYTES:,} bytes: cut it up"
+        )
+    return Document(
+        id=clean(str(name)), title=title.strip().strip('"'), text=text, contents=contents
+    )
 
 
 def _text(row: dict, key: str, place: str) -> str:

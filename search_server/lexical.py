@@ -12,7 +12,7 @@ A question of two hops names one passage, which names the other: recall@5 on Hot
 """
 
 import collections
-import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -22,21 +22,15 @@ import tantivy
 
 from search_server import analysis
 from search_server.corpus import Document, clean
+from search_server.search import Hit
 
 TITLE_WEIGHT = 3
 FEEDBACK_TERMS = 10
 FEEDBACK_WEIGHT = 1.0
 MOST_QUERY_TERMS = 256  # the first ones of a query count
 _K1 = 1.2  # tantivy's own, which cannot be set; its b is 0.75
+_REMEMBERED_TERMS = 1 << 16  # whose frequency is not looked up again
 _FIELD = "words"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hit:
-    """A passage found."""
-
-    document: bytes  # JSON of the document
-    score: float
 
 
 def schema() -> tantivy.Schema:
@@ -79,6 +73,7 @@ class LexicalSearch:
         self._analyzer = analysis.analyzer()
         self._stop_terms = analysis.stop_terms()
         self._uses_feedback = uses_feedback
+        self._idf = functools.lru_cache(_REMEMBERED_TERMS)(self._idf_of)
 
     @property
     def num_documents(self) -> int:
@@ -146,6 +141,6 @@ class LexicalSearch:
         unit = FEEDBACK_WEIGHT * len(asked)
         return {term: unit * score / total for term, score in best if total > 0}
 
-    def _idf(self, term: str) -> float:
+    def _idf_of(self, term: str) -> float:
         frequency = self._searcher.doc_freq(_FIELD, term)
         return math.log(1 + (self.num_documents - frequency + 0.5) / (frequency + 0.5))

@@ -41,7 +41,9 @@ class Manifest:
                 f"{folder}: no index: it has no {_NAME}; build one with --corpus FILE --index DIR"
             ) from error
         except (OSError, ValueError, TypeError) as error:
-            raise BadCorpus(f"{file}: unreadable: {error!s:.200}; build it with --rebuild") from error
+            raise BadCorpus(
+                f"{file}: unreadable: {error!s:.200}; build it with --rebuild"
+            ) from error
         if made.format != FORMAT:
             raise BadCorpus(
                 f"{folder}: an index of format {made.format}, this is {FORMAT}: --rebuild"

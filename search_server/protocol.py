@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 
 from search_server.config import ServerConfig
-from search_server.lexical import Hit
+from search_server.search import Hit
 
 _KEYS = ("queries", "topk", "return_scores")
 
@@ -80,7 +80,9 @@ def _topk(given: object, config: ServerConfig) -> int:
     if given is None or (given == 0 and not isinstance(given, bool)):
         return config.topk  # Search-R1's server takes 0 as not given
     if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= config.max_topk:
-        raise BadRequest(f"topk must be a whole number of 1 to {config.max_topk}, not {given!r:.80}")
+        raise BadRequest(
+            f"topk must be a whole number of 1 to {config.max_topk}, not {given!r:.80}"
+        )
     return given
 
 
@@ -90,7 +92,8 @@ def write(results: Sequence[Sequence[Hit]], return_scores: bool) -> bytes:
     for hits in results:
         if return_scores:
             parts = [
-                b'{"document": %b, "score": %b}' % (hit.document, _number(hit.score)) for hit in hits
+                b'{"document": %b, "score": %b}' % (hit.document, _number(hit.score))
+                for hit in hits
             ]
         else:
             parts = [hit.document for hit in hits]

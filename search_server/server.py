@@ -18,33 +18,19 @@ import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from aiohttp import web
 
 from search_server import protocol
 from search_server.config import MIB, ServerConfig, read_token
-from search_server.lexical import Hit
 from search_server.metrics import CONTENT_TYPE, Metrics
+from search_server.search import Hit, Search, SearchFailed
 
 log = logging.getLogger("search_server")
 QUERIES_A_TASK = 16  # of one request that a thread answers at once; others get their turn between
 _RETRY_AFTER_S = 1
 _MOST_HEADERS = 64
 _IDLE_S = 120  # a connection that says nothing for so long is closed
-
-
-class Search(Protocol):
-    """What finds passages: BM25, vectors, or an engine elsewhere. Called from several threads."""
-
-    @property
-    def num_documents(self) -> int: ...
-
-    def search(self, queries: list[str], topk: int) -> list[list[Hit]]: ...
-
-
-class SearchFailed(RuntimeError):
-    """The engine behind the server did not answer; the client should try again."""
 
 
 class Server:
