@@ -22,6 +22,7 @@ from search_server.progress import Progress
 
 HEAP_BYTES = 256 << 20  # of the writer
 ROWS_A_COMMIT = 50_000  # what a kill costs at most
+_LEAST_FREE_BYTES = 64 << 20  # on a disk with less, trouble of the writer is taken for a full disk
 
 
 def build(
@@ -81,14 +82,12 @@ def _index_passages(paths: Sequence[pathlib.Path], part: pathlib.Path, total: in
     done = index.searcher().num_docs  # a commit holds the first rows, without a gap
     if done == total:
         return
-    writer = index.writer(HEAP_BYTES, 1)  # one thread: rows stay in order
     rows = Progress("passages indexed", total, done).over(corpus.documents(paths, skip=done))
-    for number, (_, document) in enumerate(rows, start=done):
-        writer.add_document(lexical.entry(document, number))
-        if (number + 1) % ROWS_A_COMMIT == 0:
-            writer.commit()
-    writer.commit()
-    writer.wait_merging_threads()
+    with index.writer(HEAP_BYTES, 1) as writer:  # one thread: rows stay in order
+        for number, (_, document) in enumerate(rows, start=done):
+            writer.add_document(lexical.entry(document, number))
+            if (number + 1) % ROWS_A_COMMIT == 0:
+                writer.commit()
     index.reload()
     if index.searcher().num_docs != total:
         raise BadCorpus(f"{paths[0]}: the corpus changed while it was indexed: start again")
@@ -120,17 +119,15 @@ def _disk_errors(part: pathlib.Path) -> Iterator[None]:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        is_full = number in (errno.ENOSPC, errno.EDQUOT) or _has_no_room(part)
+        is_full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if not isinstance(error, OSError):  # tantivy may only say that its writer was killed
+            is_full = is_full or shutil.disk_usage(part).free < _LEAST_FREE_BYTES
         if not is_full and not isinstance(error, OSError):
             raise BadCorpus(f"{part}: the index could not be built: {error!s:.300}") from error
         reason = "the disk is full" if is_full else str(error)
         raise BadCorpus(
             f"{part}: {reason}: free some room and start again; what is done is kept"
         ) from error
-
-
-def _has_no_room(folder: pathlib.Path) -> bool:
-    return shutil.disk_usage(folder).free < 1 << 20
 
 
 def _put_in_place(part: pathlib.Path, folder: pathlib.Path) -> None:

@@ -30,6 +30,7 @@ FEEDBACK_WEIGHT = 1.0
 MOST_QUERY_TERMS = 256  # the first ones of a query count
 _K1 = 1.2  # tantivy's own, which cannot be set; its b is 0.75
 _REMEMBERED_TERMS = 1 << 16  # whose frequency is not looked up again
+_MORE_FOR_TIES = 16  # hits beyond those asked for, among which equal scores are put in order
 _FIELD = "words"
 
 
@@ -117,6 +118,7 @@ class LexicalSearch:
         return bytes(stored)
 
     def _find(self, weights: Mapping[str, float], count: int):
+        """Passages of equal score come in the order of the corpus, however the index lies on disk."""
         query = tantivy.Query
         parts = [
             (
@@ -125,7 +127,14 @@ class LexicalSearch:
             )
             for term, weight in weights.items()
         ]
-        return self._searcher.search(query.boolean_query(parts), count, count=False).hits
+        found = self._searcher.search(
+            query.boolean_query(parts), count + _MORE_FOR_TIES, count=False
+        ).hits
+        numbers = self._searcher.fast_field_values("number", [address for _, address in found])
+        ordered = sorted(
+            zip(found, numbers, strict=True), key=lambda pair: (-round(pair[0][0], 3), pair[1])
+        )
+        return [hit for hit, _ in ordered[:count]]
 
     def _feedback(self, asked: Mapping[str, float], first: bytes) -> dict[str, float]:
         """Weights of the terms that the first passage adds."""
