@@ -15,13 +15,15 @@ import collections
 import functools
 import json
 import math
+import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 
 import tantivy
 
 from search_server import analysis
-from search_server.corpus import Document, clean
+from search_server.corpus import BadCorpus, Document, clean
 from search_server.search import Hit
 
 TITLE_WEIGHT = 3
@@ -64,11 +66,31 @@ def _indexed(title: str, text: str) -> str:
     return f"{title}\n" * TITLE_WEIGHT + text
 
 
+class _WritableView:
+    """The folder, or links to its files in a temporary one: tantivy makes a lock file where it reads."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        if os.access(folder, os.W_OK):
+            return
+        try:
+            self._temporary = tempfile.TemporaryDirectory(prefix="search-index-")
+        except FileNotFoundError as error:
+            raise BadCorpus(f"{folder} is read-only, and so is /tmp: give one of them") from error
+        self.folder = pathlib.Path(self._temporary.name)
+        for file in folder.iterdir():
+            if file.suffix == ".lock":
+                continue
+            (self.folder / file.name).symlink_to(file.resolve())
+
+
 class LexicalSearch:
     """Searches one index; safe to call from several threads."""
 
     def __init__(self, folder: pathlib.Path, *, uses_feedback: bool = True):
-        self._index = open_index(folder)
+        self._view = _WritableView(folder)
+        self._index = open_index(self._view.folder)
+        self._index.config_reader("manual")  # an index does not change while it is served
         self._schema = self._index.schema
         self._searcher = self._index.searcher()
         self._analyzer = analysis.analyzer()

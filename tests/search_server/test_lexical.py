@@ -1,6 +1,7 @@
 """BM25 on a small index: titles count more, feedback finds the second hop, no text of a query is an operator."""
 
 import json
+import os
 import re
 
 import pytest
@@ -84,6 +85,16 @@ def test_a_query_of_a_megabyte_is_cut_to_its_first_terms(search):
 
 def test_more_passages_than_there_are_can_be_asked_for(search):
     assert len(ids(search, "Temple", 100)) == 2
+
+
+def test_an_index_in_a_read_only_folder_is_served(folder, search, monkeypatch):
+    """As root every folder can be written to, so the answer about it is made up."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    before = sorted(folder.iterdir())
+    closed = LexicalSearch(folder)
+    assert closed._view.folder != folder
+    assert closed.search(["Temple"], 3)[0]
+    assert sorted(folder.iterdir()) == before
 
 
 def test_documents_are_found_by_their_number(search):
