@@ -11,8 +11,9 @@ of the same cores. Without --growth it takes under a minute. It measures BM25 wi
   queries_per_s                 8 clients, one query a request, median of the rounds
   batch_queries_per_s           8 clients, 32 queries a request, median of the rounds
   p50_ms, p99_ms                one client, one query a request, medians of the rounds
+  cpu_ms                        CPU of the server for each of those queries: the figure to trust on a shared machine
   growth                        a list of {documents, corpus_mib, build_s, build_peak_mib, index_mib, start_s,
-                                server_mib (resident, after the queries), p50_ms, p99_ms, queries_per_s}; the first row is
+                                server_mib (resident, after the queries), p50_ms, p99_ms, cpu_ms, queries_per_s}; the first is
                                 the corpus above
 """
 
@@ -50,6 +51,11 @@ class Serving:
     address: str
     pid: int
     start_s: float
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the server has used."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_mib(self) -> float:
         pages = int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -163,12 +169,15 @@ def build(corpus: pathlib.Path, index: pathlib.Path) -> dict[str, float]:
 
 
 def speed(server: Serving, queries: Sequence[str], rounds: int, seconds: float) -> dict[str, float]:
+    before = server.cpu_s()
     times = [latencies_ms(server.address, queries) for _ in range(rounds)]
+    cpu_s = server.cpu_s() - before
     speeds = [per_second(server.address, queries, 1, seconds) for _ in range(rounds)]
     return {
         "start_s": server.start_s,
         "p50_ms": statistics.median(float(np.percentile(each, 50)) for each in times),
         "p99_ms": statistics.median(float(np.percentile(each, 99)) for each in times),
+        "cpu_ms": 1000 * cpu_s / sum(map(len, times)),
         "queries_per_s": statistics.median(speeds),
         "server_mib": server.resident_mib(),
     }
@@ -209,7 +218,7 @@ def measure(
                 found = found_ids(server.address, questions)
             summary["recall_at_5_without_feedback"] = search_corpus.recall_at(found, questions)
         corpus.unlink()
-    for name in ("queries_per_s", "p50_ms", "p99_ms"):
+    for name in ("queries_per_s", "p50_ms", "p99_ms", "cpu_ms"):
         summary[name] = table[0][name]
     return summary | {"growth": table}
 

@@ -84,7 +84,9 @@ def test_bytes_that_are_not_utf_8_are_named(tmp_path):
 
 
 def test_damaged_files_are_named(tmp_path):
-    (tmp_path / "cut.jsonl.gz").write_bytes(write_rows(tmp_path / "c.jsonl.gz", ROWS).read_bytes()[:-9])
+    (tmp_path / "cut.jsonl.gz").write_bytes(
+        write_rows(tmp_path / "c.jsonl.gz", ROWS).read_bytes()[:-9]
+    )
     (tmp_path / "plain.jsonl.gz").write_bytes(b'{"text": "a"}\n')
     for name in ("cut", "plain"):
         with pytest.raises(BadCorpus, match=rf"{name}\.jsonl\.gz:\d+: damaged gzip"):
@@ -112,7 +114,9 @@ def test_an_empty_corpus_and_double_ids_are_refused(tmp_path):
     with pytest.raises(BadCorpus, match="the corpus is empty"):
         corpus.check_rows([write_rows(tmp_path / "empty.jsonl", ["", " "])])
     # The third row has no id: its number is 2, which the first has taken.
-    file = write_rows(tmp_path / "c.jsonl", [{"id": "2", "text": "a"}, {"text": "b"}, {"text": "c"}])
+    file = write_rows(
+        tmp_path / "c.jsonl", [{"id": "2", "text": "a"}, {"text": "b"}, {"text": "c"}]
+    )
     with pytest.raises(BadCorpus, match=rf"c\.jsonl:3: the id '2' is that of {file}:1 already"):
         corpus.check_rows([file])
     assert corpus.check_rows([write_rows(tmp_path / "good.jsonl", ROWS)]) == len(ROWS)

@@ -9,7 +9,7 @@ import ssl
 import time
 
 import pytest
-from helpers.certificates import make_certificates
+from helpers.certificates import make_certificate
 from helpers.search_serving import ROWS, serving, write_rows
 
 TOKEN = "0123456789abcdef0123"
@@ -36,7 +36,10 @@ def test_search_r1s_client_gets_its_answer(server):
     assert [set(hit) for hit in hits] == [{"document", "score"}] * len(hits)
     # What its client does with each: the first line is the title, the rest the text.
     title, _, text = hits[0]["document"]["contents"].partition("\n")
-    assert (title, text) == ('"Kiss and Tell"', "A comedy film with Shirley Temple as Corliss Archer.")
+    assert (title, text) == (
+        '"Kiss and Tell"',
+        "A comedy film with Shirley Temple as Corliss Archer.",
+    )
     assert hits[0]["score"] > hits[-1]["score"]
     documents = server.ask(queries=["comedy film", "xyzzy"], topk=2).json["result"]
     assert documents == [[hit["document"] for hit in hits], []]
@@ -159,12 +162,12 @@ def test_many_clients_get_their_own_answers(server):
 def test_token_and_tls(corpus_file, tmp_path):
     """One more server: with both, on all addresses."""
     (tmp_path / "token").write_text(TOKEN)
-    make_certificates(tmp_path)
+    make_certificate(tmp_path)
     flags = ("--token-file", str(tmp_path / "token"), "--address", "0.0.0.0:0", "--tls-certificate",
              str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key"))  # fmt: skip
     with serving("--corpus", str(corpus_file), *flags) as server:
         port = int(server.address.rpartition(":")[2])
-        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        context = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
 
         def send(head, body=b""):
             with (
@@ -183,7 +186,8 @@ def test_token_and_tls(corpus_file, tmp_path):
         assert send(b"GET /metrics HTTP/1.1\r\n").startswith(b"HTTP/1.1 401 ")
         assert send(b"GET /health HTTP/1.1\r\n").startswith(b"HTTP/1.1 200 ")
         said = send(
-            b"POST /retrieve HTTP/1.1\r\nContent-Length: 22\r\n" + right, b'{"queries": ["comedy"]}'[:22]
+            b"POST /retrieve HTTP/1.1\r\nContent-Length: 22\r\n" + right,
+            b'{"queries": ["comedy"]}'[:22],
         )
         assert said.startswith(b"HTTP/1.1 400 ")  # a byte is missing: the token was right
 
@@ -192,12 +196,12 @@ def test_draining_finishes_what_runs(corpus_file):
     with serving("--index", f"{corpus_file}.index") as server:
         with contextlib.closing(server.connect()) as connection:
             connection.request(
-                "POST", "/retrieve", json.dumps({"queries": ["comedy film"] * 4000, "topk": 1})
+                "POST", "/retrieve", json.dumps({"queries": ["comedy film"] * 1500, "topk": 1})
             )
             deadline = time.monotonic() + 5
             while metrics(server)["search_queued_queries"] == 0 and time.monotonic() < deadline:
                 pass
             server.process.send_signal(signal.SIGTERM)
             answer = connection.getresponse()
-            assert len(json.loads(answer.read())["result"]) == 4000
+            assert len(json.loads(answer.read())["result"]) == 1500
         assert server.process.wait(10) == 0
