@@ -39,10 +39,14 @@ def _client(where: str, key_file: str) -> Any:
             raise BadCorpus("--qdrant-key-file is for a URL; --qdrant is a directory")
         return library.QdrantClient(path=where, force_disable_check_same_thread=True)
     key = pathlib.Path(key_file).read_text("utf-8").strip() if key_file else None
-    with warnings.catch_warnings():  # of a key without TLS, and of a server that cannot be asked
+    with warnings.catch_warnings():  # of a key without TLS
         warnings.simplefilter("ignore")
         return library.QdrantClient(
-            url=where, port=None if where.count(":") > 1 else 6333, api_key=key, timeout=_TIMEOUT_S
+            url=where,
+            port=None if where.count(":") > 1 else 6333,
+            api_key=key,
+            timeout=_TIMEOUT_S,
+            check_compatibility=False,  # it would ask in a thread of its own, whose errors nobody sees
         )
 
 

@@ -82,10 +82,10 @@ def test_prefixes_are_put_before_what_is_encoded(corpus_file, tmp_path, monkeypa
 
 def test_an_index_of_another_encoder_is_refused(corpus_file, tmp_path, monkeypatch):
     made = build.build([corpus_file], tmp_path / "i", encoder=ENCODER)
-    with pytest.raises(BadCorpus, match="built with --encoder .*, not ''"):
+    with pytest.raises(BadCorpus, match=r"built with --encoder .*, not ''"):
         build.build([corpus_file], tmp_path / "i")
     monkeypatch.setattr(search_serving, "count_words", lambda texts: np.ones((len(texts), 5)))
-    with pytest.raises(BadCorpus, match="has vectors of 32 numbers, --encoder .* gives 5"):
+    with pytest.raises(BadCorpus, match=r"has vectors of 32 numbers, --encoder .* gives 5"):
         opened(tmp_path / "i", made)
 
 
