@@ -126,10 +126,10 @@ class LexicalSearch:
         if not terms:
             return []
         weights = dict.fromkeys(terms, 1.0)
+        if self._uses_feedback:
+            for _, address in self._find(weights, 1):
+                weights |= self._feedback(weights, self._document(address))
         hits = self._find(weights, topk)
-        if hits and self._uses_feedback:
-            weights |= self._feedback(weights, self._document(hits[0][1]))
-            hits = self._find(weights, topk)
         return [
             Hit(document=self._document(address), score=float(score)) for score, address in hits
         ]
