@@ -20,6 +20,7 @@ import numpy as np
 from search_server.progress import Progress
 
 MOST_CONTENT_BYTES = 1 << 20  # of one row: a passage, not a book
+_MOST_LINE_BYTES = 16 << 20  # other columns of a row count here
 _KINDS = (".jsonl", ".jsonl.gz", ".json.gz", ".parquet")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _READ_ROWS = 1024  # of a Parquet file at once
@@ -93,12 +94,15 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[str, object]]:
 
 
 def _json_rows(path: pathlib.Path) -> Iterator[tuple[str, object]]:
-    """Parsed lines; empty ones are left out. A line that is not JSON comes as the error."""
+    """Parsed lines; empty ones are left out."""
     line_number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for line in file:
+            while line := file.readline(_MOST_LINE_BYTES + 1):
                 line_number += 1
+                if len(line) > _MOST_LINE_BYTES:
+                    most = f"{_MOST_LINE_BYTES:,} bytes"
+                    raise BadCorpus(f"{path}:{line_number}: the line is longer than {most}")
                 if not line.strip():
                     continue
                 place = f"{path}:{line_number}"

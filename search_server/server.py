@@ -29,7 +29,9 @@ from search_server.search import Hit, Search, SearchFailed
 log = logging.getLogger("search_server")
 QUERIES_A_TASK = 16  # of one request that a thread answers at once; others get their turn between
 _RETRY_AFTER_S = 1
-_SWITCH_S = 0.0005  # the loop waits so long for a searching thread; Python's 5 ms would be in every answer
+_SWITCH_S = (
+    0.0005  # the loop waits so long for a searching thread; Python's 5 ms would be in every answer
+)
 _MOST_HEADERS = 64
 _IDLE_S = 120  # a connection that says nothing for so long is closed
 

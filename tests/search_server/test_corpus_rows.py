@@ -77,6 +77,13 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, row, said):
     assert len(message) < 500
 
 
+def test_a_line_is_not_read_without_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "_MOST_LINE_BYTES", 30)
+    file = write_rows(tmp_path / "c.jsonl", [{"text": "short"}, {"text": "x" * 1000}])
+    with pytest.raises(BadCorpus, match=r"c\.jsonl:2: the line is longer than 30 bytes"):
+        read(file)
+
+
 def test_bytes_that_are_not_utf_8_are_named(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
     with pytest.raises(BadCorpus, match=r"c\.jsonl:2: not UTF-8"):

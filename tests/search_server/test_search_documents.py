@@ -15,7 +15,7 @@ _PAGE = (_ROOT / "docs" / "search.md").read_text("utf-8")
 _DEPLOY = _ROOT / "search_server" / "deploy"
 _BUILD_FLAGS = {"--corpus", "--index", "--rebuild", "--encoder", "--query-prefix", "--passage-prefix",
                 "--qdrant", "--collection", "--qdrant-key-file"}  # fmt: skip
-_FLAGS_OF_OTHERS = {"--json", "--growth", "--documents"}  # the benchmarks'
+_FLAGS_OF_OTHERS = {"--json", "--growth", "--documents", "--questions"}  # the benchmarks'
 
 
 def _commands() -> list[str]:
