@@ -81,7 +81,7 @@ def serving(*flags: str) -> Iterator[Serving]:
         yield Serving(address=line.split()[-1], pid=process.pid, start_s=time.monotonic() - start)
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
 
 
 class Client:
@@ -90,6 +90,12 @@ class Client:
     def __init__(self, address: str):
         host, _, port = address.rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=60)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
 
     def ask(self, queries: Sequence[str]) -> list[list[dict]]:
         body = json.dumps({"queries": list(queries), "topk": TOPK, "return_scores": True})
@@ -104,18 +110,20 @@ class Client:
 
 
 def found_ids(address: str, questions: Sequence[Question]) -> list[list[str]]:
-    answer = Client(address).ask([question for question, _ in questions])
+    with Client(address) as client:
+        answer = client.ask([question for question, _ in questions])
     return [[hit["document"]["id"] for hit in hits] for hits in answer]
 
 
 def latencies_ms(address: str, queries: Sequence[str]) -> list[float]:
     """One client, one query a request."""
-    client, times = Client(address), []
-    client.ask(queries[:1])
-    for query in queries:
-        start = time.perf_counter()
-        client.ask([query])
-        times.append(1000 * (time.perf_counter() - start))
+    times = []
+    with Client(address) as client:
+        client.ask(queries[:1])
+        for query in queries:
+            start = time.perf_counter()
+            client.ask([query])
+            times.append(1000 * (time.perf_counter() - start))
     return times
 
 
@@ -124,11 +132,12 @@ def per_second(address: str, queries: Sequence[str], batch: int, seconds: float)
     stop = time.monotonic() + seconds
 
     def client(number: int) -> int:
-        mine, asked, place = Client(address), 0, number * 61
-        while time.monotonic() < stop:
-            picked = [queries[(place + i) % len(queries)] for i in range(batch)]
-            mine.ask(picked)
-            asked, place = asked + batch, place + batch
+        asked, place = 0, number * 61
+        with Client(address) as mine:
+            while time.monotonic() < stop:
+                picked = [queries[(place + i) % len(queries)] for i in range(batch)]
+                mine.ask(picked)
+                asked, place = asked + batch, place + batch
         return asked
 
     start = time.monotonic()
@@ -158,7 +167,8 @@ def build(corpus: pathlib.Path, index: pathlib.Path) -> dict[str, float]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
         raise RuntimeError("the build failed; it says why above")
     return {
         "corpus_mib": _mib(corpus),

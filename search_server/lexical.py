@@ -11,12 +11,14 @@ Feedback, in steps (Rocchio's idea, with one passage):
 A question of two hops names one passage, which names the other: recall@5 on HotpotQA rises by 8 points (docs/search.md).
 """
 
+import atexit
 import collections
 import functools
 import json
 import math
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -66,30 +68,26 @@ def _indexed(title: str, text: str) -> str:
     return f"{title}\n" * TITLE_WEIGHT + text
 
 
-class _WritableView:
+def _writable_view(folder: pathlib.Path) -> pathlib.Path:
     """The folder, or links to its files in a temporary one: tantivy makes a lock file where it reads."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-        if os.access(folder, os.W_OK):
-            return
-        try:
-            self._temporary = tempfile.TemporaryDirectory(prefix="search-index-")
-        except FileNotFoundError as error:
-            raise BadCorpus(f"{folder} is read-only, and so is /tmp: give one of them") from error
-        self.folder = pathlib.Path(self._temporary.name)
-        for file in folder.iterdir():
-            if file.suffix == ".lock":
-                continue
-            (self.folder / file.name).symlink_to(file.resolve())
+    if os.access(folder, os.W_OK):
+        return folder
+    try:
+        view = pathlib.Path(tempfile.mkdtemp(prefix="search-index-"))
+    except FileNotFoundError as error:
+        raise BadCorpus(f"{folder} is read-only, and so is /tmp: give one of them") from error
+    atexit.register(shutil.rmtree, view, ignore_errors=True)
+    for file in folder.iterdir():
+        if file.suffix != ".lock":
+            (view / file.name).symlink_to(file.resolve())
+    return view
 
 
 class LexicalSearch:
     """Searches one index; safe to call from several threads."""
 
     def __init__(self, folder: pathlib.Path, *, uses_feedback: bool = True):
-        self._view = _WritableView(folder)
-        self._index = open_index(self._view.folder)
+        self._index = open_index(_writable_view(folder))
         self._index.config_reader("manual")  # an index does not change while it is served
         self._schema = self._index.schema
         self._searcher = self._index.searcher()
