@@ -80,9 +80,10 @@ class VectorSearch:
                 f"{folder}: has vectors of {made.vector_width} numbers, --encoder {made.encoder} "
                 f"gives {self._encoder.width}: it is another one; give --rebuild"
             )
-        self._graph = _usearch().Index.restore(str(folder / _GRAPH), view=True)
-        if self._graph is None or len(self._graph) != made.documents:
+        graph = _usearch().Index.restore(str(folder / _GRAPH), view=True)
+        if graph is None or len(graph) != made.documents:
             raise BadCorpus(f"{folder / _GRAPH}: damaged; build it with --rebuild")
+        self._graph = graph
         self._prefix = made.query_prefix
         self._passages = passages
 

@@ -24,7 +24,7 @@ _POINTS_A_BATCH = 256
 _TIMEOUT_S = 30
 
 
-def _library():
+def _library() -> Any:
     try:
         import qdrant_client
     except ImportError as error:
