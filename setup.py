@@ -15,6 +15,17 @@ SANDBOX = [
     "sympy>=1.13",
 ]
 
+SEARCH = [
+    "aiohttp>=3.14",
+    "tantivy>=0.27",
+    "prometheus-client>=0.22",
+    "pyarrow>=20",
+    "numpy>=2.0",
+]
+# Vectors of an encoder of yours. A directory of sentence-transformers also needs transformers and torch.
+SEARCH_DENSE = ["usearch>=2.26"]
+SEARCH_QDRANT = ["qdrant-client>=1.18"]
+
 TRAINER = [
     # 0.10 is the last line for Python 3.11; jax.set_mesh and jax.P need it.
     "jax>=0.10",
@@ -60,7 +71,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["jaxtool*", "sandbox_server*", "experiments*"]),
+    packages=find_packages(
+        include=["jaxtool*", "sandbox_server*", "search_server*", "experiments*"]
+    ),
     package_data={
         "jaxtool.renderers": ["templates/*"],
         "jaxtool.report": ["templates/*"],
@@ -70,6 +83,7 @@ setup(
             "attacks/*.py.txt",
             "attacks/sessions/*.py.txt",
         ],
+        "search_server": ["deploy/*"],
     },
     # Nothing by default: the extra says which machine this is, so that a sandbox host never gets jax.
     install_requires=[],
@@ -78,7 +92,10 @@ setup(
         "tpu": TRAINER + SANDBOX + ["jax[tpu]>=0.10"],
         "cuda": TRAINER + SANDBOX + ["jax[cuda12]>=0.10"],
         "sandbox": SANDBOX,
-        "test": TRAINER + SANDBOX + TEST,
+        "search": SEARCH,
+        "search-dense": SEARCH + SEARCH_DENSE,
+        "search-qdrant": SEARCH + SEARCH_QDRANT,
+        "test": TRAINER + SANDBOX + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + TEST,
         "parity": PARITY,
     },
 )

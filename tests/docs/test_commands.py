@@ -79,7 +79,7 @@ def imported_tests(file: pathlib.Path) -> set[str]:
 
 
 def test_what_a_checkout_runs_imports_nothing_of_the_tests(tmp_path):
-    folders = ("benchmarks", "docs", "experiments", "jaxtool", "sandbox_server")
+    folders = ("benchmarks", "docs", "experiments", "jaxtool", "sandbox_server", "search_server")
     files = [file for f in folders for file in (loader.REPOSITORY_ROOT / f).rglob("*.py")]
     assert {str(file): imported_tests(file) for file in files if imported_tests(file)} == {}
     (tmp_path / "one.py").write_text("import os\nfrom helpers.fakes import SlowTool\n")
