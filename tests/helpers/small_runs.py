@@ -144,7 +144,12 @@ def two_tools(folder: Path, **fields) -> RlConfig:
         "tools": (PythonSandbox(), function),
         "call_cost": CallCost(per_tool=(("length", 0.5),)),
     }
-    return rl_config(folder, **(defaults | fields))
+    config = rl_config(folder, **(defaults | fields))
+    return dataclasses.replace(
+        config,
+        rollout=dataclasses.replace(config.rollout, max_tool_calls=4),
+        schedule=dataclasses.replace(config.schedule, log_trajectories=16),  # all of a step
+    )
 
 
 def rl_config(folder: Path, **fields) -> RlConfig:

@@ -38,8 +38,8 @@ def rows_of(workdir):
         {
             name: value
             for name, value in row.items()
-            if not name.startswith("timing/")
-            and name not in ("time_s", "tokens/useful_row_steps_fraction", "tokens/sampled_per_s")
+            if not name.startswith(("timing/", "tokens/useful"))
+            and name not in ("time_s", "tokens/sampled_per_s")
         }
         for row in rows
     ]
@@ -84,14 +84,10 @@ def test_calls_of_both_tools_are_counted_and_a_function_costs_what_it_costs(unin
         assert sum(row.get(f"tools/calls_per_answer/{tool}", 0) for row in rows) > 0
         assert sum(row[f"tools/calls_count/{tool}"] for row in rows) > 0
         assert all(row[f"tools/unavailable_count/{tool}"] == 0 for row in rows)
-    both = 0
     for view in read_trajectories(folder / "run" / "trajectories.jsonl"):
         names = [call.tool for call in view.tool_calls]
         cost = names.count("python") + names.count("length") / 2
         assert view.reward == pytest.approx(len(view.tokens) / 10 + cost)
-        both += {"python", "length"} == set(names)
-    assert rows[-1]["tokens/reprefilled_total"] == 0
-    assert both
 
 
 def test_every_program_of_the_decoder_is_compiled_before_the_first_step_and_counted(uninterrupted):
