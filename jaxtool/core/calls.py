@@ -17,7 +17,9 @@ class ToolSpec:
 
     name: str  # unique in a run; as the policy writes it
     description: str  # for the prompt, in the tool's own words
-    parameters: Mapping[str, Any]  # JSON schema of the arguments: {"type": "object", "properties": ...}
+    parameters: Mapping[
+        str, Any
+    ]  # JSON schema of the arguments: {"type": "object", "properties": ...}
     deadline_s: float = 60.0  # a call that takes longer ends there and is an error observation
 
 
