@@ -30,7 +30,9 @@ class SentencePieceTokenizer:
     """A `.model` file as our Tokenizer."""
 
     path: str
-    chat_template: str | None = None  # jinja: messages, tools, add_generation_prompt, bos_token, eos_token
+    chat_template: str | None = (
+        None  # jinja: messages, tools, add_generation_prompt, bos_token, eos_token
+    )
 
     def __post_init__(self) -> None:
         if not Path(self.path).is_file():
@@ -136,7 +138,7 @@ class SentencePieceTokenizer:
                 "or use a renderer that sets uses_chat_template = false"
             )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = _to_json
+        environment.filters["tojson"] = to_json
         sp = self._processor
         return environment.from_string(self.chat_template).render(
             messages=list(messages),
@@ -147,6 +149,6 @@ class SentencePieceTokenizer:
         )
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any, indent: int | None = None) -> str:
     """As transformers writes it: jinja's own filter would escape < and > for HTML."""
     return json.dumps(value, ensure_ascii=False, indent=indent)

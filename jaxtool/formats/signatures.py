@@ -25,8 +25,14 @@ class _NoJson(ValueError):
 class Signatures:
     """Names and schemas of the tools of a run."""
 
-    def __init__(self, specs: Sequence[ToolSpec] = ()):
-        """Raises ValueError for two tools of one name, or a schema that is none."""
+    def __init__(self, specs: Sequence[ToolSpec] | None = ()):
+        """Raises ValueError for two tools of one name, or a schema that is none.
+
+        Args:
+          specs: None: the tools are not known, and any name with any arguments is a call.
+        """
+        self._knows_tools = specs is not None
+        specs = specs or ()
         self.specs = {spec.name: spec for spec in specs}
         if len(self.specs) < len(specs):
             names = [spec.name for spec in specs]
@@ -49,10 +55,12 @@ class Signatures:
         """The call, if there is such a tool and it takes these arguments."""
         if not isinstance(name, str) or not name.strip():
             return invalid(f"the call names no tool: there are {self._names}")
-        if name not in self.specs:
+        if self._knows_tools and name not in self.specs:
             return invalid(f"there is no tool {name!r}: there are {self._names}", name)
         if not isinstance(arguments, dict):
             return invalid(f"the arguments of {name} must be an object, got {arguments!r}", name)
+        if not self._knows_tools:
+            return Call(tool=name, arguments=arguments)
         # `relevance` prefers what stands at the top: a missing argument before a wrong one.
         error = best_match(self._validators[name].iter_errors(arguments))
         if error is not None:

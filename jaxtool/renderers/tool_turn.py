@@ -23,7 +23,9 @@ class ToolTurn:
     """The template's text around a result."""
 
     before: str  # from the end of the call: "<|im_end|>\n<|im_start|>user\n<tool_response>\n"
-    after: str  # up to the policy's next word: "\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    after: (
+        str  # up to the policy's next word: "\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    )
     result: Literal["plain", "stripped", "json"] = "plain"  # as the template writes it
 
     def written(self, output: str) -> str:
@@ -53,9 +55,7 @@ def tool_turn(render: Render, messages: Messages, role: str) -> ToolTurn:
         )
     before, after = text.split(_SAID)[1].split(_GOT)
     again = _rendered(render, [*once, said, {"role": role, "content": _GOT}], role)
-    if again.split(_SAID)[-1] != f"{before}{_GOT}{after}" or not again.startswith(
-        text.removesuffix(after.rpartition(after.strip()[-1:])[2])
-    ):
+    if again.split(_SAID)[-1] != f"{before}{_GOT}{after}":
         raise ValueError(
             "the chat template writes the second result of a conversation otherwise than the first: one "
             "ledger cannot hold both; give tool.observation as text"
