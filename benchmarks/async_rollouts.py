@@ -129,8 +129,6 @@ def run_config(folder: pathlib.Path, max_staleness: int, steps: int) -> RlConfig
 class SlowTool:
     """Refuses after a random wait of up to `max_latency_s`: a random policy writes no programs."""
 
-    name = "slow"
-
     def __init__(self, seed: int, max_latency_s: float):
         self._random, self._max_latency_s = random.Random(seed), max_latency_s
 

@@ -26,6 +26,7 @@ from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.renderer import Renderer, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.tools.menu import Menu
 
 _FIRST_CALL, _FIRST_END = 300, 400  # ids below 300 are bytes
 _CALLS, _ENDS = 61, 30
@@ -79,8 +80,6 @@ class RandomCalls:
 
 class SlowTool:
     """Answers of 6 to 30 tokens after a log-normal time, the same for the n-th call of a program."""
-
-    name = "slow"
 
     def __init__(self, median_s: float):
         self._median_s = median_s
@@ -194,7 +193,7 @@ def _run(
         engine=engine,
         tokenizer=tokenizer,
         renderer=RENDERER,
-        tool=tool,
+        tools=Menu.of_code(tool),
         config=RolloutConfig(max_response_tokens=_RESPONSE, max_tool_calls=6, **way.rollout),
     )
     problems = [

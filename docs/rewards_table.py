@@ -131,7 +131,7 @@ def variants() -> list[Variant]:
             gin="otc_per_tool.gin",
             outcome=OtcGrpoReward(),
             fewest_calls=0,
-            call_cost=CallCost(per_tool=(("sandbox", 0.5),)),
+            call_cost=CallCost(per_tool=(("python", 0.5),)),
         ),
         Variant(name="AdaTIR, easy problem", gin="adatir.gin", outcome=AdaTirReward()),
         Variant(
@@ -176,12 +176,12 @@ def trajectory_with(calls: int) -> Trajectory:
         origins += [Origin.POLICY] * CODE_TOKENS + [Origin.TOOL] * OBSERVATION_TOKENS
         tool_calls.append(
             ToolCall(
-                code="1",
+                tool="python",
+                arguments={"code": "1"},
                 result=ToolResult(status=ToolStatus.OK),
                 start=start,
                 stop=start + CODE_TOKENS,
                 observation_stop=len(origins),
-                tool="sandbox",
             )
         )
     origins += [Origin.POLICY] * TEXT_TOKENS

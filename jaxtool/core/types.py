@@ -12,7 +12,8 @@ A lower-case letter is a local variable holding that size.
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,12 +72,12 @@ class ToolUnavailable(Exception):
 class ToolCall:
     """One call that got an observation: these are the calls that TC counts (OTC-PO, section 2)."""
 
-    code: str
+    tool: str  # name of the tool that answered
+    arguments: Mapping[str, Any]  # JSON values by name, as the policy gave them
     result: ToolResult
     start: int  # index of the first policy token of the segment that ended in the call
     stop: int  # index just past the last policy token before the observation
     observation_stop: int  # index just past the last tool token of the observation
-    tool: str = ""  # name of the tool that answered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

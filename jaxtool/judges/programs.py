@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import ToolResult, ToolUnavailable
 from jaxtool.judges.base import RunPrograms
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 
 
-def programs_in(tool: Tool, runner: Runner) -> RunPrograms:
+def programs_in(tool: CodeRunner, runner: Runner) -> RunPrograms:
     """A function that runs programs by `tool` and waits; None where the tool was not available.
 
     Args:
@@ -26,7 +26,7 @@ def programs_in(tool: Tool, runner: Runner) -> RunPrograms:
     return run
 
 
-async def _run_all(tool: Tool, programs: Sequence[str]) -> list[ToolResult | None]:
+async def _run_all(tool: CodeRunner, programs: Sequence[str]) -> list[ToolResult | None]:
     async def one(program: str) -> ToolResult | None:
         try:
             return await tool.execute(program)

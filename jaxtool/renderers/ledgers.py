@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jaxtool.core.calls import PYTHON, Call
 from jaxtool.core.types import FinishReason, Origin, Problem, Trajectory
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, Turn
-from jaxtool.renderers.policy_text import PolicyTextReader, Stop
+from jaxtool.renderers.policy_text import Stop
 from jaxtool.renderers.renderer import Renderer
-from jaxtool.renderers.tool_format import ToolFormat
 
 Piece = tuple[Sequence[int], Origin]
 
@@ -130,9 +130,10 @@ def _next_observation(response: str, at: int, renderer: Renderer) -> tuple[int, 
     """Where the next observation of `response` stands: straight after a call that a rollout would run."""
     if renderer.tool is None:
         return None
-    opening, closing = map(re.escape, _observation_tags(renderer.tool))
-    span = re.compile(rf"\s*{opening}.*?{closing}\s*", re.DOTALL)
     for stop in _stops(response[at:], renderer, is_first=at == 0):
+        tool = stop.call.tool if isinstance(stop.call, Call) else PYTHON
+        opening, closing = map(re.escape, _tags_of(renderer.tool.observation_of(tool)))
+        span = re.compile(rf"\s*{opening}.*?{closing}\s*", re.DOTALL)
         found = span.match(response, at + stop.end) if stop.kind == "call" else None
         if found is not None:
             return found.span()
@@ -165,14 +166,14 @@ def _ends_in_answer(response: str, renderer: Renderer) -> bool:
 
 
 def _stops(segment: str, renderer: Renderer, *, is_first: bool) -> Iterator[Stop]:
-    reader = PolicyTextReader(renderer.tags, renderer.response_prefix if is_first else "")
+    reader = renderer.reader(is_first=is_first)
     reader.feed(segment.encode("utf-8", "replace"))
     while (stop := reader.next_stop()) is not None:
         yield stop
 
 
-def _observation_tags(tool: ToolFormat) -> tuple[str, str]:
-    opening, closing = tool.observation.split("{output}")
+def _tags_of(observation: str) -> tuple[str, str]:
+    opening, closing = observation.split("{output}")
     return opening.strip(), closing.strip()
 
 
@@ -194,9 +195,12 @@ def _encoded(
 def _around_output(text: str, renderer: Renderer) -> tuple[Sequence[str], str]:
     """The tags of an observation with the blanks around them, and the output between them."""
     assert renderer.tool is not None
-    opening, closing = map(re.escape, _observation_tags(renderer.tool))
-    found = re.fullmatch(rf"(\s*{opening})(.*?)({closing}\s*)", text, re.DOTALL)
-    return (("", ""), text) if found is None else ((found[1], found[3]), found[2])
+    for shape in renderer.tool.observations:
+        opening, closing = map(re.escape, _tags_of(shape))
+        found = re.fullmatch(rf"(\s*{opening})(.*?)({closing}\s*)", text, re.DOTALL)
+        if found is not None:
+            return (found[1], found[3]), found[2]
+    return ("", ""), text
 
 
 def _message(turn: Turn) -> dict[str, str]:
@@ -229,11 +233,11 @@ def _assistant_text(turn: Turn, following: str | None, where: str, renderer: Ren
     if following is None:
         return up_to_answer(turn.text, renderer)
     text = turn.text.rstrip()
-    if following == "tool" and (
-        renderer.tool is None or not text.endswith(renderer.tool.code_close)
-    ):
+    if following == "tool" and (renderer.tool is None or not text.endswith(renderer.tool.closes)):
         tag = (
-            "no tool" if renderer.tool is None else f"calls that end in {renderer.tool.code_close}"
+            "no tool"
+            if renderer.tool is None
+            else f"calls that end in {' or '.join(renderer.tool.closes)}"
         )
         raise ValueError(
             f"{where} is answered by a tool, and the renderer {renderer.name!r} has {tag}: write the "
@@ -248,10 +252,12 @@ def _observation(turn: Turn, where: str, renderer: Renderer) -> str:
         raise ValueError(
             f"{where} is a turn of a tool, and the renderer {renderer.name!r} has none"
         )
-    opening, closing = _observation_tags(renderer.tool)
     text = turn.text.strip()
-    if opening and closing and text.startswith(opening) and text.endswith(closing):
-        text = text[len(opening) : -len(closing)]
+    for shape in renderer.tool.observations:
+        opening, closing = _tags_of(shape)
+        if opening and closing and text.startswith(opening) and text.endswith(closing):
+            text = text[len(opening) : -len(closing)]
+            break
     return renderer.tool.observation.replace("{output}", text.strip("\n"))
 
 

@@ -9,7 +9,9 @@ outside of strings and comments no Python holds `</` or a backtick. So
 3. an opening code tag anywhere else begins the program anew: what the policy abandoned is not run;
 4. a closing answer tag ends the response if its opening tag stands before it in the same segment, and
    neither stands inside an open fence;
-5. a quote whose line ends without its partner opened no string, and its line is read again as code.
+5. what stands between the tags of a tool that takes a text is that text: nothing in it is read, and any
+   other tag begins anew;
+6. a quote whose line ends without its partner opened no string, and its line is read again as code.
    So an apostrophe in prose, or a quote that was forgotten, swallows no more than its line.
 
 Two cases stay open until more is written. A closing tag at the end of a comment counts once the policy
@@ -24,10 +26,12 @@ block of all; without a block, everything. Empty blocks count only where there a
 import codecs
 import dataclasses
 import re
-from typing import Literal
+from typing import Literal, Protocol
 
+from jaxtool.core.calls import Call, InvalidCall
 from jaxtool.renderers.fences import Fence, closes, fence_at, is_line_start
 from jaxtool.renderers.python_text import NEVER, OPEN, PLAIN, end_of_string, quote_at
+from jaxtool.renderers.tool_format import ToolTags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,15 +43,37 @@ class Tags:
     answer_open: str = ""
     answer_close: str = ""
     observation_open: str = ""
+    calls: tuple[ToolTags, ...] = ()  # of tools that take a text, beside the code tool
+
+    def texts(self) -> dict[str, str]:
+        """Each tag by its name in patterns; the n-th pair of `calls` is call_n_open, call_n_close."""
+        own = {name: tag for name, tag in vars(self).items() if tag and name != "calls"}
+        for n, pair in enumerate(self.calls):
+            own |= {f"call_{n}_open": pair.open, f"call_{n}_close": pair.close}
+        return own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A tag that counts. A call whose program is "" has nothing to run."""
+    """What counts in a text: a call, or the end of the answer."""
 
     kind: Literal["call", "answer"]
     end: int  # index just past the tag in the segment's text, its prefix left out
-    program: str = ""
+    call: Call | InvalidCall | None = None  # None in a call: there is nothing to run
+
+
+class Reader(Protocol):
+    """Reads one segment as it grows, in pieces of any size."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def next_stop(self, *, is_end: bool = False) -> Stop | None:
+        """The next thing that counts; None if there is none in what was fed so far.
+
+        Args:
+          is_end: nothing follows, so that what is open ends here.
+        """
+        ...
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -64,7 +90,7 @@ class PolicyTextReader:
     reader.feed(b"<code>print('</code>')")
     reader.next_stop()                  # None: the tag is in a string
     reader.feed(b"</code>")
-    reader.next_stop()                  # Stop(kind="call", program="print('</code>')")
+    reader.next_stop()                  # Stop(kind="call", call=Call.python("print('</code>')"))
     """
 
     def __init__(self, tags: Tags, prefix: str = ""):
@@ -75,21 +101,23 @@ class PolicyTextReader:
         self._start = len(prefix)
         self._at = 0  # everything before it has been read
         self._body = -1  # where the open program's text begins; -1: none is open
+        self._pair_body = 0  # where the text of `_pair` begins
         self._blocks: list[_Block] = []
         self._fence: Fence | None = None
         self._is_answer_open = not tags.answer_open
         self._string_lines: set[int] = set()  # starts of lines that begin inside a string
         self._plain_until = 0  # f-strings before this are read as other strings
-        names = [name for name in vars(tags) if getattr(tags, name)]
-        longest_first = sorted(names, key=lambda name: -len(vars(tags)[name]))
+        self._pair: ToolTags | None = None  # the open call of a tool that takes a text
+        texts = tags.texts()
+        longest_first = sorted(texts, key=lambda name: -len(texts[name]))
         # In a program its closing tag goes first, so that ``` ends one that ```python opened.
         in_program = sorted(longest_first, key=lambda name: name != "code_close")
         outside = [name for name in longest_first if name != "observation_open"]
-        self._outside = _pattern(tags, outside)
-        self._in_prose = _pattern(tags, in_program, "|".join(_fence_marks(tags)))
+        self._outside = _pattern(texts, outside)
+        self._in_prose = _pattern(texts, in_program, "|".join(_fence_marks(tags)))
         marks = ["\\\\.", "['\"#]", *_fence_marks(tags)]
-        self._in_code = _pattern(tags, in_program, "|".join(marks))
-        self._longest = max((len(vars(tags)[name]) for name in names), default=1)
+        self._in_code = _pattern(texts, in_program, "|".join(marks))
+        self._longest = max(map(len, texts.values()), default=1)
 
     def feed(self, data: bytes) -> None:
         self._text += self._decoder.decode(data)
@@ -147,12 +175,15 @@ class PolicyTextReader:
         if not is_program and not is_end and self._may_become(tags.code_open):
             return None  # ``` may become ```python
         start, self._at = self._at, end
+        pair, self._pair = self._pair, None
+        if name.startswith("call_"):
+            return self._call_tag(name, pair, start, end)
         if name == "code_open":
             self._open_program()
         elif name == "code_close":
             program = self._program(start) if is_program else ""
             self._close_program()
-            return Stop(kind="call", end=end - self._start, program=program)
+            return self._call(program, end)
         elif name == "observation_open":
             return self._own_observation(start)
         elif self._fence is not None:
@@ -163,6 +194,16 @@ class PolicyTextReader:
             self._close_program()
             return Stop(kind="answer", end=end - self._start)
         return None
+
+    def _call_tag(self, name: str, opened: ToolTags | None, start: int, end: int) -> Stop | None:
+        """A tag of a tool that takes a text; `opened` is the pair whose opening tag was the last tag."""
+        named = self._tags.calls[int(name.split("_")[1])]
+        text = self._text[self._pair_body : start] if opened is named else ""
+        self._close_program()
+        if name.endswith("_open"):
+            self._pair, self._pair_body = named, end
+            return None
+        return Stop(kind="call", end=end - self._start, call=named.read(text))
 
     def _may_become(self, tag: str) -> bool:
         """True if the text ends inside `tag`."""
@@ -184,7 +225,11 @@ class PolicyTextReader:
             return None
         program = self._program(close)
         self._close_program()
-        return Stop(kind="call", end=end - self._start, program=program)
+        return self._call(program, end)
+
+    def _call(self, program: str, end: int) -> Stop:
+        call = Call.python(program) if program else None
+        return Stop(kind="call", end=end - self._start, call=call)
 
     def _string(self) -> None:
         depth = PLAIN if self._at < self._plain_until else 0
@@ -244,7 +289,7 @@ class PolicyTextReader:
         program = self._program(stop)
         self._at = len(self._text)
         self._close_program()
-        return Stop(kind="call", end=self._at - self._start, program=program)
+        return self._call(program, self._at)
 
     def _cleaned(self, block: _Block) -> str:
         """The block without the blanks around it and without the indent that all of it has.
@@ -298,6 +343,6 @@ def _fence_marks(tags: Tags) -> list[str]:
     return [f"{mark}{{3,}}" for mark in "`~" if mark * 3 not in both]
 
 
-def _pattern(tags: Tags, names: list[str], others: str = "") -> re.Pattern[str]:
-    parts = [f"(?P<{name}>{re.escape(vars(tags)[name])})" for name in names]
+def _pattern(texts: dict[str, str], names: list[str], others: str = "") -> re.Pattern[str]:
+    parts = [f"(?P<{name}>{re.escape(texts[name])})" for name in names]
     return re.compile("|".join([*parts, others] if others else parts) or r"(?!)", re.DOTALL)

@@ -9,14 +9,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtool.core.calls import CODE, PYTHON, Call, ToolSpec
 from jaxtool.core.types import Problem, ToolResult
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.renderers.observation import defused, shown_output
-from jaxtool.renderers.policy_text import PolicyTextReader, Tags
+from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
 from jaxtool.renderers.template_file import TemplateFile, read_template
-from jaxtool.renderers.tool_format import ToolFormat
+from jaxtool.renderers.tool_format import ToolFormat, ToolTags
 
 # Stands for a question while a chat template writes what goes around it.
 _PLACEHOLDER = "\ue000question\ue001"
@@ -33,17 +34,18 @@ class Renderer:
     tool: ToolFormat | None  # None: the policy works without a tool
     answer: AnswerFormat
     answer_close: str  # ends the response; "": the end-of-sequence token does
+    tools: tuple[ToolSpec, ...] = ()  # of the run, for the prompt
 
     @property
     def stop_tags(self) -> tuple[str, ...]:
         """Texts after which the host must look at a row."""
-        tags = (self.tool.code_close,) if self.tool else ()
+        tags = self.tool.closes if self.tool else ()
         return (*tags, self.answer_close) if self.answer_close else tags
 
     @property
     def all_tags(self) -> tuple[str, ...]:
         """Texts that the tokenizer must be able to write."""
-        opens = (self.tool.code_open,) if self.tool else ()
+        opens = self.tool.opens if self.tool else ()
         return (*opens, *self.stop_tags)
 
     @property
@@ -56,7 +58,49 @@ class Renderer:
             answer_open=self._answer_open if self.answer_close else "",
             answer_close=self.answer_close,
             observation_open=tool.observation.split("{output}")[0].strip() if tool else "",
+            calls=tool.calls if tool else (),
         )
+
+    def with_tools(self, specs: Sequence[ToolSpec]) -> "Renderer":
+        """The renderer for a run with these tools.
+
+        Raises:
+          ValueError: it cannot call one of them, or calls one that the run lacks.
+        """
+        if self.tool is None:
+            return self
+        names = [spec.name for spec in specs]
+        for spec in specs:
+            if spec.name not in self.tool.tools:
+                raise ValueError(
+                    f"renderer {self.name!r} cannot call the tool {spec.name!r}, only "
+                    f"{', '.join(self.tool.tools)}: give it tags in a [[calls]] table, or use another"
+                )
+        for name in self.tool.tools:
+            if name not in names:
+                raise ValueError(
+                    f"renderer {self.name!r} calls {name!r}, and the run's tools are "
+                    f"{', '.join(names) or 'none'}: add it to RlConfig.tools, or use another renderer"
+                )
+        by_name = {spec.name: spec for spec in specs}
+        calls = tuple(_for_spec(pair, by_name[pair.tool]) for pair in self.tool.calls)
+        return dataclasses.replace(
+            self, tool=dataclasses.replace(self.tool, calls=calls), tools=tuple(specs)
+        )
+
+    def reader(self, *, is_first: bool = False) -> Reader:
+        """Reads a segment of the policy's text.
+
+        Args:
+          is_first: the segment begins the response, and what the renderer wrote before it belongs to it.
+        """
+        return PolicyTextReader(self.tags, self.response_prefix if is_first else "")
+
+    def to_run(self, call: Call) -> Call:
+        """The call as its tool gets it: a program has the prelude before it, which ledgers do not show."""
+        if self.tool is None or call.tool != PYTHON:
+            return call
+        return Call.python(self.tool.with_prelude(call.arguments[CODE]))
 
     @property
     def _answer_open(self) -> str:
@@ -92,29 +136,46 @@ def parse_code(segment: str, tool: ToolFormat) -> str:
     reader.feed(segment.encode("utf-8", "replace"))
     program = ""
     while (stop := reader.next_stop(is_end=True)) is not None:
-        program = stop.program
+        program = stop.call.arguments[CODE] if isinstance(stop.call, Call) else ""
     return program
 
 
-def observation_text(result: ToolResult, renderer: Renderer) -> str:
+def _for_spec(pair: ToolTags, spec: ToolSpec) -> ToolTags:
+    """The pair as this tool needs it; raises ValueError if one argument is not enough for it."""
+    properties = spec.parameters.get("properties", {})
+    others = [name for name in spec.parameters.get("required", ()) if name != pair.argument]
+    if pair.argument not in properties or others:
+        is_known = pair.argument in properties
+        wanted = f"needs {', '.join(others)} as well" if is_known else "has no such argument"
+        raise ValueError(
+            f"tags {pair.open} {pair.close} give {pair.tool!r} its argument {pair.argument!r}, and the "
+            f"tool {wanted}: use a renderer that writes arguments by name"
+        )
+    is_text = properties[pair.argument].get("type") == "string"
+    return dataclasses.replace(pair, is_json=not is_text)
+
+
+def observation_text(result: ToolResult, renderer: Renderer, tool: str = PYTHON) -> str:
     """What the policy reads after a call; tags inside the output are defused."""
-    parts, output = _observation(result, renderer)
+    parts, output = _observation(result, renderer, tool)
     return output.join(parts)
 
 
-def observation_ids(tokenizer: Tokenizer, result: ToolResult, renderer: Renderer) -> list[int]:
+def observation_ids(
+    tokenizer: Tokenizer, result: ToolResult, renderer: Renderer, tool: str = PYTHON
+) -> list[int]:
     """Ids of `observation_text`; control tokens come from the template alone, never from the output."""
-    parts, output = _observation(result, renderer)
+    parts, output = _observation(result, renderer, tool)
     return encode_between(tokenizer, parts, output)
 
 
-def _observation(result: ToolResult, renderer: Renderer) -> tuple[list[str], str]:
-    tool = renderer.tool
-    if tool is None:
+def _observation(result: ToolResult, renderer: Renderer, tool: str) -> tuple[list[str], str]:
+    form = renderer.tool
+    if form is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
-    parts = tool.observation.split("{output}")
-    tags = (*renderer.all_tags, parts[1].strip())
-    return parts, defused(shown_output(result, tool), tags)
+    parts = form.observation_of(tool).split("{output}")
+    closes = [shape.split("{output}")[1].strip() for shape in form.observations]
+    return parts, defused(shown_output(result, form), (*renderer.all_tags, *closes))
 
 
 def load_renderer(name_or_path: str) -> Renderer:
@@ -137,9 +198,9 @@ def _from_template(template: TemplateFile) -> Renderer:
     form, answer = tables["format"], tables["answer"]
     if not any("{question}" in content for _, content in messages):
         raise ValueError("messages: no message holds {question}: write it where the question goes")
-    tool = ToolFormat(**tables["tool"]) if "tool" in tables else None
+    tool = _tool_format(tables)
     close = answer["close"]
-    if close and tool is not None and close in (tool.code_open, tool.code_close):
+    if close and tool is not None and close in (*tool.opens, *tool.closes):
         raise ValueError(f"answer.close = {close!r} is a tag of the tool's calls: give another one")
     return Renderer(
         name=template.name,
@@ -150,6 +211,18 @@ def _from_template(template: TemplateFile) -> Renderer:
         answer=_answer_format(answer, form["response_prefix"]),
         answer_close=close,
     )
+
+
+def _tool_format(tables: Mapping[str, Any]) -> ToolFormat | None:
+    """The [tool] table with the [[calls]] tables; None: the renderer has no tool."""
+    if "tool" not in tables:
+        if "calls" in tables:
+            raise ValueError(
+                "calls[0] needs a [tool] table, which says what an observation looks like"
+            )
+        return None
+    calls = tuple(ToolTags(**pair) for pair in tables.get("calls", ()))
+    return ToolFormat(**tables["tool"], calls=calls)
 
 
 def _answer_format(answer: Mapping[str, Any], prefix: str) -> AnswerFormat:

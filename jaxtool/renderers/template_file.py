@@ -39,12 +39,20 @@ _TABLES: Mapping[str, Mapping[str, _Key]] = {
         "empty_output": _Key(str),
         "prelude": _Key(str, is_required=False),
     },
+    "calls": {
+        "tool": _Key(str),
+        "argument": _Key(str),
+        "open": _Key(str),
+        "close": _Key(str),
+        "observation": _Key(str, is_required=False),
+    },
     "answer": {
         "close": _Key(str),
         "style": _Key(str, get_args(AnswerStyle)),
         "open": _Key(str, is_required=False),
     },
 }
+_REPEATED_TABLES = ("messages", "calls")
 _REQUIRED_TABLES = ("messages", "format", "answer")
 _KINDS = {
     str: ("text", "put it in quotes"),
@@ -105,25 +113,36 @@ def _check(template: TemplateFile) -> None:
     for name, table in tables.items():
         if name not in _TABLES:
             raise template.fault(f"{name} is no table of a renderer: {_nearest(name, _TABLES)}")
-        if name == "messages":
+        if name in _REPEATED_TABLES:
             is_list = isinstance(table, list) and all(isinstance(turn, dict) for turn in table)
             if not is_list or not table:
                 raise template.fault(
-                    f"messages = {table!r} must be one table or more: write [[messages]] over each"
+                    f"{name} = {table!r} must be one table or more: write [[{name}]] over each"
                 )
             for number, turn in enumerate(table):
-                _check_table(template, f"messages[{number}]", turn, _TABLES[name])
+                _check_table(template, f"{name}[{number}]", turn, _TABLES[name])
         elif not isinstance(table, dict):
             raise template.fault(
                 f"{name} = {table!r} must be a table: write [{name}] over its keys"
             )
         else:
-            _check_table(template, name, table, _TABLES[name])
+            _check_table(template, name, table, _keys_of(name, tables))
     for name in _REQUIRED_TABLES:
         if name not in tables:
             raise template.fault(
                 f"{name} is missing: add the table, as templates/retool.toml has it"
             )
+
+
+def _keys_of(name: str, tables: Mapping[str, Any]) -> Mapping[str, _Key]:
+    """The keys of a table; where [[calls]] name other tools, there may be no code tool."""
+    if name != "tool" or "calls" not in tables:
+        return _TABLES[name]
+    code = ("code_open", "code_close", "fence")
+    return {
+        key: dataclasses.replace(of, is_required=of.is_required and key not in code)
+        for key, of in _TABLES[name].items()
+    }
 
 
 def _check_table(

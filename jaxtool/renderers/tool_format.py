@@ -1,9 +1,12 @@
-"""The [tool] table of a renderer: tags around a call, shape of an observation."""
+"""The [tool] and [[calls]] tables of a renderer: tags around calls, shape of an observation."""
 
 import ast
 import dataclasses
+import json
 import re
 from typing import Literal, get_args
+
+from jaxtool.core.calls import PYTHON, Call, InvalidCall
 
 ErrorStyle = Literal["last_line", "traceback"]
 
@@ -11,36 +14,67 @@ _FENCE = re.compile(r"(?:`{3,}|~{3,})[^\s`~]*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolTags:
+    """Tags around the one argument of a tool: <search>who wrote Emma</search>."""
+
+    tool: str
+    argument: str
+    open: str
+    close: str
+    observation: str = ""  # the shape of what it says; "": that of all tools
+    is_json: bool = (
+        False  # the argument is written as JSON, such as 3 or [1, 2]; else it is the text
+    )
+
+    def read(self, text: str) -> Call | InvalidCall | None:
+        """What stands between the tags as a call; None where nothing does."""
+        text = text.strip()
+        if not text or not self.is_json:
+            return Call(tool=self.tool, arguments={self.argument: text}) if text else None
+        try:
+            value = json.loads(text, parse_constant=_no_json)
+        except (ValueError, RecursionError):
+            reason = f"{self.argument} must be JSON, such as 3 or [1, 2]"
+            return InvalidCall(reason=reason, tool=self.tool)
+        return Call(tool=self.tool, arguments={self.argument: value})
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolFormat:
     """Tags around a call and the shape of an observation."""
 
-    code_open: str
-    code_close: str
-    fence: str  # what demonstrations write; every spelling is read, also where this is ""
     observation: str
     max_output_chars: int
     error_style: ErrorStyle
     empty_output: str
+    code_open: str = ""  # of the code tool; "": the renderer cannot call it
+    code_close: str = ""
+    fence: str = ""  # what demonstrations write; every spelling is read, also where this is ""
     prelude: str = ""  # run before every program, in the same process; ledgers do not show it
+    calls: tuple[ToolTags, ...] = ()  # of tools that take a text
 
     def __post_init__(self) -> None:
-        for name in ("code_open", "code_close"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"tool.{name} must not be empty: give a tag, such as <code>")
-        if self.code_open == self.code_close:
-            raise ValueError(
-                f"tool.code_close = {self.code_close!r} must not be the opening tag: give two tags"
-            )
+        self._check_tags()
         if self.fence and not _FENCE.fullmatch(self.fence):
             raise ValueError(
                 f"tool.fence = {self.fence!r} must be three or more backticks or tildes and a word, "
                 "such as ```python, or empty"
             )
-        if "{output}" not in self.observation:
-            raise ValueError(
-                f"tool.observation = {self.observation!r} lacks {{output}}: write it where the "
-                "output goes"
-            )
+        shapes = [("tool.observation", self.observation)]
+        shapes += [
+            (f"calls[{n}].observation", pair.observation)
+            for n, pair in enumerate(self.calls)
+            if pair.observation
+        ]
+        for name, shape in shapes:
+            if "{output}" not in shape:
+                raise ValueError(
+                    f"{name} = {shape!r} lacks {{output}}: write it where the output goes"
+                )
         if self.max_output_chars < 1:
             raise ValueError(
                 f"tool.max_output_chars = {self.max_output_chars} must be 1 or more: ReTool has 400"
@@ -55,6 +89,59 @@ class ToolFormat:
             raise ValueError(
                 f"tool.prelude is no Python ({error}): every program would fail, mend it"
             ) from error
+
+    def _check_tags(self) -> None:
+        """Raises ValueError unless every tag is there, and no tag begins with another."""
+        if self.code_open or self.code_close or not self.calls:
+            for name in ("code_open", "code_close"):
+                if not getattr(self, name).strip():
+                    raise ValueError(f"tool.{name} must not be empty: give a tag, such as <code>")
+        if self.code_open and self.code_open == self.code_close:
+            raise ValueError(
+                f"tool.code_close = {self.code_close!r} must not be the opening tag: give two tags"
+            )
+        own = {"tool.code_open": self.code_open, "tool.code_close": self.code_close}
+        for n, pair in enumerate(self.calls):
+            for key, tag in (("open", pair.open), ("close", pair.close)):
+                name = f"calls[{n}].{key}"
+                if not tag.strip():
+                    raise ValueError(f"{name} must not be empty: give a tag, such as <search>")
+                for other, theirs in own.items():
+                    if theirs and (tag.startswith(theirs) or theirs.startswith(tag)):
+                        raise ValueError(
+                            f"{name} = {tag!r} cannot be told from {other} = {theirs!r}: give another tag"
+                        )
+                own[name] = tag
+        for n, pair in enumerate(self.calls):
+            if pair.tool in self.tools[: -len(self.calls) + n]:
+                raise ValueError(
+                    f"calls[{n}].tool = {pair.tool!r} has tags already: a tool has one pair"
+                )
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Names of the tools that can be called in these tags."""
+        return (*[PYTHON] * bool(self.code_open), *(pair.tool for pair in self.calls))
+
+    @property
+    def closes(self) -> tuple[str, ...]:
+        """Tags that end a call."""
+        return (*[self.code_close] * bool(self.code_close), *(pair.close for pair in self.calls))
+
+    @property
+    def opens(self) -> tuple[str, ...]:
+        return (*[self.code_open] * bool(self.code_open), *(pair.open for pair in self.calls))
+
+    @property
+    def observations(self) -> tuple[str, ...]:
+        """Shapes of an observation, the common one first."""
+        own = [pair.observation for pair in self.calls if pair.observation]
+        return tuple(dict.fromkeys([self.observation, *own]))
+
+    def observation_of(self, tool: str) -> str:
+        """The shape of what a tool says."""
+        own = [pair.observation for pair in self.calls if pair.tool == tool and pair.observation]
+        return own[0] if own else self.observation
 
     def with_prelude(self, code: str) -> str:
         """What is run for the program `code`; the prelude ends in a newline, whether written or not."""

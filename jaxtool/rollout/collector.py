@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from jaxtool.core import rng
+from jaxtool.core.calls import Call, InvalidCall
 from jaxtool.core.types import FinishReason, Group, Problem, ToolResult, ToolUnavailable
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine
@@ -28,7 +29,7 @@ from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.live_sample import LiveSample
 from jaxtool.rollout.prompt_lengths import LongPrompts, check_prompts_fit
-from jaxtool.tools.base import Tool
+from jaxtool.tools.menu import Menu
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class CollectTimes:
 @dataclasses.dataclass(frozen=True)
 class _Observation:
     row: LiveSample
-    code: str
+    call: Call
     result: ToolResult | None  # None: the infrastructure failed
 
 
@@ -96,15 +97,15 @@ class Collector:
         engine: DecodeEngine,
         tokenizer: Tokenizer,
         renderer: Renderer,
-        tool: Tool | None,
+        tools: Menu,
         config: RolloutConfig,
     ):
-        if renderer.tool is not None and tool is None:
+        if renderer.tool is not None and not tools.specs:
             raise ValueError(f"renderer {renderer.name!r} has a tool format but no tool was given")
         self.engine = engine
         self.tokenizer = tokenizer
         self.renderer = renderer
-        self.tool = tool
+        self.tools = tools
         self.config = config
         self.times = CollectTimes()
         self.group_order: list[str] = []  # problem ids as their groups were complete
@@ -114,8 +115,11 @@ class Collector:
         self._useful = UsefulSteps(engine.counts)
         self._numbers = itertools.count()  # of prompts
         self._rows: dict[int, LiveSample] = {}  # by cache row
-        self._calls: list[tuple[LiveSample, str]] = []  # that wait for the end of a lock-step batch
+        self._calls: list[
+            tuple[LiveSample, Call]
+        ] = []  # that wait for the end of a lock-step batch
         self._tasks: set[asyncio.Task[_Observation]] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # sessions of rows that have ended
         self._fetching: asyncio.Future[Window] | None = None
 
     async def collect(
@@ -197,8 +201,10 @@ class Collector:
                 max_length=len(prompts[i]) + self.config.max_response_tokens,
                 row_key=rng.row_key(seed, *stream, problems[i].problem_id, sample),
                 sampling=sampling,
-                tags=self.renderer.tags,
-                response_prefix=self.renderer.response_prefix,
+                renderer=self.renderer,
+                sessions=self.tools.sessions(
+                    problems[i], _key(seed, *stream, problems[i].problem_id, sample)
+                ),
             )
             for i in self._expected.order(problems)
             for sample in range(samples)
@@ -243,8 +249,8 @@ class Collector:
             self._consume(log, version)
             await asyncio.sleep(0)
         elif self._calls or self._tasks:
-            for row, code in self._calls:
-                self._start_call(row, code)
+            for row, call in self._calls:
+                self._start_call(row, call)
             self._calls = []
             is_lockstep = self.config.schedule == "lockstep"
             until = asyncio.ALL_COMPLETED if is_lockstep else asyncio.FIRST_COMPLETED
@@ -278,20 +284,20 @@ class Collector:
         elif row.ids[-1] in self.tokenizer.eos_ids:
             self._finish(row, FinishReason.EOS)
         elif stop is not None:
-            self._call(row, stop.program)
+            self._call(row, stop.call)
         elif row.room <= 0:
             self._finish(row, FinishReason.LENGTH)
         else:
             self.engine.resume(row.cache_row)
 
-    def _call(self, row: LiveSample, code: str) -> None:
+    def _call(self, row: LiveSample, call: Call | InvalidCall | None) -> None:
         """Starts a tool call, or refuses one that is over a budget or has nothing to run."""
         over_limit = len(row.calls) >= self.config.max_tool_calls
-        if code and row.room > 0 and not over_limit:
+        if isinstance(call, Call) and row.room > 0 and not over_limit:
             if self.config.schedule == "lockstep":
-                self._calls.append((row, code))
+                self._calls.append((row, call))
             else:
-                self._start_call(row, code)
+                self._start_call(row, call)
             return
         row.unexecuted_calls += 1
         if row.room <= 0:
@@ -301,17 +307,15 @@ class Collector:
         else:
             self._look_at(row)  # the same token may carry a second tag
 
-    def _start_call(self, row: LiveSample, code: str) -> None:
-        self._tasks.add(asyncio.create_task(self._run_tool(row, code)))
+    def _start_call(self, row: LiveSample, call: Call) -> None:
+        self._tasks.add(asyncio.create_task(self._run_tool(row, call)))
 
-    async def _run_tool(self, row: LiveSample, code: str) -> _Observation:
-        assert self.tool is not None
-        assert self.renderer.tool is not None
+    async def _run_tool(self, row: LiveSample, call: Call) -> _Observation:
         try:
-            result = await self.tool.execute(self.renderer.tool.with_prelude(code))
-            return _Observation(row, code, result)
+            result = await row.sessions.call(self.renderer.to_run(call))
+            return _Observation(row, call, result)
         except ToolUnavailable:
-            return _Observation(row, code, None)
+            return _Observation(row, call, None)
 
     def _observe(self, tasks: Sequence[asyncio.Task[_Observation]]) -> None:
         """Puts finished tool outputs behind their rows."""
@@ -327,8 +331,7 @@ class Collector:
             ids = observation_ids(self.tokenizer, observation.result, self.renderer)
             is_full = len(ids) >= row.room
             ids = ids[: row.room]
-            assert self.tool is not None
-            row.add_observation(observation.code, observation.result, ids, self.tool.name)
+            row.add_observation(observation.call, observation.result, ids)
             if is_full:
                 self._finish(row, FinishReason.LENGTH)
             else:
@@ -343,12 +346,20 @@ class Collector:
         self._expected.add(problem_id, len(row.ids) - len(row.prompt))
         self.engine.release(row.cache_row)
         del self._rows[row.cache_row]
+        self._close_sessions(row)
         if row.job.add(row.index, row.freeze(reason, self.tokenizer)):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
 
+    def _close_sessions(self, row: LiveSample) -> None:
+        """In the background: the other rows go on."""
+        if row.sessions.is_any_open:
+            task = asyncio.create_task(row.sessions.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
     async def abandon(self) -> None:
-        """After an error, Ctrl-C or the last row: no queue, no task and no cache row stays behind."""
+        """After an error, Ctrl-C or the last row: no queue, task, session or cache row stays behind."""
         for task in self._tasks:
             task.cancel()
         if (
@@ -359,7 +370,14 @@ class Collector:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         self._calls.clear()
-        for cache_row in list(self._rows):
+        for cache_row, row in list(self._rows.items()):
+            self._close_sessions(row)
             self.engine.release(cache_row)
             del self._rows[cache_row]
         self._admission = Admission(self.engine)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+def _key(*parts: str | int) -> str:
+    """Names a trajectory for its tools, as in "0/train/3/problem-17/5"."""
+    return "/".join(map(str, parts))

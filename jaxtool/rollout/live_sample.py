@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxtool.core.calls import Call
 from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
 from jaxtool.data.tokenizer import Tokenizer, decode, written_bytes
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.policy_text import PolicyTextReader, Stop, Tags
+from jaxtool.renderers.policy_text import Reader, Stop
+from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.job import Job
+from jaxtool.tools.menu import Sessions
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -28,8 +31,8 @@ class LiveSample:
     max_length: int  # tokens the row may hold, prompt included
     row_key: np.ndarray  # [2] uint32
     sampling: Sampling
-    tags: Tags  # of the renderer
-    response_prefix: str  # text at the end of the prompt that is read as the policy's
+    renderer: Renderer
+    sessions: Sessions  # with the tools that it calls; closed when it ends
     cache_row: int = -1  # -1 in the queue
     ids: list[int] = dataclasses.field(default_factory=list)
     origins: list[int] = dataclasses.field(default_factory=list)
@@ -38,14 +41,14 @@ class LiveSample:
     calls: list[ToolCall] = dataclasses.field(default_factory=list)
     unexecuted_calls: int = 0
     segment_start: int = 0  # first token that the policy wrote since the last observation
-    reader: PolicyTextReader = dataclasses.field(init=False)  # of the text of its tokens
+    reader: Reader = dataclasses.field(init=False)  # of the text of its tokens
     decoded: int = 0  # tokens that the reader has
 
     def begin(self, cache_row: int) -> None:
         """Leaves the queue for a row of the cache."""
         self.cache_row = cache_row
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
-        self._begin_segment(self.response_prefix)
+        self._begin_segment(is_first=True)
 
     @property
     def room(self) -> int:
@@ -55,20 +58,18 @@ class LiveSample:
     def add_policy(self, ids: Sequence[int], logprobs: Sequence[float], version: int) -> None:
         self._extend(ids, Origin.POLICY, logprobs, version)
 
-    def add_observation(
-        self, code: str, result: ToolResult, ids: Sequence[int], tool: str = ""
-    ) -> None:
-        """Closes the current segment with what the tool called `tool` said and begins the next one."""
+    def add_observation(self, call: Call, result: ToolResult, ids: Sequence[int]) -> None:
+        """Closes the current segment with what the tool said and begins the next one."""
         start, stop = self.segment_start, len(self.ids)
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
         self.calls.append(
             ToolCall(
-                code=code,
+                tool=call.tool,
+                arguments=call.arguments,
                 result=result,
                 start=start,
                 stop=stop,
                 observation_stop=len(self.ids),
-                tool=tool,
             )
         )
         self._begin_segment()
@@ -103,6 +104,6 @@ class LiveSample:
         self.logprobs.extend(logprobs)
         self.versions.extend([version] * len(ids))
 
-    def _begin_segment(self, prefix: str = "") -> None:
+    def _begin_segment(self, *, is_first: bool = False) -> None:
         self.segment_start = self.decoded = len(self.ids)
-        self.reader = PolicyTextReader(self.tags, prefix)
+        self.reader = self.renderer.reader(is_first=is_first)

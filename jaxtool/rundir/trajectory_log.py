@@ -17,7 +17,7 @@ from jaxtool.rundir import jsonl
 
 TRAJECTORIES_NAME = "trajectories.jsonl"
 
-# What the viewer colours. "code" is the part of the policy's tokens that was executed.
+# What the viewer colours. "code" is the part of the policy's tokens that a tool got.
 TokenOrigin = Literal["prompt", "policy", "code", "tool"]
 _LETTERS: dict[str, TokenOrigin] = {"p": "prompt", "a": "policy", "c": "code", "t": "tool"}
 _ORIGINS: dict[int, TokenOrigin] = {
@@ -42,6 +42,7 @@ class ToolCallView:
     status: str  # value of ToolStatus
     error_type: str = ""
     wall_ms: int = 0
+    tool: str = ""  # logs of earlier versions do not name it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,7 @@ def trajectory_view(
                 status=str(call.result.status),
                 error_type=call.result.error_type,
                 wall_ms=call.result.wall_ms,
+                tool=call.tool,
             )
             for call in trajectory.tool_calls
         ),
@@ -174,23 +176,32 @@ def evenly_spaced_views(
 
 
 def _code_mask(trajectory: Trajectory, token_texts: Sequence[str]) -> np.ndarray:
-    """[T] bool, the tokens that hold the executed code, for display only.
+    """[T] bool, the tokens that hold the arguments of calls, for display only.
 
-    A call's segment also holds the thoughts before the code, so the code is looked for in the
-    segment's pieces; where it is not found (a character split over tokens) the segment counts.
+    A call's segment also holds the thoughts before the call, so each text among its arguments is looked
+    for in the segment's pieces; where one is not found (a character split over tokens, an escape in JSON)
+    the segment counts.
     """
     mask = np.zeros(len(token_texts), dtype=bool)
     for call in trajectory.tool_calls:
         pieces = token_texts[call.start : call.stop]
-        code = call.code.strip()
-        first = "".join(pieces).rfind(code) if code else -1
-        if first < 0:
-            mask[call.start : call.stop] = True
-            continue
-        ends = np.cumsum([len(piece) for piece in pieces])
-        starts = np.concatenate([[0], ends[:-1]])
-        mask[call.start : call.stop] = (starts < first + len(code)) & (ends > first)
+        shown = [value.strip() for value in call.arguments.values() if isinstance(value, str)]
+        mask[call.start : call.stop] = _holds(pieces, shown)
     return mask
+
+
+def _holds(pieces: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """bool of each piece: it holds a part of one of `texts`; all True where one is not found."""
+    whole = "".join(pieces)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    starts = np.concatenate([[0], ends[:-1]])
+    mask = np.zeros(len(pieces), dtype=bool)
+    for text in texts:
+        first = whole.rfind(text) if text else -1
+        if first < 0:
+            return np.ones(len(pieces), dtype=bool)
+        mask |= (starts < first + len(text)) & (ends > first)
+    return mask if texts else np.ones(len(pieces), dtype=bool)
 
 
 def _shown(value: SupportsFloat) -> float | None:

@@ -26,7 +26,7 @@ from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord, lost_fraction
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 from jaxtool.train import rl_config, run_files
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY
@@ -57,7 +57,7 @@ def are_answers_of(path: Path, asked: Mapping[str, Any], policy: Path) -> bool:
 
 
 def evaluate_variant(
-    job: dict[str, Any], *, mesh: Mesh | None = None, tool: Tool | None = None
+    job: dict[str, Any], *, mesh: Mesh | None = None, tool: CodeRunner | None = None
 ) -> None:
     """Writes the answers of one policy.
 
@@ -129,7 +129,7 @@ def _answers(
         engine=worker.engine,
         tokenizer=worker.tokenizer,
         renderer=renderer,
-        tool=worker.collector.tool,
+        tools=worker.collector.tools,
         config=config.rollout,
     )
     # "validation" is the stream of the loop's own validations: the curve's points compare.

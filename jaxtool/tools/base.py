@@ -1,18 +1,61 @@
-"""What the rollout needs of a tool. Implementations are in this package."""
+"""What the rollout needs of a tool, and what runs programs. Implementations are in this package."""
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
-from jaxtool.core.types import ToolResult
+from jaxtool.core.calls import ToolSpec
+from jaxtool.core.types import Problem, ToolResult
 
 
-class Tool(Protocol):
-    """Executes code written by the policy. Used from one asyncio loop."""
-
-    @property
-    def name(self) -> str: ...
+class CodeRunner(Protocol):
+    """Runs programs: a sandbox. Used from one asyncio loop."""
 
     async def execute(self, code: str) -> ToolResult:
         """What happened. Raises ToolUnavailable for trouble that is not the program's."""
         ...
 
     async def close(self) -> None: ...
+
+
+class ToolSession(Protocol):
+    """A tool as one trajectory calls it, one call at a time."""
+
+    async def call(self, arguments: Mapping[str, Any]) -> ToolResult:
+        """What came of it. Raises ToolUnavailable for trouble that is not the call's.
+
+        Args:
+          arguments: JSON values that fit the tool's schema.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Tool(Protocol):
+    """What a policy may call, by name. Used from one asyncio loop."""
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    async def open(self, problem: Problem, key: str) -> ToolSession:
+        """The session of one trajectory. It is opened at its first call and closed with it.
+
+        Args:
+          key: names the trajectory: the same in every run with the same seed, unlike all others.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SharedSession:
+    """The session of a tool without state: all trajectories have it, and closing it ends nothing."""
+
+    def __init__(self, call: Callable[[Mapping[str, Any]], Awaitable[ToolResult]]):
+        self._call = call
+
+    async def call(self, arguments: Mapping[str, Any]) -> ToolResult:
+        return await self._call(arguments)
+
+    async def close(self) -> None:
+        return None

@@ -2,7 +2,7 @@
 
 The preflight asks once, before the run; this asks during it, two short programs a server at a time: a
 product that nobody has asked before, which no cache can know, and the next of the preflight's programs.
-Knows no server: any Tool can be asked. Not covered: when to ask, which the run loop decides.
+Knows no server: any CodeRunner can be asked. Not covered: when to ask, which the run loop decides.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 from jaxtool.tools.preflight import SNIPPETS, Snippet, mismatch
 
 _SHOWN_CHARS = 200
@@ -34,7 +34,7 @@ class Asked:
 class KnownAnswers:
     """The servers that are asked."""
 
-    def __init__(self, tools: Mapping[str, Tool]):
+    def __init__(self, tools: Mapping[str, CodeRunner]):
         """`tools` reach one server each and answer nothing from a cache; by address."""
         self._tools = dict(tools)
 
@@ -80,7 +80,7 @@ def snippets_of(number: int) -> tuple[Snippet, Snippet]:
     return product, SNIPPETS[number % len(SNIPPETS)]
 
 
-async def _difference(tool: Tool, snippet: Snippet) -> str:
+async def _difference(tool: CodeRunner, snippet: Snippet) -> str:
     """Empty if the answer is right."""
     result: ToolResult = await tool.execute(snippet.code)
     if result.status in _OF_A_BUSY_MACHINE:

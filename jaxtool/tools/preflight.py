@@ -1,7 +1,7 @@
 """Asks a tool a set of questions with known answers before a run may start.
 
 A sandbox that is missing, has no sympy, echoes nothing or lets programs out turns into reward
-noise that looks like training. Knows no server: any Tool can be asked.
+noise that looks like training. Knows no server: any CodeRunner can be asked.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import dataclasses
 import time
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 
 _SHOWN_CHARS = 200
 
@@ -151,7 +151,7 @@ def mismatch(snippet: Snippet, result: ToolResult) -> str:
 
 
 async def preflight(
-    tool: Tool, hasty: Tool, snippets: tuple[Snippet, ...] = SNIPPETS
+    tool: CodeRunner, hasty: CodeRunner, snippets: tuple[Snippet, ...] = SNIPPETS
 ) -> PreflightReport:
     """Runs all snippets at once; raises PreflightError at the first that is wrong, in order.
 

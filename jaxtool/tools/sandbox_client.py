@@ -129,9 +129,7 @@ class Totals:
 
 
 class SandboxClient:
-    """A Tool over sandbox servers at `addresses` (host:port or unix:/path)."""
-
-    name = "sandbox"
+    """A CodeRunner over sandbox servers at `addresses` (host:port or unix:/path)."""
 
     def __init__(self, addresses: Sequence[str], config: SandboxClientConfig):
         self._config = config

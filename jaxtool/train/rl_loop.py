@@ -34,7 +34,7 @@ from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
 from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
@@ -57,7 +57,7 @@ def train(
     seed: int,
     init_from: Path | None = None,
     sandbox_addresses: tuple[str, ...] = (),
-    tool: Tool | None = None,
+    tool: CodeRunner | None = None,
     mesh: jax.sharding.Mesh | None = None,
     open_rollouts: OpenRollouts = open_rollouts,
 ) -> Path:

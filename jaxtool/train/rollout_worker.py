@@ -24,8 +24,9 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 from jaxtool.tools.known_answers import KnownAnswers
+from jaxtool.tools.menu import Menu
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
@@ -108,7 +109,7 @@ def open_worker(
     sharding: Sharding,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
-    tool: Tool | None = None,
+    tool: CodeRunner | None = None,
     dtype: Dtype = "float32",
     text: tuple[Renderer, Tokenizer] | None = None,
 ) -> tuple[RolloutWorker, Params]:
@@ -145,7 +146,7 @@ def open_worker(
         engine=engine,
         tokenizer=tokenizer,
         renderer=renderer,
-        tool=tool,
+        tools=Menu.of_code(tool),
         config=config.rollout,
     )
     judge = stack.enter_context(config.judge.open(programs_in(tool, runner) if tool else None))

@@ -91,7 +91,7 @@ def tool_free_collector(worker: RolloutWorker) -> Collector:
         engine=collector.engine,
         tokenizer=collector.tokenizer,
         renderer=collector.renderer,
-        tool=collector.tool,
+        tools=collector.tools,
         config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
     )
 

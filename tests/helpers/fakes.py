@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
-from jaxtool.tools.base import Tool
+from jaxtool.tools.base import CodeRunner
 
 _OPERATORS = {
     ast.Add: operator.add,
@@ -24,8 +24,6 @@ _OPERATORS = {
 
 class ScriptedTool:
     """Answers from a table of code to result; anything else is a NameError."""
-
-    name = "scripted"
 
     def __init__(self, results: Mapping[str, ToolResult]):
         self._results = results
@@ -45,9 +43,7 @@ class ScriptedTool:
 class SlowTool:
     """Another tool behind a seeded random wait of up to `max_latency_s`."""
 
-    name = "slow"
-
-    def __init__(self, inner: Tool, *, seed: int, max_latency_s: float):
+    def __init__(self, inner: CodeRunner, *, seed: int, max_latency_s: float):
         self._inner = inner
         self._random = random.Random(seed)
         self._max_latency_s = max_latency_s
@@ -63,9 +59,7 @@ class SlowTool:
 class FailingTool:
     """Raises ToolUnavailable for the first `failures` calls, then passes on to `inner`."""
 
-    name = "failing"
-
-    def __init__(self, inner: Tool, *, failures: int):
+    def __init__(self, inner: CodeRunner, *, failures: int):
         self._inner = inner
         self.failures_left = failures
 
@@ -81,8 +75,6 @@ class FailingTool:
 
 class ArithmeticTool:
     """Understands `print(<expr>)`, or a bare `<expr>`, of integers and + - * / // %."""
-
-    name = "arithmetic"
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -54,7 +54,14 @@ def ledger(
         behaviour_logprobs=logprobs,
         policy_versions=np.where(is_policy, 0, -1).astype(np.int32),
         tool_calls=tuple(
-            ToolCall(code="1", result=ToolResult(status=s), start=a, stop=b, observation_stop=c)
+            ToolCall(
+                tool="python",
+                arguments={"code": "1"},
+                result=ToolResult(status=s),
+                start=a,
+                stop=b,
+                observation_stop=c,
+            )
             for s, (a, b, c) in zip(calls, spans, strict=True)
         ),
         unexecuted_calls=unexecuted,

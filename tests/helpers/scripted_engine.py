@@ -18,6 +18,7 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.tools.menu import Menu
 
 EOS = "<end of response>"
 ANSWER = ["<answer>", "4", "</answer>"]
@@ -245,7 +246,7 @@ def stage(
         engine=engine,
         tokenizer=tokenizer,
         renderer=loaded,
-        tool=tool,
+        tools=Menu.of_code(tool),
         config=config or RolloutConfig(),
     )
     return Stage(

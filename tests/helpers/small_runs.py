@@ -93,8 +93,6 @@ class LengthReward:
 class CountingTool:
     """Says how long the program is; raises `error` at call number `fails_at`."""
 
-    name = "counting"
-
     def __init__(self, fails_at: int | None = None, error: Exception | None = None):
         self.calls = 0
         self._fails_at, self._error = fails_at, error

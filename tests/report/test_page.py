@@ -36,7 +36,14 @@ def make_trajectory(code: str = "x=1\n") -> Trajectory:
     origins = np.array(ORIGINS, np.int8)
     is_policy = origins == Origin.POLICY
     result = ToolResult(status=ToolStatus.ERROR, error_type="NameError", wall_ms=12)
-    call = ToolCall(code=code, result=result, start=2, stop=8, observation_stop=9)
+    call = ToolCall(
+        tool="python",
+        arguments={"code": code},
+        result=result,
+        start=2,
+        stop=8,
+        observation_stop=9,
+    )
     trajectory = Trajectory(
         problem=Problem(problem_id="p<7>", question=HOSTILE, answer="1", level="one"),
         sample=3,
@@ -342,3 +349,16 @@ def test_a_browser_draws_the_page(tmp_path, page_text):
     assert [tag for tag, _ in page.elements].count("table") == 1
     assert [tag for tag, _ in page.elements].count("img") == 0
     assert "<title>owned" not in done.stdout
+
+
+def test_a_log_names_the_tool_of_each_call_and_one_of_an_earlier_version_is_still_read():
+    row = trajectory_log.view_to_row(make_view())
+    assert row["tool_calls"][0]["tool"] == "python"
+    for call in row["tool_calls"]:
+        del call["tool"]
+    assert [call.tool for call in trajectory_log.view_from_row(row).tool_calls] == [""]
+
+
+def test_a_call_whose_arguments_are_not_found_as_they_stand_counts_from_its_first_token():
+    view = make_view(code='x = "\\n"')
+    assert [token.origin for token in view.tokens[2:8]] == ["code"] * 6

@@ -16,7 +16,12 @@ def _trajectory(
     unexecuted_calls: int = 0,
 ) -> Trajectory:
     call = ToolCall(
-        code="1", result=ToolResult(status=ToolStatus.OK), start=1, stop=2, observation_stop=2
+        tool="",
+        arguments={"code": "1"},
+        result=ToolResult(status=ToolStatus.OK),
+        start=1,
+        stop=2,
+        observation_stop=2,
     )
     return Trajectory(
         problem=Problem(problem_id=problem_id, question="1 + 1", answer="2"),

@@ -12,6 +12,7 @@ from jaxtool.core.types import FinishReason, Origin, ToolResult, ToolStatus, Too
 from jaxtool.data.tokenizer import decode
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.tools.menu import Menu
 
 OBSERVATION = "\n<interpreter>\n4\n</interpreter>\n"
 
@@ -38,7 +39,8 @@ def test_a_call_is_answered_in_the_ledger_and_the_row_goes_on():
         (Origin.POLICY, "<answer>4</answer>"),
     ]
     [call] = t.tool_calls
-    assert (call.code, call.result.last_value) == ("2+2", "4")
+    assert (call.tool, call.arguments) == ("python", {"code": "2+2"})
+    assert call.result.last_value == "4"
     start = int((t.origins == Origin.PROMPT).sum())
     assert (call.start, call.stop) == (start, start + len(CALL))
     assert t.finish_reason is FinishReason.ANSWER
@@ -62,7 +64,7 @@ def test_the_prelude_runs_before_the_program_and_is_not_in_the_ledger():
     )
     [t] = run(made)
     assert tool.calls == ["a = 1\n2+2"]
-    assert t.tool_calls[0].code == "2+2"
+    assert t.tool_calls[0].arguments == {"code": "2+2"}
     assert t.response_text == f"<code>2+2</code>{OBSERVATION}<answer>4</answer>"
 
 
@@ -75,7 +77,7 @@ def test_a_closing_tag_is_found_whatever_its_tokenisation(window_steps):
     made = stage(scripts, tool=ArithmeticTool(), window_steps=window_steps)
     for t, way in zip(run(made), ways, strict=True):
         [call] = t.tool_calls
-        assert call.code == "2+2"
+        assert call.arguments == {"code": "2+2"}
         assert call.stop - call.start == 4 + len(way)
         assert t.finish_reason is FinishReason.ANSWER
         sampled = t.ids[t.origins == Origin.POLICY].tolist()
@@ -151,13 +153,12 @@ def test_an_interpreter_block_of_the_policy_is_the_policys():
 
 
 def test_empty_code_is_no_call_and_counted_as_unexecuted():
-    made = stage(
-        [[["<code>", "\n", "</code>", *ANSWER]], [["</code>", *ANSWER]]], tool=ArithmeticTool()
-    )
+    tool = ArithmeticTool()
+    made = stage([[["<code>", "\n", "</code>", *ANSWER]], [["</code>", *ANSWER]]], tool=tool)
     for t in run(made):
         assert (t.num_tool_calls, t.unexecuted_calls) == (0, 1)
         assert t.finish_reason is FinishReason.ANSWER
-    assert made.collector.tool.calls == []
+    assert tool.calls == []
 
 
 def test_a_token_with_two_tags_is_looked_at_twice():
@@ -179,18 +180,17 @@ def test_a_tool_output_longer_than_the_budget_is_cut_and_ends_the_row():
     assert t.num_tool_calls == 1
     assert (t.origins == Origin.TOOL).sum() == 4
     assert len(t.ids) == t.tool_calls[0].observation_stop
-    assert t.tool_calls[0].tool == "arithmetic"
+    assert t.tool_calls[0].tool == "python"
     assert t.final_text == ""
 
 
 def test_a_call_that_uses_up_the_budget_is_not_executed():
-    made = stage(
-        [[CALL]], tool=ArithmeticTool(), config=RolloutConfig(max_response_tokens=len(CALL))
-    )
+    tool = ArithmeticTool()
+    made = stage([[CALL]], tool=tool, config=RolloutConfig(max_response_tokens=len(CALL)))
     [t] = run(made)
     assert t.finish_reason is FinishReason.LENGTH
     assert (t.num_tool_calls, t.unexecuted_calls) == (0, 1)
-    assert made.collector.tool.calls == []
+    assert tool.calls == []
 
 
 def test_tags_inside_a_tool_output_are_defused():
@@ -264,13 +264,14 @@ def test_a_tool_that_breaks_raises_and_the_collector_can_be_used_again():
             return await super().execute(code)
 
     scripts = [[[*CALL, *ANSWER]], [["a", *CALL, *ANSWER]], [["a"] * 30 + [EOS]]]
-    made = stage(scripts, tool=Breaks())
+    tool = Breaks()
+    made = stage(scripts, tool=tool)
     with pytest.raises(ZeroDivisionError, match="a bug of the tool"):
         asyncio.run(made.collect())
     assert made.engine.num_free == made.engine.config.decode_rows
     assert not made.engine.is_any_running
     again = stage(scripts, tool=ArithmeticTool())
-    made.collector.tool.is_broken = False
+    tool.is_broken = False
     made.engine._scripts = again.engine._scripts
     assert [t.finish_reason for t in run(made)] == [
         FinishReason.ANSWER,
@@ -314,7 +315,7 @@ def test_a_protocol_with_a_tool_needs_one():
             engine=made.engine,
             tokenizer=made.tokenizer,
             renderer=made.renderer,
-            tool=None,
+            tools=Menu(),
             config=RolloutConfig(),
         )
 

@@ -27,6 +27,7 @@ from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.model.config import tiny
 from jaxtool.renderers.renderer import Renderer, ToolFormat, stop_token_mask
 from jaxtool.rollout.collector import Collector, RolloutConfig
+from jaxtool.tools.menu import Menu
 
 # A random policy calls now and then, because one piece in 46 is a whole call and six are half of one.
 PIECES = (
@@ -73,8 +74,6 @@ CONFIG = EngineConfig(
 class Echo:
     """Answers as long as the program; waits as told."""
 
-    name = "echo"
-
     def __init__(self, seed: int, latency_s: float):
         self._numbers, self._latency_s = random.Random(seed), latency_s
 
@@ -109,7 +108,7 @@ def make_collector(made, *, latency_s=0.0, tool_seed=0, **switches):
         engine=engine,
         tokenizer=tokenizer,
         renderer=RENDERER,
-        tool=Echo(tool_seed, latency_s),
+        tools=Menu.of_code(Echo(tool_seed, latency_s)),
         config=RolloutConfig(max_response_tokens=40, max_tool_calls=3, **switches),
     )
 

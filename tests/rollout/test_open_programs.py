@@ -42,7 +42,7 @@ def test_the_whole_program_runs_once_and_the_row_goes_on(program, window_steps):
     made = stage([[script]], tool=tool, window_steps=window_steps)
     [t] = run(made)
     assert tool.calls == [program]
-    assert t.tool_calls[0].code == program
+    assert t.tool_calls[0].arguments == {"code": program}
     assert t.finish_reason is FinishReason.ANSWER
     assert t.unexecuted_calls == 0
     assert t.final_text == "<answer>4</answer>"
@@ -65,7 +65,7 @@ def test_a_tag_in_a_string_is_text_whatever_its_tokenisation(kv):
     tool = ScriptedTool(dict.fromkeys(programs, OK))
     made = stage([[script] for script in scripts], tool=tool, config=RolloutConfig(kv=kv))
     for t, program in zip(run(made), programs, strict=True):
-        assert [call.code for call in t.tool_calls] == [program]
+        assert [call.arguments["code"] for call in t.tool_calls] == [program]
         assert t.finish_reason is FinishReason.ANSWER
 
 

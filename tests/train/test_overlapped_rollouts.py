@@ -28,6 +28,7 @@ from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
+from jaxtool.tools.menu import Menu
 from jaxtool.train import rl_loop
 from jaxtool.train.overlapped_rollouts import OverlappedRollouts, open_rollouts
 from jaxtool.train.sources import Sandbox
@@ -304,7 +305,8 @@ def test_batches_are_drawn_as_far_ahead_as_they_may_begin(scripted):
 def test_tools_are_called_beside_the_windows_and_lost_validations_are_asked_again():
     """The first call of the validation fails; the second try is a second row of the same problem."""
     scripts = [[[*CALL, *ANSWER]] * 2, [[*CALL, *ANSWER]]]
-    made = stage(scripts, tool=FailingTool(ArithmeticTool(), failures=1), decode_rows=1)
+    tool = FailingTool(ArithmeticTool(), failures=1)
+    made = stage(scripts, tool=tool, decode_rows=1)
     config = SimpleNamespace(schedule=Plan(), selection=Selection(), sampling=Sampling())
     with asyncio.Runner() as runner:
         parts = SimpleNamespace(
@@ -312,7 +314,7 @@ def test_tools_are_called_beside_the_windows_and_lost_validations_are_asked_agai
         )
         with OverlappedRollouts(config, parts, iter([]), 0) as rollouts:
             answers = trajectories_of(rollouts.validate(made.problems, 0, "weights"))
-            result = rollouts.call_tools(lambda: made.collector.tool.execute("1+2"))
+            result = rollouts.call_tools(lambda: tool.execute("1+2"))
     assert [answer.num_tool_calls for answer in answers] == [1, 1]
     assert names_of(answers) == ["p0", "p1"]
     assert result.last_value == "3"
@@ -339,7 +341,7 @@ def test_ctrl_c_while_the_learner_waits_cancels_calls_and_frees_slots(scripted):
             finally:
                 ended.append(code)
 
-    made.collector.tool = Interrupts()
+    made.collector.tools = Menu.of_code(Interrupts())
     drawn = iter([[problem] for problem in made.problems])
     with OverlappedRollouts(config, parts, drawn, 0) as rollouts:
         rollouts.begin_step(0, "weights 0")

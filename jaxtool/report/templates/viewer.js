@@ -117,7 +117,7 @@ class Viewer {
   facts(view) {
     const chip = (term, value, kind) => el('span', { class: `chip ${kind || ''}` }, term, ' ', el('b', null, value));
     const calls = view.tool_calls.map((call, i) => chip(`call ${i + 1}`,
-      [call.error_type || call.status, call.wall_ms ? `${format(call.wall_ms)} ms` : ''].filter(Boolean).join(' · '),
+      [call.tool, call.error_type || call.status, call.wall_ms ? `${format(call.wall_ms)} ms` : ''].filter(Boolean).join(' · '),
       call.status === 'ok' ? '' : 'failed'));
     return el('div', { class: 'facts' },
       el('p', { class: 'question' }, view.question),
