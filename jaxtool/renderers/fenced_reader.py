@@ -12,9 +12,9 @@ a program whose own fence was forgotten ends there. A program that no output fol
 
 from jaxtool.core.calls import InvalidCall
 from jaxtool.renderers.policy_text import PolicyTextReader, Stop, Tags
+from jaxtool.renderers.tool_format import FENCED_CODE, FENCED_OUTPUT
 
-CODE_OPEN, FENCE = "```python", "```"
-STOP = "```output"
+FENCE = "```"
 
 
 class FencedReader:
@@ -25,7 +25,7 @@ class FencedReader:
         self._inner = PolicyTextReader(tags, prefix)
         self._text = prefix.encode("utf-8", "replace")
         self._prefix = len(prefix)
-        self._fence: Stop | None = None  # may become STOP
+        self._fence: Stop | None = None  # may become FENCED_OUTPUT
         self._program: Stop | None = None  # the last one that was closed
 
     def feed(self, data: bytes) -> None:
@@ -42,15 +42,15 @@ class FencedReader:
                 self._program = fence
             text = self._text.decode("utf-8", "replace")
             start = self._prefix + fence.end - len(FENCE)
-            written = text[start : start + len(STOP)]
-            if written == STOP:
-                return self._call(fence.end + len(STOP) - len(FENCE))
-            self._fence = fence if STOP.startswith(written) and not is_end else None
+            written = text[start : start + len(FENCED_OUTPUT)]
+            if written == FENCED_OUTPUT:
+                return self._call(fence.end + len(FENCED_OUTPUT) - len(FENCE))
+            self._fence = fence if FENCED_OUTPUT.startswith(written) and not is_end else None
             if self._fence is not None:
                 return None
 
     def _call(self, end: int) -> Stop:
         program, self._program, self._fence = self._program, None, None
-        nothing = InvalidCall(reason=f"no {CODE_OPEN} block stands before {STOP}")
+        nothing = InvalidCall(reason=f"no {FENCED_CODE} block stands before {FENCED_OUTPUT}")
         call = nothing if program is None or program.call is None else program.call
         return Stop(kind="call", end=end, call=call)

@@ -233,11 +233,11 @@ def _assistant_text(turn: Turn, following: str | None, where: str, renderer: Ren
     if following is None:
         return up_to_answer(turn.text, renderer)
     text = turn.text.rstrip()
-    if following == "tool" and (renderer.tool is None or not text.endswith(renderer.tool.closes)):
+    if following == "tool" and (renderer.tool is None or not text.endswith(renderer.tool.stops)):
         tag = (
             "no tool"
             if renderer.tool is None
-            else f"calls that end in {' or '.join(renderer.tool.closes)}"
+            else f"calls that end in {' or '.join(renderer.tool.stops)}"
         )
         raise ValueError(
             f"{where} is answered by a tool, and the renderer {renderer.name!r} has {tag}: write the "

@@ -6,6 +6,7 @@ Not covered: which tag counts (`policy_text`), what an observation shows (`obser
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,16 @@ from jaxtool.core.calls import CODE, PYTHON, Call, ToolSpec
 from jaxtool.core.types import Problem, ToolResult
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer, with_start
+from jaxtool.formats.signatures import Signatures
 from jaxtool.judges.answer_format import AnswerFormat
-from jaxtool.renderers.observation import defused, shown_output
+from jaxtool.renderers.fenced_reader import FencedReader
+from jaxtool.renderers.observation import defused, first_tokens, shown_output
 from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
+from jaxtool.renderers.prompt_tools import as_functions, filled
 from jaxtool.renderers.template_file import TemplateFile, read_template
-from jaxtool.renderers.tool_format import ToolFormat, ToolTags
+from jaxtool.renderers.tool_format import FENCED, FENCED_CODE, ToolFormat, ToolTags
+from jaxtool.renderers.tool_turn import ToolTurn, is_tag, tool_turn
+from jaxtool.renderers.turn_reader import TurnReader
 
 # Stands for a question while a chat template writes what goes around it.
 _PLACEHOLDER = "\ue000question\ue001"
@@ -39,14 +45,14 @@ class Renderer:
     @property
     def stop_tags(self) -> tuple[str, ...]:
         """Texts after which the host must look at a row."""
-        tags = self.tool.closes if self.tool else ()
+        tags = self.tool.stops if self.tool else ()
         return (*tags, self.answer_close) if self.answer_close else tags
 
     @property
     def all_tags(self) -> tuple[str, ...]:
         """Texts that the tokenizer must be able to write."""
-        opens = self.tool.opens if self.tool else ()
-        return (*opens, *self.stop_tags)
+        marks = self.tool.marks if self.tool else ()
+        return tuple(dict.fromkeys((*marks, *self.stop_tags)))
 
     @property
     def tags(self) -> Tags:
@@ -69,6 +75,9 @@ class Renderer:
         """
         if self.tool is None:
             return self
+        if self.tool.form is not None:
+            Signatures(specs)  # raises for a schema that is none
+            return dataclasses.replace(self, tools=tuple(specs))
         names = [spec.name for spec in specs]
         for spec in specs:
             if spec.name not in self.tool.tools:
@@ -94,7 +103,20 @@ class Renderer:
         Args:
           is_first: the segment begins the response, and what the renderer wrote before it belongs to it.
         """
-        return PolicyTextReader(self.tags, self.response_prefix if is_first else "")
+        prefix, tool = self.response_prefix if is_first else "", self.tool
+        if tool is not None and tool.form is not None:
+            return TurnReader(tool.form, self._signatures, prefix, several_calls=tool.several_calls)
+        is_fenced = tool is not None and tool.parser == FENCED
+        return (FencedReader if is_fenced else PolicyTextReader)(self.tags, prefix)
+
+    @property
+    def ends_by_turn(self) -> bool:
+        """Whether the policy's end token may end a call: the reader is then asked with `is_end`."""
+        return self.tool is not None and self.tool.ends_by_turn
+
+    @functools.cached_property
+    def _signatures(self) -> Signatures:
+        return Signatures(self.tools)
 
     def to_run(self, call: Call) -> Call:
         """The call as its tool gets it: a program has the prelude before it, which ledgers do not show."""
@@ -108,15 +130,55 @@ class Renderer:
         return "" if self.answer.open == self.answer.close else self.answer.open
 
     def prompt_text(self, tokenizer: Tokenizer, question: str) -> str:
-        messages = [
-            {"role": role, "content": content.replace("{question}", question)}
-            for role, content in self.messages
-        ]
+        messages = self.chat(question)
         if self.uses_chat_template:
-            text = tokenizer.render_chat(messages)
+            text = self.render_chat(tokenizer, messages)
         else:
             text = "".join(message["content"] for message in messages)
         return text + self.response_prefix
+
+    def chat(self, question: str) -> list[dict[str, str]]:
+        """The messages of the prompt."""
+        return [
+            {"role": role, "content": filled(content, question, self.tools)}
+            for role, content in self.messages
+        ]
+
+    def render_chat(self, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+        """Text of a conversation, in which the template describes the tools if no message does."""
+        functions = as_functions(self.tools) if self.template_describes_tools else ()
+        return (
+            tokenizer.render_chat(messages, functions)
+            if functions
+            else tokenizer.render_chat(messages)
+        )
+
+    @property
+    def template_describes_tools(self) -> bool:
+        """Whether the chat template is given the tools: calls go by name, and no message has {tools}."""
+        if self.tool is None or self.tool.form is None or not self.uses_chat_template:
+            return False
+        return not any("{tools}" in content for _, content in self.messages)
+
+    def tool_turn(self, tokenizer: Tokenizer) -> ToolTurn | None:
+        """What the chat template writes around a result; None: the renderer's file says it.
+
+        Raises:
+          ValueError: the template cannot write one.
+        """
+        if self.tool is None or not self.tool.is_template_turn:
+            return None
+        known = self._tool_turns.get(id(tokenizer))
+        if known is None:
+            render = functools.partial(self.render_chat, tokenizer)
+            turn = tool_turn(render, self.chat(_PLACEHOLDER), self.tool.role)
+            known = self._tool_turns[id(tokenizer)] = tokenizer, turn
+        return known[1]
+
+    @functools.cached_property
+    def _tool_turns(self) -> dict[int, tuple[Tokenizer, ToolTurn]]:
+        """By tokenizer, which is kept so that its id stays its own."""
+        return {}
 
     def prompt_ids(self, tokenizer: Tokenizer, problem: Problem) -> list[int]:
         """Ids of `prompt_text`; control tokens come from the template alone, never from the question."""
@@ -155,27 +217,52 @@ def _for_spec(pair: ToolTags, spec: ToolSpec) -> ToolTags:
     return dataclasses.replace(pair, is_json=not is_text)
 
 
-def observation_text(result: ToolResult, renderer: Renderer, tool: str = PYTHON) -> str:
-    """What the policy reads after a call; tags inside the output are defused."""
-    parts, output = _observation(result, renderer, tool)
+def observation_text(
+    result: ToolResult, renderer: Renderer, tool: str = PYTHON, tokenizer: Tokenizer | None = None
+) -> str:
+    """What the policy reads after a call; tags inside the output are defused.
+
+    Args:
+      tokenizer: needed where its chat template writes results as turns.
+    """
+    parts, output = _observation(result, renderer, tool, tokenizer)
     return output.join(parts)
 
 
 def observation_ids(
     tokenizer: Tokenizer, result: ToolResult, renderer: Renderer, tool: str = PYTHON
 ) -> list[int]:
-    """Ids of `observation_text`; control tokens come from the template alone, never from the output."""
-    parts, output = _observation(result, renderer, tool)
-    return encode_between(tokenizer, parts, output)
+    """Ids of `observation_text`; control tokens come from the template alone, never from the output.
+
+    Where the template writes a turn, the end token of the policy's turn is left out: the policy wrote it.
+    """
+    parts, output = _observation(result, renderer, tool, tokenizer)
+    ids = encode_between(tokenizer, parts, output)
+    ends_turn = renderer.ends_by_turn and ids and ids[0] in tokenizer.eos_ids
+    return ids[1:] if ends_turn else ids
 
 
-def _observation(result: ToolResult, renderer: Renderer, tool: str) -> tuple[list[str], str]:
+def _observation(
+    result: ToolResult, renderer: Renderer, tool: str, tokenizer: Tokenizer | None
+) -> tuple[list[str], str]:
     form = renderer.tool
     if form is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
+    output = shown_output(result, form)
+    if form.max_output_tokens and tokenizer is not None:
+        output = first_tokens(tokenizer, output, form.max_output_tokens)
+    if form.is_template_turn:
+        if tokenizer is None:
+            raise ValueError(
+                f"renderer {renderer.name!r} needs a tokenizer: its template writes turns"
+            )
+        turn = renderer.tool_turn(tokenizer)
+        assert turn is not None
+        output = defused(output, (*turn.tags, *(mark for mark in form.marks if is_tag(mark))))
+        return [turn.before, turn.after], turn.written(output)
     parts = form.observation_of(tool).split("{output}")
     closes = [shape.split("{output}")[1].strip() for shape in form.observations]
-    return parts, defused(shown_output(result, form), (*renderer.all_tags, *closes))
+    return parts, defused(output, (*renderer.all_tags, *closes))
 
 
 def load_renderer(name_or_path: str) -> Renderer:
@@ -200,6 +287,8 @@ def _from_template(template: TemplateFile) -> Renderer:
         raise ValueError("messages: no message holds {question}: write it where the question goes")
     tool = _tool_format(tables)
     close = answer["close"]
+    if tool is not None and tool.form is not None:
+        _check_form(tool, messages, form["uses_chat_template"], close)
     if close and tool is not None and close in (*tool.opens, *tool.closes):
         raise ValueError(f"answer.close = {close!r} is a tag of the tool's calls: give another one")
     return Renderer(
@@ -213,6 +302,26 @@ def _from_template(template: TemplateFile) -> Renderer:
     )
 
 
+def _check_form(
+    tool: ToolFormat, messages: Sequence[tuple[str, str]], has_template: bool, close: str
+) -> None:
+    """What parsers of calls by name need; raises ValueError."""
+    if close:
+        raise ValueError(
+            f"answer.close = {close!r} must be '' with tool.parser = {tool.parser!r}: the end token ends "
+            "an answer"
+        )
+    if not has_template and tool.is_template_turn:
+        raise ValueError(
+            "tool.observation is missing: without a chat template, say here what a result looks like"
+        )
+    if not has_template and not any("{tools}" in content for _, content in messages):
+        raise ValueError(
+            "messages: no message holds {tools}, and there is no chat template that describes them: "
+            "write {tools} where they go"
+        )
+
+
 def _tool_format(tables: Mapping[str, Any]) -> ToolFormat | None:
     """The [tool] table with the [[calls]] tables; None: the renderer has no tool."""
     if "tool" not in tables:
@@ -222,7 +331,10 @@ def _tool_format(tables: Mapping[str, Any]) -> ToolFormat | None:
             )
         return None
     calls = tuple(ToolTags(**pair) for pair in tables.get("calls", ()))
-    return ToolFormat(**tables["tool"], calls=calls)
+    table = {"observation": ""} | tables["tool"]
+    if table.get("parser") == FENCED:
+        table |= {"code_open": FENCED_CODE, "code_close": "```"}
+    return ToolFormat(**table, calls=calls)
 
 
 def _answer_format(answer: Mapping[str, Any], prefix: str) -> AnswerFormat:

@@ -7,8 +7,15 @@ import re
 from typing import Literal, get_args
 
 from jaxtool.core.calls import PYTHON, Call, InvalidCall
+from jaxtool.formats.base import FORMATS, CallFormat
 
 ErrorStyle = Literal["last_line", "traceback"]
+SeveralCalls = Literal["first", "refuse"]
+TAGS, FENCED = "tags", "fenced"  # parsers that read programs; the others are `jaxtool.formats`
+PARSERS = (TAGS, FENCED, *FORMATS)
+UNLIMITED = 2**31  # characters
+# ToRL's: the policy begins the output itself.
+FENCED_CODE, FENCED_OUTPUT = "```python", "```output"
 
 _FENCE = re.compile(r"(?:`{3,}|~{3,})[^\s`~]*")
 
@@ -47,10 +54,14 @@ def _no_json(constant: str) -> None:
 class ToolFormat:
     """Tags around a call and the shape of an observation."""
 
-    observation: str
-    max_output_chars: int
+    observation: str  # "": a turn of the chat template, of the role `role`
     error_style: ErrorStyle
     empty_output: str
+    max_output_chars: int = UNLIMITED  # half of the head, half of the tail
+    max_output_tokens: int = 0  # kept from the front; 0: no such limit
+    parser: str = TAGS  # how calls are read: one of PARSERS
+    several_calls: SeveralCalls = "first"  # of a turn: the first is made, or all are refused
+    role: str = "tool"  # of a result, where the chat template writes it
     code_open: str = ""  # of the code tool; "": the renderer cannot call it
     code_close: str = ""
     fence: str = ""  # what demonstrations write; every spelling is read, also where this is ""
@@ -58,13 +69,15 @@ class ToolFormat:
     calls: tuple[ToolTags, ...] = ()  # of tools that take a text
 
     def __post_init__(self) -> None:
-        self._check_tags()
+        self._check_parser()
+        if self.form is None:
+            self._check_tags()
         if self.fence and not _FENCE.fullmatch(self.fence):
             raise ValueError(
                 f"tool.fence = {self.fence!r} must be three or more backticks or tildes and a word, "
                 "such as ```python, or empty"
             )
-        shapes = [("tool.observation", self.observation)]
+        shapes = [] if self.is_template_turn else [("tool.observation", self.observation)]
         shapes += [
             (f"calls[{n}].observation", pair.observation)
             for n, pair in enumerate(self.calls)
@@ -79,6 +92,10 @@ class ToolFormat:
             raise ValueError(
                 f"tool.max_output_chars = {self.max_output_chars} must be 1 or more: ReTool has 400"
             )
+        if self.max_output_tokens < 0:
+            raise ValueError(
+                f"tool.max_output_tokens = {self.max_output_tokens} must be 1 or more: Search-R1 has 500"
+            )
         if self.error_style not in get_args(ErrorStyle):
             raise ValueError(
                 f"tool.error_style must be last_line or traceback, got {self.error_style!r}"
@@ -89,6 +106,49 @@ class ToolFormat:
             raise ValueError(
                 f"tool.prelude is no Python ({error}): every program would fail, mend it"
             ) from error
+
+    def _check_parser(self) -> None:
+        """Raises ValueError unless the parser is one, and has what it reads."""
+        if self.parser not in PARSERS:
+            raise ValueError(f"tool.parser = {self.parser!r} must be one of {', '.join(PARSERS)}")
+        if self.several_calls not in get_args(SeveralCalls):
+            raise ValueError(
+                f"tool.several_calls must be first or refuse, got {self.several_calls!r}"
+            )
+        if self.parser != TAGS and self.calls:
+            raise ValueError(
+                f"calls[0] is for parser tags, and tool.parser = {self.parser!r} reads calls by itself: "
+                "take the [[calls]] out"
+            )
+
+    @property
+    def form(self) -> CallFormat | None:
+        """How calls of any tool are written by name; None: by tags, or a fence, of one tool each."""
+        return FORMATS.get(self.parser)
+
+    @property
+    def is_template_turn(self) -> bool:
+        """Whether the chat template writes results, as turns between those of the policy."""
+        return self.form is not None and not self.form.stop and not self.observation
+
+    @property
+    def ends_by_turn(self) -> bool:
+        """Whether the policy's end token ends a call: no text does."""
+        return self.form is not None and not self.form.stop
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end a call."""
+        if self.form is not None:
+            return (self.form.stop,) if self.form.stop else ()
+        return (FENCED_OUTPUT,) if self.parser == FENCED else self.closes
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Texts of a call that no result may hold, and that a tokenizer must be able to write."""
+        if self.form is not None:
+            return self.form.marks
+        return (*self.opens, *self.closes, *self.stops)
 
     def _check_tags(self) -> None:
         """Raises ValueError unless every tag is there, and no tag begins with another."""

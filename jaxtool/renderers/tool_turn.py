@@ -8,7 +8,8 @@ after the next question) plays no part: a ledger only grows, and holds what the 
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 Messages = Sequence[dict[str, str]]
@@ -27,6 +28,11 @@ class ToolTurn:
         str  # up to the policy's next word: "\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
     result: Literal["plain", "stripped", "json"] = "plain"  # as the template writes it
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Markup of the turn that a result must not hold, such as </tool_response>."""
+        return tuple(dict.fromkeys(_TAG.findall(self.before + self.after)))
 
     def written(self, output: str) -> str:
         """`output` as the template would write it."""
@@ -87,6 +93,9 @@ def _rendered(render: Render, messages: Messages, role: str) -> str:
         ) from error
 
 
-def as_functions(specs: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Tools as chat templates take them."""
-    return [{"type": "function", "function": dict(spec)} for spec in specs]
+def is_tag(text: str) -> bool:
+    """Markup with a name: <tool_call>, </tool_response>, [TOOL_RESULTS]."""
+    return _TAG.fullmatch(text) is not None
+
+
+_TAG = re.compile(r"</?\w+>|\[/?\w+\]")

@@ -9,13 +9,11 @@ Of several calls in a turn the first one is made, or none (`several_calls`). The
 
 import codecs
 import re
-from typing import Literal, get_args
 
 from jaxtool.formats.base import CallFormat
 from jaxtool.formats.signatures import Signatures, invalid
 from jaxtool.renderers.policy_text import Stop
-
-SeveralCalls = Literal["first", "refuse"]
+from jaxtool.renderers.tool_format import SeveralCalls
 
 
 class TurnReader:
@@ -30,8 +28,6 @@ class TurnReader:
         several_calls: SeveralCalls = "first",
     ):
         """Args: prefix is what the renderer wrote before the policy, and is read as the policy's."""
-        if several_calls not in get_args(SeveralCalls):
-            raise ValueError(f"tool.several_calls must be first or refuse, got {several_calls!r}")
         self._form = form
         self._signatures = signatures
         self._several = several_calls

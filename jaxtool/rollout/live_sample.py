@@ -79,7 +79,13 @@ class LiveSample:
         new = self.ids[self.decoded :]
         self.reader.feed(b"".join(written_bytes(tokenizer, token_id) for token_id in new))
         self.decoded = len(self.ids)
-        return self.reader.next_stop()
+        return self.reader.next_stop(
+            is_end=self.renderer.ends_by_turn and self.has_ended(tokenizer)
+        )
+
+    def has_ended(self, tokenizer: Tokenizer) -> bool:
+        """Whether the policy's last token is an end token."""
+        return self.ids[-1] in tokenizer.eos_ids
 
     def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
         return Trajectory(
