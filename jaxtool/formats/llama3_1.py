@@ -5,8 +5,8 @@
     <|python_tag|>search.call(query="Oslo")
 
 The whole turn is the call: one that begins otherwise is an answer. The model ends a call with <|eom_id|>
-or <|eot_id|>. The tag is a control token; it is read where the tokenizer writes it as text
-(`text_tokens`). Several objects may stand in a turn, with a semicolon between them (Llama 3.2).
+or <|eot_id|>. <|python_tag|> is a control token that counts as text (`jaxtool.data.token_bytes`). Several
+objects may stand in a turn, with a semicolon between them (Llama 3.2).
 """
 
 import ast
