@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 
 from jaxtool.core.types import ToolResult, ToolStatus
-from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.tool_format import ToolFormat
 
 _STATUS_TEXT = {
@@ -47,15 +46,6 @@ def defused(output: str, tags: Sequence[str]) -> str:
         written = "&lt;" + tag[1:] if tag.startswith("<") else f"{tag[:1]} {tag[1:]}"
         output = output.replace(tag, written) if tag else output
     return output
-
-
-def first_tokens(tokenizer: Tokenizer, output: str, count: int) -> str:
-    """The text of the first `count` tokens of an output; a character that is cut is left out."""
-    ids = tokenizer.encode_plain(output)
-    if len(ids) <= count:
-        return output
-    raw = b"".join(tokenizer.token_bytes(token_id) for token_id in ids[:count])
-    return raw.decode("utf-8", "ignore")
 
 
 def _error(result: ToolResult, tool: ToolFormat) -> str:

@@ -17,7 +17,7 @@ from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.formats.signatures import Signatures
 from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.renderers.fenced_reader import FencedReader
-from jaxtool.renderers.observation import defused, first_tokens, shown_output
+from jaxtool.renderers.observation import defused, shown_output
 from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
 from jaxtool.renderers.prompt_tools import as_functions, filled
 from jaxtool.renderers.template_file import TemplateFile, read_template
@@ -76,6 +76,11 @@ class Renderer:
         if self.tool is None:
             return self
         if self.tool.form is not None:
+            if not specs:
+                raise ValueError(
+                    f"renderer {self.name!r} calls tools by name, and the run has none: add one to "
+                    "RlConfig.tools, or use another renderer"
+                )
             Signatures(specs)  # raises for a schema that is none
             return dataclasses.replace(self, tools=tuple(specs))
         names = [spec.name for spec in specs]
@@ -249,8 +254,6 @@ def _observation(
     if form is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
     output = shown_output(result, form)
-    if form.max_output_tokens and tokenizer is not None:
-        output = first_tokens(tokenizer, output, form.max_output_tokens)
     if form.is_template_turn:
         if tokenizer is None:
             raise ValueError(

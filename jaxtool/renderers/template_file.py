@@ -40,7 +40,6 @@ _TABLES: Mapping[str, Mapping[str, _Key]] = {
         "empty_output": _Key(str),
         "prelude": _Key(str, is_required=False),
         "parser": _Key(str, PARSERS, is_required=False),
-        "max_output_tokens": _Key(int, is_required=False),
     },
     "calls": {
         "tool": _Key(str),
@@ -162,8 +161,6 @@ def _keys_of(name: str, tables: Mapping[str, Any]) -> Mapping[str, _Key]:
             optional.add("observation")
     if "calls" in tables:
         optional.update(_CODE_KEYS)
-    if "max_output_tokens" in table:
-        optional.add("max_output_chars")
     return {
         key: dataclasses.replace(of, is_required=of.is_required and key not in optional)
         for key, of in keys.items()

@@ -13,7 +13,6 @@ ErrorStyle = Literal["last_line", "traceback"]
 SeveralCalls = Literal["first", "refuse"]
 TAGS, FENCED = "tags", "fenced"  # parsers that read programs; the others are `jaxtool.formats`
 PARSERS = (TAGS, FENCED, *FORMATS)
-UNLIMITED = 2**31  # characters
 # ToRL's: the policy begins the output itself.
 FENCED_CODE, FENCED_OUTPUT = "```python", "```output"
 
@@ -55,10 +54,9 @@ class ToolFormat:
     """Tags around a call and the shape of an observation."""
 
     observation: str  # "": a turn of the chat template, of the role `role`
+    max_output_chars: int
     error_style: ErrorStyle
     empty_output: str
-    max_output_chars: int = UNLIMITED  # half of the head, half of the tail
-    max_output_tokens: int = 0  # kept from the front; 0: no such limit
     parser: str = TAGS  # how calls are read: one of PARSERS
     several_calls: SeveralCalls = "first"  # of a turn: the first is made, or all are refused
     role: str = "tool"  # of a result, where the chat template writes it
@@ -91,10 +89,6 @@ class ToolFormat:
         if self.max_output_chars < 1:
             raise ValueError(
                 f"tool.max_output_chars = {self.max_output_chars} must be 1 or more: ReTool has 400"
-            )
-        if self.max_output_tokens < 0:
-            raise ValueError(
-                f"tool.max_output_tokens = {self.max_output_tokens} must be 1 or more: Search-R1 has 500"
             )
         if self.error_style not in get_args(ErrorStyle):
             raise ValueError(
@@ -180,7 +174,9 @@ class ToolFormat:
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """Names of the tools that can be called in these tags."""
+        """Names of the tools that can be called in these tags; by name it is any, and Python where none is named."""
+        if self.form is not None:
+            return (PYTHON,)
         return (*[PYTHON] * bool(self.code_open), *(pair.tool for pair in self.calls))
 
     @property

@@ -237,16 +237,10 @@ def test_search_templates(name, tag, hermes):
     reader.feed(b"<answer> Jane Austen </answer>")
     assert reader.next_stop().kind == "answer"
     assert renderer.answer.extract("<answer> Jane Austen </answer>") == "Jane Austen"
-    docs = "Doc 1(Title: Emma) Õ by Jane Austen\n" * 200
-    shown = decode(
-        tokenizer,
-        observation_ids(
-            tokenizer, ToolResult(status=ToolStatus.OK, stdout=docs), renderer, "search"
-        ),
+    ids = observation_ids(
+        tokenizer, ToolResult(status=ToolStatus.OK, stdout="Doc 1"), renderer, "search"
     )
-    inner = shown.removeprefix(f"\n\n<{tag}>").removesuffix(f"</{tag}>\n\n")
-    assert docs.startswith(inner)
-    assert 490 <= len(tokenizer.encode(inner)) <= 500
+    assert decode(tokenizer, ids) == f"\n\n<{tag}>Doc 1</{tag}>\n\n"
 
 
 def test_react_in_a_ledger(hermes):
@@ -324,13 +318,6 @@ def test_a_template_that_writes_no_results_is_refused(tmp_path):
         ("react", "{tools}", "", r"messages: no message holds \{tools\}"),
         ("react", 'observation = " {output}\\n"\n', "", "tool.observation is missing"),
         ("torl", 'parser = "fenced"', 'parser = "fenced"\nfence = ""', "tool.fence = '' is no key"),
-        (
-            "search_r1",
-            "max_output_tokens = 500",
-            "max_output_tokens = -1",
-            "tool.max_output_tokens = -1",
-        ),
-        ("search_r1", "max_output_tokens = 500", "", "tool.max_output_chars is missing"),
         ("search_r1", "[tool]", '[tool]\nparser = "hermes"', "calls"),
     ],
 )
