@@ -119,6 +119,11 @@ class Renderer:
         """Whether the policy's end token may end a call: the reader is then asked with `is_end`."""
         return self.tool is not None and self.tool.ends_by_turn
 
+    def reads_no_call(self, turn: str) -> bool:
+        """Whether a turn holds no call of the form that is read, possible or not."""
+        form = None if self.tool is None else self.tool.form
+        return form is None or not form.read_calls(turn, self._signatures)
+
     @functools.cached_property
     def _signatures(self) -> Signatures:
         return Signatures(self.tools)

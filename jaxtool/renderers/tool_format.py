@@ -205,6 +205,10 @@ class ToolFormat:
 
     def fenced(self, program: str) -> str:
         """`program` as a demonstration writes it, between the code tags."""
+        if self.form is not None:
+            raise ValueError(
+                f"tool.parser = {self.parser!r} writes calls by name: planted demonstrations need tags"
+            )
         run = re.match(r"`+|~+", self.fence)
         lines = [program] if run is None else [self.fence, program, run.group()]
         return "\n".join([self.code_open, *lines, self.code_close])

@@ -22,6 +22,8 @@ from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.data.tokenizer import decode
 from jaxtool.formats.base import FORMATS
 from jaxtool.renderers import renderer as module
+from jaxtool.renderers.conversations import read_conversations
+from jaxtool.renderers.ledgers import conversation_demonstration
 from jaxtool.renderers.prompt_tools import as_functions
 from jaxtool.renderers.renderer import load_renderer, observation_ids
 from jaxtool.renderers.tool_checks import check_tools
@@ -330,3 +332,42 @@ def test_faults_of_a_file(tmp_path, name, old, new, said):
         load_renderer(str(path))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{path}:")
+
+
+def test_a_conversation_as_demonstration_has_the_templates_ids(chat, tmp_path):
+    renderer, tokenizer = chat
+    call = FORMATS[renderer.tool.parser].write_call(OSLO)
+    turns = [
+        {"role": "user", "content": "How cold is Oslo?"},
+        {"role": "assistant", "content": call},
+        {"role": "tool", "content": "4 °C"},
+        {"role": "assistant", "content": "4."},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    (tmp_path / "d.jsonl").write_text(json.dumps({"messages": turns}))
+    (conversation,) = read_conversations(tmp_path / "d.jsonl")
+    problem = Problem(problem_id="p", question="How cold is Oslo?", answer="")
+    t = conversation_demonstration(conversation, problem, renderer=renderer, tokenizer=tokenizer)
+    t.check()
+    got = {"role": renderer.tool.role, "content": "4 °C"}
+    whole = reference(renderer, tokenizer, called(renderer, OSLO), got, *turns[3:5])
+    end = tokenizer.eos_ids[0]
+    empty = tokenizer.encode("<think>\n\n</think>\n\n") if tokenizer.template_variables else []
+    whole = [*whole, *tokenizer.encode("Yes."), end]
+    assert without(t.ids.tolist(), empty) == without(whole, empty)
+    learned = [tokenizer.encode(text) for text in (call, "4.", "Yes.")]
+    assert t.ids[t.origins == Origin.POLICY].tolist() == [i for ids in learned for i in (*ids, end)]
+
+
+def test_a_turn_that_a_tool_answers_must_hold_a_call(hermes, tmp_path):
+    renderer, tokenizer = hermes
+    turns = [("user", "q"), ("assistant", "no call"), ("tool", "4"), ("assistant", "4")]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    (tmp_path / "d.jsonl").write_text(json.dumps(row))
+    (conversation,) = read_conversations(tmp_path / "d.jsonl")
+    problem = Problem(problem_id="p", question="q", answer="")
+    with pytest.raises(
+        ValueError, match=r"d.jsonl:1: messages\[1\] is answered by a tool, and the ren"
+    ):
+        conversation_demonstration(conversation, problem, renderer=renderer, tokenizer=tokenizer)
