@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtool.core.calls import CODE, PYTHON, Call, ToolSpec
-from jaxtool.core.types import Problem, ToolResult
+from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.judges.answer_format import AnswerFormat
@@ -19,6 +19,8 @@ from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
 from jaxtool.renderers.template_file import TemplateFile, read_template
 from jaxtool.renderers.tool_format import ToolFormat, ToolTags
 
+_LONGEST_TOKEN_CHARS = 128
+_NO_LIMIT = 1 << 30  # characters
 # Stands for a question while a chat template writes what goes around it.
 _PLACEHOLDER = "\ue000question\ue001"
 
@@ -162,19 +164,54 @@ def observation_text(result: ToolResult, renderer: Renderer, tool: str = PYTHON)
 
 
 def observation_ids(
-    tokenizer: Tokenizer, result: ToolResult, renderer: Renderer, tool: str = PYTHON
+    tokenizer: Tokenizer,
+    result: ToolResult,
+    renderer: Renderer,
+    tool: str = PYTHON,
+    max_tokens: int | None = None,
 ) -> list[int]:
-    """Ids of `observation_text`; control tokens come from the template alone, never from the output."""
-    parts, output = _observation(result, renderer, tool)
+    """Ids of `observation_text`; control tokens come from the template alone, never from the output.
+
+    Args:
+      max_tokens: of the output, whose head is kept; then the renderer's limit in characters does not hold.
+    """
+    parts, output = _observation(result, renderer, tool, is_whole=max_tokens is not None)
+    if max_tokens is not None:
+        output = _head(tokenizer, output, max_tokens)
     return encode_between(tokenizer, parts, output)
 
 
-def _observation(result: ToolResult, renderer: Renderer, tool: str) -> tuple[list[str], str]:
+def notice_ids(tokenizer: Tokenizer, text: str, renderer: Renderer) -> list[int]:
+    """Ids of a text of the run's own, in the place and form of an observation."""
+    result = ToolResult(status=ToolStatus.OK, stdout=text)
+    return encode_between(tokenizer, *_observation(result, renderer, PYTHON, is_whole=True))
+
+
+def _head(tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
+    """The longest beginning of `text` that encodes to at most `max_tokens` tokens, cut at a character."""
+    # No tokenizer here makes a token of more than so many characters; it bounds what is encoded.
+    text = text[: max_tokens * _LONGEST_TOKEN_CHARS]
+    if len(tokenizer.encode_plain(text)) <= max_tokens:
+        return text
+    fits, too_long = 0, len(text)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if len(tokenizer.encode_plain(text[:middle])) <= max_tokens:
+            fits = middle
+        else:
+            too_long = middle
+    return text[:fits]
+
+
+def _observation(
+    result: ToolResult, renderer: Renderer, tool: str, *, is_whole: bool = False
+) -> tuple[list[str], str]:
     form = renderer.tool
     if form is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
     parts = form.observation_of(tool).split("{output}")
     closes = [shape.split("{output}")[1].strip() for shape in form.observations]
+    form = dataclasses.replace(form, max_output_chars=_NO_LIMIT) if is_whole else form
     return parts, defused(shown_output(result, form), (*renderer.all_tags, *closes))
 
 
