@@ -4,7 +4,7 @@
       --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
 
 --json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
-"tool_calls_stderr", "tool_productivity" (null without calls), "problems", "answers", "lost", "levels": {level:
+"tool_calls_stderr", "tool_calls_by_tool": {tool: calls}, "tool_productivity" (null without calls), "problems", "answers", "lost", "levels": {level:
 the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "questions",
 "questions_left_out", "calls_cut", "accuracy_difference_points", "accuracy_difference_points_stderr",
 "productivity_gain"}}}.
@@ -42,6 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
+    launch.add_tool_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     return parser.parse_args()
 
@@ -50,9 +51,10 @@ def main() -> None:
     arguments = parse()
     from jaxtool.core.files import write_text
     from jaxtool.study import compare
-    from jaxtool.train import run_files
+    from jaxtool.train import run_files, run_tools
 
     config = run_files.load_rl_run(arguments.gin_file, arguments.gin_param)
+    config = run_tools.with_functions(config, arguments.tool)
     policies = {}
     for text in arguments.policy:
         name, found, path = text.rpartition("=")

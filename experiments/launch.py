@@ -71,6 +71,17 @@ def add_host_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process_id", type=int, help="of this one, from 0")
 
 
+def add_tool_flag(parser: argparse.ArgumentParser) -> None:
+    """--tool MODULE:FUNCTION, once for each function."""
+    parser.add_argument(
+        "--tool",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a function of yours that the policy may call as well, see docs/tools.md; may be repeated",
+    )
+
+
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
     parser.add_argument("--json", type=_writable, help=text, metavar="PATH")

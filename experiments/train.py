@@ -40,12 +40,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
+    launch.add_tool_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--print_config", action="store_true", help="print the composed run and end")
     only.add_argument("--dry_run", action="store_true", help="check all but the steps and end")
     launch.add_host_flags(parser)
     arguments = parser.parse_args()
+    if arguments.print_config and arguments.tool:
+        parser.error("--print_config shows gin files: bind Function.call there, in place of --tool")
     if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
         parser.error("--workdir is required but with --print_config and --dry_run")
     return arguments
@@ -65,12 +68,12 @@ def print_config(arguments: argparse.Namespace) -> None:
 def dry_run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from jaxtool.train import dry_run, run_files
+    from jaxtool.train import dry_run
 
     started, checks, error = time.monotonic(), [], None
     try:
         for check in dry_run.dry_run(
-            run_files.load_run(arguments.gin_file, arguments.gin_param),
+            _load(arguments),
             seed=arguments.seed,
             init_from=arguments.init_from,
             sandbox_addresses=tuple(arguments.sandbox),
@@ -86,6 +89,18 @@ def dry_run(arguments: argparse.Namespace) -> None:
         record = {"is_ok": error is None, "error": error, "seconds": seconds, "checks": rows}
         _write(arguments.json, record)
     print(f"all right: {len(checks)} checks in {seconds:.1f} s; no weights read, nothing compiled")
+
+
+def _load(arguments: argparse.Namespace) -> Any:
+    """The run of the gin files, with the functions of --tool."""
+    from jaxtool.train import run_files, run_tools, sft_loop
+
+    config = run_files.load_run(arguments.gin_file, arguments.gin_param)
+    if isinstance(config, sft_loop.SftRunConfig):
+        if arguments.tool:
+            raise ValueError("--tool: a cold start calls no tools; give it to the RL run")
+        return config
+    return run_tools.with_functions(config, arguments.tool)
 
 
 def _write(path: Path | None, record: dict[str, Any]) -> None:
@@ -113,10 +128,10 @@ def train(arguments: argparse.Namespace) -> None:
     from jaxtool.report.page import report_of_workdir, write_report
     from jaxtool.rundir.metrics import read_metrics
     from jaxtool.rundir.workdir import hold_workdir, is_begun
-    from jaxtool.train import rl_loop, run_files, sft_loop
+    from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
-    config = run_files.load_run(arguments.gin_file, arguments.gin_param)
+    config = _load(arguments)
     flags = {
         "workdir": arguments.workdir,
         "seed": arguments.seed,

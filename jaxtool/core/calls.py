@@ -21,6 +21,8 @@ class ToolSpec:
         str, Any
     ]  # JSON schema of the arguments: {"type": "object", "properties": ...}
     deadline_s: float = 60.0  # a call that takes longer ends there and is an error observation
+    max_concurrency: int = 64  # calls at a time; the others wait, and their deadline does not run
+    max_observation_tokens: int | None = None  # its head is kept; None: the renderer's own limit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

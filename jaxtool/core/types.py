@@ -34,6 +34,7 @@ class FinishReason(enum.StrEnum):
     EOS = "eos"  # the policy sampled the end-of-sequence token
     LENGTH = "length"  # max_response_tokens reached, tool tokens included
     TOOL_LIMIT = "tool_limit"  # a call beyond max_tool_calls, where the protocol ends there
+    INVALID_CALL = "invalid_call"  # a call that could not be made, where these end the response
     INFRASTRUCTURE = "infrastructure"  # the tool could not be reached; the trajectory is masked
 
 
@@ -117,6 +118,9 @@ class Trajectory:
     policy_versions: np.ndarray  # [T] int32, learner step that sampled the token, -1 elsewhere
     tool_calls: tuple[ToolCall, ...] = ()
     unexecuted_calls: int = 0  # calls the policy wrote that got no observation
+    invalid_calls: int = (
+        0  # calls that could not be made: no JSON, no such tool, a missing argument
+    )
     finish_reason: FinishReason = FinishReason.EOS
     response_text: str = ""  # decoded once for scoring and display, never tokenised again
     final_text: str = ""  # policy text after the last observation: the only text that is scored

@@ -161,14 +161,15 @@ def _reason(name: str, error: ValidationError) -> str:
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
     where = where.removeprefix(".")
     if error.validator == "required" and isinstance(error.instance, dict):
-        missing = next(key for key in error.validator_value if key not in error.instance)
+        wanted: Any = error.validator_value  # typed as perhaps unset
+        missing = next(key for key in wanted if key not in error.instance)
         return f"{name} needs the argument {'.'.join(filter(None, (where, missing)))!r}"
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
         extra = next((key for key in error.instance if key not in known), "")
         return f"{name} takes no argument {extra!r}: it takes {', '.join(known) or 'none'}"
     if error.validator == "type":
-        kinds = error.validator_value
+        kinds: Any = error.validator_value
         kind = kinds if isinstance(kinds, str) else " or ".join(kinds)
         return f"the argument {where!r} of {name} must be of type {kind}, got {error.instance!r}"
     return f"the argument {where!r} of {name} is not allowed: {error.message}"

@@ -7,11 +7,10 @@ Not covered: which tag counts (`policy_text`), what an observation shows (`obser
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jaxtool.core.calls import CODE, PYTHON, Call, ToolSpec
-from jaxtool.core.types import Problem, ToolResult
+from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer, with_start
 from jaxtool.formats.signatures import Signatures
@@ -20,11 +19,15 @@ from jaxtool.renderers.fenced_reader import FencedReader
 from jaxtool.renderers.observation import defused, shown_output
 from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
 from jaxtool.renderers.prompt_tools import as_functions, filled
+from jaxtool.renderers.tables import answer_format_of, check_form, for_spec, tool_format_of
 from jaxtool.renderers.template_file import TemplateFile, read_template
-from jaxtool.renderers.tool_format import FENCED, FENCED_CODE, ToolFormat, ToolTags
+from jaxtool.renderers.tool_format import FENCED, ToolFormat
 from jaxtool.renderers.tool_turn import ToolTurn, is_tag, tool_turn
 from jaxtool.renderers.turn_reader import TurnReader
 
+_LONGEST_TOKEN_CHARS = 128
+_NO_LIMIT = 1 << 30  # characters
+_NOTICE_TOKENS = 1 << 20  # all of it
 # Stands for a question while a chat template writes what goes around it.
 _PLACEHOLDER = "\ue000question\ue001"
 
@@ -97,7 +100,7 @@ class Renderer:
                     f"{', '.join(names) or 'none'}: add it to RlConfig.tools, or use another renderer"
                 )
         by_name = {spec.name: spec for spec in specs}
-        calls = tuple(_for_spec(pair, by_name[pair.tool]) for pair in self.tool.calls)
+        calls = tuple(for_spec(pair, by_name[pair.tool]) for pair in self.tool.calls)
         return dataclasses.replace(
             self, tool=dataclasses.replace(self.tool, calls=calls), tools=tuple(specs)
         )
@@ -212,21 +215,6 @@ def parse_code(segment: str, tool: ToolFormat) -> str:
     return program
 
 
-def _for_spec(pair: ToolTags, spec: ToolSpec) -> ToolTags:
-    """The pair as this tool needs it; raises ValueError if one argument is not enough for it."""
-    properties = spec.parameters.get("properties", {})
-    others = [name for name in spec.parameters.get("required", ()) if name != pair.argument]
-    if pair.argument not in properties or others:
-        is_known = pair.argument in properties
-        wanted = f"needs {', '.join(others)} as well" if is_known else "has no such argument"
-        raise ValueError(
-            f"tags {pair.open} {pair.close} give {pair.tool!r} its argument {pair.argument!r}, and the "
-            f"tool {wanted}: use a renderer that writes arguments by name"
-        )
-    is_text = properties[pair.argument].get("type") == "string"
-    return dataclasses.replace(pair, is_json=not is_text)
-
-
 def observation_text(
     result: ToolResult, renderer: Renderer, tool: str = PYTHON, tokenizer: Tokenizer | None = None
 ) -> str:
@@ -240,37 +228,77 @@ def observation_text(
 
 
 def observation_ids(
-    tokenizer: Tokenizer, result: ToolResult, renderer: Renderer, tool: str = PYTHON
+    tokenizer: Tokenizer,
+    result: ToolResult,
+    renderer: Renderer,
+    tool: str = PYTHON,
+    max_tokens: int | None = None,
 ) -> list[int]:
     """Ids of `observation_text`; control tokens come from the template alone, never from the output.
 
     Where the template writes a turn, the end token of the policy's turn is left out: the policy wrote it.
+
+    Args:
+      max_tokens: of the output, whose head is kept; then the renderer's limit in characters does not hold.
     """
-    parts, output = _observation(result, renderer, tool, tokenizer)
-    ids = encode_between(tokenizer, parts, output)
+    ids = encode_between(tokenizer, *_observation(result, renderer, tool, tokenizer, max_tokens))
     ends_turn = renderer.ends_by_turn and ids and ids[0] in tokenizer.eos_ids
     return ids[1:] if ends_turn else ids
 
 
+def notice_ids(tokenizer: Tokenizer, text: str, renderer: Renderer) -> list[int]:
+    """Ids of a text of the run's own, in the place and form of an observation."""
+    result = ToolResult(status=ToolStatus.OK, stdout=text)
+    return observation_ids(tokenizer, result, renderer, max_tokens=_NOTICE_TOKENS)
+
+
+def _head(tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
+    """The longest beginning of `text` that encodes to at most `max_tokens` tokens, cut at a character."""
+    # No tokenizer here makes a token of more than so many characters; it bounds what is encoded.
+    text = text[: max_tokens * _LONGEST_TOKEN_CHARS]
+    if len(tokenizer.encode_plain(text)) <= max_tokens:
+        return text
+    fits, too_long = 0, len(text)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if len(tokenizer.encode_plain(text[:middle])) <= max_tokens:
+            fits = middle
+        else:
+            too_long = middle
+    return text[:fits]
+
+
 def _observation(
-    result: ToolResult, renderer: Renderer, tool: str, tokenizer: Tokenizer | None
+    result: ToolResult,
+    renderer: Renderer,
+    tool: str,
+    tokenizer: Tokenizer | None,
+    max_tokens: int | None = None,
 ) -> tuple[list[str], str]:
+    """The text around what a tool said, and that text, defused and within its limit."""
     form = renderer.tool
     if form is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
-    output = shown_output(result, form)
+    turn = None
     if form.is_template_turn:
         if tokenizer is None:
             raise ValueError(
                 f"renderer {renderer.name!r} needs a tokenizer: its template writes turns"
             )
         turn = renderer.tool_turn(tokenizer)
-        assert turn is not None
-        output = defused(output, (*turn.tags, *(mark for mark in form.marks if is_tag(mark))))
-        return [turn.before, turn.after], turn.written(output)
-    parts = form.observation_of(tool).split("{output}")
-    closes = [shape.split("{output}")[1].strip() for shape in form.observations]
-    return parts, defused(output, (*renderer.all_tags, *closes))
+    if turn is None:
+        parts = form.observation_of(tool).split("{output}")
+        closes = [shape.split("{output}")[1].strip() for shape in form.observations]
+        tags = (*renderer.all_tags, *closes)
+    else:
+        parts = [turn.before, turn.after]
+        tags = (*turn.tags, *(mark for mark in form.marks if is_tag(mark)))
+    if max_tokens is None or tokenizer is None:
+        output = defused(shown_output(result, form), tags)
+    else:
+        form = dataclasses.replace(form, max_output_chars=_NO_LIMIT)
+        output = _head(tokenizer, defused(shown_output(result, form), tags), max_tokens)
+    return parts, output if turn is None else turn.written(output)
 
 
 def load_renderer(name_or_path: str) -> Renderer:
@@ -293,10 +321,10 @@ def _from_template(template: TemplateFile) -> Renderer:
     form, answer = tables["format"], tables["answer"]
     if not any("{question}" in content for _, content in messages):
         raise ValueError("messages: no message holds {question}: write it where the question goes")
-    tool = _tool_format(tables)
+    tool = tool_format_of(tables)
     close = answer["close"]
     if tool is not None and tool.form is not None:
-        _check_form(tool, messages, form["uses_chat_template"], close)
+        check_form(tool, messages, form["uses_chat_template"], close)
     if close and tool is not None and close in (*tool.opens, *tool.closes):
         raise ValueError(f"answer.close = {close!r} is a tag of the tool's calls: give another one")
     return Renderer(
@@ -305,58 +333,9 @@ def _from_template(template: TemplateFile) -> Renderer:
         uses_chat_template=form["uses_chat_template"],
         response_prefix=form["response_prefix"],
         tool=tool,
-        answer=_answer_format(answer, form["response_prefix"]),
+        answer=answer_format_of(answer, form["response_prefix"]),
         answer_close=close,
     )
-
-
-def _check_form(
-    tool: ToolFormat, messages: Sequence[tuple[str, str]], has_template: bool, close: str
-) -> None:
-    """What parsers of calls by name need; raises ValueError."""
-    if close:
-        raise ValueError(
-            f"answer.close = {close!r} must be '' with tool.parser = {tool.parser!r}: the end token ends "
-            "an answer"
-        )
-    if not has_template and tool.is_template_turn:
-        raise ValueError(
-            "tool.observation is missing: without a chat template, say here what a result looks like"
-        )
-    if not has_template and not any("{tools}" in content for _, content in messages):
-        raise ValueError(
-            "messages: no message holds {tools}, and there is no chat template that describes them: "
-            "write {tools} where they go"
-        )
-
-
-def _tool_format(tables: Mapping[str, Any]) -> ToolFormat | None:
-    """The [tool] table with the [[calls]] tables; None: the renderer has no tool."""
-    if "tool" not in tables:
-        if "calls" in tables:
-            raise ValueError(
-                "calls[0] needs a [tool] table, which says what an observation looks like"
-            )
-        return None
-    calls = tuple(ToolTags(**pair) for pair in tables.get("calls", ()))
-    table = {"observation": ""} | tables["tool"]
-    if table.get("parser") == FENCED:
-        table |= {"code_open": FENCED_CODE, "code_close": "```"}
-    return ToolFormat(**table, calls=calls)
-
-
-def _answer_format(answer: Mapping[str, Any], prefix: str) -> AnswerFormat:
-    """The format of an [answer] table; without a closing tag that ends the response, <answer>'s."""
-    close = answer["close"] or "</answer>"
-    # </final> has its <final>; a close of another form has none, unless the file names it.
-    opening = answer.get("open", close.replace("</", "<", 1))
-    if not opening.strip():
-        raise ValueError("answer.open = '' must not be empty: name a tag, or leave the key out")
-    if answer["style"] == "answer_tag" and opening == close:
-        raise ValueError(
-            f"answer.open is missing: style answer_tag needs it, {close!r} has no opening tag"
-        )
-    return AnswerFormat(style=answer["style"], open=opening, close=close, prefix=prefix)
 
 
 def stop_token_mask(tokenizer: Tokenizer, tags: Sequence[str]) -> list[bool]:

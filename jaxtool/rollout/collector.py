@@ -10,10 +10,9 @@ Not covered: rewards (see `jaxtool.rewards`), updates while rows decode (see `st
 import asyncio
 import dataclasses
 import itertools
-import statistics
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,12 +23,24 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
-from jaxtool.renderers.renderer import Renderer, observation_ids
+from jaxtool.renderers.renderer import Renderer, notice_ids, observation_ids
 from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
+from jaxtool.rollout.call_rules import AtToolLimit, CallRules, Notice, OnInvalidCall
+from jaxtool.rollout.collect_times import CollectTimes
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.live_sample import LiveSample
 from jaxtool.rollout.prompt_lengths import LongPrompts, check_prompts_fit
 from jaxtool.tools.menu import Menu
+
+Kv = Literal["kept", "reprefill"]
+Schedule = Literal["continuous", "lockstep"]
+_CHOICES = {
+    "at_tool_limit": AtToolLimit,
+    "invalid_calls": OnInvalidCall,
+    "long_prompts": LongPrompts,
+    "kv": Kv,
+    "schedule": Schedule,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,47 +49,38 @@ class RolloutConfig:
 
     max_response_tokens: int = 256  # policy and tool tokens together
     max_tool_calls: int = 3  # observations per trajectory; 3 is OTC-PO's limit for code
-    at_tool_limit: Literal["finish", "continue"] = "finish"  # "continue" is ToRL: ignore and go on
+    # A call beyond them: ends the response; is ignored, as in ToRL; or is told that no calls are left, once,
+    # so that an answer follows, as in Search-R1.
+    at_tool_limit: AtToolLimit = "finish"
+    # A call that cannot be made (no JSON, no such tool, a missing argument): the policy reads why; the response
+    # ends; or it goes on as if nothing had been written.
+    invalid_calls: OnInvalidCall = "observe"
+    max_consecutive_invalid_calls: int = 3  # one more ends the response
     # Problems whose prompt leaves less than max_response_tokens of EngineConfig.max_tokens, looked for
     # before the first step: an error, or left out and counted.
     long_prompts: LongPrompts = "refuse"
     # For comparison only. "reprefill" runs the whole row again after each call; "lockstep" decodes a
     # batch until every row of it has stopped, then runs their tools, and takes no row in between.
-    kv: Literal["kept", "reprefill"] = "kept"
-    schedule: Literal["continuous", "lockstep"] = "continuous"
+    kv: Kv = "kept"
+    schedule: Schedule = "continuous"
 
     def __post_init__(self) -> None:
         if self.max_response_tokens < 1 or self.max_tool_calls < 0:
             raise ValueError(
                 f"{self.max_response_tokens=} must be >= 1, {self.max_tool_calls=} >= 0"
             )
-        if self.at_tool_limit not in ("finish", "continue"):
-            raise ValueError(f"{self.at_tool_limit=} must be 'finish' or 'continue'")
-        if self.long_prompts not in ("refuse", "filter"):
-            raise ValueError(f"{self.long_prompts=} must be 'refuse' or 'filter'")
-        if self.kv not in ("kept", "reprefill"):
-            raise ValueError(f"{self.kv=} must be 'kept' or 'reprefill'")
-        if self.schedule not in ("continuous", "lockstep"):
-            raise ValueError(f"{self.schedule=} must be 'continuous' or 'lockstep'")
-
-
-@dataclasses.dataclass(kw_only=True)
-class CollectTimes:
-    """Seconds of one collection; `tool_wait` is time in which no row could decode."""
-
-    total_s: float = 0.0
-    decode_s: float = 0.0
-    tool_wait_s: float = 0.0
-    prefill_s: float = 0.0
-    # Of the row-steps until no row waited for a cache row or a decode row; of all where none ever did.
-    useful_fraction: float = 0.0
-    # From the start until each group was complete, in the order of `Collector.group_order`.
-    groups_s: list[float] = dataclasses.field(default_factory=list)
+        if self.max_consecutive_invalid_calls < 0:
+            raise ValueError(f"{self.max_consecutive_invalid_calls=} must be >= 0")
+        for name, kind in _CHOICES.items():
+            value, choices = getattr(self, name), [repr(choice) for choice in get_args(kind)]
+            if repr(value) not in choices:
+                wanted = " or ".join(", ".join(choices).rsplit(", ", 1))
+                raise ValueError(f"RolloutConfig.{name}={value!r} must be {wanted}")
 
     @property
-    def half_of_groups_s(self) -> float:
-        """After which half of the groups were complete: far from all of them, the rest are stragglers."""
-        return statistics.median_low(self.groups_s) if self.groups_s else 0.0
+    def call_rules(self) -> CallRules:
+        names = [field.name for field in dataclasses.fields(CallRules)]
+        return CallRules(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Collector:
         self.tokenizer = tokenizer
         self.renderer = renderer
         self.tools = tools
+        self._rules = config.call_rules
         self.config = config
         self.times = CollectTimes()
         self.group_order: list[str] = []  # problem ids as their groups were complete
@@ -119,6 +122,9 @@ class Collector:
             tuple[LiveSample, Call]
         ] = []  # that wait for the end of a lock-step batch
         self._tasks: set[asyncio.Task[_Observation]] = set()
+        self._told: dict[
+            int, Sequence[int]
+        ] = {}  # by cache row: texts that wait to be put behind it
         self._closing: set[asyncio.Task[None]] = set()  # sessions of rows that have ended
         self._fetching: asyncio.Future[Window] | None = None
 
@@ -203,7 +209,7 @@ class Collector:
                 sampling=sampling,
                 renderer=self.renderer,
                 sessions=self.tools.sessions(
-                    problems[i], _key(seed, *stream, problems[i].problem_id, sample)
+                    problems[i], seed, *stream, problems[i].problem_id, sample
                 ),
             )
             for i in self._expected.order(problems)
@@ -292,21 +298,30 @@ class Collector:
             self.engine.resume(row.cache_row)
 
     def _call(self, row: LiveSample, call: Call | InvalidCall | None) -> None:
-        """Starts a tool call, or refuses one that is over a budget or has nothing to run."""
-        over_limit = len(row.calls) >= self.config.max_tool_calls
-        if isinstance(call, Call) and row.room > 0 and not over_limit:
-            if self.config.schedule == "lockstep":
-                self._calls.append((row, call))
-            else:
-                self._start_call(row, call)
-            return
-        row.unexecuted_calls += 1
+        """Starts a tool call, or does what the rules say in its place."""
+        call = self.tools.checked(call) if isinstance(call, Call) else call
+        if isinstance(call, InvalidCall):
+            self.tools.count_invalid(call)
+        following = self._rules.after(row, call)
+        if isinstance(following, FinishReason):
+            self._finish(row, following)
+        elif isinstance(following, Notice):
+            self._tell(row, following.text)
+        elif following is None:
+            self._look_at(row)  # the same token may carry a second tag
+        elif self.config.schedule == "lockstep":
+            self._calls.append((row, following))
+        else:
+            self._start_call(row, following)
+
+    def _tell(self, row: LiveSample, text: str) -> None:
+        """A text of ours where an observation would stand; the row goes on behind it."""
+        ids = notice_ids(self.tokenizer, text, self.renderer)[: row.room]
+        row.add_notice(ids)
         if row.room <= 0:
             self._finish(row, FinishReason.LENGTH)
-        elif over_limit and self.config.at_tool_limit == "finish":
-            self._finish(row, FinishReason.TOOL_LIMIT)
         else:
-            self._look_at(row)  # the same token may carry a second tag
+            self._told[row.cache_row] = ids
 
     def _start_call(self, row: LiveSample, call: Call) -> None:
         self._tasks.add(asyncio.create_task(self._run_tool(row, call)))
@@ -320,7 +335,7 @@ class Collector:
 
     def _observe(self, tasks: Sequence[asyncio.Task[_Observation]]) -> None:
         """Puts finished tool outputs behind their rows."""
-        outputs: dict[int, Sequence[int]] = {}
+        outputs, self._told = self._told, {}
         for task in tasks:
             self._tasks.remove(task)
             observation = task.result()
@@ -329,7 +344,13 @@ class Collector:
                 row.unexecuted_calls += 1
                 self._finish(row, FinishReason.INFRASTRUCTURE)
                 continue
-            ids = observation_ids(self.tokenizer, observation.result, self.renderer)
+            ids = observation_ids(
+                self.tokenizer,
+                observation.result,
+                self.renderer,
+                tool=observation.call.tool,
+                max_tokens=self.tools.observation_tokens(observation.call.tool),
+            )
             is_full = len(ids) >= row.room
             ids = ids[: row.room]
             row.add_observation(observation.call, observation.result, ids)
@@ -371,14 +392,10 @@ class Collector:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         self._calls.clear()
+        self._told.clear()
         for cache_row, row in list(self._rows.items()):
             self._close_sessions(row)
             self.engine.release(cache_row)
             del self._rows[cache_row]
         self._admission = Admission(self.engine)
         await asyncio.gather(*self._closing, return_exceptions=True)
-
-
-def _key(*parts: str | int) -> str:
-    """Names a trajectory for its tools, as in "0/train/3/problem-17/5"."""
-    return "/".join(map(str, parts))

@@ -40,6 +40,9 @@ class LiveSample:
     versions: list[int] = dataclasses.field(default_factory=list)
     calls: list[ToolCall] = dataclasses.field(default_factory=list)
     unexecuted_calls: int = 0
+    invalid_calls: int = 0
+    invalid_in_a_row: int = 0  # since the last call that was made
+    is_told_to_answer: bool = False  # that no calls are left
     segment_start: int = 0  # first token that the policy wrote since the last observation
     reader: Reader = dataclasses.field(init=False)  # of the text of its tokens
     decoded: int = 0  # tokens that the reader has
@@ -74,6 +77,11 @@ class LiveSample:
         )
         self._begin_segment()
 
+    def add_notice(self, ids: Sequence[int]) -> None:
+        """Text in an observation's place that no tool said; the next segment begins behind it."""
+        self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
+        self._begin_segment()
+
     def next_stop(self, tokenizer: Tokenizer) -> Stop | None:
         """The next tag that counts in what the policy has written since the last observation."""
         new = self.ids[self.decoded :]
@@ -97,6 +105,7 @@ class LiveSample:
             policy_versions=np.asarray(self.versions, np.int32),
             tool_calls=tuple(self.calls),
             unexecuted_calls=self.unexecuted_calls,
+            invalid_calls=self.invalid_calls,
             finish_reason=reason,
             response_text=decode(tokenizer, self.ids[len(self.prompt) :]),
             final_text=decode(tokenizer, self.ids[self.segment_start :]),

@@ -48,6 +48,7 @@ class Figures(Counts):
     tool_calls: float  # TC
     tool_calls_stderr: float
     tool_productivity: float | None  # TP
+    tool_calls_by_tool: dict[str, float] = dataclasses.field(default_factory=dict)  # TC of each
     accuracy_lenient: float | None = None  # by the judge's lenient rule; None: it reports none
 
 
@@ -81,8 +82,15 @@ def figures(groups: Sequence[Group]) -> Figures:
         tool_calls=calls_mean,
         tool_calls_stderr=calls_stderr,
         tool_productivity=correct / calls if calls else None,
+        tool_calls_by_tool=calls_by_tool(ts),
         accuracy_lenient=_accuracy_lenient(kept),
     )
+
+
+def calls_by_tool(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Calls of an answer by tool, mean; tools that nobody called are not there."""
+    found = collections.Counter(call.tool for t in trajectories for call in t.tool_calls)
+    return {tool: found[tool] / len(trajectories) for tool in sorted(found)}
 
 
 def _accuracy_lenient(samples: Sequence[Sample]) -> float | None:
@@ -140,6 +148,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "tools/calls_per_answer": whole.tool_calls,
         "tools/answers_with_call_fraction": float(np.mean([t.num_tool_calls > 0 for t in ts])),
         "tools/unexecuted_per_answer": float(np.mean([t.unexecuted_calls for t in ts])),
+        "tools/invalid_per_answer": float(np.mean([t.invalid_calls for t in ts])),
         "tokens/response_mean": float(np.mean([np.sum(t.origins != Origin.PROMPT) for t in ts])),
         "tokens/policy_mean": float(np.mean([t.num_policy_tokens for t in ts])),
     }
@@ -149,6 +158,8 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         calls = [t.num_tool_calls for t, c in zip(ts, correct, strict=True) if c is wanted]
         if calls:
             metrics[f"tools/calls_per_{name}_answer"] = float(np.mean(calls))
+    for tool, mean in whole.tool_calls_by_tool.items():
+        metrics[f"tools/calls_per_answer/{tool}"] = mean
     for level, part in figures_by_level(groups).items():
         metrics[f"level/accuracy_fraction/{level}"] = part.accuracy
         metrics[f"level/calls_per_answer/{level}"] = part.tool_calls

@@ -243,6 +243,29 @@ def level_rows(
     return ("level", "answers", *variants), rows
 
 
+def tool_rows(
+    comparison: Comparison,
+) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+    """Columns and rows by tool: its calls per answer (TC) in each variant; none where there is one tool."""
+    variants = list(comparison.variants)
+    columns = [
+        (sampling, [comparison.variants[variant][sampling].overall for variant in variants])
+        for sampling in SAMPLINGS
+    ]
+    calls = "tool_calls_by_tool"
+    tools = sorted({tool for _, parts in columns for part in parts for tool in part.get(calls, ())})
+    rows: list[tuple[str | float | None, ...]] = [
+        (
+            tool,
+            sampling,
+            *(f"{part[calls].get(tool, 0):.2f}" if calls in part else "–" for part in parts),
+        )
+        for tool in tools
+        for sampling, parts in columns
+    ]
+    return ("tool", "sampling", *variants), rows if len(tools) > 1 else []
+
+
 def _level_cell(part: Mapping[str, Any]) -> str:
     if not has_figures(part):
         return f"refused ({part['lost']} lost)" if part["lost"] else "refused"
@@ -255,14 +278,16 @@ def print_tables(comparison: Comparison) -> None:
     console = Console()
     for title, (columns, rows) in (
         ("Test set, all levels", overall_rows(comparison)),
+        ("Calls per answer (TC) by tool", tool_rows(comparison)),
         ("By level, greedy: accuracy % / calls", level_rows(comparison, "greedy")),
         ("By level, sampled: accuracy % / calls", level_rows(comparison, "sampled")),
     ):
+        if not rows:
+            continue
         table = RichTable(title=title, title_justify="left")
         for column in columns:
-            table.add_column(
-                column, justify="left" if column in ("variant", "level", "sampling") else "right"
-            )
+            is_name = column in ("variant", "level", "tool", "sampling")
+            table.add_column(column, justify="left" if is_name else "right")
         for row in rows:
             table.add_row(*map(str, row))
         console.print(table)
@@ -295,6 +320,11 @@ def comparison_report(
     """Tables, training curves of the variants and trajectories of training and test."""
     columns, rows = overall_rows(comparison)
     tables = [Table(title="All levels", columns=columns, rows=tuple(rows))]
+    columns, rows = tool_rows(comparison)
+    if rows:
+        tables.append(
+            Table(title="Calls per answer (TC) by tool", columns=columns, rows=tuple(rows))
+        )
     for sampling in SAMPLINGS:
         columns, rows = level_rows(comparison, sampling)
         tables.append(

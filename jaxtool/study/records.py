@@ -125,6 +125,8 @@ def _answers(
 ) -> list[EvalRecord]:
     """One answer to each problem; those that the infrastructure lost are marked."""
     renderer = load_renderer(renderer_name)
+    if worker.collector.tools.specs:
+        renderer = renderer.with_tools(worker.collector.tools.specs)
     collector = Collector(
         engine=worker.engine,
         tokenizer=worker.tokenizer,

@@ -1,6 +1,6 @@
 """What the rollout needs of a tool, and what runs programs. Implementations are in this package."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from jaxtool.core.calls import ToolSpec
@@ -46,6 +46,26 @@ class Tool(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class ToolSource(Protocol):
+    """A tool as a run file has it: a frozen dataclass, from which a run opens a Tool."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """Known before anything is opened. Raises ValueError, in one line, if there is no such tool."""
+        ...
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether `open` needs a runner of programs."""
+        ...
+
+    def known_answers(self) -> Sequence[tuple[Mapping[str, Any], str]]:
+        """Arguments and the text that must come of them, asked before a run; empty: nothing is asked."""
+        ...
+
+    def open(self, runner: CodeRunner | None) -> Tool: ...
 
 
 class SharedSession:

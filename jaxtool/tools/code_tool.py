@@ -15,8 +15,11 @@ PYTHON_SPEC = ToolSpec(
         "type": "object",
         "properties": {CODE: {"type": "string", "description": "The program."}},
         "required": [CODE],
+        "additionalProperties": False,
     },
-    deadline_s=math.inf,  # the client of the sandbox ends what takes too long, and tries again
+    # The client of the sandbox ends what takes too long, tries again, and has a queue of its own.
+    deadline_s=math.inf,
+    max_concurrency=1 << 20,
 )
 
 

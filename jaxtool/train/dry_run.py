@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from jaxtool.core.calls import ToolSpec
 from jaxtool.core.types import Origin, Trajectory
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.data.tokenizer import Tokenizer
@@ -47,6 +48,7 @@ from jaxtool.train.rollout_worker import (
     load_text,
     longest_prompt,
 )
+from jaxtool.train.run_tools import open_menu, tool_sources
 from jaxtool.train.sources import open_sandbox
 
 _GIB = 2**30
@@ -178,7 +180,7 @@ def _rl_checks(
     lines = numerics_lines(config, model, setup)
     yield Check(name="learner", text="; ".join(lines))
     yield from _first_prompts(config, renderer, tokenizer, seed)
-    yield _sandbox(config, renderer, addresses)
+    yield from _tools(config, renderer, addresses)
 
 
 def _first_prompts(
@@ -203,18 +205,32 @@ def _first_prompts(
     )
 
 
-def _sandbox(config: RlConfig, renderer: Renderer, addresses: tuple[str, ...]) -> Check:
-    """A server, started if none is given, passes the preflight."""
-    if renderer.tool is None:
-        return Check(name="sandbox", text=f"none: the renderer {renderer.name} has no tool")
-    started = time.monotonic()
+def _tools(config: RlConfig, renderer: Renderer, addresses: tuple[str, ...]) -> Iterator[Check]:
+    """A server, started if none is given, passes the preflight; tools give the answers that are known."""
+    sources = tool_sources(config, renderer)
     with ExitStack() as stack:
-        runner = stack.enter_context(Runner())
-        stack.enter_context(open_sandbox(config.sandbox, runner, addresses))
-        seconds = time.monotonic() - started
-    where = ", ".join(addresses or config.sandbox.addresses) or "started for this check"
-    text = f"{where}: {len(SNIPPETS)} programs answered as expected, {seconds:.1f} s"
-    return Check(name="sandbox", text=text)
+        runner, client = stack.enter_context(Runner()), None
+        if any(source.uses_sandbox for source in sources) or config.judge.runs_programs:
+            started = time.monotonic()
+            client = stack.enter_context(open_sandbox(config.sandbox, runner, addresses))
+            seconds = time.monotonic() - started
+            where = ", ".join(addresses or config.sandbox.addresses) or "started for this check"
+            text = f"{where}: {len(SNIPPETS)} programs answered as expected, {seconds:.1f} s"
+        elif renderer.tool is None:
+            text = f"none: the renderer {renderer.name} has no tool"
+        else:
+            text = "none: no tool of the run uses it"
+        yield Check(name="sandbox", text=text)
+        if sources:
+            menu = stack.enter_context(open_menu(sources, client, runner))
+            asked = sum(len(source.known_answers()) for source in sources)
+            text = f"{', '.join(map(_as_call, menu.specs))}; {asked} known answers are right"
+            yield Check(name="tools", text=text)
+
+
+def _as_call(spec: ToolSpec) -> str:
+    """As in `convert(value, unit)`."""
+    return f"{spec.name}({', '.join(spec.parameters.get('properties', {}))})"
 
 
 def _demonstration(trajectory: Trajectory, renderer: Renderer, tokenizer: Tokenizer) -> Check:

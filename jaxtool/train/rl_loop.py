@@ -66,7 +66,7 @@ def train(
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
       sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
-      tool: answers calls in place of any sandbox; the caller closes it.
+      tool: runs programs in place of any sandbox; the caller closes it.
       mesh: of the learner, in place of the one that `config.mesh` makes of all devices.
       open_rollouts: makes the rollouts, in place of what `Schedule.max_staleness` asks for.
     """

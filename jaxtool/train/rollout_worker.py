@@ -21,15 +21,17 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
-from jaxtool.renderers.renderer import Renderer, load_renderer, stop_token_mask
+from jaxtool.renderers.renderer import Renderer, stop_token_mask
+from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
 from jaxtool.tools.base import CodeRunner
+from jaxtool.tools.call_figures import call_metrics
 from jaxtool.tools.known_answers import KnownAnswers
-from jaxtool.tools.menu import Menu
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.run_tools import load_renderer_of, open_menu, tool_sources
 from jaxtool.train.sources import open_known_answers, open_sandbox
 
 
@@ -67,7 +69,8 @@ class RolloutWorker:
                 "tools/result_cache_hits_total": totals.result_cache_hits,
                 "tools/server_result_cache_hits_total": totals.server_result_cache_hits,
             }
-        return over_hosts(hosts.exchange(metrics))
+        calls = call_metrics(hosts.exchange(self.collector.tools.take_figures()))
+        return over_hosts(hosts.exchange(metrics)) | calls
 
     def total_counts(self) -> EngineCounts:
         """Work of all hosts' engines; every host must call it."""
@@ -117,11 +120,21 @@ def open_worker(
 
     Args:
       sharding: of the parameters, on all hosts; each host decodes on its own devices.
-      tool: answers calls in place of a sandbox; the caller closes it.
+      tool: runs programs in place of a sandbox; the caller closes it.
       dtype: of the parameters.
       text: what `load_text` gave, where the caller has it.
     """
     renderer, tokenizer = text or load_text(config)
+    client, known_answers = None, None
+    sources = tool_sources(config, renderer)
+    uses_sandbox = any(source.uses_sandbox for source in sources) or config.judge.runs_programs
+    if tool is None and uses_sandbox:
+        client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
+        known_answers = stack.enter_context(
+            open_known_answers(config.sandbox, runner, client.addresses)
+        )
+    tool = client or tool
+    menu = stack.enter_context(open_menu(sources, tool, runner))
     _, decoding = shardings_on(sharding.mesh, config)
     model, params = source.load(sharding, seed, dtype)
     check_vocabulary(tokenizer, model)
@@ -135,18 +148,11 @@ def open_worker(
         longest_prompt=longest_prompt(config.rollout, config.engine),
     )
     print(engine.memory, flush=True)
-    client, known_answers = None, None
-    if tool is None and (renderer.tool is not None or config.judge.runs_programs):
-        client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
-        known_answers = stack.enter_context(
-            open_known_answers(config.sandbox, runner, client.addresses)
-        )
-    tool = client or tool
     collector = Collector(
         engine=engine,
         tokenizer=tokenizer,
         renderer=renderer,
-        tools=Menu.of_code(tool),
+        tools=menu,
         config=config.rollout,
     )
     judge = stack.enter_context(config.judge.open(programs_in(tool, runner) if tool else None))
@@ -164,10 +170,11 @@ def open_worker(
 
 
 def load_text(config: RlConfig) -> tuple[Renderer, Tokenizer]:
-    """Raises ValueError if the tokenizer cannot write a tag of the renderer."""
-    renderer = load_renderer(config.renderer)
+    """Raises ValueError if tokenizer, renderer, tools and prices do not go together."""
+    renderer = load_renderer_of(config)
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, renderer.all_tags)
+    check_tools(renderer, tokenizer)
     return renderer, tokenizer
 
 

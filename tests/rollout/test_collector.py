@@ -341,7 +341,12 @@ def test_all_infrastructure_failures_are_masked():
     [
         ({"max_response_tokens": 0}, "max_response_tokens=0"),
         ({"max_tool_calls": -1}, "max_tool_calls=-1"),
-        ({"at_tool_limit": "stop"}, "at_tool_limit='stop' must be 'finish' or 'continue'"),
+        (
+            {"at_tool_limit": "stop"},
+            "at_tool_limit='stop' must be 'finish', 'continue' or 'force_answer'",
+        ),
+        ({"invalid_calls": "no"}, "invalid_calls='no' must be 'observe', 'finish' or 'ignore'"),
+        ({"max_consecutive_invalid_calls": -1}, "max_consecutive_invalid_calls=-1"),
         ({"kv": "lost"}, "kv='lost' must be 'kept' or 'reprefill'"),
         ({"schedule": "batch"}, "schedule='batch' must be 'continuous' or 'lockstep'"),
     ],

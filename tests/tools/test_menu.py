@@ -97,7 +97,7 @@ def test_stateless_tools_share_one_session():
 
 
 def test_two_tools_of_one_name_are_refused():
-    with pytest.raises(ValueError, match=r"two tools of one name: \['python', 'python'\]"):
+    with pytest.raises(ValueError, match="two tools are called 'python': set the name of one"):
         Menu([Remembers(), CodeTool(ArithmeticTool())])
 
 
