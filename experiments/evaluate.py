@@ -43,13 +43,16 @@ def parse() -> argparse.Namespace:
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
     launch.add_tool_flag(parser)
+    parser.add_argument("--html", type=Path, help="write tables and some trajectories here")
     launch.add_json_flag(parser, "write the figures here as well")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    from jaxtool.config.loader import operative_config
     from jaxtool.core.files import write_text
+    from jaxtool.report.page import write_report
     from jaxtool.study import compare
     from jaxtool.train import run_files, run_tools
 
@@ -67,6 +70,17 @@ def main() -> None:
         sandbox_addresses=tuple(arguments.sandbox),
     )
     compare.print_tables(comparison)
+    if arguments.html:
+        report = compare.comparison_report(
+            comparison,
+            title="Evaluation",
+            subtitle=f"{arguments.problems} questions of the test split, seed {arguments.seed}",
+            headlines=(),
+            metrics={},
+            views=(),
+            config=operative_config(config),
+        )
+        print(f"page {write_report(arguments.html, report)}")
     if arguments.json:
         variants = dict(comparison.variants)
         first = variants.pop(next(iter(variants)))

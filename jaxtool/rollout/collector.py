@@ -290,7 +290,6 @@ class Collector:
         elif row.has_ended(self.tokenizer) and (stop is None or not self.renderer.ends_by_turn):
             self._finish(row, FinishReason.EOS)
         elif stop is not None:
-            row.unexecuted_calls += stop.unread
             self._call(row, stop.call)
         elif row.room <= 0:
             self._finish(row, FinishReason.LENGTH)

@@ -31,8 +31,8 @@ def call_metrics(each: Sequence[Mapping[str, CallFigures]]) -> dict[str, float]:
             f"tools/invalid_count/{tool}": float(sum(part.invalid for part in parts)),
         }
         if latencies:
-            metrics[f"tools/latency_p50_s/{tool}"] = _at(latencies, 0.5)
-            metrics[f"tools/latency_p95_s/{tool}"] = _at(latencies, 0.95)
+            metrics[f"timing/call_p50_s/{tool}"] = _at(latencies, 0.5)
+            metrics[f"timing/call_p95_s/{tool}"] = _at(latencies, 0.95)
     return metrics
 
 

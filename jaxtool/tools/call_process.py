@@ -44,7 +44,7 @@ class CallProcesses:
             answer = await _ask(worker, json.dumps(arguments).encode())
             is_whole = True
         except (asyncio.IncompleteReadError, OSError):
-            code = await worker.wait()
+            code = await _exit_code(worker)
             return Outcome(f"the tool's process ended with exit code {code}", "ProcessEnded")
         finally:
             if is_whole:
@@ -94,7 +94,21 @@ async def _read(worker: asyncio.subprocess.Process) -> bytes:
     return await worker.stdout.readexactly(size)
 
 
+async def _exit_code(worker: asyncio.subprocess.Process) -> int:
+    """Of a worker whose pipe broke; it is killed if it lives on without one."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            return await worker.wait()
+    with contextlib.suppress(ProcessLookupError):
+        worker.kill()
+    return await worker.wait()
+
+
 async def _killed(worker: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         worker.kill()
+    if worker.stdin is not None:
+        worker.stdin.close()
     await worker.wait()
+    if worker.stdout is not None:
+        await worker.stdout.read()  # to its end, which closes the pipe

@@ -19,7 +19,7 @@ from typing import Any
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 
 _MAX_LEFT_BEHIND = 32  # threads that hang; more, and the tool counts as broken
-_STANDSTILL_S = 1.0  # a loop that answers nothing for so long stands still
+_STANDSTILL_S = 0.5  # a loop that answers nothing for so long stands still
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,7 @@ class CallThread:
         self._left_behind: set[threading.Thread] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
+        self._is_suspect = False
 
     async def call(self, arguments: Mapping[str, Any]) -> Outcome:
         """What came of it. Cancelled, it leaves behind what runs.
@@ -105,9 +106,9 @@ class CallThread:
 
     async def close(self) -> None:
         """What still runs is left behind; daemon threads do not keep the process."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+        loop, self._loop = self._loop, None
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(loop.stop)  # when it comes to itself
 
     async def _in_thread(self, arguments: Mapping[str, Any]) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -139,19 +140,18 @@ class CallThread:
             return outcome_of_error(error, self._max_chars)
 
     async def _in_loop(self, arguments: Mapping[str, Any]) -> Outcome:
+        if self._loop is not None and self._is_suspect and await self._stands_still(self._loop):
+            if self._loop_thread is not None:
+                self._left_behind.add(self._loop_thread)
+            await self.close()
         if self._loop is None or not (self._loop_thread and self._loop_thread.is_alive()):
             self._begin_loop()
-        loop, thread = self._loop, self._loop_thread
-        assert loop is not None
-        assert thread is not None
-        work = asyncio.run_coroutine_threadsafe(self._awaited(arguments), loop)
+        assert self._loop is not None
+        work = asyncio.run_coroutine_threadsafe(self._awaited(arguments), self._loop)
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
-            if await self._stands_still(loop):
-                self._left_behind.add(thread)
-                if self._loop is loop:
-                    self._loop = None
+            self._is_suspect = True  # what ran too long may hold the loop: the next call looks
             raise
 
     async def _awaited(self, arguments: Mapping[str, Any]) -> Outcome:
@@ -169,7 +169,10 @@ class CallThread:
             return outcome_of_error(error, self._max_chars)
 
     def _begin_loop(self) -> None:
+        self._is_suspect = False
         self._loop = asyncio.new_event_loop()
+        # Of what is left behind nobody hears.
+        self._loop.set_exception_handler(lambda loop, context: None)
         self._loop_thread = threading.Thread(
             target=_run_loop, args=(self._loop,), daemon=True, name="tool loop"
         )
@@ -184,6 +187,7 @@ class CallThread:
                 await answered.wait()
         except (TimeoutError, RuntimeError):
             return True
+        self._is_suspect = False
         return False
 
 

@@ -39,6 +39,7 @@ class Menu:
         self._tools = {tool.spec.name: tool for tool in tools}
         self._places: dict[str, asyncio.Semaphore] = {}
         self._figures = fresh(tuple(self._tools))
+        self._late: set[asyncio.Task[ToolResult]] = set()  # cancelled calls that clean up
 
     @classmethod
     def of_code(cls, runner: CodeRunner | None) -> "Menu":
@@ -94,7 +95,7 @@ class Menu:
         async with self._places[name]:
             started = time.monotonic()
             try:
-                result = await _bounded(tool, sessions, call)
+                result = await self._bounded(tool, sessions, call)
             except ToolUnavailable:
                 self._figures[name].unavailable += 1
                 raise
@@ -106,9 +107,33 @@ class Menu:
 
     async def close(self) -> None:
         """Closes every tool; one that raises or hangs is left."""
+        if self._late:
+            await asyncio.wait(self._late, timeout=_CANCEL_TIMEOUT_S)
         await asyncio.gather(
             *(_closed(tool) for tool in self._tools.values()), return_exceptions=True
         )
+
+    async def _bounded(self, tool: Tool, sessions: "Sessions", call: Call) -> ToolResult:
+        """The call's result; at the deadline it is cancelled, and left behind if that does not end it."""
+        deadline_s = tool.spec.deadline_s
+        work = asyncio.ensure_future(_made(tool, sessions, call))
+        try:
+            await asyncio.wait({work}, timeout=None if math.isinf(deadline_s) else deadline_s)
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.wait({work}, timeout=_CANCEL_TIMEOUT_S)
+            raise
+        if work.done():
+            return work.result()
+        work.cancel()
+        self._late.add(work)
+        work.add_done_callback(self._forget)
+        return _late(deadline_s)
+
+    def _forget(self, late: asyncio.Task[ToolResult]) -> None:
+        self._late.discard(late)
+        if not late.cancelled():
+            late.exception()  # has been seen
 
 
 class Sessions:
@@ -147,23 +172,6 @@ def check_names(specs: Sequence[ToolSpec]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"RlConfig.tools: two tools are called {name!r}: set the name of one")
-
-
-async def _bounded(tool: Tool, sessions: Sessions, call: Call) -> ToolResult:
-    """The call's result; at the deadline it is cancelled, and left behind if that does not end it."""
-    deadline_s = tool.spec.deadline_s
-    work = asyncio.ensure_future(_made(tool, sessions, call))
-    try:
-        await asyncio.wait({work}, timeout=None if math.isinf(deadline_s) else deadline_s)
-    except asyncio.CancelledError:
-        work.cancel()
-        await asyncio.wait({work}, timeout=_CANCEL_TIMEOUT_S)
-        raise
-    if work.done():
-        return work.result()
-    work.cancel()
-    work.add_done_callback(lambda late: late.cancelled() or late.exception())
-    return _late(deadline_s)
 
 
 async def _made(tool: Tool, sessions: Sessions, call: Call) -> ToolResult:

@@ -16,9 +16,12 @@ from jaxtool.learn.sft import SftConfig
 from jaxtool.model.config import tiny
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
+from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rewards.fewest_calls import CallHistory
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.tools.function import Function
+from jaxtool.tools.python_sandbox import PythonSandbox
 from jaxtool.train import rl_loop, sft_loop
 from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.sft_loop import Demonstrations, DemonstrationStream, SftRunConfig
@@ -47,6 +50,16 @@ empty_output = "0"
 [answer]
 close = "!!"
 style = "boxed"
+"""
+
+
+# The same with a second tool, a user's function.
+LENGTH_TAGS = """
+[[calls]]
+tool = "length"
+argument = "text"
+open = "?"
+close = "]"
 """
 
 
@@ -119,6 +132,24 @@ def train(config: RlConfig, **options) -> Path:
 def cold_start(config: SftRunConfig, **options) -> Path:
     """A cold start on one device."""
     return sft_loop.train(config, mesh=one_device_mesh(), **options)
+
+
+def two_tools(folder: Path, **fields) -> RlConfig:
+    """`rl_config` with code and a function, a call of which costs half as much."""
+    renderer = folder / "two_tools.toml"
+    renderer.write_text(RENDERER + LENGTH_TAGS)
+    function = Function(call="helpers.user_tools:length")
+    defaults = {
+        "renderer": str(renderer),
+        "tools": (PythonSandbox(), function),
+        "call_cost": CallCost(per_tool=(("length", 0.5),)),
+    }
+    config = rl_config(folder, **(defaults | fields))
+    return dataclasses.replace(
+        config,
+        rollout=dataclasses.replace(config.rollout, max_tool_calls=4),
+        schedule=dataclasses.replace(config.schedule, log_trajectories=16),  # all of a step
+    )
 
 
 def rl_config(folder: Path, **fields) -> RlConfig:

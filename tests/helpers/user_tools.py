@@ -29,6 +29,11 @@ def convert(value: float, unit: Literal["km", "mi"] = "km") -> str:
 convert.known_answers = (({"value": 1.609344}, "1.000"), ({"value": 1, "unit": "mi"}, "1.609"))
 
 
+def length(text: str) -> int:
+    """Counts characters."""
+    return len(text)
+
+
 async def square(x: int) -> int:
     """Squares a number."""
     await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from helpers.small_runs import (
     SmallTokenizer,
     rl_config,
     train,
+    two_tools,
 )
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
@@ -23,6 +24,7 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
 from jaxtool.train import rl_loop, rollout_worker
@@ -53,7 +55,7 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     tool = CountingTool()
     with (folder / "printed").open("w") as file, contextlib.redirect_stdout(file):
-        train(rl_config(folder), workdir=folder / "run", seed=1, tool=tool)
+        train(two_tools(folder), workdir=folder / "run", seed=1, tool=tool)
     return folder, tool.calls
 
 
@@ -72,6 +74,26 @@ def test_the_small_run_calls_and_learns(uninterrupted):
     assert any(np.any(x != y) for x, y in zip(jax.tree.leaves(first), after, strict=True))
 
 
+def test_calls_of_both_tools_are_counted_and_a_function_costs_what_it_costs(uninterrupted):
+    """The reward of these runs is length / 10 + cost: half a call is in no sum of whole calls and tokens."""
+    folder, _ = uninterrupted
+    rows = [
+        json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    for tool in ("python", "length"):
+        assert sum(row.get(f"tools/calls_per_answer/{tool}", 0) for row in rows) > 0
+        assert sum(row[f"tools/calls_count/{tool}"] for row in rows) > 0
+        assert all(row[f"tools/unavailable_count/{tool}"] == 0 for row in rows)
+    both = 0
+    for view in read_trajectories(folder / "run" / "trajectories.jsonl"):
+        names = [call.tool for call in view.tool_calls]
+        cost = names.count("python") + names.count("length") / 2
+        assert view.reward == pytest.approx(len(view.tokens) / 10 + cost)
+        both += {"python", "length"} == set(names)
+    assert rows[-1]["tokens/reprefilled_total"] == 0
+    assert both
+
+
 def test_every_program_of_the_decoder_is_compiled_before_the_first_step_and_counted(uninterrupted):
     """Not compiled ahead and compiled ahead both read 0 late programs, so the progress counts too."""
     folder, _ = uninterrupted
@@ -86,7 +108,7 @@ def test_every_program_of_the_decoder_is_compiled_before_the_first_step_and_coun
 
 def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(uninterrupted, tmp_path):
     folder, _ = uninterrupted
-    config = dataclasses.replace(rl_config(folder), unloads_decoder=True)
+    config = dataclasses.replace(two_tools(folder), unloads_decoder=True)
     train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
 
@@ -95,7 +117,7 @@ def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(unint
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(uninterrupted, tmp_path, share):
     """Before the first checkpoint and after it; parameters, metrics and logged trajectories."""
     folder, calls = uninterrupted
-    config, workdir = rl_config(folder), tmp_path / "run"
+    config, workdir = two_tools(folder), tmp_path / "run"
     broken = CountingTool(fails_at=int(share * calls), error=KeyError("killed here"))
     with pytest.raises(KeyError, match="killed here"):
         train(config, workdir=workdir, seed=1, tool=broken)
