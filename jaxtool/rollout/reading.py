@@ -95,6 +95,15 @@ async def read_response(
                 "answer" if stop and stop.kind == "answer" else "end token" if is_end_token else end
             )
             continue
+        text = decode(tokenizer, segment)
+        if (
+            turns and text[stop.end :]
+        ):  # the file's text went on inside the token; a policy's would not
+            rest = turns[0]
+            ends = [i for i in rest[-1:] if i in tokenizer.eos_ids]
+            segment = tokenizer.encode(text[: stop.end])
+            behind = text[stop.end :] + decode(tokenizer, rest)
+            turns[0] = [*tokenizer.encode(behind), *ends]
         read, ids = await _observed(stop, renderer, tokenizer, run_call)
         calls.append(read)
         runs.append(Run(origin=Origin.POLICY, ids=tuple(segment)))

@@ -78,6 +78,26 @@ def test_tags_need_no_chat_template(run, capsys):
     assert "not read" in capsys.readouterr().out
 
 
+def test_a_token_over_the_end_of_a_call_is_cut(run, tmp_path_factory):
+    """As in SmolLM2, where "><" is one token."""
+    from helpers.tiny_tokenizers import write_byte_level
+
+    path = write_byte_level(tmp_path_factory.mktemp("cut"))
+    spec = json.loads((path / "tokenizer.json").read_text())
+    tokens = spec["model"]["vocab"]
+    tokens["><"] = tokens.pop("<code>")
+    spec["model"]["merges"].insert(0, [">", "<"])
+    spec["added_tokens"] = [
+        t for t in spec["added_tokens"] if t["content"] not in ("<code>", "</code>")
+    ]
+    (path / "tokenizer.json").write_text(json.dumps(spec))
+    record = run(
+        "<code>1</code><answer>\\boxed{2}</answer>", renderer="retool", tokenizer=str(path)
+    )
+    said = "".join(t["text"] for t in record["tokens"] if t["origin"] == "policy")
+    assert (said, record["end"]) == ("<code>1</code><answer>\\boxed{2}</answer>", "answer")
+
+
 def test_tools_described_in_a_file(run, chat, tmp_path):
     spec = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
     (tmp_path / "t.json").write_text(json.dumps([{"type": "function", "function": spec}]))
