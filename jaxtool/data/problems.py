@@ -116,6 +116,18 @@ def mawps_format() -> JsonlFormat:
     return JsonlFormat(question_keys=("input",), answer_key="target")
 
 
+def rlla_format() -> JsonlFormat:
+    """ToolRL's data (`rlla`, as JSON lines): instructions with the tools, the dialogue so far, and the turn wanted.
+
+    Deviation: ToolRL puts the instructions into the system turn; here they are the head of the question.
+    """
+    return JsonlFormat(
+        question_keys=("extra_info.instruction", "extra_info.input"),
+        answer_key="reward_model.ground_truth",
+        level_key="data_source",
+    )
+
+
 def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
     """Problems of a JSONL file in its order, duplicates of a question left out.
 

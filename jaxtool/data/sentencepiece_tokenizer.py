@@ -7,9 +7,11 @@ and white space is kept; a prompt that wants the space writes it. A literal ▁ 
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,7 +30,9 @@ class SentencePieceTokenizer:
     """A `.model` file as our Tokenizer."""
 
     path: str
-    chat_template: str | None = None  # jinja: messages, add_generation_prompt, bos_token, eos_token
+    chat_template: str | None = (
+        None  # jinja: messages, tools, add_generation_prompt, bos_token, eos_token
+    )
 
     def __post_init__(self) -> None:
         if not Path(self.path).is_file():
@@ -125,17 +129,26 @@ class SentencePieceTokenizer:
             raise ValueError(f"{token_id=} is negative")
         return self._bytes[token_id] if token_id < self.vocab_size else b""
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def render_chat(
+        self, messages: Sequence[dict[str, str]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         if self.chat_template is None:
             raise ValueError(
                 f"the SentencePiece model {self.path!r} has no chat template: pass chat_template, "
                 "or use a renderer that sets uses_chat_template = false"
             )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.filters["tojson"] = to_json
         sp = self._processor
         return environment.from_string(self.chat_template).render(
             messages=list(messages),
+            tools=[dict(tool) for tool in tools] or None,
             add_generation_prompt=True,
             bos_token=sp.id_to_piece(sp.bos_id()) if sp.bos_id() >= 0 else "",
             eos_token=sp.id_to_piece(sp.eos_id()),
         )
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """As transformers writes it: jinja's own filter would escape < and > for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -24,7 +24,10 @@ _TAGS = [
     "tool_call",
     "tool_response",
 ]
-TEXT_TOKENS = tuple(f"<{slash}{tag}>" for tag in _TAGS for slash in ("", "/"))
+TEXT_TOKENS = (
+    *(f"<{slash}{tag}>" for tag in _TAGS for slash in ("", "/")),
+    "<|python_tag|>",  # Llama 3.1 opens a call with it
+)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ multi-byte character split over tokens comes out whole. Nothing here tokenises m
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
@@ -46,8 +46,15 @@ class Tokenizer(Protocol):
         """Bytes that the token adds to the text; empty for control tokens such as the end."""
         ...
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """Text of a conversation up to where the assistant's reply begins."""
+    def render_chat(
+        self, messages: Sequence[dict[str, str]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
+        """Text of a conversation up to where the assistant's reply begins.
+
+        Args:
+          tools: as OpenAI's API takes them, {"type": "function", "function": {...}}, for templates that
+            describe them.
+        """
         ...
 
 
@@ -150,6 +157,9 @@ class VocabularyTokenizer:
             raise ValueError(f"{token_id=} is outside the vocabulary of {self.vocab_size}")
         return b"" if token_id < 2 else self.pieces[token_id - 2].encode()
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """The contents one after another: a vocabulary has no chat template."""
+    def render_chat(
+        self, messages: Sequence[dict[str, str]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
+        """The contents one after another: a vocabulary has no chat template, and describes no tools."""
+        del tools
         return "".join(message["content"] for message in messages)

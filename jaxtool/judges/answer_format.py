@@ -13,7 +13,7 @@ from typing import Literal
 
 from jaxtool.core.types import Trajectory
 
-AnswerStyle = Literal["boxed", "answer_tag"]
+AnswerStyle = Literal["boxed", "answer_tag", "response"]
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
 _BARE_BOX = re.compile(r"[^\s$\\{}]+")  # \boxed 5
@@ -28,6 +28,7 @@ class AnswerFormat:
     "boxed": the last box in the last tag, or all of the tag if it has no box; without a tag, the last box;
     without either, what follows `Answer:` or `Final Answer:` on the last line.
     "answer_tag": all of the last tag; nothing else is an answer.
+    "response": all of the text, for judges that read calls or whole texts.
 
     A box is \\boxed{5}, \\boxed {5}, \\boxed 5 or \\fbox{5}. A last box that is cut off before its brace is no
     answer, unless nothing is in it yet: then it does not count. Tags may hold a blank, `<answer >`.
@@ -53,6 +54,8 @@ class AnswerFormat:
         A number that merely stands in the text is no answer. Nor, in style "boxed", is a tag's text whose
         braces do not match.
         """
+        if self.style == "response":
+            return text.strip() or None
         tagged = last_between(text, self.open, self.close)
         if self.style == "answer_tag":
             return tagged or None

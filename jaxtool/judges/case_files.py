@@ -16,6 +16,7 @@ from jaxtool.judges.function_judge import PythonFunction
 from jaxtool.judges.mathematics import Mathematics
 from jaxtool.judges.programs import programs_in
 from jaxtool.judges.text_judges import ExactMatch, MultipleChoice, TokenF1
+from jaxtool.judges.tool_calls import ToolCalls
 from jaxtool.judges.unit_tests import UnitTests
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
@@ -26,6 +27,7 @@ _NAMED: dict[str, Judge] = {
     "f1": TokenF1(),
     "choice": MultipleChoice(),
     "unit_tests": UnitTests(),
+    "calls": ToolCalls(),
 }
 
 
@@ -147,7 +149,9 @@ def judge_rows(
         for name in dict.fromkeys(row.judge for row in rows):
             choice = judge_named(name)
             if isinstance(choice, UnitTests) and run_programs is None:
-                run_programs = _sandbox(stack, sandbox_addresses)
+                runner = stack.enter_context(Runner())
+                client = open_sandbox(stack, runner, sandbox_addresses)
+                run_programs = programs_in(client, runner)
             judge = stack.enter_context(choice.open(run_programs))
             chosen = [i for i, row in enumerate(rows) if row.judge == name]
             for i, verdict in zip(chosen, judge.judge([cases[i] for i in chosen]), strict=True):
@@ -165,12 +169,12 @@ def judge_rows(
     return [outcomes[i] for i in range(len(rows))]
 
 
-def _sandbox(stack: ExitStack, addresses: tuple[str, ...]):
+def open_sandbox(stack: ExitStack, runner: Runner, addresses: tuple[str, ...]) -> SandboxClient:
+    """A client of running servers, or of one that is started; it is closed with the stack."""
     addresses = addresses or (stack.enter_context(start_local_server()),)
-    runner = stack.enter_context(Runner())
     client = SandboxClient(addresses, SandboxClientConfig())
     stack.callback(lambda: runner.run(client.close()))
-    return programs_in(client, runner)
+    return client
 
 
 def _row(row: dict[str, Any], where: str, number: str, judge: str) -> Row:

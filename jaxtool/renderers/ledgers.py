@@ -23,6 +23,7 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, Turn
 from jaxtool.renderers.policy_text import Stop
 from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.turn_ledgers import turn_pieces
 
 Piece = tuple[Sequence[int], Origin]
 
@@ -51,6 +52,11 @@ def conversation_demonstration(
     """
     renderer = _with_system(conversation, renderer)
     first, *rest = conversation.spoken
+    if renderer.ends_by_turn:
+        prompt = renderer.prompt_ids(tokenizer, problem)
+        pieces = turn_pieces(rest, problem.question, conversation.where, renderer, tokenizer)
+        text = "".join(turn.text for turn in rest)
+        return _ledger(problem, prompt, pieces, text, renderer=renderer, tokenizer=tokenizer)
     asked = Turn(role="user", text=problem.question, key=first.key)
     # The text so far, and the assistant's part of it since the last user turn.
     before, said = renderer.prompt_text(tokenizer, asked.text), renderer.response_prefix
@@ -59,7 +65,7 @@ def conversation_demonstration(
         {"role": role, "content": content.replace("{question}", asked.text)}
         for role, content in renderer.messages
     ]
-    pieces: list[Piece] = []
+    pieces = []
     texts: list[str] = []
     for number, turn in enumerate(rest):
         where = f"{conversation.where}: {turn.key}"
@@ -233,11 +239,11 @@ def _assistant_text(turn: Turn, following: str | None, where: str, renderer: Ren
     if following is None:
         return up_to_answer(turn.text, renderer)
     text = turn.text.rstrip()
-    if following == "tool" and (renderer.tool is None or not text.endswith(renderer.tool.closes)):
+    if following == "tool" and (renderer.tool is None or not text.endswith(renderer.tool.stops)):
         tag = (
             "no tool"
             if renderer.tool is None
-            else f"calls that end in {' or '.join(renderer.tool.closes)}"
+            else f"calls that end in {' or '.join(renderer.tool.stops)}"
         )
         raise ValueError(
             f"{where} is answered by a tool, and the renderer {renderer.name!r} has {tag}: write the "

@@ -60,6 +60,7 @@ class Stop:
     kind: Literal["call", "answer"]
     end: int  # index just past the tag in the segment's text, its prefix left out
     call: Call | InvalidCall | None = None  # None in a call: there is nothing to run
+    unread: int = 0  # further calls of the same turn, which are not made
 
 
 class Reader(Protocol):

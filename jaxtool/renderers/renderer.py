@@ -6,21 +6,28 @@ Not covered: which tag counts (`policy_text`), what an observation shows (`obser
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Sequence
 
 from jaxtool.core.calls import CODE, PYTHON, Call, ToolSpec
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.plain_text import encode_between
 from jaxtool.data.tokenizer import Tokenizer, with_start
+from jaxtool.formats.signatures import Signatures
 from jaxtool.judges.answer_format import AnswerFormat
+from jaxtool.renderers.fenced_reader import FencedReader
 from jaxtool.renderers.observation import defused, shown_output
 from jaxtool.renderers.policy_text import PolicyTextReader, Reader, Tags
+from jaxtool.renderers.prompt_tools import as_functions, filled
+from jaxtool.renderers.tables import answer_format_of, check_form, for_spec, tool_format_of
 from jaxtool.renderers.template_file import TemplateFile, read_template
-from jaxtool.renderers.tool_format import ToolFormat, ToolTags
+from jaxtool.renderers.tool_format import FENCED, ToolFormat
+from jaxtool.renderers.tool_turn import ToolTurn, is_tag, tool_turn
+from jaxtool.renderers.turn_reader import TurnReader
 
 _LONGEST_TOKEN_CHARS = 128
 _NO_LIMIT = 1 << 30  # characters
+_NOTICE_TOKENS = 1 << 20  # all of it
 # Stands for a question while a chat template writes what goes around it.
 _PLACEHOLDER = "\ue000question\ue001"
 
@@ -41,14 +48,14 @@ class Renderer:
     @property
     def stop_tags(self) -> tuple[str, ...]:
         """Texts after which the host must look at a row."""
-        tags = self.tool.closes if self.tool else ()
+        tags = self.tool.stops if self.tool else ()
         return (*tags, self.answer_close) if self.answer_close else tags
 
     @property
     def all_tags(self) -> tuple[str, ...]:
         """Texts that the tokenizer must be able to write."""
-        opens = self.tool.opens if self.tool else ()
-        return (*opens, *self.stop_tags)
+        marks = self.tool.marks if self.tool else ()
+        return tuple(dict.fromkeys((*marks, *self.stop_tags)))
 
     @property
     def tags(self) -> Tags:
@@ -71,6 +78,14 @@ class Renderer:
         """
         if self.tool is None:
             return self
+        if self.tool.form is not None:
+            if not specs:
+                raise ValueError(
+                    f"renderer {self.name!r} calls tools by name, and the run has none: add one to "
+                    "RlConfig.tools, or use another renderer"
+                )
+            Signatures(specs)  # raises for a schema that is none
+            return dataclasses.replace(self, tools=tuple(specs))
         names = [spec.name for spec in specs]
         for spec in specs:
             if spec.name not in self.tool.tools:
@@ -85,7 +100,7 @@ class Renderer:
                     f"{', '.join(names) or 'none'}: add it to RlConfig.tools, or use another renderer"
                 )
         by_name = {spec.name: spec for spec in specs}
-        calls = tuple(_for_spec(pair, by_name[pair.tool]) for pair in self.tool.calls)
+        calls = tuple(for_spec(pair, by_name[pair.tool]) for pair in self.tool.calls)
         return dataclasses.replace(
             self, tool=dataclasses.replace(self.tool, calls=calls), tools=tuple(specs)
         )
@@ -96,7 +111,25 @@ class Renderer:
         Args:
           is_first: the segment begins the response, and what the renderer wrote before it belongs to it.
         """
-        return PolicyTextReader(self.tags, self.response_prefix if is_first else "")
+        prefix, tool = self.response_prefix if is_first else "", self.tool
+        if tool is not None and tool.form is not None:
+            return TurnReader(tool.form, self._signatures, prefix, several_calls=tool.several_calls)
+        is_fenced = tool is not None and tool.parser == FENCED
+        return (FencedReader if is_fenced else PolicyTextReader)(self.tags, prefix)
+
+    @property
+    def ends_by_turn(self) -> bool:
+        """Whether the policy's end token may end a call: the reader is then asked with `is_end`."""
+        return self.tool is not None and self.tool.ends_by_turn
+
+    def reads_no_call(self, turn: str) -> bool:
+        """Whether a turn holds no call of the form that is read, possible or not."""
+        form = None if self.tool is None else self.tool.form
+        return form is None or not form.read_calls(turn, self._signatures)
+
+    @functools.cached_property
+    def _signatures(self) -> Signatures:
+        return Signatures(self.tools)
 
     def to_run(self, call: Call) -> Call:
         """The call as its tool gets it: a program has the prelude before it, which ledgers do not show."""
@@ -110,15 +143,55 @@ class Renderer:
         return "" if self.answer.open == self.answer.close else self.answer.open
 
     def prompt_text(self, tokenizer: Tokenizer, question: str) -> str:
-        messages = [
-            {"role": role, "content": content.replace("{question}", question)}
-            for role, content in self.messages
-        ]
+        messages = self.chat(question)
         if self.uses_chat_template:
-            text = tokenizer.render_chat(messages)
+            text = self.render_chat(tokenizer, messages)
         else:
             text = "".join(message["content"] for message in messages)
         return text + self.response_prefix
+
+    def chat(self, question: str) -> list[dict[str, str]]:
+        """The messages of the prompt."""
+        return [
+            {"role": role, "content": filled(content, question, self.tools)}
+            for role, content in self.messages
+        ]
+
+    def render_chat(self, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+        """Text of a conversation, in which the template describes the tools if no message does."""
+        functions = as_functions(self.tools) if self.template_describes_tools else ()
+        return (
+            tokenizer.render_chat(messages, functions)
+            if functions
+            else tokenizer.render_chat(messages)
+        )
+
+    @property
+    def template_describes_tools(self) -> bool:
+        """Whether the chat template is given the tools: calls go by name, and no message has {tools}."""
+        if self.tool is None or self.tool.form is None or not self.uses_chat_template:
+            return False
+        return not any("{tools}" in content for _, content in self.messages)
+
+    def tool_turn(self, tokenizer: Tokenizer) -> ToolTurn | None:
+        """What the chat template writes around a result; None: the renderer's file says it.
+
+        Raises:
+          ValueError: the template cannot write one.
+        """
+        if self.tool is None or not self.tool.is_template_turn:
+            return None
+        known = self._tool_turns.get(id(tokenizer))
+        if known is None:
+            render = functools.partial(self.render_chat, tokenizer)
+            turn = tool_turn(render, self.chat(_PLACEHOLDER), self.tool.role)
+            known = self._tool_turns[id(tokenizer)] = tokenizer, turn
+        return known[1]
+
+    @functools.cached_property
+    def _tool_turns(self) -> dict[int, tuple[Tokenizer, ToolTurn]]:
+        """By tokenizer, which is kept so that its id stays its own."""
+        return {}
 
     def prompt_ids(self, tokenizer: Tokenizer, problem: Problem) -> list[int]:
         """Ids of `prompt_text`; control tokens come from the template alone, never from the question."""
@@ -142,24 +215,15 @@ def parse_code(segment: str, tool: ToolFormat) -> str:
     return program
 
 
-def _for_spec(pair: ToolTags, spec: ToolSpec) -> ToolTags:
-    """The pair as this tool needs it; raises ValueError if one argument is not enough for it."""
-    properties = spec.parameters.get("properties", {})
-    others = [name for name in spec.parameters.get("required", ()) if name != pair.argument]
-    if pair.argument not in properties or others:
-        is_known = pair.argument in properties
-        wanted = f"needs {', '.join(others)} as well" if is_known else "has no such argument"
-        raise ValueError(
-            f"tags {pair.open} {pair.close} give {pair.tool!r} its argument {pair.argument!r}, and the "
-            f"tool {wanted}: use a renderer that writes arguments by name"
-        )
-    is_text = properties[pair.argument].get("type") == "string"
-    return dataclasses.replace(pair, is_json=not is_text)
+def observation_text(
+    result: ToolResult, renderer: Renderer, tool: str = PYTHON, tokenizer: Tokenizer | None = None
+) -> str:
+    """What the policy reads after a call; tags inside the output are defused.
 
-
-def observation_text(result: ToolResult, renderer: Renderer, tool: str = PYTHON) -> str:
-    """What the policy reads after a call; tags inside the output are defused."""
-    parts, output = _observation(result, renderer, tool)
+    Args:
+      tokenizer: needed where its chat template writes results as turns.
+    """
+    parts, output = _observation(result, renderer, tool, tokenizer)
     return output.join(parts)
 
 
@@ -172,19 +236,20 @@ def observation_ids(
 ) -> list[int]:
     """Ids of `observation_text`; control tokens come from the template alone, never from the output.
 
+    Where the template writes a turn, the end token of the policy's turn is left out: the policy wrote it.
+
     Args:
       max_tokens: of the output, whose head is kept; then the renderer's limit in characters does not hold.
     """
-    parts, output = _observation(result, renderer, tool, is_whole=max_tokens is not None)
-    if max_tokens is not None:
-        output = _head(tokenizer, output, max_tokens)
-    return encode_between(tokenizer, parts, output)
+    ids = encode_between(tokenizer, *_observation(result, renderer, tool, tokenizer, max_tokens))
+    ends_turn = renderer.ends_by_turn and ids and ids[0] in tokenizer.eos_ids
+    return ids[1:] if ends_turn else ids
 
 
 def notice_ids(tokenizer: Tokenizer, text: str, renderer: Renderer) -> list[int]:
     """Ids of a text of the run's own, in the place and form of an observation."""
     result = ToolResult(status=ToolStatus.OK, stdout=text)
-    return encode_between(tokenizer, *_observation(result, renderer, PYTHON, is_whole=True))
+    return observation_ids(tokenizer, result, renderer, max_tokens=_NOTICE_TOKENS)
 
 
 def _head(tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
@@ -204,15 +269,36 @@ def _head(tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
 
 
 def _observation(
-    result: ToolResult, renderer: Renderer, tool: str, *, is_whole: bool = False
+    result: ToolResult,
+    renderer: Renderer,
+    tool: str,
+    tokenizer: Tokenizer | None,
+    max_tokens: int | None = None,
 ) -> tuple[list[str], str]:
+    """The text around what a tool said, and that text, defused and within its limit."""
     form = renderer.tool
     if form is None:
         raise ValueError(f"renderer {renderer.name!r} has no tool")
-    parts = form.observation_of(tool).split("{output}")
-    closes = [shape.split("{output}")[1].strip() for shape in form.observations]
-    form = dataclasses.replace(form, max_output_chars=_NO_LIMIT) if is_whole else form
-    return parts, defused(shown_output(result, form), (*renderer.all_tags, *closes))
+    turn = None
+    if form.is_template_turn:
+        if tokenizer is None:
+            raise ValueError(
+                f"renderer {renderer.name!r} needs a tokenizer: its template writes turns"
+            )
+        turn = renderer.tool_turn(tokenizer)
+    if turn is None:
+        parts = form.observation_of(tool).split("{output}")
+        closes = [shape.split("{output}")[1].strip() for shape in form.observations]
+        tags = (*renderer.all_tags, *closes)
+    else:
+        parts = [turn.before, turn.after]
+        tags = (*turn.tags, *(mark for mark in form.marks if is_tag(mark)))
+    if max_tokens is None or tokenizer is None:
+        output = defused(shown_output(result, form), tags)
+    else:
+        form = dataclasses.replace(form, max_output_chars=_NO_LIMIT)
+        output = _head(tokenizer, defused(shown_output(result, form), tags), max_tokens)
+    return parts, output if turn is None else turn.written(output)
 
 
 def load_renderer(name_or_path: str) -> Renderer:
@@ -235,8 +321,10 @@ def _from_template(template: TemplateFile) -> Renderer:
     form, answer = tables["format"], tables["answer"]
     if not any("{question}" in content for _, content in messages):
         raise ValueError("messages: no message holds {question}: write it where the question goes")
-    tool = _tool_format(tables)
+    tool = tool_format_of(tables)
     close = answer["close"]
+    if tool is not None and tool.form is not None:
+        check_form(tool, messages, form["uses_chat_template"], close)
     if close and tool is not None and close in (*tool.opens, *tool.closes):
         raise ValueError(f"answer.close = {close!r} is a tag of the tool's calls: give another one")
     return Renderer(
@@ -245,35 +333,9 @@ def _from_template(template: TemplateFile) -> Renderer:
         uses_chat_template=form["uses_chat_template"],
         response_prefix=form["response_prefix"],
         tool=tool,
-        answer=_answer_format(answer, form["response_prefix"]),
+        answer=answer_format_of(answer, form["response_prefix"]),
         answer_close=close,
     )
-
-
-def _tool_format(tables: Mapping[str, Any]) -> ToolFormat | None:
-    """The [tool] table with the [[calls]] tables; None: the renderer has no tool."""
-    if "tool" not in tables:
-        if "calls" in tables:
-            raise ValueError(
-                "calls[0] needs a [tool] table, which says what an observation looks like"
-            )
-        return None
-    calls = tuple(ToolTags(**pair) for pair in tables.get("calls", ()))
-    return ToolFormat(**tables["tool"], calls=calls)
-
-
-def _answer_format(answer: Mapping[str, Any], prefix: str) -> AnswerFormat:
-    """The format of an [answer] table; without a closing tag that ends the response, <answer>'s."""
-    close = answer["close"] or "</answer>"
-    # </final> has its <final>; a close of another form has none, unless the file names it.
-    opening = answer.get("open", close.replace("</", "<", 1))
-    if not opening.strip():
-        raise ValueError("answer.open = '' must not be empty: name a tag, or leave the key out")
-    if answer["style"] == "answer_tag" and opening == close:
-        raise ValueError(
-            f"answer.open is missing: style answer_tag needs it, {close!r} has no opening tag"
-        )
-    return AnswerFormat(style=answer["style"], open=opening, close=close, prefix=prefix)
 
 
 def stop_token_mask(tokenizer: Tokenizer, tags: Sequence[str]) -> list[bool]:

@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
+from jaxtool.formats.base import FORMATS
 from jaxtool.judges.answer_format import AnswerStyle
-from jaxtool.renderers.tool_format import ErrorStyle
+from jaxtool.renderers.tool_format import FENCED, PARSERS, TAGS, ErrorStyle, SeveralCalls
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -38,6 +39,7 @@ _TABLES: Mapping[str, Mapping[str, _Key]] = {
         "error_style": _Key(str, get_args(ErrorStyle)),
         "empty_output": _Key(str),
         "prelude": _Key(str, is_required=False),
+        "parser": _Key(str, PARSERS, is_required=False),
     },
     "calls": {
         "tool": _Key(str),
@@ -134,14 +136,34 @@ def _check(template: TemplateFile) -> None:
             )
 
 
+_CODE_KEYS = ("code_open", "code_close", "fence")
+_FORMAT_KEYS: Mapping[str, _Key] = {
+    "several_calls": _Key(str, get_args(SeveralCalls), is_required=False),
+    "role": _Key(str, is_required=False),
+}
+
+
 def _keys_of(name: str, tables: Mapping[str, Any]) -> Mapping[str, _Key]:
-    """The keys of a table; where [[calls]] name other tools, there may be no code tool."""
-    if name != "tool" or "calls" not in tables:
+    """The keys of a table. Those of [tool] depend on its parser, and on whether [[calls]] name other tools.
+
+    A parser other than "tags" has no tags to set. Where the policy's end token ends a call, the chat
+    template may write the result, and the observation be left out.
+    """
+    if name != "tool":
         return _TABLES[name]
-    code = ("code_open", "code_close", "fence")
+    table, keys, optional = tables["tool"], dict(_TABLES[name]), set()
+    parser = table.get("parser", TAGS)
+    if parser in (FENCED, *FORMATS):
+        keys = {key: of for key, of in keys.items() if key not in _CODE_KEYS}
+    if parser in FORMATS:
+        keys |= _FORMAT_KEYS
+        if not FORMATS[parser].stop:
+            optional.add("observation")
+    if "calls" in tables:
+        optional.update(_CODE_KEYS)
     return {
-        key: dataclasses.replace(of, is_required=of.is_required and key not in code)
-        for key, of in _TABLES[name].items()
+        key: dataclasses.replace(of, is_required=of.is_required and key not in optional)
+        for key, of in keys.items()
     }
 
 

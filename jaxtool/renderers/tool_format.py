@@ -7,8 +7,14 @@ import re
 from typing import Literal, get_args
 
 from jaxtool.core.calls import PYTHON, Call, InvalidCall
+from jaxtool.formats.base import FORMATS, CallFormat
 
 ErrorStyle = Literal["last_line", "traceback"]
+SeveralCalls = Literal["first", "refuse"]
+TAGS, FENCED = "tags", "fenced"  # parsers that read programs; the others are `jaxtool.formats`
+PARSERS = (TAGS, FENCED, *FORMATS)
+# ToRL's: the policy begins the output itself.
+FENCED_CODE, FENCED_OUTPUT = "```python", "```output"
 
 _FENCE = re.compile(r"(?:`{3,}|~{3,})[^\s`~]*")
 
@@ -47,10 +53,13 @@ def _no_json(constant: str) -> None:
 class ToolFormat:
     """Tags around a call and the shape of an observation."""
 
-    observation: str
+    observation: str  # "": a turn of the chat template, of the role `role`
     max_output_chars: int
     error_style: ErrorStyle
     empty_output: str
+    parser: str = TAGS  # how calls are read: one of PARSERS
+    several_calls: SeveralCalls = "first"  # of a turn: the first is made, or all are refused
+    role: str = "tool"  # of a result, where the chat template writes it
     code_open: str = ""  # of the code tool; "": the renderer cannot call it
     code_close: str = ""
     fence: str = ""  # what demonstrations write; every spelling is read, also where this is ""
@@ -58,13 +67,15 @@ class ToolFormat:
     calls: tuple[ToolTags, ...] = ()  # of tools that take a text
 
     def __post_init__(self) -> None:
-        self._check_tags()
+        self._check_parser()
+        if self.form is None:
+            self._check_tags()
         if self.fence and not _FENCE.fullmatch(self.fence):
             raise ValueError(
                 f"tool.fence = {self.fence!r} must be three or more backticks or tildes and a word, "
                 "such as ```python, or empty"
             )
-        shapes = [("tool.observation", self.observation)]
+        shapes = [] if self.is_template_turn else [("tool.observation", self.observation)]
         shapes += [
             (f"calls[{n}].observation", pair.observation)
             for n, pair in enumerate(self.calls)
@@ -89,6 +100,49 @@ class ToolFormat:
             raise ValueError(
                 f"tool.prelude is no Python ({error}): every program would fail, mend it"
             ) from error
+
+    def _check_parser(self) -> None:
+        """Raises ValueError unless the parser is one, and has what it reads."""
+        if self.parser not in PARSERS:
+            raise ValueError(f"tool.parser = {self.parser!r} must be one of {', '.join(PARSERS)}")
+        if self.several_calls not in get_args(SeveralCalls):
+            raise ValueError(
+                f"tool.several_calls must be first or refuse, got {self.several_calls!r}"
+            )
+        if self.parser != TAGS and self.calls:
+            raise ValueError(
+                f"calls[0] is for parser tags, and tool.parser = {self.parser!r} reads calls by itself: "
+                "take the [[calls]] out"
+            )
+
+    @property
+    def form(self) -> CallFormat | None:
+        """How calls of any tool are written by name; None: by tags, or a fence, of one tool each."""
+        return FORMATS.get(self.parser)
+
+    @property
+    def is_template_turn(self) -> bool:
+        """Whether the chat template writes results, as turns between those of the policy."""
+        return self.form is not None and not self.form.stop and not self.observation
+
+    @property
+    def ends_by_turn(self) -> bool:
+        """Whether the policy's end token ends a call: no text does."""
+        return self.form is not None and not self.form.stop
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end a call."""
+        if self.form is not None:
+            return (self.form.stop,) if self.form.stop else ()
+        return (FENCED_OUTPUT,) if self.parser == FENCED else self.closes
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Texts of a call that no result may hold, and that a tokenizer must be able to write."""
+        if self.form is not None:
+            return self.form.marks
+        return (*self.opens, *self.closes, *self.stops)
 
     def _check_tags(self) -> None:
         """Raises ValueError unless every tag is there, and no tag begins with another."""
@@ -120,7 +174,9 @@ class ToolFormat:
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """Names of the tools that can be called in these tags."""
+        """Names of the tools that can be called in these tags; by name it is any, and Python where none is named."""
+        if self.form is not None:
+            return (PYTHON,)
         return (*[PYTHON] * bool(self.code_open), *(pair.tool for pair in self.calls))
 
     @property
@@ -149,6 +205,10 @@ class ToolFormat:
 
     def fenced(self, program: str) -> str:
         """`program` as a demonstration writes it, between the code tags."""
+        if self.form is not None:
+            raise ValueError(
+                f"tool.parser = {self.parser!r} writes calls by name: planted demonstrations need tags"
+            )
         run = re.match(r"`+|~+", self.fence)
         lines = [program] if run is None else [self.fence, program, run.group()]
         return "\n".join([self.code_open, *lines, self.code_close])

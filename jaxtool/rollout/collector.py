@@ -287,7 +287,7 @@ class Collector:
         stop = row.next_stop(self.tokenizer)
         if stop is not None and stop.kind == "answer":
             self._finish(row, FinishReason.ANSWER)
-        elif row.ids[-1] in self.tokenizer.eos_ids:
+        elif row.has_ended(self.tokenizer) and (stop is None or not self.renderer.ends_by_turn):
             self._finish(row, FinishReason.EOS)
         elif stop is not None:
             self._call(row, stop.call)

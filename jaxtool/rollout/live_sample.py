@@ -87,7 +87,15 @@ class LiveSample:
         new = self.ids[self.decoded :]
         self.reader.feed(b"".join(written_bytes(tokenizer, token_id) for token_id in new))
         self.decoded = len(self.ids)
-        return self.reader.next_stop()
+        stop = self.reader.next_stop(
+            is_end=self.renderer.ends_by_turn and self.has_ended(tokenizer)
+        )
+        self.unexecuted_calls += 0 if stop is None else stop.unread
+        return stop
+
+    def has_ended(self, tokenizer: Tokenizer) -> bool:
+        """Whether the policy's last token is an end token."""
+        return self.ids[-1] in tokenizer.eos_ids
 
     def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
         return Trajectory(

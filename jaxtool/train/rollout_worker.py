@@ -22,6 +22,7 @@ from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer, stop_token_mask
+from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
 from jaxtool.tools.base import CodeRunner
@@ -173,6 +174,7 @@ def load_text(config: RlConfig) -> tuple[Renderer, Tokenizer]:
     renderer = load_renderer_of(config)
     tokenizer = config.tokenizer.load()
     check_has_text(tokenizer, renderer.all_tags)
+    check_tools(renderer, tokenizer)
     return renderer, tokenizer
 
 

@@ -1,5 +1,6 @@
 """Problem files: each layout by hand, each fault by name, the real files where they are."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -57,6 +58,19 @@ def write(path: Path, *rows: object) -> Path:
             "Mrs. Hilt",
         ),
         (problems.mawps_format(), {"input": "How long?", "target": 2.5}, "How long?", "2.5"),
+        (
+            dataclasses.replace(problems.rlla_format(), level_key=None),
+            {
+                "data_source": "rlla",
+                "reward_model": {
+                    "style": "rule",
+                    "ground_truth": "<think>x</think>\n<response>y</response>",
+                },
+                "extra_info": {"instruction": "Use tools.", "input": "Hello"},
+            },
+            "Use tools. Hello",
+            "<think>x</think>\n<response>y</response>",
+        ),
     ],
 )
 def test_layouts(tmp_path: Path, layout: JsonlFormat, row: dict, question: str, answer: str):

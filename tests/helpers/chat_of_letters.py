@@ -24,6 +24,7 @@ class ChatOfLetters:
     def token_bytes(self, token_id: int) -> bytes:
         return b"" if token_id == 256 else chr(token_id).encode("utf-8")
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def render_chat(self, messages: Sequence[dict[str, str]], tools: Sequence[object] = ()) -> str:
+        del tools
         turns = "".join(f"[{m['role']}]{m['content']}" for m in messages)
         return turns + "[assistant]"

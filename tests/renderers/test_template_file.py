@@ -40,7 +40,11 @@ def line_of(text: str, part: str) -> int:
         ("= 24", "= 0", "tool.max_output_chars = 0 must be 1 or more"),
         ("= false", '= "false"', "format.uses_chat_template = 'false' must be true or false: wri"),
         ("= false", "= 0", "format.uses_chat_template = 0 must be true or false"),
-        ('style = "boxed"', 'style = "banana"', "answer.style must be boxed or answer_tag, got 'b"),
+        (
+            'style = "boxed"',
+            'style = "banana"',
+            "answer.style must be boxed, answer_tag or response, ",
+        ),
         ('close = "</answer>"', "close = 1", "answer.close = 1 must be text"),
         ('close = "</answer>"', 'close = "</code>"', "answer.close = '</code>' is a tag of the"),
         ('style = "boxed"', 'style = "boxed"\nopen = ""', "answer.open = '' must not be empty"),
