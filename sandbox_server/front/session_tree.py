@@ -77,6 +77,10 @@ class SessionTree:
     async def ready(self) -> None:
         """Waits until the first session process is locked and stopped."""
         first, *scratch = await self._reply_to(0)
+        if self.is_closed:  # since the reply came: nobody would close them any more
+            for fd in (first, *scratch):
+                os.close(fd)
+            raise SessionLost("the session has ended")
         self._scratch = scratch[0] if scratch else -1
         self.pids[0] = real_pid(first)
         os.close(first)
