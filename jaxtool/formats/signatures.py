@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonschema
+import jsonschema.protocols
+import jsonschema.validators
 import referencing
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 
@@ -20,6 +22,17 @@ LONGEST_REASON = 240  # characters
 
 class _NoJson(ValueError):
     """Something that Python's reader of JSON takes and RFC 8259 does not."""
+
+
+def _is_integer(_checker: object, value: object) -> bool:
+    """7.0 is none, though JSON Schema takes it for one: range(7.0) is an error."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
 
 
 class Signatures:
@@ -42,12 +55,10 @@ class Signatures:
             _check_schema(spec)
 
     @functools.cached_property
-    def _validators(self) -> dict[str, jsonschema.Draft202012Validator]:
+    def _validators(self) -> dict[str, jsonschema.protocols.Validator]:
         # An empty registry: a schema must not make us load another one from somewhere.
         return {
-            name: jsonschema.Draft202012Validator(
-                dict(spec.parameters), registry=referencing.Registry()
-            )
+            name: _VALIDATOR(dict(spec.parameters), registry=referencing.Registry())
             for name, spec in self.specs.items()
         }
 

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 
 from jaxtool.core.calls import Call, InvalidCall, ToolSpec
 from jaxtool.core.types import Problem, ToolResult, ToolStatus, ToolUnavailable
+from jaxtool.formats.signatures import Signatures
 from jaxtool.tools.base import CodeRunner, Tool, ToolSession
 from jaxtool.tools.call_figures import CallFigures, fresh
 from jaxtool.tools.code_tool import CodeTool
-from jaxtool.tools.schema import mismatch
 
 _CLOSE_TIMEOUT_S = 10.0
 _CANCEL_TIMEOUT_S = 5.0  # that a cancelled call has to clean up
@@ -37,6 +37,7 @@ class Menu:
     def __init__(self, tools: Sequence[Tool] = ()):
         check_names([tool.spec for tool in tools])
         self._tools = {tool.spec.name: tool for tool in tools}
+        self._signatures = Signatures([tool.spec for tool in tools])
         self._places: dict[str, asyncio.Semaphore] = {}
         self._figures = fresh(tuple(self._tools))
         self._late: set[asyncio.Task[ToolResult]] = set()  # cancelled calls that clean up
@@ -56,12 +57,7 @@ class Menu:
 
     def checked(self, call: Call) -> Call | InvalidCall:
         """The call, or why there can be no such call."""
-        tool = self._tools.get(call.tool)
-        if tool is None:
-            reason = f"there is no tool {call.tool[:80]!r}; the tools are {', '.join(self._tools)}"
-            return InvalidCall(reason=reason, tool=call.tool)
-        found = mismatch(dict(call.arguments), tool.spec.parameters)
-        return InvalidCall(reason=f"{call.tool}: {found}", tool=call.tool) if found else call
+        return self._signatures.call(call.tool, dict(call.arguments))
 
     def count_invalid(self, call: InvalidCall) -> None:
         """Counts a call that was not made, if it names a tool."""

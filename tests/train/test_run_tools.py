@@ -97,7 +97,7 @@ def test_known_answers_are_asked_and_are_in_no_figure():
     ("name", "answers", "message"),
     [
         ("wrongly_known", None, "tool 'wrongly_known': known answer of {'x': 1}: expected '2', got '1'"),
-        ("convert", (({"value": "1"}, "1"),), "known answer of {'value': '1'}: convert: value must be a number"),
+        ("convert", (({"value": "1"}, "1"),), "known answer of {'value': '1'}: the argument 'value' of convert must be of type number"),
         ("misbehave", (({"how": "raise"}, "1"),), r"expected '1', got 'ValueError: two\\nlines'"),
         ("misbehave", (({"how": "unavailable"}, "1"),), "ToolUnavailable: the index is down"),
     ],
