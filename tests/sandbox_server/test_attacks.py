@@ -285,9 +285,8 @@ def test_nothing_is_left_behind(surroundings):
     """After the whole suite: as many processes and descriptors as a fresh server has."""
     surroundings.rest()
     server = surroundings.server
-    # Two fork servers with two spares each; in a pid namespace, each with a process outside.
-    tier = pb.Tier.Name(server.stub.Info(pb.InfoRequest()).tier)
-    expected_processes = 8 if tier == "TIER_NAMESPACE" else 6
+    # Two fork servers with two spares each, and a process above each: outside its pid namespace, or its guard.
+    expected_processes = 8
     stop = time.monotonic() + 5
     while len(server.descendants()) != expected_processes and time.monotonic() < stop:
         time.sleep(0.05)
