@@ -35,6 +35,7 @@ MOST_QUERY_TERMS = 256  # the first ones of a query count
 _K1 = 1.2  # tantivy's own, which cannot be set; its b is 0.75
 _REMEMBERED_TERMS = 1 << 16  # whose frequency is not looked up again
 _MORE_FOR_TIES = 16  # hits beyond those asked for, among which equal scores are put in order
+_MOST_FOR_TIES = 4096
 _FIELD = "words"
 
 
@@ -138,7 +139,10 @@ class LexicalSearch:
         return bytes(stored)
 
     def _find(self, weights: Mapping[str, float], count: int):
-        """Passages of equal score come in the order of the corpus, however the index lies on disk."""
+        """Passages of equal score come in the order of the corpus, however the index lies on disk.
+
+        Where more than _MOST_FOR_TIES have the score of the last that is wanted, the index decides among them.
+        """
         query = tantivy.Query
         parts = [
             (
@@ -147,12 +151,17 @@ class LexicalSearch:
             )
             for term, weight in weights.items()
         ]
-        found = self._searcher.search(
-            query.boolean_query(parts), count + _MORE_FOR_TIES, count=False
-        ).hits
+        wanted = count + _MORE_FOR_TIES
+        while True:
+            found = self._searcher.search(query.boolean_query(parts), wanted, count=False).hits
+            if len(found) < wanted or _rounded(found[-1]) < _rounded(found[count - 1]):
+                break  # all that are equal to the last wanted one are there
+            if wanted >= _MOST_FOR_TIES:
+                break
+            wanted = min(8 * wanted, _MOST_FOR_TIES)
         numbers = self._searcher.fast_field_values("number", [address for _, address in found])
         ordered = sorted(
-            zip(found, numbers, strict=True), key=lambda pair: (-round(pair[0][0], 3), pair[1])
+            zip(found, numbers, strict=True), key=lambda pair: (-_rounded(pair[0]), pair[1])
         )
         return [hit for hit, _ in ordered[:count]]
 
@@ -173,3 +182,8 @@ class LexicalSearch:
     def _idf_of(self, term: str) -> float:
         frequency = self._searcher.doc_freq(_FIELD, term)
         return math.log(1 + (self.num_documents - frequency + 0.5) / (frequency + 0.5))
+
+
+def _rounded(hit: tuple[float, object]) -> float:
+    """Scores that differ by less are equal: sums are added in the order of an index's parts."""
+    return round(hit[0], 3)

@@ -81,9 +81,12 @@ class ToolRlReward:
                     f"ToolRlReward.{name}={value!r} must be one of {', '.join(choices)}"
                 )
         for name in ("format_range", "correct_range"):
-            low, high = getattr(self, name)
-            if not -np.inf < low < high < np.inf:
-                raise ValueError(f"ToolRlReward.{name}={(low, high)} must rise, as (-3, 3) does")
+            bounds = getattr(self, name)
+            is_pair = isinstance(bounds, tuple) and len(bounds) == 2
+            if not is_pair or not -np.inf < bounds[0] < bounds[1] < np.inf:
+                raise ValueError(
+                    f"ToolRlReward.{name}={bounds} must be two numbers that rise, as (-3, 3) do"
+                )
         check_range(self, "switch_step", least=0)
         check_range(self, "scale_steps", "think_words", least=1)
 

@@ -136,7 +136,10 @@ def test_lengths_by_hand(reward_of):
     [
         ({"scale": "sharp"}, "ToolRlReward.scale='sharp' must be one of fixed, two_stage, smooth"),
         ({"form": "react"}, "ToolRlReward.form='react' must be one of toolrl, hermes"),
-        ({"correct_range": (3.0, -3.0)}, r"ToolRlReward.correct_range=\(3.0, -3.0\) must rise"),
+        (
+            {"correct_range": (3.0, -3.0)},
+            r"ToolRlReward.correct_range=\(3.0, -3.0\) must be two numbers that rise",
+        ),
         ({"scale_steps": 0}, "scale_steps"),
     ],
 )

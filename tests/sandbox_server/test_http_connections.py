@@ -233,9 +233,9 @@ def test_a_port_that_is_taken_is_said_in_one_line_before_the_server_warms_up(cap
         flags = ["--http-address", address, "--isolation", "none"]
         monkeypatch.setattr("sys.argv", ["sandbox_server", *flags])
         monkeypatch.setattr(pool.Pool, "start", None)  # would fail otherwise, and later
-        assert command_line.main() == 1
+        assert command_line.main() == 2
     said = capsys.readouterr().err
     assert said.startswith("sandbox_server: ")
-    assert "address already in use" in said
+    assert "another program listens there" in said
     assert address.partition(":")[2] in said
     assert said.count("\n") == 1

@@ -171,14 +171,14 @@ def test_ping_says_whether_programs_would_run(door):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"http_address": "0.0.0.0:8080"}, "http_address='0.0.0.0:8080' is not loopback"),
+        ({"http_address": "0.0.0.0:8080"}, "--http-address 0.0.0.0:8080 is not loopback"),
         ({"http_address": "[::]:8080"}, "--token-file"),
-        ({"http_address": "8080"}, "must be host:port"),
-        ({"http_address": ":8080"}, "must be host:port"),
-        ({"http_address": "unix:/x"}, "must be host:port"),
-        ({"http_address": "127.0.0.1:99999"}, "up to 65535"),
-        ({"http_address": "127.0.0.1:-1"}, "must be host:port"),
-        ({"http_body_bytes": 0}, "http_body_bytes=0 must be positive"),
+        ({"http_address": "8080"}, "is not HOST:PORT"),
+        ({"http_address": ":8080"}, "is not loopback"),
+        ({"http_address": "unix:/x"}, "is not HOST:PORT"),
+        ({"http_address": "127.0.0.1:99999"}, "port '99999' is none"),
+        ({"http_address": "127.0.0.1:-1"}, "port '-1' is none"),
+        ({"http_body_bytes": 0}, "http_body_bytes=0 must be from 1"),
     ],
 )
 def test_bad_settings_of_the_door_are_refused(settings, words):

@@ -99,7 +99,7 @@ def test_a_loaded_package_is_listed_and_needs_no_import(tmp_path):
 def test_a_missing_package_ends_the_start_in_one_line():
     command = [sys.executable, "-m", "sandbox_server", "--packages", "no_such_package"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "package no_such_package cannot be imported" in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -21,7 +21,7 @@ from sandbox_server import __main__ as command_line
 from sandbox_server import address
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import descriptors, logs, probe, service, start_checks
-from sandbox_server.front.fork_server import ForkServer, ForkServerGone
+from sandbox_server.front.fork_server import ForkServer, ForkServerGone, UidIndexes
 from sandbox_server.inside.lockdown import Tier
 
 
@@ -304,7 +304,7 @@ async def _never_warm(monkeypatch) -> None:
     monkeypatch.setattr(fork_server, "START_TIMEOUT_S", 0.05)
     sleeper = [sys.executable, "-c", "import sys; sys.stdin.read(); import time; time.sleep(60)"]
     monkeypatch.setattr(fork_server, "command", lambda setup: sleeper)
-    await ForkServer(Tier.NONE, 1 << 20, with_scipy=False).start()
+    await ForkServer(Tier.NONE, 1 << 20, False, UidIndexes(2)).start()
 
 
 def test_a_slow_start_says_so(monkeypatch):

@@ -128,7 +128,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(uninterrupted, tmp
 
 def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
     folder, _ = uninterrupted
-    config, workdir = rl_config(folder), folder / "run"
+    config, workdir = two_tools(folder), folder / "run"
     before = (workdir / "metrics.jsonl").read_bytes()
     tool = CountingTool()
     assert train(config, workdir=workdir, seed=1, tool=tool) == workdir / "policy"
