@@ -166,9 +166,10 @@ def test_requests_wait_unread_where_there_is_no_room():
         stub = sandbox_pb2_grpc.SandboxStub(channel)
         service.go.clear()
         request = pb.ExecuteRequest(code="x" * 1000)
-        calls = [stub.Execute(request) for _ in range(3)]
+        calls = [stub.Execute(request)]
         while service.num_read < 1:
             await asyncio.sleep(0.001)
+        calls += [stub.Execute(request), stub.Execute(request)]
         # The first holds its own thousand bytes, which leaves too little for a longest one.
         while len(budget._waiting) < 2:
             await asyncio.sleep(0.001)
