@@ -21,7 +21,8 @@ from sandbox_server.inside.lockdown import Tier
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
-PLAIN_UID = 65534
+# Of each test process its own: the Landlock tier counts the threads of all programs of a user together.
+PLAIN_UID = 60_001 + os.getpid() % 5000
 _AS_USER = str(pathlib.Path(__file__).with_name("as_plain_user.py"))
 _ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 

@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from helpers.sandbox_serving import Serving, serving, setups, why_not
+from helpers.sandbox_serving import PLAIN_UID, Serving, serving, setups, why_not
 
 from sandbox_server.front import selftest
 from sandbox_server.inside.session_limits import TASK_ALLOWANCE
@@ -174,7 +174,7 @@ def surroundings(request):
     secret = {"SANDBOX_TEST_SECRET": "escaped"}
     flags = ("--isolation", tier, "--concurrency", "2")
     with serving(*flags, as_user=as_user, env=secret) as server:
-        owner = 65534 if as_user else os.geteuid()
+        owner = PLAIN_UID if as_user else os.geteuid()
         shares_user_id = tier == "landlock" and owner != 0
         around = Surroundings(server, owner, shares_user_id=shares_user_id)
         try:
