@@ -17,6 +17,8 @@ from sandbox_server.wire import sandbox_pb2 as pb
 
 FILES = sorted(session_attacks.FOLDER.glob("*.py.txt"))
 _LIMITS = pb.Limits(cpu_ms=session_attacks.LIMITS.cpu_ms, wall_ms=session_attacks.LIMITS.wall_ms)
+_NICE = 10
+_AT_ONCE = 10
 _FILLED_S = 60.0
 _GONE_S = 15.0  # not how long it takes: that it happens
 _HIDDEN = (session_attacks.FOLDER / "fork_without_hello.py.txt").read_text()
@@ -40,6 +42,9 @@ def server(request):
         pytest.skip(f"tier {tier}, plain user {as_user}: {reason}")
     with serving("--isolation", tier, "--concurrency", "2", as_user=as_user) as running:
         running.execute("1")
+        # Hostile sessions take all the time that they get for seconds: less of what other tests need.
+        for pid in {running.pid, *running.descendants()}:
+            os.setpriority(os.PRIO_PROCESS, pid, _NICE)
         yield running
 
 
@@ -84,12 +89,12 @@ def _last_end(session: _Session, path: pathlib.Path) -> str:
 
 
 def test_hostile_sessions_are_contained(server):
-    """All at once, for most of them end by a time-out of seconds."""
+    """Many at once, for most of them end by a time-out of seconds."""
     before = server.resting_footprint()
     tops = set(server.descendants()) | {server.pid}
     cases = [(path, bare) for path in FILES for bare in (False, True)]
     sessions = [_Session(server, no_checkpoint=bare) for _, bare in cases]
-    with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         ends = list(pool.map(_last_end, sessions, [path for path, _ in cases]))
     wrong = [
         (path.name, bare, end)
