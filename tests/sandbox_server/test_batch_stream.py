@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from helpers.intake_serving import serve
+from helpers.intake_serving import serve, settle
 
 from sandbox_server.front import batch
 from sandbox_server.front.intake import ByteBudget
