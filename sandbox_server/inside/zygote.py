@@ -36,6 +36,11 @@ HEADER_BYTES = 4096
 _ORPHANS_AT_ONCE_S = 0.05  # spent on killing them before the next order
 _ORPHANS_LATER_MS = 50
 _GUARD_S = 30.0
+_KEEPS_CAPABILITY = (
+    "Python lies below directories that are closed to other users, so programs keep "
+    "CAP_DAC_READ_SEARCH: they see sizes and times of files everywhere; chmod o+x on those directories, "
+    "or Python elsewhere, takes it away"
+)
 
 
 def _wait_for(pid: int) -> int:
@@ -229,7 +234,7 @@ def _serve(
     ready = {
         "op": "ready",
         "packages": versions,
-        "remarks": remarks,
+        "remarks": [*remarks, *([_KEEPS_CAPABILITY] if prison.keeps_read_capability else [])],
         "landlock_abi": prison.landlock_abi,
         "has_own_uids": prison.has_own_uids,
         "keeps_read_capability": prison.keeps_read_capability,

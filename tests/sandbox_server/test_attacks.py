@@ -197,6 +197,9 @@ def _cases():
 @pytest.mark.parametrize(("path", "mode"), list(_cases()))
 def test_attack_is_contained(surroundings, path, mode):
     server = surroundings.server
+    remarks = server.stub.Info(pb.InfoRequest()).remarks
+    if path.name == selftest.OF_CLOSED_DIRECTORIES and any("CAP_DAC" in one for one in remarks):
+        pytest.skip("Python lies below closed directories: programs keep a right to look into them")
     start = time.monotonic()
     limits = _limits(path, mode)
     result = _run(server, surroundings.source(path, mode), mode, limits)

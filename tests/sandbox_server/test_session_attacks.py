@@ -109,21 +109,21 @@ def test_hostile_sessions_are_contained(server):
 
 
 def _awake(server: Serving, tops: set[int]) -> set[int]:
-    """Processes of sessions that are not stopped at any of several looks.
+    """Processes of sessions that run where at no look all are stopped.
 
     What hangs below `tops` directly are supervisors and children forked ahead.
     """
-    awake: set[int] | None = None
-    for _ in range(10):
+    stop = time.monotonic() + _GONE_S
+    while True:
         states = session_attacks.below(server.pid)
         now = {
             pid
             for pid, state in states.items()
             if pid not in tops and _parent(pid) not in tops and state not in "TtZX"
         }
-        awake = now if awake is None else awake & now
+        if not now or time.monotonic() > stop:
+            return now
         time.sleep(0.02)
-    return awake or set()
 
 
 def _stat(pid: int) -> list[str]:
