@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import enum
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -295,7 +296,8 @@ class Run:
             raise BrokenChild(self._stderr.text()[-2000:] or f"child ended early: {end}")
         # 3. The kernel's numbers where there are some, a session block's word where it lives on.
         report = self._report()
-        wall_ms = round((time.monotonic() - self._start) * 1000)
+        # A started millisecond counts: no program runs in none.
+        wall_ms = math.ceil((time.monotonic() - self._start) * 1000)
         if end is None:
             used = self._cpu_seconds() - self._cpu_start
             code, sig, peak = _exit_code(report), 0, 0

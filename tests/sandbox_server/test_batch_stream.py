@@ -45,25 +45,27 @@ def test_a_client_that_reads_nothing_is_soon_not_read_from():
 
 
 def test_over_a_channel_a_client_that_reads_nothing_is_soon_not_read_from():
-    """gRPC itself takes about 4 MiB of answers that nobody reads, some 140 of these."""
+    """gRPC and the kernel hold some MiB that nobody reads (4 to 9 were seen); these are 90."""
+    count = 3000
 
     async def scenario(channel, service, budget, address) -> None:
         call = sandbox_pb2_grpc.SandboxStub(channel).ExecuteBatch()
 
         async def write() -> None:
-            for index in range(400):
+            for index in range(count):
                 await call.write(pb.ExecuteRequest(request_id=f"{index} " + "x" * 30_000))
             await call.done_writing()
 
         writing = asyncio.create_task(write())
         before = -1
-        while service.num_read != before:  # until it stands still
-            before = service.num_read
-            await asyncio.sleep(0.2)
-        assert 4 <= service.num_read < 300
+        async with asyncio.timeout(60):
+            while service.num_read != before or before < 4:  # until it stands still
+                before = service.num_read
+                await asyncio.sleep(0.5)
+        assert service.num_read < count / 2
         assert not writing.done()
         answers = [answer.request_id.split()[0] async for answer in call]
-        assert sorted(map(int, answers)) == list(range(400))
+        assert sorted(map(int, answers)) == list(range(count))
 
     serve(scenario)
 
