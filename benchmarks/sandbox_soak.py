@@ -8,6 +8,7 @@ descriptor, user id, directory or memory may be more than before. Exit code 1 if
 `--json PATH` writes: `commit`, `tier`, `calls`, `seconds`, `ends` (how many calls ended how),
 `kills` (by what was killed), `before` and `after` (each with `processes`, `descriptors`, `directories`,
 `session_uids`, `sessions`, `running`, `memory_mib`), and `leaks`, a line for each figure that grew.
+Sessions have an idle time of 10 s, after which those end whose opening was cancelled.
 Memory is the resident memory of the server itself, after a warm-up of its own; 8 MiB or 10 % more is
 a leak. The others may not grow at all.
 """
@@ -49,7 +50,10 @@ _BLOCKS = (
 _LIMITS = pb.Limits(cpu_ms=60, wall_ms=4000, memory_bytes=64 << 20)
 _CALL_TIMEOUT_S = 60.0
 _CAPACITY = 12
-_SETTLED_S = 20.0
+_IDLE_TTL_MS = (
+    10_000  # who cancels an opening may never learn the session's name: it ends by itself
+)
+_SETTLED_S = 60.0
 _MEMORY_SLACK = 0.10, 8.0  # share, MiB
 
 
@@ -113,7 +117,9 @@ class Soak:
             name = rng.choice(self._names) if self._names else ""
         draw = rng.random()
         if not name or draw < 0.10:
-            request = pb.CreateSessionRequest(limits=_LIMITS, no_checkpoint=rng.random() < 0.3)
+            request = pb.CreateSessionRequest(
+                limits=_LIMITS, no_checkpoint=rng.random() < 0.3, idle_ttl_ms=_IDLE_TTL_MS
+            )
             return self._open(
                 self._stub.CreateSession.future(request, timeout=_CALL_TIMEOUT_S), rng
             )
@@ -216,14 +222,14 @@ def footprint(stub: sandbox_pb2_grpc.SandboxStub, pid: int, folder: pathlib.Path
 
 
 def settled(read, wanted: Footprint | None = None) -> Footprint:
-    """The footprint when it has stopped falling, or is no more than `wanted`."""
+    """The footprint when no session is left and it has stopped falling, or is no more than `wanted`."""
     stop, low, since = time.monotonic() + _SETTLED_S, read(), time.monotonic()
     while time.monotonic() < stop:
         time.sleep(0.1)
         now = read()
         if wanted is not None and not leaks(wanted, now):
             return now
-        if _counts(now) != _counts(low):
+        if _counts(now) != _counts(low) or now.sessions:
             low, since = now, time.monotonic()
         elif wanted is None and time.monotonic() - since > 1.5:
             return now
