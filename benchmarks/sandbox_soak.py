@@ -73,11 +73,20 @@ class Footprint:
 class Soak:
     """Threads that call, one server that is called, counts of how it went."""
 
-    def __init__(self, stub: sandbox_pb2_grpc.SandboxStub, pid: int, seed: int, *, kills: bool):
+    def __init__(
+        self,
+        stub: sandbox_pb2_grpc.SandboxStub,
+        pid: int,
+        seed: int,
+        *,
+        kills: bool,
+        idle_ttl_ms: int = _IDLE_TTL_MS,
+    ):
         self._stub = stub
         self._pid = pid
         self._seed = seed
         self._kills = kills
+        self._idle_ttl_ms = idle_ttl_ms
         self._lock = threading.Lock()
         self._left = 0
         self._names: list[str] = []
@@ -118,7 +127,7 @@ class Soak:
         draw = rng.random()
         if not name or draw < 0.10:
             request = pb.CreateSessionRequest(
-                limits=_LIMITS, no_checkpoint=rng.random() < 0.3, idle_ttl_ms=_IDLE_TTL_MS
+                limits=_LIMITS, no_checkpoint=rng.random() < 0.3, idle_ttl_ms=self._idle_ttl_ms
             )
             return self._open(
                 self._stub.CreateSession.future(request, timeout=_CALL_TIMEOUT_S), rng
@@ -253,7 +262,15 @@ def leaks(before: Footprint, after: Footprint) -> list[str]:
     return found
 
 
-def soak(calls: int, tier: str, threads: int = 6, seed: int = 0, *, kills: bool = True) -> dict:
+def soak(
+    calls: int,
+    tier: str,
+    threads: int = 6,
+    seed: int = 0,
+    *,
+    kills: bool = True,
+    idle_ttl_ms: int = _IDLE_TTL_MS,
+) -> dict:
     """Figures of one soak, keys as in the module's docstring."""
     flags = ["--isolation", tier, "--session-capacity", str(_CAPACITY)]
     with (
@@ -263,9 +280,10 @@ def soak(calls: int, tier: str, threads: int = 6, seed: int = 0, *, kills: bool 
         stub = sandbox_pb2_grpc.SandboxStub(channel)
         folder = server.log_path.parent
         read = lambda: footprint(stub, server.pid, folder)  # noqa: E731
-        Soak(stub, server.pid, seed + 1, kills=False).run(max(50, calls // 20), threads)
+        warm_up = Soak(stub, server.pid, seed + 1, kills=False, idle_ttl_ms=idle_ttl_ms)
+        warm_up.run(max(50, calls // 20), threads)
         before = settled(read)
-        run = Soak(stub, server.pid, seed, kills=kills)
+        run = Soak(stub, server.pid, seed, kills=kills, idle_ttl_ms=idle_ttl_ms)
         start = time.monotonic()
         run.run(calls, threads)
         seconds = time.monotonic() - start

@@ -27,7 +27,7 @@ def test_a_figure_that_grew_is_a_leak():
 def test_mixed_session_calls_leave_nothing(tier):
     if why_not(tier, False):
         pytest.skip(f"tier {tier}: {why_not(tier, False)}")
-    figures = sandbox_soak.soak(120, tier, seed=7)
+    figures = sandbox_soak.soak(120, tier, seed=7, idle_ttl_ms=1500)
     assert figures["leaks"] == []
     assert sum(figures["ends"].values()) == 120
     assert {"OPENED", "STATUS_OK", "STATUS_ERROR"} <= set(figures["ends"])
