@@ -19,6 +19,7 @@ from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import PreflightError, preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.tools.session_places import SessionNeeds, check_session
 
 _OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
 _PROBE_QUEUE_S = 10.0  # that a program with a known answer waits for a place at a busy server
@@ -101,12 +102,16 @@ class Sandbox:
 
 @contextlib.contextmanager
 def open_sandbox(
-    config: Sandbox, runner: Runner, addresses: tuple[str, ...] = ()
+    config: Sandbox,
+    runner: Runner,
+    addresses: tuple[str, ...] = (),
+    sessions: SessionNeeds | None = None,
 ) -> Iterator[SandboxClient]:
     """A client whose servers passed the preflight; a server started here ends with the block.
 
     Args:
       addresses: running servers, in place of `config.addresses`.
+      sessions: what the servers must keep; None: the run opens none.
     """
     with contextlib.ExitStack() as stack:
         addresses = addresses or config.addresses
@@ -114,9 +119,12 @@ def open_sandbox(
             flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
             if config.packages:
                 flags += ("--packages", ",".join(config.packages))
+            if sessions is not None:
+                flags += sessions.flags
             addresses = (stack.enter_context(start_local_server(flags=flags)),)
-        runner.run(_check(addresses, config))
+        capacity = runner.run(_check(addresses, config, sessions))
         client = SandboxClient(addresses, config.client)
+        client.session_places.learn(capacity)
         try:
             yield client
         finally:
@@ -151,14 +159,37 @@ def check_packages(wanted: Sequence[str], by_address: Mapping[str, Collection[st
             )
 
 
-async def _check(addresses: tuple[str, ...], config: Sandbox) -> None:
-    """The preflight, by clients that take no answer from a result_cache."""
+async def _check(
+    addresses: tuple[str, ...], config: Sandbox, sessions: SessionNeeds | None
+) -> dict[str, int]:
+    """The preflight, by clients that take no answer from a result_cache.
+
+    Returns:
+      How many sessions each server keeps; {} where the run opens none.
+    """
     unkept = dataclasses.replace(config.client, result_cache_entries=0)
     short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, unkept.cpu_limit_s))
     tool, hasty = (SandboxClient(addresses, each) for each in (unkept, short))
     try:
         await preflight(tool, hasty)
         check_packages(config.packages, await tool.packages() if config.packages else {})
+        if sessions is None:
+            return {}
+        capacity = sessions.capacity_of(await tool.info())
+        await _check_sessions(addresses, unkept, sessions)
+        return capacity
     finally:
         await tool.close()
         await hasty.close()
+
+
+async def _check_sessions(
+    addresses: tuple[str, ...], config: SandboxClientConfig, sessions: SessionNeeds
+) -> None:
+    """A session at each server keeps a variable."""
+    for address in addresses:
+        client = SandboxClient((address,), config)
+        try:
+            await check_session(client, has_checkpoints=sessions.has_checkpoints)
+        finally:
+            await client.close()
