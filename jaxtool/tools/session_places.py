@@ -62,6 +62,7 @@ class SessionNeeds:
     """What a run's sessions ask of all its servers together."""
 
     sessions: int  # at once: one for each row of this host's cache
+    setting: str = "EngineConfig.decode_rows"  # that sets them
     hosts: int = 1  # that may share servers, each with as many
     idle_s: float  # between two programs of a trajectory
     has_checkpoints: bool = True
@@ -110,7 +111,7 @@ class SessionNeeds:
             servers = f"give {-(-wanted // _MOST_CAPACITY)} servers of --session-capacity {_MOST_CAPACITY}"
         return (
             f"PythonSandbox.state='trajectory': {rows} have {wanted} sessions at once, and the sandbox keeps "
-            f"{sum(capacity.values())} ({each}): {servers}, or set EngineConfig.cache_rows or decode_rows lower"
+            f"{sum(capacity.values())} ({each}): {servers}, or set {self.setting} lower"
         )
 
 

@@ -41,11 +41,19 @@ def tool_sources(config: RlConfig, renderer: Renderer) -> tuple[ToolSource, ...]
 
 
 def session_needs(config: RlConfig, sources: Sequence[ToolSource]) -> SessionNeeds | None:
-    """What interpreters of trajectories ask of the servers: a session for each row in flight; None: there are none."""
+    """What interpreters of trajectories ask of the servers: a session for each row in flight; None: there are none.
+
+    With `decode_rows = 0` as many rows as fit, which nobody knows yet: the most that it takes.
+    """
+    engine = config.engine
+    setting = "cache_rows" if engine.cache_rows else "decode_rows"
+    if not engine.num_cache_rows:
+        setting = "most_decode_rows"
     for source in sources:
         if isinstance(source, PythonSandbox) and source.state == "trajectory":
             return SessionNeeds(
-                sessions=config.engine.num_cache_rows,
+                sessions=getattr(engine, setting),
+                setting=f"EngineConfig.{setting}",
                 hosts=jax.process_count(),
                 idle_s=source.session_idle_s,
                 has_checkpoints=source.has_checkpoints,

@@ -20,6 +20,7 @@ from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import PreflightError, preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
 from jaxtool.tools.session_places import SessionNeeds, check_session
+from sandbox_server.wire import sandbox_pb2 as pb
 
 _OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
 _PROBE_QUEUE_S = 10.0  # that a program with a known answer waits for a place at a busy server
@@ -122,9 +123,10 @@ def open_sandbox(
             if sessions is not None:
                 flags += sessions.flags
             addresses = (stack.enter_context(start_local_server(flags=flags)),)
-        capacity = runner.run(_check(addresses, config, sessions))
+        runner.run(_check(addresses, config))
         client = SandboxClient(addresses, config.client)
-        client.session_places.learn(capacity)
+        if sessions is not None:
+            client.session_places.learn(runner.run(_check_sessions(addresses, config, sessions)))
         try:
             yield client
         finally:
@@ -159,37 +161,30 @@ def check_packages(wanted: Sequence[str], by_address: Mapping[str, Collection[st
             )
 
 
-async def _check(
-    addresses: tuple[str, ...], config: Sandbox, sessions: SessionNeeds | None
-) -> dict[str, int]:
-    """The preflight, by clients that take no answer from a result_cache.
-
-    Returns:
-      How many sessions each server keeps; {} where the run opens none.
-    """
+async def _check(addresses: tuple[str, ...], config: Sandbox) -> None:
+    """The preflight, by clients that take no answer from a result_cache."""
     unkept = dataclasses.replace(config.client, result_cache_entries=0)
     short = dataclasses.replace(unkept, cpu_limit_s=min(_ENDLESS_CPU_S, unkept.cpu_limit_s))
     tool, hasty = (SandboxClient(addresses, each) for each in (unkept, short))
     try:
         await preflight(tool, hasty)
         check_packages(config.packages, await tool.packages() if config.packages else {})
-        if sessions is None:
-            return {}
-        capacity = sessions.capacity_of(await tool.info())
-        await _check_sessions(addresses, unkept, sessions)
-        return capacity
     finally:
         await tool.close()
         await hasty.close()
 
 
 async def _check_sessions(
-    addresses: tuple[str, ...], config: SandboxClientConfig, sessions: SessionNeeds
-) -> None:
-    """A session at each server keeps a variable."""
+    addresses: tuple[str, ...], config: Sandbox, sessions: SessionNeeds
+) -> dict[str, int]:
+    """A session at each server keeps a variable; how many each server keeps."""
+    said: dict[str, pb.InfoResponse | str] = {}
     for address in addresses:
-        client = SandboxClient((address,), config)
+        client = SandboxClient((address,), config.client)
         try:
-            await check_session(client, has_checkpoints=sessions.has_checkpoints)
+            said |= await client.info()
+            if not isinstance(said[address], str):
+                await check_session(client, has_checkpoints=sessions.has_checkpoints)
         finally:
             await client.close()
+    return sessions.capacity_of(said)
