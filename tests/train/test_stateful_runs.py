@@ -10,11 +10,14 @@ from helpers.sandbox_serving import serving
 from helpers.small_runs import rl_config, train
 
 from jaxtool.core.types import ToolResult, ToolStatus
+from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.code_sessions import BlockResult, SessionCounts, SessionLost
+from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.train.run_tools import load_renderer_of, session_needs
 from sandbox_server.wire import sandbox_pb2 as pb
 
 LASTING = PythonSandbox(state="trajectory")
@@ -38,8 +41,8 @@ class SumSession:
         if runner.calls % runner.loses_every == 0:
             raise SessionLost("its server is gone")
         self._sum += len(code)
-        text = f"{self._sum:03d}"
-        return BlockResult(result=ToolResult(status=ToolStatus.OK, stdout=text))
+        result = ToolResult(status=ToolStatus.OK, stdout=str(self._sum % 6))
+        return BlockResult(result=result)
 
     async def close(self):
         self._runner.open.discard(self)
@@ -67,10 +70,12 @@ class SumRunner:
 def stateful(folder, **fields):
     config = rl_config(folder, tools=(LASTING,), **fields)
     schedule = dataclasses.replace(
-        config.schedule, steps=3, checkpoint_every=1, log_trajectories=16
+        config.schedule, steps=3, samples=16, checkpoint_every=1, log_trajectories=32
     )
-    rollout = dataclasses.replace(config.rollout, max_tool_calls=4)
-    return dataclasses.replace(config, schedule=schedule, rollout=rollout)
+    rollout = dataclasses.replace(config.rollout, max_tool_calls=4, max_response_tokens=56)
+    engine = dataclasses.replace(config.engine, max_tokens=64, min_view=64)
+    pack = dataclasses.replace(config.pack, row_tokens=64)
+    return dataclasses.replace(config, schedule=schedule, rollout=rollout, engine=engine, pack=pack)
 
 
 def rows_of(workdir):
@@ -97,7 +102,8 @@ def test_the_run_calls_twice_in_a_trajectory_and_leaves_no_session(whole):
     """Otherwise the tests below would say nothing of state."""
     folder, runner = whole
     views = read_trajectories(folder / "run" / "trajectories.jsonl")
-    assert sum(len(view.tool_calls) > 1 for view in views) >= 3
+    assert len(views) == 96
+    assert sum(len(view.tool_calls) > 1 for view in views) >= 2
     assert runner.session_counts.opened > 3
     assert not runner.open
 
@@ -132,16 +138,64 @@ def test_sessions_lost_and_replayed_change_nothing(whole, tmp_path):
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
 
 
-def test_overlapped_rollouts_on_a_real_server_leave_no_session(tmp_path):
-    """Rows keep their sessions over updates; totals are in the metrics and in the checkpoint."""
+@pytest.fixture(scope="module")
+def server():
+    """With as many sessions as a run of these has rows."""
+    with serving("--concurrency", "1", "--session-capacity", "8") as started:
+        yield started
+
+
+def test_overlapped_rollouts_on_a_real_server_leave_no_session(server, tmp_path):
+    """Rows keep their sessions over updates; totals are in the metrics."""
     config = stateful(tmp_path)
     schedule = dataclasses.replace(config.schedule, max_staleness=1)
     config = dataclasses.replace(config, schedule=schedule)
-    with serving("--concurrency", "1") as server:
-        train(config, workdir=tmp_path / "run", seed=1, sandbox_addresses=(server.address,))
-        assert server.stub.Info(pb.InfoRequest(), timeout=10).sessions == 0
+    train(config, workdir=tmp_path / "run", seed=1, sandbox_addresses=(server.address,))
+    assert server.stub.Info(pb.InfoRequest(), timeout=10).sessions == 0
     last = rows_of(tmp_path / "run")[-1]
     assert last["tools/sessions_opened_total"] > 3
     assert last["tools/executions_total"] >= last["tools/sessions_opened_total"]
     for name in ("lost", "replayed", "masked"):
         assert last[f"tools/sessions_{name}_total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tool", "rows", "message"),
+    [
+        ({}, 16, "16 rows in flight have 16 sessions at once, and the sandbox keeps 8"),
+        ({"session_idle_s": 700.0}, 8, "--session-idle-s 700"),
+    ],
+)
+def test_a_server_that_does_not_do_is_refused_before_weights_are_read(
+    server, tmp_path, monkeypatch, tool, rows, message
+):
+    monkeypatch.setattr(RandomInit, "load", lambda *_: pytest.fail("weights were read"))
+    config = rl_config(tmp_path, tools=(dataclasses.replace(LASTING, **tool),))
+    config = dataclasses.replace(
+        config, engine=dataclasses.replace(config.engine, decode_rows=rows)
+    )
+    with pytest.raises(PreflightError, match=message) as error:
+        train(config, workdir=tmp_path / "run", seed=1, sandbox_addresses=(server.address,))
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_has_a_session_for_each_row_in_flight(tmp_path):
+    config = rl_config(tmp_path, tools=(dataclasses.replace(LASTING, session_idle_s=900.0),))
+    for fields, sessions, setting in (
+        ({}, 8, "decode_rows"),
+        ({"cache_rows": 24}, 24, "cache_rows"),
+        ({"decode_rows": 0}, 256, "most_decode_rows"),
+    ):
+        run = dataclasses.replace(config, engine=dataclasses.replace(config.engine, **fields))
+        needs = session_needs(run, run.tools)
+        assert (needs.sessions, needs.setting) == (sessions, f"EngineConfig.{setting}")
+        assert (needs.idle_s, needs.hosts) == (900.0, 1)
+    assert session_needs(config, (PythonSandbox(),)) is None
+
+
+def test_a_prompt_that_denies_the_state_is_refused(tmp_path):
+    retool = rl_config(tmp_path, tools=(LASTING,), renderer="retool")
+    with pytest.raises(ValueError, match=r"set RlConfig\.renderer = 'retool_session'"):
+        load_renderer_of(retool)
+    load_renderer_of(dataclasses.replace(retool, renderer="retool_session"))
+    load_renderer_of(dataclasses.replace(retool, tools=None))
