@@ -81,8 +81,9 @@ class Interpreter:
                 return self._kept(code, await session.execute(code))
             except SessionLost as error:
                 self._lose(str(error))
-            except ToolUnavailable:
+            except ToolUnavailable:  # the trajectory ends here: no half-made state is kept
                 self._runner.session_counts.masked += bool(self._losses)
+                self._drop()
                 raise
 
     async def close(self) -> None:

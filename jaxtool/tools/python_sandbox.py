@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from jaxtool.core.calls import CODE, ToolSpec
+from jaxtool.core.calls import ToolSpec
 from jaxtool.core.ranges import check_range
 from jaxtool.tools.base import CodeRunner
 from jaxtool.tools.code_tool import PYTHON_SPEC, CodeTool
@@ -92,10 +92,8 @@ class PythonSandbox:
         )
 
     def known_answers(self) -> list[tuple[Mapping[str, Any], str]]:
-        """With state two programs, the second of which needs the first; else the servers' own preflight."""
-        if self.state == "call":
-            return []
-        return [({CODE: "x = 41"}, ""), ({CODE: "print(x + 1)"}, "42\n")]
+        """None here: the servers have a preflight of their own, which asks a session of each as well."""
+        return []
 
     def open(self, runner: CodeRunner | None = None) -> CodeTool:
         if runner is None:
