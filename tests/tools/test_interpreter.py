@@ -102,6 +102,17 @@ def test_without_checkpoints_a_broken_limit_starts_the_interpreter_again_and_the
     assert runner.session_counts == SessionCounts(opened=2)
 
 
+def test_what_ran_before_a_restart_is_not_replayed():
+    runner = FakeRunner(losses=("z",))
+    source = dataclasses.replace(LASTING, has_checkpoints=False)
+    assert ran(runner, ["x = 3", "endless", "z = 1", "z"], source)[-1] == "1"
+    assert [session.programs for session in runner.made] == [
+        ["x = 3", "endless"],
+        ["z = 1"],
+        ["z = 1", "z"],
+    ]
+
+
 @pytest.mark.parametrize("programs", [["x = 3", "x"], ["x"], ["x = 3", "evict", "x"]])
 def test_with_mask_a_lost_session_is_not_made_again(programs):
     runner = FakeRunner(losses=("x",))
