@@ -142,37 +142,33 @@ class Interpreter:
         """Raises SessionLost, or ToolUnavailable where a program says something else than before."""
         for number, program in enumerate(self._programs, start=1):
             block = await session.execute(program.code)
+            if block.is_lost:
+                raise SessionLost("the session was lost while it was replayed")
             if not is_same(program.block, block):
                 shown = program.code[:_SHOWN_CHARS]
                 raise self._given_up(
                     f"program {number} of {len(self._programs)} says something else when it is "
                     f"replayed: {shown!r}"
                 )
-            if block.is_lost:
-                raise SessionLost("the session was lost while it was replayed")
 
     def _kept(self, code: str, block: BlockResult) -> ToolResult:
         """The result as the policy reads it, with the state noted."""
-        # 1. The state lasts, or is the one before: the program is part of what a replay repeats. One that was
-        #    rolled back as well, for /tmp is not.
-        if not block.is_lost:
-            self._programs.append(_Program(code=code, block=block))
-            if not block.is_rolled_back:
-                return block.result
-            return dataclasses.replace(block.result, note=ROLLED_BACK)
-        # 2. The server made room behind the program, which has ended well: replayed at the next call.
-        ended_well = block.result.status in _ENDS_BY_ITSELF
-        if ended_well and (block.is_evicted or self._rules.has_checkpoints):
-            self._programs.append(_Program(code=code, block=block))
-            self._lose("evicted")
-            return block.result
-        # 3. With checkpoints no program ends its session: how it ended is no word of the program's.
-        if self._rules.has_checkpoints:
+        result, has_checkpoints = block.result, self._rules.has_checkpoints
+        # 1. With checkpoints no program ends its session, and without, it has: what it had made is gone.
+        ended_by_itself = block.is_evicted or result.status in _ENDS_BY_ITSELF
+        if block.is_lost and has_checkpoints and not ended_by_itself:
             raise SessionLost("the session ended with its program, checkpoint and all")
-        # 4. Without, the program has ended it.
-        self._programs.clear()
-        self._drop()
-        return dataclasses.replace(block.result, note=RESTARTED)
+        if block.is_lost and not has_checkpoints and not block.is_evicted:
+            self._programs.clear()
+            self._drop()
+            return dataclasses.replace(result, note=RESTARTED)
+        # 2. Else its state lasts, or the one before it: a replay repeats it, also where it was rolled back, for
+        #    /tmp is not.
+        self._programs.append(_Program(code=code, block=block))
+        # 3. The server may have made room behind it: then the next call replays.
+        if block.is_lost:
+            self._lose("evicted")
+        return dataclasses.replace(result, note=ROLLED_BACK) if block.is_rolled_back else result
 
     def _lose(self, why: str) -> None:
         self._runner.session_counts.lost += 1

@@ -1,8 +1,8 @@
 """Interpreters without a server, for tests of what uses sessions. They run no code.
 
 A program is `name = number`, which sets a name, or a name, whose number is its value. Other words stand for what may
-happen: "clock" prints another number each time, "endless" breaks a limit, "die" has its server lost before it answers,
-"evict" after it.
+happen: "clock" prints another number each time, "endless" breaks a limit, "evict" has its session ended behind it,
+"too much" both.
 """
 
 import asyncio
@@ -30,11 +30,15 @@ class FakeSession:
             self.is_lost = True
             raise SessionLost("the session broke: the session's process broke the protocol")
         self.programs.append(code)
-        if code == "endless":
-            self.is_lost = not self.has_checkpoints
+        if code in ("endless", "too much"):
+            is_evicted = code == "too much" and not runner.has_room
+            self.is_lost = is_evicted or not self.has_checkpoints
             result = ToolResult(status=ToolStatus.CPU_LIMIT, stdout=f"{next(runner.clock)}\n")
             return BlockResult(
-                result=result, is_rolled_back=self.has_checkpoints, is_lost=self.is_lost
+                result=result,
+                is_rolled_back=self.has_checkpoints,
+                is_lost=self.is_lost,
+                is_evicted=is_evicted,
             )
         if code == "clock":
             return BlockResult(result=ToolResult(status=OK, stdout=f"{next(runner.clock)}\n"))
@@ -73,6 +77,7 @@ class FakeRunner:
         self.latency_s = latency_s
         self.opening_s = opening_s
         self.is_down = False
+        self.has_room = False  # the first time
         self.clock = itertools.count()
         self.open: set[FakeSession] = set()
         self.made: list[FakeSession] = []
@@ -86,6 +91,7 @@ class FakeRunner:
             raise ToolUnavailable("sandbox at fake: UNAVAILABLE")
         session = FakeSession(self, name, has_checkpoints)
         self.open.add(session)
+        self.has_room = bool(self.made)
         self.made.append(session)
         self.session_counts.opened += 1
         return session

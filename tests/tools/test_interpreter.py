@@ -93,6 +93,13 @@ def test_a_program_that_was_rolled_back_must_only_be_rolled_back_again():
     assert runner.session_counts.masked == 0
 
 
+def test_a_session_evicted_behind_a_program_that_was_rolled_back_is_made_again():
+    runner = FakeRunner()
+    assert ran(runner, ["x = 3", "too much", "x"]) == ["", ("0", ROLLED_BACK), "3"]
+    assert runner.made[1].programs == ["x = 3", "too much", "x"]
+    assert runner.session_counts == SessionCounts(opened=2, lost=1, replayed=1)
+
+
 def test_without_checkpoints_a_broken_limit_starts_the_interpreter_again_and_the_policy_reads_it():
     """It is the program's doing: nothing is lost, nothing replayed, nothing masked."""
     runner = FakeRunner()
