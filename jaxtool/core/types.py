@@ -59,6 +59,7 @@ class ToolResult:
     stderr: str = ""  # traceback, user frames only
     last_value: str = ""  # repr of a last expression, empty if there is none
     error_type: str = ""  # for example "ZeroDivisionError"
+    note: str = ""  # of the tool itself: what became of its state; the policy reads it whole
     is_truncated: bool = False
     cpu_ms: int = 0
     wall_ms: int = 0

@@ -1,7 +1,7 @@
 """What a policy reads of an execution: output, or the error and what was printed before it.
 
-Budget: `max_output_chars` characters, and "..." where some are left out. The error is kept whole first,
-and what the program printed gets the rest. Half of what is kept is the head, half the tail: 200 + 200
+Budget: `max_output_chars` characters, and "..." where some are left out. The error and the tool's own note are
+kept whole first, and what the program printed gets the rest. Half of what is kept is the head, half the tail: 200 + 200
 with ReTool's 400.
 
 Covered: errors whose message has several lines or notes, chained errors, exception groups, exits. Not
@@ -31,13 +31,17 @@ def shown_output(result: ToolResult, tool: ToolFormat) -> str:
     limit = tool.max_output_chars
     printed = result.stdout.rstrip("\n")
     if result.status is ToolStatus.OK:
-        shown = "\n".join(part for part in (printed, result.last_value) if part)
-        return _shorten(shown or tool.empty_output, limit)
-    error = _STATUS_TEXT.get(result.status) or _error(result, tool)
-    room = limit - len(error) - 1
+        printed = "\n".join(part for part in (printed, result.last_value) if part)
+        kept = result.note
+    else:
+        error = _STATUS_TEXT.get(result.status) or _error(result, tool)
+        kept = "\n".join(part for part in (error, result.note) if part)
+    if not kept:
+        return _shorten(printed or tool.empty_output, limit)
+    room = limit - len(kept) - 1
     if not printed or room < 1:
-        return _shorten(error, limit)
-    return f"{_shorten(printed, room)}\n{error}"
+        return _shorten(kept, limit)
+    return f"{_shorten(printed, room)}\n{kept}"
 
 
 def defused(output: str, tags: Sequence[str]) -> str:

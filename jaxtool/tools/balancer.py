@@ -41,8 +41,14 @@ class Balancer:
         self._clock = clock
         self._random = random.Random(0)
 
-    def choose(self, avoid: Endpoint | None = None) -> Endpoint:
-        """Endpoint for the next call; `avoid` is taken only if it is the only one."""
+    def choose(
+        self, avoid: Endpoint | None = None, load: Callable[[Endpoint], float] | None = None
+    ) -> Endpoint:
+        """Endpoint for the next call; `avoid` is taken only if it is the only one.
+
+        Args:
+          load: of an endpoint, where calls in flight do not tell it: the least of all is taken.
+        """
         now = self._clock()
         others = [e for e in self._endpoints if e is not avoid] or self._endpoints
         healthy = [e for e in others if e.ejected_until <= now]
@@ -51,6 +57,8 @@ class Balancer:
             return min(others, key=lambda e: e.ejected_until)
         if len(healthy) == 1:
             return healthy[0]
+        if load is not None:
+            return min(healthy, key=load)
         first, second = self._random.sample(healthy, 2)
         return first if first.in_flight <= second.in_flight else second
 

@@ -1,4 +1,7 @@
-"""The code tool: any runner of programs as a Tool with one argument, `code`."""
+"""The code tool: any runner of programs as a Tool with one argument, `code`.
+
+Each program starts from nothing, or with `SessionRules` in the interpreter of its trajectory.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +9,9 @@ from typing import Any
 
 from jaxtool.core.calls import CODE, PYTHON, ToolSpec
 from jaxtool.core.types import Problem, ToolResult
-from jaxtool.tools.base import CodeRunner, SharedSession
+from jaxtool.tools.base import CodeRunner, SharedSession, ToolSession
+from jaxtool.tools.code_sessions import SessionRunner
+from jaxtool.tools.interpreter import Interpreter, SessionRules
 
 PYTHON_SPEC = ToolSpec(
     name=PYTHON,
@@ -24,16 +29,38 @@ PYTHON_SPEC = ToolSpec(
 
 
 class CodeTool:
-    """A stateless Tool; the caller closes the runner."""
+    """A Tool; the caller closes the runner."""
 
-    def __init__(self, runner: CodeRunner, spec: ToolSpec = PYTHON_SPEC):
+    def __init__(
+        self,
+        runner: CodeRunner,
+        spec: ToolSpec = PYTHON_SPEC,
+        rules: SessionRules | None = None,
+    ):
+        """Args:
+        rules: of the interpreters of trajectories; None: there are none.
+
+        Raises:
+          ValueError: there are rules, and the runner has no sessions.
+        """
         self.spec = spec
         self._runner = runner
-        self._session = SharedSession(self._call)
+        self._shared = SharedSession(self._call)
+        self._interpreters: tuple[SessionRunner, SessionRules] | None = None
+        if rules is not None:
+            if not isinstance(runner, SessionRunner):
+                raise ValueError(
+                    f"state over a trajectory needs a runner with sessions, and {type(runner).__name__} "
+                    "has none"
+                )
+            self._interpreters = runner, rules
 
-    async def open(self, problem: Problem, key: str) -> SharedSession:
-        del problem, key
-        return self._session
+    async def open(self, problem: Problem, key: str) -> ToolSession:
+        """Opens no session at the server yet: the first program does."""
+        del problem
+        if self._interpreters is None:
+            return self._shared
+        return Interpreter(*self._interpreters, key)
 
     async def close(self) -> None:
         return None

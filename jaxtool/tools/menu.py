@@ -211,7 +211,8 @@ def _error(kind: str, message: str) -> ToolResult:
 def _readable(result: ToolResult) -> ToolResult:
     """The result with texts that a tokenizer takes: bounded, and without surrogates."""
     texts = {
-        name: getattr(result, name) for name in ("stdout", "stderr", "last_value", "error_type")
+        name: getattr(result, name)
+        for name in ("stdout", "stderr", "last_value", "error_type", "note")
     }
     clean = {
         name: str(text)[:_MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")

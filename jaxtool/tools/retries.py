@@ -44,12 +44,14 @@ async def with_retries(
     patience: Patience,
     call: Callable[[Endpoint], Awaitable[T]],
     on_retry: Callable[[], None],
+    load: Callable[[Endpoint], float] | None = None,
 ) -> tuple[Endpoint, T]:
     """The server that answered and its answer.
 
     Args:
       call: safe to repeat; raises TryAgain, or what no second attempt would mend.
       on_retry: is told of each further attempt.
+      load: as of `Balancer.choose`.
 
     Raises:
       ToolUnavailable: with the message of the last attempt.
@@ -58,7 +60,7 @@ async def with_retries(
     failed_attempts, backoff_s = 0, patience.backoff_s
     last: Endpoint | None = None
     while True:
-        endpoint = balancer.choose(avoid=last)
+        endpoint = balancer.choose(avoid=last, load=load)
         endpoint.in_flight += 1
         try:
             answer = await call(endpoint)

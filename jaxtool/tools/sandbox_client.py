@@ -15,8 +15,10 @@ import grpc
 import grpc.aio
 
 from jaxtool.core.ranges import check_range
+from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.tools.balancer import Balancer, Endpoint
+from jaxtool.tools.code_sessions import SessionCounts
 from jaxtool.tools.result_cache import ResultCache
 from jaxtool.tools.retries import Patience, TryAgain, with_retries
 from jaxtool.tools.sandbox_session import SandboxSession
@@ -28,6 +30,7 @@ from jaxtool.tools.sandbox_wire import (
     retry_after_s,
     sendable,
 )
+from jaxtool.tools.session_places import SessionPlaces
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
@@ -125,6 +128,10 @@ class Totals:
     retries: int = 0
     result_cache_hits: int = 0
     server_result_cache_hits: int = 0
+    sessions_opened: int = 0  # as of `SessionCounts`, and the next three
+    sessions_lost: int = 0
+    sessions_replayed: int = 0
+    sessions_masked: int = 0
 
 
 class SandboxClient:
@@ -134,6 +141,8 @@ class SandboxClient:
         self._config = config
         self.addresses = tuple(addresses)
         self._balancer = Balancer(self.addresses)
+        self.session_places = SessionPlaces(self.addresses)
+        self.session_counts = SessionCounts()
         self._result_cache = ResultCache(config.result_cache_entries)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._places: asyncio.Semaphore | None = None
@@ -155,13 +164,16 @@ class SandboxClient:
     @property
     def totals(self) -> "Totals":
         """Counters since the run began, those of earlier processes included."""
-        now, before = self.stats, self._before
-        return Totals(
-            executions=before.executions + now.executions,
-            retries=before.retries + now.retries,
-            result_cache_hits=before.result_cache_hits + now.result_cache_hits,
-            server_result_cache_hits=before.server_result_cache_hits + now.server_result_cache_hits,
+        stats, sessions = self.stats, dataclasses.asdict(self.session_counts)
+        now = Totals(
+            executions=stats.executions,
+            retries=stats.retries,
+            result_cache_hits=stats.result_cache_hits,
+            server_result_cache_hits=stats.server_result_cache_hits,
+            **{f"sessions_{name}": count for name, count in sessions.items()},
         )
+        before = dataclasses.asdict(self._before)
+        return Totals(**{name: n + before[name] for name, n in dataclasses.asdict(now).items()})
 
     @property
     def stats(self) -> ClientStats:
@@ -186,44 +198,62 @@ class SandboxClient:
             except ToolUnavailable:
                 self._unavailable += 1
                 raise
-        self._by_status[result.status] += 1
+        self._count_result(result)
         return result
 
-    async def create_session(self, *, has_checkpoints: bool = True) -> SandboxSession:
-        """A stateful interpreter on one of the servers; close it when done.
+    async def create_session(
+        self, *, name: str = "", has_checkpoints: bool = True, idle_s: float = 0.0
+    ) -> SandboxSession:
+        """A stateful interpreter on the server with the most room; close it when done.
+
+        Where all servers are full, as far as this client knows, it waits: a server would end another's session.
 
         Args:
+          name: of its random numbers, drawn by the configuration's seed; "": those of any program.
           has_checkpoints: a block that breaks a limit is rolled back; without, it costs several
             times less and such a block ends the session.
+          idle_s: it ends when it is idle for longer, or for what the server allows at most (0).
         """
+        seed = self._config.seed
         request = pb.CreateSessionRequest(
             limits=self._limits(),
-            seed=self._config.seed,
+            seed=stream_seed(seed, "session", name) if name else seed,
+            idle_ttl_ms=round(idle_s * 1000),
             minimum_tier=_TIERS[self._config.minimum_tier],
             no_checkpoint=not has_checkpoints,
         )
 
-        async def create(stub: sandbox_pb2_grpc.SandboxStub) -> pb.Session:
-            made = await stub.CreateSession(
-                request, timeout=self._config.deadline_s, metadata=self._metadata
+        async def create(endpoint: Endpoint) -> SandboxSession:
+            address = endpoint.address
+            self.session_places.take(address)
+            try:
+                made = await self._stub(address).CreateSession(
+                    request, timeout=self._config.deadline_s, metadata=self._metadata
+                )
+                if not made.session_id:
+                    raise UnknownReply("a session without a name")
+            except BaseException:
+                self.session_places.give_back(address)
+                raise
+            return SandboxSession(
+                address=address,
+                session_id=made.session_id,
+                stub=self._stub(address),
+                metadata=self._metadata,
+                deadline_s=self._config.deadline_s,
+                places=self._calls_in_flight(),
+                on_result=self._count_result,
+                on_close=lambda: self.session_places.give_back(address),
             )
-            if not made.session_id:
-                raise UnknownReply("a session without a name")
-            return made
 
         try:
             # Safe to retry: a session whose name was lost on the way expires at its server.
-            endpoint, made = await self._with_retries(create)
+            session = await self._with_retries(create, load=self.session_places.load)
         except ToolUnavailable:
             self._unavailable += 1
             raise
-        return SandboxSession(
-            address=endpoint.address,
-            session_id=made.session_id,
-            stub=self._stub(endpoint.address),
-            metadata=self._metadata,
-            deadline_s=self._config.deadline_s,
-        )
+        self.session_counts.opened += 1
+        return session
 
     async def info(self) -> dict[str, pb.InfoResponse | str]:
         """What each server says of itself, or why it says nothing."""
@@ -289,23 +319,23 @@ class SandboxClient:
             may_reuse=config.result_cache_entries > 0,
         )
 
-        async def execute(stub: sandbox_pb2_grpc.SandboxStub) -> tuple[ToolResult, bool]:
-            response = await stub.Execute(
+        async def execute(endpoint: Endpoint) -> tuple[ToolResult, bool]:
+            response = await self._stub(endpoint.address).Execute(
                 request, timeout=config.deadline_s, metadata=self._metadata
             )
             return result_of(response), response.reused
 
-        if self._places is None:
-            self._places = asyncio.Semaphore(config.max_concurrency)
-        async with self._places:
-            _, (result, is_reused) = await self._with_retries(execute)
+        async with self._calls_in_flight():
+            result, is_reused = await self._with_retries(execute)
         self._server_result_cache_hits += is_reused
         return result
 
     async def _with_retries(
-        self, call: Callable[[sandbox_pb2_grpc.SandboxStub], Awaitable[T]]
-    ) -> tuple[Endpoint, T]:
-        """The server that answered and its answer. `call` must be safe to repeat."""
+        self,
+        call: Callable[[Endpoint], Awaitable[T]],
+        load: Callable[[Endpoint], float] | None = None,
+    ) -> T:
+        """The first answer. `call` must be safe to repeat; `load` is that of `Balancer.choose`."""
         config = self._config
         patience = Patience(
             attempts=config.attempts, backoff_s=config.backoff_s, deadline_s=config.deadline_s
@@ -313,11 +343,22 @@ class SandboxClient:
 
         async def attempt(endpoint: Endpoint) -> T:
             try:
-                return await call(self._stub(endpoint.address))
+                return await call(endpoint)
             except (grpc.aio.AioRpcError, UnknownReply) as error:
                 raise self._trouble(endpoint, error) from error
 
-        return await with_retries(self._balancer, patience, attempt, self._count_retry)
+        counted = self._count_retry
+        _, answer = await with_retries(self._balancer, patience, attempt, counted, load)
+        return answer
+
+    def _calls_in_flight(self) -> asyncio.Semaphore:
+        """Made at the first call, in the loop of the calls."""
+        if self._places is None:
+            self._places = asyncio.Semaphore(self._config.max_concurrency)
+        return self._places
+
+    def _count_result(self, result: ToolResult) -> None:
+        self._by_status[result.status] += 1
 
     def _count_retry(self) -> None:
         self._retries += 1

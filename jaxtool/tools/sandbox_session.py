@@ -7,7 +7,6 @@ before it ran.
 """
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -16,6 +15,7 @@ import grpc
 import grpc.aio
 
 from jaxtool.core.types import ToolResult, ToolUnavailable
+from jaxtool.tools.code_sessions import BlockResult, SessionLost
 from jaxtool.tools.sandbox_wire import (
     UnknownReply,
     one_line,
@@ -32,21 +32,10 @@ _SHORTEST_PAUSE_S = 0.1
 _CLOSE_TIMEOUT_S = 10.0
 
 
-class SessionLost(ToolUnavailable):
-    """The session and its state are gone; open another and run its blocks again."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockResult:
-    """How a block ended, and what that did to the session."""
-
-    result: ToolResult
-    is_rolled_back: bool = False  # the state is the one before this block
-    is_lost: bool = False  # this block ended the session
-
-
 class SandboxSession:
     """Made by `SandboxClient.create_session`. One block at a time; use it from the client's loop.
+
+    Close it, also one that is lost: only then does the client count its place at the server as free.
 
     Attributes:
       address: the server that holds it.
@@ -61,13 +50,25 @@ class SandboxSession:
         stub: sandbox_pb2_grpc.SandboxStub,
         metadata: tuple[tuple[str, str], ...],
         deadline_s: float,
+        places: asyncio.Semaphore,
+        on_result: Callable[[ToolResult], None],
+        on_close: Callable[[], None] = lambda: None,
     ):
+        """Args:
+        places: of calls in flight, the client's.
+        on_result: is told of each block that has run.
+        on_close: is told once.
+        """
         self.address = address
         self.is_lost = False
         self._session_id = session_id
         self._stub = stub
         self._metadata = metadata
         self._deadline_s = deadline_s
+        self._places = places
+        self._on_result = on_result
+        self._on_close = on_close
+        self._is_closed = False
 
     async def execute(self, code: str) -> BlockResult:
         """Runs one block. Raises SessionLost, or ToolUnavailable if the server stays full."""
@@ -76,21 +77,24 @@ class SandboxSession:
         if refusal is not None:
             return BlockResult(result=refusal)
         request = pb.SessionExecuteRequest(session_id=self._session_id, code=code)
-        response: pb.ExecuteResponse = await self._call(
-            lambda: self._stub.ExecuteInSession(
-                request, timeout=self._deadline_s, metadata=self._metadata
+        async with self._places:
+            response: pb.ExecuteResponse = await self._call(
+                lambda: self._stub.ExecuteInSession(
+                    request, timeout=self._deadline_s, metadata=self._metadata
+                )
             )
-        )
         self.is_lost = response.session_lost
         try:
             result = result_of(response)
         except UnknownReply as error:  # the block has run, and nobody knows how it ended
             self.is_lost = True
             raise SessionLost(one_line(self.address, error)) from error
+        self._on_result(result)
         return BlockResult(
             result=result,
             is_rolled_back=response.rolled_back,
             is_lost=response.session_lost,
+            is_evicted=response.session_evicted,
         )
 
     async def fork(self) -> "SandboxSession":
@@ -107,11 +111,16 @@ class SandboxSession:
             stub=self._stub,
             metadata=self._metadata,
             deadline_s=self._deadline_s,
+            places=self._places,
+            on_result=self._on_result,
         )
 
     async def close(self) -> None:
         """Ends it. Never raises: what cannot be closed now expires at the server."""
         self.is_lost = True
+        if self._is_closed:
+            return
+        self._is_closed = True
         request = pb.CloseSessionRequest(session_id=self._session_id)
         try:
             await self._stub.CloseSession(
@@ -119,6 +128,8 @@ class SandboxSession:
             )
         except grpc.aio.AioRpcError:
             return
+        finally:
+            self._on_close()
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         """Waits while the server is full. Any other failure may have run the block: it is lost."""

@@ -48,7 +48,7 @@ from jaxtool.train.rollout_worker import (
     load_text,
     longest_prompt,
 )
-from jaxtool.train.run_tools import open_menu, tool_sources
+from jaxtool.train.run_tools import open_menu, session_needs, tool_sources
 from jaxtool.train.sources import open_sandbox
 
 _GIB = 2**30
@@ -212,10 +212,13 @@ def _tools(config: RlConfig, renderer: Renderer, addresses: tuple[str, ...]) -> 
         runner, client = stack.enter_context(Runner()), None
         if any(source.uses_sandbox for source in sources) or config.judge.runs_programs:
             started = time.monotonic()
-            client = stack.enter_context(open_sandbox(config.sandbox, runner, addresses))
+            sessions = session_needs(config, sources)
+            client = stack.enter_context(open_sandbox(config.sandbox, runner, addresses, sessions))
             seconds = time.monotonic() - started
             where = ", ".join(addresses or config.sandbox.addresses) or "started for this check"
             text = f"{where}: {len(SNIPPETS)} programs answered as expected, {seconds:.1f} s"
+            if sessions is not None:
+                text += f"; {sessions.sessions} sessions at once fit"
         elif renderer.tool is None:
             text = f"none: the renderer {renderer.name} has no tool"
         else:

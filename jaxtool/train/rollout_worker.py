@@ -31,7 +31,7 @@ from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.run_tools import load_renderer_of, open_menu, tool_sources
+from jaxtool.train.run_tools import load_renderer_of, open_menu, session_needs, tool_sources
 from jaxtool.train.sources import open_known_answers, open_sandbox
 
 
@@ -68,6 +68,10 @@ class RolloutWorker:
                 "tools/retries_total": totals.retries,
                 "tools/result_cache_hits_total": totals.result_cache_hits,
                 "tools/server_result_cache_hits_total": totals.server_result_cache_hits,
+                "tools/sessions_opened_total": totals.sessions_opened,
+                "tools/sessions_lost_total": totals.sessions_lost,
+                "tools/sessions_replayed_total": totals.sessions_replayed,
+                "tools/sessions_masked_total": totals.sessions_masked,
             }
         calls = call_metrics(hosts.exchange(self.collector.tools.take_figures()))
         return over_hosts(hosts.exchange(metrics)) | calls
@@ -129,7 +133,10 @@ def open_worker(
     sources = tool_sources(config, renderer)
     uses_sandbox = any(source.uses_sandbox for source in sources) or config.judge.runs_programs
     if tool is None and uses_sandbox:
-        client = stack.enter_context(open_sandbox(config.sandbox, runner, sandbox_addresses))
+        sessions = session_needs(config, sources)
+        client = stack.enter_context(
+            open_sandbox(config.sandbox, runner, sandbox_addresses, sessions)
+        )
         known_answers = stack.enter_context(
             open_known_answers(config.sandbox, runner, client.addresses)
         )

@@ -9,17 +9,21 @@ import dataclasses
 from asyncio import Runner
 from collections.abc import Iterator, Sequence
 
+import jax
+
 from jaxtool.core.calls import PYTHON, Call
 from jaxtool.core.types import Problem, ToolStatus, ToolUnavailable
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.tools.base import CodeRunner, Preflighted, Tool, ToolSource
 from jaxtool.tools.function import Function
-from jaxtool.tools.menu import Menu, check_names
+from jaxtool.tools.menu import Menu, Sessions, check_names
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.tools.session_places import SessionNeeds
 from jaxtool.train.rl_config import RlConfig
 
 _SHOWN_CHARS = 200
+_NO_STATE = "starts from nothing"  # as retool.toml says it
 
 
 def tool_sources(config: RlConfig, renderer: Renderer) -> tuple[ToolSource, ...]:
@@ -36,6 +40,27 @@ def tool_sources(config: RlConfig, renderer: Renderer) -> tuple[ToolSource, ...]
     return config.tools
 
 
+def session_needs(config: RlConfig, sources: Sequence[ToolSource]) -> SessionNeeds | None:
+    """What interpreters of trajectories ask of the servers: a session for each row in flight; None: there are none.
+
+    With `decode_rows = 0` as many rows as fit, which nobody knows yet: the most that it takes.
+    """
+    engine = config.engine
+    setting = "cache_rows" if engine.cache_rows else "decode_rows"
+    if not engine.num_cache_rows:
+        setting = "most_decode_rows"
+    for source in sources:
+        if isinstance(source, PythonSandbox) and source.state == "trajectory":
+            return SessionNeeds(
+                sessions=getattr(engine, setting),
+                setting=f"EngineConfig.{setting}",
+                hosts=jax.process_count(),
+                idle_s=source.session_idle_s,
+                has_checkpoints=source.has_checkpoints,
+            )
+    return None
+
+
 def load_renderer_of(config: RlConfig) -> Renderer:
     """The run's renderer with the run's tools.
 
@@ -43,7 +68,9 @@ def load_renderer_of(config: RlConfig) -> Renderer:
       ValueError: something is no tool, or tools, renderer and prices do not go together.
     """
     renderer = load_renderer(config.renderer)
-    specs = [source.spec for source in tool_sources(config, renderer)]
+    sources = tool_sources(config, renderer)
+    _check_prompt_of_state(renderer, sources)
+    specs = [source.spec for source in sources]
     check_names(specs)
     names = [spec.name for spec in specs]
     for name, _ in config.call_cost.per_tool:
@@ -102,8 +129,16 @@ async def _preflight(tool: Preflighted, name: str) -> None:
 
 
 async def _ask_known_answers(menu: Menu, source: ToolSource) -> None:
+    problem = Problem(problem_id="preflight", question="", answer="")
+    sessions = menu.sessions(problem, "preflight")
+    try:
+        await _ask(menu, source, sessions)
+    finally:
+        await sessions.close()
+
+
+async def _ask(menu: Menu, source: ToolSource, sessions: Sessions) -> None:
     name = source.spec.name
-    sessions = menu.sessions(Problem(problem_id="preflight", question="", answer=""), "preflight")
     for arguments, expected in source.known_answers():
         asked = f"tool {name!r}: known answer of {dict(arguments)!r:.{_SHOWN_CHARS}}"
         call = menu.checked(Call(tool=name, arguments=arguments))
@@ -119,4 +154,14 @@ async def _ask_known_answers(menu: Menu, source: ToolSource) -> None:
             raise PreflightError(
                 f"{asked}: expected {expected!r:.{_SHOWN_CHARS}}, got {got!r:.{_SHOWN_CHARS}}"
             )
-    await sessions.close()
+
+
+def _check_prompt_of_state(renderer: Renderer, sources: Sequence[ToolSource]) -> None:
+    """Raises ValueError if the prompt denies the state that the code tool has."""
+    for source in sources:
+        has_state = isinstance(source, PythonSandbox) and source.state == "trajectory"
+        if has_state and any(_NO_STATE in content for _, content in renderer.messages):
+            raise ValueError(
+                f"PythonSandbox.state='trajectory', and renderer {renderer.name!r} tells the policy that a program "
+                f"{_NO_STATE!r}: set RlConfig.renderer = 'retool_session', or write the message otherwise"
+            )

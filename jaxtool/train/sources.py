@@ -19,6 +19,8 @@ from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.tools.preflight import PreflightError, preflight
 from jaxtool.tools.sandbox_client import SandboxClient, SandboxClientConfig
+from jaxtool.tools.session_places import SessionNeeds, check_session
+from sandbox_server.wire import sandbox_pb2 as pb
 
 _OF_THE_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt")
 _PROBE_QUEUE_S = 10.0  # that a program with a known answer waits for a place at a busy server
@@ -101,12 +103,16 @@ class Sandbox:
 
 @contextlib.contextmanager
 def open_sandbox(
-    config: Sandbox, runner: Runner, addresses: tuple[str, ...] = ()
+    config: Sandbox,
+    runner: Runner,
+    addresses: tuple[str, ...] = (),
+    sessions: SessionNeeds | None = None,
 ) -> Iterator[SandboxClient]:
     """A client whose servers passed the preflight; a server started here ends with the block.
 
     Args:
       addresses: running servers, in place of `config.addresses`.
+      sessions: what the servers must keep; None: the run opens none.
     """
     with contextlib.ExitStack() as stack:
         addresses = addresses or config.addresses
@@ -114,9 +120,13 @@ def open_sandbox(
             flags = ("--isolation", config.isolation) if config.isolation != "auto" else ()
             if config.packages:
                 flags += ("--packages", ",".join(config.packages))
+            if sessions is not None:
+                flags += sessions.flags
             addresses = (stack.enter_context(start_local_server(flags=flags)),)
         runner.run(_check(addresses, config))
         client = SandboxClient(addresses, config.client)
+        if sessions is not None:
+            client.session_places.learn(runner.run(_check_sessions(addresses, config, sessions)))
         try:
             yield client
         finally:
@@ -162,3 +172,19 @@ async def _check(addresses: tuple[str, ...], config: Sandbox) -> None:
     finally:
         await tool.close()
         await hasty.close()
+
+
+async def _check_sessions(
+    addresses: tuple[str, ...], config: Sandbox, sessions: SessionNeeds
+) -> dict[str, int]:
+    """A session at each server keeps a variable; how many each server keeps."""
+    said: dict[str, pb.InfoResponse | str] = {}
+    for address in addresses:
+        client = SandboxClient((address,), config.client)
+        try:
+            said |= await client.info()
+            if not isinstance(said[address], str):
+                await check_session(client, has_checkpoints=sessions.has_checkpoints)
+        finally:
+            await client.close()
+    return sessions.capacity_of(said)

@@ -201,18 +201,19 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         clocks = merge_limits(requested, self._engine.config)
         given = {name: getattr(clocks, name) for name, value in requested.items() if value}
         limits = dataclasses.replace(session.tree.limits, **given)
-        outcome, queued_s, is_rolled_back = await self.sessions.run(
+        block = await self.sessions.run(
             request.session_id,
             request.code,
             echo=not request.no_echo,
             limits=limits,
             client=client,
         )
-        response = response_of(outcome, value_bytes=limits.output_bytes)
+        response = response_of(block.outcome, value_bytes=limits.output_bytes)
         response.request_id = request.request_id
-        response.rolled_back = is_rolled_back
+        response.rolled_back = block.is_rolled_back
         response.session_lost = not session.is_alive
-        self._count(response, queued_s, request.code)
+        response.session_evicted = block.is_evicted
+        self._count(response, block.queued_s, request.code)
         return response
 
     async def ForkSession(self, request, context):
@@ -246,6 +247,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
             queue_capacity=config.max_queued,
             sessions=len(self.sessions),
             session_capacity=config.session_capacity,
+            session_idle_ms=round(config.session_idle_s * 1000),
             code_bytes_limit=config.code_bytes,
             flood_bytes=config.flood_bytes,
             remarks=[*self._remarks, *facts.get("remarks", [])],

@@ -72,12 +72,10 @@ async def _step(sessions: Sessions, session_id: str, step: Step) -> tuple[str, s
         if step.is_fork:
             await sessions.fork(session_id)
             return "OK", ""
-        outcome, _, _ = await sessions.run(
-            session_id, step.code, echo=True, limits=LIMITS, client="attack"
-        )
+        block = await sessions.run(session_id, step.code, echo=True, limits=LIMITS, client="attack")
     except SessionLost:
         return "LOST", ""
-    return outcome.status.name, outcome.stdout.text()
+    return block.outcome.status.name, block.outcome.stdout.text()
 
 
 async def _is_awake(supervisor: int) -> bool:

@@ -53,6 +53,16 @@ class Session:
         return not self.tree.is_closed and self.branch in self.tree.branches
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockRun:
+    """One block that has run, and what became of its session."""
+
+    outcome: Outcome
+    queued_s: float
+    is_rolled_back: bool
+    is_evicted: bool  # ended afterwards, to make room
+
+
 class Sessions:
     """All sessions of this server, least recently used first."""
 
@@ -235,8 +245,8 @@ class Sessions:
 
     async def run(
         self, session_id: str, code: str, *, echo: bool, limits: LimitSet, client: str
-    ) -> tuple[Outcome, float, bool]:
-        """Runs one block: outcome, seconds in the queue, whether the state was rolled back."""
+    ) -> BlockRun:
+        """Runs one block."""
         session = self.find(session_id)
         async with session.lock, self._engine.queue.admitted(client) as queued_s:
             if not session.is_alive:
@@ -260,7 +270,13 @@ class Sessions:
             finally:
                 session.last_used = time.monotonic()
                 session.memory_bytes = session.tree.memory_bytes(session.branch)
-            if not session.is_alive:
+            was_alive = session.is_alive
+            if not was_alive:
                 await self._end(session)
         await self._fit_memory()
-        return outcome, queued_s, is_rolled_back
+        return BlockRun(
+            outcome=outcome,
+            queued_s=queued_s,
+            is_rolled_back=is_rolled_back,
+            is_evicted=was_alive and session_id not in self._sessions,
+        )

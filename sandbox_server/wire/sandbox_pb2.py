@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sandbox_server/wire/sandbox.proto\x12\x12jaxtool.sandbox.v1\"}\n\x06Limits\x12\x0e\n\x06\x63pu_ms\x18\x01 \x01(\r\x12\x0f\n\x07wall_ms\x18\x02 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x14\n\x0coutput_bytes\x18\x04 \x01(\r\x12\x15\n\rscratch_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07threads\x18\x06 \x01(\r\"\xd0\x02\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05stdin\x18\x03 \x01(\t\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0f\n\x07no_echo\x18\x06 \x01(\x08\x12<\n\x05\x66iles\x18\x07 \x03(\x0b\x32-.jaxtool.sandbox.v1.ExecuteRequest.FilesEntry\x12.\n\x0cminimum_tier\x18\x08 \x01(\x0e\x32\x18.jaxtool.sandbox.v1.Tier\x12\x11\n\tmay_reuse\x18\t \x01(\x08\x12\x13\n\x0b\x66\x65tch_files\x18\n \x03(\t\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xd3\x04\n\x0f\x45xecuteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.jaxtool.sandbox.v1.Status\x12\x0e\n\x06stdout\x18\x03 \x01(\t\x12\x0e\n\x06stderr\x18\x04 \x01(\t\x12\x12\n\nlast_value\x18\x05 \x01(\t\x12\x12\n\nerror_type\x18\x06 \x01(\t\x12\x12\n\nerror_line\x18\x07 \x01(\x05\x12\x11\n\texit_code\x18\x08 \x01(\x05\x12\x0e\n\x06signal\x18\t \x01(\x05\x12\x18\n\x10stdout_truncated\x18\n \x01(\x08\x12\x18\n\x10stderr_truncated\x18\x0b \x01(\x08\x12\x14\n\x0cstdout_bytes\x18\x0c \x01(\x04\x12\x14\n\x0cstderr_bytes\x18\r \x01(\x04\x12\x0e\n\x06\x63pu_ms\x18\x0e \x01(\r\x12\x0f\n\x07wall_ms\x18\x0f \x01(\r\x12\x10\n\x08queue_ms\x18\x10 \x01(\r\x12\x1a\n\x12peak_private_bytes\x18\x11 \x01(\x04\x12\x13\n\x0brolled_back\x18\x12 \x01(\x08\x12\x11\n\tserver_id\x18\x13 \x01(\t\x12\x14\n\x0csession_lost\x18\x14 \x01(\x08\x12\x0e\n\x06reused\x18\x15 \x01(\x08\x12=\n\x05\x66iles\x18\x16 \x03(\x0b\x32..jaxtool.sandbox.v1.ExecuteResponse.FilesEntry\x12\x17\n\x0f\x66iles_too_large\x18\x17 \x03(\t\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"C\n\nBatchError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"\x98\x01\n\rBatchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x37\n\x08response\x18\x02 \x01(\x0b\x32#.jaxtool.sandbox.v1.ExecuteResponseH\x00\x12/\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.jaxtool.sandbox.v1.BatchErrorH\x00\x42\t\n\x07outcome\"\xac\x01\n\x14\x43reateSessionRequest\x12*\n\x06limits\x18\x01 \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x13\n\x0bidle_ttl_ms\x18\x03 \x01(\r\x12.\n\x0cminimum_tier\x18\x04 \x01(\x0e\x32\x18.jaxtool.sandbox.v1.Tier\x12\x15\n\rno_checkpoint\x18\x05 \x01(\x08\"0\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\"\x7f\n\x15SessionExecuteRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07no_echo\x18\x04 \x01(\x08\x12\x0e\n\x06\x63pu_ms\x18\x05 \x01(\r\x12\x0f\n\x07wall_ms\x18\x06 \x01(\r\"(\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\'\n\x14\x43loseSessionResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"\r\n\x0bInfoRequest\"\xad\x04\n\x0cInfoResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x04tier\x18\x03 \x01(\x0e\x32\x18.jaxtool.sandbox.v1.Tier\x12\x14\n\x0clandlock_abi\x18\x04 \x01(\r\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x16\n\x0epython_version\x18\x06 \x01(\t\x12@\n\x08packages\x18\x07 \x03(\x0b\x32..jaxtool.sandbox.v1.InfoResponse.PackagesEntry\x12\x32\n\x0e\x64\x65\x66\x61ult_limits\x18\x08 \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\x32\n\x0emaximum_limits\x18\t \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\r\n\x05slots\x18\n \x01(\r\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x0e\n\x06queued\x18\x0c \x01(\r\x12\x16\n\x0equeue_capacity\x18\r \x01(\r\x12\x10\n\x08sessions\x18\x0e \x01(\r\x12\x18\n\x10session_capacity\x18\x0f \x01(\r\x12\x18\n\x10\x63ode_bytes_limit\x18\x10 \x01(\r\x12\x13\n\x0b\x66lood_bytes\x18\x11 \x01(\r\x12\x0f\n\x07remarks\x18\x12 \x03(\t\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*R\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_NONE\x10\x01\x12\x11\n\rTIER_LANDLOCK\x10\x02\x12\x12\n\x0eTIER_NAMESPACE\x10\x03*\xb3\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x10\n\x0cSTATUS_ERROR\x10\x02\x12\x14\n\x10STATUS_CPU_LIMIT\x10\x03\x12\x15\n\x11STATUS_WALL_LIMIT\x10\x04\x12\x17\n\x13STATUS_MEMORY_LIMIT\x10\x05\x12\x17\n\x13STATUS_OUTPUT_LIMIT\x10\x06\x12\x11\n\rSTATUS_KILLED\x10\x07\x32\xf6\x04\n\x07Sandbox\x12R\n\x07\x45xecute\x12\".jaxtool.sandbox.v1.ExecuteRequest\x1a#.jaxtool.sandbox.v1.ExecuteResponse\x12Y\n\x0c\x45xecuteBatch\x12\".jaxtool.sandbox.v1.ExecuteRequest\x1a!.jaxtool.sandbox.v1.BatchResponse(\x01\x30\x01\x12V\n\rCreateSession\x12(.jaxtool.sandbox.v1.CreateSessionRequest\x1a\x1b.jaxtool.sandbox.v1.Session\x12\x62\n\x10\x45xecuteInSession\x12).jaxtool.sandbox.v1.SessionExecuteRequest\x1a#.jaxtool.sandbox.v1.ExecuteResponse\x12R\n\x0b\x46orkSession\x12&.jaxtool.sandbox.v1.ForkSessionRequest\x1a\x1b.jaxtool.sandbox.v1.Session\x12\x61\n\x0c\x43loseSession\x12\'.jaxtool.sandbox.v1.CloseSessionRequest\x1a(.jaxtool.sandbox.v1.CloseSessionResponse\x12I\n\x04Info\x12\x1f.jaxtool.sandbox.v1.InfoRequest\x1a .jaxtool.sandbox.v1.InfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sandbox_server/wire/sandbox.proto\x12\x12jaxtool.sandbox.v1\"}\n\x06Limits\x12\x0e\n\x06\x63pu_ms\x18\x01 \x01(\r\x12\x0f\n\x07wall_ms\x18\x02 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x14\n\x0coutput_bytes\x18\x04 \x01(\r\x12\x15\n\rscratch_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07threads\x18\x06 \x01(\r\"\xd0\x02\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05stdin\x18\x03 \x01(\t\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0f\n\x07no_echo\x18\x06 \x01(\x08\x12<\n\x05\x66iles\x18\x07 \x03(\x0b\x32-.jaxtool.sandbox.v1.ExecuteRequest.FilesEntry\x12.\n\x0cminimum_tier\x18\x08 \x01(\x0e\x32\x18.jaxtool.sandbox.v1.Tier\x12\x11\n\tmay_reuse\x18\t \x01(\x08\x12\x13\n\x0b\x66\x65tch_files\x18\n \x03(\t\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xec\x04\n\x0f\x45xecuteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.jaxtool.sandbox.v1.Status\x12\x0e\n\x06stdout\x18\x03 \x01(\t\x12\x0e\n\x06stderr\x18\x04 \x01(\t\x12\x12\n\nlast_value\x18\x05 \x01(\t\x12\x12\n\nerror_type\x18\x06 \x01(\t\x12\x12\n\nerror_line\x18\x07 \x01(\x05\x12\x11\n\texit_code\x18\x08 \x01(\x05\x12\x0e\n\x06signal\x18\t \x01(\x05\x12\x18\n\x10stdout_truncated\x18\n \x01(\x08\x12\x18\n\x10stderr_truncated\x18\x0b \x01(\x08\x12\x14\n\x0cstdout_bytes\x18\x0c \x01(\x04\x12\x14\n\x0cstderr_bytes\x18\r \x01(\x04\x12\x0e\n\x06\x63pu_ms\x18\x0e \x01(\r\x12\x0f\n\x07wall_ms\x18\x0f \x01(\r\x12\x10\n\x08queue_ms\x18\x10 \x01(\r\x12\x1a\n\x12peak_private_bytes\x18\x11 \x01(\x04\x12\x13\n\x0brolled_back\x18\x12 \x01(\x08\x12\x11\n\tserver_id\x18\x13 \x01(\t\x12\x14\n\x0csession_lost\x18\x14 \x01(\x08\x12\x0e\n\x06reused\x18\x15 \x01(\x08\x12=\n\x05\x66iles\x18\x16 \x03(\x0b\x32..jaxtool.sandbox.v1.ExecuteResponse.FilesEntry\x12\x17\n\x0f\x66iles_too_large\x18\x17 \x03(\t\x12\x17\n\x0fsession_evicted\x18\x18 \x01(\x08\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"C\n\nBatchError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"\x98\x01\n\rBatchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x37\n\x08response\x18\x02 \x01(\x0b\x32#.jaxtool.sandbox.v1.ExecuteResponseH\x00\x12/\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.jaxtool.sandbox.v1.BatchErrorH\x00\x42\t\n\x07outcome\"\xac\x01\n\x14\x43reateSessionRequest\x12*\n\x06limits\x18\x01 \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x13\n\x0bidle_ttl_ms\x18\x03 \x01(\r\x12.\n\x0cminimum_tier\x18\x04 \x01(\x0e\x32\x18.jaxtool.sandbox.v1.Tier\x12\x15\n\rno_checkpoint\x18\x05 \x01(\x08\"0\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\"\x7f\n\x15SessionExecuteRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07no_echo\x18\x04 \x01(\x08\x12\x0e\n\x06\x63pu_ms\x18\x05 \x01(\r\x12\x0f\n\x07wall_ms\x18\x06 \x01(\r\"(\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\'\n\x14\x43loseSessionResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"\r\n\x0bInfoRequest\"\xc6\x04\n\x0cInfoResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x04tier\x18\x03 \x01(\x0e\x32\x18.jaxtool.sandbox.v1.Tier\x12\x14\n\x0clandlock_abi\x18\x04 \x01(\r\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x16\n\x0epython_version\x18\x06 \x01(\t\x12@\n\x08packages\x18\x07 \x03(\x0b\x32..jaxtool.sandbox.v1.InfoResponse.PackagesEntry\x12\x32\n\x0e\x64\x65\x66\x61ult_limits\x18\x08 \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\x32\n\x0emaximum_limits\x18\t \x01(\x0b\x32\x1a.jaxtool.sandbox.v1.Limits\x12\r\n\x05slots\x18\n \x01(\r\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x0e\n\x06queued\x18\x0c \x01(\r\x12\x16\n\x0equeue_capacity\x18\r \x01(\r\x12\x10\n\x08sessions\x18\x0e \x01(\r\x12\x18\n\x10session_capacity\x18\x0f \x01(\r\x12\x18\n\x10\x63ode_bytes_limit\x18\x10 \x01(\r\x12\x13\n\x0b\x66lood_bytes\x18\x11 \x01(\r\x12\x0f\n\x07remarks\x18\x12 \x03(\t\x12\x17\n\x0fsession_idle_ms\x18\x13 \x01(\x04\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*R\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_NONE\x10\x01\x12\x11\n\rTIER_LANDLOCK\x10\x02\x12\x12\n\x0eTIER_NAMESPACE\x10\x03*\xb3\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x10\n\x0cSTATUS_ERROR\x10\x02\x12\x14\n\x10STATUS_CPU_LIMIT\x10\x03\x12\x15\n\x11STATUS_WALL_LIMIT\x10\x04\x12\x17\n\x13STATUS_MEMORY_LIMIT\x10\x05\x12\x17\n\x13STATUS_OUTPUT_LIMIT\x10\x06\x12\x11\n\rSTATUS_KILLED\x10\x07\x32\xf6\x04\n\x07Sandbox\x12R\n\x07\x45xecute\x12\".jaxtool.sandbox.v1.ExecuteRequest\x1a#.jaxtool.sandbox.v1.ExecuteResponse\x12Y\n\x0c\x45xecuteBatch\x12\".jaxtool.sandbox.v1.ExecuteRequest\x1a!.jaxtool.sandbox.v1.BatchResponse(\x01\x30\x01\x12V\n\rCreateSession\x12(.jaxtool.sandbox.v1.CreateSessionRequest\x1a\x1b.jaxtool.sandbox.v1.Session\x12\x62\n\x10\x45xecuteInSession\x12).jaxtool.sandbox.v1.SessionExecuteRequest\x1a#.jaxtool.sandbox.v1.ExecuteResponse\x12R\n\x0b\x46orkSession\x12&.jaxtool.sandbox.v1.ForkSessionRequest\x1a\x1b.jaxtool.sandbox.v1.Session\x12\x61\n\x0c\x43loseSession\x12\'.jaxtool.sandbox.v1.CloseSessionRequest\x1a(.jaxtool.sandbox.v1.CloseSessionResponse\x12I\n\x04Info\x12\x1f.jaxtool.sandbox.v1.InfoRequest\x1a .jaxtool.sandbox.v1.InfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTERESPONSE_FILESENTRY']._serialized_options = b'8\001'
   _globals['_INFORESPONSE_PACKAGESENTRY']._loaded_options = None
   _globals['_INFORESPONSE_PACKAGESENTRY']._serialized_options = b'8\001'
-  _globals['_TIER']._serialized_start=2400
-  _globals['_TIER']._serialized_end=2482
-  _globals['_STATUS']._serialized_start=2485
-  _globals['_STATUS']._serialized_end=2664
+  _globals['_TIER']._serialized_start=2450
+  _globals['_TIER']._serialized_end=2532
+  _globals['_STATUS']._serialized_start=2535
+  _globals['_STATUS']._serialized_end=2714
   _globals['_LIMITS']._serialized_start=57
   _globals['_LIMITS']._serialized_end=182
   _globals['_EXECUTEREQUEST']._serialized_start=185
@@ -48,31 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTEREQUEST_FILESENTRY']._serialized_start=477
   _globals['_EXECUTEREQUEST_FILESENTRY']._serialized_end=521
   _globals['_EXECUTERESPONSE']._serialized_start=524
-  _globals['_EXECUTERESPONSE']._serialized_end=1119
+  _globals['_EXECUTERESPONSE']._serialized_end=1144
   _globals['_EXECUTERESPONSE_FILESENTRY']._serialized_start=477
   _globals['_EXECUTERESPONSE_FILESENTRY']._serialized_end=521
-  _globals['_BATCHERROR']._serialized_start=1121
-  _globals['_BATCHERROR']._serialized_end=1188
-  _globals['_BATCHRESPONSE']._serialized_start=1191
-  _globals['_BATCHRESPONSE']._serialized_end=1343
-  _globals['_CREATESESSIONREQUEST']._serialized_start=1346
-  _globals['_CREATESESSIONREQUEST']._serialized_end=1518
-  _globals['_SESSION']._serialized_start=1520
-  _globals['_SESSION']._serialized_end=1568
-  _globals['_SESSIONEXECUTEREQUEST']._serialized_start=1570
-  _globals['_SESSIONEXECUTEREQUEST']._serialized_end=1697
-  _globals['_FORKSESSIONREQUEST']._serialized_start=1699
-  _globals['_FORKSESSIONREQUEST']._serialized_end=1739
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=1741
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=1782
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1784
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1823
-  _globals['_INFOREQUEST']._serialized_start=1825
-  _globals['_INFOREQUEST']._serialized_end=1838
-  _globals['_INFORESPONSE']._serialized_start=1841
-  _globals['_INFORESPONSE']._serialized_end=2398
-  _globals['_INFORESPONSE_PACKAGESENTRY']._serialized_start=2351
-  _globals['_INFORESPONSE_PACKAGESENTRY']._serialized_end=2398
-  _globals['_SANDBOX']._serialized_start=2667
-  _globals['_SANDBOX']._serialized_end=3297
+  _globals['_BATCHERROR']._serialized_start=1146
+  _globals['_BATCHERROR']._serialized_end=1213
+  _globals['_BATCHRESPONSE']._serialized_start=1216
+  _globals['_BATCHRESPONSE']._serialized_end=1368
+  _globals['_CREATESESSIONREQUEST']._serialized_start=1371
+  _globals['_CREATESESSIONREQUEST']._serialized_end=1543
+  _globals['_SESSION']._serialized_start=1545
+  _globals['_SESSION']._serialized_end=1593
+  _globals['_SESSIONEXECUTEREQUEST']._serialized_start=1595
+  _globals['_SESSIONEXECUTEREQUEST']._serialized_end=1722
+  _globals['_FORKSESSIONREQUEST']._serialized_start=1724
+  _globals['_FORKSESSIONREQUEST']._serialized_end=1764
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=1766
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=1807
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1809
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1848
+  _globals['_INFOREQUEST']._serialized_start=1850
+  _globals['_INFOREQUEST']._serialized_end=1863
+  _globals['_INFORESPONSE']._serialized_start=1866
+  _globals['_INFORESPONSE']._serialized_end=2448
+  _globals['_INFORESPONSE_PACKAGESENTRY']._serialized_start=2401
+  _globals['_INFORESPONSE_PACKAGESENTRY']._serialized_end=2448
+  _globals['_SANDBOX']._serialized_start=2717
+  _globals['_SANDBOX']._serialized_end=3347
 # @@protoc_insertion_point(module_scope)

@@ -85,7 +85,7 @@ class ExecuteRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., code: _Optional[str] = ..., stdin: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., no_echo: _Optional[bool] = ..., files: _Optional[_Mapping[str, bytes]] = ..., minimum_tier: _Optional[_Union[Tier, str]] = ..., may_reuse: _Optional[bool] = ..., fetch_files: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
-    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost", "reused", "files", "files_too_large")
+    __slots__ = ("request_id", "status", "stdout", "stderr", "last_value", "error_type", "error_line", "exit_code", "signal", "stdout_truncated", "stderr_truncated", "stdout_bytes", "stderr_bytes", "cpu_ms", "wall_ms", "queue_ms", "peak_private_bytes", "rolled_back", "server_id", "session_lost", "reused", "files", "files_too_large", "session_evicted")
     class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,7 @@ class ExecuteResponse(_message.Message):
     REUSED_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     FILES_TOO_LARGE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_EVICTED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     status: Status
     stdout: str
@@ -139,7 +140,8 @@ class ExecuteResponse(_message.Message):
     reused: bool
     files: _containers.ScalarMap[str, bytes]
     files_too_large: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: _Optional[bool] = ..., server_id: _Optional[str] = ..., session_lost: _Optional[bool] = ..., reused: _Optional[bool] = ..., files: _Optional[_Mapping[str, bytes]] = ..., files_too_large: _Optional[_Iterable[str]] = ...) -> None: ...
+    session_evicted: bool
+    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., last_value: _Optional[str] = ..., error_type: _Optional[str] = ..., error_line: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., wall_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ..., peak_private_bytes: _Optional[int] = ..., rolled_back: _Optional[bool] = ..., server_id: _Optional[str] = ..., session_lost: _Optional[bool] = ..., reused: _Optional[bool] = ..., files: _Optional[_Mapping[str, bytes]] = ..., files_too_large: _Optional[_Iterable[str]] = ..., session_evicted: _Optional[bool] = ...) -> None: ...
 
 class BatchError(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")
@@ -222,7 +224,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("server_id", "version", "tier", "landlock_abi", "architecture", "python_version", "packages", "default_limits", "maximum_limits", "slots", "running", "queued", "queue_capacity", "sessions", "session_capacity", "code_bytes_limit", "flood_bytes", "remarks")
+    __slots__ = ("server_id", "version", "tier", "landlock_abi", "architecture", "python_version", "packages", "default_limits", "maximum_limits", "slots", "running", "queued", "queue_capacity", "sessions", "session_capacity", "code_bytes_limit", "flood_bytes", "remarks", "session_idle_ms")
     class PackagesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +250,7 @@ class InfoResponse(_message.Message):
     CODE_BYTES_LIMIT_FIELD_NUMBER: _ClassVar[int]
     FLOOD_BYTES_FIELD_NUMBER: _ClassVar[int]
     REMARKS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_IDLE_MS_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     version: str
     tier: Tier
@@ -266,4 +269,5 @@ class InfoResponse(_message.Message):
     code_bytes_limit: int
     flood_bytes: int
     remarks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., tier: _Optional[_Union[Tier, str]] = ..., landlock_abi: _Optional[int] = ..., architecture: _Optional[str] = ..., python_version: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., default_limits: _Optional[_Union[Limits, _Mapping]] = ..., maximum_limits: _Optional[_Union[Limits, _Mapping]] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sessions: _Optional[int] = ..., session_capacity: _Optional[int] = ..., code_bytes_limit: _Optional[int] = ..., flood_bytes: _Optional[int] = ..., remarks: _Optional[_Iterable[str]] = ...) -> None: ...
+    session_idle_ms: int
+    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., tier: _Optional[_Union[Tier, str]] = ..., landlock_abi: _Optional[int] = ..., architecture: _Optional[str] = ..., python_version: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., default_limits: _Optional[_Union[Limits, _Mapping]] = ..., maximum_limits: _Optional[_Union[Limits, _Mapping]] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sessions: _Optional[int] = ..., session_capacity: _Optional[int] = ..., code_bytes_limit: _Optional[int] = ..., flood_bytes: _Optional[int] = ..., remarks: _Optional[_Iterable[str]] = ..., session_idle_ms: _Optional[int] = ...) -> None: ...

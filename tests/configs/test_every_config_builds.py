@@ -36,7 +36,7 @@ def test_run_file_builds_and_its_record_builds_the_same(file, tmp_path):
 
 
 VARIANTS = sorted(
-    file for folder in ("algos", "decoders") for file in (CONFIGS / folder).glob("*.gin")
+    file for folder in ("algos", "decoders", "tools") for file in (CONFIGS / folder).glob("*.gin")
 )
 
 

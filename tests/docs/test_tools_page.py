@@ -11,7 +11,9 @@ from helpers.scripted_engine import run, stage
 from jaxtool.core.calls import Call
 from jaxtool.core.types import FinishReason, Problem, ToolStatus
 from jaxtool.tools.function import Function
+from jaxtool.tools.interpreter import RESTARTED, ROLLED_BACK
 from jaxtool.tools.menu import Menu
+from jaxtool.tools.python_sandbox import PythonSandbox
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
 
@@ -56,3 +58,17 @@ def test_the_fields_of_the_page_are_those_of_the_class():
     rows = re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert {field.name for field in dataclasses.fields(Function)} <= named
+
+
+def test_the_section_on_state_is_that_of_the_class():
+    section = re.search(r"^## State\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)[1]
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*?) \|$", section, re.MULTILINE))
+    fields = {field.name: field.default for field in dataclasses.fields(PythonSandbox)}
+    assert rows.keys() == fields.keys() - {"description", "max_observation_tokens"}
+    for name, shown in rows.items():
+        default = fields[name]
+        said = f"{default:g}" if isinstance(default, float) else str(default)
+        assert shown.strip('`"') == said, name
+    words = " ".join(section.split())
+    assert ROLLED_BACK in words
+    assert RESTARTED in words

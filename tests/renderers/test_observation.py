@@ -151,3 +151,20 @@ def test_tags_of_any_form_are_defused():
     shown = observation_text(result, changed)
     assert "```" not in shown
     assert shown.replace(" ", "").count("```") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "stdout", "value", "limit", "shown"),
+    [
+        (ToolStatus.OK, "", "", 99, "Gone."),
+        (ToolStatus.OK, "seen\n", "7", 99, "seen\n7\nGone."),
+        (ToolStatus.OK, "x" * 50, "", 15, "xxxxx...xxxx\nGone."),
+        (ToolStatus.CPU_LIMIT, "seen\n", "", 99, "seen\nTimeoutError: the CPU time limit was reached\nGone."),
+        (ToolStatus.MEMORY_LIMIT, "x" * 50, "", 21, "xx...x\nMemoryError\nGone."),
+    ],
+)  # fmt: skip
+def test_what_a_tool_notes_of_its_state_is_read_whole_behind_all_else(
+    status, stdout, value, limit, shown
+):
+    result = ToolResult(status=status, stdout=stdout, last_value=value, note="Gone.")
+    assert observation_text(result, with_tool(max_output_chars=limit)) == shown

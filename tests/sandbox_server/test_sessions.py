@@ -100,6 +100,7 @@ def test_without_checkpoints_it_ends_the_session_and_says_so(server, code, statu
         assert session.run("x").last_value == "42"
         result = session.run(code)
         assert (result.status, result.rolled_back, result.session_lost) == (status, False, True)
+        assert not result.session_evicted
         assert _code_of(session) is grpc.StatusCode.NOT_FOUND
         assert branch.run("x").last_value == "42"
         branch.close()
@@ -311,8 +312,18 @@ def test_idle_sessions_over_the_memory_bound_are_evicted_the_largest_first(serve
         assert _code_of(large) is grpc.StatusCode.NOT_FOUND
         assert small.run("len(held) >> 20").last_value == "10"
         assert third.run("len(held) >> 20").last_value == "100"
-        assert small.run(hold.format(mib=201)).session_lost  # too large by itself
+        result = small.run(hold.format(mib=201))  # too large by itself
+        assert (result.status, result.session_lost, result.session_evicted) == (
+            pb.STATUS_OK,
+            True,
+            True,
+        )
         assert third.run("len(held) >> 20").last_value == "100"
+
+
+def test_info_says_how_many_sessions_are_kept_and_how_long(server):
+    info = server.stub.Info(pb.InfoRequest(), timeout=10)
+    assert (info.session_capacity, info.session_idle_ms) == (3, 600_000)
 
 
 def test_idle_sessions_expire(server):
