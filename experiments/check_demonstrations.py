@@ -25,7 +25,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="JSON lines of messages")
-    parser.add_argument("--question_after", help="the question is what follows this in the user's turn")
+    parser.add_argument(
+        "--question_after", help="the question is what follows this in the user's turn"
+    )
     parser.add_argument("--answer_key", default="answer", help="of the reference in a row")
     parser.add_argument("--answers", type=Path, help="JSON lines of `question` and `answer`")
     parser.add_argument("--out", type=Path, help="write the rows that pass here")

@@ -32,9 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep_errors", action="store_true", help="keep rows with programs that raise"
     )
-    group.add_argument(
-        "--per_question", type=int, default=1, help="demonstrations of one question"
-    )
+    group.add_argument("--per_question", type=int, default=1, help="demonstrations of one question")
     group.add_argument(
         "--near",
         type=float,

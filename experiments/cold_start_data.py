@@ -60,7 +60,9 @@ def parse() -> argparse.Namespace:
 
 
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("endpoint", "OpenAI's chat completions, of whoever serves them")
+    group = parser.add_argument_group(
+        "endpoint", "OpenAI's chat completions, of whoever serves them"
+    )
     group.add_argument("--endpoint", required=True, help="URL up to /chat/completions")
     group.add_argument("--model", required=True, help="name of the model there")
     group.add_argument(
@@ -139,7 +141,9 @@ def dry_run(planned: "Plan") -> dict[str, float]:
         "spent_tokens": found.spent.total,
         "spent_money": prices.of(found.spent),
     }
-    print(f"rows {record['rows']}, of which {record['screened_out']} fall out before they are asked")
+    print(
+        f"rows {record['rows']}, of which {record['screened_out']} fall out before they are asked"
+    )
     print(f"requests {found.requests}, and {found.recorded} replies are recorded already")
     print(f"prompt tokens about {found.prompt_tokens} (one for three bytes)")
     print(
@@ -191,7 +195,10 @@ def main() -> None:
     order = order_of(arguments)
     planned = making.plan(order, pipeline.read_options(check_flags.options_of(arguments)))
     if order.endpoint.sends_key_in_the_clear:
-        print(f"warning: the key in ${arguments.api_key_variable} goes over plain HTTP", file=sys.stderr)
+        print(
+            f"warning: the key in ${arguments.api_key_variable} goes over plain HTTP",
+            file=sys.stderr,
+        )
     if arguments.dry_run:
         record, is_whole = dry_run(planned), True
     else:

@@ -31,7 +31,9 @@ def parse() -> argparse.Namespace:
         help="which right answers to a question are taken first",
     )
     parser.add_argument("--per_question", type=int, default=1)
-    parser.add_argument("--min_calls", type=int, default=0, help="1: only answers that use the tool")
+    parser.add_argument(
+        "--min_calls", type=int, default=0, help="1: only answers that use the tool"
+    )
     parser.add_argument("--max_calls", type=int, help="answers with more are left out")
     parser.add_argument("--first_step", type=int, default=0, help="of the run")
     parser.add_argument("--last_step", type=int, help="of the run; without it all")
@@ -61,7 +63,9 @@ def main() -> None:
     write_text(arguments.out, "".join(json.dumps(row) + "\n" for row in rows))
     calls = sum(answer.calls for answer in selected.chosen)
     questions = len({answer.question for answer in selected.chosen})
-    print(f"{len(rows)} of {len(answers)} answers, to {questions} questions, with {calls} calls: {arguments.out}")
+    print(
+        f"{len(rows)} of {len(answers)} answers, to {questions} questions, with {calls} calls: {arguments.out}"
+    )
     for reason, count in selected.left_out.items():
         print(f"  left out: {reason} {count}")
     if arguments.json:

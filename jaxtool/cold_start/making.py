@@ -137,9 +137,7 @@ def make(
         rejected = order.workdir / pipeline.REJECTED
         pipeline.write_rejected(rejected, made.rejected, made.lost)
         pipeline.write_demonstrations(demonstrations, checked, checker.renderer)
-    return Made(
-        summary=made, rewritten=rewritten, demonstrations=demonstrations, rejected=rejected
-    )
+    return Made(summary=made, rewritten=rewritten, demonstrations=demonstrations, rejected=rejected)
 
 
 def _settings(order: Order, prompt: RewritePrompt) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jaxtool.cold_start.running import State
 from jaxtool.cold_start.source_rows import SourceRow
 from jaxtool.cold_start.traces import check_renderer, holds_outputs_in_text
 from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.tool_format import TAGS
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _OF_THE_ROW = ("question", "reasoning", "answer")
@@ -45,7 +46,7 @@ def load_prompt(path: Path | None, renderer: Renderer, state: State) -> RewriteP
       ValueError: a placeholder is unknown or missing, or the renderer has no outputs in text; one line.
     """
     tool = check_renderer(renderer)
-    if tool.form is not None or not holds_outputs_in_text(renderer) or not tool.code_open:
+    if tool.parser != TAGS or not holds_outputs_in_text(renderer):
         raise ValueError(
             f"renderer {renderer.name!r} has no tags around programs and outputs, in which a rewriter "
             'could write: use one with parser = "tags", such as retool'
