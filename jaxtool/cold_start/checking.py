@@ -11,13 +11,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from jaxtool.cold_start.contamination import EvaluationQuestions
-from jaxtool.cold_start.near_duplicates import near_duplicates
 from jaxtool.cold_start.plain_replies import check_plain
 from jaxtool.cold_start.running import RunSettings, Sandbox, run_trace
 from jaxtool.cold_start.traces import Fault, Trace, answer_of, messages_of, read_trace
 from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, ToolUnavailable
+from jaxtool.data.contamination import EvaluationQuestions
+from jaxtool.data.near_duplicates import near_duplicates
 from jaxtool.data.problems import question_hash
 from jaxtool.judges.base import Case, OpenJudge
 from jaxtool.renderers.conversations import Conversation

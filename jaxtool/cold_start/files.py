@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxtool.cold_start.checking import Candidate
-from jaxtool.cold_start.contamination import EvaluationQuestion
 from jaxtool.cold_start.source_rows import SourceLayout, answers_of, at
 from jaxtool.core.json_lines import as_text, read_rows
 from jaxtool.core.types import Problem
+from jaxtool.data.contamination import EvaluationQuestion
 from jaxtool.data.problems import question_hash
 from jaxtool.renderers.conversations import Conversation, read_conversations
 

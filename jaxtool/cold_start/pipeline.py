@@ -19,12 +19,12 @@ from jaxtool.cold_start.checking import (
     Rejection,
     check,
 )
-from jaxtool.cold_start.contamination import EvaluationQuestions
 from jaxtool.cold_start.files import read_evaluation
 from jaxtool.cold_start.traces import check_renderer
 from jaxtool.core.files import write_text
 from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem
+from jaxtool.data.contamination import EvaluationQuestions
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.judges.base import Judge, OpenJudge

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxtool.cold_start.checking import Rejection, StepName, contamination, repetitions
-from jaxtool.cold_start.contamination import EvaluationQuestions
 from jaxtool.cold_start.source_rows import SourceRow
 from jaxtool.cold_start.traces import Fault
+from jaxtool.data.contamination import EvaluationQuestions
 from jaxtool.judges.base import Judge
 
 

@@ -3,9 +3,9 @@
 import pytest
 from helpers.demonstration_rows import source_row, write_rows
 
-from jaxtool.cold_start.contamination import EvaluationQuestion, EvaluationQuestions
 from jaxtool.cold_start.screening import screen
 from jaxtool.cold_start.source_rows import LAYOUTS, SourceLayout, read_source
+from jaxtool.data.contamination import EvaluationQuestion, EvaluationQuestions
 from jaxtool.judges.mathematics import Mathematics
 from jaxtool.judges.text_judges import MultipleChoice
 

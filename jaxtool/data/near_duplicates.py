@@ -8,7 +8,7 @@ import collections
 import math
 from collections.abc import Sequence
 
-from jaxtool.cold_start.words import ngrams, words_of
+from jaxtool.data.question_words import ngrams, words_of
 
 SHINGLE_WORDS = 5
 _ROUNDING = 1e-9  # of threshold times a size

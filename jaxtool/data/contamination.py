@@ -9,7 +9,7 @@ import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from jaxtool.cold_start.words import ngrams, words_of
+from jaxtool.data.question_words import ngrams, words_of
 
 NGRAM_WORDS = 8
 MOST_COVERED = 0.5
