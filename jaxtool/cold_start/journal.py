@@ -27,6 +27,7 @@ from jaxtool.core.locks import Held, hold
 NAME = "journal.jsonl"
 _VERSION = 1
 _ROWS_PER_SYNC = 16
+_BEGINNING = b'{"kind": "settings"'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,11 +129,20 @@ def _nothing() -> Recorded:
 
 
 def _whole_bytes(path: Path) -> int:
-    """Up to the end of the last whole line; 0 where there is none."""
+    """Up to the end of the last whole line; 0 where nothing was asked: a start that failed owns no directory.
+
+    Raises:
+      ValueError: the file is not one of this module's.
+    """
     if not path.is_file():
         return 0
     with path.open("rb") as file:
-        return sum(len(line) for line in file if line.endswith(b"\n"))
+        lines = list(file)
+    first = lines[0][: len(_BEGINNING)] if lines else b""
+    if not _BEGINNING.startswith(first):
+        raise ValueError(f"{path}: no journal of this command: name another --workdir")
+    whole = [len(line) for line in lines if line.endswith(b"\n")]
+    return sum(whole) if len(whole) > 1 else 0
 
 
 def _read(path: Path, settings: Mapping[str, Any]) -> Recorded:
@@ -188,9 +198,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _check_settings(path: Path, line: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raises ValueError with what differs, unless the journal was begun with the same settings."""
     before = line.get("settings")
-    if line.get("kind") != "settings" or not isinstance(before, dict):
-        raise ValueError(f"{path}: no journal of this command: name another --workdir")
-    if line.get("version") != _VERSION:
+    if line.get("version") != _VERSION or not isinstance(before, dict):
         raise ValueError(
             f"{path}: a journal of version {line.get('version')}, and {_VERSION} is read: name another "
             "--workdir"

@@ -141,13 +141,12 @@ def make(
 
 
 def _settings(order: Order, prompt: RewritePrompt) -> dict[str, Any]:
-    """What a recorded reply rests on. Checks, prices, budget and patience may change."""
+    """What a recorded reply rests on. Checks, prices, budget, patience and the server's address may change."""
     endpoint = order.endpoint
     return {
         "source": digest(order.source),
         "layout": dataclasses.asdict(order.layout),
         "prompt": prompt.text,
-        "endpoint": endpoint.base_url,
         "model": endpoint.model,
         "max_tokens": endpoint.max_tokens,
         "sampling": endpoint.sampling,

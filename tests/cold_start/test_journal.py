@@ -67,9 +67,17 @@ def test_a_kill_in_the_first_line_leaves_a_new_journal(tmp_path):
     assert json.loads((tmp_path / NAME).read_text())["settings"] == SETTINGS
 
 
+def test_a_start_that_asked_nothing_owns_no_directory(tmp_path):
+    for settings in (SETTINGS, {"model": "n"}):
+        with open_journal(tmp_path, settings):
+            pass
+        [line] = (tmp_path / NAME).read_text().splitlines()
+        assert json.loads(line)["settings"] == settings
+
+
 def test_other_settings_are_refused_with_what_differs(tmp_path):
-    with open_journal(tmp_path, SETTINGS):
-        pass
+    with open_journal(tmp_path, SETTINGS) as (journal, _):
+        journal.refused("a#0", "too long")
     other = {"model": "n", "prompt": "q" * 100}
     with pytest.raises(
         ValueError, match='begun with other settings: model was "m" and is "n"; prompt was'
