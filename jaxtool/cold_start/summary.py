@@ -77,7 +77,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     for rejection in summary.lost:
         groups[rejection.step, "lost, nothing is known"].append(rejection)
     for (step, reason), rows in groups.items():
-        samples = [f"{row.where}: {one_line(row.detail)[:_SHOWN_CHARS]}" for row in rows[:_SAMPLES]]
+        samples = [f"{row.row_id}: {one_line(row.detail)[:_SHOWN_CHARS]}" for row in rows[:_SAMPLES]]
         table.add_row(step, reason, str(len(rows)), escape("\n".join(samples)))
     console.print(table)
     per_row = summary.calls / summary.kept if summary.kept else 0.0

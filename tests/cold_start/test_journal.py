@@ -93,7 +93,7 @@ def test_other_settings_are_refused_with_what_differs(tmp_path):
     [
         (["{}"], "no journal of this command"),
         (
-            ['{"kind": "settings", "settings": {}, "version": 9}'],
+            ['{"kind": "settings", "settings": {}, "version": 9}', "{}"],
             "a journal of version 9, and 1 is read",
         ),
         (['{"kind": "settings", "settings": {}, "version": 1}', "x", "{}"], ":2: no JSON"),

@@ -155,7 +155,7 @@ def test_what_an_endpoint_writes_is_kept_or_falls_out_with_its_reason(
     assert reasons[f"rows/{last + 1}#0"] == "reply/cut_off"
     assert reasons[f"rows/{last + 2}#0"] == "reply/filtered"
     assert reasons[f"rows/{last + 3}#0"] == "reply/refused"
-    assert reasons[f"rows/{last + 4}"] == "repetition/same_question"
+    assert reasons[f"rows/{last + 4}"] == "repetition/same_row"
     assert record["rows"] == len(rows) == record["kept"] + record["rejected"]
 
     # Of 19 rows 4 were asked twice; of the trouble half a reply and one that was no JSON may be billed.
@@ -250,19 +250,21 @@ def test_refusals_of_every_row_are_no_rows_matter_and_are_not_recorded(
 
 
 def test_the_budget_is_not_passed_and_a_larger_one_goes_on(monkeypatch, tmp_path, sandbox):
-    rows = [source_row(n, 3) for n in range(1, 11)]
+    """A reply costs 110. One request at its worst and four replies fit, so five are asked."""
+    rows = [source_row(n, 3) for n in range(1, 10)]
     write_rows(tmp_path / "rows.jsonl", rows)
     with endpoint(lambda request: reply(solution(*numbers(request)))) as served:
         flags = flags_of(tmp_path, served.url, sandbox)
-        few = [*flags, "--budget_tokens", "4000"]
+        assert call(cold_start_data, monkeypatch, *flags, "--dry_run") == 0
+        at_most = json.loads((tmp_path / "out.json").read_text())["most_tokens"] // len(rows)
+        few = [*flags, "--budget_tokens", str(at_most + 4 * 110)]
         assert call(cold_start_data, monkeypatch, *few) == 0
-        first = json.loads((tmp_path / "out.json").read_text())
-        assert 0 < first["kept"] < 10
-        assert first["prompt_tokens"] + first["written_tokens"] <= 4000
-        assert first["not_asked"] == 10 - first["kept"]
+        record = json.loads((tmp_path / "out.json").read_text())
+        assert (record["kept"], record["not_asked"]) == (5, 4)
+        assert record["prompt_tokens"] + record["written_tokens"] == 5 * 110
         assert call(cold_start_data, monkeypatch, *flags) == 0
-        assert len(served.requests) == 10
-    assert json.loads((tmp_path / "out.json").read_text())["kept"] == 10
+        assert len(served.requests) == 9
+    assert json.loads((tmp_path / "out.json").read_text())["kept"] == 9
 
 
 def test_other_settings_on_resume_are_refused_and_other_checks_are_not(
