@@ -66,9 +66,7 @@ def summary_of(
 
 def print_summary(summary: Summary, console: Console) -> None:
     """A table of reasons with a sample of each; nothing that a row holds acts on the terminal."""
-    table = Table(
-        title=f"{summary.kept} of {summary.rows} rows are demonstrations", title_justify="left"
-    )
+    table = Table()
     for name in ("step", "reason", "rows", "such as"):
         table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
     groups: dict[tuple[str, str], list[Rejection]] = collections.defaultdict(list)
@@ -77,9 +75,13 @@ def print_summary(summary: Summary, console: Console) -> None:
     for rejection in summary.lost:
         groups[rejection.step, "lost, nothing is known"].append(rejection)
     for (step, reason), rows in groups.items():
-        samples = [f"{row.row_id}: {one_line(row.detail)[:_SHOWN_CHARS]}" for row in rows[:_SAMPLES]]
+        samples = [
+            f"{row.row_id}: {one_line(row.detail)[:_SHOWN_CHARS]}" for row in rows[:_SAMPLES]
+        ]
         table.add_row(step, reason, str(len(rows)), escape("\n".join(samples)))
-    console.print(table)
+    console.print(f"{summary.kept} of {summary.rows} rows are demonstrations")
+    if groups:
+        console.print(table)
     per_row = summary.calls / summary.kept if summary.kept else 0.0
     console.print(f"calls: {summary.calls}, {per_row:.2f} a demonstration")
     if summary.replaced:

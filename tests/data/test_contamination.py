@@ -30,3 +30,13 @@ def test_the_question_that_is_covered_most_is_named():
     assert known.match("What is 1+1? And what else is there to be said?") is None
     assert known.match("what is 1 + 1 ?") is not None
     assert EvaluationQuestions([]).match("Anything") is None
+
+
+def test_half_of_the_words_are_not_enough():
+    """Runs of 8 words: 8 of the evaluation question's 16 words, and then 9."""
+    words = [f"w{n}" for n in range(16)]
+    known = EvaluationQuestions([EvaluationQuestion(where="t:1", question=" ".join(words))])
+    assert known.match(" ".join([*words[:8], "else"])) is None
+    match = known.match(" ".join([*words[:9], "else"]))
+    assert match is not None
+    assert match.covered == 9 / 16

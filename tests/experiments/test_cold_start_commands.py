@@ -250,21 +250,21 @@ def test_refusals_of_every_row_are_no_rows_matter_and_are_not_recorded(
 
 
 def test_the_budget_is_not_passed_and_a_larger_one_goes_on(monkeypatch, tmp_path, sandbox):
-    """A reply costs 110. One request at its worst and four replies fit, so five are asked."""
-    rows = [source_row(n, 3) for n in range(1, 10)]
+    """A reply costs 110. One request at its worst and three replies fit, so four are asked."""
+    rows = [source_row(n, 3) for n in range(4, 10)]  # prompts of one length
     write_rows(tmp_path / "rows.jsonl", rows)
     with endpoint(lambda request: reply(solution(*numbers(request)))) as served:
         flags = flags_of(tmp_path, served.url, sandbox)
         assert call(cold_start_data, monkeypatch, *flags, "--dry_run") == 0
         at_most = json.loads((tmp_path / "out.json").read_text())["most_tokens"] // len(rows)
-        few = [*flags, "--budget_tokens", str(at_most + 4 * 110)]
+        few = [*flags, "--budget_tokens", str(at_most + 3 * 110)]
         assert call(cold_start_data, monkeypatch, *few) == 0
         record = json.loads((tmp_path / "out.json").read_text())
-        assert (record["kept"], record["not_asked"]) == (5, 4)
-        assert record["prompt_tokens"] + record["written_tokens"] == 5 * 110
+        assert (record["kept"], record["not_asked"]) == (4, 2)
+        assert record["prompt_tokens"] + record["written_tokens"] == 4 * 110
         assert call(cold_start_data, monkeypatch, *flags) == 0
-        assert len(served.requests) == 9
-    assert json.loads((tmp_path / "out.json").read_text())["kept"] == 9
+        assert len(served.requests) == 6
+    assert json.loads((tmp_path / "out.json").read_text())["kept"] == 6
 
 
 def test_other_settings_on_resume_are_refused_and_other_checks_are_not(
