@@ -47,30 +47,37 @@ class EvaluationQuestions:
 
     def __init__(self, questions: Iterable[EvaluationQuestion]):
         self._questions = [(entry, words_of(entry.question)) for entry in questions]
-        self._with: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
+        # Run of words -> where it begins: number of the question, and of the word in it.
+        self._begins: dict[tuple[str, ...], list[tuple[int, int]]] = collections.defaultdict(list)
         for index, (_, words) in enumerate(self._questions):
-            for gram in set(ngrams(words, NGRAM_WORDS)):
-                self._with[gram].append(index)
+            for start, gram in enumerate(ngrams(words, NGRAM_WORDS)):
+                self._begins[gram].append((index, start))
 
     def __len__(self) -> int:
         return len(self._questions)
 
     def match(self, question: str) -> Match | None:
-        """The evaluation question that `question` covers most; None where it is in none."""
-        row = words_of(question)
-        grams = ngrams(row, NGRAM_WORDS)
-        candidates = sorted({i for gram in grams for i in self._with.get(gram, ())})
-        covered = {i: covered_words(self._questions[i][1], row) for i in candidates}
-        best = max(covered, key=lambda i: covered[i], default=None)
+        """The evaluation question that `question` covers most, by `covered_words`; None: it is in none."""
+        grams = list(dict.fromkeys(ngrams(words_of(question), NGRAM_WORDS)))
+        starts: dict[int, list[int]] = collections.defaultdict(list)
+        for gram in grams:
+            for index, start in self._begins.get(gram, ()):
+                starts[index].append(start)
+        covered = {index: self._covered(index, starts[index]) for index in sorted(starts)}
+        best = max(covered, key=lambda index: covered[index], default=None)
         if best is None or covered[best] <= MOST_COVERED:
             return None
-        return Match(
-            where=self._questions[best][0].where,
-            covered=covered[best],
-            shared=_first_shared(grams, self._questions[best][1]),
-        )
+        entry, words = self._questions[best]
+        theirs = set(ngrams(words, NGRAM_WORDS))
+        shared = " ".join(next(gram for gram in grams if gram in theirs))
+        return Match(where=entry.where, covered=covered[best], shared=shared)
 
-
-def _first_shared(grams: Sequence[tuple[str, ...]], words: tuple[str, ...]) -> str:
-    theirs = set(ngrams(words, NGRAM_WORDS))
-    return " ".join(next(gram for gram in grams if gram in theirs))
+    def _covered(self, index: int, starts: Sequence[int]) -> float:
+        """Share of the question's words in the runs that begin there."""
+        size = len(self._questions[index][1])
+        covered, end = 0, 0
+        for start in sorted(starts):
+            stop = min(start + NGRAM_WORDS, size)
+            covered += stop - max(start, end)
+            end = stop
+        return covered / size

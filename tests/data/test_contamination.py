@@ -1,8 +1,17 @@
 """Questions that are in an evaluation set, by shared runs of words."""
 
+import random
+
 import pytest
 
-from jaxtool.data.contamination import EvaluationQuestion, EvaluationQuestions, covered_words
+from jaxtool.data.contamination import (
+    MOST_COVERED,
+    NGRAM_WORDS,
+    EvaluationQuestion,
+    EvaluationQuestions,
+    covered_words,
+)
+from jaxtool.data.question_words import words_of
 
 
 def test_covered_words_by_hand():
@@ -40,3 +49,18 @@ def test_half_of_the_words_are_not_enough():
     match = known.match(" ".join([*words[:9], "else"]))
     assert match is not None
     assert match.covered == 9 / 16
+
+
+def test_the_index_says_what_comparing_with_every_question_says():
+    draw = random.Random(0)
+    texts = [" ".join(draw.choice("ab") for _ in range(draw.randrange(4, 24))) for _ in range(200)]
+    entries = [EvaluationQuestion(where=str(i), question=text) for i, text in enumerate(texts[:60])]
+    known = EvaluationQuestions(entries)
+    found = 0
+    for text in texts:
+        shares = [covered_words(words_of(e.question), words_of(text), NGRAM_WORDS) for e in entries]
+        match = known.match(text)
+        found += match is not None
+        expected = max(shares) if max(shares) > MOST_COVERED else None
+        assert (None if match is None else match.covered) == expected
+    assert 60 <= found < 200
