@@ -30,11 +30,16 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--answer_key", default="answer", help="of the reference in a row")
     parser.add_argument("--answers", type=Path, help="JSON lines of `question` and `answer`")
-    parser.add_argument("--out", type=Path, help="write the rows that pass here")
-    parser.add_argument("--rejected", type=Path, help="write the others here, with reasons")
+    parser.add_argument("--out", type=launch.writable, help="write the rows that pass here")
+    parser.add_argument(
+        "--rejected", type=launch.writable, help="write the others here, with reasons"
+    )
     check_flags.add(parser)
     launch.add_json_flag(parser, "write the counts here as well")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.out and arguments.out.absolute() == arguments.file.absolute():
+        parser.error(f"--out {arguments.out} is the file that is checked: name another one")
+    return arguments
 
 
 def main() -> None:

@@ -23,7 +23,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--run", type=Path, action="append", required=True, help="work directory; may be repeated"
     )
-    parser.add_argument("--out", type=Path, required=True, help="the file of demonstrations")
+    parser.add_argument(
+        "--out", type=launch.writable, required=True, help="the file of demonstrations"
+    )
     parser.add_argument(
         "--order",
         choices=("fewest_calls", "shortest", "latest"),
