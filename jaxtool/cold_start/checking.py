@@ -6,24 +6,19 @@ come from (`rewriting`, `files`), what is printed (`summary`).
 """
 
 import asyncio
-import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
+from jaxtool.cold_start.candidates import Candidate, Checked, Demonstration, Rejection, StepName
 from jaxtool.cold_start.plain_replies import check_plain
+from jaxtool.cold_start.repeated import contamination, repetitions
 from jaxtool.cold_start.running import RunSettings, Sandbox, run_trace
-from jaxtool.cold_start.traces import Fault, Trace, answer_of, messages_of, read_trace
+from jaxtool.cold_start.traces import Fault, answer_of, read_trace
 from jaxtool.core.ranges import check_range
-from jaxtool.core.types import Problem, ToolUnavailable
+from jaxtool.core.types import ToolUnavailable
 from jaxtool.data.contamination import EvaluationQuestions
-from jaxtool.data.near_duplicates import near_duplicates
-from jaxtool.data.problems import question_hash
 from jaxtool.judges.base import Case, OpenJudge
-from jaxtool.renderers.conversations import Conversation
 from jaxtool.renderers.renderer import Renderer
-
-StepName = Literal["reply", "form", "programs", "sft", "answer", "repetition", "contamination"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,70 +35,6 @@ class CheckSettings:
     def __post_init__(self) -> None:
         check_range(self, "max_chars", "per_question", "concurrency", least=1)
         check_range(self, "near", above=0, most=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A response that may become a demonstration."""
-
-    row_id: str
-    where: str  # file:line of its row
-    problem: Problem | None  # None: no reference answer is known
-    conversation: Conversation
-    question: str  # without the prompt around it, if a row has one
-    fault: Fault | None = None  # found before: a reply that was cut off
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Demonstration:
-    """A candidate that passed, with the outputs of the sandbox in it."""
-
-    candidate: Candidate
-    trace: Trace
-    replaced: int  # outputs that its author wrote otherwise
-
-    def row(self, renderer: Renderer) -> dict[str, object]:
-        """As `sft` reads it; further keys are for people and for checking the file again."""
-        candidate = self.candidate
-        before = [turn for turn in candidate.conversation.turns if turn.role == "system"]
-        before.append(candidate.conversation.spoken[0])
-        opening = [{"role": turn.role, "content": turn.text} for turn in before]
-        row: dict[str, object] = {"messages": [*opening, *messages_of(self.trace, renderer)]}
-        if candidate.problem is not None:
-            references = candidate.problem.references
-            row["answer"] = references[0] if len(references) == 1 else list(references)
-        return row | {"row": candidate.row_id, "calls": len(self.trace.calls)}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """A row that fell out."""
-
-    row_id: str
-    where: str
-    step: StepName
-    reason: str  # a word, the same for all of its kind
-    detail: str  # one line
-    question: str
-    text: str = ""  # of the response
-
-    def as_json(self) -> dict[str, str]:
-        return dataclasses.asdict(self)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What became of the candidates."""
-
-    kept: tuple[Demonstration, ...]
-    rejected: tuple[Rejection, ...]
-    lost: tuple[Rejection, ...]  # by infrastructure: nothing is known of them
-    entered: Mapping[StepName, int]  # rows that came to each step
-
-    @property
-    def without_reference(self) -> int:
-        """Demonstrations whose answer was compared with nothing."""
-        return sum(each.candidate.problem is None for each in self.kept)
 
 
 class _Falling:
@@ -294,46 +225,6 @@ def _single(
         else:
             falling.out(demonstration.candidate, "repetition", fault)
     return kept
-
-
-def repetitions(
-    rows: Sequence[tuple[str, str, str]], *, per_question: int, near: float | None
-) -> list[Fault | None]:
-    """Why each of (question, response, where) repeats an earlier one; None: it does not."""
-    keys = [question_hash(question) for question, _, _ in rows]
-    firsts = {key: i for i, key in reversed(list(enumerate(keys)))}
-    order = sorted(firsts.values())
-    texts = [rows[i][0] for i in order]
-    twins: list[int | None] = [None] * len(order)
-    if near is not None:
-        twins = near_duplicates(texts, threshold=near)
-    like = {keys[i]: twin for i, twin in zip(order, twins, strict=True)}
-    seen: set[tuple[str, str]] = set()
-    count: collections.Counter[str] = collections.Counter()
-    faults: list[Fault | None] = []
-    for key, (_, response, _) in zip(keys, rows, strict=True):
-        twin = like[key]
-        if (key, response) in seen:
-            fault = Fault("same_row", "question and response are those of an earlier row")
-        elif twin is not None:
-            fault = Fault("near_question", f"the question is nearly that of {rows[order[twin]][2]}")
-        elif count[key] >= per_question:
-            fault = Fault("same_question", f"the question of {rows[firsts[key]][2]}")
-        else:
-            fault = None
-            count[key] += 1
-        seen.add((key, response))
-        faults.append(fault)
-    return faults
-
-
-def contamination(question: str, evaluation: EvaluationQuestions) -> Fault | None:
-    """The evaluation question that a question holds, as a reason."""
-    match = evaluation.match(question)
-    if match is None:
-        return None
-    told = f"{match.covered:.0%} of the words of {match.where}, such as {match.shared!r}"
-    return Fault("in_evaluation", told)
 
 
 def _clean(

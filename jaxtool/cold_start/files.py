@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtool.cold_start.checking import Candidate
+from jaxtool.cold_start.candidates import Candidate
 from jaxtool.cold_start.source_rows import SourceLayout, answers_of, at
 from jaxtool.core.json_lines import as_text, read_rows
 from jaxtool.core.types import Problem

@@ -12,8 +12,8 @@ from typing import Any
 
 from jaxtool.cold_start import journal as journals
 from jaxtool.cold_start import pipeline, summary
+from jaxtool.cold_start.candidates import Rejection
 from jaxtool.cold_start.chat_client import EndpointConfig
-from jaxtool.cold_start.checking import Rejection
 from jaxtool.cold_start.pipeline import Checker
 from jaxtool.cold_start.prompt import RewritePrompt, load_prompt
 from jaxtool.cold_start.rewriting import (

@@ -11,14 +11,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxtool.cold_start.checking import (
-    Candidate,
-    Checked,
-    CheckSettings,
-    Demonstration,
-    Rejection,
-    check,
-)
+from jaxtool.cold_start.candidates import Candidate, Checked, Demonstration, Rejection
+from jaxtool.cold_start.checking import CheckSettings, check
 from jaxtool.cold_start.files import read_evaluation
 from jaxtool.cold_start.traces import check_renderer
 from jaxtool.core.files import write_text

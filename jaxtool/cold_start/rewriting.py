@@ -9,6 +9,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
+from jaxtool.cold_start.candidates import Candidate
 from jaxtool.cold_start.chat_client import (
     ChatClient,
     EndpointConfig,
@@ -17,7 +18,6 @@ from jaxtool.cold_start.chat_client import (
     RequestRefused,
 )
 from jaxtool.cold_start.chat_wire import Reply
-from jaxtool.cold_start.checking import Candidate
 from jaxtool.cold_start.journal import Journal, Recorded
 from jaxtool.cold_start.plain_replies import without_thought
 from jaxtool.cold_start.prompt import RewritePrompt

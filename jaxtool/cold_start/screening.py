@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxtool.cold_start.checking import Rejection, StepName, contamination, repetitions
+from jaxtool.cold_start.candidates import Rejection, StepName
+from jaxtool.cold_start.repeated import contamination, repetitions
 from jaxtool.cold_start.source_rows import SourceRow
 from jaxtool.cold_start.traces import Fault
 from jaxtool.data.contamination import EvaluationQuestions

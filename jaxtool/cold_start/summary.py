@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jaxtool.cold_start.candidates import Checked, Rejection
 from jaxtool.cold_start.chat_wire import one_line
-from jaxtool.cold_start.checking import Checked, Rejection
 
 _SAMPLES = 2  # of each reason
 _SHOWN_CHARS = 100

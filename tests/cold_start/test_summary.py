@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from jaxtool.cold_start.checking import Checked, Rejection
+from jaxtool.cold_start.candidates import Checked, Rejection
 from jaxtool.cold_start.summary import print_summary, summary_of
 
 

@@ -1,6 +1,6 @@
 """Repeated questions and rows, and evaluation questions, as reasons why a row falls out."""
 
-from jaxtool.cold_start.checking import contamination, repetitions
+from jaxtool.cold_start.repeated import contamination, repetitions
 from jaxtool.data.contamination import EvaluationQuestion, EvaluationQuestions
 
 
