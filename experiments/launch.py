@@ -84,10 +84,11 @@ def add_tool_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
-    parser.add_argument("--json", type=_writable, help=text, metavar="PATH")
+    parser.add_argument("--json", type=writable, help=text, metavar="PATH")
 
 
-def _writable(text: str) -> Path:
+def writable(text: str) -> Path:
+    """The path of a file that a command writes at its end, refused at once where that could not be."""
     path = Path(text)
     folder = path.absolute().parent
     problem = None
