@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from jaxtool.core.calls import Call, InvalidCall, ToolSpec
 from jaxtool.core.types import Problem, ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.formats.signatures import Signatures
-from jaxtool.tools.base import CodeRunner, Tool, ToolSession
+from jaxtool.tools.base import CodeRunner, Retrying, Tool, ToolSession
 from jaxtool.tools.call_figures import CallFigures, fresh
 from jaxtool.tools.code_tool import CodeTool
 
@@ -72,6 +72,9 @@ class Menu:
     def take_figures(self) -> dict[str, CallFigures]:
         """Figures of the calls since the last time, by tool."""
         taken, self._figures = self._figures, fresh(self.names)
+        for name, tool in self._tools.items():
+            if isinstance(tool, Retrying):
+                taken[name].retries = tool.take_retries()
         return dict(taken)
 
     def sessions(self, problem: Problem, *key: str | int) -> "Sessions":

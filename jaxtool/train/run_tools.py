@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from jaxtool.core.calls import PYTHON, Call
 from jaxtool.core.types import Problem, ToolStatus, ToolUnavailable
 from jaxtool.renderers.renderer import Renderer, load_renderer
-from jaxtool.tools.base import CodeRunner, Preflighted, Tool, ToolSource
+from jaxtool.tools.base import CodeRunner, Preflighted, Tool, ToolServer, ToolSource
 from jaxtool.tools.function import Function
+from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu, check_names
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
@@ -23,17 +24,26 @@ _SHOWN_CHARS = 200
 
 
 def tool_sources(config: RlConfig, renderer: Renderer) -> tuple[ToolSource, ...]:
-    """`RlConfig.tools`; None stands for the sandbox's Python where the renderer calls it."""
+    """One for each tool of `RlConfig.tools`; None stands for the sandbox's Python where the renderer calls it."""
     if config.tools is None:
         calls = () if renderer.tool is None else renderer.tool.tools
         return (PythonSandbox(),) if PYTHON in calls else ()
-    if config.tools and renderer.tool is None:
-        names = ", ".join(source.spec.name for source in config.tools)
+    sources = each_tool(config.tools)
+    if sources and renderer.tool is None:
+        names = ", ".join(source.spec.name for source in sources)
         raise ValueError(
             f"RlConfig.tools holds {names}, and the renderer {renderer.name!r} calls no tool: leave "
             "tools out, or use a renderer with a [tool] table"
         )
-    return config.tools
+    return sources
+
+
+def each_tool(tools: Sequence[ToolSource | ToolServer]) -> tuple[ToolSource, ...]:
+    """With a server's tools in the place of the server. Raises what `ToolServer.sources` does."""
+    sources: list[ToolSource] = []
+    for tool in tools:
+        sources.extend(tool.sources() if isinstance(tool, ToolServer) else [tool])
+    return tuple(sources)
 
 
 def load_renderer_of(config: RlConfig) -> Renderer:
@@ -55,13 +65,20 @@ def load_renderer_of(config: RlConfig) -> Renderer:
     return renderer.with_tools(specs)
 
 
-def with_functions(config: RlConfig, calls: Sequence[str]) -> RlConfig:
-    """The run with these functions as further tools, each "module:function"; none: as it is."""
-    if not calls:
+def with_functions(config: RlConfig, calls: Sequence[str], servers: Sequence[str] = ()) -> RlConfig:
+    """The run with these as further tools; none: as it is.
+
+    Args:
+      calls: functions, each "module:function".
+      servers: MCP servers, each a command or a URL.
+    """
+    if not calls and not servers:
         return config
-    sources = tool_sources(config, load_renderer(config.renderer))
-    functions = tuple(Function(call=call) for call in calls)
-    return dataclasses.replace(config, tools=(*sources, *functions))
+    tools = config.tools
+    if tools is None:
+        tools = tool_sources(config, load_renderer(config.renderer))
+    further = (*(Function(call=call) for call in calls), *map(Mcp.of, servers))
+    return dataclasses.replace(config, tools=(*tools, *further))
 
 
 @contextlib.contextmanager
