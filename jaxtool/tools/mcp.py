@@ -86,7 +86,13 @@ class Mcp:
         Raises:
           ValueError: there is no server, or its tools are no menu; one line.
         """
-        menu = chosen(_listed(self.endpoint), self.only, self.prefix, self.endpoint.title)
+        by_trajectory = self.shares == "trajectory"
+        menu = chosen(
+            _listed(self.endpoint, by_trajectory and bool(self.url)),
+            self.only,
+            self.prefix,
+            self.endpoint.title,
+        )
         for what, name in (
             *(("deadlines", name) for name, _ in self.deadlines),
             *(("known_answers", name) for name, _, _ in self.known_answers),
@@ -96,7 +102,7 @@ class Mcp:
         calls = _library().McpCalls(
             self.endpoint,
             wanted=menu,
-            by_trajectory=self.shares == "trajectory",
+            by_trajectory=by_trajectory,
             max_chars=self.max_result_chars,
         )
         return tuple(McpToolSource(self, name, one, calls) for name, one in menu.items())
@@ -186,9 +192,9 @@ class _McpSession:
 
 
 @functools.lru_cache
-def _listed(endpoint: McpEndpoint) -> tuple[Offered, ...]:
+def _listed(endpoint: McpEndpoint, needs_session: bool) -> tuple[Offered, ...]:
     """The server's tools, asked once by this process: prompts, dry run and run have the same."""
-    return tuple(_library().listed_tools(endpoint))
+    return tuple(_library().listed_tools(endpoint, needs_session=needs_session))
 
 
 def _library() -> types.ModuleType:

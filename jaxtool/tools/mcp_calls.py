@@ -32,6 +32,7 @@ from jaxtool.tools.mcp_connection import BadArguments, Connection, Failed, Lost,
 from jaxtool.tools.mcp_endpoint import McpEndpoint
 from jaxtool.tools.mcp_listing import Offered, broken_by, differences
 from jaxtool.tools.mcp_results import tool_result
+from jaxtool.tools.preflight import PreflightError
 
 ATTEMPTS = 3
 BACKOFF_S = 0.5  # doubled each time
@@ -59,16 +60,19 @@ class _NotAnswering(Exception):
     """A deadline has passed, and the server answers nobody."""
 
 
-def listed_tools(endpoint: McpEndpoint) -> list[Offered]:
+def listed_tools(endpoint: McpEndpoint, *, needs_session: bool) -> list[Offered]:
     """Starts or reaches the server once, for its list of tools; blocks.
 
+    Args:
+      needs_session: it must be able to keep connections apart.
+
     Raises:
-      ServerDown, Failed, Lost: it cannot be asked; one line.
+      PreflightError: it cannot be asked; one line.
       ValueError: there is no such command, or a variable is not set.
     """
 
     async def asked() -> list[Offered]:
-        connection = Connection(endpoint)
+        connection = Connection(endpoint, needs_session=needs_session)
         await connection.open()
         try:
             return await connection.tools()
@@ -78,6 +82,8 @@ def listed_tools(endpoint: McpEndpoint) -> list[Offered]:
     thread = LoopThread("mcp list")
     try:
         return thread.wait_for(asked())
+    except (ServerDown, Failed, Lost) as error:
+        raise PreflightError(str(error)) from None
     finally:
         thread.close()
 

@@ -78,6 +78,7 @@ class Connection:
         self._scope = anyio.CancelScope()
         self._has_session = False
         self._garbage = ""  # the last line of the server's that is no message
+        self._broken = 0  # such lines that were meant as one
         self._status = 0  # the last HTTP status that is an error
         self._error_text: PipeTail | None = None
         self._life: asyncio.Task[None] | None = None
@@ -129,11 +130,15 @@ class Connection:
         self, tool: str, arguments: Mapping[str, Any], deadline_s: float
     ) -> types.CallToolResult:
         """The server's answer, or one of the four ways in which there is none (see the module)."""
+        broken = self._broken
         try:
             async with asyncio.timeout(deadline_s):
                 return await self._answer(self._session.call_tool(tool, dict(arguments)))
-        except BaseExceptionGroup as group:
-            raise Lost(f"{self._endpoint.title}: {one_line(group)}") from None
+        except TimeoutError:
+            if self._broken == broken:
+                raise
+            what = f"its answer is no message: {self._garbage[:80]!r}"
+            raise Failed(f"{self._endpoint.title}: {what}") from None
 
     async def is_answering(self, within_s: float) -> bool:
         """Whether the server says anything at all."""
@@ -222,6 +227,7 @@ class Connection:
             self.is_list_stale = True
         elif isinstance(message, ValidationError):
             self._garbage = str(message.errors(include_url=False)[0].get("input", ""))
+            self._broken += '"jsonrpc"' in self._garbage
 
     async def _asked(self, request: Any, timeout_s: float) -> Any:
         try:
@@ -245,7 +251,7 @@ class Connection:
                 await self._last_words()
                 raise Lost(f"{title}: the connection is over{self._evidence()}") from None
             said = f"error {error.code}: {' '.join(error.message.split()):.{_SHOWN_CHARS}}"
-            raise Failed(f"{title}: {said}{self._evidence()}") from None
+            raise Failed(f"{title}: {said}{self._http_status()}") from None
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError) as error:
             raise Lost(f"{title}: {one_line(error)}") from None
         except (
@@ -256,6 +262,7 @@ class Connection:
     async def _down(self, error: BaseException | None) -> Exception:
         """Why there is no connection."""
         await self._last_words()
+        error = first_of(error)
         if isinstance(error, ValueError) and not isinstance(error, ValidationError):
             return error
         title, evidence = self._endpoint.title, self._evidence()
@@ -271,11 +278,7 @@ class Connection:
 
     def _evidence(self) -> str:
         """What is known beside the error: HTTP status, what stood in the place of messages, the error stream."""
-        found = ""
-        if self._status in (401, 403):
-            found = f"; HTTP {self._status}: set Mcp.headers"
-        elif self._status:
-            found = f"; HTTP {self._status}"
+        found = self._http_status()
         if self._garbage:
             found += (
                 f"; it wrote {self._garbage[:80]!r}, which is no message, to its standard output"
@@ -283,14 +286,27 @@ class Connection:
         said = "" if self._error_text is None else self._error_text.last_lines()
         return found + (f"; its error stream ends with: {said}" if said else "")
 
+    def _http_status(self) -> str:
+        if self._status in (401, 403):
+            return f"; HTTP {self._status}: set Mcp.headers"
+        return f"; HTTP {self._status}" if self._status else ""
+
 
 class _Silent(Failed):
     """No answer to a question that every server answers."""
 
 
-def one_line(error: BaseException) -> str:
-    """The first error of a group, by type and message."""
+def first_of(error: BaseException | None) -> BaseException | None:
+    """The error itself, or the first one of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """By type and message."""
     text = " ".join(str(error).split())
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return f"{type(error).__name__}: {text:.{_SHOWN_CHARS}}" if text else type(error).__name__
