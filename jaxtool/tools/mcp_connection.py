@@ -266,7 +266,8 @@ class Connection:
         if isinstance(error, ValueError) and not isinstance(error, ValidationError):
             return error
         title, evidence = self._endpoint.title, self._evidence()
-        if self._endpoint.command and evidence:
+        is_closed = isinstance(error, MCPError) and error.code == types.CONNECTION_CLOSED
+        if self._endpoint.command and is_closed:
             return ServerDown(f"{title} ended before it was ready{evidence}")
         if error is None:
             return ServerDown(f"{title} was given up")

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import pathlib
 import re
+import sys
 
 from helpers.fakes import ArithmeticTool
 from helpers.scripted_engine import run, stage
@@ -11,14 +12,15 @@ from helpers.scripted_engine import run, stage
 from jaxtool.core.calls import Call
 from jaxtool.core.types import FinishReason, Problem, ToolStatus
 from jaxtool.tools.function import Function
+from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    """The first block of a language; backticks inside it stand in quotes."""
-    return re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[1]
+def block(language: str, number: int = 0) -> str:
+    """A block of a language; backticks inside it stand in quotes."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[number]
 
 
 def program(code: str) -> list[str]:
@@ -45,6 +47,25 @@ def test_the_function_of_the_page_answers_calls(tmp_path, monkeypatch):
     asyncio.run(asks_known_answers(menu, source))
 
 
+def test_the_server_of_the_page_answers_calls(tmp_path):
+    (tmp_path / "my_tools.py").write_text(block("python"))
+    (tmp_path / "my_server.py").write_text(block("python", 1))
+    (tmp_path / "my_renderer.toml").write_text(block("toml"))
+    made = stage(
+        [[[*program("print(12+7)"), *"<answer>19</answer>"]]],
+        tool=ArithmeticTool(),
+        renderer=str(tmp_path / "my_renderer.toml"),
+    )
+    server = Mcp(command=(sys.executable, "my_server.py"), cwd=str(tmp_path))
+    [source] = server.sources()
+    made.collector.tools = menu = Menu([source.open()])
+    made.collector.renderer = made.collector.renderer.with_tools(menu.specs)
+    [t] = run(made)
+    asyncio.run(menu.close())
+    assert [(call.tool, call.result.stdout) for call in t.tool_calls] == [("calculate", "19")]
+    assert "<interpreter>\n19\n</interpreter>" in t.response_text
+
+
 async def asks_known_answers(menu, source):
     [(arguments, expected)] = source.known_answers()
     sessions = menu.sessions(Problem(problem_id="p", question="", answer=""), "key")
@@ -52,7 +73,8 @@ async def asks_known_answers(menu, source):
     assert result.stdout == expected == "19"
 
 
-def test_the_fields_of_the_page_are_those_of_the_class():
+def test_the_fields_of_the_page_are_those_of_the_classes():
     rows = re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert {field.name for field in dataclasses.fields(Function)} <= named
+    for tool in (Function, Mcp):
+        assert {field.name for field in dataclasses.fields(tool)} <= named

@@ -55,9 +55,10 @@ def test_two_tools_of_a_server_in_one_trajectory(tmp_path, tokenizer, shares):
     assert t.ids[t.origins == Origin.POLICY].tolist() == script
     assert (len(engine.prefilled), engine.reruns) == (1, 0)
     assert CallCost(per_tool=(("my_act", 0.5),)).cost(t) == 1.5
-    # What looks like the end of a turn is plain text: as many control tokens as the template's own turns have.
+    # What looks like the end of a turn is plain text; the template ends one turn for each observation.
     said = t.ids[t.origins == Origin.TOOL].tolist()
-    assert decode(tokenizer, said).count("<|im_end|>") == 1 + sum(i in tokenizer.control_tokens and tokenizer.control_tokens[i] == "<|im_end|>" for i in said)  # fmt: skip
+    assert decode(tokenizer, said).count("<|im_end|>") == 1
+    assert [tokenizer.control_tokens.get(token) for token in said].count("<|im_end|>") == 3
 
 
 def test_a_server_that_dies_masks_the_trajectory_and_no_other(tmp_path, tokenizer, monkeypatch):

@@ -126,7 +126,7 @@ def test_a_server_that_is_killed_is_started_again_and_counted(log):
     [
         ("internal", "error -32603: internal of course"),
         ("nonsense", "ValidationError: content: Field required"),
-        ("broken", "its answer is no message: '.*act broken"),
+        ("broken", "its answer is no message: '.*jsonrpc"),
     ],
 )
 def test_an_answer_that_breaks_the_protocol_is_asked_for_again_and_then_masks(log, how, message):
