@@ -109,13 +109,9 @@ class McpCalls:
         self._max_chars = max_chars
         self._users = 0
         self._retries: Counter[str] = Counter()
-        self._thread: LoopThread | None = None
-        self._connection: Connection | None = None
-        self._opening: asyncio.Task[Connection] | None = None
-        self._held: dict[str, _Held] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._alone = asyncio.Semaphore(_ALONE_AT_A_TIME)
         self._said: set[str] = set()
+        self._thread: LoopThread | None = None
+        self._begin()
 
     def take_retries(self, tool: str) -> int:
         """Calls of a tool that were made again since the last time, by the server's name of it."""
@@ -167,8 +163,17 @@ class McpCalls:
 
     async def _in_thread(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._thread is None:
+            self._begin()
             self._thread = LoopThread("mcp")
         return await self._thread.run(work)
+
+    def _begin(self) -> None:
+        """What belongs to one thread, and is nothing yet."""
+        self._connection: Connection | None = None
+        self._opening: asyncio.Task[Connection] | None = None
+        self._held: dict[str, _Held] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._alone = asyncio.Semaphore(_ALONE_AT_A_TIME)
 
     # What follows runs in the thread.
 

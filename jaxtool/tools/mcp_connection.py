@@ -32,6 +32,7 @@ from jaxtool.tools.mcp_endpoint import McpEndpoint
 from jaxtool.tools.mcp_listing import Offered, offered
 from jaxtool.tools.pipe_tail import PipeTail
 
+_MAX_EVENT_BYTES = 64 << 20  # of a streamed answer; longer ones end the connection
 _CLOSE_TIMEOUT_S = (
     8.0  # the package closes the server's input, waits, sends SIGTERM, waits, sends SIGKILL
 )
@@ -100,6 +101,7 @@ class Connection:
         try:
             await asyncio.wait({self._ready}, timeout=timeout_s)
         except asyncio.CancelledError:
+            self._ready.cancel()
             self._scope.cancel()
             raise
         if not self._ready.done():
@@ -215,7 +217,9 @@ class Connection:
             event_hooks={"response": [self._saw]},
         )
         await stack.enter_async_context(client)
-        return streamable_http_client(self._endpoint.url, http_client=client)
+        return streamable_http_client(
+            self._endpoint.url, http_client=client, max_sse_event_size=_MAX_EVENT_BYTES
+        )
 
     async def _saw(self, response: httpx2.Response) -> None:
         self._has_session |= "mcp-session-id" in response.headers
@@ -247,7 +251,8 @@ class Connection:
         except MCPError as error:
             if error.code == types.INVALID_PARAMS:
                 raise BadArguments(error.message) from None
-            if error.code == types.CONNECTION_CLOSED:
+            is_forgotten = error.code == types.INVALID_REQUEST and self._status == 404
+            if error.code == types.CONNECTION_CLOSED or is_forgotten:
                 await self._last_words()
                 raise Lost(f"{title}: the connection is over{self._evidence()}") from None
             said = f"error {error.code}: {' '.join(error.message.split()):.{_SHOWN_CHARS}}"

@@ -18,6 +18,11 @@ from jaxtool.tools.preflight import PreflightError
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
     monkeypatch.setattr(mcp_calls, "BACKOFF_S", 0.02)
+
+
+@pytest.fixture
+def _impatient(monkeypatch):
+    """For servers that hang; not for others, which a busy machine may make slow."""
     monkeypatch.setattr(mcp_calls, "PROBE_S", 0.5)
 
 
@@ -37,11 +42,11 @@ def log(tmp_path):
         ("bad_schema", ValueError, "the schema of tool 'act' is no JSON schema: 'txt' is not valid"),
         ("outside", ValueError, "the schema of tool 'act' refers to 'http://x/y', outside of itself"),
         ("ends", PreflightError, r"ended before it was ready; its error stream ends with: Traceback \| ImportError: no numbers$"),
-        ("deaf", PreflightError, "was not ready after 0.3 s; it wrote 'Starting soon', which is no message"),
+        ("deaf", PreflightError, "was not ready after 2 s; it wrote 'Starting soon', which is no message"),
     ],
 )  # fmt: skip
 def test_a_server_that_is_no_menu_is_refused_in_one_line(log, mode, kind, message):
-    server = bad(mode, log, start_timeout_s=0.3 if mode == "deaf" else 60.0)
+    server = bad(mode, log, start_timeout_s=2.0 if mode == "deaf" else 60.0)
     with pytest.raises(
         kind, match=rf"MCP server '.*bad_mcp_server\.py {mode} .*'.*{message}"
     ) as error:
@@ -69,18 +74,19 @@ def test_a_huge_result_is_cut_and_any_text_is_a_text(log):
 
 
 def test_a_call_without_an_answer_ends_at_its_deadline_and_others_go_on(log):
-    late, fine = acts(bad("fine", log, deadline_s=0.3), "silent", "fine")
+    late, fine = acts(bad("fine", log, deadline_s=1.0), "silent", "fine")
     assert (late.status, late.error_type) == (ToolStatus.WALL_LIMIT, "TimeoutError")
-    assert late.stderr == "TimeoutError: no result after 0.3 s"
+    assert late.stderr == "TimeoutError: no result after 1 s"
     assert fine.stdout == "fine"
     assert lines(log) == ["start", "start", "call silent", "cancelled", "call fine"]
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_of_calls_on_a_server_that_hangs_the_one_that_did_it_is_found(log):
     """The others lose their connection with it and get their results all the same."""
 
     async def made():
-        menu = menu_of(bad("fine", log, deadline_s=1.0))
+        menu = menu_of(bad("fine", log, deadline_s=2.0))
         found = [answered(menu, "act", {"how": how}, how) for how in ("hang", "a", "b")]
         found = await asyncio.gather(*found)
         then = await answered(menu, "act", {"how": "fine"})
@@ -130,7 +136,7 @@ def test_a_server_that_is_killed_is_started_again_and_counted(log):
     ],
 )
 def test_an_answer_that_breaks_the_protocol_is_asked_for_again_and_then_masks(log, how, message):
-    masked, fine = acts(bad("fine", log, deadline_s=0.5), how, "fine")
+    masked, fine = acts(bad("fine", log, deadline_s=1.0), how, "fine")
     assert isinstance(masked, ToolUnavailable)
     assert re.search(message, str(masked))
     assert fine.stdout == "fine"
@@ -170,14 +176,15 @@ def test_other_words_for_a_tool_are_a_warning(log, capfd):
     assert said[0].endswith("the description of the tool 'act' has changed")
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_trajectorys_server_that_is_lost_masks_and_is_not_begun_anew(log):
     """What it remembered cannot be had again. A hang of the policy's own making is told to the policy."""
-    server = bad("fine", log, shares="trajectory", deadline_s=0.5)
+    server = bad("fine", log, shares="trajectory", deadline_s=2.0)
     fine, hung, again, died, gone = acts(server, "fine", "hang", "fine", "die", "fine")
     assert (fine.stdout, again.stdout) == ("fine", "fine")
     assert hung.status is ToolStatus.WALL_LIMIT
     assert hung.stderr == (
-        "TimeoutError: no result after 0.5 s; the server was ended, and what it remembered is lost"
+        "TimeoutError: no result after 2 s; the server was ended, and what it remembered is lost"
     )
     for masked in (died, gone):
         assert isinstance(masked, ToolUnavailable)
