@@ -14,6 +14,7 @@ from jaxtool.core.types import FinishReason, Problem, ToolStatus
 from jaxtool.tools.function import Function
 from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu
+from jaxtool.train import run_files
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
 
@@ -64,6 +65,26 @@ def test_the_server_of_the_page_answers_calls(tmp_path):
     asyncio.run(menu.close())
     assert [(call.tool, call.result.stdout) for call in t.tool_calls] == [("calculate", "19")]
     assert "<interpreter>\n19\n</interpreter>" in t.response_text
+
+
+def test_the_run_file_of_the_page_names_servers(tmp_path):
+    [lines] = re.findall(
+        r"^```\n(from jaxtool.tools import mcp\n.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
+    )
+    path = tmp_path / "run.gin"
+    path.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from jaxtool.rewards import call_cost\n"
+        "from jaxtool.train import rl_config\n"
+        f"include 'gin_configs/runs/quickstart_grpo.gin'\n{lines}"
+        "rl_config.RlConfig.call_cost = @call_cost.CallCost()\n"
+    )
+    time, web = run_files.load_rl_run([str(path)], []).tools
+    assert (time.endpoint.command[:3], time.only) == (
+        ("python", "-m", "mcp_server_time"),
+        ("convert_time",),
+    )
+    assert web.headers == (("Authorization", "Bearer ${WEB_TOKEN}"),)
 
 
 async def asks_known_answers(menu, source):
