@@ -218,7 +218,7 @@ class Connection:
         )
         await stack.enter_async_context(client)
         return streamable_http_client(
-            self._endpoint.url, http_client=client, max_sse_event_size=_MAX_EVENT_BYTES
+            self._endpoint.read_url(), http_client=client, max_sse_event_size=_MAX_EVENT_BYTES
         )
 
     async def _saw(self, response: httpx2.Response) -> None:

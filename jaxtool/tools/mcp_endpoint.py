@@ -1,7 +1,7 @@
 """Where an MCP server is: a command to start, or a URL. Knows no protocol.
 
-Nothing secret stands in a run file: values of `env` and `headers` name environment variables, as in
-"Bearer ${TOKEN}", which are read when a connection opens.
+Nothing secret stands in a run file: `url` and values of `env` and `headers` name environment variables, as in
+"Bearer ${TOKEN}", which are read when a connection opens. Messages show the names.
 """
 
 import dataclasses
@@ -46,6 +46,10 @@ class McpEndpoint:
             self._check_url()
         else:
             self._check_command()
+
+    def read_url(self) -> str:
+        """Raises ValueError for a variable that is not set."""
+        return self._read("Mcp.url", self.url)
 
     def read_headers(self) -> dict[str, str]:
         """Raises ValueError for a variable that is not set."""

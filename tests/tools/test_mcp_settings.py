@@ -65,6 +65,9 @@ def test_secrets_come_from_the_environment_and_stand_in_no_record(monkeypatch):
     endpoint = Mcp(url="http://host/mcp", headers=headers).endpoint
     assert endpoint.read_headers() == {"Authorization": "Bearer s3cret"}
     assert "s3cret" not in repr(endpoint) + endpoint.title
+    asked = McpEndpoint(url="http://host/mcp?key=${TOKEN}")
+    assert asked.read_url() == "http://host/mcp?key=s3cret"
+    assert "s3cret" not in repr(asked) + asked.title
     env = (("KEY", "${TOKEN}"), ("LEVEL", "info"))
     assert Mcp(command="a", env=env).endpoint.read_env() == {"KEY": "s3cret", "LEVEL": "info"}
     with pytest.raises(
