@@ -155,6 +155,7 @@ class McpTool:
         self._name = name  # the server's
         self._deadline_s = deadline_s
         self._calls = calls
+        self._retries_taken = calls.retries(name)
         calls.retain()
 
     async def preflight(self) -> None:
@@ -170,7 +171,8 @@ class McpTool:
 
     def take_retries(self) -> int:
         """Calls of this tool that were made again, since the last time."""
-        return self._calls.take_retries(self._name)
+        before, self._retries_taken = self._retries_taken, self._calls.retries(self._name)
+        return self._retries_taken - before
 
     async def leave(self, trajectory: str) -> None:
         await self._calls.leave(trajectory)

@@ -15,8 +15,9 @@ counted, and masks the trajectory in the end.
   it is gone                         a command is made again alone;       unavailable: its state is gone
                                      a URL after a while
 
-Alone means on a server of its own that this call gets to itself: of many calls on a server that hangs or dies, the one
-that did it is found so, and the others get their results. A call that does not end even alone is a time-out.
+Alone means on a further server that this call has to itself: of many calls on a server that hangs or dies, the one that
+did it is found so, and the others get their results. A call that does not end even alone is a time-out. Once the tools
+are no longer those of the prompts, every call is unavailable.
 """
 
 import asyncio
@@ -110,12 +111,13 @@ class McpCalls:
         self._users = 0
         self._retries: Counter[str] = Counter()
         self._said: set[str] = set()
+        self._changed = ""  # how the tools are no longer those of the prompts
         self._thread: LoopThread | None = None
         self._begin()
 
-    def take_retries(self, tool: str) -> int:
-        """Calls of a tool that were made again since the last time, by the server's name of it."""
-        return self._retries.pop(tool, 0)
+    def retries(self, tool: str) -> int:
+        """Calls of a tool that were made again, so far; by the server's name of it."""
+        return self._retries[tool]
 
     def retain(self) -> None:
         """One tool more that needs it."""
@@ -151,6 +153,8 @@ class McpCalls:
           deadline_s: from when the server has the call.
           trajectory: names the one whose call it is.
         """
+        if self._changed:
+            raise ToolUnavailable(self._changed)
         made = _Call(tool=tool, arguments=arguments, deadline_s=deadline_s)
         if self._by_trajectory:
             return await self._in_thread(self._of_trajectory(made, trajectory))
@@ -174,6 +178,8 @@ class McpCalls:
         self._held: dict[str, _Held] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Semaphore(_ALONE_AT_A_TIME)
+        self._suspects = 0  # calls that are, or wait to be, alone
+        self._lone: list[Connection] = []  # of those before, which did no harm
 
     # What follows runs in the thread.
 
@@ -187,7 +193,8 @@ class McpCalls:
         """A call over the connection that all trajectories share."""
         failure = ""
         for attempt in range(ATTEMPTS):
-            await self._pause(attempt, made)
+            await self._pause(attempt)
+            self._retries[made.tool] += attempt > 0
             connection = await self._shared()
             try:
                 return await self._result(connection, made)
@@ -203,19 +210,37 @@ class McpCalls:
         raise ToolUnavailable(failure)
 
     async def _by_itself(self, made: _Call) -> ToolResult:
-        """A call on a server of its own, which therefore has its faults from this call."""
+        """A call on a server that it has to itself, and which therefore has its faults from this call."""
+        self._suspects += 1
+        try:
+            async with self._alone:
+                return await self._alone_now(made)
+        finally:
+            self._suspects -= 1
+            if not self._suspects:
+                for connection in self._lone:
+                    self._drop(connection)
+                self._lone = []
+
+    async def _alone_now(self, made: _Call) -> ToolResult:
         failure = ""
-        async with self._alone:
-            for attempt in range(1, ATTEMPTS):
-                await self._pause(attempt, made)
-                connection = await self._opened()
-                try:
-                    return await self._answer(connection, made)
-                except TimeoutError:
-                    return late(made.deadline_s)
-                except (Failed, Lost) as error:
-                    failure = str(error)
-                finally:
+        for attempt in range(ATTEMPTS - 1):
+            await self._pause(attempt)
+            self._retries[made.tool] += 1
+            connection = self._lone.pop() if self._lone else await self._opened()
+            is_well = False
+            try:
+                result = await self._answer(connection, made)
+                is_well = True
+                return result
+            except TimeoutError:
+                return late(made.deadline_s)
+            except (Failed, Lost) as error:
+                failure = str(error)
+            finally:
+                if is_well:
+                    self._lone.append(connection)
+                else:
                     self._drop(connection)
         raise ToolUnavailable(failure)
 
@@ -266,10 +291,11 @@ class McpCalls:
         listed = await connection.tools()
         broken = broken_by(self._wanted, listed)
         if broken:
-            raise ToolUnavailable(
+            self._changed = (
                 f"{self._endpoint.title}: {broken} during the run, whose prompts have the old one: "
                 "start the run again"
             )
+            raise ToolUnavailable(self._changed)
         for difference in differences(self._wanted, listed):
             if difference not in self._said:
                 self._said.add(difference)
@@ -310,10 +336,8 @@ class McpCalls:
                 raise
         raise ToolUnavailable(failure)
 
-    async def _pause(self, attempt: int, made: _Call | None = None) -> None:
+    async def _pause(self, attempt: int) -> None:
         if attempt:
-            if made is not None:
-                self._retries[made.tool] += 1
             await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
 
     def _drop(self, connection: Connection) -> None:
@@ -332,7 +356,7 @@ class McpCalls:
     async def _end(self) -> None:
         open_ones = [held.connection for held in self._held.values()]
         self._held = {}
-        for connection in (self._connection, *open_ones):
+        for connection in (self._connection, *open_ones, *self._lone):
             if connection is not None:
                 self._drop(connection)
         if self._closing:
