@@ -20,17 +20,19 @@ class Offered:
 
     name: str
     description: str
-    schema: str  # of its arguments, as JSON with sorted keys
+    schema: str  # of its arguments, as JSON in the server's order
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The schema, less the address of the dialect."""
-        return {key: value for key, value in json.loads(self.schema).items() if key != "$schema"}
+        """The schema, less the address of its dialect; with `properties`, which chat templates look for."""
+        schema = json.loads(self.schema)
+        schema.pop("$schema", None)
+        return schema if "properties" in schema else {**schema, "properties": {}}
 
 
 def offered(name: str, description: str | None, schema: Mapping[str, Any]) -> Offered:
     """Of what stands in the server's list."""
-    text = json.dumps(schema, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(schema, ensure_ascii=False)
     return Offered(name=name, description=(description or "").strip(), schema=text)
 
 
@@ -84,7 +86,7 @@ def broken_by(wanted: Sequence[Offered], listed: Sequence[Offered]) -> str:
     for one in wanted:
         if one.name not in found:
             return f"the tool {one.name!r} is gone"
-        if found[one.name].schema != one.schema:
+        if json.loads(found[one.name].schema) != json.loads(one.schema):
             return f"the arguments of the tool {one.name!r} have changed"
     return ""
 

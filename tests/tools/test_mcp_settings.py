@@ -100,16 +100,20 @@ def test_a_menu_has_the_servers_order_and_names_that_a_policy_can_write():
     ]
 
 
-def test_the_dialect_is_no_part_of_the_schema_in_the_prompt():
-    schema = {"$schema": "http://json-schema.org/draft-07/schema#", **SCHEMA}
-    one = offered("a", None, schema)
-    assert (one.parameters, one.description) == (SCHEMA, "")
-    assert json.loads(one.schema) == schema
+def test_the_prompt_has_the_servers_schema_without_its_dialect():
+    properties = {"to": {"type": "string"}, "from": {"type": "string"}}
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}
+    one = offered("a", None, schema | {"properties": properties})
+    assert one.description == ""
+    assert json.dumps(one.parameters) == json.dumps({"type": "object", "properties": properties})
+    assert offered("a", "", schema).parameters == {"type": "object", "properties": {}}
 
 
 def test_what_a_run_can_and_cannot_live_with():
     one, other = offered("a", "old", SCHEMA), offered("b", "", SCHEMA)
     assert broken_by([one], [other, one]) == ""
+    in_another_order = {"properties": SCHEMA["properties"], "type": "object"}
+    assert broken_by([one], [offered("a", "old", in_another_order)]) == ""
     assert broken_by([one, other], [one]) == "the tool 'b' is gone"
     assert broken_by([one], [offered("a", "old", {"type": "object"})]) == (
         "the arguments of the tool 'a' have changed"
