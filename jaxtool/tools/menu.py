@@ -40,6 +40,7 @@ class Menu:
         self._signatures = Signatures([tool.spec for tool in tools])
         self._places: dict[str, asyncio.Semaphore] = {}
         self._figures = fresh(tuple(self._tools))
+        self.last_trouble = ""  # why a trajectory was masked: the tool and what it said
         self._late: set[asyncio.Task[ToolResult]] = set()  # cancelled calls that clean up
 
     @classmethod
@@ -95,8 +96,9 @@ class Menu:
             started = time.monotonic()
             try:
                 result = await self._bounded(tool, sessions, call)
-            except ToolUnavailable:
+            except ToolUnavailable as error:
                 self._figures[name].unavailable += 1
+                self.last_trouble = f"tool {name!r}: {error}"
                 raise
         figures = self._figures[name]
         figures.latencies_s.append(time.monotonic() - started)
