@@ -11,7 +11,8 @@ What can go wrong with a call, by kind:
 3. an answer that breaks the protocol, or any other JSON-RPC error: Failed, and the connection goes on;
 4. the connection is over: Lost.
 
-Not covered: what a server asks of its client (sampling, elicitation, roots): it is told that there is none.
+Not covered: what a server asks of its client (sampling, elicitation, roots): it is told that there is none. Results of
+many megabytes over stdio, which the package reads in quadratic time (seconds for ten): the deadline bounds them.
 """
 
 import asyncio
