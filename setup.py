@@ -26,6 +26,9 @@ SEARCH = [
 SEARCH_DENSE = ["usearch>=2.26"]
 SEARCH_QDRANT = ["qdrant-client>=1.18"]
 
+# Tools of MCP servers.
+MCP = ["mcp>=2.3,<3"]
+
 TRAINER = [
     # 0.10 is the last line for Python 3.11; jax.set_mesh and jax.P need it.
     "jax>=0.10",
@@ -59,6 +62,7 @@ TEST = [
     "import-linter>=2.5",
     "pyright>=1.1.400",
     "ruff>=0.12",
+    "mcp-server-time>=2026.10",  # an MCP server that is not ours
 ]
 
 # What our numbers are compared with. Apart from `test`, because pip takes torch with three gigabytes of CUDA on Linux
@@ -95,10 +99,11 @@ setup(
         "tpu": TRAINER + SANDBOX + ["jax[tpu]>=0.10"],
         "cuda": TRAINER + SANDBOX + ["jax[cuda12]>=0.10"],
         "sandbox": SANDBOX,
+        "mcp": MCP,
         "search": SEARCH,
         "search-dense": SEARCH + SEARCH_DENSE,
         "search-qdrant": SEARCH + SEARCH_QDRANT,
-        "test": TRAINER + SANDBOX + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + TEST,
+        "test": TRAINER + SANDBOX + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + MCP + TEST,
         "parity": PARITY,
     },
 )

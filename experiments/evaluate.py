@@ -57,7 +57,7 @@ def main() -> None:
     from jaxtool.train import run_files, run_tools
 
     config = run_files.load_rl_run(arguments.gin_file, arguments.gin_param)
-    config = run_tools.with_functions(config, arguments.tool)
+    config = run_tools.with_functions(config, arguments.tool, arguments.mcp)
     policies = {}
     for text in arguments.policy:
         name, found, path = text.rpartition("=")

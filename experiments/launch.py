@@ -72,13 +72,26 @@ def add_host_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tool_flag(parser: argparse.ArgumentParser) -> None:
-    """--tool MODULE:FUNCTION, once for each function."""
+    """--tool MODULE:FUNCTION, once for each function, and --mcp for servers of tools."""
     parser.add_argument(
         "--tool",
         action="append",
         default=[],
         metavar="MODULE:FUNCTION",
         help="a function of yours that the policy may call as well, see docs/tools.md; may be repeated",
+    )
+    add_mcp_flag(parser)
+
+
+def add_mcp_flag(parser: argparse.ArgumentParser) -> None:
+    """--mcp COMMAND or --mcp URL, once for each server."""
+    parser.add_argument(
+        "--mcp",
+        action="append",
+        default=[],
+        metavar="COMMAND_OR_URL",
+        help="an MCP server whose tools the policy may call as well, such as 'python my_server.py' or "
+        "http://host:8000/mcp; may be repeated",
     )
 
 

@@ -4,7 +4,8 @@
       --question "How far is it in miles?" --response response.txt --answer 26.2
 
 --tokenizer is a directory of Hugging Face's, a .gguf file, a SentencePiece .model, or `smollm2` or `arithmetic`.
---tools are functions, MODULE:FUNCTION; `python`, the code tool, is there where the renderer calls it. --spec FILE reads
+--tools are functions, MODULE:FUNCTION, and --mcp names servers of tools; `python`, the code tool, is there where the
+renderer calls it. --spec FILE reads
 tools as JSON instead, [{"name", "description", "parameters": JSON schema}]. The response holds what the policy writes;
 observations are put behind its calls: --result TEXT, or with --run what the tools say, in the sandbox or in this process.
 
@@ -42,6 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--tools", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION"
     )
+    launch.add_mcp_flag(parser)
     parser.add_argument("--spec", type=Path, help="tools as JSON, in place of --tools")
     parser.add_argument("--question", default="What is 6 * 7?")
     parser.add_argument(
@@ -111,10 +113,13 @@ def tool_sources(arguments: argparse.Namespace, renderer: "Renderer") -> "Sequen
     from jaxtool.core.calls import PYTHON
     from jaxtool.tools.spec_file import read_spec_file
 
-    if arguments.spec is not None and (arguments.tools or arguments.run):
-        raise ValueError("--spec describes tools and cannot run them: leave out --tools and --run")
+    is_named = bool(arguments.tools or arguments.mcp)
+    if arguments.spec is not None and (is_named or arguments.run):
+        raise ValueError(
+            "--spec describes tools and cannot run them: leave out --tools, --mcp and --run"
+        )
     if renderer.tool is None:
-        if arguments.tools or arguments.spec:
+        if is_named or arguments.spec:
             raise ValueError(
                 f"the renderer {renderer.name!r} has no [tool] table: leave the tools out"
             )
@@ -122,13 +127,15 @@ def tool_sources(arguments: argparse.Namespace, renderer: "Renderer") -> "Sequen
     if arguments.spec is not None:
         return read_spec_file(arguments.spec)
     from jaxtool.tools.function import Function
+    from jaxtool.tools.mcp import Mcp
     from jaxtool.tools.python_sandbox import PythonSandbox
+    from jaxtool.train.run_tools import each_tool
 
     functions = [Function(call=call) for call in arguments.tools if call != PYTHON]
     by_tags = renderer.tool.form is None
-    has_python = PYTHON in renderer.tool.tools and (by_tags or not arguments.tools)
-    is_named = PYTHON in arguments.tools
-    return (*[PythonSandbox()] * (has_python or is_named), *functions)
+    has_python = PYTHON in renderer.tool.tools and (by_tags or not is_named)
+    python = [PythonSandbox()] * (has_python or PYTHON in arguments.tools)
+    return each_tool((*python, *functions, *map(Mcp.of, arguments.mcp)))
 
 
 def read_text(path: Path | None) -> str | None:

@@ -47,8 +47,11 @@ def parse() -> argparse.Namespace:
     only.add_argument("--dry_run", action="store_true", help="check all but the steps and end")
     launch.add_host_flags(parser)
     arguments = parser.parse_args()
-    if arguments.print_config and arguments.tool:
-        parser.error("--print_config shows gin files: bind Function.call there, in place of --tool")
+    if arguments.print_config and (arguments.tool or arguments.mcp):
+        parser.error(
+            "--print_config shows gin files: bind Function.call or Mcp.command there, in place of "
+            "--tool and --mcp"
+        )
     if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
         parser.error("--workdir is required but with --print_config and --dry_run")
     return arguments
@@ -92,15 +95,15 @@ def dry_run(arguments: argparse.Namespace) -> None:
 
 
 def _load(arguments: argparse.Namespace) -> Any:
-    """The run of the gin files, with the functions of --tool."""
+    """The run of the gin files, with the tools of --tool and --mcp."""
     from jaxtool.train import run_files, run_tools, sft_loop
 
     config = run_files.load_run(arguments.gin_file, arguments.gin_param)
     if isinstance(config, sft_loop.SftRunConfig):
-        if arguments.tool:
-            raise ValueError("--tool: a cold start calls no tools; give it to the RL run")
+        if arguments.tool or arguments.mcp:
+            raise ValueError("--tool, --mcp: a cold start calls no tools; give them to the RL run")
         return config
-    return run_tools.with_functions(config, arguments.tool)
+    return run_tools.with_functions(config, arguments.tool, arguments.mcp)
 
 
 def _write(path: Path | None, record: dict[str, Any]) -> None:

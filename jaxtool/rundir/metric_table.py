@@ -23,6 +23,7 @@ METRICS: dict[str, str] = {
     "tools/errors_count/{tool}": "How many of them ended in an error of the call: it raised, or broke a limit other than time.",
     "tools/deadlines_count/{tool}": "How many of them reached a deadline or a limit of time.",
     "tools/unavailable_count/{tool}": "Calls that could not be answered; each masked its trajectory.",
+    "tools/retried_count/{tool}": "Calls to a tool of an MCP server that were made again because the server failed.",
     "tools/invalid_count/{tool}": "Calls of the tool's name that could not be made.",
     "tools/ok_fraction": "Share of the calls that ended without an error.",
     "tools/failed_fraction/{status}": "Share of the calls that ended so (error, time-out, memory, ...).",

@@ -77,6 +77,28 @@ class ToolSource(Protocol):
     def open(self, runner: CodeRunner | None) -> Tool: ...
 
 
+@runtime_checkable
+class ToolServer(Protocol):
+    """Several tools behind one thing, as a run file has it. Each is a ToolSource and goes its own way from there."""
+
+    def sources(self) -> Sequence[ToolSource]:
+        """One for each tool, in the order of the menu. Those of one call of this share what they open.
+
+        Raises:
+          ValueError or RuntimeError, in one line, if there are no such tools.
+        """
+        ...
+
+
+@runtime_checkable
+class Retrying(Protocol):
+    """A tool that makes calls again where its infrastructure failed."""
+
+    def take_retries(self) -> int:
+        """How many, since the last time."""
+        ...
+
+
 class SharedSession:
     """The session of a tool without state: all trajectories have it, and closing it ends nothing."""
 

@@ -15,6 +15,7 @@ class CallFigures:
     deadlines: int = 0  # of these, how many reached a limit of time
     unavailable: int = 0  # calls that masked their trajectory
     invalid: int = 0  # calls of the tool's name that could not be made
+    retries: int | None = None  # calls made again, of a tool that counts them
 
 
 def call_metrics(each: Sequence[Mapping[str, CallFigures]]) -> dict[str, float]:
@@ -30,6 +31,9 @@ def call_metrics(each: Sequence[Mapping[str, CallFigures]]) -> dict[str, float]:
             f"tools/unavailable_count/{tool}": float(sum(part.unavailable for part in parts)),
             f"tools/invalid_count/{tool}": float(sum(part.invalid for part in parts)),
         }
+        retries = [part.retries for part in parts if part.retries is not None]
+        if retries:
+            metrics[f"tools/retried_count/{tool}"] = float(sum(retries))
         if latencies:
             metrics[f"timing/call_p50_s/{tool}"] = _at(latencies, 0.5)
             metrics[f"timing/call_p95_s/{tool}"] = _at(latencies, 0.95)

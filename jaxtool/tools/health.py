@@ -79,27 +79,33 @@ class ToolHealth:
     def failure_rate(self) -> float:
         return sum(self._lost) / len(self._lost) if self._lost else 0.0
 
-    def observe(self, *, lost: int, trajectories: int, tool_calls: int) -> StepHealth:
+    def observe(
+        self, *, lost: int, trajectories: int, tool_calls: int, reason: str = ""
+    ) -> StepHealth:
         """One step: `lost` of `trajectories` were masked.
+
+        Args:
+          reason: of the last one, if it is known.
 
         Raises:
           TooManyFailures: of the latest trajectories too many were lost.
         """
         if not 0 <= lost <= trajectories:
             raise ValueError(f"{lost=} must be in [0, {trajectories=}]")
+        why = f"the last by {reason}" if reason else "look at the sandbox servers' logs"
         self._lost.extend([True] * lost + [False] * (trajectories - lost))
         if self.config.is_too_many(sum(self._lost), len(self._lost)):
             raise TooManyFailures(
                 f"{sum(self._lost)} of the last {len(self._lost)} trajectories were lost to the "
                 f"tool's infrastructure ({self.failure_rate:.1%}, allowed "
-                f"{self.config.max_failure_rate:.1%}): look at the sandbox servers' logs"
+                f"{self.config.max_failure_rate:.1%}): {why}"
             )
         warnings = []
         may_learn = not self.config.is_too_many(lost, trajectories)
         if not may_learn:
             warnings.append(
                 f"{lost} of {trajectories} trajectories were lost to the tool's infrastructure: "
-                "nothing is learned from this step"
+                "nothing is learned from this step" + (f"; {why}" if reason else "")
             )
         self._quiet = 0 if tool_calls else self._quiet + 1
         if self._quiet and self._quiet % self.config.quiet_steps == 0:

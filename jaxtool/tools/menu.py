@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from jaxtool.core.calls import Call, InvalidCall, ToolSpec
 from jaxtool.core.types import Problem, ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.formats.signatures import Signatures
-from jaxtool.tools.base import CodeRunner, Tool, ToolSession
+from jaxtool.tools.base import CodeRunner, Retrying, Tool, ToolSession
 from jaxtool.tools.call_figures import CallFigures, fresh
 from jaxtool.tools.code_tool import CodeTool
 
@@ -40,6 +40,7 @@ class Menu:
         self._signatures = Signatures([tool.spec for tool in tools])
         self._places: dict[str, asyncio.Semaphore] = {}
         self._figures = fresh(tuple(self._tools))
+        self.last_trouble = ""  # why a trajectory was masked: the tool and what it said
         self._late: set[asyncio.Task[ToolResult]] = set()  # cancelled calls that clean up
 
     @classmethod
@@ -72,6 +73,9 @@ class Menu:
     def take_figures(self) -> dict[str, CallFigures]:
         """Figures of the calls since the last time, by tool."""
         taken, self._figures = self._figures, fresh(self.names)
+        for name, tool in self._tools.items():
+            if isinstance(tool, Retrying):
+                taken[name].retries = tool.take_retries()
         return dict(taken)
 
     def sessions(self, problem: Problem, *key: str | int) -> "Sessions":
@@ -92,8 +96,9 @@ class Menu:
             started = time.monotonic()
             try:
                 result = await self._bounded(tool, sessions, call)
-            except ToolUnavailable:
+            except ToolUnavailable as error:
                 self._figures[name].unavailable += 1
+                self.last_trouble = f"tool {name!r}: {error}"
                 raise
         figures = self._figures[name]
         figures.latencies_s.append(time.monotonic() - started)

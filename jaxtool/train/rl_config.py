@@ -27,7 +27,7 @@ from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION
-from jaxtool.tools.base import ToolSource
+from jaxtool.tools.base import ToolServer, ToolSource
 from jaxtool.train.contradictions import (
     check_critic,
     check_kl,
@@ -76,7 +76,7 @@ class RlConfig:
     task: Task
     renderer: str  # a template of jaxtool/renderers/templates, or a path ending in .toml
     # What the policy may call. None: the sandbox's Python, where the renderer calls it.
-    tools: tuple[ToolSource, ...] | None = None
+    tools: tuple[ToolSource | ToolServer, ...] | None = None
     judge: Judge = dataclasses.field(default_factory=Mathematics)  # what is right
     schedule: Schedule
     optimizer: OptimizerConfig

@@ -14,8 +14,9 @@ import jax
 from jaxtool.core.calls import PYTHON, Call
 from jaxtool.core.types import Problem, ToolStatus, ToolUnavailable
 from jaxtool.renderers.renderer import Renderer, load_renderer
-from jaxtool.tools.base import CodeRunner, Preflighted, Tool, ToolSource
+from jaxtool.tools.base import CodeRunner, Preflighted, Tool, ToolServer, ToolSource
 from jaxtool.tools.function import Function
+from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu, Sessions, check_names
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
@@ -27,17 +28,26 @@ _NO_STATE = "starts from nothing"  # as retool.toml says it
 
 
 def tool_sources(config: RlConfig, renderer: Renderer) -> tuple[ToolSource, ...]:
-    """`RlConfig.tools`; None stands for the sandbox's Python where the renderer calls it."""
+    """One for each tool of `RlConfig.tools`; None stands for the sandbox's Python where the renderer calls it."""
     if config.tools is None:
         calls = () if renderer.tool is None else renderer.tool.tools
         return (PythonSandbox(),) if PYTHON in calls else ()
-    if config.tools and renderer.tool is None:
-        names = ", ".join(source.spec.name for source in config.tools)
+    sources = each_tool(config.tools)
+    if sources and renderer.tool is None:
+        names = ", ".join(source.spec.name for source in sources)
         raise ValueError(
             f"RlConfig.tools holds {names}, and the renderer {renderer.name!r} calls no tool: leave "
             "tools out, or use a renderer with a [tool] table"
         )
-    return config.tools
+    return sources
+
+
+def each_tool(tools: Sequence[ToolSource | ToolServer]) -> tuple[ToolSource, ...]:
+    """With a server's tools in the place of the server. Raises what `ToolServer.sources` does."""
+    sources: list[ToolSource] = []
+    for tool in tools:
+        sources.extend(tool.sources() if isinstance(tool, ToolServer) else [tool])
+    return tuple(sources)
 
 
 def session_needs(config: RlConfig, sources: Sequence[ToolSource]) -> SessionNeeds | None:
@@ -82,13 +92,20 @@ def load_renderer_of(config: RlConfig) -> Renderer:
     return renderer.with_tools(specs)
 
 
-def with_functions(config: RlConfig, calls: Sequence[str]) -> RlConfig:
-    """The run with these functions as further tools, each "module:function"; none: as it is."""
-    if not calls:
+def with_functions(config: RlConfig, calls: Sequence[str], servers: Sequence[str] = ()) -> RlConfig:
+    """The run with these as further tools; none: as it is.
+
+    Args:
+      calls: functions, each "module:function".
+      servers: MCP servers, each a command or a URL.
+    """
+    if not calls and not servers:
         return config
-    sources = tool_sources(config, load_renderer(config.renderer))
-    functions = tuple(Function(call=call) for call in calls)
-    return dataclasses.replace(config, tools=(*sources, *functions))
+    tools = config.tools
+    if tools is None:
+        tools = tool_sources(config, load_renderer(config.renderer))
+    further = (*(Function(call=call) for call in calls), *map(Mcp.of, servers))
+    return dataclasses.replace(config, tools=(*tools, *further))
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ def check_tools(
         lost=sum(trajectory.is_masked for trajectory in trajectories),
         trajectories=len(trajectories),
         tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
+        reason=worker.collector.tools.last_trouble,
     )
     _warn(step, found.warnings)
     metrics = ask_known_answers(worker, rollouts, health.config.known_answers_every, step)

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import pathlib
 import re
+import sys
 
 from helpers.fakes import ArithmeticTool
 from helpers.scripted_engine import run, stage
@@ -12,15 +13,17 @@ from jaxtool.core.calls import Call
 from jaxtool.core.types import FinishReason, Problem, ToolStatus
 from jaxtool.tools.function import Function
 from jaxtool.tools.interpreter import RESTARTED, ROLLED_BACK
+from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.train import run_files
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    """The first block of a language; backticks inside it stand in quotes."""
-    return re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[1]
+def block(language: str, number: int = 0) -> str:
+    """A block of a language; backticks inside it stand in quotes."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[number]
 
 
 def program(code: str) -> list[str]:
@@ -47,6 +50,45 @@ def test_the_function_of_the_page_answers_calls(tmp_path, monkeypatch):
     asyncio.run(asks_known_answers(menu, source))
 
 
+def test_the_server_of_the_page_answers_calls(tmp_path):
+    (tmp_path / "my_tools.py").write_text(block("python"))
+    (tmp_path / "my_server.py").write_text(block("python", 1))
+    (tmp_path / "my_renderer.toml").write_text(block("toml"))
+    made = stage(
+        [[[*program("print(12+7)"), *"<answer>19</answer>"]]],
+        tool=ArithmeticTool(),
+        renderer=str(tmp_path / "my_renderer.toml"),
+    )
+    server = Mcp(command=(sys.executable, "my_server.py"), cwd=str(tmp_path))
+    [source] = server.sources()
+    made.collector.tools = menu = Menu([source.open()])
+    made.collector.renderer = made.collector.renderer.with_tools(menu.specs)
+    [t] = run(made)
+    asyncio.run(menu.close())
+    assert [(call.tool, call.result.stdout) for call in t.tool_calls] == [("calculate", "19")]
+    assert "<interpreter>\n19\n</interpreter>" in t.response_text
+
+
+def test_the_run_file_of_the_page_names_servers(tmp_path):
+    [lines] = re.findall(
+        r"^```\n(from jaxtool.tools import mcp\n.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
+    )
+    path = tmp_path / "run.gin"
+    path.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from jaxtool.rewards import call_cost\n"
+        "from jaxtool.train import rl_config\n"
+        f"include 'gin_configs/runs/quickstart_grpo.gin'\n{lines}"
+        "rl_config.RlConfig.call_cost = @call_cost.CallCost()\n"
+    )
+    time, web = run_files.load_rl_run([str(path)], []).tools
+    assert (time.endpoint.command[:3], time.only) == (
+        ("python", "-m", "mcp_server_time"),
+        ("convert_time",),
+    )
+    assert web.headers == (("Authorization", "Bearer ${WEB_TOKEN}"),)
+
+
 async def asks_known_answers(menu, source):
     [(arguments, expected)] = source.known_answers()
     sessions = menu.sessions(Problem(problem_id="p", question="", answer=""), "key")
@@ -54,10 +96,11 @@ async def asks_known_answers(menu, source):
     assert result.stdout == expected == "19"
 
 
-def test_the_fields_of_the_page_are_those_of_the_class():
+def test_the_fields_of_the_page_are_those_of_the_classes():
     rows = re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert {field.name for field in dataclasses.fields(Function)} <= named
+    for tool in (Function, Mcp):
+        assert {field.name for field in dataclasses.fields(tool)} <= named
 
 
 def test_the_section_on_state_is_that_of_the_class():

@@ -1,9 +1,11 @@
 """experiments.render: a prompt with its tokens, calls, observations, answer, verdict; faults in one line."""
 
 import json
+import shlex
 import sys
 
 import pytest
+from helpers.mcp_calls import bad
 from helpers.tool_menus import HERMES_TEMPLATE, chat_tokenizer
 
 from experiments import render as command
@@ -50,6 +52,15 @@ def test_calls_are_made_and_the_answer_is_judged(run, chat, capsys):
     assert "⟨|im_start|⟩user" in shown
     assert 'call 1 convert {"value": 42.2}' in shown
     assert "verdict right, 1" in shown
+
+
+def test_tools_of_a_server_are_shown_and_called(run, chat, tmp_path):
+    server = shlex.join(bad("fine", tmp_path / "log").endpoint.command)
+    call = '<tool_call>\n{"name": "act", "arguments": {"how": "fine"}}\n</tool_call>'
+    record = run(f"{call}<|im_end|>\n", "--mcp", server, "--run", tokenizer=chat)
+    assert record["tools"] == ["act", "lies"]
+    assert "<tool_response>\nfine\n</tool_response>" in record["calls"][0]["observation"]
+    assert "Does it." in "".join(token["text"] for token in record["tokens"])
 
 
 def test_tokens_say_who_wrote_them_and_which_are_control(run, chat):

@@ -32,3 +32,11 @@ def test_of_twenty_calls_the_nineteenth_is_the_95th_percentile():
     figures = {"python": CallFigures(latencies_s=[float(i) for i in range(1, 21)])}
     found = call_metrics([figures])
     assert (found["timing/call_p50_s/python"], found["timing/call_p95_s/python"]) == (10.0, 19.0)
+
+
+def test_retries_are_counted_for_tools_that_say_them():
+    one = {"add": CallFigures(retries=2), "python": CallFigures()}
+    other = {"add": CallFigures(retries=1), "python": CallFigures()}
+    found = call_metrics([one, other])
+    assert found["tools/retried_count/add"] == 3.0
+    assert "tools/retried_count/python" not in found

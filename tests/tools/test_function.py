@@ -197,6 +197,7 @@ def test_unavailable_is_raised_and_counted(name):
                 Call(tool=name, arguments={"how": "unavailable"})
             )
         await menu.close()
+        assert menu.last_trouble == f"tool '{name}': the index is down"
         return menu.take_figures()[name]
 
     figures = asyncio.run(made())

@@ -13,6 +13,7 @@ from jaxtool.parallel import hosts
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.tools.health import ToolHealth, ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import Asked, KnownAnswers, WrongAnswer, snippets_of
+from jaxtool.tools.menu import Menu
 from jaxtool.train.rollout_batch import RolloutBatch
 from jaxtool.train.tool_checks import check_known_answers, check_tools
 
@@ -34,7 +35,9 @@ def opened():
             known = None if tool is None else KnownAnswers({"host:1": tool})
             renderer = SimpleNamespace(tool=name)
             worker = SimpleNamespace(
-                collector=SimpleNamespace(renderer=renderer), known_answers=known, runner=runner
+                collector=SimpleNamespace(renderer=renderer, tools=Menu()),
+                known_answers=known,
+                runner=runner,
             )
             return worker, SimpleNamespace(call_tools=lambda call: runner.run(call()))
 
@@ -123,6 +126,11 @@ def test_too_many_lost_end_the_run_or_empty_the_step(opened, capsys):
     found, metrics = check_tools(health, worker, rollouts, batch(9, 16), 1)
     assert (found.chosen, metrics) == ([], {})
     assert "nothing is learned from this step" in capsys.readouterr().err
+    worker.collector.tools.last_trouble = "tool 'add': MCP server 'x': the connection is over"
+    check_tools(health, worker, rollouts, batch(9, 16), 2)
+    assert "; the last by tool 'add': MCP server 'x'" in capsys.readouterr().err
+    with pytest.raises(TooManyFailures, match=r"allowed 5\.0%\): the last by tool 'add': MCP"):
+        check_tools(ToolHealth(ToolHealthConfig()), worker, rollouts, batch(8, 16), 0)
     assert step_metrics(found.groups)["tools/infrastructure_failed_fraction"] == 9 / 16
 
 
