@@ -17,6 +17,7 @@ from jaxtool.tools.function import Function
 from jaxtool.tools.menu import Menu, check_names
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.tools.search import Search
 from jaxtool.train.rl_config import RlConfig
 
 _SHOWN_CHARS = 200
@@ -34,6 +35,30 @@ def tool_sources(config: RlConfig, renderer: Renderer) -> tuple[ToolSource, ...]
             "tools out, or use a renderer with a [tool] table"
         )
     return config.tools
+
+
+def searched_at(sources: Sequence[ToolSource], addresses: Sequence[str]) -> tuple[ToolSource, ...]:
+    """The tools, in which running servers stand in place of those that a search names or would start.
+
+    Args:
+      addresses: of servers with the same corpus; empty: the tools stay as they are.
+
+    Raises:
+      ValueError: none of them searches.
+    """
+    if not addresses:
+        return tuple(sources)
+    if not any(isinstance(source, Search) for source in sources):
+        raise ValueError(
+            f"search servers at {', '.join(addresses)}: no tool of the run searches; leave them out, or add "
+            "search.Search to RlConfig.tools"
+        )
+    return tuple(
+        dataclasses.replace(source, addresses=tuple(addresses), corpus="")
+        if isinstance(source, Search)
+        else source
+        for source in sources
+    )
 
 
 def load_renderer_of(config: RlConfig) -> Renderer:
