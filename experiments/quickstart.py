@@ -8,7 +8,7 @@ the search server; `two_tools` has both servers. `--steps` shortens every stage:
 It ends with what OTC-GRPO changes against GRPO, against the cold start, and against the calls that the questions need.
 That is one draw: another seed, processor or version ends elsewhere (docs/experiments.md, docs/reproducibility.md).
 
-WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
+WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo" (with two tools "cheap_search"|"cheap_python" too): {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
 without calls), "problems", "answers", "lost", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
 "sampled": {"questions", "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr",
@@ -38,8 +38,6 @@ if TYPE_CHECKING:  # imported where they are used: the flags need no jax
 
 CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
 STAGES = ("pretrain", "cold_start", "grpo", "otc_grpo")
-PARENTS = {"cold_start": "pretrain", "grpo": "cold_start", "otc_grpo": "cold_start"}
-VARIANTS = ("cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
 
 
@@ -51,6 +49,21 @@ class Kind:
     uses_sandbox: bool
     uses_search: bool
     section: str  # of docs/experiments.md
+    priced: tuple[str, ...] = ()  # further stages: OTC-GRPO with other prices of the tools
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*STAGES, *self.priced)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Stages whose policies are tested."""
+        return self.stages[1:]
+
+    def parent(self, stage: str) -> str | None:
+        """The stage that a stage starts from."""
+        before = {"pretrain": None, "cold_start": "pretrain"}
+        return before.get(stage, "cold_start")
 
     def file(self, stage: str) -> Path:
         return CONFIGS / f"{self.name}_{stage}.gin"
@@ -85,6 +98,7 @@ KINDS = {
         uses_sandbox=True,
         uses_search=True,
         section="Two tools and their prices",
+        priced=("cheap_search", "cheap_python"),
     ),
 }
 
@@ -131,11 +145,11 @@ def main() -> None:
     tested = configs["otc_grpo"]
     assert isinstance(tested, RlConfig)
     with _servers(kind, arguments.workdir) as servers:
-        policies = _train(arguments, configs, servers)
+        policies = _train(arguments, kind, configs, servers)
         print(f"test: {arguments.problems} questions that no stage has seen", flush=True)
         comparison = compare.compare(
             tested,
-            {variant: policies[variant] for variant in VARIANTS},
+            {variant: policies[variant] for variant in kind.variants},
             problems=arguments.problems,
             seed=arguments.seed,
             sandbox_addresses=servers.sandbox,
@@ -163,6 +177,8 @@ def main() -> None:
     compare.print_tables(comparison)
     compare.check_rests_on_enough(comparison)
     call_use.print_use(comparison, kind.word().many)
+    if kind.priced:
+        print("\n".join(closing.which_tool(results, "square")))
     print("\n".join(closing.statements(results, kind.word(), kind.one_draw())))
     report = _report(arguments, configs, comparison, results)
     print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
@@ -175,7 +191,7 @@ def _configs(arguments: argparse.Namespace, kind: Kind) -> dict[str, SftRunConfi
     from jaxtool.train.run_files import load_run, run_target
 
     configs = {}
-    for stage in STAGES:
+    for stage in kind.stages:
         file = kind.file(stage)
         params = list(arguments.gin_param) if run_target(file) is RlConfig else []
         if arguments.steps is not None:
@@ -205,15 +221,18 @@ def _servers(kind: Kind, workdir: Path) -> Iterator[Servers]:
 
 
 def _train(
-    arguments: argparse.Namespace, configs: dict[str, SftRunConfig | RlConfig], servers: Servers
+    arguments: argparse.Namespace,
+    kind: Kind,
+    configs: dict[str, SftRunConfig | RlConfig],
+    servers: Servers,
 ) -> dict[str, Path]:
     """Runs the stages; returns the directory of each one's policy."""
     from jaxtool.train import rl_loop, sft_loop
 
     policies: dict[str, Path] = {}
-    for number, stage in enumerate(STAGES, start=1):
-        print(f"[{number}/{len(STAGES)}] {stage}", flush=True)
-        config, parent = configs[stage], PARENTS.get(stage)
+    for number, stage in enumerate(kind.stages, start=1):
+        print(f"[{number}/{len(kind.stages)}] {stage}", flush=True)
+        config, parent = configs[stage], kind.parent(stage)
         flags = {
             "workdir": arguments.workdir / stage,
             "seed": arguments.seed,
@@ -245,7 +264,7 @@ def _report(
     from jaxtool.study import closing, compare
 
     kind = KINDS[arguments.tool]
-    workdirs = {stage: arguments.workdir / stage for stage in STAGES}
+    workdirs = {stage: arguments.workdir / stage for stage in kind.stages}
     headlines = []
     for old in ("grpo", "cold_start"):
         for way in compare.SAMPLINGS:
@@ -260,10 +279,12 @@ def _report(
             subtitle=f"seed {arguments.seed}, {arguments.problems} test questions, which need "
             f"{results['calls_needed']:.2f} {kind.word().many} each. {kind.one_draw()}",
             headlines=headlines,
-            metrics={stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in STAGES},
+            metrics={
+                stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in kind.stages
+            },
             views=[
                 view
-                for stage in ("grpo", "otc_grpo")
+                for stage in kind.stages[2:]
                 for view in read_trajectories(workdirs[stage] / "trajectories.jsonl")
             ],
             config="\n\n".join(

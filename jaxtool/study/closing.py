@@ -16,6 +16,10 @@ from jaxtool.study.figures import calls_needed
 SAMPLINGS = ("greedy", "sampled")
 AGAINST = (("otc_grpo", "grpo"), ("otc_grpo", "cold_start"), ("grpo", "cold_start"))
 NAMES = {"cold_start": "the cold start", "grpo": "GRPO", "otc_grpo": "OTC-GRPO"}
+_PRICED = {
+    "cheap_search": "OTC-GRPO with cheap searches",
+    "cheap_python": "OTC-GRPO with cheap programs",
+}
 ONE_DRAW = (
     "This is one seed on one processor, and another ends elsewhere: docs/experiments.md, "
     "'The quickstart over seeds'."
@@ -65,6 +69,20 @@ def statements(
             lines.append(f"{NAMES[new]} against {NAMES[old]}, {way}: {text}, {note}")
     lines += [_against_the_needed(results, way, word) for way in SAMPLINGS]
     return [*lines, one_draw]
+
+
+def which_tool(results: Mapping[str, Any], level: str) -> list[str]:
+    """Lines that say which tool each variant takes on a level that either of two answers."""
+    lines = []
+    for way in SAMPLINGS:
+        parts = {}
+        for variant, both in results["variants"].items():
+            calls = both[way]["levels"].get(level, {}).get("tool_calls_by_tool", {})
+            name = (NAMES | _PRICED)[variant]
+            parts[name] = f"{calls.get('search', 0):.2f} and {calls.get('python', 0):.2f}"
+        each = ", ".join(f"{name} {calls}" for name, calls in parts.items())
+        lines.append(f"Searches and programs an answer of level {level}, {way}: {each}")
+    return lines
 
 
 def change(figures: Mapping[str, float | None], word: Word = CALL) -> tuple[str, str]:

@@ -12,10 +12,11 @@ from jaxtool.rewards.call_cost import CallCost
 from jaxtool.tools.function import Function
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.tools.search import Search
 from jaxtool.train.dry_run import dry_run
 from jaxtool.train.rl_loop import train
 from jaxtool.train.rollout_worker import load_text
-from jaxtool.train.run_tools import open_menu, with_functions
+from jaxtool.train.run_tools import open_menu, searched_at, with_functions
 
 
 def function(of, **options):
@@ -80,6 +81,18 @@ def test_functions_of_the_command_line_join_the_tools(tmp_path):
     assert joined.tools == (PythonSandbox(), LENGTH)
     assert [spec.name for spec in load_text(joined)[0].tools] == ["python", "length"]
     assert with_functions(config, []) is config
+
+
+def test_running_search_servers_stand_in_place_of_the_runs_own():
+    sources = (PythonSandbox(), Search(corpus="wiki.jsonl", max_observation_tokens=24))
+    assert searched_at(sources, ()) == sources
+    python, search = searched_at(sources, ("127.0.0.1:8000",))
+    assert python == PythonSandbox()
+    assert search == Search(addresses=("127.0.0.1:8000",), max_observation_tokens=24)
+    with pytest.raises(ValueError, match=r"^search servers at a:1: no tool of the run searches; "):
+        searched_at((PythonSandbox(),), ("a:1",))
+    with pytest.raises(ValueError, match="search address 'nowhere' must be host:port"):
+        searched_at(sources, ("nowhere",))
 
 
 def opened(*sources):
