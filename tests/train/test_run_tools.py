@@ -95,6 +95,12 @@ def test_running_search_servers_stand_in_place_of_the_runs_own():
         searched_at(sources, ("nowhere",))
 
 
+def test_a_corpus_that_is_not_there_is_refused_in_one_line(tmp_path):
+    path = str(tmp_path / "wiki.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"^Search\.corpus = '.*wiki\.jsonl': there is no"):
+        Search(corpus=path).open()
+
+
 def opened(*sources):
     with asyncio.Runner() as runner, open_menu(sources, ArithmeticTool(), runner) as menu:
         return menu.names, menu.take_figures()
