@@ -7,6 +7,7 @@ from test_any_machine import SMALL
 from test_entry_points import params, refusal, start
 
 from experiments import quickstart
+from jaxtool.config.loader import REPOSITORY_ROOT
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,9 @@ def test_every_stage_of_a_kind_has_its_run_file(kind):
     assert all(kind.file(stage).is_file() for stage in kind.stages)
     assert kind.parent("pretrain") is None
     assert kind.variants[:3] == ("cold_start", "grpo", "otc_grpo")
+
+
+@pytest.mark.parametrize("kind", quickstart.KINDS.values(), ids=lambda kind: kind.name)
+def test_the_section_that_a_quickstart_names_is_there(kind):
+    page = (REPOSITORY_ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert f"# {kind.section}\n" in page
