@@ -45,6 +45,7 @@ NUM_PLACES = 4000
 KNOWN_PLACES = 64
 _SYLLABLES = tuple(f"{consonant}{vowel}" for consonant in "bdkmnrst" for vowel in "aeio")[:20]
 _FACTORS = (101, 1000)
+UNKNOWN = "?"  # the answer of who knows that it does not know
 # Searches and programs that a question of a level takes, for those who know what demonstrations teach. A square
 # takes one of either.
 FEWEST_CALLS = {

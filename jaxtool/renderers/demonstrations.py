@@ -189,7 +189,8 @@ class FactDemonstrations(_PlantedCalls):
     """Of the task of facts, in several strategies: what is known by heart is searched or not, calls are repeated.
 
     `calls_when_easy` is for facts known by heart, `calls_when_hard` counts the last call of all other questions:
-    0 of it guesses. The chances below are for questions that have two ways.
+    0 of it guesses. The chances below are for questions that have two ways. Without a tool, what is not known by
+    heart is answered with `facts.UNKNOWN`: who is to search must know what it does not know.
     """
 
     task: facts.FactTask = dataclasses.field(default_factory=facts.FactTask)
@@ -203,7 +204,7 @@ class FactDemonstrations(_PlantedCalls):
     def _response(self, problem: Problem, draw: random.Random, renderer: Renderer) -> str:
         answer = f"<answer>{problem.answer}</answer>"
         if renderer.tool is None:
-            return answer
+            return answer if problem.level == "known" else f"<answer>{facts.UNKNOWN}</answer>"
         chances = self.calls_when_easy if problem.level == "known" else self.calls_when_hard
         calls = draw.choices((0, 1, 2), chances)[0]
         *first, last = facts.steps_of(problem.question)
