@@ -8,6 +8,8 @@ from test_entry_points import params, refusal, start
 
 from experiments import quickstart
 from jaxtool.config.loader import REPOSITORY_ROOT
+from jaxtool.train.rollout_worker import load_text
+from jaxtool.train.run_files import load_rl_run
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,23 @@ def test_every_stage_of_a_kind_has_its_run_file(kind):
     assert all(kind.file(stage).is_file() for stage in kind.stages)
     assert kind.parent("pretrain") is None
     assert kind.variants[:3] == ("cold_start", "grpo", "otc_grpo")
+
+
+@pytest.mark.parametrize("name", ["search", "two_tools"])
+def test_renderer_tools_prices_and_budgets_of_the_run_files_go_together(name):
+    kind = quickstart.KINDS[name]
+    for stage in kind.variants[1:]:
+        config = load_rl_run([kind.file(stage)])
+        renderer, tokenizer = load_text(config)
+        wanted = {"search"} | ({"python"} if kind.uses_sandbox else set())
+        assert {spec.name for spec in renderer.tools} == wanted
+        assert tokenizer.vocab_size == config.policy.model_config().vocab_size
+        prices = dict(config.call_cost.per_tool)
+        if stage.startswith("cheap_"):
+            cheap = stage.removeprefix("cheap_")
+            assert min(prices, key=prices.get) == cheap
+        else:
+            assert set(prices.values()) <= {1.0}
 
 
 @pytest.mark.parametrize("kind", quickstart.KINDS.values(), ids=lambda kind: kind.name)
