@@ -108,6 +108,7 @@ RULES = (
         instead="tests/experiments/test_convert_weights.py",
     ),
     Rule(module="jaxtool.report"),
+    Rule(module="jaxtool.data.facts"),
     Rule(
         module="sandbox_server",
         contains="--address",

@@ -42,6 +42,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
+    parser.add_argument(
+        "--search", action="append", default=[], help="address of a running search server"
+    )
     launch.add_tool_flag(parser)
     parser.add_argument("--html", type=Path, help="write tables and some trajectories here")
     launch.add_json_flag(parser, "write the figures here as well")
@@ -68,6 +71,7 @@ def main() -> None:
         problems=arguments.problems,
         seed=arguments.seed,
         sandbox_addresses=tuple(arguments.sandbox),
+        search_addresses=tuple(arguments.search),
     )
     compare.print_tables(comparison)
     if arguments.html:

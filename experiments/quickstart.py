@@ -1,47 +1,124 @@
 """From random weights to OTC-GRPO on a laptop: pretraining, cold start, GRPO and OTC-GRPO, then a table.
 
-  python -m experiments.quickstart [--workdir runs/quickstart] [--seed 0] [--problems 400]
-      [--steps 20] [--gin_param 'Schedule.samples = 4']
+  python -m experiments.quickstart [--tool python|search|two_tools] [--workdir runs/quickstart] [--seed 0]
+      [--problems 400] [--steps 20] [--gin_param 'Schedule.samples = 4']
 
-`--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command resumes from the last checkpoint and ends in the same numbers.
+`--tool python` is arithmetic with the sandbox; `search` is facts that the policy knows by heart or must look up, with
+the search server; `two_tools` has both servers. `--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command resumes from the last checkpoint and ends in the same numbers.
 It ends with what OTC-GRPO changes against GRPO, against the cold start, and against the calls that the questions need.
 That is one draw: another seed, processor or version ends elsewhere (docs/experiments.md, docs/reproducibility.md).
 
-WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo": {"greedy"|
+WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo" (with two tools "cheap_search"|"cheap_python" too): {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
 without calls), "problems", "answers", "lost", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
 "sampled": {"questions", "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr",
 "accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain"}}, "otc_against_cold_start" and
-"grpo_against_cold_start": the same, "calls_needed" an answer, "seed"}. WORKDIR/report.html shows curves and trajectories.
+"grpo_against_cold_start": the same, "call_use": {variant: {"greedy"|"sampled": {level or "all": {"answers", "needed",
+"over_use", "under_use"}}}}, "calls_needed" an answer, "tool", "seed"}. WORKDIR/report.html shows curves and trajectories.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import launch
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
+    from jaxtool.study.closing import Word
     from jaxtool.study.compare import Comparison
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.sft_loop import SftRunConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
 STAGES = ("pretrain", "cold_start", "grpo", "otc_grpo")
-PARENTS = {"cold_start": "pretrain", "grpo": "cold_start", "otc_grpo": "cold_start"}
-VARIANTS = ("cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a quickstart is about."""
+
+    name: str  # of its run files and its directory
+    uses_sandbox: bool
+    uses_search: bool
+    section: str  # of docs/experiments.md
+    priced: tuple[str, ...] = ()  # further stages: OTC-GRPO with other prices of the tools
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*STAGES, *self.priced)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Stages whose policies are tested."""
+        return self.stages[1:]
+
+    def parent(self, stage: str) -> str | None:
+        """The stage that a stage starts from."""
+        before = {"pretrain": None, "cold_start": "pretrain"}
+        return before.get(stage, "cold_start")
+
+    def file(self, stage: str) -> Path:
+        return CONFIGS / f"{self.name}_{stage}.gin"
+
+    def word(self) -> Word:
+        from jaxtool.study.closing import CALL, Word
+
+        return CALL if self.uses_sandbox else Word(one="search", many="searches")
+
+    def one_draw(self) -> str:
+        return (
+            "This is one seed on one processor, and another ends elsewhere: docs/experiments.md, "
+            f"'{self.section}'."
+        )
+
+
+KINDS = {
+    "python": Kind(
+        name="quickstart",
+        uses_sandbox=True,
+        uses_search=False,
+        section="The quickstart over seeds",
+    ),
+    "search": Kind(
+        name="quickstart_search",
+        uses_sandbox=False,
+        uses_search=True,
+        section="The search quickstart",
+    ),
+    "two_tools": Kind(
+        name="quickstart_two_tools",
+        uses_sandbox=True,
+        uses_search=True,
+        section="Two tools and their prices",
+        priced=("cheap_search", "cheap_python"),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Servers:
+    """Addresses of the servers of all stages."""
+
+    sandbox: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
 
 
 def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    flags.add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    flags.add_argument(
+        "--tool", choices=tuple(KINDS), default="python", help="what the policy may call"
+    )
+    flags.add_argument("--workdir", type=Path, help="default: runs/quickstart, or with the tool")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--steps", type=int, help="of every stage, in place of its own")
     flags.add_argument(
@@ -57,24 +134,26 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
+    kind = KINDS[arguments.tool]
+    arguments.workdir = arguments.workdir or Path("runs") / kind.name
     from jaxtool.core.files import write_text
-    from jaxtool.study import closing, compare
-    from jaxtool.tools.local_server import start_local_server
+    from jaxtool.study import call_use, closing, compare
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
-    configs = _configs(arguments)
+    configs = _configs(arguments, kind)
     tested = configs["otc_grpo"]
     assert isinstance(tested, RlConfig)
-    with start_local_server() as address:
-        policies = _train(arguments, configs, address)
+    with _servers(kind, arguments.workdir) as servers:
+        policies = _train(arguments, kind, configs, servers)
         print(f"test: {arguments.problems} questions that no stage has seen", flush=True)
         comparison = compare.compare(
             tested,
-            {variant: policies[variant] for variant in VARIANTS},
+            {variant: policies[variant] for variant in kind.variants},
             problems=arguments.problems,
             seed=arguments.seed,
-            sandbox_addresses=(address,),
+            sandbox_addresses=servers.sandbox,
+            search_addresses=servers.search,
         )
     results = (
         comparison.as_json()
@@ -86,7 +165,9 @@ def main() -> None:
             for new, old in closing.AGAINST
         }
         | {
+            "call_use": call_use.use_of(comparison),
             "calls_needed": closing.needed(comparison.variants["otc_grpo"]["greedy"].as_json()),
+            "tool": arguments.tool,
             "seed": arguments.seed,
         }
     )
@@ -95,20 +176,23 @@ def main() -> None:
         write_text(path, text)
     compare.print_tables(comparison)
     compare.check_rests_on_enough(comparison)
-    print("\n".join(closing.statements(results)))
+    call_use.print_use(comparison, kind.word().many)
+    if kind.priced:
+        print("\n".join(closing.which_tool(results, "square")))
+    print("\n".join(closing.statements(results, kind.word(), kind.one_draw())))
     report = _report(arguments, configs, comparison, results)
     print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
 
 
-def _configs(arguments: argparse.Namespace) -> dict[str, SftRunConfig | RlConfig]:
+def _configs(arguments: argparse.Namespace, kind: Kind) -> dict[str, SftRunConfig | RlConfig]:
     """The configuration of each stage; everything that is wrong with the flags is found here."""
     from jaxtool.study.fewer_steps import steps_bindings
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.run_files import load_run, run_target
 
     configs = {}
-    for stage in STAGES:
-        file = CONFIGS / f"quickstart_{stage}.gin"
+    for stage in kind.stages:
+        file = kind.file(stage)
         params = list(arguments.gin_param) if run_target(file) is RlConfig else []
         if arguments.steps is not None:
             params += steps_bindings([file], params, arguments.steps)
@@ -116,16 +200,39 @@ def _configs(arguments: argparse.Namespace) -> dict[str, SftRunConfig | RlConfig
     return configs
 
 
+@contextlib.contextmanager
+def _servers(kind: Kind, workdir: Path) -> Iterator[Servers]:
+    """Starts what the stages call, once for all of them."""
+    from jaxtool.data import facts
+    from jaxtool.tools.local_server import run_local_search, start_local_server
+
+    with contextlib.ExitStack() as stack:
+        sandbox, search = (), ()
+        if kind.uses_sandbox:
+            sandbox = (stack.enter_context(start_local_server()),)
+        if kind.uses_search:
+            workdir.mkdir(parents=True, exist_ok=True)
+            corpus = workdir / "facts.jsonl"
+            facts.write_corpus(corpus)
+            flags = ("--corpus", str(corpus))
+            server = stack.enter_context(run_local_search(flags=flags, start_timeout_s=120.0))
+            search = (server.address,)
+        yield Servers(sandbox=sandbox, search=search)
+
+
 def _train(
-    arguments: argparse.Namespace, configs: dict[str, SftRunConfig | RlConfig], address: str
+    arguments: argparse.Namespace,
+    kind: Kind,
+    configs: dict[str, SftRunConfig | RlConfig],
+    servers: Servers,
 ) -> dict[str, Path]:
     """Runs the stages; returns the directory of each one's policy."""
     from jaxtool.train import rl_loop, sft_loop
 
     policies: dict[str, Path] = {}
-    for number, stage in enumerate(STAGES, start=1):
-        print(f"[{number}/{len(STAGES)}] {stage}", flush=True)
-        config, parent = configs[stage], PARENTS.get(stage)
+    for number, stage in enumerate(kind.stages, start=1):
+        print(f"[{number}/{len(kind.stages)}] {stage}", flush=True)
+        config, parent = configs[stage], kind.parent(stage)
         flags = {
             "workdir": arguments.workdir / stage,
             "seed": arguments.seed,
@@ -134,7 +241,12 @@ def _train(
         if isinstance(config, sft_loop.SftRunConfig):
             policies[stage] = sft_loop.train(config, **flags)
         else:
-            policies[stage] = rl_loop.train(config, sandbox_addresses=(address,), **flags)
+            policies[stage] = rl_loop.train(
+                config,
+                sandbox_addresses=servers.sandbox,
+                search_addresses=servers.search,
+                **flags,
+            )
     return policies
 
 
@@ -151,11 +263,12 @@ def _report(
     from jaxtool.rundir.trajectory_log import read_trajectories
     from jaxtool.study import closing, compare
 
-    workdirs = {stage: arguments.workdir / stage for stage in STAGES}
+    kind = KINDS[arguments.tool]
+    workdirs = {stage: arguments.workdir / stage for stage in kind.stages}
     headlines = []
     for old in ("grpo", "cold_start"):
         for way in compare.SAMPLINGS:
-            value, note = closing.change(results[closing.key("otc_grpo", old)][way])
+            value, note = closing.change(results[closing.key("otc_grpo", old)][way], kind.word())
             label = f"OTC-GRPO against {closing.NAMES[old]}, {way}"
             headlines.append(page.Headline(label=label, value=value, note=note))
     return page.write_report(
@@ -164,12 +277,14 @@ def _report(
             comparison,
             title="jaxtool quickstart",
             subtitle=f"seed {arguments.seed}, {arguments.problems} test questions, which need "
-            f"{results['calls_needed']:.2f} calls each. {closing.ONE_DRAW}",
+            f"{results['calls_needed']:.2f} {kind.word().many} each. {kind.one_draw()}",
             headlines=headlines,
-            metrics={stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in STAGES},
+            metrics={
+                stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in kind.stages
+            },
             views=[
                 view
-                for stage in ("grpo", "otc_grpo")
+                for stage in kind.stages[2:]
                 for view in read_trajectories(workdirs[stage] / "trajectories.jsonl")
             ],
             config="\n\n".join(

@@ -3,7 +3,7 @@
   python -m experiments.render --renderer hermes --tokenizer DIR --tools my_tools:convert \
       --question "How far is it in miles?" --response response.txt --answer 26.2
 
---tokenizer is a directory of Hugging Face's, a .gguf file, a SentencePiece .model, or `smollm2` or `arithmetic`.
+--tokenizer is a directory of Hugging Face's, a .gguf file, a SentencePiece .model, or `smollm2`, `arithmetic` or `facts`.
 --tools are functions, MODULE:FUNCTION, and --mcp names servers of tools; `python`, the code tool, is there where the
 renderer calls it. --spec FILE reads
 tools as JSON instead, [{"name", "description", "parameters": JSON schema}]. The response holds what the policy writes;
@@ -101,6 +101,8 @@ def load_tokenizer(text: str) -> "Tokenizer":
 
     if text == "arithmetic":
         return sources.ArithmeticTokenizer().load()
+    if text == "facts":
+        return sources.FactsTokenizer().load()
     if text == "smollm2" or text.endswith(".gguf"):
         return sources.GgufTokenizer(path=None if text == "smollm2" else text).load()
     if text.endswith(".model"):

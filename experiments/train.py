@@ -40,6 +40,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
+    parser.add_argument(
+        "--search", action="append", default=[], help="address of a running search server"
+    )
     launch.add_tool_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
@@ -80,6 +83,7 @@ def dry_run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             init_from=arguments.init_from,
             sandbox_addresses=tuple(arguments.sandbox),
+            search_addresses=tuple(arguments.search),
         ):
             dry_run.print_check(check, Console())
             checks.append(check)
@@ -146,7 +150,12 @@ def train(arguments: argparse.Namespace) -> None:
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
     else:
-        policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
+        policy = rl_loop.train(
+            config,
+            sandbox_addresses=tuple(arguments.sandbox),
+            search_addresses=tuple(arguments.search),
+            **flags,
+        )
     if not hosts.is_first():
         return
     report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))

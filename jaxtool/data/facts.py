@@ -12,18 +12,24 @@ guesses:
   two_hop       river of capital of rubeso        no         2         0
   product       473*281                           no         0         1
   look_product  number of rubeso*281              no         1         1
+  square        square of 473                     no         0         1    or one search and no program
 
-The second search of `two_hop` needs what the first one found. `product` and `look_product` are the two-tool
-task, off by default. Which tool may be used less depends on its price: `CallCost.per_tool`.
+The second search of `two_hop` needs what the first one found. The last three are the two-tool task, off by
+default. Squares stand in the corpus and can be calculated too: which tool a policy takes there is a matter of
+price, `CallCost.per_tool`.
 
 Questions of a level are split by hash; those of `known` are the same facts in every split, since nobody knows
 by heart what was never shown. Not covered: renderers, demonstrations (`jaxtool.renderers.demonstrations`).
+
+  python -m jaxtool.data.facts runs/facts.jsonl     writes the corpus, for a search server
 """
 
+import argparse
 import dataclasses
 import functools
 import json
 import random
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,13 +38,16 @@ from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
 from jaxtool.data.problems import Split, apportion, number_of, split_of
+from jaxtool.data.tokenizer import VocabularyTokenizer
 
-LEVELS = ("known", "one_hop", "known_hop", "two_hop", "product", "look_product")
+LEVELS = ("known", "one_hop", "known_hop", "two_hop", "product", "look_product", "square")
 NUM_PLACES = 4000
 KNOWN_PLACES = 64
 _SYLLABLES = tuple(f"{consonant}{vowel}" for consonant in "bdkmnrst" for vowel in "aeio")[:20]
 _FACTORS = (101, 1000)
-# Searches and programs that a question of a level takes, for those who know what demonstrations teach.
+UNKNOWN = "?"  # the answer of who knows that it does not know
+# Searches and programs that a question of a level takes, for those who know what demonstrations teach. A square
+# takes one of either.
 FEWEST_CALLS = {
     "known": (0, 0),
     "one_hop": (1, 0),
@@ -46,6 +55,7 @@ FEWEST_CALLS = {
     "two_hop": (2, 0),
     "product": (0, 1),
     "look_product": (1, 1),
+    "square": (0, 1),
 }
 
 
@@ -72,7 +82,7 @@ def place(index: int) -> str:
 
 @functools.lru_cache(maxsize=1)
 def facts() -> dict[str, str]:
-    """Every fact: {"capital of kodami": "...", "river of ...": "...", "number of kodami": "473"}."""
+    """Every fact: {"capital of kodami": "...", "river of ...": "...", "number of kodami": "473"}; then the squares."""
     draw = random.Random(stream_seed(0, "facts", "world"))
     names = _names()
     capitals = draw.sample(names[NUM_PLACES : 2 * NUM_PLACES], NUM_PLACES)
@@ -82,7 +92,7 @@ def facts() -> dict[str, str]:
         found[f"capital of {names[index]}"] = capital
         found[f"river of {capital}"] = draw.choice(rivers)
         found[f"number of {names[index]}"] = str(draw.randrange(*_FACTORS))
-    return found
+    return found | {f"square of {factor}": str(factor**2) for factor in range(*_FACTORS)}
 
 
 def corpus() -> Iterator[dict[str, str]]:
@@ -93,8 +103,10 @@ def corpus() -> Iterator[dict[str, str]]:
 
 
 def write_corpus(path: Path) -> None:
-    """The corpus as a file for a search server, 12,000 rows."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in corpus()))
+    """The corpus as a file for a search server, 12,899 rows; one that is there already is left alone."""
+    text = "".join(json.dumps(row) + "\n" for row in corpus())
+    if not path.is_file() or path.read_text("utf-8") != text:
+        write_text(path, text)
 
 
 def steps_of(question: str) -> tuple[Step, ...]:
@@ -102,9 +114,14 @@ def steps_of(question: str) -> tuple[Step, ...]:
 
     steps_of("river of capital of rubeso")  ->  (search "capital of rubeso", search "river of <capital>")
 
+    A square is calculated; `search_step` looks it up.
+
     Raises:
       ValueError: it is no question of this task.
     """
+    if question.startswith("square of ") and question in facts():
+        number = question.removeprefix("square of ")
+        return (Step(tool="python", asked=f"{number}*{number}", told=facts()[question]),)
     left, is_product, right = question.partition("*")
     if is_product:
         looked = () if left.isdigit() else steps_of(left)
@@ -113,9 +130,9 @@ def steps_of(question: str) -> tuple[Step, ...]:
         return (*looked, Step(tool="python", asked=expression, told=str(int(factor) * int(right))))
     outer, is_two_hop, inner = question.partition(" of capital of ")
     if is_two_hop:
-        first = _search(f"capital of {inner}")
-        return first, _search(f"{outer} of {first.told}")
-    return (_search(question),)
+        first = search_step(f"capital of {inner}")
+        return first, search_step(f"{outer} of {first.told}")
+    return (search_step(question),)
 
 
 def is_known(fact: str) -> bool:
@@ -131,8 +148,9 @@ class FactTask:
     one_hop: float = 0.30
     known_hop: float = 0.10
     two_hop: float = 0.30
-    product: float = 0.0  # these two need a second tool
+    product: float = 0.0  # these three need a second tool
     look_product: float = 0.0
+    square: float = 0.0
 
     def __post_init__(self) -> None:
         check_range(self, *LEVELS, least=0, most=1)
@@ -164,7 +182,8 @@ def make_problem(question: str, level: str) -> Problem:
     )
 
 
-def _search(fact: str) -> Step:
+def search_step(fact: str) -> Step:
+    """The search for one fact. Raises ValueError if there is no such fact."""
     if fact not in facts():
         raise ValueError(f"{fact!r} is no question of the task of facts")
     return Step(tool="search", asked=fact, told=facts()[fact])
@@ -186,8 +205,12 @@ def _questions(level: str, split: Split, draw: random.Random) -> Iterator[str]:
             question = f"{left}*{draw.randrange(*_FACTORS)}"
             if _split_of(question) == split:
                 yield question
-    what = "river of capital of" if level.endswith("_hop") and level != "one_hop" else "capital of"
-    pool = [f"{what} {name}" for name in places]
+    if level == "square":
+        pool = [f"square of {factor}" for factor in range(*_FACTORS)]
+    else:
+        is_river = level in ("known_hop", "two_hop")
+        what = "river of capital of" if is_river else "capital of"
+        pool = [f"{what} {name}" for name in places]
     if level != "known":
         pool = [question for question in pool if _split_of(question) == split]
     while True:
@@ -197,3 +220,37 @@ def _questions(level: str, split: Split, draw: random.Random) -> Iterator[str]:
 
 def _split_of(question: str) -> Split:
     return split_of(question, salt="facts")
+
+
+def facts_tokenizer() -> VocabularyTokenizer:
+    """Syllables, printable ASCII, and pieces for what questions, passages and renderers repeat.
+
+    A name is three tokens, so copying it is easy to learn and a trajectory stays short.
+    """
+    pieces = [
+        *("<tools>", "<text>", "<search>", "</search>", "<information>", "</information>"),
+        *("<code>\n```python\nprint(", ")\n```\n</code>", "<code>", "</code>"),
+        *("\n```python\n", "\n```\n", "print(", "<interpreter>", "</interpreter>"),
+        *("<answer>", "</answer>"),
+        *("capital of ", "river of ", "number of ", "square of ", " is "),
+        *("Doc 1(Title: ", ") "),
+        *("SyntaxError: ", "NameError: ", "TypeError: ", "ValueError: ", "invalid syntax"),
+    ]
+    plain = ["\n", *(c for c in string.printable if c.isprintable())]
+    return VocabularyTokenizer((*pieces, *_SYLLABLES, *plain))
+
+
+def main() -> None:
+    """Writes the corpus."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path, help="the file to write, such as runs/facts.jsonl")
+    path = parser.parse_args().corpus
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_corpus(path)
+    print(f"{path}: {len(facts()):,} passages")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,13 +12,14 @@ from typing import Any
 
 from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
-from jaxtool.core.types import Problem, Trajectory
-from jaxtool.data import arithmetic, calculations
+from jaxtool.core.types import Problem, ToolResult, ToolStatus, Trajectory
+from jaxtool.data import arithmetic, calculations, facts
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, read_conversations
 from jaxtool.renderers.ledgers import conversation_demonstration, demonstration
-from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.renderer import Renderer, observation_text
 from jaxtool.renderers.tool_format import ToolFormat
+from jaxtool.tools.search_wire import Passage, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,8 @@ class DemonstrationFile:
 class _PlantedCalls:
     """Endless demonstrations, a pure function of (seed, index), with chances of 0, 1 and 2 calls.
 
-    Superfluous calls are planted: RL has something to take away. The interpreter's text is what running
-    the program prints; a test runs them in the sandbox.
+    Superfluous calls are planted: RL has something to take away. What a tool says in them is what it says in
+    a run; tests ask the sandbox and a search server.
     """
 
     task: Any  # a `Task`
@@ -181,6 +182,51 @@ class CalculationDemonstrations(_PlantedCalls):
         chances = self.calls_when_easy if is_easy else self.calls_when_hard
         calls = draw.choices((0, 1, 2), chances)[0]
         return _with_calls([(problem.question, problem.answer)] * calls, renderer.tool) + answer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactDemonstrations(_PlantedCalls):
+    """Of the task of facts, in several strategies: what is known by heart is searched or not, calls are repeated.
+
+    `calls_when_easy` is for facts known by heart, `calls_when_hard` counts the last call of all other questions:
+    0 of it guesses. The chances below are for questions that have two ways. Without a tool, what is not known by
+    heart is answered with `facts.UNKNOWN`: who is to search must know what it does not know.
+    """
+
+    task: facts.FactTask = dataclasses.field(default_factory=facts.FactTask)
+    searches_known_hop: float = 0.5  # that a known capital on the way is searched
+    searches_square: float = 0.5  # that a square is searched, and not calculated
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "searches_known_hop", "searches_square", least=0, most=1)
+
+    def _response(self, problem: Problem, draw: random.Random, renderer: Renderer) -> str:
+        answer = f"<answer>{problem.answer}</answer>"
+        if renderer.tool is None:
+            return answer if problem.level == "known" else f"<answer>{facts.UNKNOWN}</answer>"
+        chances = self.calls_when_easy if problem.level == "known" else self.calls_when_hard
+        calls = draw.choices((0, 1, 2), chances)[0]
+        *first, last = facts.steps_of(problem.question)
+        if problem.level == "known_hop" and draw.random() >= self.searches_known_hop:
+            first = []
+        if problem.level == "square" and draw.random() < self.searches_square:
+            last = facts.search_step(problem.question)
+        return "".join(_called(step, renderer) for step in (*first, *[last] * calls)) + answer
+
+
+def _called(step: facts.Step, renderer: Renderer) -> str:
+    """A step as a call and its observation: the one passage that fits best, or what the program prints."""
+    assert renderer.tool is not None
+    if step.tool == "python":
+        call, told = renderer.tool.fenced(f"print({step.asked})"), f"{step.told}\n"
+    else:
+        (tags,) = (pair for pair in renderer.tool.calls if pair.tool == step.tool)
+        call = tags.open + step.asked + tags.close
+        title = step.asked.rpartition(" ")[2]
+        told = shown([Passage(title=title, text=f"{step.asked} is {step.told}")])
+    result = ToolResult(status=ToolStatus.OK, stdout=told)
+    return call + observation_text(result, renderer, tool=step.tool)
 
 
 def _with_calls(programs: Sequence[tuple[str, str]], tool: ToolFormat) -> str:

@@ -63,10 +63,14 @@ def compare(
     problems: int,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
+    search_addresses: tuple[str, ...] = (),
 ) -> Comparison:
     """Every variant on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
 
     The only place that touches the test split.
+
+    Args:
+      search_addresses: running search servers, in place of what `config.tools` name.
     """
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
@@ -84,7 +88,9 @@ def compare(
         source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
         worker, _ = open_worker(
-            stack, runner, config, source, sharding, seed, sandbox_addresses, text=text
+            *(stack, runner, config, source, sharding, seed, sandbox_addresses),
+            text=text,
+            search_addresses=search_addresses,
         )
         for variant, policy in policies.items():
             _, params = SavedPolicy(path=str(policy)).load(sharding, seed)

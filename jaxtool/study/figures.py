@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtool.data.arithmetic import MENTAL_LEVELS
+from jaxtool.data.facts import FEWEST_CALLS
 
 # r_tool of OTC-PPO for one call with c = 3 (2504.14870, equation 5), cos(π / 5): below this accuracy a
 # call that makes the answer right is worth more than an answer from the head.
@@ -30,7 +31,9 @@ class EvalRecord:
 
 
 def calls_needed(level: str) -> int:
-    """Calls that a level of the arithmetic task takes, for a policy that knows easy sums by heart."""
+    """Calls that a level takes, for a policy that knows easy sums, or what it was taught of facts, by heart."""
+    if level in FEWEST_CALLS:
+        return sum(FEWEST_CALLS[level])
     return 0 if level in MENTAL_LEVELS else _CALLS_NEEDED.get(level, 1)
 
 

@@ -9,6 +9,7 @@ where its passages go (renderers).
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,8 +77,13 @@ class Search:
         return []
 
     def open(self, runner: CodeRunner | None = None) -> "SearchTool":
-        """Raises ServerStartError if the run's own server does not come up."""
+        """Raises FileNotFoundError without the corpus, ServerStartError if the run's own server does not come up."""
         del runner
+        if self.corpus and not pathlib.Path(self.corpus).is_file():
+            raise FileNotFoundError(
+                f"Search.corpus = {self.corpus!r}: there is no such file: name one, or give running servers with "
+                "--search or Search.addresses"
+            )
         with contextlib.ExitStack() as stack:
             addresses: Sequence[str] = self.addresses
             if self.corpus:

@@ -36,6 +36,7 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.tools.base import ToolSource
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
 from jaxtool.train.devices import make_shardings
@@ -48,7 +49,7 @@ from jaxtool.train.rollout_worker import (
     load_text,
     longest_prompt,
 )
-from jaxtool.train.run_tools import open_menu, session_needs, tool_sources
+from jaxtool.train.run_tools import open_menu, searched_at, session_needs, tool_sources
 from jaxtool.train.sources import open_sandbox
 
 _GIB = 2**30
@@ -79,12 +80,14 @@ def dry_run(
     seed: int = 0,
     init_from: Path | None = None,
     sandbox_addresses: tuple[str, ...] = (),
+    search_addresses: tuple[str, ...] = (),
 ) -> Iterator[Check]:
     """The checks of a run, each yielded when it is done.
 
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
       sandbox_addresses: running servers, in place of those of the configuration.
+      search_addresses: running search servers, in place of what `config.tools` name.
 
     Raises:
       ValueError, OSError, RuntimeError: as the run itself would at its start.
@@ -93,7 +96,7 @@ def dry_run(
     if isinstance(config, sft_loop.SftRunConfig):
         yield from _sft_checks(config, source, seed)
     else:
-        yield from _rl_checks(config, source, seed, sandbox_addresses)
+        yield from _rl_checks(config, source, seed, sandbox_addresses, search_addresses)
 
 
 def print_check(check: Check, console: Console) -> None:
@@ -157,7 +160,11 @@ def _sft_checks(config: sft_loop.SftRunConfig, source: PolicySource, seed: int) 
 
 
 def _rl_checks(
-    config: RlConfig, source: PolicySource, seed: int, addresses: tuple[str, ...]
+    config: RlConfig,
+    source: PolicySource,
+    seed: int,
+    addresses: tuple[str, ...],
+    search_addresses: tuple[str, ...],
 ) -> Iterator[Check]:
     renderer, tokenizer = load_text(config)
     yield _tokenizer(tokenizer, [renderer])
@@ -180,7 +187,8 @@ def _rl_checks(
     lines = numerics_lines(config, model, setup)
     yield Check(name="learner", text="; ".join(lines))
     yield from _first_prompts(config, renderer, tokenizer, seed)
-    yield from _tools(config, renderer, addresses)
+    sources = searched_at(tool_sources(config, renderer), search_addresses)
+    yield from _tools(config, renderer, sources, addresses)
 
 
 def _first_prompts(
@@ -205,9 +213,13 @@ def _first_prompts(
     )
 
 
-def _tools(config: RlConfig, renderer: Renderer, addresses: tuple[str, ...]) -> Iterator[Check]:
+def _tools(
+    config: RlConfig,
+    renderer: Renderer,
+    sources: Sequence[ToolSource],
+    addresses: tuple[str, ...],
+) -> Iterator[Check]:
     """A server, started if none is given, passes the preflight; tools give the answers that are known."""
-    sources = tool_sources(config, renderer)
     with ExitStack() as stack:
         runner, client = stack.enter_context(Runner()), None
         if any(source.uses_sandbox for source in sources) or config.judge.runs_programs:

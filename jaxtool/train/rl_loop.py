@@ -57,6 +57,7 @@ def train(
     seed: int,
     init_from: Path | None = None,
     sandbox_addresses: tuple[str, ...] = (),
+    search_addresses: tuple[str, ...] = (),
     tool: CodeRunner | None = None,
     mesh: jax.sharding.Mesh | None = None,
     open_rollouts: OpenRollouts = open_rollouts,
@@ -66,6 +67,7 @@ def train(
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
       sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
+      search_addresses: running search servers, in place of what `config.tools` name.
       tool: runs programs in place of any sandbox; the caller closes it.
       mesh: of the learner, in place of the one that `config.mesh` makes of all devices.
       open_rollouts: makes the rollouts, in place of what `Schedule.max_staleness` asks for.
@@ -81,7 +83,8 @@ def train(
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
-            stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text
+            *(stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text),
+            search_addresses=search_addresses,
         )
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run

@@ -31,7 +31,13 @@ from jaxtool.tools.known_answers import KnownAnswers
 from jaxtool.tools.sandbox_client import SandboxClient
 from jaxtool.train.devices import shardings_on
 from jaxtool.train.rl_config import RlConfig
-from jaxtool.train.run_tools import load_renderer_of, open_menu, session_needs, tool_sources
+from jaxtool.train.run_tools import (
+    load_renderer_of,
+    open_menu,
+    searched_at,
+    session_needs,
+    tool_sources,
+)
 from jaxtool.train.sources import open_known_answers, open_sandbox
 
 
@@ -119,6 +125,7 @@ def open_worker(
     tool: CodeRunner | None = None,
     dtype: Dtype = "float32",
     text: tuple[Renderer, Tokenizer] | None = None,
+    search_addresses: tuple[str, ...] = (),
 ) -> tuple[RolloutWorker, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
@@ -127,10 +134,11 @@ def open_worker(
       tool: runs programs in place of a sandbox; the caller closes it.
       dtype: of the parameters.
       text: what `load_text` gave, where the caller has it.
+      search_addresses: running search servers, in place of what the tools name.
     """
     renderer, tokenizer = text or load_text(config)
     client, known_answers = None, None
-    sources = tool_sources(config, renderer)
+    sources = searched_at(tool_sources(config, renderer), search_addresses)
     uses_sandbox = any(source.uses_sandbox for source in sources) or config.judge.runs_programs
     if tool is None and uses_sandbox:
         sessions = session_needs(config, sources)

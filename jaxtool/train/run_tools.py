@@ -20,6 +20,7 @@ from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu, Sessions, check_names
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.tools.search import Search
 from jaxtool.tools.session_places import SessionNeeds
 from jaxtool.train.rl_config import RlConfig
 
@@ -69,6 +70,30 @@ def session_needs(config: RlConfig, sources: Sequence[ToolSource]) -> SessionNee
                 has_checkpoints=source.has_checkpoints,
             )
     return None
+
+
+def searched_at(sources: Sequence[ToolSource], addresses: Sequence[str]) -> tuple[ToolSource, ...]:
+    """The tools, in which running servers stand in place of those that a search names or would start.
+
+    Args:
+      addresses: of servers with the same corpus; empty: the tools stay as they are.
+
+    Raises:
+      ValueError: none of them searches.
+    """
+    if not addresses:
+        return tuple(sources)
+    if not any(isinstance(source, Search) for source in sources):
+        raise ValueError(
+            f"search servers at {', '.join(addresses)}: no tool of the run searches; leave them out, or add "
+            "search.Search to RlConfig.tools"
+        )
+    return tuple(
+        dataclasses.replace(source, addresses=tuple(addresses), corpus="")
+        if isinstance(source, Search)
+        else source
+        for source in sources
+    )
 
 
 def load_renderer_of(config: RlConfig) -> Renderer:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.core.types import Problem
 from jaxtool.data.arithmetic import arithmetic_tokenizer
+from jaxtool.data.facts import facts_tokenizer
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.data.problems import Split
@@ -37,6 +38,14 @@ class ArithmeticTokenizer:
 
     def load(self) -> Tokenizer:
         return arithmetic_tokenizer()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactsTokenizer:
+    """The vocabulary of the task of facts."""
+
+    def load(self) -> Tokenizer:
+        return facts_tokenizer()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from jaxtool.study.closing import AGAINST, ONE_DRAW, SAMPLINGS, change, key, needed, statements
+from jaxtool.study.closing import (
+    AGAINST,
+    ONE_DRAW,
+    SAMPLINGS,
+    Word,
+    change,
+    key,
+    needed,
+    statements,
+    which_tool,
+)
 
 LEVELS = {"hard": {"answers": 120}, "one_digit": {"answers": 80}, "two_digit": {"answers": 200}}
 
@@ -88,3 +98,29 @@ def test_a_run_of_few_steps_without_a_call():
     text = "\n".join(statements(results(0.0, 0.0, 0.0)))
     assert "no calls on either side" in text
     assert "the questions need 0.30, so OTC-GRPO answers some" in text
+
+
+def test_a_run_with_searches_speaks_of_searches():
+    word = Word(one="search", many="searches")
+    lines = statements(results(0.53, 1.78, 0.25), word, "one draw")
+    assert lines[0].startswith("OTC-GRPO against GRPO, greedy: 86 % fewer searches")
+    assert lines[6] == (
+        "Searches an answer, greedy: the cold start 0.53, GRPO 1.78, OTC-GRPO 0.25; the questions need 0.30, so "
+        "OTC-GRPO answers some without the search that they need"
+    )
+    assert lines[-1] == "one draw"
+    assert "call" not in " ".join(lines)
+
+
+def test_which_tool_each_variant_takes_where_either_will_do():
+    def part(**calls):
+        return {"levels": {"square": {"tool_calls_by_tool": calls}}}
+
+    variants = {
+        "otc_grpo": dict.fromkeys(SAMPLINGS, part(search=0.4, python=0.6)),
+        "cheap_search": dict.fromkeys(SAMPLINGS, part(search=1.0)),
+    }
+    assert which_tool({"variants": variants}, "square")[0] == (
+        "Searches and programs an answer of level square, greedy: OTC-GRPO 0.40 and 0.60, OTC-GRPO with cheap "
+        "searches 1.00 and 0.00"
+    )

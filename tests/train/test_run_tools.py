@@ -16,6 +16,7 @@ from jaxtool.tools.function import Function
 from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.python_sandbox import PythonSandbox
+from jaxtool.tools.search import Search
 from jaxtool.train import run_files
 from jaxtool.train.dry_run import dry_run
 from jaxtool.train.rl_loop import train
@@ -24,6 +25,7 @@ from jaxtool.train.run_tools import (
     each_tool,
     load_renderer_of,
     open_menu,
+    searched_at,
     tool_sources,
     with_functions,
 )
@@ -189,6 +191,24 @@ def test_a_run_file_names_servers(tmp_path):
         command="python my_server.py", known_answers=(("add", {"a": 1, "b": 2}, "3"),)
     )
     assert web == Mcp(url="https://host/mcp", headers=(("Authorization", "Bearer ${TOKEN}"),))
+
+
+def test_running_search_servers_stand_in_place_of_the_runs_own():
+    sources = (PythonSandbox(), Search(corpus="wiki.jsonl", max_observation_tokens=24))
+    assert searched_at(sources, ()) == sources
+    python, search = searched_at(sources, ("127.0.0.1:8000",))
+    assert python == PythonSandbox()
+    assert search == Search(addresses=("127.0.0.1:8000",), max_observation_tokens=24)
+    with pytest.raises(ValueError, match=r"^search servers at a:1: no tool of the run searches; "):
+        searched_at((PythonSandbox(),), ("a:1",))
+    with pytest.raises(ValueError, match="search address 'nowhere' must be host:port"):
+        searched_at(sources, ("nowhere",))
+
+
+def test_a_corpus_that_is_not_there_is_refused_in_one_line(tmp_path):
+    path = str(tmp_path / "wiki.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"^Search\.corpus = '.*wiki\.jsonl': there is no"):
+        Search(corpus=path).open()
 
 
 def opened(*sources):
