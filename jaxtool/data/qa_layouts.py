@@ -5,6 +5,8 @@ one each. Judge them with `judges.exact_match` (the papers' EM) or `judges.token
 Not covered: passages; a corpus for them is the search server's.
 """
 
+import dataclasses
+
 from jaxtool.data.problems import JsonlFormat
 
 
@@ -46,3 +48,8 @@ def musique_format() -> JsonlFormat:
 def bamboogle_format() -> JsonlFormat:
     """Bamboogle: `Question`, `Answer`."""
     return JsonlFormat(question_keys=("Question",), answer_key="Answer")
+
+
+def search_r1_format() -> JsonlFormat:
+    """Search-R1's merged files: FlashRAG's keys, and the set that a row is of, `data_source`, as the level."""
+    return dataclasses.replace(flashrag_format(), level_key="data_source")
