@@ -12,7 +12,7 @@ from jaxtool.data.problems import JsonlFormat
 
 def flashrag_format() -> JsonlFormat:
     """FlashRAG's copies of all seven: `question`, `golden_answers`. Search-R1 ends each question in "?"."""
-    return JsonlFormat(answer_key="golden_answers", question_end="?")
+    return JsonlFormat(answer_key="golden_answers", question_end="?", keeps_repeats=True)
 
 
 def nq_format() -> JsonlFormat:
@@ -26,8 +26,13 @@ def triviaqa_format() -> JsonlFormat:
 
 
 def popqa_format() -> JsonlFormat:
-    """PopQA: `possible_answers` is text that holds a JSON list; the level is the relation, `prop`."""
-    return JsonlFormat(answer_key="possible_answers", has_json_answers=True, level_key="prop")
+    """PopQA: `possible_answers` is text that holds a JSON list; the level is the relation, `prop`.
+
+    Two people of one name make one question with two answers: each row is judged by its own.
+    """
+    return JsonlFormat(
+        answer_key="possible_answers", has_json_answers=True, level_key="prop", keeps_repeats=True
+    )
 
 
 def hotpotqa_format() -> JsonlFormat:

@@ -9,14 +9,14 @@ where its passages go (renderers).
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtool.core.calls import ToolSpec
 from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.tools.base import CodeRunner, SharedSession
-from jaxtool.tools.local_server import run_local_search
+from jaxtool.tools.local_server import LocalServer, ServerStartError, run_local_search
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.search_client import SearchClient, SearchClientConfig, url_of
 from jaxtool.tools.search_wire import QUERY, SEARCH_SPEC
@@ -81,10 +81,17 @@ class Search:
         with contextlib.ExitStack() as stack:
             addresses: Sequence[str] = self.addresses
             if self.corpus:
-                flags = ["--corpus", self.corpus]
-                server = run_local_search(flags=flags, start_timeout_s=self.start_timeout_s)
-                addresses = [stack.enter_context(server).address]
+                addresses = [stack.enter_context(self._own_server()).address]
             return SearchTool(self, SearchClient(addresses, self.client), stack.pop_all())
+
+    @contextlib.contextmanager
+    def _own_server(self) -> Iterator[LocalServer]:
+        flags = ["--corpus", self.corpus]
+        try:
+            with run_local_search(flags=flags, start_timeout_s=self.start_timeout_s) as server:
+                yield server
+        except ServerStartError as error:
+            raise ServerStartError(f"Search.corpus = {self.corpus!r}: {error}") from error
 
 
 class SearchTool:
