@@ -125,6 +125,7 @@ def open_worker(
       text: what `load_text` gave, where the caller has it.
     """
     renderer, tokenizer = text or load_text(config)
+    check_vocabulary(tokenizer, source.model_config())
     client, known_answers = None, None
     sources = tool_sources(config, renderer)
     uses_sandbox = any(source.uses_sandbox for source in sources) or config.judge.runs_programs
@@ -137,7 +138,6 @@ def open_worker(
     menu = stack.enter_context(open_menu(sources, tool, runner))
     _, decoding = shardings_on(sharding.mesh, config)
     model, params = source.load(sharding, seed, dtype)
-    check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
     is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, renderer.stop_tags)
     engine = DecodeEngine(

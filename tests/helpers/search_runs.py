@@ -74,7 +74,11 @@ class SearchWorld:
             "EngineConfig.window_steps = 8",
             "EngineConfig.min_prompt_bucket = 240",
             "EngineConfig.forced_tokens = 32",
-            "GrpoConfig.micro_batch_rows = 8",
+            # What a CPU compiles and computes sooner.
+            "HfDirectory.compute_dtype = 'float32'",
+            "HfDirectory.remat = 'none'",
+            "HfDirectory.scans_layers = False",
+            "GrpoConfig.micro_batch_rows = 4",
             "GrpoConfig.lm_head_chunk = 64",
         ]
 

@@ -52,11 +52,11 @@ def world(tmp_path_factory) -> SearchWorld:
 
 @pytest.fixture(scope="module")
 def steps(world, tmp_path_factory) -> dict[str, Step]:
-    """One step of each run, all on one server. About 100 answers each."""
+    """One step of each run, all on one server. Fifty answers each."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     with serving("--corpus", str(world.corpus)) as server:
         for run in RUNS:
-            problems = 100 if is_ppo(run) else 20
+            problems = 50 if is_ppo(run) else 10
             params = [
                 *world.params((server.address,)),
                 f"Schedule.problems_per_step = {problems}",
@@ -97,9 +97,9 @@ def r_tool(run: str, calls: int, fewest: int) -> float:
 @pytest.mark.parametrize("run", RUNS)
 def test_a_policy_searches_at_most_four_times_and_reads_passages_of_the_server(steps, run):
     samples, metrics = steps[run].samples, steps[run].metrics
-    assert len(samples) == 100
+    assert len(samples) == 50
     calls = [sample.trajectory.num_tool_calls for sample in samples]
-    assert set(calls) == {0, 1, 2, 3, 4}
+    assert {0, 1, 2, 4} <= set(calls) <= {0, 1, 2, 3, 4}
     tag = TURN["otc" if is_otc(run) else "search_r1"]
     for sample in samples:
         for call in sample.trajectory.tool_calls:
@@ -114,19 +114,21 @@ def test_a_policy_searches_at_most_four_times_and_reads_passages_of_the_server(s
     assert not any(sample.is_masked for sample in samples)
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_a_fifth_search_is_told_once_to_answer(steps, run):
+def test_a_fifth_search_is_told_once_to_answer(steps):
     """Behind the notice the chain answers with 0.2; one more search ends the response."""
-    told = [s.trajectory for s in steps[run].samples if NO_CALLS_LEFT in s.trajectory.response_text]
-    assert len(told) > 10
-    assert {trajectory.num_tool_calls for trajectory in told} == {4}
-    assert {trajectory.response_text.count(NO_CALLS_LEFT) for trajectory in told} == {1}
-    answered = [t for t in told if t.finish_reason is not FinishReason.TOOL_LIMIT]
-    assert answered
-    assert all(t.final_text.endswith("</answer>") for t in answered)
-    assert all(
-        t.unexecuted_calls == (1 if t in answered else 2) for t in told
-    )
+    endings = []
+    for run in RUNS:
+        ledgers = [sample.trajectory for sample in steps[run].samples]
+        told = [ledger for ledger in ledgers if NO_CALLS_LEFT in ledger.response_text]
+        assert told
+        for ledger in told:
+            assert ledger.num_tool_calls == 4
+            assert ledger.response_text.count(NO_CALLS_LEFT) == 1
+            is_answer = ledger.final_text.endswith("</answer>")
+            assert (ledger.finish_reason is FinishReason.TOOL_LIMIT) is not is_answer
+            assert ledger.unexecuted_calls == (1 if is_answer else 2)
+            endings.append(is_answer)
+    assert set(endings) == {True, False}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -171,4 +173,4 @@ def test_ppo_has_a_critic_and_both_stay_near_the_first_policy(steps, run):
     assert ("critic/loss" in metrics) is is_ppo(run)
     assert metrics["policy/grad_norm"] > 0
     assert "policy/kl_k3_nats" in metrics
-    assert metrics["mismatch/max_abs_logprob_nats"] < 0.05  # bfloat16
+    assert metrics["mismatch/max_abs_logprob_nats"] < 1e-3
