@@ -17,10 +17,14 @@ from jaxtool.core.batch import TrainBatch
 from jaxtool.core.types import FinishReason, Origin, Sample
 from jaxtool.rollout.call_rules import NO_CALLS_LEFT
 from jaxtool.rundir.metrics import read_metrics
+from jaxtool.study import compare
 from jaxtool.train import rl_loop, run_files
+from jaxtool.train.evaluation import Evaluation
 
 RUNS = ("search_r1_ppo", "search_r1_grpo", "otc_ppo_search", "otc_grpo_search")
 TURN = {"search_r1": "information", "otc": "observation"}
+EVALUATED = "otc_grpo_search"
+ONE_DEVICE = ("MeshConfig.tensor = 1", "MeshConfig.fsdp = 1", "MeshConfig.may_idle = True")
 pytestmark = pytest.mark.slow
 
 
@@ -45,24 +49,42 @@ class Step:
     metrics: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """All runs, and an evaluation of one of their policies."""
+
+    steps: dict[str, Step]
+    evaluation: Evaluation
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> SearchWorld:
     return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
-def steps(world, tmp_path_factory) -> dict[str, Step]:
-    """One step of each run, all on one server. Fifty answers each."""
-    folder, found = tmp_path_factory.mktemp("runs"), {}
+def found(world, tmp_path_factory) -> Found:
+    """One step of each run, fifty answers each, and the test split with one policy; all on one server."""
+    folder, steps = tmp_path_factory.mktemp("runs"), {}
     with serving("--corpus", str(world.corpus)) as server:
+        params = world.params((server.address,))
         for run in RUNS:
-            problems = 50 if is_ppo(run) else 10
-            params = [
-                *world.params((server.address,)),
-                f"Schedule.problems_per_step = {problems}",
-            ]
-            found[run] = _one_step(file_of(run), params, folder / run)
-    return found
+            size = f"Schedule.problems_per_step = {50 if is_ppo(run) else 10}"
+            steps[run] = _one_step(file_of(run), [*params, size], folder / run)
+        evaluation = _greedy([*params, *ONE_DEVICE], folder / EVALUATED / "policy")
+    return Found(steps=steps, evaluation=evaluation)
+
+
+@pytest.fixture(scope="module")
+def steps(found) -> dict[str, Step]:
+    return found.steps
+
+
+def _greedy(params: list[str], policy) -> Evaluation:
+    """`experiments.evaluate --problems all --sampling greedy`."""
+    config = run_files.load_rl_run([file_of(EVALUATED)], params)
+    asked = {"problems": None, "seed": 0, "samplings": ("greedy",)}
+    return compare.compare(config, {EVALUATED: policy}, **asked).variants[EVALUATED]["greedy"]
 
 
 def _one_step(file: str, params: list[str], workdir) -> Step:
@@ -174,3 +196,14 @@ def test_ppo_has_a_critic_and_both_stay_near_the_first_policy(steps, run):
     assert metrics["policy/grad_norm"] > 0
     assert "policy/kl_k3_nats" in metrics
     assert metrics["mismatch/max_abs_logprob_nats"] < 1e-3
+
+
+def test_a_greedy_evaluation_has_em_and_calls_of_each_set(found):
+    """The likeliest token always searches: four times, then told to answer, and once more."""
+    evaluation = found.evaluation
+    assert set(evaluation.levels) == {"nq", "hotpotqa"}
+    for part in (evaluation.overall, *evaluation.levels.values()):
+        assert (part["accuracy"], part["tool_calls"], part["lost"]) == (0.0, 4.0, 0)
+    assert evaluation.overall["answers"] == 16  # the whole test file
+    ledgers = [sample.trajectory for group in evaluation.groups for sample in group.samples]
+    assert len({ledger.response_text for ledger in ledgers}) == 1
