@@ -19,7 +19,9 @@ from jaxtool.core.locks import temporary_directory
 _STOP_TIMEOUT_S = 10.0
 _LOG_TAIL_CHARS = 2000
 _UNIX_PATH_LIMIT = 100  # the kernel takes 107 bytes
-_REFUSED = 2  # exit code of a server that was given something wrong; the last line of its log says what
+_REFUSED = (
+    2  # exit code of a server that was given something wrong; the last line of its log says what
+)
 
 
 class ServerStartError(RuntimeError):
