@@ -33,10 +33,10 @@ WORDS = ("Norway", "Italy", "Oslo", "Rome")
 TAGS = ("<search>", "</search>", "<answer>", "</answer>")
 # The last token -> the next one. Behind any other token OTHERWISE holds: at the start, after an observation.
 CHAIN = {
-    "<search>": {"Norway": 0.5, "Italy": 0.5},
+    "<search>": {"Norway": 0.6, "Italy": 0.4},
     "Norway": {"</search>": 1.0},
     "Italy": {"</search>": 1.0},
-    "<answer>": {"Oslo": 0.5, "Rome": 0.5},
+    "<answer>": {"Oslo": 0.6, "Rome": 0.4},
     "Oslo": {"</answer>": 1.0},
     "Rome": {"</answer>": 1.0},
 }
