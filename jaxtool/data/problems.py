@@ -65,6 +65,9 @@ class JsonlFormat:
     has_json_answers: bool = False  # the answer's text is itself a JSON list of acceptable answers
     question_end: str = ""  # put behind a question that does not end in it, "?" in Search-R1
     level_key: str | None = None  # None: the level is the file's name
+    # Rows that ask the same with other answers, or on another level, are problems of their own, as in PopQA,
+    # where names are not unique. False: they are refused.
+    keeps_repeats: bool = False
 
     def __post_init__(self) -> None:
         if not self.question_keys:
@@ -131,7 +134,8 @@ def rlla_format() -> JsonlFormat:
 def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
     """Problems of a JSONL file in its order, duplicates of a question left out.
 
-    problem_id is the file's stem and a hash of the question: it survives reordering and new rows.
+    problem_id is the file's stem and a hash of the question: it survives reordering and new rows. Where
+    `keeps_repeats` keeps several problems of one question, a hash of level and answers tells them apart.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -140,29 +144,25 @@ def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no problem file {path}")
-    first: dict[str, tuple[int, Problem]] = {}
+    asked: dict[str, list[tuple[int, Problem]]] = {}  # by question: line numbers and problems
     for number, row in read_rows(path):
         where = f"{path}:{number}"
-        question = _question(row, layout, where)
-        answers = _answers(row, layout, where)
-        problem = Problem(
-            problem_id=f"{path.stem}/{question_hash(question)}",
-            question=question,
-            answer=answers[0],
-            answers=answers if len(answers) > 1 else (),
-            level=_level(
-                path.stem if layout.level_key is None else _text(row, layout.level_key, where)
-            ),
-        )
-        earlier_number, earlier = first.setdefault(problem.problem_id, (number, problem))
-        if set(earlier.references) != set(problem.references):
+        problem = _problem(row, layout, path.stem, where)
+        earlier = asked.setdefault(problem.problem_id, [])
+        if any(_is_same(problem, other, layout) for _, other in earlier):
+            continue
+        if earlier and not layout.keeps_repeats:
+            earlier_number, other = earlier[0]
             raise ValueError(
                 f"{where}: key {layout.answer_key!r} says {_listed(problem)}, but line "
-                f"{earlier_number} answers the same question with {_listed(earlier)}"
+                f"{earlier_number} answers the same question with {_listed(other)}; take one of them out, or set "
+                "JsonlFormat.keeps_repeats = True"
             )
-    if not first:
+        earlier.append((number, problem))
+    if not asked:
         raise ValueError(f"{path}: the file holds no problem")
-    return [problem for _, problem in first.values()]
+    numbered = [one for same in asked.values() for one in _told_apart(same)]
+    return [problem for _, problem in sorted(numbered, key=lambda one: one[0])]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,6 +216,44 @@ def number_of(count: int | None, task: str) -> int:
     if count is None:
         raise ValueError(f"{task} has no last problem: say how many, Schedule.pool = 4096 for one")
     return count
+
+
+def _problem(row: dict[str, Any], layout: JsonlFormat, stem: str, where: str) -> Problem:
+    question = _question(row, layout, where)
+    answers = _answers(row, layout, where)
+    level = stem if layout.level_key is None else _text(row, layout.level_key, where)
+    return Problem(
+        problem_id=f"{stem}/{question_hash(question)}",
+        question=question,
+        answer=answers[0],
+        answers=answers if len(answers) > 1 else (),
+        level=_level(level),
+    )
+
+
+def _is_same(problem: Problem, other: Problem, layout: JsonlFormat) -> bool:
+    """Whether two problems of one question are one."""
+    is_same_level = problem.level == other.level or not layout.keeps_repeats
+    return is_same_level and set(problem.references) == set(other.references)
+
+
+def _told_apart(same: list[tuple[int, Problem]]) -> list[tuple[int, Problem]]:
+    """Problems of one question, each with an id of its own."""
+    if len(same) == 1:
+        return same
+    return [
+        (
+            number,
+            dataclasses.replace(
+                problem, problem_id=f"{problem.problem_id}-{_answer_hash(problem)}"
+            ),
+        )
+        for number, problem in same
+    ]
+
+
+def _answer_hash(problem: Problem) -> str:
+    return question_hash(json.dumps([problem.level, *sorted(problem.references)]))
 
 
 def _split(problem: Problem) -> Split:

@@ -5,12 +5,14 @@ one each. Judge them with `judges.exact_match` (the papers' EM) or `judges.token
 Not covered: passages; a corpus for them is the search server's.
 """
 
+import dataclasses
+
 from jaxtool.data.problems import JsonlFormat
 
 
 def flashrag_format() -> JsonlFormat:
     """FlashRAG's copies of all seven: `question`, `golden_answers`. Search-R1 ends each question in "?"."""
-    return JsonlFormat(answer_key="golden_answers", question_end="?")
+    return JsonlFormat(answer_key="golden_answers", question_end="?", keeps_repeats=True)
 
 
 def nq_format() -> JsonlFormat:
@@ -24,8 +26,13 @@ def triviaqa_format() -> JsonlFormat:
 
 
 def popqa_format() -> JsonlFormat:
-    """PopQA: `possible_answers` is text that holds a JSON list; the level is the relation, `prop`."""
-    return JsonlFormat(answer_key="possible_answers", has_json_answers=True, level_key="prop")
+    """PopQA: `possible_answers` is text that holds a JSON list; the level is the relation, `prop`.
+
+    Two people of one name make one question with two answers: each row is judged by its own.
+    """
+    return JsonlFormat(
+        answer_key="possible_answers", has_json_answers=True, level_key="prop", keeps_repeats=True
+    )
 
 
 def hotpotqa_format() -> JsonlFormat:
@@ -46,3 +53,8 @@ def musique_format() -> JsonlFormat:
 def bamboogle_format() -> JsonlFormat:
     """Bamboogle: `Question`, `Answer`."""
     return JsonlFormat(question_keys=("Question",), answer_key="Answer")
+
+
+def search_r1_format() -> JsonlFormat:
+    """Search-R1's merged files: FlashRAG's keys, and the set that a row is of, `data_source`, as the level."""
+    return dataclasses.replace(flashrag_format(), level_key="data_source")

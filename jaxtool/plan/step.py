@@ -20,7 +20,7 @@ class Assumptions:
     response_tokens: float  # mean, tool tokens included; half the limit unless given
     prompt_tokens: float  # mean
     tool_calls: float  # per trajectory; half the limit unless given
-    observation_tokens: float = 64.0  # per call
+    observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
 
@@ -47,7 +47,15 @@ def default_assumptions(
         response_tokens=limit / 2 if response_tokens is None else min(response_tokens, limit),
         prompt_tokens=min(256, longest_prompt) if prompt_tokens is None else prompt_tokens,
         tool_calls=config.rollout.max_tool_calls / 2 if tool_calls is None else tool_calls,
+        observation_tokens=_observation_tokens(config),
     )
+
+
+def _observation_tokens(config: RlConfig) -> float:
+    """The longest observation that a tool of the run is allowed: passages fill theirs. Else a printed result."""
+    specs = [source.spec for source in config.tools or ()]
+    allowed = [spec.max_observation_tokens for spec in specs if spec.max_observation_tokens]
+    return float(max(allowed, default=Assumptions.observation_tokens))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,14 +108,17 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     """How often each program runs in one RL step.
 
     Decoding: the host with the most problems; decode rows are refilled at once, so that all its rows take
-    (sum of tokens) / decode_rows steps, and the last of them runs on alone to the limit. Learning: rows
-    of all hosts are packed; mini-batches are strided.
+    (sum of tokens) / decode_rows steps, and the last of them runs on alone to the limit. An observation too
+    long to ride a window is appended by chunks and takes no steps. Learning: rows of all hosts are packed;
+    mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
     problems = math.ceil(schedule.problems_per_step / num_hosts)
     trajectories = problems * schedule.samples
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
-    steps = trajectories * mean / engine.decode_rows + (limit - mean)
+    is_appended = assumed.observation_tokens > engine.forced_tokens
+    appended = min(mean, assumed.tool_calls * assumed.observation_tokens) if is_appended else 0.0
+    steps = trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
     updates = config.grpo.updates_per_batch
     rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
@@ -116,7 +127,7 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     if updates > 1 and config.grpo.old_policy == "learner":
         old += blocks
     appends = 0.0
-    if assumed.observation_tokens > engine.forced_tokens:
+    if is_appended:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
         appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
     return {

@@ -9,6 +9,9 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.renderer import Renderer
 
 LongPrompts = Literal["refuse", "filter"]
+# Tokens that a prompt may have beyond those of template and question: a word on the border is cut otherwise.
+_BORDER_TOKENS = 32
+_MARK = "where the question stands"
 
 
 def fitting_problems(
@@ -37,12 +40,19 @@ def fitting_problems(
     room = max_tokens - max_response_tokens
     kept: list[Problem] = []
     long: list[tuple[Problem, int]] = []
+    shortest, times = _shortest(problems, renderer, tokenizer)
     for problem in problems:
+        # 1. A token is one byte at least. Prompts are looked at again when they are drawn.
+        size = len(problem.question.encode("utf-8", "surrogatepass"))
+        if shortest + times * (size + _BORDER_TOKENS) <= room:
+            kept.append(problem)
+            continue
+        # 2. A token is one character of ASCII at least, and some tokenizers put one in front.
         text = renderer.prompt_text(tokenizer, problem.question)
-        # A token is one character of ASCII at least, and some tokenizers put one in front.
         if text.isascii() and len(text) < room:
             kept.append(problem)
             continue
+        # 3. The tokens themselves.
         length = len(renderer.prompt_ids(tokenizer, problem))
         if length > room:
             long.append((problem, length))
@@ -62,6 +72,17 @@ def fitting_problems(
         raise ValueError(f"{line}; raise it to {longest + max_response_tokens} or more{or_filter}")
     (report or _print)(f"{line}; they are left out")
     return kept
+
+
+def _shortest(
+    problems: Sequence[Problem], renderer: Renderer, tokenizer: Tokenizer
+) -> tuple[int, int]:
+    """Tokens of the prompt with the shortest question, and how often a prompt holds its question."""
+    if not problems:
+        return 0, 1
+    problem = min(problems, key=lambda problem: len(problem.question))
+    times = renderer.prompt_text(tokenizer, _MARK).count(_MARK)
+    return len(renderer.prompt_ids(tokenizer, problem)), times
 
 
 def check_prompts_fit(

@@ -40,11 +40,16 @@ SAMPLINGS = ("greedy", "sampled")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Evaluations by variant and way of sampling ("greedy", "sampled")."""
+    """Evaluations by variant and way of sampling ("greedy", "sampled", or one of them)."""
 
     variants: Mapping[str, Mapping[str, Evaluation]]
-    views: tuple[TrajectoryView, ...]  # some greedy answers of every variant
+    views: tuple[TrajectoryView, ...]  # some answers of every variant, greedy where there are such
     max_lost_fraction: float  # of the answers; above it there are no figures
+
+    @property
+    def samplings(self) -> tuple[str, ...]:
+        """The ways of sampling that every variant was evaluated with."""
+        return tuple(next(iter(self.variants.values())))
 
     def as_json(self) -> dict[str, Any]:
         """`{"variants": {variant: {sampling: figures}}}`, see `Evaluation.as_json`."""
@@ -60,18 +65,22 @@ def compare(
     config: RlConfig,
     policies: Mapping[str, Path],
     *,
-    problems: int,
+    problems: int | None,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
     search_addresses: tuple[str, ...] = (),
+    samplings: Sequence[str] = SAMPLINGS,
 ) -> Comparison:
-    """Every variant on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
+    """Every variant on questions of the test split: greedy, and one sample at `config.sampling`.
 
     The only place that touches the test split.
 
     Args:
+      problems: how many questions; None: all, where there is a last one.
       search_addresses: running search servers, in place of what `config.tools` name.
+      samplings: of SAMPLINGS, in the order of the tables.
     """
+    ways = {"greedy": GREEDY, "sampled": config.sampling}
     first = next(iter(policies.values()))
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
@@ -97,7 +106,7 @@ def compare(
             worker.engine.load(params)
             if variant == next(iter(policies)):
                 with progress_of("compile decoder") as report:
-                    worker.compile(report, GREEDY, config.sampling)
+                    worker.compile(report, *(ways[name] for name in samplings))
             variants[variant] = {
                 name: evaluate(
                     worker.collector,
@@ -105,16 +114,16 @@ def compare(
                     worker.judging,
                     questions,
                     samples=1,
-                    sampling=GREEDY if name == "greedy" else config.sampling,
+                    sampling=ways[name],
                     seed=seed,
                     stream=("test",),
                     version=0,
                     max_lost_fraction=config.schedule.eval_max_lost_fraction,
                 )
-                for name in SAMPLINGS
+                for name in samplings
             }
             check_known_answers(worker, len(variants))
-            views += _views(worker, variant, variants[variant]["greedy"])
+            views += _views(worker, variant, variants[variant][samplings[0]])
     return Comparison(
         variants=variants,
         views=tuple(views),
@@ -256,7 +265,7 @@ def tool_rows(
     variants = list(comparison.variants)
     columns = [
         (sampling, [comparison.variants[variant][sampling].overall for variant in variants])
-        for sampling in SAMPLINGS
+        for sampling in comparison.samplings
     ]
     calls = "tool_calls_by_tool"
     tools = sorted({tool for _, parts in columns for part in parts for tool in part.get(calls, ())})
@@ -285,8 +294,10 @@ def print_tables(comparison: Comparison) -> None:
     for title, (columns, rows) in (
         ("Test set, all levels", overall_rows(comparison)),
         ("Calls per answer (TC) by tool", tool_rows(comparison)),
-        ("By level, greedy: accuracy % / calls", level_rows(comparison, "greedy")),
-        ("By level, sampled: accuracy % / calls", level_rows(comparison, "sampled")),
+        *(
+            (f"By level, {sampling}: accuracy % / calls", level_rows(comparison, sampling))
+            for sampling in comparison.samplings
+        ),
     ):
         if not rows:
             continue
@@ -331,7 +342,7 @@ def comparison_report(
         tables.append(
             Table(title="Calls per answer (TC) by tool", columns=columns, rows=tuple(rows))
         )
-    for sampling in SAMPLINGS:
+    for sampling in comparison.samplings:
         columns, rows = level_rows(comparison, sampling)
         tables.append(
             Table(

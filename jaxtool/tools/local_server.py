@@ -19,6 +19,9 @@ from jaxtool.core.locks import temporary_directory
 _STOP_TIMEOUT_S = 10.0
 _LOG_TAIL_CHARS = 2000
 _UNIX_PATH_LIMIT = 100  # the kernel takes 107 bytes
+_REFUSED = (
+    2  # exit code of a server that was given something wrong; the last line of its log says what
+)
 
 
 class ServerStartError(RuntimeError):
@@ -46,6 +49,9 @@ def _wait_until_ready(
     while time.monotonic() < stop:
         if ready.exists():
             return ready.read_text("utf-8")
+        if process.poll() == _REFUSED:
+            reason = _log_tail(log).splitlines()[-1]
+            raise ServerStartError(f"the {what} ended with code {_REFUSED}: {reason}")
         if process.poll() is not None:
             raise ServerStartError(
                 f"the {what} ended with code {process.returncode} before it was ready; "

@@ -10,14 +10,14 @@ where its passages go (renderers).
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtool.core.calls import ToolSpec
 from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.tools.base import CodeRunner, SharedSession
-from jaxtool.tools.local_server import run_local_search
+from jaxtool.tools.local_server import LocalServer, ServerStartError, run_local_search
 from jaxtool.tools.preflight import PreflightError
 from jaxtool.tools.search_client import SearchClient, SearchClientConfig, url_of
 from jaxtool.tools.search_wire import QUERY, SEARCH_SPEC
@@ -31,9 +31,8 @@ class Search:
     """Called as `search` with one argument, `query`."""
 
     addresses: tuple[str, ...] = ()  # host:port or URL; empty: start a server on `corpus`
-    corpus: str = (
-        ""  # JSONL or parquet file, where there are no addresses; its index stays beside it
-    )
+    # JSONL or parquet file, where there are no addresses; its index stays beside it.
+    corpus: str = ""
     client: SearchClientConfig = dataclasses.field(default_factory=SearchClientConfig)
     name: str = SEARCH_SPEC.name  # as the policy writes it
     description: str = SEARCH_SPEC.description  # for the prompt
@@ -87,10 +86,17 @@ class Search:
         with contextlib.ExitStack() as stack:
             addresses: Sequence[str] = self.addresses
             if self.corpus:
-                flags = ["--corpus", self.corpus]
-                server = run_local_search(flags=flags, start_timeout_s=self.start_timeout_s)
-                addresses = [stack.enter_context(server).address]
+                addresses = [stack.enter_context(self._own_server()).address]
             return SearchTool(self, SearchClient(addresses, self.client), stack.pop_all())
+
+    @contextlib.contextmanager
+    def _own_server(self) -> Iterator[LocalServer]:
+        flags = ["--corpus", self.corpus]
+        try:
+            with run_local_search(flags=flags, start_timeout_s=self.start_timeout_s) as server:
+                yield server
+        except ServerStartError as error:
+            raise ServerStartError(f"Search.corpus = {self.corpus!r}: {error}") from error
 
 
 class SearchTool:

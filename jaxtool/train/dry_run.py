@@ -239,7 +239,8 @@ def _tools(
         if sources:
             menu = stack.enter_context(open_menu(sources, client, runner))
             asked = sum(len(source.known_answers()) for source in sources)
-            text = f"{', '.join(map(_as_call, menu.specs))}; {asked} known answers are right"
+            text = ", ".join(map(_as_call, menu.specs))
+            text += f"; {asked} known answers are right" if asked else ""
             yield Check(name="tools", text=text)
 
 

@@ -42,7 +42,7 @@ from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
-from jaxtool.train.rollout_worker import load_text, open_worker
+from jaxtool.train.rollout_worker import check_vocabulary, load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.skipped_updates import check_sampled
@@ -119,8 +119,10 @@ def _checked(
 ) -> tuple[Sharding, tuple[Renderer, Tokenizer], ProblemSets]:
     """What a run can be refused for before its weights are read: devices, text, problems."""
     check_one_host(config.schedule.max_staleness, jax.process_count())
-    sharding, _ = make_shardings(config, source.model_config(), mesh)
+    model = source.model_config()
+    sharding, _ = make_shardings(config, model, mesh)
     text = load_text(config)
+    check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
     print(f"judge: {problems.judging}", flush=True)
     return sharding, text, problems

@@ -137,6 +137,7 @@ def open_worker(
       search_addresses: running search servers, in place of what the tools name.
     """
     renderer, tokenizer = text or load_text(config)
+    check_vocabulary(tokenizer, source.model_config())
     client, known_answers = None, None
     sources = searched_at(tool_sources(config, renderer), search_addresses)
     uses_sandbox = any(source.uses_sandbox for source in sources) or config.judge.runs_programs
@@ -152,7 +153,6 @@ def open_worker(
     menu = stack.enter_context(open_menu(sources, tool, runner))
     _, decoding = shardings_on(sharding.mesh, config)
     model, params = source.load(sharding, seed, dtype)
-    check_vocabulary(tokenizer, model)
     is_stop = np.zeros(model.vocab_size, bool)
     is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, renderer.stop_tags)
     engine = DecodeEngine(

@@ -1,12 +1,13 @@
 """Layouts of question answering: one row of each by hand, faults by name, the real files where they are."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from jaxtool.data import qa_layouts
-from jaxtool.data.problems import JsonlFormat, read_problems
+from jaxtool.data.problems import JsonlFormat, JsonlTask, read_problems
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -28,6 +29,10 @@ def read(tmp_path: Path, layout: JsonlFormat, *rows: dict):
         (
             qa_layouts.flashrag_format(),
             {"question": "Who?", "golden_answers": ["a", "a"]}, "Who?", ("a",), "set",
+        ),
+        (
+            qa_layouts.search_r1_format(),
+            {"question": "who", "golden_answers": ["a"], "data_source": "nq"}, "who?", ("a",), "nq",
         ),
         (
             qa_layouts.nq_format(),
@@ -97,6 +102,46 @@ def test_a_fault_is_one_line(tmp_path: Path, layout: JsonlFormat, row: dict, mes
     with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path, layout, row)
     assert "\n" not in str(caught.value)
+
+
+def test_names_that_two_people_have_are_two_problems(tmp_path: Path):
+    """Ids depend on the rows alone, not on their order; an equal row counts once, and a plain layout refuses."""
+    rows = [
+        {"question": "Who?", "golden_answers": ["a"], "data_source": "popqa"},
+        {"question": "What?", "golden_answers": ["x"], "data_source": "popqa"},
+        {"question": "Who", "golden_answers": ["b", "c"], "data_source": "popqa"},
+        {"question": "Who?", "golden_answers": ["c", "b"], "data_source": "popqa"},
+        {"question": "Who?", "golden_answers": ["a"], "data_source": "nq"},
+    ]
+    layout = qa_layouts.search_r1_format()
+    found = read(tmp_path, layout, *rows)
+    asked = [(problem.question, problem.references, problem.level) for problem in found]
+    assert asked == [
+        ("Who?", ("a",), "popqa"),
+        ("What?", ("x",), "popqa"),
+        ("Who?", ("b", "c"), "popqa"),
+        ("Who?", ("a",), "nq"),
+    ]
+    assert len({problem.problem_id for problem in found}) == 4
+    assert found[1].problem_id.count("-") == 0  # asked once: the id of its question
+    again = {(p.references, p.level): p.problem_id for p in read(tmp_path, layout, *rows[::-1])}
+    assert again[("a",), "nq"] == found[3].problem_id
+    assert again[("a",), "popqa"] == found[0].problem_id
+    plain = dataclasses.replace(layout, keeps_repeats=False)
+    with pytest.raises(ValueError, match=r"set\.jsonl:3: .* line 1 .*keeps_repeats = True"):
+        read(tmp_path, plain, *rows)
+
+
+def test_rows_of_one_question_are_in_one_split(tmp_path: Path):
+    rows = [{"question": f"q{i}?", "golden_answers": [a]} for i in range(40) for a in ("a", "b")]
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    task = JsonlTask(path=str(path), layout=qa_layouts.flashrag_format())
+    splits = [
+        {problem.question for problem in task.problems(split, None, 0)}
+        for split in ("train", "validation", "test")
+    ]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 40
 
 
 @pytest.mark.parametrize(

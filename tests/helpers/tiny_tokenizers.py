@@ -29,21 +29,29 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+PLAIN = ("<tool>", "né e")
 
 
-def write_byte_level(path: Path) -> Path:
-    """A Hugging Face directory: byte-level BPE, ChatML, `<code>` special, `<tool>` a plain token."""
+def write_byte_level(
+    path: Path, *, text: Sequence[str] = TEXT, vocab_size: int = 300, plain: Sequence[str] = PLAIN
+) -> Path:
+    """A Hugging Face directory: byte-level BPE, ChatML, `<code>` special, `<tool>` a plain token.
+
+    Args:
+      text: its merges are learned from it.
+      plain: further whole tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
+        vocab_size=vocab_size,
         special_tokens=[*CONTROL, "<code>", "</code>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXT, trainer)
-    tokenizer.add_tokens([AddedToken("<tool>", special=False), AddedToken("né e", special=False)])
+    tokenizer.train_from_iterator(text, trainer)
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in plain])
     return _write_directory(path, tokenizer)
 
 

@@ -28,6 +28,7 @@ from jaxtool.plan.step import (
     runs_per_step,
 )
 from jaxtool.renderers.demonstrations import DemonstrationFile
+from jaxtool.tools.search import Search
 from jaxtool.train.sft_loop import SftRunConfig
 
 V5E = CHIPS["v5e"]
@@ -79,15 +80,19 @@ def config_of(tmp_path, **fields):
 def test_runs_per_step_by_hand(tmp_path):
     config = config_of(tmp_path)
     assumed = Assumptions(
-        response_tokens=12, prompt_tokens=4, tool_calls=1.5, observation_tokens=20, packed_share=0.8
+        response_tokens=12,
+        prompt_tokens=4,
+        tool_calls=0.25,
+        observation_tokens=20,
+        packed_share=0.8,
     )
     runs = runs_per_step(config, assumed, 1)
-    # 16 x 12 tokens over 8 cache rows are 24 steps, and 12 more for the last row: 36 / 8 windows.
-    assert runs[names.WINDOW] == 5
+    # Of 12 tokens 5 are appended: 16 x 7 over 8 cache rows are 14 steps, 12 more for the last row: 26 / 8 windows.
+    assert runs[names.WINDOW] == 4
     assert runs[names.PREFILL] == 1  # 2 prompts, 2 a call
     assert runs[names.PLACE] == 8  # 16 rows, 2 a call
-    # 20 tokens are 3 chunks of 8: 16 x 1.5 x 3 / 2 rows a call.
-    assert runs[names.APPEND] == 36
+    # 20 tokens are 3 chunks of 8: 16 x 0.25 x 3 / 2 rows a call.
+    assert runs[names.APPEND] == 6
     # 16 x 16 tokens are 8 rows, 10 at 80 %: 3 blocks.
     assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (3, 0, 1)
     grpo = dataclasses.replace(config.grpo, updates_per_batch=2)
@@ -107,16 +112,30 @@ def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
     config = config_of(tmp_path)
     schedule = dataclasses.replace(config.schedule, problems_per_step=3)
     config = dataclasses.replace(config, schedule=schedule)
-    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=1.5, packed_share=0.8)
+    assumed = Assumptions(
+        response_tokens=12,
+        prompt_tokens=4,
+        tool_calls=0.25,
+        observation_tokens=20,
+        packed_share=0.8,
+    )
     runs = runs_per_step(config, assumed, 2)
-    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (5, 1, 8)
+    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (4, 1, 8)
     assert runs[names.LEARN] == 4  # 24 x 16 tokens are 12 rows, 15 at 80 %
     assert (runs[names.PUBLISH], runs[names.PUBLISH_ENDS]) == (1, 1)  # of one layer
 
 
 def test_short_observations_ride_the_window(tmp_path):
-    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=2, observation_tokens=8)
-    assert runs_per_step(config_of(tmp_path), assumed, 1)[names.APPEND] == 0
+    """16 x 12 tokens over 8 cache rows are 24 steps, and 12 more for the last row: 36 / 8 windows."""
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=1, observation_tokens=8)
+    runs = runs_per_step(config_of(tmp_path), assumed, 1)
+    assert (runs[names.APPEND], runs[names.WINDOW]) == (0, 5)
+
+
+def test_passages_are_as_long_as_they_may_be(tmp_path):
+    search = Search(addresses=("127.0.0.1:8000",), max_observation_tokens=500)
+    assert default_assumptions(config_of(tmp_path, tools=(search,))).observation_tokens == 500
+    assert default_assumptions(config_of(tmp_path)).observation_tokens == 64
 
 
 def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):

@@ -35,13 +35,14 @@ def test_its_malloc_is_not_the_trainers(monkeypatch):
     assert not any(entry.startswith(b"GLIBC_TUNABLES=") for entry in environment)
 
 
-def test_a_failed_start_shows_the_log():
+def test_a_refused_start_says_why_in_one_line():
     with (
         pytest.raises(ServerStartError, match="ended with code 2") as caught,
         run_local_server(flags=["--concurrency", "0"]),
     ):
         pass
     assert "concurrency" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_slow_start_is_given_up():

@@ -99,14 +99,19 @@ def test_another_word_for_long_prompts_is_refused():
         RolloutConfig(long_prompts="drop")  # type: ignore[arg-type]
 
 
+class Counting(ChatOfLetters):
+    """Keeps the texts that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts: list[str] = []
+
+    def encode(self, text):
+        self.texts.append(text)
+        return super().encode(text)
+
+
 def test_short_prompts_are_not_tokenised():
-    class Counting(ChatOfLetters):
-        texts: list[str] = []  # noqa: RUF012
-
-        def encode(self, text):
-            self.texts.append(text)
-            return super().encode(text)
-
     problems = [
         Problem(problem_id="short", question="q" * 10, answer=""),
         Problem(problem_id="wide", question="é" * 10, answer=""),  # bytes could be tokens
@@ -124,8 +129,34 @@ def test_short_prompts_are_not_tokenised():
         report=lines.append,
     )
     assert [p.problem_id for p in kept] == ["short", "wide"]
-    assert sum("é" in text or "q" in text for text in tokenizer.texts) == 2
+    # The shortest is measured for the template; of the others those that bytes do not decide.
+    assert sum("é" in text or "q" in text for text in tokenizer.texts) == 3
     assert len(lines) == 1
+
+
+def test_a_long_template_does_not_have_every_question_tokenised():
+    """100 questions behind a template of hundreds of letters: the shortest and the longest are looked at."""
+    renderer, tokenizer = load_renderer("search_r1"), Counting()
+    problems = [Problem(problem_id=str(i), question="q" * (10 + i), answer="") for i in range(100)]
+    ids = [len(renderer.prompt_ids(tokenizer, problem)) for problem in problems]
+    tokenizer.texts.clear()
+    kept = fitting_problems(
+        problems,
+        renderer=renderer,
+        tokenizer=tokenizer,
+        max_response_tokens=100,
+        max_tokens=100
+        + ids[0]
+        + 10
+        + 32
+        + 98
+        + 1,  # as many as the question before the last may have
+        long_prompts="refuse",
+        what="these",
+    )
+    assert kept == problems
+    asked = {text.count("q") for text in tokenizer.texts}
+    assert len(asked - {min(asked)}) <= 3
 
 
 def test_demonstrations_longer_than_a_row_are_found_at_the_start(tmp_path):
