@@ -26,11 +26,28 @@ class CallCost:
                 raise ValueError(
                     f"CallCost.per_tool: {tool!r} must cost >= 0 and finite, got {price}"
                 )
+        names = [tool for tool, _ in self.per_tool]
+        for tool in names:
+            if names.count(tool) > 1:
+                raise ValueError(f"CallCost.per_tool: {tool!r} has two prices: give it one")
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether m is the number of calls: every call costs 1 and no token costs anything."""
+        prices = {self.per_call, *(price for _, price in self.per_tool)}
+        return prices == {1} and not self.per_code_token and not self.per_observation_token
 
     def cost(self, trajectory: Trajectory) -> float:
         """m = Σ over calls of their cost + tokens ⋅ cost of a token, rounded to 0.01."""
         total = sum(self._of(call) for call in trajectory.tool_calls)
         return round(total / COST_RESOLUTION) * COST_RESOLUTION if total % 1 else float(total)
+
+    def cost_by_tool(self, trajectory: Trajectory) -> dict[str, float]:
+        """What each tool that was called takes of m, not rounded; together they are m up to its rounding."""
+        found: dict[str, float] = {}
+        for call in trajectory.tool_calls:
+            found[call.tool] = found.get(call.tool, 0.0) + self._of(call)
+        return found
 
     def _of(self, call: ToolCall) -> float:
         return (
