@@ -101,6 +101,33 @@ def test_one_more_call_never_lowers_the_cost(calls, call, cents):
     assert call_cost.cost(with_calls([*reversed(calls)])) == pytest.approx(cost)
 
 
+@given(calls=CALLS, cents=st.tuples(CENTS, CENTS, CENTS, CENTS))
+def test_what_the_tools_cost_is_the_cost(calls, cents):
+    call_cost, trajectory = price_of(*cents), with_calls(calls)
+    assert sum(call_cost.cost_by_tool(trajectory).values()) == pytest.approx(
+        call_cost.cost(trajectory)
+    )
+
+
+def test_a_tool_with_two_prices_is_refused():
+    with pytest.raises(ValueError, match=r"^CallCost.per_tool: 'search' has two prices: give it"):
+        CallCost(per_tool=(("search", 1.0), ("search", 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("call_cost", "counts"),
+    [
+        (CallCost(), True),
+        (CallCost(per_tool=(("search", 1.0),)), True),
+        (CallCost(per_tool=(("search", 0.5),)), False),
+        (CallCost(per_call=0.5), False),
+        (CallCost(per_observation_token=0.01), False),
+    ],
+)
+def test_whether_m_is_the_number_of_calls(call_cost, counts):
+    assert call_cost.counts_calls == counts
+
+
 @given(calls=CALLS, common=CENTS)
 def test_naming_a_tool_at_the_common_price_changes_nothing(calls, common):
     named = CallCost(per_call=common / 100, per_tool=tuple((tool, common / 100) for tool in TOOLS))
