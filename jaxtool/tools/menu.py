@@ -165,17 +165,21 @@ class Sessions:
         await asyncio.gather(*(_closed(session) for session in sessions), return_exceptions=True)
 
 
-def check_names(specs: Sequence[ToolSpec]) -> None:
-    """Raises ValueError if two tools have one name, or one has a name that no metric can have."""
+def check_names(specs: Sequence[ToolSpec], where: str = "RlConfig.tools") -> None:
+    """Raises ValueError if two tools have one name, or one has a name that no metric can have.
+
+    Args:
+      where: the setting that names them.
+    """
     names = [spec.name for spec in specs]
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"RlConfig.tools: a tool is called {name!r}: a name has letters, digits, _, ., + and -, and begins "
+                f"{where}: a tool is called {name!r}: a name has letters, digits, _, ., + and -, and begins "
                 "with a letter, a digit or _"
             )
         if names.count(name) > 1:
-            raise ValueError(f"RlConfig.tools: two tools are called {name!r}: set the name of one")
+            raise ValueError(f"{where}: two tools are called {name!r}: set the name of one")
 
 
 async def _made(tool: Tool, sessions: Sessions, call: Call) -> ToolResult:
