@@ -50,6 +50,7 @@ class Figures(Counts):
     tool_calls: float  # TC
     tool_calls_stderr: float
     tool_productivity: float | None  # TP
+    tool_calls_by_tool: dict[str, float] = dataclasses.field(default_factory=dict)  # TC of each
     by_tool: dict[str, ToolFigures] = dataclasses.field(default_factory=dict)
     accuracy_lenient: float | None = None  # by the judge's lenient rule; None: it reports none
 
@@ -81,6 +82,7 @@ def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
     calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t in ts], clusters)
     correct = sum(is_correct)
     calls = sum(t.num_tool_calls for t in ts)
+    by_tool = figures_by_tool([calls_by_tool(t) for t in ts], is_correct, clusters, tools)
     return Figures(
         **dataclasses.asdict(counts(groups)),
         accuracy=accuracy,
@@ -88,7 +90,8 @@ def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
         tool_calls=calls_mean,
         tool_calls_stderr=calls_stderr,
         tool_productivity=correct / calls if calls else None,
-        by_tool=figures_by_tool([calls_by_tool(t) for t in ts], is_correct, clusters, tools),
+        tool_calls_by_tool={tool: part.tool_calls for tool, part in by_tool.items()},
+        by_tool=by_tool,
         accuracy_lenient=_accuracy_lenient(kept),
     )
 
