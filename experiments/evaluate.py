@@ -6,10 +6,10 @@
 --json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
 "tool_calls_stderr", "tool_productivity" (null without calls), "tool_calls_by_tool": {tool: calls}, "by_tool": {tool:
 {"tool_calls", "tool_calls_stderr", "tool_productivity", "answers_with_call", "accuracy_with_call" (null without such
-answers)}}, "problems", "answers", "lost", "levels": {level: the same}}}}, "paired": {name: {"greedy"|"sampled": against
-the first policy: "questions", "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr",
-"accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain", "by_tool": {tool: those about
-calls}}}}.
+answers), "failed_fraction" of its calls (null without any)}}, "problems", "answers", "lost", "levels": {level: the
+same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "questions", "questions_left_out",
+"calls_cut", "calls_difference", "calls_difference_stderr", "accuracy_difference_points",
+"accuracy_difference_points_stderr", "productivity_gain", "by_tool": {tool: those about calls}}}}.
 
 "by_tool" has every tool of the run. Its calls and productivity are those of one tool over all answers (TC and TP of
 OTC-PO), its accuracy that of the answers that call it. Tables show it where a run has several tools.

@@ -82,7 +82,8 @@ def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
     calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t in ts], clusters)
     correct = sum(is_correct)
     calls = sum(t.num_tool_calls for t in ts)
-    by_tool = figures_by_tool([calls_by_tool(t) for t in ts], is_correct, clusters, tools)
+    made, failed = [calls_by_tool(t) for t in ts], [calls_by_tool(t, failed=True) for t in ts]
+    by_tool = figures_by_tool(made, is_correct, clusters, tools, failed)
     return Figures(
         **dataclasses.asdict(counts(groups)),
         accuracy=accuracy,
@@ -96,9 +97,16 @@ def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
     )
 
 
-def calls_by_tool(trajectory: Trajectory) -> dict[str, int]:
-    """Calls of one trajectory that got an observation, by tool; tools that it did not call are not there."""
-    return dict(collections.Counter(call.tool for call in trajectory.tool_calls))
+def calls_by_tool(trajectory: Trajectory, *, failed: bool = False) -> dict[str, int]:
+    """Calls of one trajectory that got an observation, by tool; tools that it did not call are not there.
+
+    Args:
+      failed: only those that ended in an error or at a limit.
+    """
+    calls = trajectory.tool_calls
+    if failed:
+        calls = [call for call in calls if call.result.status is not ToolStatus.OK]
+    return dict(collections.Counter(call.tool for call in calls))
 
 
 def _accuracy_lenient(samples: Sequence[Sample]) -> float | None:

@@ -21,6 +21,8 @@ class ToolFigures:
     tool_productivity: float | None  # TP: correct answers / its calls; None without calls
     answers_with_call: int  # answers that called it
     accuracy_with_call: float | None  # EM of these; None where there is none
+    # Share of its calls that ended in an error or at a limit; None without calls, or where nobody noted it.
+    failed_fraction: float | None
 
 
 def figures_by_tool(
@@ -28,6 +30,7 @@ def figures_by_tool(
     is_correct: Sequence[bool],
     problems: Sequence[str],
     tools: Iterable[str] = (),
+    failed: Sequence[Mapping[str, int]] | None = None,
 ) -> dict[str, ToolFigures]:
     """Figures of each tool that was called and of each of `tools`, in the order of their names.
 
@@ -39,6 +42,7 @@ def figures_by_tool(
       is_correct: of each answer.
       problems: the problem of each answer: answers to one problem are not independent.
       tools: names that have figures also where nobody called.
+      failed: how many of `calls` failed; None: not noted.
     """
     names = sorted({*tools, *(tool for answer in calls for tool in answer)})
     correct = sum(is_correct)
@@ -46,6 +50,7 @@ def figures_by_tool(
     for tool in names:
         made = [answer.get(tool, 0) for answer in calls]
         mean, error = clustered_mean([float(count) for count in made], problems)
+        lost = None if failed is None else sum(answer.get(tool, 0) for answer in failed)
         with_call = [right for count, right in zip(made, is_correct, strict=True) if count]
         found[tool] = ToolFigures(
             tool_calls=mean,
@@ -53,6 +58,7 @@ def figures_by_tool(
             tool_productivity=correct / sum(made) if sum(made) else None,
             answers_with_call=len(with_call),
             accuracy_with_call=sum(with_call) / len(with_call) if with_call else None,
+            failed_fraction=lost / sum(made) if lost is not None and sum(made) else None,
         )
     return found
 

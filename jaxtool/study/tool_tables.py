@@ -21,6 +21,7 @@ _NOT_CALLED: Mapping[str, Any] = dataclasses.asdict(
         tool_productivity=None,
         answers_with_call=0,
         accuracy_with_call=None,
+        failed_fraction=None,
     )
 )
 Variants = Mapping[str, Mapping[str, Evaluation]]  # by name, then by way of sampling
@@ -42,7 +43,7 @@ def tool_rows(variants: Variants) -> tuple[tuple[str, ...], Rows]:
     """Columns and rows: a line for each variant, way of sampling and tool; no rows with one tool."""
     columns = (
         *("variant", "sampling", "tool", "answers with call"),
-        *("their accuracy %", "calls (TC)", "productivity (TP)"),
+        *("their accuracy %", "calls (TC)", "productivity (TP)", "failed calls %"),
     )
     tools = tools_of(variants)
     rows: Rows = [
@@ -94,17 +95,19 @@ def paired_by_tool(
     return found
 
 
-def _cells(part: Mapping[str, Any], tool: str) -> tuple[str, str, str, str]:
+def _cells(part: Mapping[str, Any], tool: str) -> tuple[str, ...]:
     """Of one line, behind its names."""
     if not has_figures(part):
-        return ("refused", "–", "–", "–")
+        return ("refused", "–", "–", "–", "–")
     found = part["by_tool"].get(tool, _NOT_CALLED)
     right, tp = found["accuracy_with_call"], found["tool_productivity"]
+    failed = found["failed_fraction"]
     return (
         str(found["answers_with_call"]),
         "–" if right is None else f"{100 * right:.1f}",
         f"{found['tool_calls']:.2f} ± {found['tool_calls_stderr']:.2f}",
         "–" if tp is None else f"{tp:.2f}",
+        "–" if failed is None else f"{100 * failed:.1f}",
     )
 
 

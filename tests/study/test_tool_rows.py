@@ -6,7 +6,7 @@ import json
 import pytest
 from helpers.ledgers import calling, group_of, ledger
 
-from jaxtool.core.types import FinishReason
+from jaxtool.core.types import FinishReason, ToolResult, ToolStatus
 from jaxtool.study import tool_tables
 from jaxtool.study.compare import Comparison, comparison_report, paired, print_tables, tables
 from jaxtool.train.evaluation import evaluation_of
@@ -48,10 +48,10 @@ def test_each_tool_has_its_own_line():
     columns, rows = tool_tables.tool_rows(made.variants)
     assert columns[:4] == ("variant", "sampling", "tool", "answers with call")
     assert [row for row in rows if row[1] == "greedy"] == [
-        ("grpo", "greedy", "python", "2", "100.0", "0.50 ± 0.29", "1.50"),
-        ("grpo", "greedy", "search", "3", "66.7", "1.50 ± 0.87", "0.50"),
-        ("otc", "greedy", "python", "0", "–", "0.00 ± 0.00", "–"),
-        ("otc", "greedy", "search", "1", "100.0", "0.25 ± 0.25", "2.00"),
+        ("grpo", "greedy", "python", "2", "100.0", "0.50 ± 0.29", "1.50", "0.0"),
+        ("grpo", "greedy", "search", "3", "66.7", "1.50 ± 0.87", "0.50", "0.0"),
+        ("otc", "greedy", "python", "0", "–", "0.00 ± 0.00", "–", "–"),
+        ("otc", "greedy", "search", "1", "100.0", "0.25 ± 0.25", "2.00", "0.0"),
     ]
     columns, rows = tool_tables.tool_level_rows(made.variants, "greedy")
     assert columns == ("level", "tool", "grpo", "otc")
@@ -117,7 +117,7 @@ def test_one_tool_reads_as_ever_and_json_has_it():
 def test_a_variant_that_lost_too_much_has_no_figures_by_tool():
     made = comparison(grpo=evaluation(GRPO), otc=evaluation([None, *OTC[1:]]))
     rows = tool_tables.tool_rows(made.variants)[1]
-    assert ("otc", "greedy", "search", "refused", "–", "–", "–") in rows
+    assert ("otc", "greedy", "search", "refused", "–", "–", "–", "–") in rows
     assert tool_tables.tool_level_rows(made.variants, "greedy")[1][0][-1] == "refused"
 
 
@@ -136,3 +136,13 @@ def test_lost_answers_are_in_no_figure_by_tool():
         [group_of(calling("search", problem="a"), is_correct=[True]), group_of(lost)], 0.5, TOOLS
     )
     assert found.overall["by_tool"]["search"]["tool_calls"] == 1.0
+
+
+def test_failed_calls_of_a_tool_are_counted_by_tool():
+    """One of two searches ended in an error."""
+    t = calling("search", "search", "python")
+    failed = dataclasses.replace(t.tool_calls[1], result=ToolResult(status=ToolStatus.ERROR))
+    t = dataclasses.replace(t, tool_calls=(t.tool_calls[0], failed, t.tool_calls[2]))
+    found = evaluation_of([group_of(t, is_correct=[True])], tools=(*TOOLS, "length"))
+    parts = found.overall["by_tool"]
+    assert [parts[tool]["failed_fraction"] for tool in (*TOOLS, "length")] == [0.0, 0.5, None]
