@@ -10,6 +10,7 @@ from helpers.scripted_engine import run, stage
 
 from jaxtool.core.calls import Call
 from jaxtool.core.types import FinishReason, Problem, ToolStatus
+from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.tools.function import Function
 from jaxtool.tools.menu import Menu
 
@@ -50,6 +51,13 @@ async def asks_known_answers(menu, source):
     sessions = menu.sessions(Problem(problem_id="p", question="", answer=""), "key")
     result = await sessions.call(Call(tool="calculate", arguments=arguments))
     assert result.stdout == expected == "19"
+
+
+def test_the_function_of_the_page_works_out_every_question_of_the_quickstart():
+    names: dict = {}
+    exec(block("python"), names)
+    for problem in ArithmeticTask().problems("test", 400, 0):
+        assert str(names["calculate"](f"print({problem.question})")) == problem.answer
 
 
 def test_the_fields_of_the_page_are_those_of_the_class():
