@@ -32,6 +32,8 @@ def two_calls():
         (CallCost(per_call=0.0, per_observation_token=1.0), 3.0),
         (CallCost(per_code_token=0.1, per_observation_token=1.0), 5.5),
         (CallCost(per_call=1 / 3), 0.67),  # rounded to 0.01
+        (CallCost(per_tool_token=(("search", 0.5),)), 3.5),  # 3 tokens of the search at ½
+        (CallCost(per_code_token=0.1, per_tool_token=(("search", 0.0),)), 2.3),  # 3 of the code
     ],
 )
 def test_cost_by_hand(call_cost, cost):
@@ -112,6 +114,8 @@ def test_what_the_tools_cost_is_the_cost(calls, cents):
 def test_a_tool_with_two_prices_is_refused():
     with pytest.raises(ValueError, match=r"^CallCost.per_tool: 'search' has two prices: give it"):
         CallCost(per_tool=(("search", 1.0), ("search", 2.0)))
+    with pytest.raises(ValueError, match=r"^CallCost.per_tool_token: 'search' must cost >= 0"):
+        CallCost(per_tool_token=(("search", -1.0),))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,7 @@ def test_a_tool_with_two_prices_is_refused():
         (CallCost(per_tool=(("search", 0.5),)), False),
         (CallCost(per_call=0.5), False),
         (CallCost(per_observation_token=0.01), False),
+        (CallCost(per_tool_token=(("search", 0.01),)), False),
     ],
 )
 def test_whether_m_is_the_number_of_calls(call_cost, counts):
