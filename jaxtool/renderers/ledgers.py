@@ -58,6 +58,11 @@ def conversation_demonstration(
         pieces = turn_pieces(rest, problem.question, conversation.where, renderer, tokenizer)
         text = "".join(turn.text for turn in rest)
         return _ledger(problem, prompt, pieces, text, renderer=renderer, tokenizer=tokenizer)
+    if conversation.turns[-1].call is not None:
+        raise ValueError(
+            f"{conversation.where}: {rest[-1].key} ends the row in a call, and a rollout of the renderer "
+            f"{renderer.name!r} goes on behind one: its result and an answer are missing"
+        )
     asked = Turn(role="user", text=problem.question, key=first.key)
     # The text so far, and the assistant's part of it since the last user turn.
     before, said = renderer.prompt_text(tokenizer, asked.text), renderer.response_prefix

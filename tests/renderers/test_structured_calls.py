@@ -240,6 +240,22 @@ def test_a_call_that_the_renderer_cannot_write_is_refused(tmp_path, name, call, 
     assert "\n" not in str(caught.value)
 
 
+def test_a_row_may_end_in_a_call_where_the_end_token_ends_a_call(tmp_path):
+    """In tags it would teach to stop behind a call that a rollout answers."""
+    tokenizer = chat_tokenizer(tmp_path / "t", TEMPLATES["hermes"])
+    row = {"messages": [user(), GOOD]}
+    one = taken(tmp_path, row, load_renderer("hermes"), tokenizer)
+    assert decode(tokenizer, one.ids).rstrip().endswith("</tool_call>")
+    assert one.ids[-1] in tokenizer.eos_ids
+    with pytest.raises(ValueError, match=r"d\.jsonl:2: messages\[1\] ends the row in a call"):
+        taken(
+            tmp_path,
+            {"messages": [user(), called("python", CODE)]},
+            load_renderer("retool"),
+            tokenizer,
+        )
+
+
 @pytest.mark.parametrize(
     ("tools", "said"),
     [
