@@ -89,7 +89,7 @@ def test_every_step_has_trajectories_that_call_all_three(made):
     assert len(made.steps) == STEPS
     for samples in made.steps:
         called = list(names_of([sample.trajectory for sample in samples]))
-        assert ALL in called
+        assert called.count(ALL) > 1
         assert len(set(called)) > 1
     assert all(not sample.is_masked for samples in made.steps for sample in samples)
 
