@@ -84,7 +84,10 @@ def code_of(text: str) -> list[str]:
 def gin_files(text: str) -> set[str]:
     """Names of gin files in code: paths of the repository or of gin_configs, or bare names; `*` stands for any."""
     found = {name for code in code_of(text) for name in _GIN_FILE.findall(code)}
-    return {name for name in found if not pathlib.Path(name).stem.isupper()}  # RUN.gin: any file
+    own = {name for name in found if name.startswith("my_")}  # the reader writes it
+    return {
+        name for name in found - own if not pathlib.Path(name).stem.isupper()
+    }  # RUN.gin: any file
 
 
 def is_gin_file(name: str) -> bool:

@@ -55,6 +55,7 @@ class Variant:
     terms: RewardTerms = dataclasses.field(default_factory=RewardTerms)
     fewest_calls: int | None = None  # n
     call_cost: CallCost = dataclasses.field(default_factory=CallCost)
+    tools: tuple[str, ...] = ("python",)  # called in turn
     wrong_peers: int = 0  # other answers of its group that are wrong: 2 make the problem a hard one
 
     @property
@@ -69,7 +70,7 @@ class Variant:
         verdicts = [Verdict.plain(c, "") for c in (is_correct, *[False] * self.wrong_peers)]
         reward, out = self.reward, []
         for calls in range(MAX_CALLS + 1):
-            trajectory = trajectory_with(calls)
+            trajectory = trajectory_with(calls, self.tools)
             costs = [self.call_cost.cost(trajectory)] * len(verdicts)
             score = reward([trajectory] * len(verdicts), verdicts, costs, history)[0]
             shapes = isinstance(reward, CallShapingReward)
@@ -133,6 +134,14 @@ def variants() -> list[Variant]:
             fewest_calls=0,
             call_cost=CallCost(per_tool=(("python", 0.5),)),
         ),
+        Variant(
+            name="OTC-GRPO, the same, every second call another tool's",
+            gin="otc_per_tool.gin",
+            outcome=OtcGrpoReward(),
+            fewest_calls=0,
+            call_cost=CallCost(per_tool=(("python", 0.5),)),
+            tools=("python", "search"),
+        ),
         Variant(name="AdaTIR, easy problem", gin="adatir.gin", outcome=AdaTirReward()),
         Variant(
             name="AdaTIR, hard problem", gin="adatir.gin", outcome=AdaTirReward(), wrong_peers=2
@@ -167,16 +176,16 @@ def variants() -> list[Variant]:
     ]
 
 
-def trajectory_with(calls: int) -> Trajectory:
-    """A ledger of one prompt token, text, and `calls` calls of fixed lengths."""
+def trajectory_with(calls: int, tools: Sequence[str] = ("python",)) -> Trajectory:
+    """A ledger of one prompt token, text, and `calls` calls of fixed lengths, of `tools` in turn."""
     origins = [Origin.PROMPT]
     tool_calls = []
-    for _ in range(calls):
+    for number in range(calls):
         start = len(origins)
         origins += [Origin.POLICY] * CODE_TOKENS + [Origin.TOOL] * OBSERVATION_TOKENS
         tool_calls.append(
             ToolCall(
-                tool="python",
+                tool=tools[number % len(tools)],
                 arguments={"code": "1"},
                 result=ToolResult(status=ToolStatus.OK),
                 start=start,

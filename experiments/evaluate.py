@@ -4,10 +4,15 @@
       --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
 
 --json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
-"tool_calls_stderr", "tool_calls_by_tool": {tool: calls}, "tool_productivity" (null without calls), "problems", "answers", "lost", "levels": {level:
-the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "questions",
-"questions_left_out", "calls_cut", "accuracy_difference_points", "accuracy_difference_points_stderr",
-"productivity_gain"}}}.
+"tool_calls_stderr", "tool_productivity" (null without calls), "tool_calls_by_tool": {tool: calls}, "by_tool": {tool:
+{"tool_calls", "tool_calls_stderr", "tool_productivity", "answers_with_call", "accuracy_with_call" (null without such
+answers), "failed_fraction" of its calls (null without any)}}, "problems", "answers", "lost", "levels": {level: the
+same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "questions", "questions_left_out",
+"calls_cut", "calls_difference", "calls_difference_stderr", "accuracy_difference_points",
+"accuracy_difference_points_stderr", "productivity_gain", "by_tool": {tool: those about calls}}}}.
+
+"by_tool" has every tool of the run. Its calls and productivity are those of one tool over all answers (TC and TP of
+OTC-PO), its accuracy that of the answers that call it. Tables show it where a run has several tools.
 
 Answers that the sandbox lost are asked again once. "lost" are those still missing; "answers" are those that
 the figures rest on. Where more than `Schedule.eval_max_lost_fraction` are lost (1 %) there are counts and no

@@ -10,11 +10,12 @@ That is one draw: another seed, processor or version ends elsewhere (docs/experi
 
 WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo" (with two tools "cheap_search"|"cheap_python" too): {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
-without calls), "problems", "answers", "lost", "levels": {level: the same}}}}, "otc_against_grpo": {"greedy"|
-"sampled": {"questions", "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr",
-"accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain"}}, "otc_against_cold_start" and
-"grpo_against_cold_start": the same, "call_use": {variant: {"greedy"|"sampled": {level or "all": {"answers", "needed",
-"over_use", "under_use"}}}}, "calls_needed" an answer, "tool", "seed"}. WORKDIR/report.html shows curves and trajectories.
+without calls), "by_tool": {tool: see experiments.evaluate}, "problems", "answers", "lost", "levels": {level: the same}}}},
+"otc_against_grpo": {"greedy"|"sampled": {"questions", "questions_left_out", "calls_cut", "calls_difference",
+"calls_difference_stderr", "accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain",
+"by_tool": {tool: those about calls}}}, "otc_against_cold_start" and "grpo_against_cold_start": the same, "call_use":
+{variant: {"greedy"|"sampled": {level or "all": {"answers", "needed", "over_use", "under_use"}}}}, "calls_needed" an
+answer, "tool", "seed"}. WORKDIR/report.html shows curves and trajectories.
 """
 
 from __future__ import annotations

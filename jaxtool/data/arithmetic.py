@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import Split, apportion, number_of, split_of
+from jaxtool.data.level_mix import mixed_problems
+from jaxtool.data.problems import Split, number_of, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 
 LEVELS = ("one_digit", "two_and_one_digit", "two_digit", "hard", "chained")
@@ -57,13 +58,14 @@ class ArithmeticTask:
     def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         """`count` problems, levels in their shares, interleaved; repeats only if a level is small."""
         draw = random.Random(stream_seed(seed, "arithmetic", split))
-        counts = apportion(self.shares, number_of(count, "ArithmeticTask"))
-        problems = []
-        for level, wanted in zip(LEVELS, counts, strict=True):
-            source = questions(level, split, draw)
-            problems += [make_problem(next(source), level) for _ in range(wanted)]
-        draw.shuffle(problems)
-        return problems
+        return mixed_problems(
+            LEVELS,
+            self.shares,
+            number_of(count, "ArithmeticTask"),
+            lambda level: questions(level, split, draw),
+            make_problem,
+            draw,
+        )
 
 
 def make_problem(question: str, level: str) -> Problem:

@@ -37,7 +37,8 @@ from jaxtool.core.files import write_text
 from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import Split, apportion, number_of, split_of
+from jaxtool.data.level_mix import mixed_problems
+from jaxtool.data.problems import Split, number_of, split_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 
 LEVELS = ("known", "one_hop", "known_hop", "two_hop", "product", "look_product", "square")
@@ -164,13 +165,14 @@ class FactTask:
     def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         """`count` problems, levels in their shares, interleaved; repeats only if a level is small."""
         draw = random.Random(stream_seed(seed, "facts", split))
-        problems = []
-        counts = apportion(self.shares, number_of(count, "FactTask"))
-        for level, wanted in zip(LEVELS, counts, strict=True):
-            source = _questions(level, split, draw)
-            problems += [make_problem(next(source), level) for _ in range(wanted)]
-        draw.shuffle(problems)
-        return problems
+        return mixed_problems(
+            LEVELS,
+            self.shares,
+            number_of(count, "FactTask"),
+            lambda level: _questions(level, split, draw),
+            make_problem,
+            draw,
+        )
 
 
 def make_problem(question: str, level: str) -> Problem:

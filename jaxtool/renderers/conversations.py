@@ -1,14 +1,17 @@
 """Conversations of a JSONL file: `messages` of system, user, assistant and tool, every turn kept in order.
 
-What cannot be kept is refused by name, with file, line and key: roles that nobody knows, structured
-calls, parts of content that are no text, turns out of order. Not covered: tokens (`demonstrations`).
+What cannot be kept is refused by name, with file, line and key: roles that nobody knows, parts of content
+that are no text, turns out of order, a call without its result. Not covered: how a structured call is
+written (`structured_calls`), tokens (`demonstrations`).
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from jaxtool.core.calls import Call, ToolSpec
 from jaxtool.core.json_lines import check_unicode, read_rows
+from jaxtool.renderers.structured_calls import call_of, tools_of
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES: tuple[Role, ...] = get_args(Role)
@@ -21,8 +24,12 @@ _FOLLOWS: dict[str | None, tuple[Role, ...]] = {
     "assistant": ("user", "tool"),
     "tool": ("assistant",),
 }
-_READ_KEYS = {"role", "content"}
-_OF_TOOLS = {"name", "tool_call_id"}  # say which call a tool answers: it is the one before
+_READ_KEYS: dict[Role, set[str]] = {
+    "system": {"role", "content"},
+    "user": {"role", "content"},
+    "assistant": {"role", "content", "tool_calls"},
+    "tool": {"role", "content", "name", "tool_call_id"},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +37,11 @@ class Turn:
     """What one side said; never empty."""
 
     role: Role
-    text: str
+    text: str  # "" where there is a call alone
     key: str  # in the row, for example messages[2]
+    call: Call | None = None  # that an assistant wrote as structure, behind the text
+    call_id: str = ""  # of that call, or of the one that a tool says it answers
+    tool: str = ""  # that a tool's turn names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,7 @@ class Conversation:
     where: str  # file:line
     name: str  # the file's stem and the line
     turns: tuple[Turn, ...]
+    tools: tuple[ToolSpec, ...] = ()  # that the row names
 
     @property
     def system(self) -> str:
@@ -57,7 +68,7 @@ class Conversation:
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
-    """One conversation a row: {"messages": [{"role", "content"}, ...]}.
+    """One conversation a row: {"messages": [{"role", "content"}, ...], "tools": [...]}, the last if it has some.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -69,6 +80,7 @@ def read_conversations(path: str | Path) -> list[Conversation]:
             where=f"{path}:{number}",
             name=f"{path.stem}/{number}",
             turns=_turns(row, f"{path}:{number}"),
+            tools=tools_of(row.get("tools"), f"{path}:{number}"),
         )
         for number, row in read_rows(path)
     ]
@@ -83,13 +95,15 @@ def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
         )
     turns = tuple(_turn(entry, f"messages[{i}]", where) for i, entry in enumerate(messages))
     before: Role | None = None
-    for turn in turns:
+    for number, turn in enumerate(turns):
         if turn.role not in (allowed := _FOLLOWS[before]):
             behind = "at the beginning" if before is None else f"behind a turn of the {before}"
             raise ValueError(
                 f"{where}: {turn.key} is a turn of the {turn.role} {behind}; expected "
                 f"{' or '.join(allowed)}"
             )
+        if number and (caller := turns[number - 1]).call is not None:
+            _check_answers(turn, caller, where)
         before = turn.role
     if before != "assistant":
         raise ValueError(
@@ -106,14 +120,39 @@ def _turn(entry: object, key: str, where: str) -> Turn:
     role: Role | None = next((known for known in _ROLES if known == said), None)
     if role is None:
         raise ValueError(f"{where}: {key}.role is {said!r}; known: {', '.join(_ROLES)}")
-    read = _READ_KEYS | _OF_TOOLS if role == "tool" else _READ_KEYS
-    if lost := [name for name, value in entry.items() if name not in read and value]:
+    if lost := [name for name, value in entry.items() if name not in _READ_KEYS[role] and value]:
         raise ValueError(
-            f"{where}: {key} has key {lost[0]!r}, which would be lost: calls, thoughts and the like are "
-            "read as text of key 'content', in the renderer's tags"
+            f"{where}: {key} has key {lost[0]!r}, which would be lost: thoughts and the like are read as text "
+            "of key 'content', in the renderer's tags"
         )
-    if not isinstance(text, str) or not text.strip():
+    call, call_id = None, str(entry.get("tool_call_id") or "")
+    if role == "assistant" and entry.get("tool_calls"):
+        call, call_id = call_of(entry["tool_calls"], f"{key}.tool_calls", where)
+        text = text or ""
+    if not isinstance(text, str) or not (text.strip() or call):
         shown = str(text)[:40]
         raise ValueError(f"{where}: {key}.content is {shown!r}; a text that is not empty is needed")
     check_unicode(text, f"{key}.content", where)
-    return Turn(role=role, text=text, key=key)
+    tool = str(entry.get("name") or "") if role == "tool" else ""
+    return Turn(
+        role=role, text=text if text.strip() else "", key=key, call=call, call_id=call_id, tool=tool
+    )
+
+
+def _check_answers(turn: Turn, caller: Turn, where: str) -> None:
+    """Raises ValueError unless `turn` is the result of the call before it."""
+    assert caller.call is not None
+    if turn.role != "tool":
+        raise ValueError(
+            f"{where}: {caller.key} calls {caller.call.tool!r}, and {turn.key} is a turn of the {turn.role}: "
+            "the result is missing"
+        )
+    if turn.call_id and caller.call_id and turn.call_id != caller.call_id:
+        raise ValueError(
+            f"{where}: {turn.key}.tool_call_id is {turn.call_id!r}, and the call before it has "
+            f"{caller.call_id!r}"
+        )
+    if turn.tool and turn.tool != caller.call.tool:
+        raise ValueError(
+            f"{where}: {turn.key}.name is {turn.tool!r}, and the call before it is of {caller.call.tool!r}"
+        )

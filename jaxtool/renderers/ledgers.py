@@ -23,6 +23,7 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.renderers.conversations import Conversation, Turn
 from jaxtool.renderers.policy_text import Stop
 from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.structured_calls import written
 from jaxtool.renderers.turn_ledgers import turn_pieces
 
 Piece = tuple[Sequence[int], Origin]
@@ -50,13 +51,18 @@ def conversation_demonstration(
     Raises:
       ValueError: the renderer cannot write a turn; file, line and key are named.
     """
-    renderer = _with_system(conversation, renderer)
-    first, *rest = conversation.spoken
+    renderer = _with_tools(conversation, _with_system(conversation, renderer))
+    first, *rest = [_with_call(turn, conversation, renderer) for turn in conversation.spoken]
     if renderer.ends_by_turn:
         prompt = renderer.prompt_ids(tokenizer, problem)
         pieces = turn_pieces(rest, problem.question, conversation.where, renderer, tokenizer)
         text = "".join(turn.text for turn in rest)
         return _ledger(problem, prompt, pieces, text, renderer=renderer, tokenizer=tokenizer)
+    if conversation.turns[-1].call is not None:
+        raise ValueError(
+            f"{conversation.where}: {rest[-1].key} ends the row in a call, and a rollout of the renderer "
+            f"{renderer.name!r} goes on behind one: its result and an answer are missing"
+        )
     asked = Turn(role="user", text=problem.question, key=first.key)
     # The text so far, and the assistant's part of it since the last user turn.
     before, said = renderer.prompt_text(tokenizer, asked.text), renderer.response_prefix
@@ -232,6 +238,24 @@ def _with_system(conversation: Conversation, renderer: Renderer) -> Renderer:
             f"{renderer.name!r} {reason}: leave the turn out, or use a renderer that can write it"
         )
     return dataclasses.replace(renderer, messages=(("system", system), *renderer.messages))
+
+
+def _with_tools(conversation: Conversation, renderer: Renderer) -> Renderer:
+    """The renderer with the tools that the row names, where calls go by name: they stand in the prompt."""
+    is_by_name = renderer.tool is not None and renderer.tool.form is not None
+    if not conversation.tools or not is_by_name:
+        return renderer
+    return renderer.with_tools(conversation.tools)
+
+
+def _with_call(turn: Turn, conversation: Conversation, renderer: Renderer) -> Turn:
+    """The turn with its structured call, if it has one, as text."""
+    if turn.call is None:
+        return turn
+    where = f"{conversation.where}: {turn.key}.tool_calls[0]"
+    if conversation.tools and not renderer.tools:
+        renderer = dataclasses.replace(renderer, tools=conversation.tools)
+    return dataclasses.replace(turn, text=written(turn.text, turn.call, renderer, where), call=None)
 
 
 def _assistant_text(turn: Turn, following: str | None, where: str, renderer: Renderer) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Literal, get_args
 
-from jaxtool.core.calls import PYTHON, Call, InvalidCall
+from jaxtool.core.calls import CODE, PYTHON, Call, InvalidCall
 from jaxtool.formats.base import FORMATS, CallFormat
 
 ErrorStyle = Literal["last_line", "traceback"]
@@ -202,6 +202,42 @@ class ToolFormat:
     def with_prelude(self, code: str) -> str:
         """What is run for the program `code`; the prelude ends in a newline, whether written or not."""
         return self.prelude + "\n" * (self.prelude[-1:] not in ("", "\n")) + code
+
+    def write_call(self, call: Call) -> str:
+        """A call as the policy writes it, up to where its result begins.
+
+        Raises:
+          ValueError: the tool has no tags, or an argument has no place between them.
+        """
+        if self.form is not None:
+            return self.form.write_call(call)
+        pair = next((pair for pair in self.calls if pair.tool == call.tool), None)
+        if pair is None and call.tool not in self.tools:
+            raise ValueError(f"it calls {', '.join(self.tools)}, and not {call.tool!r}")
+        argument = CODE if pair is None else pair.argument
+        if set(call.arguments) != {argument}:
+            names = ", ".join(call.arguments) or "nothing"
+            raise ValueError(f"its tags hold {argument!r} alone, and {call.tool} is given {names}")
+        value = call.arguments[argument]
+        if not isinstance(value, str) and not (pair and pair.is_json):
+            raise ValueError(f"its tags hold a text, and {argument} is {value!r:.40}")
+        if pair is not None:
+            text = json.dumps(value, ensure_ascii=False) if pair.is_json else value
+            return f"{pair.open}{text}{pair.close}"
+        if self.parser == FENCED:
+            return f"{FENCED_CODE}\n{value}\n```\n{FENCED_OUTPUT}"
+        return self.fenced(value)
+
+    def joined(self, text: str, call: str) -> str:
+        """A turn of a text and a call as `write_call` gives it.
+
+        Raises:
+          ValueError: a turn of this form is one of the two.
+        """
+        between = "\n" if self.form is None else self.form.behind_text
+        if text and between is None:
+            raise ValueError("a turn is a text or a call, not both: leave its content out")
+        return f"{text}{between}{call}" if text else call
 
     def fenced(self, program: str) -> str:
         """`program` as a demonstration writes it, between the code tags."""

@@ -2,7 +2,7 @@
 
 Every assistant turn carries the loss, with the end token that ends it. What the template writes from there
 to the next assistant turn has origin TOOL, whoever spoke. Not covered: conversations whose calls end in
-tags (`ledgers`), structured calls (`conversations` refuses them: write them as text).
+tags (`ledgers`), structured calls (`structured_calls` makes text of them).
 """
 
 import functools

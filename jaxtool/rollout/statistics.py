@@ -20,6 +20,8 @@ from jaxtool.core.types import (
     Trajectory,
     samples_of,
 )
+from jaxtool.rewards.call_cost import CallCost
+from jaxtool.rollout.tool_figures import ToolFigures, clustered_mean, figures_by_tool
 
 # Share of an evaluation's answers that may be lost and still leave figures of the others. At 1 % the lost
 # ones could move the accuracy by one point, and TC by 0.01 for each call that they make more than others.
@@ -49,6 +51,7 @@ class Figures(Counts):
     tool_calls_stderr: float
     tool_productivity: float | None  # TP
     tool_calls_by_tool: dict[str, float] = dataclasses.field(default_factory=dict)  # TC of each
+    by_tool: dict[str, ToolFigures] = dataclasses.field(default_factory=dict)
     accuracy_lenient: float | None = None  # by the judge's lenient rule; None: it reports none
 
 
@@ -63,8 +66,12 @@ def counts(groups: Sequence[Group]) -> Counts:
     )
 
 
-def figures(groups: Sequence[Group]) -> Figures:
-    """Figures of all judged samples that the infrastructure let finish."""
+def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
+    """Figures of all judged samples that the infrastructure let finish.
+
+    Args:
+      tools: names of the run's tools, which have figures also where nobody called them.
+    """
     kept = [sample for sample in samples_of(groups) if not sample.is_masked]
     if not kept:
         raise ValueError("no trajectory finished: there is nothing to report")
@@ -75,6 +82,8 @@ def figures(groups: Sequence[Group]) -> Figures:
     calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t in ts], clusters)
     correct = sum(is_correct)
     calls = sum(t.num_tool_calls for t in ts)
+    made, failed = [calls_by_tool(t) for t in ts], [calls_by_tool(t, failed=True) for t in ts]
+    by_tool = figures_by_tool(made, is_correct, clusters, tools, failed)
     return Figures(
         **dataclasses.asdict(counts(groups)),
         accuracy=accuracy,
@@ -82,15 +91,22 @@ def figures(groups: Sequence[Group]) -> Figures:
         tool_calls=calls_mean,
         tool_calls_stderr=calls_stderr,
         tool_productivity=correct / calls if calls else None,
-        tool_calls_by_tool=calls_by_tool(ts),
+        tool_calls_by_tool={tool: part.tool_calls for tool, part in by_tool.items()},
+        by_tool=by_tool,
         accuracy_lenient=_accuracy_lenient(kept),
     )
 
 
-def calls_by_tool(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Calls of an answer by tool, mean; tools that nobody called are not there."""
-    found = collections.Counter(call.tool for t in trajectories for call in t.tool_calls)
-    return {tool: found[tool] / len(trajectories) for tool in sorted(found)}
+def calls_by_tool(trajectory: Trajectory, *, failed: bool = False) -> dict[str, int]:
+    """Calls of one trajectory that got an observation, by tool; tools that it did not call are not there.
+
+    Args:
+      failed: only those that ended in an error or at a limit.
+    """
+    calls = trajectory.tool_calls
+    if failed:
+        calls = [call for call in calls if call.result.status is not ToolStatus.OK]
+    return dict(collections.Counter(call.tool for call in calls))
 
 
 def _accuracy_lenient(samples: Sequence[Sample]) -> float | None:
@@ -100,34 +116,25 @@ def _accuracy_lenient(samples: Sequence[Sample]) -> float | None:
     return float(np.mean(known)) if len(known) == len(samples) else None
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:
-    """Mean over all values and its standard error, values of one cluster (problem) not independent.
-
-    SE = sqrt(G/(G-1) Σ_g (Σ_{i∈g} (x_i - mean))²) / N; with one value a cluster it is s / sqrt(N).
-    """
-    mean = float(np.mean(values))
-    sums: dict[str, float] = collections.defaultdict(float)
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[cluster] += value - mean
-    if len(sums) < 2:
-        return mean, 0.0
-    squares = sum(total**2 for total in sums.values())
-    return mean, float(np.sqrt(len(sums) / (len(sums) - 1) * squares) / len(values))
-
-
-def figures_by_level(groups: Sequence[Group]) -> dict[str, Figures]:
+def figures_by_level(groups: Sequence[Group], tools: Sequence[str] = ()) -> dict[str, Figures]:
     """Figures per level, levels in order of first appearance; problems without one are left out."""
     levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
     return {
-        level: figures([group for group in groups if group.problem.level == level])
+        level: figures([group for group in groups if group.problem.level == level], tools)
         for level in levels
     }
 
 
-def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def step_metrics(
+    groups: Sequence[Group], tools: Sequence[str] = (), call_cost: CallCost | None = None
+) -> dict[str, float]:
     """Metrics of the scored groups of one rollout batch, under the names of docs and report.
 
     A group that lost a sample is in no mean: its others are those that did not need the tool.
+
+    Args:
+      tools: names of the run's tools.
+      call_cost: what the rewards took for m; None counts calls.
     """
     metrics = {"tools/infrastructure_failed_fraction": counts(groups).lost_fraction}
     groups = [group for group in groups if group.is_whole]
@@ -137,7 +144,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         return metrics
     ts = [sample.trajectory for sample in kept]
     correct = [sample.is_correct for sample in kept]
-    whole = figures(groups)
+    whole = figures(groups, tools)
     metrics |= {
         "reward/mean": float(np.mean([score.reward for score in scores])),
         "reward/accuracy_fraction": whole.accuracy,
@@ -158,12 +165,40 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         calls = [t.num_tool_calls for t, c in zip(ts, correct, strict=True) if c is wanted]
         if calls:
             metrics[f"tools/calls_per_{name}_answer"] = float(np.mean(calls))
-    for tool, mean in whole.tool_calls_by_tool.items():
-        metrics[f"tools/calls_per_answer/{tool}"] = mean
     for level, part in figures_by_level(groups).items():
         metrics[f"level/accuracy_fraction/{level}"] = part.accuracy
         metrics[f"level/calls_per_answer/{level}"] = part.tool_calls
+    metrics |= _tool_metrics(whole) | _cost_metrics(ts, call_cost or CallCost())
     return metrics | _status_metrics(ts) | _finish_metrics(ts)
+
+
+def _tool_metrics(whole: Figures) -> dict[str, float]:
+    """TC of each tool; of several tools also what the whole has of all calls."""
+    metrics = {
+        f"tools/calls_per_answer/{tool}": part.tool_calls for tool, part in whole.by_tool.items()
+    }
+    if len(whole.by_tool) < 2:
+        return metrics
+    for tool, part in whole.by_tool.items():
+        share = part.answers_with_call / whole.answers
+        metrics[f"tools/answers_with_call_fraction/{tool}"] = share
+        if part.tool_productivity is not None:
+            metrics[f"tools/productivity_ratio/{tool}"] = part.tool_productivity
+        if part.accuracy_with_call is not None:
+            metrics[f"tools/accuracy_with_call_fraction/{tool}"] = part.accuracy_with_call
+    return metrics
+
+
+def _cost_metrics(trajectories: Sequence[Trajectory], call_cost: CallCost) -> dict[str, float]:
+    """Mean m, and what each tool called takes of it; {} where m is the number of calls."""
+    if call_cost.counts_calls:
+        return {}
+    each = [call_cost.cost_by_tool(t) for t in trajectories]
+    metrics = {"reward/call_cost_mean": float(np.mean([call_cost.cost(t) for t in trajectories]))}
+    for tool in sorted({tool for costs in each for tool in costs}):
+        mean = float(np.mean([costs.get(tool, 0.0) for costs in each]))
+        metrics[f"reward/call_cost_mean/{tool}"] = mean
+    return metrics
 
 
 def _status_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:

@@ -2,7 +2,12 @@
 
 A name is area/name_unit; `{...}` stands for a part of it that differs (a level, a reason). A test compares
 this table with the names that the code writes, both ways.
+
+Also here: which metrics depend on the clock, so that two equal runs differ in them.
 """
+
+from collections.abc import Mapping
+from typing import TypeVar
 
 # name -> meaning, unit and range in one line.
 METRICS: dict[str, str] = {
@@ -10,13 +15,18 @@ METRICS: dict[str, str] = {
     "reward/accuracy_fraction": "Share of the scored answers whose final answer is right.",
     "reward/without_answer_fraction": "Share of the answers in which the judge found no answer at all: no tag, no box.",
     "reward/tool_coefficient_mean": "Mean of OTC's r_tool: 1 means that no call was superfluous. 1 in other rewards.",
+    "reward/call_cost_mean": "Mean cost m of an answer's calls. Missing where every call costs 1 (CallCost).",
+    "reward/call_cost_mean/{tool}": "What the calls of one tool take of it. Missing for a tool that nobody called.",
     "reward/learnable_group_fraction": "Share of the groups drawn whose rewards differ; the others have no gradient.",
     "tools/calls_per_answer": "TC of the papers: executed calls of an answer, mean.",
     "tools/calls_per_correct_answer": "The same over right answers.",
     "tools/calls_per_wrong_answer": "The same over wrong answers.",
     "tools/answers_with_call_fraction": "Share of the answers with one call or more.",
     "tools/productivity_ratio": "TP of the papers: right answers over all calls. Missing while nothing is called.",
-    "tools/calls_per_answer/{tool}": "TC of one tool. Missing for a tool that nobody called in this step.",
+    "tools/calls_per_answer/{tool}": "TC of one tool. The figures of the tools add up to TC.",
+    "tools/answers_with_call_fraction/{tool}": "Share of the answers that called the tool. Only with several tools.",
+    "tools/productivity_ratio/{tool}": "TP of one tool: right answers over its calls. Only with several tools.",
+    "tools/accuracy_with_call_fraction/{tool}": "Share of the answers that called the tool that are right. Only with several tools.",
     "tools/unexecuted_per_answer": "Calls written behind the limit of calls and never run, mean.",
     "tools/invalid_per_answer": "Calls that could not be made (no JSON, no such tool, a missing argument), mean.",
     "tools/calls_count/{tool}": "Calls that the tool answered since the last row, on all hosts, lost trajectories included.",
@@ -44,8 +54,8 @@ METRICS: dict[str, str] = {
     "tokens/sampled_total": "Tokens sampled since the run began, on all hosts.",
     "tokens/sampled_per_s": "Sampled tokens of this step over the seconds of its rollouts.",
     "tokens/reprefilled_total": "Tokens that were run a second time. 0, or the cache was not kept.",
-    "tokens/useful_row_steps_fraction": "Share of the decoded rows and steps in which a row had something to do.",
-    "tokens/useful_until_queue_empty_fraction": "The same until nobody waits for a row any more.",
+    "tokens/useful_row_steps_fraction": "Share of the decoded rows and steps in which a row had something to do, since the run began.",
+    "tokens/useful_until_queue_empty_fraction": "The same in this step, until nobody waits for a row any more.",
     "level/accuracy_fraction/{level}": "Accuracy on the questions of one level.",
     "level/calls_per_answer/{level}": "Calls of an answer on the questions of one level.",
     "filter/draws": "Batches of problems drawn for this step; more than 1 only with refilling.",
@@ -82,6 +92,8 @@ METRICS: dict[str, str] = {
     "validation/accuracy_fraction/{level}": "The same on one level.",
     "validation/calls_per_answer": "Calls of an answer on the validation problems.",
     "validation/calls_per_answer/{level}": "The same on one level.",
+    "validation/tool_calls_per_answer/{tool}": "The same of one tool. Only with several tools.",
+    "validation/tool_productivity_ratio/{tool}": "Right answers over the tool's calls. Only with several tools.",
     "sft/loss_nats": "Cross-entropy of the demonstrations' trained tokens, mean.",
     "sft/grad_norm": "Global norm of its gradient before clipping.",
     "sft/skipped_updates": "Updates since the last row that were left out: loss or gradient was not finite.",
@@ -98,3 +110,14 @@ METRICS: dict[str, str] = {
     "timing/learner_wait_s": "Overlapped rollouts: seconds in which the learner waited for answers.",
     "metrics/non_finite_count": "Values of this row that were NaN or infinite and stand as null.",
 }
+
+# Beginnings of the names whose values are times, or depend on them: a row that waits for a tool leaves its place in the
+# decoder to others or to nobody, so how full the decoder was depends on how fast tools answered.
+OF_THE_CLOCK = ("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_")
+
+_V = TypeVar("_V")
+
+
+def without_clock(row: Mapping[str, _V]) -> dict[str, _V]:
+    """The part of a row that a run with the same seed on the same machine gives again, bit by bit."""
+    return {name: value for name, value in row.items() if not name.startswith(OF_THE_CLOCK)}

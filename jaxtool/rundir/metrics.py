@@ -21,7 +21,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 NON_FINITE_COUNT = "metrics/non_finite_count"  # of the row: values that were nan or infinite
 
 # area/name_unit, or area/name_unit/part for a figure of one level or data set.
-_NAME = re.compile(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*(/[A-Za-z0-9][A-Za-z0-9_.+-]*)?")
+_NAME = re.compile(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")
 
 
 def check_metric_name(name: str) -> None:

@@ -17,10 +17,12 @@ from rich.table import Table as RichTable
 from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
-from jaxtool.rollout.statistics import clustered_mean, figures
+from jaxtool.rollout.statistics import figures
+from jaxtool.rollout.tool_figures import clustered_mean
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
+from jaxtool.study import tool_tables
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import (
     GREEDY,
@@ -36,6 +38,7 @@ from jaxtool.train.rollout_worker import RolloutWorker, load_text, open_worker
 from jaxtool.train.tool_checks import check_known_answers
 
 SAMPLINGS = ("greedy", "sampled")
+_MAIN = "All levels"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,18 +170,18 @@ def _views(
     )
 
 
-def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
+def paired(new: Evaluation, old: Evaluation) -> dict[str, Any]:
     """What `new` changes against `old` on the questions of which both have every answer.
 
     Keys: `questions` and `questions_left_out` (one side lost an answer); `calls_cut` (share of old's calls
     saved), `calls_difference` (calls an answer, new less old) and `accuracy_difference_points`, each with its
-    `_stderr` (paired over questions), `productivity_gain` (TP new / TP old - 1). Only the first two where
-    one side has no figures.
+    `_stderr` (paired over questions), `productivity_gain` (TP new / TP old - 1), and `by_tool`, those about calls
+    for each tool. Only the first two where one side has no figures.
     """
     both = [
         (a, b) for a, b in zip(new.groups, old.groups, strict=True) if a.is_whole and b.is_whole
     ]
-    rests_on: dict[str, float | None] = {
+    rests_on: dict[str, Any] = {
         "questions": len(both),
         "questions_left_out": len(new.groups) - len(both),
     }
@@ -191,7 +194,8 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
     gap, error = clustered_mean(right, questions)
     calls = [float(a.trajectory.num_tool_calls - b.trajectory.num_tool_calls) for a, b in pairs]
     calls_gap, calls_error = clustered_mean(calls, questions)
-    new_figures, old_figures = figures(new_groups), figures(old_groups)
+    tools = sorted({*new.overall["by_tool"], *old.overall["by_tool"]})
+    new_figures, old_figures = figures(new_groups, tools), figures(old_groups, tools)
     old_calls, new_calls = old_figures.tool_calls, new_figures.tool_calls
     old_tp, new_tp = old_figures.tool_productivity, new_figures.tool_productivity
     return rests_on | {
@@ -201,6 +205,7 @@ def paired(new: Evaluation, old: Evaluation) -> dict[str, float | None]:
         "accuracy_difference_points": 100 * gap,
         "accuracy_difference_points_stderr": 100 * error,
         "productivity_gain": new_tp / old_tp - 1 if new_tp and old_tp else None,
+        "by_tool": tool_tables.paired_by_tool(pairs, new_figures.by_tool, old_figures.by_tool),
     }
 
 
@@ -258,29 +263,6 @@ def level_rows(
     return ("level", "answers", *variants), rows
 
 
-def tool_rows(
-    comparison: Comparison,
-) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
-    """Columns and rows by tool: its calls per answer (TC) in each variant; none where there is one tool."""
-    variants = list(comparison.variants)
-    columns = [
-        (sampling, [comparison.variants[variant][sampling].overall for variant in variants])
-        for sampling in comparison.samplings
-    ]
-    calls = "tool_calls_by_tool"
-    tools = sorted({tool for _, parts in columns for part in parts for tool in part.get(calls, ())})
-    rows: list[tuple[str | float | None, ...]] = [
-        (
-            tool,
-            sampling,
-            *(f"{part[calls].get(tool, 0):.2f}" if calls in part else "–" for part in parts),
-        )
-        for tool in tools
-        for sampling, parts in columns
-    ]
-    return ("tool", "sampling", *variants), rows if len(tools) > 1 else []
-
-
 def _level_cell(part: Mapping[str, Any]) -> str:
     if not has_figures(part):
         return f"refused ({part['lost']} lost)" if part["lost"] else "refused"
@@ -288,26 +270,37 @@ def _level_cell(part: Mapping[str, Any]) -> str:
     return f"{cell} ({part['lost']} lost)" if part["lost"] else cell
 
 
+def tables(comparison: Comparison) -> list[Table]:
+    """All tables that have rows, the main one first."""
+    variants = comparison.variants
+    made = [
+        (_MAIN, overall_rows(comparison)),
+        (tool_tables.BY_TOOL, tool_tables.tool_rows(variants)),
+    ]
+    for sampling in comparison.samplings:
+        levels = level_rows(comparison, sampling)
+        made.append((f"By level, {sampling}: accuracy % / calls", levels))
+        by_tool = tool_tables.tool_level_rows(variants, sampling)
+        made.append((f"By level and tool, {sampling}: calls", by_tool))
+    return [
+        Table(title=title, columns=columns, rows=tuple(rows))
+        for title, (columns, rows) in made
+        if rows
+    ]
+
+
 def print_tables(comparison: Comparison) -> None:
     """The tables on the console."""
     console = Console()
-    for title, (columns, rows) in (
-        ("Test set, all levels", overall_rows(comparison)),
-        ("Calls per answer (TC) by tool", tool_rows(comparison)),
-        *(
-            (f"By level, {sampling}: accuracy % / calls", level_rows(comparison, sampling))
-            for sampling in comparison.samplings
-        ),
-    ):
-        if not rows:
-            continue
-        table = RichTable(title=title, title_justify="left")
-        for column in columns:
+    for table in tables(comparison):
+        title = f"Test set, {table.title.lower()}" if table.title == _MAIN else table.title
+        shown = RichTable(title=title, title_justify="left")
+        for column in table.columns:
             is_name = column in ("variant", "level", "tool", "sampling")
-            table.add_column(column, justify="left" if is_name else "right")
-        for row in rows:
-            table.add_row(*map(str, row))
-        console.print(table)
+            shown.add_column(column, justify="left" if is_name else "right")
+        for row in table.rows:
+            shown.add_row(*map(str, row))
+        console.print(shown)
     console.print(lost_note(comparison))
 
 
@@ -335,26 +328,13 @@ def comparison_report(
     config: str,
 ) -> Report:
     """Tables, training curves of the variants and trajectories of training and test."""
-    columns, rows = overall_rows(comparison)
-    tables = [Table(title="All levels", columns=columns, rows=tuple(rows))]
-    columns, rows = tool_rows(comparison)
-    if rows:
-        tables.append(
-            Table(title="Calls per answer (TC) by tool", columns=columns, rows=tuple(rows))
-        )
-    for sampling in comparison.samplings:
-        columns, rows = level_rows(comparison, sampling)
-        tables.append(
-            Table(
-                title=f"By level, {sampling}: accuracy % / calls", columns=columns, rows=tuple(rows)
-            )
-        )
+    shown = tuple(tables(comparison))
+    by_tool = f"{tool_tables.NOTE} " if len(tool_tables.tools_of(comparison.variants)) > 1 else ""
     note = (
         "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
-        "TP: correct answers per call (OTC-PO, section 2.1). "
-        f"{lost_note(comparison)}"
+        f"TP: correct answers per call (OTC-PO, section 2.1). {by_tool}{lost_note(comparison)}"
     )
-    results = Section(title="Untouched test set", note=note, tables=tuple(tables))
+    results = Section(title="Untouched test set", note=note, tables=shown)
     return Report(
         title=title,
         subtitle=subtitle,

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxtool.data.arithmetic import MENTAL_LEVELS
 from jaxtool.data.facts import FEWEST_CALLS
+from jaxtool.rollout.tool_figures import figures_by_tool
 
 # r_tool of OTC-PPO for one call with c = 3 (2504.14870, equation 5), cos(π / 5): below this accuracy a
 # call that makes the answer right is worth more than an answer from the head.
@@ -28,6 +29,8 @@ class EvalRecord:
     is_correct: bool
     tokens: int  # of the policy
     is_lost: bool = False  # to the sandbox, also when asked again: in no figure
+    # Calls of each tool of the run, 0 of one that was not called; {} in files of before.
+    calls_by_tool: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def calls_needed(level: str) -> int:
@@ -102,6 +105,39 @@ def figures(answers: Sequence[EvalRecord], optimum: Mapping[str, int]) -> dict[s
     }
 
 
+def by_tool(answers: Sequence[EvalRecord]) -> dict[str, dict[str, float | None]]:
+    """Figures of each tool of one variant and seed, as `tool_figures` defines them; {} where none is named.
+
+    `tool_calls` is TC, `tool_productivity` TP (None without calls), `with_call` the share of the answers that call the
+    tool, and `accuracy_with_call` EM of these (None without one).
+
+    Args:
+      answers: none of them lost.
+    """
+    found = figures_by_tool(
+        [a.calls_by_tool for a in answers],
+        [a.is_correct for a in answers],
+        [a.question for a in answers],
+    )
+    return {
+        tool: {
+            "tool_calls": part.tool_calls,
+            "tool_productivity": part.tool_productivity,
+            "with_call": part.answers_with_call / len(answers),
+            "accuracy_with_call": part.accuracy_with_call,
+        }
+        for tool, part in found.items()
+    }
+
+
+def by_tool_over_seeds(
+    each: Sequence[Mapping[str, Mapping[str, float | None]]],
+) -> dict[str, dict[str, Any]]:
+    """Figures by tool of several seeds, each as `mean_stderr`, of the tools that all seeds name."""
+    tools = [tool for tool in each[0] if all(tool in seed for seed in each)]
+    return {tool: over_seeds([seed[tool] for seed in each]) for tool in tools}
+
+
 def mean_stderr(values: Sequence[float | None]) -> dict[str, Any]:
     """{"mean", "stderr", "seeds"}: stderr = s / √n over seeds; None for one seed or with a None."""
     known = [value for value in values if value is not None]
@@ -130,6 +166,21 @@ def against(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, float |
         "over_use": new["over_use"] - old["over_use"],
         "under_use": new["under_use"] - old["under_use"],
     }
+
+
+def against_by_tool(
+    new: Mapping[str, Mapping[str, float | None]], old: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, dict[str, float | None]]:
+    """What `new` changes against `old` in one seed, by tool that both name: both are of the same questions."""
+    found = {}
+    for tool in [tool for tool in new if tool in old]:
+        calls, old_calls = new[tool]["tool_calls"], old[tool]["tool_calls"]
+        tp, old_tp = new[tool]["tool_productivity"], old[tool]["tool_productivity"]
+        found[tool] = {
+            "calls_cut": 1 - (calls or 0) / old_calls if old_calls else None,
+            "productivity_gain": tp / old_tp - 1 if tp and old_tp else None,
+        }
+    return found
 
 
 def first_step_reaching(curve: Sequence[tuple[int, float]], target: float) -> int | None:

@@ -24,6 +24,7 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
+from jaxtool.rollout.statistics import calls_by_tool
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord, lost_fraction
 from jaxtool.tools.base import CodeRunner
@@ -146,6 +147,7 @@ def _answers(
 
     groups = ask_lost_again(collect(problems), collect)
     judging = dataclasses.replace(worker.judging, format=renderer.answer)
+    none = dict.fromkeys(collector.tools.names, 0)
     return [
         EvalRecord(
             question=t.problem.problem_id,
@@ -154,6 +156,7 @@ def _answers(
             is_correct=bool(sample.is_correct) and not t.is_masked,
             tokens=t.num_policy_tokens,
             is_lost=t.is_masked,
+            calls_by_tool=none | calls_by_tool(t),
         )
         for sample in samples_of(judging.judged(groups))
         for t in [sample.trajectory]

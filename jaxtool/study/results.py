@@ -14,8 +14,11 @@ from jaxtool.study.figures import (
     EvalRecord,
     accuracy_by_level,
     against,
+    against_by_tool,
     best_point,
     by_level,
+    by_tool,
+    by_tool_over_seeds,
     figures,
     first_step_reaching,
     mean_stderr,
@@ -90,12 +93,16 @@ def results(study: Study) -> dict[str, Any]:
             "rests_on": {
                 part: _rests_on([seed[part] for seed in asked[variant.name]]) for part in PARTS
             },
+            "by_tool": {
+                way: by_tool_over_seeds([by_tool(seed[way]) for seed in own]) for way in SAMPLINGS
+            },
             "levels": {way: _levels([seed[way] for seed in own]) for way in SAMPLINGS},
             "mental_accuracy": _over_levels([accuracy_by_level(seed["mental"]) for seed in own]),
             "optimal_calls": optima[variant.name],
             "training": _training(study, variant, curves),
         }
     found["paired"] = _paired(study, asked, optima)
+    found["paired_by_tool"] = _paired_by_tool(study, asked)
     found["curves"] = {
         name: {part: _mean_curve([seed[part] for seed in seeds]) for part in seeds[0]}
         for name, seeds in curves.items()
@@ -112,7 +119,6 @@ def _paired(
     optima: Mapping[str, Sequence[Mapping[str, int]]],
 ) -> dict[str, Any]:
     """What one variant changes against another, for the pairs of which the study has both."""
-    pairs = (*PAIRS, (OTC, study.suite.equal_steps), *_against_grpo(study))
     return {
         f"{new} against {old}": {
             way: over_seeds(
@@ -125,9 +131,37 @@ def _paired(
             )
             for way in SAMPLINGS
         }
-        for new, old in pairs
-        if {new, old} <= set(asked)
+        for new, old in _pairs(study, asked)
     }
+
+
+def _paired_by_tool(
+    study: Study, asked: Mapping[str, Sequence[Mapping[str, Sequence[EvalRecord]]]]
+) -> dict[str, Any]:
+    """The same by tool: {pair: {way: {tool: {"calls_cut", "productivity_gain"}}}}."""
+
+    def changes(new: Sequence[EvalRecord], old: Sequence[EvalRecord]) -> dict[str, Any]:
+        a, b = whole_in_both(new, old)
+        return against_by_tool(by_tool(a), by_tool(b))
+
+    return {
+        f"{new} against {old}": {
+            way: by_tool_over_seeds(
+                [
+                    changes(ours[way], theirs[way])
+                    for ours, theirs in zip(asked[new], asked[old], strict=True)
+                ]
+            )
+            for way in SAMPLINGS
+        }
+        for new, old in _pairs(study, asked)
+    }
+
+
+def _pairs(study: Study, asked: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The pairs of which the study has both."""
+    pairs = (*PAIRS, (OTC, study.suite.equal_steps), *_against_grpo(study))
+    return [pair for pair in pairs if set(pair) <= set(asked)]
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +273,7 @@ def _levels(seeds: Sequence[Sequence[EvalRecord]]) -> dict[str, Any]:
                 [sum(a.calls for a in part[level]) / len(part[level]) for part in parts]
             ),
             "answers": len(parts[0][level]),
+            "by_tool": by_tool_over_seeds([by_tool(part[level]) for part in parts]),
         }
         for level in sorted(parts[0])
     }

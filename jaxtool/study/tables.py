@@ -46,7 +46,9 @@ def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
     """Every table of the study."""
     return (
         *(_main(found, way) for way in SAMPLINGS),
+        *(_by_tool(found, way) for way in SAMPLINGS if len(_tools(found, way)) > 1),
         *(_levels(found, way) for way in SAMPLINGS),
+        *(_levels_by_tool(found, way) for way in SAMPLINGS if len(_tools(found, way)) > 1),
         collapse_map(found),
         _paired(found),
         _training(found),
@@ -192,6 +194,57 @@ def _levels(found: Mapping[str, Any], way: str) -> Table:
     return Table(
         title=f"By level, {way}: accuracy % / calls",
         columns=("variant", *levels),
+        rows=tuple(rows),
+        note=rests_on(found, way),
+    )
+
+
+def _tools(found: Mapping[str, Any], way: str) -> list[str]:
+    """Tools of which any variant has figures; none in files of before."""
+    variants = found["variants"].values()
+    return sorted(
+        {tool for variant in variants for tool in variant.get("by_tool", {}).get(way, ())}
+    )
+
+
+def _by_tool(found: Mapping[str, Any], way: str) -> Table:
+    """A line for each variant and tool; a study of one tool does not show it."""
+    rows = [
+        (
+            name,
+            tool,
+            shown(part["with_call"], 100),
+            shown(part["accuracy_with_call"], 100),
+            shown(part["tool_calls"], digits=2),
+            shown(part["tool_productivity"], digits=2),
+        )
+        for name, variant in found["variants"].items()
+        for tool, part in variant.get("by_tool", {}).get(way, {}).items()
+    ]
+    return Table(
+        title=f"By tool, {way}",
+        columns=(
+            *("variant", "tool", "answers with call %"),
+            *("their accuracy %", "calls (TC)", "TP"),
+        ),
+        rows=tuple(rows),
+        note=f"TC and TP of the tool's calls, over all answers. {rests_on(found, way)}",
+    )
+
+
+def _levels_by_tool(found: Mapping[str, Any], way: str) -> Table:
+    levels = list(next(iter(found["variants"].values()))["levels"][way])
+    rows = []
+    for name, variant in found["variants"].items():
+        parts = [variant["levels"][way][level].get("by_tool", {}) for level in levels]
+        for tool in _tools(found, way):
+            cells = [
+                shown(part[tool]["tool_calls"], digits=2) if tool in part else "–" for part in parts
+            ]
+            rows.append((name, tool, *cells))
+    return Table(
+        title=f"By level and tool, {way}: calls",
+        columns=("variant", "tool", *levels),
         rows=tuple(rows),
         note=rests_on(found, way),
     )

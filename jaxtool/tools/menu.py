@@ -15,6 +15,7 @@ blocks the loop in which it is called. `Function` has threads and processes for 
 import asyncio
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ from jaxtool.tools.code_tool import CodeTool
 _CLOSE_TIMEOUT_S = 10.0
 _CANCEL_TIMEOUT_S = 5.0  # that a cancelled call has to clean up
 _MAX_TEXT_CHARS = 1 << 20  # of each text of a result; renderers show far less
+# Names are parts of metrics, such as tools/calls_count/search.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _TIME_LIMITS = (ToolStatus.CPU_LIMIT, ToolStatus.WALL_LIMIT)
 
 
@@ -167,12 +170,21 @@ class Sessions:
         await asyncio.gather(*(_closed(session) for session in sessions), return_exceptions=True)
 
 
-def check_names(specs: Sequence[ToolSpec]) -> None:
-    """Raises ValueError if two tools have one name."""
+def check_names(specs: Sequence[ToolSpec], where: str = "RlConfig.tools") -> None:
+    """Raises ValueError if two tools have one name, or one has a name that no metric can have.
+
+    Args:
+      where: the setting that names them.
+    """
     names = [spec.name for spec in specs]
     for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"{where}: a tool is called {name!r}: a name has letters, digits, _, ., + and -, and begins "
+                "with a letter, a digit or _"
+            )
         if names.count(name) > 1:
-            raise ValueError(f"RlConfig.tools: two tools are called {name!r}: set the name of one")
+            raise ValueError(f"{where}: two tools are called {name!r}: set the name of one")
 
 
 async def _made(tool: Tool, sessions: Sessions, call: Call) -> ToolResult:

@@ -55,7 +55,17 @@ class Evaluation:
             if has_figures(part):
                 metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
                 metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
-        return metrics
+        return metrics | _tool_metrics(self.overall["by_tool"])
+
+
+def _tool_metrics(by_tool: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """TC and TP of each tool; {} with one tool, whose figures are those of the whole."""
+    metrics: dict[str, float] = {}
+    for tool, part in by_tool.items() if len(by_tool) > 1 else ():
+        metrics[f"validation/tool_calls_per_answer/{tool}"] = part["tool_calls"]
+        if part["tool_productivity"] is not None:
+            metrics[f"validation/tool_productivity_ratio/{tool}"] = part["tool_productivity"]
+    return metrics
 
 
 def has_figures(part: Mapping[str, Any]) -> bool:
@@ -98,37 +108,47 @@ def evaluate(
         )
 
     own = ask_lost_again(collect(hosts.share(problems)), collect)
-    return evaluation_of(judged_by_all_hosts(judging, own), max_lost_fraction)
+    judged = judged_by_all_hosts(judging, own)
+    return evaluation_of(judged, max_lost_fraction, collector.tools.names)
 
 
 def evaluation_of(
-    groups: Sequence[Group], max_lost_fraction: float = MAX_LOST_FRACTION
+    groups: Sequence[Group],
+    max_lost_fraction: float = MAX_LOST_FRACTION,
+    tools: Sequence[str] = (),
 ) -> Evaluation:
     """The evaluation of judged groups; a level of which too many answers are lost has counts only.
+
+    Args:
+      tools: names of the run's tools, which have figures also where nobody called them.
 
     Raises:
       RuntimeError: log-probs of the decoder are not finite.
     """
     check_sampled(groups, "evaluation")
-    overall = _part(groups, max_lost_fraction)
+    overall = _part(groups, max_lost_fraction, tools)
     levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
     # With the whole refused no part of it is shown.
     allowed = max_lost_fraction if has_figures(overall) else -1.0
     return Evaluation(
         overall=overall,
         levels={
-            level: _part([group for group in groups if group.problem.level == level], allowed)
+            level: _part(
+                [group for group in groups if group.problem.level == level], allowed, tools
+            )
             for level in levels
         },
         groups=tuple(groups),
     )
 
 
-def _part(groups: Sequence[Group], max_lost_fraction: float) -> dict[str, Any]:
+def _part(
+    groups: Sequence[Group], max_lost_fraction: float, tools: Sequence[str]
+) -> dict[str, Any]:
     rests_on = counts(groups)
     if not rests_on.answers or rests_on.lost_fraction > max_lost_fraction:
         return dataclasses.asdict(rests_on)
-    return dataclasses.asdict(figures(groups))
+    return dataclasses.asdict(figures(groups, tools))
 
 
 def judged_by_all_hosts(judging: Judging, own: Sequence[Group]) -> list[Group]:

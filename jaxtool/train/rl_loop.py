@@ -150,7 +150,8 @@ def _step(
     check_sampled(batch.groups, f"step {step}", workdir)
     if config.unloads_decoder:
         worker.engine.unload()
-    metrics = step_metrics(batch.groups) | worker.metrics() | batch.metrics()
+    metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
+    metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
@@ -223,7 +224,8 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     """
     schedule = run.config.schedule
     groups = rollouts.validate(run.validation, step + 1, run.policy)
-    evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction)
+    tools = run.worker.collector.tools.names
+    evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():
         left_out = " and has no figures" if evaluation.is_refused else ""
         print(

@@ -108,12 +108,13 @@ def load_renderer_of(config: RlConfig) -> Renderer:
     specs = [source.spec for source in sources]
     check_names(specs)
     names = [spec.name for spec in specs]
-    for name, _ in config.call_cost.per_tool:
-        if name not in names:
-            raise ValueError(
-                f"CallCost.per_tool: there is no tool {name!r}; the run's tools are "
-                f"{', '.join(names) or 'none'}"
-            )
+    for setting in ("per_tool", "per_tool_token"):
+        for name, _ in getattr(config.call_cost, setting):
+            if name not in names:
+                raise ValueError(
+                    f"CallCost.{setting}: there is no tool {name!r}; the run's tools are "
+                    f"{', '.join(names) or 'none'}"
+                )
     return renderer.with_tools(specs)
 
 

@@ -26,11 +26,14 @@ from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
+from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
+from jaxtool.tools.base import ToolSource
+from jaxtool.tools.menu import check_names
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.skipped_updates import SkippedUpdates
@@ -52,10 +55,28 @@ class DemonstrationStream:
     demonstrations: Demonstrations
     renderer: str
     count: int
+    # Those of the run that follows: what prompts say of them, and what calls are checked against. None is opened.
+    tools: tuple[ToolSource, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"a stream needs {self.count=} >= 1 demonstrations per batch")
+
+    def load_renderer(self) -> Renderer:
+        """The renderer with the stream's tools.
+
+        Raises:
+          ValueError: the two do not go together.
+        """
+        renderer = load_renderer(self.renderer)
+        specs = [source.spec for source in self.tools]
+        check_names(specs, "DemonstrationStream.tools")
+        if specs and renderer.tool is None:
+            raise ValueError(
+                f"DemonstrationStream.tools holds {', '.join(spec.name for spec in specs)}, and the renderer "
+                f"{renderer.name!r} calls no tool: leave tools out, or use a renderer with a [tool] table"
+            )
+        return renderer.with_tools(specs) if specs else renderer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,9 +194,11 @@ def load_text(config: SftRunConfig) -> tuple[list[Renderer], Tokenizer]:
       ValueError: the tokenizer cannot write a tag, or a row of a file cannot be written or is too long.
     """
     tokenizer = config.tokenizer.load()
-    renderers = [load_renderer(stream.renderer) for stream in config.streams]
+    renderers = [stream.load_renderer() for stream in config.streams]
     for stream, renderer in zip(config.streams, renderers, strict=True):
         check_has_text(tokenizer, renderer.all_tags)
+        if stream.tools:
+            check_tools(renderer, tokenizer)
         if isinstance(stream.demonstrations, DemonstrationFile):
             stream.demonstrations.check_rows(
                 config.pack.row_tokens, renderer=renderer, tokenizer=tokenizer

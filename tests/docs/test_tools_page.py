@@ -11,12 +11,14 @@ from helpers.scripted_engine import run, stage
 
 from jaxtool.core.calls import Call
 from jaxtool.core.types import FinishReason, Problem, ToolStatus
+from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.tools.function import Function
 from jaxtool.tools.interpreter import RESTARTED, ROLLED_BACK
 from jaxtool.tools.mcp import Mcp
 from jaxtool.tools.menu import Menu
 from jaxtool.tools.python_sandbox import PythonSandbox
-from jaxtool.train import run_files
+from jaxtool.train.run_files import load_rl_run
+from jaxtool.train.run_tools import load_renderer_of
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
 
@@ -81,7 +83,7 @@ def test_the_run_file_of_the_page_names_servers(tmp_path):
         f"include 'gin_configs/runs/quickstart_grpo.gin'\n{lines}"
         "rl_config.RlConfig.call_cost = @call_cost.CallCost()\n"
     )
-    time, web = run_files.load_rl_run([str(path)], []).tools
+    time, web = load_rl_run([str(path)], []).tools
     assert (time.endpoint.command[:3], time.only) == (
         ("python", "-m", "mcp_server_time"),
         ("convert_time",),
@@ -94,6 +96,28 @@ async def asks_known_answers(menu, source):
     sessions = menu.sessions(Problem(problem_id="p", question="", answer=""), "key")
     result = await sessions.call(Call(tool="calculate", arguments=arguments))
     assert result.stdout == expected == "19"
+
+
+def test_the_function_of_the_page_works_out_every_question_of_the_quickstart():
+    names: dict = {}
+    exec(block("python"), names)
+    for problem in ArithmeticTask().problems("test", 400, 0):
+        assert str(names["calculate"](f"print({problem.question})")) == problem.answer
+
+
+def test_the_run_files_of_the_page_build_runs_with_their_tools(tmp_path, monkeypatch):
+    (tmp_path / "my_tools.py").write_text(block("python"))
+    (tmp_path / "my_renderer.toml").write_text(block("toml"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    files = re.findall(r"^```gin\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    tools = []
+    for number, text in enumerate(files):
+        overlay = tmp_path / f"{number}.gin"
+        overlay.write_text(text)
+        config = load_rl_run(["gin_configs/runs/quickstart_grpo.gin", str(overlay)], [])
+        tools.append([spec.name for spec in load_renderer_of(config).tools])
+    assert tools[:2] == [["calculate"], ["search"]]
 
 
 def test_the_fields_of_the_page_are_those_of_the_classes():

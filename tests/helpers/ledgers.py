@@ -69,6 +69,22 @@ def ledger(
     )
 
 
+def calling(*tools: str, problem: str = "p0", level: str = "easy", sample: int = 0) -> Trajectory:
+    """A ledger of one call of each of `tools`, in order: a token of the policy and one of the tool each."""
+    made = ledger(
+        "Q" + "pt" * len(tools) + "p",
+        problem=problem,
+        level=level,
+        sample=sample,
+        calls=[ToolStatus.OK] * len(tools),
+    )
+    named = [
+        dataclasses.replace(call, tool=tool)
+        for call, tool in zip(made.tool_calls, tools, strict=True)
+    ]
+    return dataclasses.replace(made, tool_calls=tuple(named))
+
+
 def group_of(*trajectories: Trajectory, is_correct: Sequence[bool] = ()) -> Group:
     """One group of trajectories of one problem.
 

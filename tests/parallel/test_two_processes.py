@@ -18,6 +18,7 @@ from jaxtool.model.peft import load_peft
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.metric_table import without_clock
 from jaxtool.rundir.metrics import read_metrics
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.train import rl_loop
@@ -87,12 +88,7 @@ def assert_equal_metrics(rows: list[dict], others: list[dict]) -> None:
     assert [row["step"] for row in rows] == [row["step"] for row in others]
     for row, other in zip(rows, others, strict=True):
         assert row.keys() == other.keys()
-        for name in row:
-            if name.startswith(("timing/", "tokens/useful")) or name in (
-                "time_s",
-                "tokens/sampled_per_s",
-            ):
-                continue
+        for name in without_clock(row):
             np.testing.assert_allclose(row[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 

@@ -197,7 +197,7 @@ def test_turns_that_cannot_be_written_are_refused_by_name(tmp_path):
         ([user("q"), "a"], "messages[1] is 'a'"),
         (
             [user("q"), turn("assistant", "a", tool_calls=[{"id": "1"}])],
-            "messages[1] has key 'tool_calls'",
+            "messages[1].tool_calls[0] has None for a name",
         ),
         (
             [user("q"), turn("assistant", "a", reasoning_content="hm")],

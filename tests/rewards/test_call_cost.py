@@ -32,6 +32,8 @@ def two_calls():
         (CallCost(per_call=0.0, per_observation_token=1.0), 3.0),
         (CallCost(per_code_token=0.1, per_observation_token=1.0), 5.5),
         (CallCost(per_call=1 / 3), 0.67),  # rounded to 0.01
+        (CallCost(per_tool_token=(("search", 0.5),)), 3.5),  # 3 tokens of the search at ½
+        (CallCost(per_code_token=0.1, per_tool_token=(("search", 0.0),)), 2.3),  # 3 of the code
     ],
 )
 def test_cost_by_hand(call_cost, cost):
@@ -99,6 +101,36 @@ def test_one_more_call_never_lowers_the_cost(calls, call, cents):
     cost = call_cost.cost(with_calls(calls))
     assert call_cost.cost(with_calls([*calls, call[0]])) >= cost
     assert call_cost.cost(with_calls([*reversed(calls)])) == pytest.approx(cost)
+
+
+@given(calls=CALLS, cents=st.tuples(CENTS, CENTS, CENTS, CENTS))
+def test_what_the_tools_cost_is_the_cost(calls, cents):
+    call_cost, trajectory = price_of(*cents), with_calls(calls)
+    assert sum(call_cost.cost_by_tool(trajectory).values()) == pytest.approx(
+        call_cost.cost(trajectory)
+    )
+
+
+def test_a_tool_with_two_prices_is_refused():
+    with pytest.raises(ValueError, match=r"^CallCost.per_tool: 'search' has two prices: give it"):
+        CallCost(per_tool=(("search", 1.0), ("search", 2.0)))
+    with pytest.raises(ValueError, match=r"^CallCost.per_tool_token: 'search' must cost >= 0"):
+        CallCost(per_tool_token=(("search", -1.0),))
+
+
+@pytest.mark.parametrize(
+    ("call_cost", "counts"),
+    [
+        (CallCost(), True),
+        (CallCost(per_tool=(("search", 1.0),)), True),
+        (CallCost(per_tool=(("search", 0.5),)), False),
+        (CallCost(per_call=0.5), False),
+        (CallCost(per_observation_token=0.01), False),
+        (CallCost(per_tool_token=(("search", 0.01),)), False),
+    ],
+)
+def test_whether_m_is_the_number_of_calls(call_cost, counts):
+    assert call_cost.counts_calls == counts
 
 
 @given(calls=CALLS, common=CENTS)

@@ -44,6 +44,9 @@ def test_rows_of_hard_problems_and_of_a_tools_price_by_hand():
     rows = {row.name: row.rewards(is_correct=True) for row in table.variants()}
     per_tool = rows["OTC-GRPO, a call of the sandbox 0.5"]
     assert [per_tool[m] for m in (0, 1, 3, 6)] == pytest.approx([1, 0.9238795, 0.7071068, 0.5])
+    # The sandbox's at ½ and the other tool's at 1: m = 0, ½, 1½, 2, 3, 3½, 4½ in cos(mπ / (2m + 3)).
+    mixed = rows["OTC-GRPO, the same, every second call another tool's"]
+    assert [mixed[m] for m in (0, 1, 2, 4)] == pytest.approx([1, 0.9238795, 0.7071068, 0.5])
     easy = rows["OTC-GRPO, easy problems only: an easy problem"]
     assert easy[:4] == pytest.approx([1, 1, 0.8660254, 0.7071068])
     assert rows["AdaTIR, easy problem"][:4] == pytest.approx([1, 0.75, 0.5669873, 0.5])

@@ -102,7 +102,8 @@ def test_code_and_a_function_in_one_trajectory(tmp_path, window_steps):
     assert int(np.sum(batch.loss_mask)) == len(script)
     cost = CallCost(per_tool=(("python", 1.0), ("square", 0.25)))
     assert cost.cost(t) == 1.25
-    assert calls_by_tool([t]) == {"python": 1.0, "square": 1.0}
+    assert calls_by_tool(t) == {"python": 1, "square": 1}
+    assert cost.cost_by_tool(t) == {"python": 1.0, "square": 0.25}
     figures = made.collector.tools.take_figures()
     assert [len(figures[name].latencies_s) for name in ("python", "square", "misbehave")] == [
         1,

@@ -4,16 +4,13 @@ import dataclasses
 import math
 
 import pytest
-from helpers.ledgers import group_of, ledger
+from helpers.ledgers import calling, group_of, ledger
 
 from jaxtool.core.types import FinishReason, Score, ToolStatus, Verdict, samples_of, with_samples
-from jaxtool.rollout.statistics import (
-    clustered_mean,
-    counts,
-    figures,
-    figures_by_level,
-    step_metrics,
-)
+from jaxtool.rewards.call_cost import CallCost
+from jaxtool.rollout.statistics import counts, figures, figures_by_level, step_metrics
+from jaxtool.rollout.tool_figures import clustered_mean
+from jaxtool.rundir.metrics import check_metric_name
 
 OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
 LOST = FinishReason.INFRASTRUCTURE
@@ -136,6 +133,51 @@ def test_step_metrics_by_hand():
     assert metrics["tokens/policy_mean"] == pytest.approx((3 + 2 + 3 + 2) / 4)
     assert metrics["tokens/finish_fraction/answer"] == 1.0
     assert metrics["level/calls_per_answer/hard"] == 1.5
+
+
+def test_step_metrics_of_two_tools_by_hand():
+    """Two searches and a program in a right answer, one search in a wrong one, a third tool that nobody called.
+
+    TC 3/2 and 1/2, TP 1/3 and 1/1. With a search at 1.5 and a program at 0.25 the answers cost 3.25 and 1.5.
+    """
+    groups = scored(
+        [
+            group_of(calling("search", "search", "python", problem="a"), is_correct=[True]),
+            group_of(calling("search", problem="b"), is_correct=[False]),
+        ]
+    )
+    cost = CallCost(per_tool=(("search", 1.5), ("python", 0.25)))
+    metrics = step_metrics(groups, ("python", "search", "length"), cost)
+    by_tool = {name: value for name, value in metrics.items() if name.count("/") == 2}
+    by_tool = {k: v for k, v in by_tool.items() if not k.startswith(("level/", "tokens/"))}
+    assert {k: v for k, v in by_tool.items() if "failed_fraction" not in k} == {
+        "tools/calls_per_answer/length": 0.0,
+        "tools/calls_per_answer/python": 0.5,
+        "tools/calls_per_answer/search": 1.5,
+        "tools/answers_with_call_fraction/length": 0.0,
+        "tools/answers_with_call_fraction/python": 0.5,
+        "tools/answers_with_call_fraction/search": 1.0,
+        "tools/productivity_ratio/python": 1.0,
+        "tools/productivity_ratio/search": pytest.approx(1 / 3),
+        "tools/accuracy_with_call_fraction/python": 1.0,
+        "tools/accuracy_with_call_fraction/search": 0.5,
+        "reward/call_cost_mean/python": 0.125,
+        "reward/call_cost_mean/search": 2.25,
+    }
+    assert metrics["reward/call_cost_mean"] == pytest.approx((3.25 + 1.5) / 2)
+    for name in metrics:
+        check_metric_name(name)
+
+
+def test_one_tool_has_its_calls_alone_and_no_cost_where_calls_are_counted():
+    metrics = step_metrics(scored(four_answers()), ("python",), CallCost())
+    assert metrics["tools/calls_per_answer/python"] == metrics["tools/calls_per_answer"] == 1.0
+    assert not [
+        name
+        for name in metrics
+        if name.startswith(("tools/prod", "reward/call_cost")) and "python" in name
+    ]
+    assert "reward/call_cost_mean" not in metrics
 
 
 def test_a_step_in_which_everything_failed_has_no_reward_metrics():

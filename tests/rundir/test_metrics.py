@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jaxtool.rundir import metrics
+from jaxtool.rundir import metric_table, metrics
 
 
 def write_steps(workdir, steps, resume_step=None, value=0.5):
@@ -130,3 +130,24 @@ def test_tensorboard_gets_the_same_numbers_and_resumes_keep_the_old_file(tmp_pat
     values = [(step, value) for step, tag, value in scalars(tmp_path) if tag == "reward/mean"]
     assert sorted(values) == [(0, 0.5), (1, 1.5), (2, 2.5), (2, 11.5)]
     assert len(list((tmp_path / metrics.TENSORBOARD_FOLDER).iterdir())) == 2
+
+
+def test_a_row_without_the_clock_has_what_an_equal_run_gives_again():
+    row = {
+        "step": 3,
+        "time_s": 1.5,
+        "timing/call_p50_s/search": 0.2,
+        "tokens/sampled_per_s": 90.0,
+        "tokens/useful_row_steps_fraction": 0.7,
+        "tokens/useful_until_queue_empty_fraction": 0.8,
+        "tokens/sampled_total": 640,
+        "tools/calls_count/_own": 2,
+    }
+    kept = {"step": 3, "tokens/sampled_total": 640, "tools/calls_count/_own": 2}
+    assert metric_table.without_clock(row) == kept
+
+
+def test_names_of_python_functions_are_names_of_tools_in_metrics():
+    metrics.check_metric_name("tools/calls_count/_own")
+    with pytest.raises(ValueError, match="malformed"):
+        metrics.check_metric_name("tools/calls_count/my tool")

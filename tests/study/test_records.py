@@ -83,6 +83,7 @@ def test_every_question_gets_its_answer(job, tmp_path):
         "mental": 5,
     }
     assert all(answer.calls == 0 for answer in parts["mental"])
+    assert all(a.calls_by_tool == {"python": a.calls} for rows in parts.values() for a in rows)
     assert [a.question for a in parts["greedy"]] == [a.question for a in parts["sampled"]]
     assert answers_of(job | {"output": str(tmp_path / "again.json")}) == parts
     asked = job["asked"] | {"renderer": "arithmetic_text"}

@@ -174,3 +174,64 @@ def test_missing_variants_leave_the_summary_without_their_figures(played):
     summary = results.results(fewer)["summary"]
     assert summary["otc_calls_cut"] is None
     assert summary["rl_gain_stderr"] is None
+
+
+def name_tools(plan, name, seed, of):
+    """Writes into a variant's answers which tools their calls went to: `of` gives them by level."""
+    path = plan.answers(name, seed)
+    found = json.loads(path.read_text())
+    for rows in found["answers"].values():
+        for row in rows:
+            row["calls_by_tool"] = of[row["level"]]
+    path.write_text(json.dumps(found))
+
+
+def test_figures_of_two_tools_by_hand(played):
+    """GRPO: a program for each easy question, program and search for each hard one; OTC: a search for each hard one.
+
+    Seed 0 of GRPO has 18 of 20 right, seed 1 has 19; OTC has 17. GRPO: 20 programs, 10 searches; OTC: 10 searches.
+    """
+    none = {"python": 0, "search": 0}
+    grpo = {"two_digit": none | {"python": 1}, "hard": {"python": 1, "search": 1}}
+    otc = {"two_digit": none, "hard": none | {"search": 1}}
+    for variant in played.variants:
+        of = {"retool_grpo": grpo, "otc_after_grpo": otc}.get(
+            variant.name, dict.fromkeys(LEVELS, none)
+        )
+        for seed in played.seeds:
+            name_tools(played, variant.name, seed, of)
+    found = results.results(played)
+    grpo, otc = (
+        found["variants"][name]["by_tool"]["greedy"] for name in ("retool_grpo", "otc_after_grpo")
+    )
+    assert grpo["python"]["tool_calls"]["mean"] == 1.0
+    assert grpo["search"]["tool_calls"]["mean"] == 0.5
+    assert grpo["search"]["with_call"]["mean"] == 0.5
+    assert grpo["search"]["accuracy_with_call"]["seeds"] == [0.8, 0.9]
+    assert grpo["python"]["tool_productivity"]["seeds"] == [18 / 20, 19 / 20]
+    assert grpo["search"]["tool_productivity"]["seeds"] == [18 / 10, 19 / 10]
+    assert otc["python"]["tool_productivity"]["mean"] is None
+    assert otc["search"]["tool_productivity"]["seeds"] == [1.7, 1.7]
+    level = found["variants"]["retool_grpo"]["levels"]["greedy"]["two_digit"]["by_tool"]
+    assert level["python"]["tool_calls"]["mean"] == 1.0
+    assert level["search"]["tool_calls"]["mean"] == 0.0
+    pair = found["paired_by_tool"]["otc_after_grpo against retool_grpo"]["greedy"]
+    assert pair["python"]["calls_cut"]["mean"] == 1.0
+    assert pair["search"]["calls_cut"]["mean"] == 0.0
+    assert pair["search"]["productivity_gain"]["seeds"] == pytest.approx([17 / 18 - 1, 17 / 19 - 1])
+    text = tables.markdown(found)
+    assert "| retool_grpo | search | 50.0 ± 0.0 | 85.0 ± 5.0 | 0.50 ± 0.00 | 1.85 ± 0.05 |" in text
+    assert "| otc_after_grpo | python | 0.0 ± 0.0 | – | 0.00 ± 0.00 | – |" in text
+    assert "### By level and tool, sampled: calls" in text
+    assert "| otc_after_grpo | search | 1.00 ± 0.00 | 0.00 ± 0.00 |" in text
+
+
+def test_one_tool_and_files_of_before_make_no_table_by_tool(played):
+    assert "by tool" not in tables.markdown(results.results(played)).lower()
+    for variant in played.variants:
+        for seed in played.seeds:
+            name_tools(played, variant.name, seed, {key: {"python": 1} for key in LEVELS})
+    found = results.results(played)
+    assert "by tool" not in tables.markdown(found).lower()
+    by_tool = found["variants"]["retool_grpo"]["by_tool"]["greedy"]
+    assert by_tool["python"]["tool_calls"]["mean"] == 1.0

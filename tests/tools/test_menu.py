@@ -101,6 +101,12 @@ def test_two_tools_of_one_name_are_refused():
         Menu([Remembers(), CodeTool(ArithmeticTool())])
 
 
+def test_a_name_that_no_metric_can_have_is_refused():
+    with pytest.raises(ValueError, match="a tool is called 'my tool': a name has letters, digits"):
+        Menu([Remembers(name="my tool")])
+    assert Menu([Remembers(name=n) for n in ("_own", "a.b", "a-b", "7z")]).names[0] == "_own"
+
+
 def test_a_call_goes_to_the_tool_that_it_names():
     menu = Menu([CodeTool(ArithmeticTool()), Remembers(name="count")])
 

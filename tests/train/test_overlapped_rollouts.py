@@ -27,6 +27,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.metric_table import without_clock
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.menu import Menu
 from jaxtool.train import rl_loop
@@ -107,8 +108,10 @@ def run_config(folder, max_staleness, *, steps=4, **fields):
 
 def rows_of(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    clock = ("timing/", "time_s", "tokens/useful", "tokens/sampled_per_s", "staleness/")
-    return [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
+    return [
+        {k: v for k, v in without_clock(row).items() if not k.startswith("staleness/")}
+        for row in rows
+    ]
 
 
 def test_at_zero_the_machinery_changes_no_bit(tmp_path):

@@ -13,6 +13,7 @@ from jaxtool.learn.ppo import CriticConfig
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.metric_table import without_clock
 
 VARIANTS = {
     "critic": {
@@ -30,8 +31,7 @@ VARIANTS = {
 
 def rows_of(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    clock = ("timing/", "time_s", "tokens/useful_", "tokens/sampled_per_s")
-    return [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
+    return [without_clock(row) for row in rows]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -24,6 +24,7 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.metric_table import without_clock
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
@@ -33,16 +34,8 @@ from jaxtool.train.sources import Sandbox
 
 def rows_of(workdir):
     """Metrics without what depends on the clock."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {
-            name: value
-            for name, value in row.items()
-            if not name.startswith(("timing/", "tokens/useful"))
-            and name not in ("time_s", "tokens/sampled_per_s")
-        }
-        for row in rows
-    ]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [without_clock(json.loads(line)) for line in lines]
 
 
 def params_of(policy_dir):

@@ -50,6 +50,7 @@ TOOL_FREE = RENDERER[: RENDERER.index("[tool]")] + RENDERER[RENDERER.index("[ans
         ({"tools": (PythonSandbox(), function("untyped", name="length"))}, "parameter 'x' has no type: write x: str"),
         ({"tools": (PythonSandbox(), Function(call="no_module:f", name="length"))}, "tool 'no_module:f': no module 'no_module'"),
         ({"tools": (PythonSandbox(), function("convert", name="length"))}, "give 'length' its argument 'text', and the tool has no such argument"),
+        ({"call_cost": CallCost(per_tool_token=(("serch", 0.5),))}, "CallCost.per_tool_token: there is no tool 'serch'; the run's tools are python, length"),
         ({"call_cost": CallCost(per_tool=(("sandbox", 0.5),))}, "CallCost.per_tool: there is no tool 'sandbox'; the run's tools are python, length"),
     ],
 )  # fmt: skip

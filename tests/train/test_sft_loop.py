@@ -16,6 +16,7 @@ from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import demonstration
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.tools.function import Function
 from jaxtool.train import sft_loop
 from jaxtool.train.sft_loop import DemonstrationStream, SftRunConfig
 
@@ -109,3 +110,28 @@ def test_blocks_that_the_mesh_does_not_divide_are_refused_by_name(tmp_path):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     with pytest.raises(ValueError, match=r"^last_block_rows=3 does not divide"):
         sft_loop.train(config, workdir=tmp_path / "given", seed=0, mesh=mesh)
+
+
+def test_the_tools_of_a_stream_stand_in_its_prompts_and_must_fit_its_renderer():
+    def stream(renderer, *calls):
+        tools = tuple(Function(call=f"helpers.user_tools:{call}") for call in calls)
+        made = DemonstrationStream(
+            demonstrations=Demonstrations(), renderer=renderer, count=1, tools=tools
+        )
+        return made.load_renderer()
+
+    assert [spec.name for spec in stream("hermes", "length", "square").tools] == [
+        "length",
+        "square",
+    ]
+    assert stream("two_shot_text").tools == ()
+    with pytest.raises(
+        ValueError, match=r"^DemonstrationStream.tools holds length, and the renderer 'two_"
+    ):
+        stream("two_shot_text", "length")
+    with pytest.raises(
+        ValueError, match=r"^DemonstrationStream.tools: two tools are called 'length'"
+    ):
+        stream("hermes", "length", "length")
+    with pytest.raises(ValueError, match="renderer 'retool' cannot call the tool 'length'"):
+        stream("retool", "length")

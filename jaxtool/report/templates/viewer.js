@@ -1,7 +1,7 @@
 // The trajectory viewer: filters, list, and one trajectory with its tokens.
 
 const ORIGINS = { p: 'prompt', a: 'policy', c: 'code', t: 'tool' };
-const ORIGIN_LABELS = { prompt: 'prompt', policy: 'policy', code: 'policy: code', tool: 'interpreter' };
+const ORIGIN_LABELS = { prompt: 'prompt', policy: 'policy', code: 'policy: call', tool: 'tool' };
 const MAX_LISTED = 200;
 const NO_LEVEL = '(no level)';
 
@@ -11,8 +11,11 @@ const FILTERS = [
   { key: 'step', label: 'Step', of: (view) => stepOf(view) },
   { key: 'outcome', label: 'Outcome', of: (view) => (view.is_correct ? 'correct' : 'wrong') },
   { key: 'calls', label: 'Tool calls', of: (view) => view.tool_calls.length },
+  { key: 'tools', label: 'Tools', of: (view) => toolsOf(view).join(' + ') || 'none', needed: (views) => new Set(views.flatMap(toolsOf)).size > 1 },
 ];
 
+// Names of the tools that a trajectory called, each once; logs of earlier versions name none.
+const toolsOf = (view) => [...new Set(view.tool_calls.map((call) => call.tool).filter(Boolean))].sort();
 const stepOf = (view) => (isNumber(view.step) ? view.step : 'finished policy');
 const compare = (a, b) => (isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), 'en', { numeric: true }));
 const verdict = (view) => el('span', { class: `verdict ${view.is_correct ? 'right' : 'wrong'}`, title: view.is_correct ? 'correct' : 'wrong' }, view.is_correct ? '✓' : '✗');
@@ -38,7 +41,7 @@ class Viewer {
   filters() {
     const selects = FILTERS.map((filter) => {
       const values = [...new Set(this.views.map(filter.of))].sort(compare);
-      if (values.length < 2) return null;
+      if (values.length < 2 || (filter.needed && !filter.needed(this.views))) return null;
       const options = values.map((value) => el('option', { value: String(value) }, String(value)));
       return el('label', null, filter.label, el('select', {
         'data-filter': filter.key,
