@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from experiments import launch
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
+    from jaxtool.rundir.run_start import Launch
     from jaxtool.study.compare import Comparison
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.sft_loop import SftRunConfig
@@ -63,11 +64,12 @@ def main() -> None:
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
-    configs = _configs(arguments)
+    runs = _configs(arguments)
+    configs = {stage: config for stage, (config, _) in runs.items()}
     tested = configs["otc_grpo"]
     assert isinstance(tested, RlConfig)
     with start_local_server() as address:
-        policies = _train(arguments, configs, address)
+        policies = _train(arguments, runs, address)
         print(f"test: {arguments.problems} questions that no stage has seen", flush=True)
         comparison = compare.compare(
             tested,
@@ -100,11 +102,11 @@ def main() -> None:
     print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
 
 
-def _configs(arguments: argparse.Namespace) -> dict[str, SftRunConfig | RlConfig]:
-    """The configuration of each stage; everything that is wrong with the flags is found here."""
+def _configs(arguments: argparse.Namespace) -> dict[str, tuple[SftRunConfig | RlConfig, Launch]]:
+    """The run of each stage; everything that is wrong with the flags is found here."""
     from jaxtool.study.fewer_steps import steps_bindings
     from jaxtool.train.rl_config import RlConfig
-    from jaxtool.train.run_files import load_run, run_target
+    from jaxtool.train.run_files import launched_run, run_target
 
     configs = {}
     for stage in STAGES:
@@ -112,12 +114,14 @@ def _configs(arguments: argparse.Namespace) -> dict[str, SftRunConfig | RlConfig
         params = list(arguments.gin_param) if run_target(file) is RlConfig else []
         if arguments.steps is not None:
             params += steps_bindings([file], params, arguments.steps)
-        configs[stage] = load_run([file], params)
+        configs[stage] = launched_run([file], params)
     return configs
 
 
 def _train(
-    arguments: argparse.Namespace, configs: dict[str, SftRunConfig | RlConfig], address: str
+    arguments: argparse.Namespace,
+    runs: dict[str, tuple[SftRunConfig | RlConfig, Launch]],
+    address: str,
 ) -> dict[str, Path]:
     """Runs the stages; returns the directory of each one's policy."""
     from jaxtool.train import rl_loop, sft_loop
@@ -125,11 +129,12 @@ def _train(
     policies: dict[str, Path] = {}
     for number, stage in enumerate(STAGES, start=1):
         print(f"[{number}/{len(STAGES)}] {stage}", flush=True)
-        config, parent = configs[stage], PARENTS.get(stage)
+        (config, launched), parent = runs[stage], PARENTS.get(stage)
         flags = {
             "workdir": arguments.workdir / stage,
             "seed": arguments.seed,
             "init_from": policies[parent] if parent else None,
+            "launch": launched,
         }
         if isinstance(config, sft_loop.SftRunConfig):
             policies[stage] = sft_loop.train(config, **flags)

@@ -35,6 +35,9 @@ def parse() -> argparse.Namespace:
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
     parser.add_argument("--workdir", type=Path, help="directory of this run")
+    parser.add_argument(
+        "--steps", type=int, help="of the run; more than it has made: it goes on (docs/runs.md)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init_from", type=Path, help="`policy` directory of an earlier run")
     parser.add_argument(
@@ -57,7 +60,8 @@ def parse() -> argparse.Namespace:
 def print_config(arguments: argparse.Namespace) -> None:
     from jaxtool.train import run_files
 
-    found = run_files.list_run(arguments.gin_file, arguments.gin_param)
+    params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
+    found = run_files.list_run(arguments.gin_file, params)
     print(found.text, end="")
     target = type(found.config)
     values = {name: {"value": one.value, "from": one.origin} for name, one in found.values.items()}
@@ -73,7 +77,7 @@ def dry_run(arguments: argparse.Namespace) -> None:
     started, checks, error = time.monotonic(), [], None
     try:
         for check in dry_run.dry_run(
-            _load(arguments),
+            _load(arguments)[0],
             seed=arguments.seed,
             init_from=arguments.init_from,
             sandbox_addresses=tuple(arguments.sandbox),
@@ -91,16 +95,17 @@ def dry_run(arguments: argparse.Namespace) -> None:
     print(f"all right: {len(checks)} checks in {seconds:.1f} s; no weights read, nothing compiled")
 
 
-def _load(arguments: argparse.Namespace) -> Any:
-    """The run of the gin files, with the functions of --tool."""
+def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The run of the gin files with --steps and the functions of --tool, and what is known of its origin."""
     from jaxtool.train import run_files, run_tools, sft_loop
 
-    config = run_files.load_run(arguments.gin_file, arguments.gin_param)
+    params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
+    config, launched = run_files.launched_run(arguments.gin_file, params)
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool:
             raise ValueError("--tool: a cold start calls no tools; give it to the RL run")
-        return config
-    return run_tools.with_functions(config, arguments.tool)
+        return config, launched
+    return run_tools.with_functions(config, arguments.tool), launched
 
 
 def _write(path: Path | None, record: dict[str, Any]) -> None:
@@ -123,23 +128,19 @@ def main() -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from jaxtool.config import loader
     from jaxtool.parallel import hosts
     from jaxtool.report.page import report_of_workdir, write_report
     from jaxtool.rundir.metrics import read_metrics
-    from jaxtool.rundir.workdir import hold_workdir, is_begun
     from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
-    config = _load(arguments)
+    config, launched = _load(arguments)
     flags = {
         "workdir": arguments.workdir,
         "seed": arguments.seed,
         "init_from": arguments.init_from,
+        "launch": launched,
     }
-    with hold_workdir(arguments.workdir):
-        if hosts.is_first() and not is_begun(arguments.workdir):
-            loader.write_operative_config(arguments.workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
     else:
