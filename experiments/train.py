@@ -44,6 +44,7 @@ def parse() -> argparse.Namespace:
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
     launch.add_tool_flag(parser)
+    launch.add_log_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--print_config", action="store_true", help="print the composed run and end")
@@ -100,7 +101,8 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from jaxtool.train import run_files, run_tools, sft_loop
 
     params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
-    config, launched = run_files.launched_run(arguments.gin_file, params)
+    trackers = launch.trackers_of(arguments)
+    config, launched = run_files.launched_run(arguments.gin_file, params, trackers)
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool:
             raise ValueError("--tool: a cold start calls no tools; give it to the RL run")

@@ -14,6 +14,7 @@ from jaxtool.config.settings import Setting
 from jaxtool.core.files import write_text
 
 RECORD = "run.json"
+LOCK = "run.lock"  # held by the process that runs
 # "checking" and "running" are those of a process that lives, or that died without a word.
 Status = Literal["checking", "running", "finished", "stopped", "failed", "failed checks"]
 

@@ -23,6 +23,7 @@ from jaxtool.parallel import hosts
 from jaxtool.rundir import provenance
 from jaxtool.rundir.checkpoints import is_policy
 from jaxtool.rundir.run_record import RECORD, RunRecord, Start, Status, read_record
+from jaxtool.rundir.trackers.spec import TrackerSpec
 from jaxtool.rundir.workdir import is_begun
 
 _SHOWN_CHANGES = 8  # of a refusal; the rest is counted
@@ -35,6 +36,7 @@ class Launch:
     files: tuple[str, ...] = ()  # its gin files
     origin: OriginOf | None = None  # where a value of the configuration was set
     command: tuple[str, ...] | None = None  # None: that of this process
+    trackers: tuple[TrackerSpec, ...] = ()  # of --log
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,17 +70,17 @@ class RunStart:
         self, workdir: Path, record: RunRecord, identity: Identity, settings: dict[str, Setting]
     ):
         self._workdir, self._record = workdir, record
-        self._identity, self._settings = identity, settings
-        self._was_begun = is_begun(workdir)
+        self._identity, self.settings = identity, settings
+        self.is_new = not is_begun(workdir)  # nothing of a run is in the directory
         self.has_begun = False  # this start
-        before = record.settings if self._was_begun else settings
+        before = record.settings if not self.is_new else settings
         self.changes: list[Change] = _differences(before, settings)
         self.is_finished = record.finished_step == identity.steps and is_policy(workdir / "policy")
 
     @property
     def before(self) -> dict[str, Setting]:
         """The settings of the run until now, those of this start where there was none."""
-        return dict(self._record.settings if self._was_begun else self._settings)
+        return dict(self._record.settings if not self.is_new else self.settings)
 
     def open(self, launch: Launch) -> None:
         """Notes that the start is here; its checks come now."""
@@ -140,7 +142,7 @@ class RunStart:
             self._keep(self._record.with_last(status=status, ended=_now(), error=text))
 
     def _begin(self, step: int) -> None:
-        if self.changes or not self._was_begun:
+        if self.changes or self.is_new:
             # A configuration that was built in Python may hold what gin cannot say.
             with contextlib.suppress(ConfigError):
                 write_operative_config(self._workdir, self._identity.config)
@@ -150,9 +152,9 @@ class RunStart:
             dataclasses.replace(
                 record,
                 target=f"{target.__module__}.{target.__qualname__}",
-                settings=self._settings,
+                settings=self.settings,
                 steps=self._identity.steps,
-                finished_step=record.finished_step if self._was_begun else None,
+                finished_step=record.finished_step if not self.is_new else None,
             )
         )
 

@@ -14,9 +14,9 @@ from typing import ParamSpec
 
 from jaxtool.core.locks import Held, hold, temporary_directory
 from jaxtool.parallel import hosts
+from jaxtool.rundir.run_record import LOCK
 
 _P = ParamSpec("_P")
-_LOCK = "run.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # Files that only a run which has begun leaves, as patterns.
 _RESULTS = ("policy/model_config.json", "checkpoints/[0-9]*", "metrics.jsonl", "trajectories.jsonl")
@@ -66,7 +66,7 @@ def records_dir(stack: ExitStack, workdir: Path) -> Path:
 def _hold(stack: ExitStack, workdir: Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        stack.enter_context(hold(workdir / _LOCK))
+        stack.enter_context(hold(workdir / LOCK))
     except Held as error:
         raise ValueError(
             f"{workdir} is in use by {error}: wait until it has ended, or choose another --workdir"

@@ -28,11 +28,11 @@ from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
-from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
+from jaxtool.rundir.run_log import RunLog, open_log
 from jaxtool.rundir.run_start import Identity, Launch, open_start
-from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
-from jaxtool.rundir.workdir import holds_workdir, records_dir
+from jaxtool.rundir.trajectory_log import evenly_spaced_views
+from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
@@ -102,9 +102,7 @@ def train(
             update=start * updates,
             last_update=schedule.steps * updates,
         )
-        records = records_dir(stack, workdir)
-        writer = stack.enter_context(MetricsWriter(records, resume))
-        log = stack.enter_context(TrajectoryLog(records, resume))
+        log = stack.enter_context(open_log(stack, workdir, resume, this_start, launch))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         worker.engine.load(run.policy)
         with progress_of("compile decoder") as report:
@@ -115,7 +113,7 @@ def train(
             metrics = _step(run, rollouts, log, workdir, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(run, rollouts, step)
-            writer.write(step, metrics)
+            log.write(step, metrics)
             run.skipped.check()
             progress.update(step + 1, _shown(metrics))
             # The last step has one too, from which a longer run goes on.
@@ -149,9 +147,7 @@ def _shown(metrics: dict[str, float]) -> dict[str, float]:
     return {short: metrics.get(name, float("nan")) for short, name in names.items()}
 
 
-def _step(
-    run: Run, rollouts: Rollouts, log: TrajectoryLog, workdir: Path, step: int
-) -> dict[str, float]:
+def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
     config, worker = run.config, run.worker
@@ -178,7 +174,7 @@ def _step(
             # With a critic the aims are rewards, which the view has already.
             advantages=None if config.critic else aims,
         )
-        log.write(views)
+        log.write_views(step, views)
     run.skipped.settle()
     learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxtool.config import loader
 from jaxtool.config.listing import Listing, listing
 from jaxtool.rundir.run_start import Launch
+from jaxtool.rundir.trackers.spec import TrackerSpec
 from jaxtool.train.old_names import OLD_NAMES
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
@@ -31,11 +32,14 @@ def load_run(files: Sequence[str | Path], params: Sequence[str] = ()) -> RlConfi
 
 
 def launched_run(
-    files: Sequence[str | Path], params: Sequence[str] = ()
+    files: Sequence[str | Path],
+    params: Sequence[str] = (),
+    trackers: tuple[TrackerSpec, ...] = (),
 ) -> tuple[RlConfig | SftRunConfig, Launch]:
     """The run of `load_run`, and what its record says of where its values were set."""
     config, builder = loader.compose(run_target(files[0]), files, params, OLD_NAMES)
-    return config, Launch(files=tuple(map(str, files)), origin=builder.origin)
+    names = tuple(map(str, files))
+    return config, Launch(files=names, origin=builder.origin, trackers=trackers)
 
 
 def steps_params(

@@ -27,10 +27,10 @@ from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
-from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay
+from jaxtool.rundir.run_log import open_log
 from jaxtool.rundir.run_start import Identity, Launch, RunStart, open_start
-from jaxtool.rundir.workdir import holds_workdir, records_dir
+from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
 from jaxtool.train.resume_rules import MAY_CHANGE, say_changes
 from jaxtool.train.rollout_worker import check_vocabulary
@@ -107,7 +107,7 @@ def train(
     identity = Identity(config=config, seed=seed, init_from=init_from, steps=config.steps)
     with open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as this_start:
         if not this_start.is_finished:
-            _train(config, this_start, workdir, seed, init_from, mesh)
+            _train(config, this_start, workdir, seed, init_from, mesh, launch)
     return workdir / "policy"
 
 
@@ -118,6 +118,7 @@ def _train(
     seed: int,
     init_from: Path | None,
     mesh: Mesh | None,
+    launch: Launch,
 ) -> None:
     """Everything from the checks to the saved policy."""
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
@@ -145,9 +146,7 @@ def _train(
         say_changes(this_start, optimizers, update=start, last_update=config.steps)
         with (
             ExitStack() as stack,
-            MetricsWriter(
-                records_dir(stack, workdir), resume_step=start - 1 if start else None
-            ) as writer,
+            open_log(stack, workdir, start - 1 if start else None, this_start, launch) as log,
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
             for step in range(start, config.steps):
@@ -158,7 +157,7 @@ def _train(
                 is_row = (step + 1) % config.log_every == 0 or step + 1 == config.steps
                 if is_row or skipped.is_over:
                     values = jax.device_get(metrics) | {"sft/skipped_updates": skipped.settle()}
-                    writer.write(step, values)
+                    log.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                     skipped.check()
                 # The last step has a checkpoint too, from which a longer run goes on.
