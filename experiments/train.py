@@ -131,7 +131,8 @@ def main() -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     from jaxtool.parallel import hosts
-    from jaxtool.report.page import report_of_workdir, write_report
+    from jaxtool.report.page import report_of_workdir
+    from jaxtool.report.replacing import write_beside_richer
     from jaxtool.rundir.metrics import read_metrics
     from jaxtool.train import rl_loop, sft_loop
 
@@ -149,7 +150,8 @@ def train(arguments: argparse.Namespace) -> None:
         policy = rl_loop.train(config, sandbox_addresses=tuple(arguments.sandbox), **flags)
     if not hosts.is_first():
         return
-    report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))
+    page = arguments.workdir / "report.html"
+    report = write_beside_richer(page, report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
     rows = read_metrics(arguments.workdir / "metrics.jsonl")
     record = {
