@@ -136,7 +136,9 @@ class RunStart:
         )
 
     def end(self, status: Status, error: BaseException | None) -> None:
-        """How else it ended; by one host, because the others may be gone."""
+        """How else it ended; hosts do not wait for each other, because the others may be gone."""
+        if not hosts.is_first():
+            return
         text = "" if error is None else provenance.without_secrets(one_line(error))
         with contextlib.suppress(OSError):  # a full disk: what is raised already says more
             self._keep(self._record.with_last(status=status, ended=_now(), error=text))
