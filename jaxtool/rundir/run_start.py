@@ -73,14 +73,10 @@ class RunStart:
         self._identity, self.settings = identity, settings
         self.is_new = not is_begun(workdir)  # nothing of a run is in the directory
         self.has_begun = False  # this start
-        before = record.settings if not self.is_new else settings
-        self.changes: list[Change] = _differences(before, settings)
+        # The settings of the run until now, those of this start where there was none.
+        self.before = settings if self.is_new else dict(record.settings)
+        self.changes: list[Change] = _differences(self.before, settings)
         self.is_finished = record.finished_step == identity.steps and is_policy(workdir / "policy")
-
-    @property
-    def before(self) -> dict[str, Setting]:
-        """The settings of the run until now, those of this start where there was none."""
-        return dict(self._record.settings if not self.is_new else self.settings)
 
     def open(self, launch: Launch) -> None:
         """Notes that the start is here; its checks come now."""

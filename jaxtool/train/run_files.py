@@ -45,11 +45,12 @@ def launched_run(
 def steps_params(
     files: Sequence[str | Path], params: Sequence[str], steps: int | None
 ) -> list[str]:
-    """`params` and the binding of --steps: of the macro STEPS where the files have it, so that what follows
-    it (a cosine's end) does so.
+    """`params` and the bindings of --steps: of the macro STEPS where the files have it, so that what follows
+    it (a cosine's end) does so. A warm-up of that length or more ends one step before the last.
 
     Raises:
-      ValueError: `steps` is below 1, or is given twice.
+      ValueError: `steps` is below 1.
+      ConfigError: the run does not load.
     """
     if steps is None:
         return list(params)
@@ -59,7 +60,9 @@ def steps_params(
     name = "Schedule.steps" if run_target(files[0]) is RlConfig else "SftRunConfig.steps"
     if any(binding.target is None and binding.name == "STEPS" for binding in bindings):
         name = "STEPS"
-    return [*params, f"{name} = {steps}"]
+    warmup = load_run(files, params).optimizer.warmup_steps
+    shorter = [f"OptimizerConfig.warmup_steps = {steps - 1}"] if warmup >= steps else []
+    return [*params, f"{name} = {steps}", *shorter]
 
 
 def load_rl_run(files: Sequence[str | Path], params: Sequence[str] = ()) -> RlConfig:

@@ -77,6 +77,15 @@ def test_an_extension_that_was_interrupted_is_not_taken_for_finished(tmp_path):
     assert run(tmp_path, Config(steps=6)) is None
 
 
+def test_what_the_settings_were_is_known_after_they_are_replaced(tmp_path):
+    run(tmp_path)
+    with start(tmp_path, Config(steps=5)) as this:
+        this.begin(3)
+        assert this.before["steps"].value == "3"
+        assert record_of(tmp_path).settings["steps"].value == "5"
+        assert not this.is_new
+
+
 def test_fewer_steps_than_a_checkpoint_has_are_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Config(steps=9), is_killed_at=5)
