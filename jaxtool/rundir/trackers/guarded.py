@@ -72,10 +72,10 @@ class GuardedTracker:
             self._changed.notify_all()
         self._thread.join(self._patience.close_s)
         with self._changed:
-            waiting = len(self._events)
+            self._lost += len(self._events)
             self._events.clear()
-            self._lost += waiting
         if self._thread.is_alive():
+            self._lose()  # what it has in its hands
             self._say(f"did not end within {self._patience.close_s:g} s and is left alone")
         if self._lost:
             print(
