@@ -22,6 +22,7 @@ from jaxtool.core.files import one_line
 from jaxtool.parallel import hosts
 from jaxtool.rundir import provenance
 from jaxtool.rundir.checkpoints import is_policy
+from jaxtool.rundir.run_listing import checkpoints_of
 from jaxtool.rundir.run_record import RECORD, RunRecord, Start, Status, read_record
 from jaxtool.rundir.trackers.spec import TrackerSpec
 from jaxtool.rundir.workdir import is_begun
@@ -107,16 +108,7 @@ class RunStart:
 
         Args:
           step: that of the checkpoint it resumes from, 0 without one.
-
-        Raises:
-          ValueError: the run has made more steps than it is now to have.
         """
-        steps = self._identity.steps
-        if step > steps:
-            raise ValueError(
-                f"{self._workdir} has a checkpoint of step {step}, more than steps={steps}: give "
-                "more steps, or choose another --workdir"
-            )
         hosts.agree(lambda: self._begin(step))
         self.has_begun = True
 
@@ -225,10 +217,11 @@ def check_start(
             + "): put it back, choose another --workdir, or delete this one to start over; "
             "docs/runs.md lists what may change"
         )
-    if record.finished_step is not None and record.finished_step > identity.steps:
+    made = max([record.finished_step or 0, *checkpoints_of(workdir)])
+    if made > identity.steps:
         raise ValueError(
-            f"{workdir} holds a run of {record.finished_step} steps, more than steps="
-            f"{identity.steps}: give more steps to go on, or choose another --workdir"
+            f"{workdir} holds a run of {made} steps, more than steps={identity.steps}: give more steps to "
+            "go on, or choose another --workdir"
         )
     return record
 

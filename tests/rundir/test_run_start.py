@@ -86,11 +86,14 @@ def test_what_the_settings_were_is_known_after_they_are_replaced(tmp_path):
         assert not this.is_new
 
 
-def test_fewer_steps_than_a_checkpoint_has_are_refused(tmp_path):
+def test_fewer_steps_than_a_checkpoint_has_are_refused_before_anything_is_read(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Config(steps=9), is_killed_at=5)
-    with pytest.raises(ValueError, match="has a checkpoint of step 5, more than steps=4"):
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "tmp").mkdir()
+    with pytest.raises(ValueError, match="holds a run of 5 steps, more than steps=4: give more"):
         run(tmp_path, Config(steps=4))
+    assert run(tmp_path, Config(steps=5)) == 5
 
 
 def test_what_may_not_change_is_refused_with_every_old_and_new_value(tmp_path):
