@@ -24,6 +24,7 @@ from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
@@ -153,6 +154,9 @@ def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_been_longer_from_th
     assert (workdir / "policy").exists()
     train(config, workdir=workdir, seed=1, tool=CountingTool())
     assert "changed: Schedule.steps: 2 -> 4\nchanged: Schedule.eval" in capsys.readouterr().out
+    record = read_record(workdir)
+    assert record is not None
+    assert [start.from_step for start in record.starts] == [0, 2]  # and not again from the start
     assert rows_of(workdir) == rows_of(folder / "run")
     whole = params_of(folder / "run" / "policy")
     for x, y in zip(params_of(workdir / "policy"), whole, strict=True):
