@@ -3,6 +3,9 @@
   python -m experiments.train --gin_file gin_configs/runs/quickstart_grpo.gin --workdir runs/grpo \
       --init_from runs/cold_start/policy --gin_param 'Schedule.steps = 20'
 
+--steps N with more steps than a finished run has made goes on with it; docs/runs.md says what else may change on a
+resume, and what --log sends to a tracker.
+
 --print_config prints the composed run as gin, each value with the file and line that set it, and ends. --dry_run does
 everything up to the first step, reads no weights, writes no work directory, and ends with 0 or 1. Neither needs --workdir.
 

@@ -254,7 +254,9 @@ def run_twice(tmp_path, text, **environment):
     )
     for steps in (("0", "3"), ("1", "5")):
         command = [sys.executable, "-c", SCRIPT, str(tmp_path), text, *steps]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning: --log" not in done.stderr
     memory = json.loads((tmp_path / "trackers.json").read_text())[text]
