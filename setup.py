@@ -69,6 +69,9 @@ TEST = [
 # where its index has no CPU wheel. Tests marked `parity` are skipped without it and say so.
 PARITY = ["torch>=2.9,<2.14", "accelerate>=1.10", "peft>=0.17", "trl>=1.16"]
 
+# Where metrics can go besides the run directory, by `--log`. Each is optional and imported only when it is asked for.
+TRACKERS = ["wandb>=0.20", "mlflow>=3.1", "trackio>=0.20"]
+
 setup(
     name="jaxtool",
     version="0.1.0",
@@ -105,5 +108,6 @@ setup(
         "search-qdrant": SEARCH + SEARCH_QDRANT,
         "test": TRAINER + SANDBOX + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + MCP + TEST,
         "parity": PARITY,
+        "trackers": TRACKERS,
     },
 )

@@ -11,6 +11,7 @@ import re
 import shlex
 
 from jaxtool.config.loader import REPOSITORY_ROOT
+from jaxtool.config.record import RECORD_NAME
 
 CONFIGS = REPOSITORY_ROOT / "gin_configs"
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -85,9 +86,8 @@ def gin_files(text: str) -> set[str]:
     """Names of gin files in code: paths of the repository or of gin_configs, or bare names; `*` stands for any."""
     found = {name for code in code_of(text) for name in _GIN_FILE.findall(code)}
     own = {name for name in found if name.startswith("my_")}  # the reader writes it
-    return {
-        name for name in found - own if not pathlib.Path(name).stem.isupper()
-    }  # RUN.gin: any file
+    # RUN.gin is any file, and the record is one that a run writes.
+    return {n for n in found - own if not pathlib.Path(n).stem.isupper() and n != RECORD_NAME}
 
 
 def is_gin_file(name: str) -> bool:

@@ -13,6 +13,8 @@ Every metric of a run, in one line each. `metrics.jsonl` in the work directory h
 report show the same numbers. A share (`..._fraction`) lies between 0 and 1. A total counts since the run began. Groups
 of which the sandbox lost an answer are in no mean; `tools/infrastructure_failed_fraction` says how many answers it lost.
 
+`experiments.train --log` sends them to W&B, MLflow or Trackio as well ([runs.md](runs.md)).
+
 Two equal runs have equal metrics but for those of the clock: `time_s`, `timing/...`, `tokens/sampled_per_s` and
 `tokens/useful_...`. How full the decoder was depends on how fast tools answered. What servers and caches count
 (`tools/..._hits_total`, `tools/executions_total`) also depends on what they did before.

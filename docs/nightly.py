@@ -83,6 +83,9 @@ RULES = (
     ),
     Rule(module="experiments.train", contains="...", instead=_TRAIN),
     Rule(module="experiments.train", contains="search", instead=_SEARCH),
+    Rule(module="experiments.train", contains="--steps", instead="tests/train/test_rl_loop.py"),
+    Rule(module="experiments.train", contains="--log", instead="tests/rundir/test_trackers.py"),
+    Rule(module="experiments.runs", instead="tests/experiments/test_runs_command.py"),
     Rule(
         module="experiments.train",
         contains="smollm2",

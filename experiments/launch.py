@@ -1,11 +1,16 @@
 """What every entry point does before jax starts: allocator, compilation cache, one-line errors."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:  # the flags need no jax
+    from jaxtool.rundir.trackers.spec import TrackerSpec
 
 _ACCELERATOR_DEVICES = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # of /dev
 _DEVICES = Path("/dev")
@@ -93,6 +98,27 @@ def add_mcp_flag(parser: argparse.ArgumentParser) -> None:
         help="an MCP server whose tools the policy may call as well, such as 'python my_server.py' or "
         "http://host:8000/mcp; may be repeated",
     )
+
+
+def add_log_flag(parser: argparse.ArgumentParser) -> None:
+    """--log TRACKER, once for each tracker."""
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="wandb:PROJECT[/NAME], mlflow[:EXPERIMENT[/NAME]] or trackio:PROJECT[/NAME] gets the metrics and "
+        "a sample of the trajectories as well, see docs/runs.md; may be repeated",
+    )
+
+
+def trackers_of(arguments: argparse.Namespace) -> tuple[TrackerSpec, ...]:
+    """The trackers of --log. Raises ValueError if one cannot be used here, in one line."""
+    from jaxtool.rundir.trackers.spec import check_trackers, parse_tracker
+
+    specs = tuple(map(parse_tracker, arguments.log))
+    check_trackers(specs)
+    return specs
 
 
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:

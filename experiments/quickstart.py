@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from experiments import launch
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
+    from jaxtool.rundir.run_start import Launch
     from jaxtool.study.closing import Word
     from jaxtool.study.compare import Comparison
     from jaxtool.train.rl_config import RlConfig
@@ -142,11 +143,12 @@ def main() -> None:
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
-    configs = _configs(arguments, kind)
+    runs = _configs(arguments, kind)
+    configs = {stage: config for stage, (config, _) in runs.items()}
     tested = configs["otc_grpo"]
     assert isinstance(tested, RlConfig)
     with _servers(kind, arguments.workdir) as servers:
-        policies = _train(arguments, kind, configs, servers)
+        policies = _train(arguments, kind, runs, servers)
         print(f"test: {arguments.problems} questions that no stage has seen", flush=True)
         comparison = compare.compare(
             tested,
@@ -185,11 +187,13 @@ def main() -> None:
     print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
 
 
-def _configs(arguments: argparse.Namespace, kind: Kind) -> dict[str, SftRunConfig | RlConfig]:
-    """The configuration of each stage; everything that is wrong with the flags is found here."""
+def _configs(
+    arguments: argparse.Namespace, kind: Kind
+) -> dict[str, tuple[SftRunConfig | RlConfig, Launch]]:
+    """The run of each stage; everything that is wrong with the flags is found here."""
     from jaxtool.study.fewer_steps import steps_bindings
     from jaxtool.train.rl_config import RlConfig
-    from jaxtool.train.run_files import load_run, run_target
+    from jaxtool.train.run_files import launched_run, run_target
 
     configs = {}
     for stage in kind.stages:
@@ -197,7 +201,7 @@ def _configs(arguments: argparse.Namespace, kind: Kind) -> dict[str, SftRunConfi
         params = list(arguments.gin_param) if run_target(file) is RlConfig else []
         if arguments.steps is not None:
             params += steps_bindings([file], params, arguments.steps)
-        configs[stage] = load_run([file], params)
+        configs[stage] = launched_run([file], params)
     return configs
 
 
@@ -224,7 +228,7 @@ def _servers(kind: Kind, workdir: Path) -> Iterator[Servers]:
 def _train(
     arguments: argparse.Namespace,
     kind: Kind,
-    configs: dict[str, SftRunConfig | RlConfig],
+    runs: dict[str, tuple[SftRunConfig | RlConfig, Launch]],
     servers: Servers,
 ) -> dict[str, Path]:
     """Runs the stages; returns the directory of each one's policy."""
@@ -233,11 +237,12 @@ def _train(
     policies: dict[str, Path] = {}
     for number, stage in enumerate(kind.stages, start=1):
         print(f"[{number}/{len(kind.stages)}] {stage}", flush=True)
-        config, parent = configs[stage], kind.parent(stage)
+        (config, launched), parent = runs[stage], kind.parent(stage)
         flags = {
             "workdir": arguments.workdir / stage,
             "seed": arguments.seed,
             "init_from": policies[parent] if parent else None,
+            "launch": launched,
         }
         if isinstance(config, sft_loop.SftRunConfig):
             policies[stage] = sft_loop.train(config, **flags)

@@ -3,6 +3,9 @@
   python -m experiments.train --gin_file gin_configs/runs/quickstart_grpo.gin --workdir runs/grpo \
       --init_from runs/cold_start/policy --gin_param 'Schedule.steps = 20'
 
+--steps N with more steps than a finished run has made goes on with it; docs/runs.md says what else may change on a
+resume, and what --log sends to a tracker.
+
 --print_config prints the composed run as gin, each value with the file and line that set it, and ends. --dry_run does
 everything up to the first step, reads no weights, writes no work directory, and ends with 0 or 1. Neither needs --workdir.
 
@@ -35,6 +38,9 @@ def parse() -> argparse.Namespace:
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
     parser.add_argument("--workdir", type=Path, help="directory of this run")
+    parser.add_argument(
+        "--steps", type=int, help="of the run; more than it has made: it goes on (docs/runs.md)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init_from", type=Path, help="`policy` directory of an earlier run")
     parser.add_argument(
@@ -44,6 +50,7 @@ def parse() -> argparse.Namespace:
         "--search", action="append", default=[], help="address of a running search server"
     )
     launch.add_tool_flag(parser)
+    launch.add_log_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--print_config", action="store_true", help="print the composed run and end")
@@ -63,7 +70,8 @@ def parse() -> argparse.Namespace:
 def print_config(arguments: argparse.Namespace) -> None:
     from jaxtool.train import run_files
 
-    found = run_files.list_run(arguments.gin_file, arguments.gin_param)
+    params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
+    found = run_files.list_run(arguments.gin_file, params)
     print(found.text, end="")
     target = type(found.config)
     values = {name: {"value": one.value, "from": one.origin} for name, one in found.values.items()}
@@ -79,7 +87,7 @@ def dry_run(arguments: argparse.Namespace) -> None:
     started, checks, error = time.monotonic(), [], None
     try:
         for check in dry_run.dry_run(
-            _load(arguments),
+            _load(arguments)[0],
             seed=arguments.seed,
             init_from=arguments.init_from,
             sandbox_addresses=tuple(arguments.sandbox),
@@ -98,16 +106,18 @@ def dry_run(arguments: argparse.Namespace) -> None:
     print(f"all right: {len(checks)} checks in {seconds:.1f} s; no weights read, nothing compiled")
 
 
-def _load(arguments: argparse.Namespace) -> Any:
-    """The run of the gin files, with the tools of --tool and --mcp."""
+def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The run of the gin files with --steps and the tools of --tool and --mcp, and what is known of its origin."""
     from jaxtool.train import run_files, run_tools, sft_loop
 
-    config = run_files.load_run(arguments.gin_file, arguments.gin_param)
+    params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
+    trackers = launch.trackers_of(arguments)
+    config, launched = run_files.launched_run(arguments.gin_file, params, trackers)
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool or arguments.mcp:
             raise ValueError("--tool, --mcp: a cold start calls no tools; give them to the RL run")
-        return config
-    return run_tools.with_functions(config, arguments.tool, arguments.mcp)
+        return config, launched
+    return run_tools.with_functions(config, arguments.tool, arguments.mcp), launched
 
 
 def _write(path: Path | None, record: dict[str, Any]) -> None:
@@ -130,23 +140,20 @@ def main() -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from jaxtool.config import loader
     from jaxtool.parallel import hosts
-    from jaxtool.report.page import report_of_workdir, write_report
+    from jaxtool.report.page import report_of_workdir
+    from jaxtool.report.replacing import write_beside_richer
     from jaxtool.rundir.metrics import read_metrics
-    from jaxtool.rundir.workdir import hold_workdir, is_begun
     from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
-    config = _load(arguments)
+    config, launched = _load(arguments)
     flags = {
         "workdir": arguments.workdir,
         "seed": arguments.seed,
         "init_from": arguments.init_from,
+        "launch": launched,
     }
-    with hold_workdir(arguments.workdir):
-        if hosts.is_first() and not is_begun(arguments.workdir):
-            loader.write_operative_config(arguments.workdir, config)
     if isinstance(config, sft_loop.SftRunConfig):
         policy = sft_loop.train(config, **flags)
     else:
@@ -158,7 +165,8 @@ def train(arguments: argparse.Namespace) -> None:
         )
     if not hosts.is_first():
         return
-    report = write_report(arguments.workdir / "report.html", report_of_workdir(arguments.workdir))
+    page = arguments.workdir / "report.html"
+    report = write_beside_richer(page, report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
     rows = read_metrics(arguments.workdir / "metrics.jsonl")
     record = {

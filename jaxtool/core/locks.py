@@ -11,10 +11,12 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _LOCK = "lock"
+_PAUSES_S = (0.01, 0.05)  # before a lock counts as held
 
 
 class Held(Exception):
@@ -32,7 +34,7 @@ def hold(path: Path) -> Iterator[None]:
     number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(number)
         except BlockingIOError:
             raise Held(_holder(number)) from None
         record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
@@ -41,6 +43,36 @@ def hold(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(number)
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock file, as "process PID on HOST"; None if nobody does, or there is no lock to ask.
+
+    Asks by a shared lock that is given back at once: a process that wants the lock in that moment tries again.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(number)
+    except OSError:
+        return None
+    finally:
+        os.close(number)
+    return None
+
+
+def _lock(number: int) -> None:
+    """Raises BlockingIOError if another process holds it, and not only asks (`holder`)."""
+    for pause_s in _PAUSES_S:
+        try:
+            return fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause_s)
+    return fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

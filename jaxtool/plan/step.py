@@ -9,6 +9,7 @@ import math
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB, Slice
 from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.tools.base import ToolServer
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
 
@@ -52,8 +53,11 @@ def default_assumptions(
 
 
 def _observation_tokens(config: RlConfig) -> float:
-    """The longest observation that a tool of the run is allowed: passages fill theirs. Else a printed result."""
-    specs = [source.spec for source in config.tools or ()]
+    """The longest observation that a tool of the run is allowed: passages fill theirs. Else a printed result.
+
+    A plan starts nothing, so tools that a server would bring do not count.
+    """
+    specs = [tool.spec for tool in config.tools or () if not isinstance(tool, ToolServer)]
     allowed = [spec.max_observation_tokens for spec in specs if spec.max_observation_tokens]
     return float(max(allowed, default=Assumptions.observation_tokens))
 

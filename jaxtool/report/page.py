@@ -8,7 +8,6 @@ Not covered: what belongs into a run's own report beyond its files (results.json
 it as tables.
 """
 
-import argparse
 import base64
 import dataclasses
 import datetime
@@ -252,16 +251,3 @@ def _thinned(name: str, points: list[tuple[float, float]], limit: int) -> Series
         xs.append(bucket[-1][0])
         ys.append(sum(known) / len(known) if known else None)
     return Series(name=name, xs=xs, ys=ys)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m jaxtool.report", description=__doc__)
-    parser.add_argument("workdir", help="directory of a run, or of several runs to compare")
-    parser.add_argument("--output", help=f"the page; WORKDIR/{REPORT_NAME} by default")
-    arguments = parser.parse_args(argv)
-    try:
-        report = report_of_workdir(arguments.workdir)
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    output = arguments.output or pathlib.Path(arguments.workdir) / REPORT_NAME
-    print(write_report(output, report))

@@ -109,6 +109,7 @@ METRICS: dict[str, str] = {
     "timing/decoder_wait_s": "Overlapped rollouts: seconds in which the decoder waited for the learner.",
     "timing/learner_wait_s": "Overlapped rollouts: seconds in which the learner waited for answers.",
     "metrics/non_finite_count": "Values of this row that were NaN or infinite and stand as null.",
+    "metrics/tracker_lost_total": "Rows and tables that the trackers of --log lost since this process began.",
 }
 
 # Beginnings of the names whose values are times, or depend on them: a row that waits for a tool leaves its place in the

@@ -12,13 +12,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
-from tensorboardX import SummaryWriter
+from tensorboardX import SummaryWriter, summary
 
 from jaxtool.rundir import jsonl
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 NON_FINITE_COUNT = "metrics/non_finite_count"  # of the row: values that were nan or infinite
+# The metrics by which TensorBoard's table compares runs.
+_COMPARED = (
+    *("reward/mean", "reward/accuracy_fraction", "tools/calls_per_answer"),
+    *("validation/accuracy_fraction", "sft/loss_nats"),
+)
 
 # area/name_unit, or area/name_unit/part for a figure of one level or data set.
 _NAME = re.compile(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")
@@ -94,9 +99,28 @@ class MetricsWriter(jsonl.Closes):
             if "/" in name and value is not None:
                 self._tensorboard.add_scalar(name, value, step)
 
+    def write_hparams(self, values: Mapping[str, str | float | bool]) -> None:
+        """Settings for TensorBoard's table of runs, beside the metrics that it can compare them by."""
+        summaries = summary.hparams(dict(values), dict.fromkeys(_COMPARED, 0.0))
+        writer = self._tensorboard.file_writer
+        if writer is not None:
+            for one in summaries[:2]:  # the third says that the run has ended
+                writer.add_summary(one)
+
+    def write_texts(self, step: int, texts: Sequence[str]) -> None:
+        """Markdown of a step for TensorBoard, a numbered tag each."""
+        for number, text in enumerate(texts):
+            self._tensorboard.add_text(f"trajectories/{number}", text, step)
+
     def close(self) -> None:
         self._file.close()
         self._tensorboard.close()
+
+
+def finite(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """The values that are finite, as floats."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def read_metrics(path: str | pathlib.Path) -> list[dict[str, float]]:

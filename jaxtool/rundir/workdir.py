@@ -1,42 +1,25 @@
-"""A run directory belongs to one configuration and one seed, and to one process at a time.
+"""A run directory belongs to one process at a time, and says whether a run has begun in it.
 
-It belongs to a configuration once something of the run is in it: a checkpoint, a row of metrics, a
-policy. A start that was refused before, for a typo, leaves it free.
+Not covered: which run it belongs to (`run_start`).
 """
 
 import contextlib
-import difflib
 import errno
 import functools
-import inspect
-import pprint
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
-from jaxtool.config.callables import callable_name
-from jaxtool.core.files import write_text
 from jaxtool.core.locks import Held, hold, temporary_directory
 from jaxtool.parallel import hosts
+from jaxtool.rundir.run_record import LOCK
 
 _P = ParamSpec("_P")
-_LOCK = "run.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # Files that only a run which has begun leaves, as patterns.
 _RESULTS = ("policy/model_config.json", "checkpoints/[0-9]*", "metrics.jsonl", "trajectories.jsonl")
-
-
-def claim_workdir(workdir: Path, config: Any, seed: int, init_from: Path | None) -> None:
-    """Makes the directory, or checks that the run in it is this one.
-
-    Several hosts call it together, with a directory that all of them see.
-
-    Raises:
-      ValueError: naming the first line in which the configurations differ.
-    """
-    hosts.agree(lambda: _claim(workdir, config, seed, init_from))
 
 
 def is_begun(workdir: Path) -> bool:
@@ -83,7 +66,7 @@ def records_dir(stack: ExitStack, workdir: Path) -> Path:
 def _hold(stack: ExitStack, workdir: Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        stack.enter_context(hold(workdir / _LOCK))
+        stack.enter_context(hold(workdir / LOCK))
     except Held as error:
         raise ValueError(
             f"{workdir} is in use by {error}: wait until it has ended, or choose another --workdir"
@@ -96,44 +79,3 @@ def _hold(stack: ExitStack, workdir: Path) -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _claim(workdir: Path, config: Any, seed: int, init_from: Path | None) -> None:
-    workdir.mkdir(parents=True, exist_ok=True)
-    record = workdir / "run_config.txt"
-    text = "\n".join([_text(config), f"seed = {seed}", f"init_from = {init_from}", ""])
-    before = record.read_text(encoding="utf-8") if record.is_file() else None
-    if before is not None and before != text and is_begun(workdir):
-        raise ValueError(
-            f"{workdir} holds a run with another configuration ({_first_difference(before, text)}): "
-            "choose another --workdir, or delete this one to start over"
-        )
-    if before != text:
-        write_text(record, text)
-
-
-class _Printer(pprint.PrettyPrinter):
-    """Functions by their names: their own text holds an address, which differs in every process."""
-
-    def format(
-        self, object: Any, context: dict[int, int], maxlevels: int, level: int
-    ) -> tuple[str, bool, bool]:
-        if inspect.isroutine(object):
-            return callable_name(object), True, False
-        return super().format(object, context, maxlevels, level)
-
-
-def _text(config: Any) -> str:
-    """One line a field, so that each value passes through `_Printer.format`."""
-    return _Printer(width=1).pformat(config)
-
-
-def _first_difference(before: str, after: str) -> str:
-    changed = [
-        line
-        for line in difflib.ndiff(before.splitlines(), after.splitlines())
-        if line.startswith(("- ", "+ "))
-    ]
-    removed = next((line[2:].strip() for line in changed if line.startswith("- ")), "nothing")
-    added = next((line[2:].strip() for line in changed if line.startswith("+ ")), "nothing")
-    return f"there: {removed}; now: {added}"

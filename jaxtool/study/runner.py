@@ -7,14 +7,14 @@ recipe made is refused by name.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtool.config import loader
-from jaxtool.config.record import RECORD_NAME
 from jaxtool.data.problems import Split
 from jaxtool.rundir.checkpoints import is_policy
+from jaxtool.rundir.run_start import Identity, check_start
 from jaxtool.study import stage_process
 from jaxtool.study.fewer_steps import steps_bindings
 from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
@@ -22,6 +22,7 @@ from jaxtool.study.records import are_answers_of
 from jaxtool.study.suite import RECIPE, Changes, Suite, Variant
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.train import run_files
+from jaxtool.train.resume_rules import LENGTH, MAY_CHANGE
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
 
@@ -100,9 +101,8 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
     """
     places = split_cores(usable_cores(), jobs)
     for variant in study.variants:
-        record = loader.operative_config(study.config(variant))
         for seed in study.seeds:
-            _check_recipe(study.run_dir(variant.name, seed) / RECORD_NAME, record)
+            _check_recipe(study, variant, seed)
     study.config(study.variants[0]).tokenizer.load()
     with start_local_server() as address:
         run_jobs(plan(study, address), places, stage_process.run, report)
@@ -129,6 +129,7 @@ def _train_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
         "seed": seed,
         "init_from": None if variant.start is None else str(study.policy(variant.start, seed)),
         "sandbox": sandbox,
+        "command": sys.orig_argv,  # for the record of the run
     }
     return _job(
         study,
@@ -194,15 +195,16 @@ def _job(
     )
 
 
-def _check_recipe(path: Path, record: str) -> None:
-    """Raises ValueError if a run directory was made by another recipe."""
-    if not path.is_file():
-        return
-    before = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
-    now = [line for line in record.splitlines() if not line.startswith("#")]
-    if before != now:
-        changed = next((a for a, b in zip(before, now, strict=False) if a != b), "its length")
-        raise ValueError(
-            f"{path.parent} was made by another recipe ({changed.strip()}): choose another "
-            "--workdir, or delete it and the runs that start from it"
-        )
+def _check_recipe(study: Study, variant: Variant, seed: int) -> None:
+    """Raises ValueError if a run directory was made by another recipe, naming what differs."""
+    config, steps = study.config(variant), 0
+    if variant.is_trained:
+        steps = config.schedule.steps if isinstance(config, RlConfig) else config.steps
+    start = None if variant.start is None else study.policy(variant.start, seed)
+    identity = Identity(config=config, seed=seed, init_from=start, steps=steps)
+    workdir = study.run_dir(variant.name, seed)
+    try:
+        # A study compares runs of one length.
+        check_start(workdir, identity, identity.settings(), MAY_CHANGE - set(LENGTH))
+    except ValueError as error:
+        raise ValueError(f"{error}. So are the runs that start from it") from None

@@ -1,16 +1,18 @@
 """One job of the study, in a process of the pool; `runner` writes the files that describe them."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
-from jaxtool.config import loader
 from jaxtool.model.param_axes import check_divides
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
+from jaxtool.rundir.run_start import Identity, Launch, open_start
+from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study import records
 from jaxtool.train import rl_config, rl_loop, run_files, sft_loop
 
@@ -25,22 +27,26 @@ def run(file: str, mesh: Mesh | None = None) -> None:
     if job["kind"] == "evaluate":
         records.evaluate_variant(job, mesh=mesh)
         return
-    config = run_files.load_run(job["files"], job["params"])
-    loader.write_operative_config(Path(job["workdir"]), config)
+    config, launch = run_files.launched_run(job["files"], job["params"])
+    launch = dataclasses.replace(launch, command=tuple(job["command"]))
     if job["kind"] == "take":
-        _take(config, job, mesh)
+        _take(config, job, mesh, launch)
     else:
-        _train(config, job, mesh)
+        _train(config, job, mesh, launch)
 
 
 def _train(
-    config: sft_loop.SftRunConfig | rl_config.RlConfig, job: dict[str, Any], mesh: Mesh | None
+    config: sft_loop.SftRunConfig | rl_config.RlConfig,
+    job: dict[str, Any],
+    mesh: Mesh | None,
+    launch: Launch,
 ) -> None:
     """A stage of training, or what is left of it."""
     flags = {
         "workdir": Path(job["workdir"]),
         "seed": job["seed"],
         "mesh": mesh,
+        "launch": launch,
         "init_from": Path(job["init_from"]) if job["init_from"] else None,
     }
     if isinstance(config, sft_loop.SftRunConfig):
@@ -50,11 +56,24 @@ def _train(
 
 
 def _take(
-    config: sft_loop.SftRunConfig | rl_config.RlConfig, job: dict[str, Any], mesh: Mesh | None
+    config: sft_loop.SftRunConfig | rl_config.RlConfig,
+    job: dict[str, Any],
+    mesh: Mesh | None,
+    launch: Launch,
 ) -> None:
     """The policy that training would start from, saved as it is."""
-    source = SavedPolicy(path=job["init_from"]) if job["init_from"] else config.policy
-    wanted = source.model_config()
-    mesh = mesh or make_mesh(config.mesh, check=lambda mesh: check_divides(wanted, Sharding(mesh)))
-    model, params = source.load(Sharding(mesh), job["seed"])
-    save_policy(Path(job["workdir"]) / "policy", params, model)
+    workdir = Path(job["workdir"])
+    init_from = Path(job["init_from"]) if job["init_from"] else None
+    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    identity = Identity(config=config, seed=job["seed"], init_from=init_from, steps=0)
+    with hold_workdir(workdir), open_start(workdir, identity, launch=launch) as start:
+        if start.is_finished:
+            return
+        wanted = source.model_config()
+        mesh = mesh or make_mesh(
+            config.mesh, check=lambda mesh: check_divides(wanted, Sharding(mesh))
+        )
+        model, params = source.load(Sharding(mesh), job["seed"])
+        start.begin(0)
+        save_policy(workdir / "policy", params, model)
+        start.finish()

@@ -8,7 +8,6 @@ ends in the same numbers. With `max_staleness` rows decode while the learner upd
 `overlapped_rollouts` for what then holds.
 """
 
-import dataclasses
 import sys
 import time
 from asyncio import Runner
@@ -25,21 +24,22 @@ from jaxtool.model.lora import source_dtype
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
-from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
-from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
-from jaxtool.rundir.metrics import MetricsWriter
+from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
-from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
-from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
+from jaxtool.rundir.run_log import RunLog, open_log
+from jaxtool.rundir.run_start import Identity, Launch, open_start
+from jaxtool.rundir.trajectory_log import evenly_spaced_views
+from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_result
 from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
+from jaxtool.train.resume_rules import MAY_CHANGE, optimizers_of, say_changes
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import check_vocabulary, load_text, open_worker
@@ -61,6 +61,7 @@ def train(
     tool: CodeRunner | None = None,
     mesh: jax.sharding.Mesh | None = None,
     open_rollouts: OpenRollouts = open_rollouts,
+    launch: Launch = Launch(),  # noqa: B008 (frozen)
 ) -> Path:
     """Runs or resumes an RL run; returns the directory of the saved policy.
 
@@ -71,16 +72,21 @@ def train(
       tool: runs programs in place of any sandbox; the caller closes it.
       mesh: of the learner, in place of the one that `config.mesh` makes of all devices.
       open_rollouts: makes the rollouts, in place of what `Schedule.max_staleness` asks for.
+      launch: what the command knows, for the record of the run.
+
+    Raises:
+      ValueError: another run is in the directory; what differs is named.
     """
-    policy_dir = workdir / "policy"
-    claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
-    if hosts.agree(lambda: is_policy(policy_dir)):
-        return policy_dir
-    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
-    schedule = config.schedule
-    sharding, text, problems = _checked(config, source, seed, mesh)
-    dtype = source_dtype(config.lora)
+    policy_dir, schedule = workdir / "policy", config.schedule
+    identity = Identity(config=config, seed=seed, init_from=init_from, steps=schedule.steps)
     with ExitStack() as stack:
+        begun = open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE)
+        this_start = stack.enter_context(begun)
+        if this_start.is_finished:
+            return policy_dir
+        source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+        sharding, text, problems = _checked(config, source, seed, mesh)
+        dtype = source_dtype(config.lora)
         runner = stack.enter_context(Runner())
         worker, params = open_worker(
             *(stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text),
@@ -91,9 +97,15 @@ def train(
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         start, queued = restore(run, checkpoints)
         resume = start - 1 if start else None
-        records = records_dir(stack, workdir)
-        writer = stack.enter_context(MetricsWriter(records, resume))
-        log = stack.enter_context(TrajectoryLog(records, resume))
+        this_start.begin(start)
+        updates = config.grpo.updates_per_batch
+        say_changes(
+            this_start,
+            optimizers_of(config),
+            update=start * updates,
+            last_update=schedule.steps * updates,
+        )
+        log = stack.enter_context(open_log(stack, workdir, resume, this_start, launch))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         worker.engine.load(run.policy)
         with progress_of("compile decoder") as report:
@@ -104,13 +116,15 @@ def train(
             metrics = _step(run, rollouts, log, workdir, step)
             if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
                 metrics |= _validate(run, rollouts, step)
-            writer.write(step, metrics)
+            log.write(step, metrics)
             run.skipped.check()
             progress.update(step + 1, _shown(metrics))
-            if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
+            # The last step has one too, from which a longer run goes on.
+            if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
+        this_start.finish()
     return policy_dir
 
 
@@ -138,9 +152,7 @@ def _shown(metrics: dict[str, float]) -> dict[str, float]:
     return {short: metrics.get(name, float("nan")) for short, name in names.items()}
 
 
-def _step(
-    run: Run, rollouts: Rollouts, log: TrajectoryLog, workdir: Path, step: int
-) -> dict[str, float]:
+def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
     started = time.monotonic()
     config, worker = run.config, run.worker
@@ -168,7 +180,7 @@ def _step(
             # With a critic the aims are rewards, which the view has already.
             advantages=None if config.critic else aims,
         )
-        log.write(views)
+        log.write_views(step, views)
     run.skipped.settle()
     learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}

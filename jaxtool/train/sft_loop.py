@@ -21,20 +21,21 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraConfig, source_dtype
 from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
-from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.batching import PackConfig, to_batch
-from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
-from jaxtool.rundir.metrics import MetricsWriter
+from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
 from jaxtool.rundir.progress import ProgressDisplay
-from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
+from jaxtool.rundir.run_log import open_log
+from jaxtool.rundir.run_start import Identity, Launch, RunStart, open_start
+from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import ToolSource
 from jaxtool.tools.menu import check_names
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
+from jaxtool.train.resume_rules import MAY_CHANGE, say_changes
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.skipped_updates import SkippedUpdates
 from jaxtool.train.sources import TokenizerSource
@@ -112,17 +113,35 @@ def train(
     seed: int,
     init_from: Path | None = None,
     mesh: Mesh | None = None,
+    launch: Launch = Launch(),  # noqa: B008 (frozen)
 ) -> Path:
     """Runs or resumes a cold start; returns the directory of the saved policy.
 
     Args:
       init_from: policy directory of an earlier run, in place of `config.policy`.
       mesh: in place of the one that `config.mesh` makes of all devices.
+      launch: what the command knows, for the record of the run.
+
+    Raises:
+      ValueError: another run is in the directory; what differs is named.
     """
-    policy_dir = workdir / "policy"
-    claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
-    if hosts.agree(lambda: is_policy(policy_dir)):
-        return policy_dir
+    identity = Identity(config=config, seed=seed, init_from=init_from, steps=config.steps)
+    with open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as this_start:
+        if not this_start.is_finished:
+            _train(config, this_start, workdir, seed, init_from, mesh, launch)
+    return workdir / "policy"
+
+
+def _train(
+    config: SftRunConfig,
+    this_start: RunStart,
+    workdir: Path,
+    seed: int,
+    init_from: Path | None,
+    mesh: Mesh | None,
+    launch: Launch,
+) -> None:
+    """Everything from the checks to the saved policy."""
     source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
     sharding = make_sharding(config, source.model_config(), mesh)
     model, params = source.load(sharding, seed, source_dtype(config.lora))
@@ -143,11 +162,12 @@ def train(
         start, state, meta = checkpoints.restore_newest(state)
         if start:
             check_frozen(view.frozen, meta)
+        this_start.begin(start)
+        optimizers = {"optimizer": config.optimizer}
+        say_changes(this_start, optimizers, update=start, last_update=config.steps)
         with (
             ExitStack() as stack,
-            MetricsWriter(
-                records_dir(stack, workdir), resume_step=start - 1 if start else None
-            ) as writer,
+            open_log(stack, workdir, start - 1 if start else None, this_start, launch) as log,
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
             for step in range(start, config.steps):
@@ -158,13 +178,14 @@ def train(
                 is_row = (step + 1) % config.log_every == 0 or step + 1 == config.steps
                 if is_row or skipped.is_over:
                     values = jax.device_get(metrics) | {"sft/skipped_updates": skipped.settle()}
-                    writer.write(step, values)
+                    log.write(step, values)
                     progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                     skipped.check()
-                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                # The last step has a checkpoint too, from which a longer run goes on.
+                if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
     save_result(workdir, state.params, view, model, sharding, source)
-    return policy_dir
+    this_start.finish()
 
 
 def make_sharding(config: SftRunConfig, model: ModelConfig, mesh: Mesh | None = None) -> Sharding:

@@ -24,6 +24,7 @@ from jaxtool.core.types import (
     Trajectory,
 )
 from jaxtool.report import page
+from jaxtool.report.__main__ import main
 from jaxtool.rundir import metrics, trajectory_log
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views, trajectory_view
 
@@ -289,7 +290,7 @@ def test_one_run_is_rebuilt_from_its_directory(tmp_path, capsys):
     write_run(tmp_path / "grpo", [0.0, math.nan, 1.0], level_names=("one", "two"))
     with TrajectoryLog(tmp_path / "grpo") as log:
         log.write([make_view(step=1)])
-    page.main([str(tmp_path / "grpo")])
+    main([str(tmp_path / "grpo")])
     path = tmp_path / "grpo" / page.REPORT_NAME
     assert capsys.readouterr().out.strip() == str(path)
     assert len(json.loads(Page(path.read_text()).scripts[0])["trajectories"]) == 1
@@ -322,7 +323,7 @@ def test_long_series_are_thinned_to_means(monkeypatch):
 
 def test_a_directory_without_runs_is_a_one_line_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        page.main([str(tmp_path)])
+        main([str(tmp_path)])
     assert "holds no metrics.jsonl" in capsys.readouterr().err
 
 

@@ -1,74 +1,26 @@
-"""A run directory belongs to one configuration and one seed."""
+"""A run directory belongs to one process at a time."""
 
-import dataclasses
 import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jaxtool.algos.kl import kl_k1, kl_k3
 from jaxtool.core import locks
-from jaxtool.rundir.workdir import claim_workdir, hold_workdir, holds_workdir, is_begun
+from jaxtool.rundir.workdir import hold_workdir, holds_workdir, is_begun
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    steps: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    of: tuple[Config, ...]
-    estimator: Callable[..., object]
-
-
-def begin(workdir: Path) -> None:
-    (workdir / "metrics.jsonl").write_text('{"step":0}\n')
-
-
-def test_a_chosen_function_is_recorded_by_its_name_which_every_process_shares(tmp_path):
-    claim_workdir(tmp_path, Chosen((Config(3),), kl_k3), 0, None)
-    text = (tmp_path / "run_config.txt").read_text()
-    assert "estimator=jaxtool.algos.kl.kl_k3" in text
-    assert " at 0x" not in text
-    begin(tmp_path)
-    with pytest.raises(ValueError, match=r"there: estimator=\S+kl_k3\),?; now: estimator=\S+kl_k1"):
-        claim_workdir(tmp_path, Chosen((Config(3),), kl_k1), 0, None)
-
-
-def test_the_same_run_may_claim_it_again_and_no_other(tmp_path):
-    workdir = tmp_path / "a" / "b"
-    claim_workdir(workdir, Config(3), 0, None)
-    begin(workdir)
-    claim_workdir(workdir, Config(3), 0, None)
-    for config, seed, init_from, named in (
-        (Config(4), 0, None, r"there: Config\(steps=3\); now: Config\(steps=4\)"),
-        (Config(3), 1, None, "there: seed = 0; now: seed = 1"),
-        (Config(3), 0, tmp_path, "there: init_from = None; now: init_from = "),
-    ):
-        with pytest.raises(ValueError, match=named) as caught:
-            claim_workdir(workdir, config, seed, init_from)
-        assert "choose another --workdir" in str(caught.value)
-
-
-def test_a_start_that_came_to_nothing_does_not_own_the_directory(tmp_path):
+def test_a_run_has_begun_once_something_worth_keeping_is_there(tmp_path):
     """A run opens its files empty before its first step, and makes the folder of its checkpoints."""
-    claim_workdir(tmp_path, Config(3), 0, Path("typo"))
     (tmp_path / "metrics.jsonl").touch()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "policy.unfinished").mkdir()
     assert not is_begun(tmp_path)
-    claim_workdir(tmp_path, Config(3), 0, None)
-    assert "init_from = None" in (tmp_path / "run_config.txt").read_text()
     (tmp_path / "checkpoints" / "2").mkdir()
     assert is_begun(tmp_path)
-    with pytest.raises(ValueError, match="there: init_from = None; now: init_from = typo"):
-        claim_workdir(tmp_path, Config(3), 0, Path("typo"))
 
 
 HOLDER = """

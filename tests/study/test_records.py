@@ -17,6 +17,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import init_params
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
+from jaxtool.rundir.run_record import read_record
 from jaxtool.study import records, stage_process
 from jaxtool.study.figures import EvalRecord
 from jaxtool.train import rl_config
@@ -165,6 +166,7 @@ def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
         "workdir": str(tmp_path / "prompted_text"),
         "seed": 3,
         "init_from": None,
+        "command": ["python", "-m", "experiments.reproduce"],
     }
     second = first | {
         "workdir": str(tmp_path / "prompted"),
@@ -182,3 +184,6 @@ def test_a_policy_that_is_not_trained_is_saved_as_it_is(job, tmp_path):
         assert found == model
         jax.tree.map(np.testing.assert_array_equal, params, wanted)
         assert (tmp_path / name / "operative_config.gin").is_file()
+        record = read_record(tmp_path / name)
+        assert record is not None
+        assert record.starts[-1].command == "python -m experiments.reproduce"

@@ -10,6 +10,7 @@ from helpers.studies import small_study, study_of
 
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.renderers.renderer import load_renderer
+from jaxtool.rundir.run_start import Identity, Launch, open_start
 from jaxtool.study import runner
 from jaxtool.study.suite import RECIPE, Changes
 from jaxtool.study.variants import ARITHMETIC, SMOLLM2, SUITES
@@ -203,13 +204,21 @@ def test_answers_that_are_there_are_left_alone_while_they_are_the_policys(tmp_pa
     assert not any(one.is_done() for one in jobs.values())
 
 
-def test_a_directory_of_another_recipe_is_refused(tmp_path):
+def test_a_directory_of_another_recipe_is_refused_and_one_of_a_failed_start_is_not(tmp_path):
     plan = small_study(tmp_path)
-    record = plan.run_dir("pretrain", 0) / "operative_config.gin"
-    record.parent.mkdir(parents=True)
-    record.write_text("# target: x\nSTEPS = 1\n")
+    pretrain = plan.variants[0]
+    config, workdir = plan.config(pretrain), plan.run_dir("pretrain", 0)
+    other = dataclasses.replace(config, checkpoint_every=7, log_every=3, steps=5)
+    identity = Identity(config=other, seed=0, init_from=None, steps=5)
+    workdir.mkdir(parents=True)
+    with pytest.raises(OSError, match="disk"), open_start(workdir, identity, launch=Launch()):
+        raise OSError("a disk")
+    runner._check_recipe(plan, pretrain, 0)  # nothing of the run is there
+    with open_start(workdir, identity, launch=Launch()) as start:
+        start.begin(0)
+        (workdir / "metrics.jsonl").write_text('{"step":0}\n')
     with pytest.raises(
-        ValueError, match=r"seed0/pretrain was made by another recipe \(STEPS = 1\)"
+        ValueError, match=r"seed0/pretrain .* \(SftRunConfig.steps: 5 -> \d+\): put"
     ):
         runner.run(plan, jobs=1)
 

@@ -25,6 +25,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.metric_table import without_clock
+from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
@@ -127,11 +128,34 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(uninterrupted):
     assert train(config, workdir=workdir, seed=1, tool=tool) == workdir / "policy"
     assert tool.calls == 0
     assert (workdir / "metrics.jsonl").read_bytes() == before
-    with pytest.raises(ValueError, match=r"there: seed = 1; now: seed = 2"):
+    with pytest.raises(ValueError, match=r"--seed: 1 -> 2"):
         train(config, workdir=workdir, seed=2, tool=tool)
     other = dataclasses.replace(config, sampling=Sampling(temperature=0.5))
-    with pytest.raises(ValueError, match=r"temperature=1.0.*now: .*temperature=0.5"):
+    with pytest.raises(ValueError, match=r"Sampling.temperature: 1.0 -> 0.5"):
         train(other, workdir=workdir, seed=1, tool=tool)
+
+
+def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_been_longer_from_the_start(
+    uninterrupted, tmp_path, capsys
+):
+    """Its optimizer, the order of its problems and its totals; what else may change is said."""
+    folder, _ = uninterrupted
+    config, workdir = two_tools(folder), tmp_path / "run"
+    short = dataclasses.replace(config.schedule, steps=2, checkpoint_every=7, eval_problems=5)
+    short_config = dataclasses.replace(config, schedule=short)
+    train(short_config, workdir=workdir, seed=1, tool=CountingTool())
+    assert (workdir / "policy").exists()
+    train(config, workdir=workdir, seed=1, tool=CountingTool())
+    assert "changed: Schedule.steps: 2 -> 4\nchanged: Schedule.eval" in capsys.readouterr().out
+    record = read_record(workdir)
+    assert record is not None
+    assert [start.from_step for start in record.starts] == [0, 2]  # and not again from the start
+    assert rows_of(workdir) == rows_of(folder / "run")
+    whole = params_of(folder / "run" / "policy")
+    for x, y in zip(params_of(workdir / "policy"), whole, strict=True):
+        np.testing.assert_array_equal(x, y)
+    with pytest.raises(ValueError, match="holds a run of 4 steps, more than steps=2"):
+        train(short_config, workdir=workdir, seed=1, tool=CountingTool())
 
 
 def test_a_sandbox_that_fails_ends_a_run_of_small_batches_before_its_first_update(

@@ -16,6 +16,7 @@ from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import demonstration
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.run_record import read_record
 from jaxtool.tools.function import Function
 from jaxtool.train import sft_loop
 from jaxtool.train.sft_loop import DemonstrationStream, SftRunConfig
@@ -64,10 +65,16 @@ def rows_of(workdir):
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
     whole, again = tmp_path / "whole", tmp_path / "again"
     cold_start(config_of(tmp_path, Demonstrations()), workdir=whole, seed=1)
-    for broken_at in ([1], [3], [4]):
+    for broken_at in ([1], [3]):
         with pytest.raises(KeyboardInterrupt):
             cold_start(config_of(tmp_path, Demonstrations(broken_at)), workdir=again, seed=1)
+    # A run of four steps that was finished goes on, too.
+    cold_start(config_of(tmp_path, Demonstrations(), steps=4), workdir=again, seed=1)
+    assert (again / "policy").exists()
     cold_start(config_of(tmp_path, Demonstrations()), workdir=again, seed=1)
+    record = read_record(again)
+    assert record is not None
+    assert [start.from_step for start in record.starts] == [0, 0, 2, 4]
     assert rows_of(again) == rows_of(whole)
     losses = [row["sft/loss_nats"] for row in rows_of(whole)]
     assert len(losses) == 5
