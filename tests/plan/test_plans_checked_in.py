@@ -18,6 +18,7 @@ WANTED = {
     "otc_grpo_7b_v6e_16",
     "otc_grpo_llama3_1_8b_v6e_16",
     "otc_grpo_qwen3_8b_v6e_16",
+    "otc_grpo_search",
     "otc_ppo_7b_v5e_64",
     "otc_ppo_search",
     "retool_32b_v5p_128",
@@ -25,6 +26,7 @@ WANTED = {
     "retool_cold_start_32b",
     "retool_ppo_32b_v5p_128",
     "retool_r1_distill_32b_v5p_128",
+    "search_r1_grpo",
     "search_r1_ppo",
     "torl_1_5b_v5e_8",
 }
