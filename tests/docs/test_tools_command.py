@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+import sys
 
 from helpers.small_runs import cold_start
 from test_tools_page import PAGE, block
@@ -68,6 +69,7 @@ def test_the_command_of_the_page_shows_the_function_at_work(tmp_path, monkeypatc
     (tmp_path / "my_renderer.toml").write_text(block("toml"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_tools", raising=False)
     policy = policy_that_calls(tmp_path / "cold_start")
     command = next(
         part for part in re.findall(r"```bash\n(.*?)```", PAGE, re.S) if "--tool" in part

@@ -37,6 +37,7 @@ def test_the_function_of_the_page_answers_calls(tmp_path, monkeypatch):
     (tmp_path / "my_tools.py").write_text(f"{block('python')}\n\n{known}\n")
     (tmp_path / "my_renderer.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_tools", raising=False)
     script = [*program("print(12+7)"), *program("what"), *"<answer>19</answer>"]
     made = stage([[script]], tool=ArithmeticTool(), renderer=str(tmp_path / "my_renderer.toml"))
     source = Function(call="my_tools:calculate")
@@ -110,6 +111,7 @@ def test_the_run_files_of_the_page_build_runs_with_their_tools(tmp_path, monkeyp
     (tmp_path / "my_renderer.toml").write_text(block("toml"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_tools", raising=False)
     files = re.findall(r"^```gin\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     tools = []
     for number, text in enumerate(files):
