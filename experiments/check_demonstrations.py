@@ -1,7 +1,7 @@
 """Checks a file of demonstrations: their form, what their programs print, their answers, repetitions, contamination.
 
   python -m experiments.check_demonstrations data/retool_sft.jsonl --question_after "*user question:*" \\
-      --against problem=data/aime24.jsonl --out data/checked.jsonl
+      --against problem=data/aime24.jsonl --out checked.jsonl
 
 A row of FILE holds `messages`, as `sft` reads them (docs/data.md), and may hold its reference `answer`. Rows without
 one are compared with --answers, by their question; where that has none either, the answer is not compared and a line

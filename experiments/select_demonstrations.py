@@ -1,9 +1,9 @@
 """Right answers of your own runs as demonstrations: rejection sampling, and the answers with the fewest calls.
 
-  python -m experiments.select_demonstrations --run runs/mine --order fewest_calls --out data/own_traces.jsonl
+  python -m experiments.select_demonstrations --run runs/mine --order fewest_calls --out own_traces.jsonl
 
 Reads the sampled answers that RL runs log. Of each question it takes those that --order prefers. Check the file next:
-`python -m experiments.check_demonstrations data/own_traces.jsonl`.
+`python -m experiments.check_demonstrations own_traces.jsonl`.
 
 --json PATH writes {"answers": read, "chosen", "questions": of those chosen, "calls": of those chosen, "left_out":
 {reason: answers}}.
