@@ -28,6 +28,7 @@ WANTED = {
     "retool_r1_distill_32b_v5p_128",
     "search_r1_grpo",
     "search_r1_ppo",
+    "stateful_qwen3_4b_v6e_64",
     "torl_1_5b_v5e_8",
 }
 
