@@ -1,16 +1,15 @@
-"""Problem sets from JSONL files, and the split of any problem set by hash.
+"""Problem sets of files and of the hub, and the split of any problem set by hash.
 
-Files are read by `json_lines`. Covered: the layouts of GSM8K, MATH-500, AIME, SVAMP, ASDiv and MAWPS
-(question keys, answer key, a pattern for the answer), duplicates, contamination of a training
-file by a test file, worked solutions in place of answers (refused).
-A list under the answer's key holds acceptable answers, of which any one is right. Layouts of question
-answering with search are in `qa_layouts`.
-Not covered: downloads, prompts, order (`batches`).
+Covered: duplicates of a question, counted; contamination of a training file by its test file; worked
+solutions in place of answers (refused). A list under the answer's path holds acceptable answers, of which any
+one is right. Rows are read by `rows`; where they keep what, `layouts` says.
+Not covered: prompts, order (`batches`).
 
-Every fault of a file is one line that names file, line number and key, before anything is trained.
+Every fault of a file is one line that names file, row and path, before anything is trained.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import random
@@ -19,9 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxtool.core.json_lines import as_text, read_rows, value_at
+from jaxtool.core.json_lines import as_text
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
+from jaxtool.data.layouts import Layout, layout_of
+from jaxtool.data.row_path import row_path
+from jaxtool.data.rows import Row, read_rows, stem_of
 
 Split = Literal["train", "validation", "test"]
 
@@ -55,128 +57,130 @@ def question_hash(question: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JsonlFormat:
-    """Where a row keeps its question and answer; `reward_model.ground_truth` is a key inside a key."""
+class ProblemSet:
+    """The problems of one file, each question once, and what else its rows held."""
 
-    question_keys: tuple[str, ...] = ("question",)  # several are joined as sentences
-    answer_key: str = "answer"
-    answer_pattern: str | None = None  # searched in the answer's text; group 1 is the answer
-    alias_keys: tuple[str, ...] = ()  # further acceptable answers; a row may lack them
-    has_json_answers: bool = False  # the answer's text is itself a JSON list of acceptable answers
-    question_end: str = ""  # put behind a question that does not end in it, "?" in Search-R1
-    level_key: str | None = None  # None: the level is the file's name
+    source: str  # the file or hub name
+    problems: tuple[Problem, ...]  # in the order of their first rows
+    rows: int
+    conflicts: int  # questions left out because the rows disagree about their answer
 
-    def __post_init__(self) -> None:
-        if not self.question_keys:
-            raise ValueError("JsonlFormat.question_keys must not be empty")
-        if self.answer_pattern is None:
-            return
-        try:
-            groups = re.compile(self.answer_pattern).groups
-        except re.error as error:
-            raise ValueError(
-                f"JsonlFormat.answer_pattern={self.answer_pattern!r} is no regular expression: {error}"
-            ) from None
-        if groups != 1:
-            raise ValueError(
-                f"JsonlFormat.answer_pattern={self.answer_pattern!r} needs exactly one group, "
-                f"the answer, and has {groups}"
-            )
+    @property
+    def repeats(self) -> int:
+        """Rows whose question stands in an earlier row."""
+        return self.rows - len(self.problems) - self.conflicts
+
+    def __str__(self) -> str:
+        text = f"{self.source}: {self.rows:,} rows"
+        if not self.repeats and not self.conflicts:
+            return f"{text}, no question twice"
+        text += f", {len(self.problems):,} different questions; {self.repeats:,} rows repeat one"
+        if self.conflicts:
+            text += f"; {self.conflicts:,} questions with different answers are left out"
+        return text
 
 
-def gsm8k_format() -> JsonlFormat:
-    """A worked solution that ends in `#### 72`."""
-    return JsonlFormat(answer_pattern=r"####\s*(\S.*?)\s*\Z")
+def read_problems(path: str | Path, layout: str | Layout) -> list[Problem]:
+    """Problems of a file or hub set in its order, duplicates of a question left out; see `read_set`."""
+    return list(read_set(path, layout).problems)
 
 
-def math_format() -> JsonlFormat:
-    """MATH-500: `problem`, `answer` in LaTeX, `level` 1..5."""
-    return JsonlFormat(question_keys=("problem",), level_key="level")
-
-
-def aime_format() -> JsonlFormat:
-    """AIME: `problem`, an integer as number or text."""
-    return JsonlFormat(question_keys=("problem",))
-
-
-def svamp_format() -> JsonlFormat:
-    """SVAMP: a body and a question, a number."""
-    return JsonlFormat(question_keys=("Body", "Question"), answer_key="Answer")
-
-
-def asdiv_format() -> JsonlFormat:
-    """ASDiv: a body and a question, an answer with its unit in brackets, which is dropped."""
-    return JsonlFormat(
-        question_keys=("body", "question"), answer_pattern=r"\A(.+?)(?:\s*\([^()]*\))?\Z"
-    )
-
-
-def mawps_format() -> JsonlFormat:
-    """MAWPS: `input`, `target`."""
-    return JsonlFormat(question_keys=("input",), answer_key="target")
-
-
-def rlla_format() -> JsonlFormat:
-    """ToolRL's data (`rlla`, as JSON lines): instructions with the tools, the dialogue so far, and the turn wanted.
-
-    Deviation: ToolRL puts the instructions into the system turn; here they are the head of the question.
-    """
-    return JsonlFormat(
-        question_keys=("extra_info.instruction", "extra_info.input"),
-        answer_key="reward_model.ground_truth",
-        level_key="data_source",
-    )
-
-
-def read_problems(path: str | Path, layout: JsonlFormat) -> list[Problem]:
-    """Problems of a JSONL file in its order, duplicates of a question left out.
+def read_set(path: str | Path, layout: str | Layout) -> ProblemSet:
+    """All problems of a file or hub set. Rows are read one by one; a repeated one is counted and goes at once.
 
     problem_id is the file's stem and a hash of the question: it survives reordering and new rows.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: a row without question or answer, or two answers to one question; one line.
+      OSError: a hub set cannot be had.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no problem file {path}")
-    first: dict[str, tuple[int, Problem]] = {}
-    for number, row in read_rows(path):
-        where = f"{path}:{number}"
-        question = _question(row, layout, where)
-        answers = _answers(row, layout, where)
-        problem = Problem(
-            problem_id=f"{path.stem}/{question_hash(question)}",
+    layout, stem = layout_of(layout), stem_of(path)
+    reader = _Reader(layout, stem)
+    for row in read_rows(path, layout.columns):
+        reader.add(row)
+    problems = [problem for _, problem in reader.first.values()]
+    kept = tuple(p for p in problems if p.problem_id not in reader.conflicting)
+    if not kept:
+        raise ValueError(f"{path}: the file holds no problem")
+    return ProblemSet(
+        source=str(path), problems=kept, rows=reader.rows, conflicts=len(reader.conflicting)
+    )
+
+
+class _Reader:
+    """Rows to problems, each question once."""
+
+    def __init__(self, layout: Layout, stem: str) -> None:
+        self.layout, self.stem = layout, stem
+        self.rows = 0
+        self.first: dict[str, tuple[Row, Problem]] = {}  # the first row of each question
+        self.conflicting: set[str] = set()
+        self._seen: set[bytes] = set()  # rows that say what an earlier one says, word for word
+        self._paths = [row_path(path) for path in layout.paths]
+
+    def add(self, row: Row) -> None:
+        """Keeps the row's problem unless its question is known.
+
+        Raises:
+          ValueError: the row has no question or answer, or another answer to a known question.
+        """
+        self.rows += 1
+        # DAPO-Math-17k says everything a hundred times: what is there word for word is not read again.
+        read = [path.value(row.values, row.where, row.columns) for path in self._paths]
+        mark = hashlib.blake2b(repr(read).encode(errors="surrogatepass"), digest_size=16).digest()
+        if mark in self._seen:
+            return
+        self._seen.add(mark)
+        problem = self._problem(row)
+        earlier_row, earlier = self.first.setdefault(problem.problem_id, (_named(row), problem))
+        if set(earlier.references) == set(problem.references):
+            return
+        if self.layout.conflicts == "refuse":
+            raise ValueError(
+                f"{row.where}: key {self.layout.answer!r} says {_listed(problem)}, but "
+                f"{_briefly(earlier_row, row)} answers the same question with {_listed(earlier)}: mend the "
+                "file, or set Layout.conflicts = 'drop' to leave such questions out"
+            )
+        self.conflicting.add(problem.problem_id)
+
+    def _problem(self, row: Row) -> Problem:
+        layout = self.layout
+        question = _question(row, layout)
+        answers = _answers(row, layout)
+        level = self.stem
+        if layout.level is not None:
+            found = row_path(layout.level).value(row.values, row.where, row.columns)
+            level = level if found is None else as_text(found, layout.level, row.where)
+        return Problem(
+            problem_id=f"{self.stem}/{question_hash(question)}",
             question=question,
             answer=answers[0],
             answers=answers if len(answers) > 1 else (),
-            level=_level(
-                path.stem if layout.level_key is None else _text(row, layout.level_key, where)
-            ),
+            level=_level(level),
         )
-        earlier_number, earlier = first.setdefault(problem.problem_id, (number, problem))
-        if set(earlier.references) != set(problem.references):
-            raise ValueError(
-                f"{where}: key {layout.answer_key!r} says {_listed(problem)}, but line "
-                f"{earlier_number} answers the same question with {_listed(earlier)}"
-            )
-    if not first:
-        raise ValueError(f"{path}: the file holds no problem")
-    return [problem for _, problem in first.values()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JsonlTask:
-    """A problem set of files, with its splits.
+class ProblemFile:
+    """A problem set of files or of the hub, with its splits.
 
     With one file all three splits are cut from it by hash. With a test file of its own, that is the
     whole test split: the other file gives train and validation, less any question that it shares with
     the test file.
     """
 
-    path: str
-    layout: JsonlFormat = dataclasses.field(default_factory=JsonlFormat)
-    test_path: str | None = None  # in the same layout
+    path: str  # parquet, JSONL, JSON, CSV; or `org/name[:config][@split]` on the hub
+    layout: str | Layout = "plain"  # by name, see `layouts.PRESETS`, or one's own
+    test_path: str | None = None
+    test_layout: str | Layout | None = None  # None: that of the other file
+
+    def __post_init__(self) -> None:
+        layout_of(self.layout)
+        if self.test_layout is not None:
+            if self.test_path is None:
+                raise ValueError(f"ProblemFile.test_layout={self.test_layout!r} needs a test_path")
+            layout_of(self.test_layout)
 
     def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
         """`count` different problems of a split, drawn by the seed; None: all of them.
@@ -192,18 +196,27 @@ class JsonlTask:
             )
         return random.Random(stream_seed(seed, "jsonl", split)).sample(pool, count)
 
-    def _pool(self, split: Split) -> list[Problem]:
+    @functools.cached_property
+    def training_set(self) -> ProblemSet:
+        """The file's problems, of all splits where there is no test file; read once."""
+        return read_set(self.path, self.layout)
+
+    @functools.cached_property
+    def test_set(self) -> ProblemSet | None:
+        """The test file's; read once."""
         if self.test_path is None:
-            return [p for p in read_problems(self.path, self.layout) if _split(p) == split]
-        test = read_problems(self.test_path, self.layout)
+            return None
+        layout = self.layout if self.test_layout is None else self.test_layout
+        return read_set(self.test_path, layout)
+
+    def _pool(self, split: Split) -> list[Problem]:
+        if self.test_set is None:
+            return [p for p in self.training_set.problems if _split(p) == split]
+        test = self.test_set.problems
         if split == "test":
-            return test
+            return list(test)
         held_out = {question_hash(p.question) for p in test}
-        rest = [
-            p
-            for p in read_problems(self.path, self.layout)
-            if question_hash(p.question) not in held_out
-        ]
+        rest = [p for p in self.training_set.problems if question_hash(p.question) not in held_out]
         return [p for p in rest if (_split(p) == "validation") == (split == "validation")]
 
 
@@ -222,8 +235,29 @@ def _split(problem: Problem) -> Split:
     return split_of(question_hash(problem.question))
 
 
-def _question(row: dict[str, Any], layout: JsonlFormat, where: str) -> str:
-    question = _join_sentences([_text(row, key, where) for key in layout.question_keys])
+def _named(row: Row) -> Row:
+    """The row without its values: what is kept of each question's first."""
+    return dataclasses.replace(row, values={}, columns=())
+
+
+def _briefly(earlier: Row, row: Row) -> str:
+    """`line 17` or `row 17` of the same file, or the whole place of another."""
+    place, _, number = row.where.rpartition(":")
+    if not earlier.where.startswith(f"{place}:"):
+        return earlier.where
+    return f"row {earlier.number}" if number.startswith(" row") else f"line {earlier.number}"
+
+
+def _question(row: Row, layout: Layout) -> str:
+    parts = []
+    for path in layout.questions:
+        value = path.value(row.values, row.where, row.columns)
+        if value is not None:
+            text = as_text(value, path.text, row.where)
+            parts.append(_matched(layout.question_pattern, text, path.text, row.where, "question"))
+    if not parts:
+        raise ValueError(f"{row.where}: no question: nothing at {layout.question!r}")
+    question = _join_sentences(parts)
     return question if question.endswith(layout.question_end) else question + layout.question_end
 
 
@@ -237,18 +271,25 @@ def _listed(problem: Problem) -> str:
     return " or ".join(map(repr, problem.references))
 
 
-def _answers(row: dict[str, Any], layout: JsonlFormat, where: str) -> tuple[str, ...]:
+def _answers(row: Row, layout: Layout) -> tuple[str, ...]:
     """The acceptable answers of a row in its order, each once."""
-    key = layout.answer_key
-    value = value_at(row, key, where)
+    path, where = row_path(layout.answer), row.where
+    value = path.value(row.values, where, row.columns)
     if layout.has_json_answers:
-        value = _list_in_text(value, key, where)
+        value = _list_in_text(value, path.text, where)
     if value == []:
-        raise ValueError(f"{where}: key {key!r} is an empty list; one answer or more is needed")
-    texts = _texts(value, key, where)
-    for alias_key in layout.alias_keys:
-        aliases = value_at(row, alias_key, where, default=[])
-        texts += [] if aliases is None else _texts(aliases, alias_key, where)
+        raise ValueError(
+            f"{where}: key {path.text!r} is an empty list; one answer or more is needed"
+        )
+    if layout.answer_list == "one" and isinstance(value, list) and len(value) > 1:
+        raise ValueError(
+            f"{where}: key {path.text!r} is a list of {len(value)}, and this layout takes one: set "
+            "Layout.answer_list = 'any' if each of them alone is right"
+        )
+    texts = _texts(value, path.text, where)
+    for alias in layout.alias_paths:
+        aliases = alias.value(row.values, where, row.columns)
+        texts += [] if aliases is None else _texts(aliases, alias.text, where)
     return tuple(dict.fromkeys(_answer(text, layout, where) for text in texts))
 
 
@@ -267,21 +308,25 @@ def _list_in_text(value: object, key: str, where: str) -> list[Any]:
     if not isinstance(found, list):
         raise ValueError(
             f"{where}: key {key!r} must hold a JSON list of answers, and holds {str(value)[:40]!r}: "
-            "set JsonlFormat.has_json_answers = False for plain answers"
+            "set Layout.has_json_answers = False for plain answers"
         )
     return found
 
 
-def _answer(text: str, layout: JsonlFormat, where: str) -> str:
-    key = layout.answer_key
+def _answer(text: str, layout: Layout, where: str) -> str:
     if layout.answer_pattern is None:
-        _check_is_no_solution(text, key, where)
+        _check_is_no_solution(text, layout.answer, where)
+    return _matched(layout.answer_pattern, text, layout.answer, where, "answer")
+
+
+def _matched(pattern: str | None, text: str, key: str, where: str, what: str) -> str:
+    """Group 1 of the pattern in a text, or the text where there is no pattern."""
+    if pattern is None:
         return text
-    match = re.search(layout.answer_pattern, text)
+    match = re.search(pattern, text)
     if match is None or not (match[1] or "").strip():
         raise ValueError(
-            f"{where}: no answer: key {key!r} does not match "
-            f"{layout.answer_pattern!r}: {text[-60:]!r}"
+            f"{where}: no {what}: key {key!r} does not match {pattern!r}: {text[-60:]!r}"
         )
     return match[1].strip()
 
@@ -290,18 +335,14 @@ def _check_is_no_solution(text: str, key: str, where: str) -> None:
     """Raises ValueError on a worked solution, of which no response would ever be equal to the whole."""
     if re.search(r"^\s*####\s*\S", text, re.MULTILINE):
         raise ValueError(
-            f"{where}: key {key!r} holds a whole solution that ends in {text[-30:]!r}: set layout = "
-            "@problems.gsm8k_format(), or JsonlFormat.answer_pattern"
+            f"{where}: key {key!r} holds a whole solution that ends in {text[-30:]!r}: use the layout "
+            "'gsm8k', or set Layout.answer_pattern"
         )
     if "\\boxed" in text and not re.fullmatch(r"\$*\\boxed\b.*", text, re.DOTALL):
         raise ValueError(
             f"{where}: key {key!r} holds a whole solution around a \\boxed answer, {text[-40:]!r}: name "
-            "the key of the answer alone as JsonlFormat.answer_key, or set JsonlFormat.answer_pattern"
+            "the path of the answer alone as Layout.answer, or set Layout.answer_pattern"
         )
-
-
-def _text(row: dict[str, Any], key: str, where: str) -> str:
-    return as_text(value_at(row, key, where), key, where)
 
 
 def _level(text: str) -> str:

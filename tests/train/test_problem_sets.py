@@ -8,7 +8,7 @@ from helpers.chat_of_letters import ChatOfLetters
 from helpers.small_runs import SmallTokenizer, rl_config
 
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import JsonlTask
+from jaxtool.data.problems import ProblemFile
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.batching import PackConfig
@@ -86,7 +86,7 @@ def test_a_set_of_which_nothing_or_too_little_is_left_is_refused(tmp_path):
 def test_more_validation_problems_than_the_split_holds_are_refused(tmp_path):
     rows = [json.dumps({"question": f"{i}", "answer": "1"}) for i in range(40)]
     (tmp_path / "set.jsonl").write_text("\n".join(rows))
-    task = JsonlTask(path=str(tmp_path / "set.jsonl"))
+    task = ProblemFile(path=str(tmp_path / "set.jsonl"))
     schedule = Schedule(steps=1, problems_per_step=2, pool=None, eval_every=1, eval_problems=39)
     with pytest.raises(
         ValueError, match=r"39 problems asked of split .validation. of .*set\.jsonl"
