@@ -7,7 +7,7 @@ pattern whose one group is wanted. Not covered: files (`rows`), problems made of
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from jaxtool.data.row_path import RowPath, row_path
 
@@ -103,10 +103,7 @@ def _balanced(depth: int) -> str:
 # The last \boxed{...} of a solution, with braces nested four deep.
 LAST_BOXED = rf"(?s).*\\boxed\s*\{{({_balanced(4)})\}}"
 
-_VERL: Mapping[str, str] = {
-    "question": "prompt[-1].content",
-    "answer": "reward_model.ground_truth",
-}
+_VERL = Layout(question="prompt[-1].content", answer="reward_model.ground_truth")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,8 +121,8 @@ PRESETS: Mapping[str, Preset] = {
     "dapo_math_17k": Preset(
         # Each question stands about a hundred times, between an instruction and a reminder of how to write the
         # answer, which are the renderer's to give.
-        layout=Layout(
-            **_VERL,
+        layout=dataclasses.replace(
+            _VERL,
             question_pattern=(
                 r"(?s)\A(?:Solve the following math problem step by step\.[^\n]*\n+)?(.+?)"
                 r"(?:\n+Remember to put your answer[^\n]*)?\s*\Z"
@@ -136,7 +133,7 @@ PRESETS: Mapping[str, Preset] = {
         train="BytedTsinghua-SIA/DAPO-Math-17k@train",
     ),
     "torl": Preset(
-        layout=Layout(**_VERL),
+        layout=_VERL,
         about="ToRL's 28,740 problems (2503.23383, section 3.1), which OTC uses as well",
     ),
     "gsm8k": Preset(
@@ -285,9 +282,8 @@ def _written_layout(text: str) -> Layout:
     for name in given:
         if name not in known:
             raise ValueError(f"layout {text!r}: there is no {name!r}; there are {', '.join(known)}")
-    several = {
-        name: tuple(path.strip() for path in value.split("+"))
-        for name, value in given.items()
-        if name in ("question", "aliases")
-    }
-    return dataclasses.replace(Layout(), **(given | several))
+    values: dict[str, Any] = dict(given)
+    for name in ("question", "aliases"):
+        if name in given:
+            values[name] = tuple(path.strip() for path in given[name].split("+"))
+    return dataclasses.replace(Layout(), **values)

@@ -9,7 +9,6 @@ Not covered: what the values mean (`layouts`).
 import csv
 import dataclasses
 import gzip
-import json
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any, TextIO
 from jaxtool.core import json_lines
 from jaxtool.core.files import one_line
 from jaxtool.data.hub import HubName, hub_batches
+from jaxtool.data.json_array import array_objects
 
 _PARQUET = b"PAR1"
 _GZIP = b"\x1f\x8b"
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _BATCH_ROWS = 1024
-_CHUNK_CHARS = 1 << 20
 _LONGEST_FIELD = 1 << 30  # characters of one field of a CSV file; its reader's own limit is 131,072
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".gz", ".txt", ".ndjson")
 
@@ -190,58 +189,14 @@ def _csv_rows(path: Path, text: TextIO, separator: str) -> Iterator[Row]:
 
 
 def _array_rows(path: Path, text: TextIO) -> Iterator[Row]:
-    """The objects of one JSON array, each decoded as soon as it is whole.
-
-    In `[{"a": 1}, {"a": 2}]` -> two rows. An object is known to be whole when it decodes, because it ends
-    in its own brace; until then more text is read, twice as much each time.
-    """
-    decoder = json.JSONDecoder(object_pairs_hook=json_lines.without_repeats)
-    number, chunk, needs_comma, where = 0, _CHUNK_CHARS, False, f"{path}: row 1"
     try:
-        buffer = text.read(chunk)
-        at = _skip(buffer, 0) + 1  # behind the bracket
-        while True:
-            # 1) To the next object, over one comma between two; a bracket ends the array.
-            at = _skip(buffer, at)
-            if needs_comma and buffer[at : at + 1] == ",":
-                needs_comma, at = False, _skip(buffer, at + 1)
-            if buffer[at : at + 1] == "]" and (needs_comma or not number):
-                rest = buffer[at + 1 :] + text.read(_CHUNK_CHARS)
-                if rest.strip():
-                    raise ValueError(f"{where}: text follows the array: {rest.strip()[:40]!r}")
-                return
-            # 2) The object, or more text where it is cut.
-            where = f"{path}: row {number + 1}"
-            if needs_comma and buffer[at : at + 1]:
-                raise ValueError(f"{where}: no JSON: a comma is missing in front of it")
-            try:
-                values, end = decoder.raw_decode(buffer, at)
-            except json.JSONDecodeError as error:
-                more = text.read(chunk)
-                if not more:
-                    raise ValueError(f"{where}: no JSON: {error.msg}") from None
-                buffer, at, chunk = buffer[at:] + more, 0, 2 * chunk
-                continue
-            except (RecursionError, ValueError) as error:
-                raise ValueError(f"{where}: no JSON: {one_line(error, 80)}") from None
-            if not isinstance(values, dict):
-                raise ValueError(f"{where}: a row must be an object, not {buffer[at:end][:40]}")
-            number, at, chunk, needs_comma = number + 1, end, _CHUNK_CHARS, True
+        for number, values in array_objects(text, str(path)):
+            where = f"{path}: row {number}"
             yield Row(where=where, number=number, values=values, columns=values)
-            # 3) What was decoded goes, now and then.
-            if at > _CHUNK_CHARS:
-                buffer, at = buffer[at:], 0
     except UnicodeDecodeError as error:
         raise ValueError(_not_utf8(path, error)) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: the gzip file is damaged: {error}") from None
-
-
-def _skip(text: str, at: int) -> int:
-    """To the first character from `at` on that is not blank."""
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxtool.data import rows as rows_module
+from jaxtool.data import json_array
 from jaxtool.data.problems import ProblemFile, read_set
 from jaxtool.data.rows import read_rows, source_of, stem_of
 
@@ -66,7 +66,7 @@ def test_an_array_is_read_piece_by_piece(tmp_path: Path, monkeypatch, chunk: int
     """Wherever a piece ends: in a word, in front of a comma, behind it."""
     rows = [{"question": f"{i} [,] {{}}", "list": [i, {"x": "]"}], "n": i} for i in range(30)]
     path = write(tmp_path / "set.json", json.dumps(rows))
-    monkeypatch.setattr(rows_module, "_CHUNK_CHARS", chunk)
+    monkeypatch.setattr(json_array, "_CHUNK_CHARS", chunk)
     assert [row.values for row in read_rows(path)] == rows
 
 
