@@ -3,6 +3,8 @@
   python -m experiments.evaluate --gin_file gin_configs/runs/quickstart_grpo.gin \
       --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
 
+--data NAME[=FILE] asks the questions of test sets, as aime24 or aime24=FILE, in place of the task's test split.
+
 --json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
 "tool_calls_stderr", "tool_calls_by_tool": {tool: calls}, "tool_productivity" (null without calls), "problems", "answers", "lost", "levels": {level:
 the same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "questions",
@@ -37,7 +39,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--policy", action="append", required=True, help="NAME=DIR, or DIR; may be repeated"
     )
-    parser.add_argument("--problems", type=int, default=400, help="questions of the test split")
+    launch.add_data_flag(
+        parser, "test set in place of the task's test split; may be repeated", is_repeated=True
+    )
+    parser.add_argument(
+        "--problems",
+        type=int,
+        help="questions of the test split, 400 unless said; of each set of --data, all unless said",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
@@ -54,10 +63,14 @@ def main() -> None:
     from jaxtool.core.files import write_text
     from jaxtool.report.page import write_report
     from jaxtool.study import compare
-    from jaxtool.train import run_files, run_tools
+    from jaxtool.train import run_data, run_files, run_tools
 
     config = run_files.load_rl_run(arguments.gin_file, arguments.gin_param)
     config = run_tools.with_functions(config, arguments.tool)
+    config = run_data.with_test_data(config, arguments.data)
+    problems = arguments.problems
+    if problems is None and not arguments.data:
+        problems = 400
     policies = {}
     for text in arguments.policy:
         name, found, path = text.rpartition("=")
@@ -65,7 +78,7 @@ def main() -> None:
     comparison = compare.compare(
         config,
         policies,
-        problems=arguments.problems,
+        problems=problems,
         seed=arguments.seed,
         sandbox_addresses=tuple(arguments.sandbox),
     )
@@ -74,7 +87,7 @@ def main() -> None:
         report = compare.comparison_report(
             comparison,
             title="Evaluation",
-            subtitle=f"{arguments.problems} questions of the test split, seed {arguments.seed}",
+            subtitle=f"{_asked(problems, arguments.data)}, seed {arguments.seed}",
             headlines=(),
             metrics={},
             views=(),
@@ -91,6 +104,13 @@ def main() -> None:
         }
         write_text(arguments.json, json.dumps(record, indent=1))
     compare.check_rests_on_enough(comparison)
+
+
+def _asked(problems: int | None, data: list[str]) -> str:
+    """Which questions, in a few words."""
+    if not data:
+        return f"{problems} questions of the test split"
+    return f"{'all' if problems is None else f'up to {problems}'} questions of {', '.join(data)}"
 
 
 if __name__ == "__main__":

@@ -82,6 +82,17 @@ def add_tool_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_data_flag(parser: argparse.ArgumentParser, text: str, *, is_repeated: bool) -> None:
+    """--data NAME[=FILE], see docs/data.md."""
+    parser.add_argument(
+        "--data",
+        action="append" if is_repeated else "store",
+        default=[] if is_repeated else None,
+        metavar="NAME[=FILE]",
+        help=f"{text}; NAME is a layout of docs/data.md, FILE parquet, JSONL, JSON, CSV or a name on the hub",
+    )
+
+
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
     parser.add_argument("--json", type=_writable, help=text, metavar="PATH")

@@ -40,6 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
+    launch.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
     launch.add_tool_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
@@ -49,6 +50,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.print_config and arguments.tool:
         parser.error("--print_config shows gin files: bind Function.call there, in place of --tool")
+    if arguments.print_config and arguments.data:
+        parser.error("--print_config shows gin files: bind ProblemFile there, in place of --data")
     if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
         parser.error("--workdir is required but with --print_config and --dry_run")
     return arguments
@@ -92,14 +95,20 @@ def dry_run(arguments: argparse.Namespace) -> None:
 
 
 def _load(arguments: argparse.Namespace) -> Any:
-    """The run of the gin files, with the functions of --tool."""
-    from jaxtool.train import run_files, run_tools, sft_loop
+    """The run of the gin files, with the problems of --data and the functions of --tool."""
+    from jaxtool.train import run_data, run_files, run_tools, sft_loop
 
     config = run_files.load_run(arguments.gin_file, arguments.gin_param)
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool:
             raise ValueError("--tool: a cold start calls no tools; give it to the RL run")
+        if arguments.data:
+            raise ValueError(
+                "--data: a cold start learns from demonstrations: bind DemonstrationFile.path, by --gin_param "
+                "for one"
+            )
         return config
+    config = run_data.with_data(config, arguments.data)
     return run_tools.with_functions(config, arguments.tool)
 
 

@@ -1,7 +1,7 @@
 """Data sets on the Hugging Face hub by name, `org/name[:config][@split]`, through the library `datasets`.
 
 What was downloaded once stays in its cache (HF_HOME), and is read from there without network. HF_ENDPOINT
-names another hub. Not covered: files on this machine (`rows`), models (`jaxtool.train.weights`).
+names another hub. Not covered: files on this machine (`rows`), models.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ _NAME = re.compile(
     r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.-]+))?"
 )
 _BATCH_ROWS = 1024
+# Classes of errors that mean that the hub did not answer, of all the libraries below `datasets`.
+_NETWORK = {"ConnectionError", "OfflineModeIsEnabled", "TimeoutError", "TransportError"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,12 +72,12 @@ def _opened(name: HubName) -> Any:
             "pip install -e '.[hub]', or name a file on this machine"
         ) from None
     try:
-        found = datasets.load_dataset(name.repository, name.config, split=name.split)
+        found: Any = datasets.load_dataset(name.repository, name.config, split=name.split)
     except Exception as error:  # whatever the hub's libraries raise, it is about this name
         raise _refusal(name, error) from None
     if isinstance(found, datasets.Dataset):
         return found
-    splits = list(found)
+    splits = [str(split) for split in found]
     if len(splits) > 1:
         raise ValueError(
             f"{name} has the splits {', '.join(splits)}: write {name}@{splits[0]} or another"
@@ -92,13 +94,17 @@ def _refusal(name: HubName, error: Exception) -> Exception:
             f"there is no file {name}, and no such data set on {_endpoint()} that may be read here "
             f"({one_line(error, 160)}): mend the name, or `hf auth login` where it is a gated one"
         )
-    if causes & {"ConnectionError", "OfflineModeIsEnabled", "TimeoutError", "TransportError"}:
+    is_not_cached = "Couldn't find cache" in str(error)  # with HF_HUB_OFFLINE
+    if is_not_cached or causes & _NETWORK:
         return OSError(
             f"there is no file {name}, and {_endpoint()} cannot be reached for a data set of that name "
             f"({one_line(error, 120)}): run `hf download --repo-type dataset {name.repository} "
             "--local-dir DIR` where there is a network, and name a file of DIR"
         )
-    return ValueError(f"{name} of {_endpoint()} cannot be read: {one_line(error)}")
+    return ValueError(
+        f"{name} of {_endpoint()} cannot be read: {one_line(error, 200)}; a configuration and a split are "
+        f"written as {name.repository}:CONFIG@SPLIT"
+    )
 
 
 def _endpoint() -> str:

@@ -220,6 +220,56 @@ class ProblemFile:
         return [p for p in rest if (_split(p) == "validation") == (split == "validation")]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """A whole file as a test set."""
+
+    name: str
+    path: str  # a file or a hub name
+    layout: str | Layout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSets:
+    """Test sets of an evaluation: files that are test questions as a whole. They hold nothing to train on.
+
+    problem_id begins with the set's name; where there are several sets the level is that name.
+    """
+
+    sets: tuple[EvaluationSet, ...]
+
+    def __post_init__(self) -> None:
+        names = [each.name for each in self.sets]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two test sets are named {twice[0]!r}: name one of them otherwise")
+
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
+        """Of each set `count` problems, drawn by the seed, or all where it holds fewer.
+
+        Raises:
+          ValueError: another split than "test" is asked for.
+        """
+        if split != "test":
+            raise ValueError(f"split {split!r} asked of test sets, which hold nothing to train on")
+        drawn: list[Problem] = []
+        for each, found in zip(self.sets, self.found, strict=True):
+            pool = [self._named(problem, each.name) for problem in found.problems]
+            draw = random.Random(stream_seed(seed, "evaluation sets", each.name))
+            size = len(pool) if count is None else min(count, len(pool))
+            drawn += draw.sample(pool, size)
+        return drawn
+
+    @functools.cached_property
+    def found(self) -> tuple[ProblemSet, ...]:
+        """The problems of each set; read once."""
+        return tuple(read_set(each.path, each.layout) for each in self.sets)
+
+    def _named(self, problem: Problem, name: str) -> Problem:
+        digest = problem.problem_id.rpartition("/")[2]
+        level = problem.level if len(self.sets) == 1 else _level(name)
+        return dataclasses.replace(problem, problem_id=f"{name}/{digest}", level=level)
+
+
 def number_of(count: int | None, task: str) -> int:
     """`count`, for tasks that make as many problems as they are asked.
 

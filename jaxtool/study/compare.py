@@ -60,11 +60,11 @@ def compare(
     config: RlConfig,
     policies: Mapping[str, Path],
     *,
-    problems: int,
+    problems: int | None,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
 ) -> Comparison:
-    """Every variant on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
+    """Every variant on `problems` questions of the test split (None: all): greedy, and one sample at `config.sampling`.
 
     The only place that touches the test split.
     """

@@ -188,6 +188,8 @@ def _first_prompts(
 ) -> Iterator[Check]:
     """All prompts of the run fit; those that the first step draws, and the first of them."""
     sets = draw_problems(config, seed, renderer, tokenizer)
+    if sets.data:
+        yield Check(name="data", text=sets.data)
     yield Check(name="judge", text=sets.judging)
     batches = ProblemBatches(sets.training, batch_size=config.schedule.problems_per_step, seed=seed)
     problems = next(batches)

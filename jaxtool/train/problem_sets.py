@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxtool.core.types import Problem
+from jaxtool.data.problems import ProblemFile
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.judges.references import check_references
 from jaxtool.renderers.renderer import Renderer
@@ -21,6 +22,7 @@ class ProblemSets:
     training: tuple[Problem, ...]  # its pool
     validation: tuple[Problem, ...]  # () where the run does not validate
     judging: str  # how their references go with the run's judge, in one line
+    data: str = ""  # what the run's file held, in one line; "" where the problems are of no file
 
 
 def draw_problems(
@@ -48,6 +50,7 @@ def draw_problems(
         training=tuple(training),
         validation=tuple(validation),
         judging=check_references(config.judge, [*training, *validation]),
+        data=str(config.task.training_set) if isinstance(config.task, ProblemFile) else "",
     )
 
 

@@ -119,7 +119,9 @@ def _checked(
     sharding, _ = make_shardings(config, source.model_config(), mesh)
     text = load_text(config)
     problems = draw_problems(config, seed, *text)
-    print(f"judge: {problems.judging}", flush=True)
+    for name, line in (("data", problems.data), ("judge", problems.judging)):
+        if line:
+            print(f"{name}: {line}", flush=True)
     return sharding, text, problems
 
 
