@@ -1,7 +1,7 @@
 """Evaluates saved policies on the test split of a run's task, greedy and sampled.
 
   python -m experiments.evaluate --gin_file gin_configs/runs/quickstart_grpo.gin \
-      --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
+      --policy grpo=runs/quickstart/grpo --policy otc=runs/quickstart/otc_grpo
 
 --data NAME[=FILE] asks the questions of test sets, as aime24 or aime24=FILE, in place of the task's test split.
 
@@ -37,7 +37,11 @@ def parse() -> argparse.Namespace:
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
     parser.add_argument(
-        "--policy", action="append", required=True, help="NAME=DIR, or DIR; may be repeated"
+        "--policy",
+        action="append",
+        required=True,
+        help="NAME=WEIGHTS, or WEIGHTS: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
+        "directory, a .gguf file, or org/name on the hub; may be repeated",
     )
     launch.add_data_flag(
         parser, "test set in place of the task's test split; may be repeated", is_repeated=True
@@ -71,10 +75,7 @@ def main() -> None:
     problems = arguments.problems
     if problems is None and not arguments.data:
         problems = 400
-    policies = {}
-    for text in arguments.policy:
-        name, found, path = text.rpartition("=")
-        policies[name if found else Path(text).parent.name] = Path(path)
+    policies = named_policies(arguments.policy)
     comparison = compare.compare(
         config,
         policies,
@@ -104,6 +105,26 @@ def main() -> None:
         }
         write_text(arguments.json, json.dumps(record, indent=1))
     compare.check_rests_on_enough(comparison)
+
+
+def named_policies(texts: list[str]) -> dict[str, str]:
+    """Names of weights by what they are called in the tables, in order.
+
+    Raises:
+      ValueError: two of them are called the same.
+    """
+    from jaxtool.train.weights import default_name
+
+    policies: dict[str, str] = {}
+    for text in texts:
+        name, _, weights = text.rpartition("=")
+        name = name or default_name(weights)
+        if name in policies:
+            raise ValueError(
+                f"two policies are called {name!r}: say which is which, as --policy NAME={weights}"
+            )
+        policies[name] = weights
+    return policies
 
 
 def _asked(problems: int | None, data: list[str]) -> str:

@@ -36,7 +36,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--workdir", type=Path, help="directory of this run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init_from", type=Path, help="`policy` directory of an earlier run")
+    parser.add_argument(
+        "--init_from",
+        type=Path,
+        help="weights in place of the run's: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
+        "directory, a .gguf file, or org/name on the hub",
+    )
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )

@@ -18,7 +18,6 @@ from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
 from jaxtool.rollout.statistics import clustered_mean, figures
-from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
 from jaxtool.train.devices import make_shardings
@@ -34,6 +33,7 @@ from jaxtool.train.problem_sets import fitting
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker, load_text, open_worker
 from jaxtool.train.tool_checks import check_known_answers
+from jaxtool.train.weights import check_same_model, weights_named
 
 SAMPLINGS = ("greedy", "sampled")
 
@@ -58,17 +58,26 @@ class Comparison:
 
 def compare(
     config: RlConfig,
-    policies: Mapping[str, Path],
+    policies: Mapping[str, str | Path],
     *,
     problems: int | None,
     seed: int,
     sandbox_addresses: tuple[str, ...] = (),
 ) -> Comparison:
-    """Every variant on `problems` questions of the test split (None: all): greedy, and one sample at `config.sampling`.
+    """Every variant on `problems` questions of the test split: greedy, and one sample at `config.sampling`.
 
     The only place that touches the test split.
+
+    Args:
+      policies: names of weights (`weights_named`) by variant.
+      problems: None: all of the split.
     """
-    first = next(iter(policies.values()))
+    sources = {
+        variant: weights_named(policy, config.policy) for variant, policy in policies.items()
+    }
+    first, source = next(iter(sources.items()))
+    for variant, other in sources.items():
+        check_same_model(variant, other.model_config(), first, source.model_config())
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
     text = load_text(config)
@@ -81,15 +90,14 @@ def compare(
     print(f"judge: {check_references(config.judge, questions)}", flush=True)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
         worker, _ = open_worker(
             stack, runner, config, source, sharding, seed, sandbox_addresses, text=text
         )
-        for variant, policy in policies.items():
-            _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
+        for variant, other in sources.items():
+            _, params = other.load(sharding, seed)
             worker.engine.load(params)
-            if variant == next(iter(policies)):
+            if variant == first:
                 with progress_of("compile decoder") as report:
                     worker.compile(report, GREEDY, config.sampling)
             variants[variant] = {

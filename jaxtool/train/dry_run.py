@@ -35,7 +35,6 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
-from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
 from jaxtool.train.devices import make_shardings
@@ -50,6 +49,7 @@ from jaxtool.train.rollout_worker import (
 )
 from jaxtool.train.run_tools import open_menu, tool_sources
 from jaxtool.train.sources import open_sandbox
+from jaxtool.train.weights import weights_named
 
 _GIB = 2**30
 # Neighbouring tokens differ in the second style, so that their borders are seen.
@@ -83,13 +83,13 @@ def dry_run(
     """The checks of a run, each yielded when it is done.
 
     Args:
-      init_from: policy directory of an earlier run, in place of `config.policy`.
+      init_from: a name of weights (`weights_named`), in place of `config.policy`.
       sandbox_addresses: running servers, in place of those of the configuration.
 
     Raises:
       ValueError, OSError, RuntimeError: as the run itself would at its start.
     """
-    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    source = config.policy if init_from is None else weights_named(init_from, config.policy)
     if isinstance(config, sft_loop.SftRunConfig):
         yield from _sft_checks(config, source, seed)
     else:

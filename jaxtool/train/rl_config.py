@@ -27,6 +27,7 @@ from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION
+from jaxtool.rundir.kept_policies import KeepPolicies
 from jaxtool.tools.base import ToolSource
 from jaxtool.train.contradictions import (
     check_critic,
@@ -96,6 +97,7 @@ class RlConfig:
     sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
+    keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 
     def __post_init__(self) -> None:

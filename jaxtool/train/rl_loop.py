@@ -29,7 +29,7 @@ from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
-from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy, is_policy
+from jaxtool.rundir.checkpoints import Checkpoints, is_policy
 from jaxtool.rundir.metrics import MetricsWriter
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views
@@ -37,7 +37,7 @@ from jaxtool.rundir.workdir import claim_workdir, holds_workdir, records_dir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
-from jaxtool.train.lora_run import save_result
+from jaxtool.train.lora_run import save_kept, save_result
 from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.rl_config import RlConfig
@@ -47,6 +47,7 @@ from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
+from jaxtool.train.weights import weights_named
 
 
 @holds_workdir
@@ -64,7 +65,7 @@ def train(
     """Runs or resumes an RL run; returns the directory of the saved policy.
 
     Args:
-      init_from: policy directory of an earlier run, in place of `config.policy`.
+      init_from: a name of weights (`weights_named`), in place of `config.policy`.
       sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
       tool: runs programs in place of any sandbox; the caller closes it.
       mesh: of the learner, in place of the one that `config.mesh` makes of all devices.
@@ -74,7 +75,7 @@ def train(
     claim_workdir(workdir, dataclasses.replace(config, mesh=MeshConfig()), seed, init_from)
     if hosts.agree(lambda: is_policy(policy_dir)):
         return policy_dir
-    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    source = config.policy if init_from is None else weights_named(init_from, config.policy)
     schedule = config.schedule
     sharding, text, problems = _checked(config, source, seed, mesh)
     dtype = source_dtype(config.lora)
@@ -106,6 +107,12 @@ def train(
             progress.update(step + 1, _shown(metrics))
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
+            keep = config.keep_policies
+            if keep is not None and keep.is_kept(step + 1) and step + 1 < schedule.steps:
+                trained = run.learner.trained(run.state)
+                save_kept(
+                    workdir, step + 1, keep, trained, run.learner.view, worker.model, sharding
+                )
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
     return policy_dir
