@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxtool.data.layouts import Layout
-from jaxtool.data.problems import read_problems
+from jaxtool.data.problem_rows import read_problems
 
 ROWS = [{"question": "a?", "answer": "1"}, {"question": "b?", "answer": "2"}]
 LINES = [json.dumps(row, ensure_ascii=False) for row in ROWS]

@@ -32,7 +32,7 @@ configs:
 # Reads each name of the arguments and prints what was read, or the refusal, as JSON.
 READ = """
 import json, sys
-from jaxtool.data.problems import read_set
+from jaxtool.data.problem_rows import read_set
 from jaxtool.data.layouts import layout_of
 for name, layout in json.loads(sys.argv[1]):
     try:

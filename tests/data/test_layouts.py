@@ -8,7 +8,7 @@ import pytest
 
 from jaxtool.data.hub import HubName
 from jaxtool.data.layouts import PRESETS, Layout, layout_of, preset_named
-from jaxtool.data.problems import read_problems
+from jaxtool.data.problem_rows import read_problems
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 VERL_MATH = "Solve the following math problem step by step. Say it last.\n\n{}\n\nRemember to put your answer there."

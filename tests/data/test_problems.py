@@ -10,7 +10,8 @@ from jaxtool.core.types import Problem
 from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.data.calculations import CalculationTask
 from jaxtool.data.layouts import Layout
-from jaxtool.data.problems import ProblemFile, read_problems, split_of
+from jaxtool.data.problem_rows import read_problems
+from jaxtool.data.problems import ProblemFile, split_of
 from jaxtool.rundir.metrics import check_metric_name
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxtool.data import json_array
-from jaxtool.data.problems import ProblemFile, read_set
+from jaxtool.data.problem_rows import read_set
+from jaxtool.data.problems import ProblemFile
 from jaxtool.data.rows import read_rows, source_of, stem_of
 
 ROWS = [{"question": 'a, or "b"?', "answer": "1"}, {"question": "b\nc?", "answer": "2"}]

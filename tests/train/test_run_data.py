@@ -9,10 +9,11 @@ from helpers.small_runs import rl_config
 from experiments import launch
 from experiments import train as train_entry_point
 from jaxtool.data.layouts import PRESETS
+from jaxtool.data.named_sets import evaluation_data, training_data
 from jaxtool.data.problems import EvaluationSet, EvaluationSets, ProblemFile
 from jaxtool.train import run_files
 from jaxtool.train.dry_run import dry_run
-from jaxtool.train.run_data import evaluation_data, training_data, with_data, with_test_data
+from jaxtool.train.run_data import with_data, with_test_data
 
 RUN = "gin_configs/runs/quickstart_grpo.gin"
 
