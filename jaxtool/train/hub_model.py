@@ -86,7 +86,10 @@ class HubModel:
         try:
             found = Path(
                 snapshot_download(
-                    self.repository, revision=self.revision, allow_patterns=list(patterns)
+                    self.repository,
+                    revision=self.revision,
+                    allow_patterns=list(patterns),
+                    endpoint=_endpoint(),
                 )
             )
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:

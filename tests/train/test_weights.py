@@ -131,7 +131,6 @@ def test_a_model_on_the_hub_is_downloaded_when_it_is_needed(
 
     files = {path.name: path.read_bytes() for path in (places / "hf").iterdir()}
     with loopback_hub({"someone/tiny": files}) as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         source = weights_named("someone/tiny", HfDirectory(path="x", remat="block"))
