@@ -90,6 +90,7 @@ RULES = (
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
     Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
+    Rule(module="experiments.data", instead="tests/experiments/test_data_command.py"),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
     Rule(module="experiments.render", instead="tests/experiments/test_render_command.py"),
     Rule(module="experiments.plan", needs="libtpu"),

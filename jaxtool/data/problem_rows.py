@@ -113,18 +113,18 @@ class SetReader:
         mark = hashlib.blake2b(repr(read).encode(errors="surrogatepass"), digest_size=16).digest()
         if mark in self._seen:
             return
-        self._seen.add(mark)
         problem = self._problem(row)
         earlier_row, earlier = self.first.setdefault(problem.problem_id, (_named(row), problem))
-        if set(earlier.references) == set(problem.references):
-            return
-        if self.layout.conflicts == "refuse":
+        is_same = set(earlier.references) == set(problem.references)
+        if not is_same and self.layout.conflicts == "refuse":
             raise ValueError(
                 f"{row.where}: key {self.layout.answer!r} says {_listed(problem)}, but "
                 f"{_briefly(earlier_row, row)} answers the same question with {_listed(earlier)}: mend the "
                 "file, or set Layout.conflicts = 'drop' to leave such questions out"
             )
-        self.conflicting.add(problem.problem_id)
+        if not is_same:
+            self.conflicting.add(problem.problem_id)
+        self._seen.add(mark)
 
     def _problem(self, row: Row) -> Problem:
         layout = self.layout
