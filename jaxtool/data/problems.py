@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import random
-from typing import Literal
+from typing import Literal, Protocol
 
 from jaxtool.core.seeds import stream_seed
 from jaxtool.core.types import Problem
@@ -15,6 +15,14 @@ from jaxtool.data.layouts import Layout, layout_of
 from jaxtool.data.problem_rows import ProblemSet, level_of, question_hash, read_set
 
 Split = Literal["train", "validation", "test"]
+
+
+class Task(Protocol):
+    """Where problems come from."""
+
+    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
+        """`count` problems of a split, drawn by the seed; None: all, where there is a last one."""
+        ...
 
 
 def split_of(text: str, *, salt: str = "problem split") -> Split:

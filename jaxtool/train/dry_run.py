@@ -20,7 +20,6 @@ from rich.text import Text
 
 from jaxtool.core.calls import ToolSpec
 from jaxtool.core.types import Origin, Trajectory
-from jaxtool.data.batches import ProblemBatches
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.memory import plan_memory
@@ -191,8 +190,7 @@ def _first_prompts(
     if sets.data:
         yield Check(name="data", text=sets.data)
     yield Check(name="judge", text=sets.judging)
-    batches = ProblemBatches(sets.training, batch_size=config.schedule.problems_per_step, seed=seed)
-    problems = next(batches)
+    problems = next(sets.batches(config, seed))
     prompts = [renderer.prompt_ids(tokenizer, problem) for problem in problems]
     yield Check(
         name="prompts",

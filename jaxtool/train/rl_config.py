@@ -7,6 +7,7 @@ import dataclasses
 
 from jaxtool.config.callables import check_takes
 from jaxtool.core.ranges import check_range
+from jaxtool.data.problems import Task
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.base import Judge
@@ -35,7 +36,7 @@ from jaxtool.train.contradictions import (
     check_loss,
     with_constant_tokens,
 )
-from jaxtool.train.sources import Sandbox, Task, TokenizerSource
+from jaxtool.train.sources import Sandbox, TokenizerSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from jaxtool.core.gguf_file import find_smollm2
-from jaxtool.core.types import Problem
 from jaxtool.data.arithmetic import arithmetic_tokenizer
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
-from jaxtool.data.problems import Split
 from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.tools.health import ToolHealthConfig
@@ -77,14 +75,6 @@ class SentencePieceModel:
 
     def load(self) -> Tokenizer:
         return SentencePieceTokenizer(path=self.path, chat_template=self.chat_template)
-
-
-class Task(Protocol):
-    """Where problems come from."""
-
-    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
-        """`count` problems of a split, drawn by the seed; None: all, where there is a last one."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

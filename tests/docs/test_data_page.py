@@ -16,7 +16,7 @@ RUN = "gin_configs/runs/quickstart_grpo.gin"
 def rows_behind(heading: str) -> list[list[str]]:
     """Cells of the first table behind a line."""
     lines = PAGE.split(f"\n{heading}\n", 1)[1].split("\n\n")
-    table = next(part for part in lines if part.startswith("|"))
+    table = next(part.strip() for part in lines if part.strip().startswith("|"))
     return [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]
     ]
