@@ -1,10 +1,13 @@
 """docs/data.md: its tables are those of the code, and its gin examples build."""
 
+import dataclasses
 import re
 
 from jaxtool.config import loader
 from jaxtool.config.loader import REPOSITORY_ROOT
+from jaxtool.data.difficulty import Difficulty
 from jaxtool.data.layouts import PRESETS, Layout
+from jaxtool.data.mixtures import Mixture, Part
 from jaxtool.data.problems import ProblemFile
 from jaxtool.data.row_path import row_path
 from jaxtool.train.rl_config import RlConfig
@@ -44,35 +47,32 @@ def test_every_path_of_the_table_is_one():
 
 def test_the_gin_examples_build(tmp_path):
     """Each block of bindings, laid over a run."""
-    blocks = [
-        b
-        for b in re.findall(r"^```\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-        if "problems.ProblemFile" in b
-    ]
-    assert len(blocks) == 2
+    found = re.findall(r"^```\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    blocks = [block for block in found if "problems.ProblemFile" in block]
     built = []
-    for block in blocks:
+    for number, block in enumerate(blocks):
         lines = ["# Of the page.", "from __gin__ import dynamic_registration"]
-        lines += (
-            ["from jaxtool.data import problems", "from jaxtool.data import layouts"]
-            if "layouts." in block
-            else ["from jaxtool.data import problems"]
-        )
+        for module in ("problems", "layouts", "mixtures", "difficulty"):
+            if f"{module}." in block:
+                lines.append(f"from jaxtool.data import {module}")
         lines.append("from jaxtool.train import rl_config")
         if "RlConfig.task" not in block:
-            block = (
-                "rl_config.RlConfig.task = @problems.ProblemFile()\nproblems.ProblemFile.path = 'x'\n"
-                + block
-            )
-        file = tmp_path / "page.gin"
+            lines.append("rl_config.RlConfig.task = @problems.ProblemFile()")
+            lines.append("problems.ProblemFile.path = 'x'")
+        file = tmp_path / f"{number}.gin"
         file.write_text("\n".join([*lines, block]))
-        built.append(loader.load(RlConfig, files=[RUN, file]).task)
-    assert built[0] == ProblemFile(
-        path="data/dapo-math-17k.parquet",
-        layout="dapo_math_17k",
-        test_path="data/aime24.jsonl",
-        test_layout="aime24",
-    )
-    assert built[1].layout == Layout(
+        config = loader.load(RlConfig, files=[RUN, file])
+        record = loader.write_operative_config(tmp_path / str(number), config)
+        assert loader.load(RlConfig, files=[record]) == config
+        built.append(config.task)
+    dapo = ProblemFile(path="data/dapo-math-17k.parquet", layout="dapo_math_17k")
+    gsm8k = ProblemFile(path="data/gsm8k_train.jsonl", layout="gsm8k")
+    own = Layout(
         question="prompt[-1].content", answer="reward_model.ground_truth", level="data_source?"
     )
+    assert built == [
+        dataclasses.replace(dapo, test_path="data/aime24.jsonl", test_layout="aime24"),
+        ProblemFile(path="x", layout=own),
+        Mixture(parts=(Part(task=dapo, weight=3.0), Part(task=gsm8k, weight=1.0))),
+        Difficulty(task=dapo, rates="runs/rates.jsonl"),
+    ]
