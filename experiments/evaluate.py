@@ -117,8 +117,9 @@ def named_policies(texts: list[str]) -> dict[str, str]:
 
     policies: dict[str, str] = {}
     for text in texts:
-        name, _, weights = text.rpartition("=")
-        name = name or default_name(weights)
+        name, is_named, weights = text.partition("=")
+        if not is_named or "/" in name:  # a path may hold an equals sign
+            name, weights = default_name(text), text
         if name in policies:
             raise ValueError(
                 f"two policies are called {name!r}: say which is which, as --policy NAME={weights}"

@@ -9,15 +9,17 @@ import jax
 import numpy as np
 import pytest
 from helpers.loopback_hub import loopback_hub
-from helpers.small_runs import MODEL, CountingTool, rl_config, train
+from helpers.small_runs import MODEL, CountingTool, cold_start, cold_start_of, rl_config, train
 from helpers.tiny_models import FAMILIES, random_params
 from helpers.tiny_tokenizers import write_byte_level
 
 from experiments import convert_weights
 from experiments.evaluate import named_policies
 from jaxtool.model.hf_weights import save_hf
+from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import GgufFile, HfDirectory, RandomInit
 from jaxtool.parallel.axis_rules import single_device
+from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 from jaxtool.rundir.kept_policies import KeepPolicies, kept_policy, kept_steps
 from jaxtool.train.hub_model import HubModel
@@ -110,7 +112,9 @@ def test_policies_are_called_by_their_runs_unless_they_are_named():
     assert [default_name(n) for n in ("runs/grpo/policy", "runs/grpo", "runs/grpo@100", "org/name", "m.gguf")] == [
         "grpo", "grpo", "grpo@100", "name", "m.gguf",
     ]  # fmt: skip
-    assert named_policies(["base=hf/x=1", "runs/a"]) == {"base=hf/x": "1", "a": "runs/a"}
+    given = ["base=hf/x=1", "runs/a", "runs/lr=1e-5"]
+    wanted = {"base": "hf/x=1", "a": "runs/a", "lr=1e-5": "runs/lr=1e-5"}
+    assert named_policies(given) == wanted
     with pytest.raises(ValueError, match="two policies are called 'a': say which is which"):
         named_policies(["runs/a", "other/a"])
 
@@ -194,6 +198,22 @@ def test_a_run_starts_from_a_step_of_another(kept_run: Path, tmp_path: Path):
     )
     for x, y in zip(params_of(tmp_path / "run"), params_of(f"{kept_run}@2"), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-7)
+
+
+def test_a_cold_start_with_an_adapter_keeps_merged_policies(tmp_path: Path):
+    """The kept one is the policy of the same run ended there."""
+    row = {
+        "messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2!!"}]
+    }
+    (tmp_path / "demos.jsonl").write_text(json.dumps(row))
+    demonstrations = DemonstrationFile(path=str(tmp_path / "demos.jsonl"))
+    fields = {"lora": LoraConfig(rank=2), "keep_policies": KeepPolicies(every=1)}
+    whole = cold_start_of(rl_config(tmp_path), [2], demonstrations, **fields)
+    cold_start(whole, workdir=tmp_path / "two", seed=1)
+    cold_start(dataclasses.replace(whole, steps=1), workdir=tmp_path / "one", seed=1)
+    assert kept_steps(tmp_path / "two") == [1]
+    for x, y in zip(params_of(f"{tmp_path}/two@1"), params_of(tmp_path / "one"), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
 
 
 def test_the_newest_so_many_are_kept(tmp_path: Path):
