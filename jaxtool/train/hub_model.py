@@ -1,22 +1,19 @@
 """A model on the Hugging Face hub as a source of weights: downloaded once, then read as a directory.
 
-HF_HOME names the cache, HF_ENDPOINT another hub. Before a run loads its weights only config.json is downloaded.
-Not covered: data sets (`jaxtool.data.hub`), tokenizers, which a run names by a directory of their own.
+Before a run loads its weights only config.json is downloaded.
+Not covered: data sets (`jaxtool.data.hub`), the tokenizer (`jaxtool.train.sources.HubTokenizer`).
 """
 
 import dataclasses
-import os
 from pathlib import Path
 
-from jaxtool.core.files import one_line
+from jaxtool.core.hub_files import TEXT_FILES, endpoint, hub_snapshot
 from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
 from jaxtool.model.sources import HfDirectory
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-# The tokenizer too: what converts a model needs it beside the weights.
-_TEXT = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,21 +45,21 @@ class HubModel:
 
     def check_header(self) -> str:
         """Nothing of the weights is looked at: they may not be here yet."""
-        return f"{self} on {_endpoint()}, downloaded when the run begins"
+        return f"{self} on {endpoint()}, downloaded when the run begins"
 
     def download(self) -> Path:
         """The directory with config, weights and tokenizer."""
-        found = self._snapshot(_TEXT + _WEIGHTS)
+        found = self._snapshot(TEXT_FILES + _WEIGHTS)
         if not any(found.glob("*.safetensors")):
             raise OSError(
-                f"{self} has no safetensors on {_endpoint()}, or they are not on this machine and there is no "
+                f"{self} has no safetensors on {endpoint()}, or they are not on this machine and there is no "
                 f"network: run `hf download {self.repository} --local-dir DIR` where there is one, and name DIR"
             )
         return found
 
     def download_text(self) -> Path:
         """The directory with config and tokenizer; weights may be there as well."""
-        return self._snapshot(_TEXT)
+        return self._snapshot(TEXT_FILES)
 
     def __str__(self) -> str:
         return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
@@ -79,36 +76,9 @@ class HubModel:
         )
 
     def _snapshot(self, patterns: tuple[str, ...]) -> Path:
-        # Imported where it is used: runs from files need none of it.
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-        try:
-            found = Path(
-                snapshot_download(
-                    self.repository,
-                    revision=self.revision,
-                    allow_patterns=list(patterns),
-                    endpoint=_endpoint(),
-                )
-            )
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            raise OSError(
-                f"there are no weights {self}, and no such model on {_endpoint()} that may be read here "
-                f"({one_line(error, 120)}): mend the name, or `hf auth login` where it is a gated one"
-            ) from None
-        except Exception as error:  # the hub's libraries raise those of their transports
-            raise OSError(
-                f"there are no weights {self}, and {_endpoint()} cannot be reached for a model of that name "
-                f"({one_line(error, 120)}): run `hf download {self.repository} --local-dir DIR` where there is "
-                "a network, and name DIR"
-            ) from None
+        found = hub_snapshot(self.repository, self.revision, patterns, "weights")
         if not (found / "config.json").is_file():
             raise OSError(
-                f"{self} on {_endpoint()} has no config.json: it is no model in these files"
+                f"{self} on {endpoint()} has no config.json: it is no model in these files"
             )
         return found
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")

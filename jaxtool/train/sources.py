@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from jaxtool.core.gguf_file import find_smollm2
+from jaxtool.core.hub_files import TEXT_FILES, hub_snapshot
 from jaxtool.data.arithmetic import arithmetic_tokenizer
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
@@ -54,14 +55,27 @@ class HfTokenizerDirectory:
     template_variables: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.template_variables]
-        for name in names:
-            if name in _OF_THE_CALL or names.count(name) > 1:
-                reason = "is set by this code" if name in _OF_THE_CALL else "is there twice"
-                raise ValueError(f"HfTokenizerDirectory.template_variables: {name!r} {reason}")
+        _check_variables(self.template_variables, "HfTokenizerDirectory")
 
     def load(self) -> Tokenizer:
         return tokenizer_from_dir(self.path, template_variables=self.template_variables)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HubTokenizer:
+    """The tokenizer of a model on the Hugging Face hub; its files are downloaded once."""
+
+    repository: str  # org/name
+    revision: str | None = None  # a branch, a tag or a commit; None: main
+    template_variables: tuple[tuple[str, bool | int | float | str], ...] = ()  # as above
+
+    def __post_init__(self) -> None:
+        _check_variables(self.template_variables, "HubTokenizer")
+
+    def load(self) -> Tokenizer:
+        """Raises OSError where the hub does not give the files; one line with what to do."""
+        path = hub_snapshot(self.repository, self.revision, TEXT_FILES, "tokenizer files")
+        return tokenizer_from_dir(path, template_variables=self.template_variables)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +101,15 @@ class Sandbox:
     # Modules loaded besides numpy, sympy and scipy, as "pandas". A server that runs already must have them.
     packages: tuple[str, ...] = ()
     health: ToolHealthConfig = dataclasses.field(default_factory=ToolHealthConfig)  # ends or warns
+
+
+def _check_variables(variables: tuple[tuple[str, object], ...], owner: str) -> None:
+    """Raises ValueError for a template variable that cannot be passed."""
+    names = [name for name, _ in variables]
+    for name in names:
+        if name in _OF_THE_CALL or names.count(name) > 1:
+            reason = "is set by this code" if name in _OF_THE_CALL else "is there twice"
+            raise ValueError(f"{owner}.template_variables: {name!r} {reason}")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from helpers.tiny_tokenizers import write_byte_level
 
 from experiments import convert_weights
 from experiments.evaluate import named_policies
+from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.model.hf_weights import save_hf
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import GgufFile, HfDirectory, RandomInit
@@ -23,6 +24,7 @@ from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
 from jaxtool.rundir.kept_policies import KeepPolicies, kept_policy, kept_steps
 from jaxtool.train.hub_model import HubModel
+from jaxtool.train.sources import HubTokenizer
 from jaxtool.train.weights import check_same_model, default_name, weights_named
 
 QWEN = FAMILIES["qwen3"]
@@ -143,6 +145,8 @@ def test_a_model_on_the_hub_is_downloaded_when_it_is_needed(
         _, params = source.load(single_device(), 0)
         for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(random_params(QWEN)), strict=True):
             np.testing.assert_array_equal(x, y)
+        tokenizer = HubTokenizer(repository="someone/tiny").load()
+        assert tokenizer.encode("<code>") == tokenizer_from_dir(places / "hf").encode("<code>")
         target = tmp_path / "target"
         arguments = ["--source", "someone/tiny", "--target", str(target), "--dtype", "float32"]
         written = convert_weights.convert(convert_weights.parse(arguments))
