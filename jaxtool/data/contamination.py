@@ -1,9 +1,9 @@
 """Whether questions of test sets stand in a file to train on: by n-grams of words.
 
 The usual choice, and the default: n = 13 words, and one common n-gram is enough (GPT-3, 2005.14165, appendix C).
-Tülu 3 (2411.15124, section 3.2) takes n = 8 and half of the test question's tokens. Words are runs of letters
-and digits in lower case after Unicode's NFKC; punctuation, blanks and the signs of LaTeX part them. A question
-of fewer than n words is one n-gram as a whole.
+Tülu 3 (2411.15124) takes n = 8 and half of the test question's tokens; shares here are of its n-grams. Words are runs
+of letters and digits in lower case after Unicode's NFKC; punctuation, blanks and the signs of LaTeX part them. A
+question of fewer than n words is one n-gram as a whole.
 Not covered: paraphrases, translations, other numbers in the same words.
 """
 
