@@ -20,6 +20,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.host_arrays import fetch
 from jaxtool.rundir.checkpoints import check_can_save, save_policy
+from jaxtool.rundir.kept_policies import KeepPolicies, kept_policy
 
 _BIT_SUM = "base"  # its key in checkpoints
 
@@ -37,6 +38,28 @@ def check_frozen(frozen: FrozenPolicy | None, meta: dict[str, Any]) -> None:
             f"the policy that this run began with has changed (bit sum {meta[_BIT_SUM]} in the "
             f"checkpoint, {now[_BIT_SUM]} now): put it back, or start over in another --workdir"
         )
+
+
+def save_kept(
+    workdir: Path,
+    step: int,
+    keep: KeepPolicies,
+    trained: Params,
+    view: PolicyView,
+    model: ModelConfig,
+    sharding: Sharding,
+) -> None:
+    """Saves the policy after so many steps in WORKDIR/policies/STEP, with LoRA merged; `trained` stays as it is.
+
+    Several hosts call it together. While it is written, a policy with LoRA needs the memory of a second one.
+    """
+    policy = view.full(trained)
+    save_policy(
+        kept_policy(workdir, step),
+        policy if view.frozen is None else merged(policy, sharding),
+        model,
+    )
+    keep.prune(workdir)
 
 
 def save_result(
