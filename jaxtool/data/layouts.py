@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 
 from jaxtool.data.row_path import RowPath, row_path
 
-# What is done with a question that stands twice with different answers. "drop": it is left out. "keep": rows that ask the same with other
-# answers, or on another level, are problems of their own, as in PopQA, where two people may have one name.
+# What is done with a question that stands twice with different answers. "drop": it is left out. "keep": rows that
+# ask the same with other answers, or on another level, are problems of their own: in PopQA two people may have
+# one name.
 Conflicts = Literal["refuse", "drop", "keep"]
 # What a list under the answer's path means.
 AnswerList = Literal["any", "one"]

@@ -32,7 +32,7 @@ def test_worked_solutions_hold_their_answer(tmp_path):
 
 def test_keys_with_dots_and_several_answers(tmp_path):
     row = {"prompt": [{"content": "q"}], "reasoning": "r", "answer": [42, "42", "forty-two"]}
-    layout = SourceLayout(question="prompt.0.content")
+    layout = SourceLayout(question="prompt[0].content")
     [read] = read_source(write_rows(tmp_path / "a.jsonl", [row]), layout)
     assert (read.question, read.answers) == ("q", ("42", "forty-two"))
 
@@ -42,7 +42,7 @@ def test_keys_with_dots_and_several_answers(tmp_path):
     [
         (
             {"question": "q", "answer": 1},
-            r"a.jsonl:1: the row has no key 'reasoning' \(keys: 'question'",
+            r"a.jsonl:1: no reasoning: the row has 'question'",
         ),
         ({"question": "", "reasoning": "r", "answer": 1}, "key 'question' is empty"),
         ({"question": ["q"], "reasoning": "r", "answer": 1}, "a text or a number is needed"),
@@ -56,7 +56,7 @@ def test_a_bad_row_is_one_line(tmp_path, row, message):
 
 
 def test_files_that_are_missing_or_empty(tmp_path):
-    with pytest.raises(FileNotFoundError, match="give a JSONL file as --source"):
+    with pytest.raises(FileNotFoundError, match="give a file as --source"):
         read_source(tmp_path / "no.jsonl", SourceLayout())
     with pytest.raises(ValueError, match="holds no rows"):
         read_source(write_rows(tmp_path / "a.jsonl", []), SourceLayout())

@@ -1,5 +1,6 @@
 """Layouts: one row of each published one by hand, faults by name, the real files where they are."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from jaxtool.data.hub import HubName
 from jaxtool.data.layouts import PRESETS, Layout, layout_of, preset_named
-from jaxtool.data.problem_rows import read_problems
+from jaxtool.data.problem_rows import read_problems, read_set
+from jaxtool.data.problems import ProblemFile
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 VERL_MATH = "Solve the following math problem step by step. Say it last.\n\n{}\n\nRemember to put your answer there."
@@ -56,6 +58,7 @@ ROWS = [
     ("flashrag", {"id": "test_0", "question": "who got it", "golden_answers": ["Wilhelm", "W. C."]},
      "who got it?", ("Wilhelm", "W. C."), "set"),
     ("flashrag", {"question": "Who?", "golden_answers": ["a", "a"]}, "Who?", ("a",), "set"),
+    ("search_r1", {"question": "who", "golden_answers": ["a"], "data_source": "nq"}, "who?", ("a",), "nq"),
     ("nq", {"question": "when is it", "answer": ["14 December 1972"]}, "when is it?", ("14 December 1972",), "set"),
     ("triviaqa", {"question": "Which?", "answer": {"value": "Sunset Blvd", "aliases": ["Sunset Bvd", "Sunset Blvd"]}},
      "Which?", ("Sunset Blvd", "Sunset Bvd"), "set"),
@@ -113,6 +116,52 @@ def test_a_fault_is_one_line_with_file_row_and_path(tmp_path, layout, row, messa
     assert "\n" not in str(caught.value)
 
 
+def test_names_that_two_people_have_are_two_problems(tmp_path: Path):
+    """Ids depend on the rows alone, not on their order; an equal row counts once, and a plain layout refuses."""
+    rows = [
+        {"question": "Who?", "golden_answers": ["a"], "data_source": "popqa"},
+        {"question": "What?", "golden_answers": ["x"], "data_source": "popqa"},
+        {"question": "Who", "golden_answers": ["b", "c"], "data_source": "popqa"},
+        {"question": "Who?", "golden_answers": ["c", "b"], "data_source": "popqa"},
+        {"question": "Who?", "golden_answers": ["a"], "data_source": "nq"},
+    ]
+    found = read(tmp_path, "search_r1", *rows)
+    asked = [(problem.question, problem.references, problem.level) for problem in found]
+    assert asked == [
+        ("Who?", ("a",), "popqa"),
+        ("What?", ("x",), "popqa"),
+        ("Who?", ("b", "c"), "popqa"),
+        ("Who?", ("a",), "nq"),
+    ]
+    assert len({problem.problem_id for problem in found}) == 4
+    assert found[1].problem_id.count("-") == 0  # asked once: the id of its question
+    counted = read_set(tmp_path / "set.jsonl", "search_r1")
+    assert (counted.rows, counted.repeats, counted.twins, counted.conflicts) == (5, 1, 2, 0)
+    assert "2 different questions; 1 rows repeat one; 2 ask one again" in str(counted)
+    again = {
+        (p.references, p.level): p.problem_id for p in read(tmp_path, "search_r1", *rows[::-1])
+    }
+    assert again[("a",), "nq"] == found[3].problem_id
+    assert again[("a",), "popqa"] == found[0].problem_id
+    plain = dataclasses.replace(layout_of("search_r1"), conflicts="refuse")
+    with pytest.raises(ValueError, match=r"set\.jsonl:3: .* line 1 .*conflicts = 'drop' .* 'keep'"):
+        read(tmp_path, plain, *rows)
+    dropped = read(tmp_path, dataclasses.replace(plain, conflicts="drop"), *rows)
+    assert [problem.question for problem in dropped] == ["What?"]
+
+
+def test_rows_of_one_question_are_in_one_split(tmp_path: Path):
+    rows = [{"question": f"q{i}?", "golden_answers": [a]} for i in range(40) for a in ("a", "b")]
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    task = ProblemFile(path=str(path), layout="flashrag")
+    splits = [
+        {problem.question for problem in task.problems(split, None, 0)}
+        for split in ("train", "validation", "test")
+    ]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 40
+
+
 def test_a_layout_is_written_in_one_line(tmp_path: Path):
     text = (
         r"question=prompt[-1].content, answer=gold.value, level=kind?, answer_pattern=([0-9]{1,3})$"
@@ -145,7 +194,7 @@ def test_an_unknown_layout_is_refused_with_those_that_there_are():
         ({"answer_pattern": "no group"}, "exactly one group, the answer, and has 0"),
         ({"question_pattern": "(a)(b)"}, "exactly one group, the question, and has 2"),
         ({"answer_pattern": "(a"}, "is no regular expression"),
-        ({"conflicts": "keep"}, "conflicts='keep' must be one of 'refuse', 'drop'"),
+        ({"conflicts": "ask"}, "conflicts='ask' must be one of 'refuse', 'drop', 'keep'"),
         ({"answer_list": "all"}, "answer_list='all' must be one of 'any', 'one'"),
     ],
 )
