@@ -1,5 +1,7 @@
 """Text reasoning of a file: where each part stands, which rows are worth asking for."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.demonstration_rows import source_row, write_rows
 
@@ -15,6 +17,15 @@ def test_the_plain_layout(tmp_path):
     first, second = read_source(path, SourceLayout())
     assert (first.row_id, first.answers, second.where) == ("rows/1", ("42",), f"{path}:3")
     assert len(read_source(path, SourceLayout(), 1)) == 1
+
+
+def test_a_table_has_the_rows_of_the_lines(tmp_path):
+    rows = [source_row(6, 7), source_row(2, 3)]
+    lines = read_source(write_rows(tmp_path / "rows.jsonl", rows), SourceLayout())
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    found = read_source(tmp_path / "rows.parquet", SourceLayout())
+    assert [row.problem for row in found] == [row.problem for row in lines]
+    assert found[1].where == f"{tmp_path / 'rows.parquet'}: row 2"
 
 
 def test_worked_solutions_hold_their_answer(tmp_path):
