@@ -43,16 +43,21 @@ def check_frozen(frozen: FrozenPolicy | None, meta: dict[str, Any]) -> None:
 def save_kept(
     workdir: Path,
     step: int,
-    keep: KeepPolicies,
+    steps: int,
+    keep: KeepPolicies | None,
     trained: Params,
     view: PolicyView,
     model: ModelConfig,
     sharding: Sharding,
 ) -> None:
-    """Saves the policy after so many steps in WORKDIR/policies/STEP, with LoRA merged; `trained` stays as it is.
+    """Saves the policy after `step` of `steps` steps in WORKDIR/policies/STEP if it is one to keep, with LoRA merged.
 
+    The first is none, and the last is the run's own; a run that goes on from there calls this again, as every
+    resume does. `trained` stays as it is.
     Several hosts call it together. While it is written, a policy with LoRA needs the memory of a second one.
     """
+    if keep is None or step in (0, steps) or not keep.is_kept(step):
+        return
     policy = view.full(trained)
     save_policy(
         kept_policy(workdir, step),

@@ -111,6 +111,13 @@ def train(
         worker.engine.load(run.policy)
         with progress_of("compile decoder") as report:
             worker.compile(report, config.sampling)
+
+        def keep(step: int) -> None:
+            trained, view = run.learner.trained(run.state), run.learner.view
+            kept = config.keep_policies
+            save_kept(workdir, step, schedule.steps, kept, trained, view, worker.model, sharding)
+
+        keep(start)
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             rollouts.begin_step(step, run.policy)
@@ -123,12 +130,7 @@ def train(
             # The last step has one too, from which a longer run goes on.
             if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
-            keep = config.keep_policies
-            if keep is not None and keep.is_kept(step + 1) and step + 1 < schedule.steps:
-                trained = run.learner.trained(run.state)
-                save_kept(
-                    workdir, step + 1, keep, trained, run.learner.view, worker.model, sharding
-                )
+            keep(step + 1)
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
         this_start.finish()

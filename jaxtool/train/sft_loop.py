@@ -173,6 +173,8 @@ def _train(
             open_log(stack, workdir, start - 1 if start else None, this_start, launch) as log,
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
+            kept = (config.steps, config.keep_policies)
+            save_kept(workdir, start, *kept, state.params, view, model, sharding)
             for step in range(start, config.steps):
                 demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                 batch = to_batch(demonstrations, config.pack)
@@ -187,9 +189,7 @@ def _train(
                 # The last step has a checkpoint too, from which a longer run goes on.
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
-                keep = config.keep_policies
-                if keep is not None and keep.is_kept(step + 1) and step + 1 < config.steps:
-                    save_kept(workdir, step + 1, keep, state.params, view, model, sharding)
+                save_kept(workdir, step + 1, *kept, state.params, view, model, sharding)
     save_result(workdir, state.params, view, model, sharding, source)
     this_start.finish()
 

@@ -218,6 +218,10 @@ def test_a_cold_start_with_an_adapter_keeps_merged_policies(tmp_path: Path):
     assert kept_steps(tmp_path / "two") == [1]
     for x, y in zip(params_of(f"{tmp_path}/two@1"), params_of(tmp_path / "one"), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
+    cold_start(
+        whole, workdir=tmp_path / "one", seed=1
+    )  # goes on, and its last policy was one to keep
+    assert kept_steps(tmp_path / "one") == [1]
 
 
 def test_the_newest_so_many_are_kept(tmp_path: Path):
