@@ -15,6 +15,9 @@ SANDBOX = [
     "sympy>=1.13",
 ]
 
+# Data sets by their names on the Hugging Face hub.
+HUB = ["datasets>=4.0"]
+
 SEARCH = [
     "aiohttp>=3.14",
     "tantivy>=0.27",
@@ -48,6 +51,7 @@ TRAINER = [
     "math-verify>=0.9",
     "aiohttp>=3.14",  # clients of search servers, and of the endpoint that rewrites reasoning
     "jsonschema>=4.20",
+    "pyarrow>=20",  # parquet files
     "rich>=13",
     "tensorboardX>=2.6",
 ]
@@ -106,7 +110,8 @@ setup(
         "search": SEARCH,
         "search-dense": SEARCH + SEARCH_DENSE,
         "search-qdrant": SEARCH + SEARCH_QDRANT,
-        "test": TRAINER + SANDBOX + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + MCP + TEST,
+        "hub": HUB,
+        "test": TRAINER + SANDBOX + HUB + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + MCP + TEST,
         "parity": PARITY,
         "trackers": TRACKERS,
     },

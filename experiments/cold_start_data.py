@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
         help="where a row keeps question, reasoning and answer",
     )
     for part in ("question", "reasoning", "answer"):
-        parser.add_argument(f"--{part}_key", help=f"of the {part}, in place of the layout's")
+        parser.add_argument(f"--{part}_key", help=f"path to the {part}, in place of the layout's")
     parser.add_argument(
         "--answer_in",
         choices=("whole", "boxed", "hashes"),

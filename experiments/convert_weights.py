@@ -3,7 +3,7 @@
   python -m experiments.convert_weights --source smollm2 --target smollm2_hf
   python -m experiments.convert_weights --source model.gguf --target model_hf --dtype float32
   python -m experiments.convert_weights --source Qwen3-8B --adapter runs/mine/adapter --target merged
-  python -m experiments.convert_weights --source runs/mine/policy --like Qwen3-8B --target trained
+  python -m experiments.convert_weights --source runs/mine --like Qwen3-8B --target trained
 
 The result holds config.json, safetensors and the tokenizer, so that transformers, vLLM and SGLang
 serve it. One shard at a time is in memory, of a run's policy the whole in float32; no accelerator is used.
@@ -55,11 +55,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--source",
         required=True,
-        help="a .gguf file, a Hugging Face directory, smollm2, or the `policy` directory of a run",
+        help="a .gguf file, a Hugging Face directory, org/name on the hub, smollm2, a run such as runs/mine, or a "
+        "step such as runs/mine@100",
     )
     parser.add_argument(
         "--like",
-        help="where a run's weights came from: a .gguf file, a Hugging Face directory, or smollm2",
+        help="where a run's weights came from: a .gguf file, a Hugging Face directory, org/name on the hub, or "
+        "smollm2",
     )
     parser.add_argument("--target", required=True, type=Path, help="a directory without weights")
     parser.add_argument("--adapter", type=Path, help="a PEFT adapter to merge in")
@@ -87,16 +89,16 @@ def convert(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxtool.rundir.checkpoints import is_policy
 
     start = time.monotonic()
-    source = Path(arguments.source)
+    found = _on_this_machine(arguments)
+    source = Path(found.source)
     if is_policy(source):
-        config, files = _from_policy(source, arguments)
+        config, files = _from_policy(source, found)
     elif arguments.like is not None:
         raise ValueError(
-            f"--like is for the `policy` directory of a run, which {arguments.source!r} is not: "
-            "leave it out, or name that directory"
+            f"--like is for the policy of a run, which {arguments.source!r} is not: leave it out, or name a run"
         )
     else:
-        config, files = _from_weights(source, arguments)
+        config, files = _from_weights(source, found)
     return {
         "source": arguments.source,
         "like": arguments.like,
@@ -109,6 +111,15 @@ def convert(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "files": [file.name for file in files],
     }
+
+
+def _on_this_machine(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The same with paths in place of names; a model on the hub is downloaded."""
+    from jaxtool.train.weights import local_weights
+
+    like = None if arguments.like is None else local_weights(arguments.like, is_read=False)
+    paths = {"source": local_weights(arguments.source, is_read=True), "like": like}
+    return argparse.Namespace(**(vars(arguments) | paths))
 
 
 def _from_weights(source: Path, arguments: argparse.Namespace) -> tuple[ModelConfig, list[Path]]:

@@ -1,7 +1,9 @@
 """Evaluates saved policies on the test split of a run's task, greedy and sampled.
 
   python -m experiments.evaluate --gin_file gin_configs/runs/quickstart_grpo.gin \
-      --policy grpo=runs/quickstart/grpo/policy --policy otc=runs/quickstart/otc_grpo/policy
+      --policy grpo=runs/quickstart/grpo --policy otc=runs/quickstart/otc_grpo
+
+--data NAME[=FILE] asks the questions of test sets, as aime24 or aime24=FILE, in place of the task's test split.
 
 --json PATH writes {"variants": {name: {"greedy"|"sampled": {"accuracy", "accuracy_stderr", "tool_calls",
 "tool_calls_stderr", "tool_productivity" (null without calls), "tool_calls_by_tool": {tool: calls}, "by_tool": {tool:
@@ -17,14 +19,18 @@ OTC-PO), its accuracy that of the answers that call it. Tables show it where a r
 Answers that the sandbox lost are asked again once. "lost" are those still missing; "answers" are those that
 the figures rest on. Where more than `Schedule.eval_max_lost_fraction` are lost (1 %) there are counts and no
 figures, and the exit code is 1.
-`--problems all` asks the whole test split; `--sampling greedy` leaves the other way out, in the tables and in the JSON.
+Without --problems 400 questions of the task's test split are asked, and all of the sets of --data; `--problems all`
+asks the whole test split; `--sampling greedy` leaves the other way out, in the tables and in the JSON.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Literal
 
 from experiments import launch
+
+USUAL_PROBLEMS = 400  # of a test split, where --problems says nothing
 
 
 def parse() -> argparse.Namespace:
@@ -41,10 +47,20 @@ def parse() -> argparse.Namespace:
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
     parser.add_argument(
-        "--policy", action="append", required=True, help="NAME=DIR, or DIR; may be repeated"
+        "--policy",
+        action="append",
+        required=True,
+        help="NAME=WEIGHTS, or WEIGHTS: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
+        "directory, a .gguf file, or org/name on the hub; may be repeated",
+    )
+    launch.add_data_flag(
+        parser, "test set in place of the task's test split; may be repeated", is_repeated=True
     )
     parser.add_argument(
-        "--problems", type=_number, default=400, help="questions of the test split, or all (400)"
+        "--problems",
+        type=_number,
+        metavar="N|all",
+        help=f"questions of the test split ({USUAL_PROBLEMS}), or of each set of --data (all)",
     )
     parser.add_argument(
         "--sampling",
@@ -65,13 +81,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _number(text: str) -> int | None:
-    """How many questions; None: all."""
+def _number(text: str) -> int | Literal["all"]:
     if text == "all":
-        return None
+        return "all"
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1, or all")
     return int(text)
+
+
+def _count(said: int | Literal["all"] | None, data: list[str]) -> int | None:
+    """How many questions; None: all, which is the rule for sets of --data."""
+    if said is None:
+        return None if data else USUAL_PROBLEMS
+    return None if said == "all" else said
 
 
 def main() -> None:
@@ -80,18 +102,17 @@ def main() -> None:
     from jaxtool.core.files import write_text
     from jaxtool.report.page import write_report
     from jaxtool.study import compare
-    from jaxtool.train import run_files, run_tools
+    from jaxtool.train import run_data, run_files, run_tools
 
     config = run_files.load_rl_run(arguments.gin_file, arguments.gin_param)
     config = run_tools.with_functions(config, arguments.tool, arguments.mcp)
-    policies = {}
-    for text in arguments.policy:
-        name, found, path = text.rpartition("=")
-        policies[name if found else Path(text).parent.name] = Path(path)
+    config = run_data.with_test_data(config, arguments.data)
+    problems = _count(arguments.problems, arguments.data)
+    policies = named_policies(arguments.policy)
     comparison = compare.compare(
         config,
         policies,
-        problems=arguments.problems,
+        problems=problems,
         seed=arguments.seed,
         sandbox_addresses=tuple(arguments.sandbox),
         search_addresses=tuple(arguments.search),
@@ -102,7 +123,7 @@ def main() -> None:
         report = compare.comparison_report(
             comparison,
             title="Evaluation",
-            subtitle=f"{arguments.problems or 'all'} questions of the test split, seed {arguments.seed}",
+            subtitle=f"{_asked(problems, arguments.data)}, seed {arguments.seed}",
             headlines=(),
             metrics={},
             views=(),
@@ -119,6 +140,34 @@ def main() -> None:
         }
         write_text(arguments.json, json.dumps(record, indent=1))
     compare.check_rests_on_enough(comparison)
+
+
+def named_policies(texts: list[str]) -> dict[str, str]:
+    """Names of weights by what they are called in the tables, in order.
+
+    Raises:
+      ValueError: two of them are called the same.
+    """
+    from jaxtool.train.weights import default_name
+
+    policies: dict[str, str] = {}
+    for text in texts:
+        name, is_named, weights = text.partition("=")
+        if not is_named or "/" in name:  # a path may hold an equals sign
+            name, weights = default_name(text), text
+        if name in policies:
+            raise ValueError(
+                f"two policies are called {name!r}: say which is which, as --policy NAME={weights}"
+            )
+        policies[name] = weights
+    return policies
+
+
+def _asked(problems: int | None, data: list[str]) -> str:
+    """Which questions, in a few words."""
+    if not data:
+        return f"{problems or 'all'} questions of the test split"
+    return f"{'all' if problems is None else f'up to {problems}'} questions of {', '.join(data)}"
 
 
 if __name__ == "__main__":

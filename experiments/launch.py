@@ -121,6 +121,17 @@ def trackers_of(arguments: argparse.Namespace) -> tuple[TrackerSpec, ...]:
     return specs
 
 
+def add_data_flag(parser: argparse.ArgumentParser, text: str, *, is_repeated: bool) -> None:
+    """--data NAME[=FILE], see docs/data.md."""
+    parser.add_argument(
+        "--data",
+        action="append" if is_repeated else "store",
+        default=[] if is_repeated else None,
+        metavar="NAME[=FILE]",
+        help=f"{text}; NAME is a layout of docs/data.md, FILE parquet, JSONL, JSON, CSV or a name on the hub",
+    )
+
+
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
     parser.add_argument("--json", type=writable, help=text, metavar="PATH")

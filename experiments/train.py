@@ -6,6 +6,9 @@
 --steps N with more steps than a finished run has made goes on with it; docs/runs.md says what else may change on a
 resume, and what --log sends to a tracker.
 
+--data NAME[=FILE] takes the problems of a file or of the hub, see docs/data.md. --init_from names weights, see
+docs/your_run.md.
+
 --print_config prints the composed run as gin, each value with the file and line that set it, and ends. --dry_run does
 everything up to the first step, reads no weights, writes no work directory, and ends with 0 or 1. Neither needs --workdir.
 
@@ -42,13 +45,19 @@ def parse() -> argparse.Namespace:
         "--steps", type=int, help="of the run; more than it has made: it goes on (docs/runs.md)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init_from", type=Path, help="`policy` directory of an earlier run")
+    parser.add_argument(
+        "--init_from",
+        type=Path,
+        help="weights in place of the run's: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
+        "directory, a .gguf file, or org/name on the hub",
+    )
     parser.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"
     )
     parser.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
+    launch.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
     launch.add_tool_flag(parser)
     launch.add_log_flag(parser)
     launch.add_json_flag(parser, "write the figures here as well")
@@ -62,6 +71,8 @@ def parse() -> argparse.Namespace:
             "--print_config shows gin files: bind Function.call or Mcp.command there, in place of "
             "--tool and --mcp"
         )
+    if arguments.print_config and arguments.data:
+        parser.error("--print_config shows gin files: bind ProblemFile there, in place of --data")
     if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
         parser.error("--workdir is required but with --print_config and --dry_run")
     return arguments
@@ -107,8 +118,8 @@ def dry_run(arguments: argparse.Namespace) -> None:
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The run of the gin files with --steps and the tools of --tool and --mcp, and what is known of its origin."""
-    from jaxtool.train import run_files, run_tools, sft_loop
+    """The run with --steps, --data, --tool and --mcp, and what is known of its origin."""
+    from jaxtool.train import run_data, run_files, run_tools, sft_loop
 
     params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
     trackers = launch.trackers_of(arguments)
@@ -116,7 +127,13 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool or arguments.mcp:
             raise ValueError("--tool, --mcp: a cold start calls no tools; give them to the RL run")
+        if arguments.data:
+            raise ValueError(
+                "--data: a cold start learns from demonstrations: bind DemonstrationFile.path, by --gin_param "
+                "for one"
+            )
         return config, launched
+    config = run_data.with_data(config, arguments.data)
     return run_tools.with_functions(config, arguments.tool, arguments.mcp), launched
 
 

@@ -7,14 +7,13 @@ the row or in a file of problems with the same questions. Not covered: what is c
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jaxtool.cold_start.candidates import Candidate
-from jaxtool.cold_start.source_rows import SourceLayout, answers_of, at
-from jaxtool.core.json_lines import as_text, read_rows
+from jaxtool.cold_start.source_rows import SourceLayout, answers_of, text_at
 from jaxtool.core.types import Problem
 from jaxtool.data.contamination import EvaluationQuestion
-from jaxtool.data.problems import question_hash
+from jaxtool.data.problem_rows import question_hash
+from jaxtool.data.rows import read_rows
 from jaxtool.renderers.conversations import Conversation, read_conversations
 
 References = Mapping[str, tuple[str, ...]]  # by the hash of the question
@@ -42,12 +41,13 @@ def read_candidates(
       ValueError: a row that `sft` would refuse, or a user's turn without the mark; file, line and key.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no demonstrations at {str(path)!r}: give a JSONL file")
+        raise FileNotFoundError(f"no demonstrations at {str(path)!r}: give a file of them")
     conversations = read_conversations(path)
     if not conversations:
         raise ValueError(f"{path}: the file holds no demonstrations")
     answers = [
-        _own_answers(row, layout.answer_key, f"{path}:{number}") for number, row in read_rows(path)
+        answers_of(row, SourceLayout(answer=f"{layout.answer_key.removesuffix('?')}?"))
+        for row in read_rows(path)
     ]
     return [
         _candidate(conversation, own, layout, references)
@@ -60,13 +60,12 @@ def read_references(path: Path, layout: SourceLayout) -> References:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of answers {path}")
     found: dict[str, tuple[str, ...]] = {}
-    for number, row in read_rows(path):
-        where = f"{path}:{number}"
-        answers = answers_of(row, layout, where)
-        key = question_hash(as_text(at(row, layout.question, where), layout.question, where))
+    for row in read_rows(path):
+        answers = answers_of(row, layout)
+        key = question_hash(text_at(row, layout.question))
         if answers and set(found.setdefault(key, answers)) != set(answers):
             raise ValueError(
-                f"{where}: {answers} answers a question that a line before answers {found[key]}"
+                f"{row.where}: {answers} answers a question that a line before answers {found[key]}"
             )
     return found
 
@@ -87,20 +86,11 @@ def read_evaluation(texts: list[str]) -> list[EvaluationQuestion]:
             raise FileNotFoundError(
                 f"there is no evaluation file {path}: give --against [KEY=]FILE"
             )
-        for number, row in read_rows(path):
-            where = f"{path}:{number}"
-            found.append(
-                EvaluationQuestion(where=where, question=as_text(at(row, key, where), key, where))
-            )
+        found += [
+            EvaluationQuestion(where=row.where, question=text_at(row, key))
+            for row in read_rows(path)
+        ]
     return found
-
-
-def _own_answers(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    try:
-        at(row, key, where)
-    except ValueError:
-        return ()
-    return answers_of(row, SourceLayout(answer=key), where)
 
 
 def _candidate(

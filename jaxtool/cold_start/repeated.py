@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtool.cold_start.traces import Fault
 from jaxtool.data.contamination import EvaluationQuestions
 from jaxtool.data.near_duplicates import near_duplicates
-from jaxtool.data.problems import question_hash
+from jaxtool.data.problem_rows import question_hash
 
 
 def repetitions(

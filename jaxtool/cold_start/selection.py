@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from jaxtool.core.ranges import check_range
-from jaxtool.data.problems import question_hash
+from jaxtool.data.problem_rows import question_hash
 from jaxtool.rundir.trajectory_log import (
     TRAJECTORIES_NAME,
     TokenView,

@@ -1,7 +1,7 @@
-"""Text reasoning to be rewritten: problem, reasoning and answer of each row of a JSONL file.
+"""Text reasoning to be rewritten: problem, reasoning and answer of each row of a file.
 
-Covered: keys with dots, worked solutions that hold their answer. Not covered: other kinds of files (the message
-of `json_lines` says what makes JSONL of them), which rows are worth rewriting (`screening`).
+Covered: the files of `jaxtool.data.rows`, paths into a row, worked solutions that hold their answer. Not covered: which
+rows are worth rewriting (`screening`).
 """
 
 import dataclasses
@@ -9,10 +9,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from jaxtool.core.json_lines import as_text, read_rows
+from jaxtool.core.json_lines import as_text
 from jaxtool.core.types import Problem
+from jaxtool.data.row_path import row_path
+from jaxtool.data.rows import Row, read_rows, stem_of
 from jaxtool.judges.answer_format import last_boxed
 
 AnswerIn = Literal["whole", "boxed", "hashes"]
@@ -21,7 +23,7 @@ _AFTER_HASHES = re.compile(r"####\s*(\S[^\n]*?)\s*\Z")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceLayout:
-    """Where a row keeps its parts; dots go into objects and lists, as in `prompt.0.content`."""
+    """Where a row keeps its parts, as paths into it: `prompt[0].content` (`jaxtool.data.row_path`)."""
 
     question: str = "question"
     reasoning: str = "reasoning"
@@ -33,6 +35,8 @@ class SourceLayout:
         if self.answer_in not in get_args(AnswerIn):
             known = ", ".join(get_args(AnswerIn))
             raise ValueError(f"SourceLayout.answer_in={self.answer_in!r} must be one of {known}")
+        for path in (self.question, self.reasoning, self.answer):
+            row_path(path)
 
 
 LAYOUTS: Mapping[str, SourceLayout] = {
@@ -52,8 +56,8 @@ LAYOUTS: Mapping[str, SourceLayout] = {
 class SourceRow:
     """One row."""
 
-    where: str  # file:line
-    row_id: str  # the file's stem and the line
+    where: str  # file:line, or file and row
+    row_id: str  # the file's stem and the number of the line or row
     question: str
     reasoning: str
     answers: tuple[str, ...]  # any one of them is right; (): none was found
@@ -73,24 +77,21 @@ def read_source(path: Path, layout: SourceLayout, count: int | None = None) -> l
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a row lacks a part; one line with file, line and key.
+      ValueError: a row lacks a part; one line with file, row and path.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file of reasoning {path}: give a JSONL file as --source"
-        )
+        raise FileNotFoundError(f"there is no file of reasoning {path}: give a file as --source")
     rows = []
-    for number, row in read_rows(path):
+    for row in read_rows(path):
         if count is not None and len(rows) == count:
             break
-        where = f"{path}:{number}"
         rows.append(
             SourceRow(
-                where=where,
-                row_id=f"{path.stem}/{number}",
-                question=as_text(at(row, layout.question, where), layout.question, where),
-                reasoning=as_text(at(row, layout.reasoning, where), layout.reasoning, where),
-                answers=answers_of(row, layout, where),
+                where=row.where,
+                row_id=f"{stem_of(path)}/{row.number}",
+                question=text_at(row, layout.question),
+                reasoning=text_at(row, layout.reasoning),
+                answers=answers_of(row, layout),
             )
         )
     if not rows:
@@ -104,31 +105,22 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
-def answers_of(row: Mapping[str, Any], layout: SourceLayout, where: str) -> tuple[str, ...]:
+def text_at(row: Row, path: str) -> str:
+    """The text at a path. Raises ValueError if there is none."""
+    return as_text(row_path(path).value(row.values, row.where, row.columns), path, row.where)
+
+
+def answers_of(row: Row, layout: SourceLayout) -> tuple[str, ...]:
     """The acceptable answers of a row, each once; () where it has none, as Open-Thoughts' code rows.
 
     Raises:
-      ValueError: the row lacks the key, or has something else than texts and numbers there.
+      ValueError: the row lacks the path, or has something else than texts and numbers there.
     """
-    value = at(row, layout.answer, where)
+    value = row_path(layout.answer).value(row.values, row.where, row.columns)
     values = [] if value is None else value if isinstance(value, list) else [value]
-    texts = [as_text(each, layout.answer, where) for each in values]
+    texts = [as_text(each, layout.answer, row.where) for each in values]
     found = (_answer(text, layout) for text in texts)
     return tuple(dict.fromkeys(text for text in found if text))
-
-
-def at(row: Mapping[str, Any], key: str, where: str) -> Any:
-    """The value of a key. Raises ValueError if there is none."""
-    value: Any = row
-    for part in (key,) if key in row else key.split("."):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            known = ", ".join(map(repr, row)) or "none"
-            raise ValueError(f"{where}: the row has no key {key!r} (keys: {known})")
-    return value
 
 
 def _answer(text: str, layout: SourceLayout) -> str | None:

@@ -46,44 +46,12 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(f"{path} is a directory: give a JSONL file")
     with path.open("rb") as file:
         head = file.read(64)
-        _check_is_text(path, head)
+        check_is_text(path, head)
         file.seek(0)
         if head.startswith(_GZIP):
             yield from _unzipped_rows(path, file)
         else:
             yield from _rows(path, file)
-
-
-_NEEDED = object()
-
-
-def value_at(row: dict[str, Any], key: str, where: str, default: Any = _NEEDED) -> Any:
-    """The value of a key; dots go into objects and lists, as in `prompt.0.content`.
-
-    A key of the row that holds the dots itself comes first.
-
-    Args:
-      default: what a row without the key has.
-
-    Raises:
-      ValueError: there is none, and no default.
-    """
-    if key in row:
-        return row[key]
-    value: Any = row
-    for part in key.split("."):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        elif default is not _NEEDED:
-            return default
-        else:
-            known = ", ".join(map(repr, row)) or "none"
-            raise ValueError(
-                f"{where}: the row has no key {key!r}; a text or a number is needed (keys: {known})"
-            )
-    return value
 
 
 def as_text(value: object, key: str, where: str) -> str:
@@ -119,7 +87,8 @@ def check_unicode(text: str, key: str, where: str) -> None:
         ) from None
 
 
-def _check_is_text(path: Path, head: bytes) -> None:
+def check_is_text(path: Path, head: bytes) -> None:
+    """Raises ValueError where the first bytes of a file are of no text in UTF-8, plain or gzip."""
     for magic, name, remedy in _BINARY:
         if head.startswith(magic):
             raise ValueError(
@@ -159,7 +128,7 @@ def _rows(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, dic
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(text, object_pairs_hook=_without_repeats)
+        row = json.loads(text, object_pairs_hook=without_repeats)
     except RecursionError:
         raise ValueError(f"{where}: no JSON: brackets are nested too deeply") from None
     except ValueError as error:
@@ -180,7 +149,8 @@ def _refuse_array(where: str) -> NoReturn:
     )
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError where a name stands twice in one JSON object, of which one value would be lost."""
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]

@@ -8,7 +8,7 @@ import collections
 import math
 from collections.abc import Sequence
 
-from jaxtool.data.question_words import ngrams, words_of
+from jaxtool.data.question_words import runs_of
 
 SHINGLE_WORDS = 5
 _ROUNDING = 1e-9  # of threshold times a size
@@ -28,7 +28,7 @@ def near_duplicates(texts: Sequence[str], *, threshold: float) -> list[int | Non
     Args:
       threshold: similarity from which a text is a repetition, above 0, at most 1.
     """
-    sets = [frozenset(ngrams(words_of(text), SHINGLE_WORDS)) for text in texts]
+    sets = [frozenset(runs_of(text, SHINGLE_WORDS)) for text in texts]
     count = collections.Counter(shingle for each in sets for shingle in each)
     kept_with: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     found: list[int | None] = []

@@ -1,16 +1,18 @@
-"""Conversations of a JSONL file: `messages` of system, user, assistant and tool, every turn kept in order.
+"""Conversations of a file or hub set: `messages` of system, user, assistant and tool, every turn kept in order.
 
-What cannot be kept is refused by name, with file, line and key: roles that nobody knows, parts of content
+What cannot be kept is refused by name, with file, row and key: roles that nobody knows, parts of content
 that are no text, turns out of order, a call without its result. Not covered: how a structured call is
 written (`structured_calls`), tokens (`demonstrations`).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jaxtool.core.calls import Call, ToolSpec
-from jaxtool.core.json_lines import check_unicode, read_rows
+from jaxtool.core.json_lines import check_unicode
+from jaxtool.data.rows import read_rows, stem_of
 from jaxtool.renderers.structured_calls import call_of, tools_of
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -48,8 +50,8 @@ class Turn:
 class Conversation:
     """The turns of one row: a system's or none, then a user's first and an assistant's last."""
 
-    where: str  # file:line
-    name: str  # the file's stem and the line
+    where: str  # file:line, or file and row
+    name: str  # the file's stem and the number of the line or row
     turns: tuple[Turn, ...]
     tools: tuple[ToolSpec, ...] = ()  # that the row names
 
@@ -70,23 +72,27 @@ class Conversation:
 def read_conversations(path: str | Path) -> list[Conversation]:
     """One conversation a row: {"messages": [{"role", "content"}, ...], "tools": [...]}, the last if it has some.
 
+    Args:
+      path: a file, parquet or JSONL or JSON, or the name of a set on the hub; see `jaxtool.data.rows`.
+
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: naming file, line and key of what cannot be read.
+      ValueError: naming file, row and key of what cannot be read.
+      OSError: a hub set cannot be had.
     """
-    path = Path(path)
+    stem = stem_of(path)
     return [
         Conversation(
-            where=f"{path}:{number}",
-            name=f"{path.stem}/{number}",
-            turns=_turns(row, f"{path}:{number}"),
-            tools=tools_of(row.get("tools"), f"{path}:{number}"),
+            where=row.where,
+            name=f"{stem}/{row.number}",
+            turns=_turns(row.values, row.where),
+            tools=tools_of(row.values.get("tools"), row.where),
         )
-        for number, row in read_rows(path)
+        for row in read_rows(path, ("messages", "tools"))
     ]
 
 
-def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
+def _turns(row: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         kind = "has no key" if "messages" not in row else f"has {str(messages)[:40]!r} for key"

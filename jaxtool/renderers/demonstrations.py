@@ -24,7 +24,7 @@ from jaxtool.tools.search_wire import Passage, shown
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemonstrationFile:
-    """Rows of a JSONL file (see `read_conversations`), shuffled anew for each pass over it."""
+    """Rows of a file or hub set (see `read_conversations`), shuffled anew for each pass over it."""
 
     path: str
     # The question is what follows this in the user's message; None: all of it. ReTool-SFT's messages

@@ -19,7 +19,6 @@ from jaxtool.judges.references import check_references
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
 from jaxtool.rollout.statistics import figures
 from jaxtool.rollout.tool_figures import clustered_mean
-from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
 from jaxtool.study import tool_tables
@@ -36,6 +35,7 @@ from jaxtool.train.problem_sets import fitting
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import RolloutWorker, load_text, open_worker
 from jaxtool.train.tool_checks import check_known_answers
+from jaxtool.train.weights import check_same_model, weights_named
 
 SAMPLINGS = ("greedy", "sampled")
 _MAIN = "All levels"
@@ -66,7 +66,7 @@ class Comparison:
 
 def compare(
     config: RlConfig,
-    policies: Mapping[str, Path],
+    policies: Mapping[str, str | Path],
     *,
     problems: int | None,
     seed: int,
@@ -79,12 +79,18 @@ def compare(
     The only place that touches the test split.
 
     Args:
+      policies: names of weights (`weights_named`) by variant.
       problems: how many questions; None: all, where there is a last one.
       search_addresses: running search servers, in place of what `config.tools` name.
       samplings: of SAMPLINGS, in the order of the tables.
     """
     ways = {"greedy": GREEDY, "sampled": config.sampling}
-    first = next(iter(policies.values()))
+    sources = {
+        variant: weights_named(policy, config.policy) for variant, policy in policies.items()
+    }
+    first, source = next(iter(sources.items()))
+    for variant, other in sources.items():
+        check_same_model(variant, other.model_config(), first, source.model_config())
     variants: dict[str, dict[str, Evaluation]] = {}
     views: list[TrajectoryView] = []
     text = load_text(config)
@@ -97,17 +103,16 @@ def compare(
     print(f"judge: {check_references(config.judge, questions)}", flush=True)
     with ExitStack() as stack:
         runner = stack.enter_context(Runner())
-        source = SavedPolicy(path=str(first))
         sharding, _ = make_shardings(config, source.model_config())
         worker, _ = open_worker(
             *(stack, runner, config, source, sharding, seed, sandbox_addresses),
             text=text,
             search_addresses=search_addresses,
         )
-        for variant, policy in policies.items():
-            _, params = SavedPolicy(path=str(policy)).load(sharding, seed)
+        for variant, other in sources.items():
+            _, params = other.load(sharding, seed)
             worker.engine.load(params)
-            if variant == next(iter(policies)):
+            if variant == first:
                 with progress_of("compile decoder") as report:
                     worker.compile(report, *(ways[name] for name in samplings))
             variants[variant] = {

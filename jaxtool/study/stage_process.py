@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 from jaxtool.model.param_axes import check_divides
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
-from jaxtool.rundir.checkpoints import SavedPolicy, save_policy
+from jaxtool.rundir.checkpoints import save_policy
 from jaxtool.rundir.run_start import Identity, Launch, open_start
 from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study import records
 from jaxtool.train import rl_config, rl_loop, run_files, sft_loop
+from jaxtool.train.weights import weights_named
 
 
 def run(file: str, mesh: Mesh | None = None) -> None:
@@ -64,7 +65,7 @@ def _take(
     """The policy that training would start from, saved as it is."""
     workdir = Path(job["workdir"])
     init_from = Path(job["init_from"]) if job["init_from"] else None
-    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    source = config.policy if init_from is None else weights_named(init_from, config.policy)
     identity = Identity(config=config, seed=job["seed"], init_from=init_from, steps=0)
     with hold_workdir(workdir), open_start(workdir, identity, launch=launch) as start:
         if start.is_finished:

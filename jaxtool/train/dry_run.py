@@ -20,7 +20,6 @@ from rich.text import Text
 
 from jaxtool.core.calls import ToolSpec
 from jaxtool.core.types import Origin, Trajectory
-from jaxtool.data.batches import ProblemBatches
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.decode.memory import plan_memory
@@ -35,7 +34,6 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
-from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.tools.base import ToolSource
 from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
@@ -51,6 +49,7 @@ from jaxtool.train.rollout_worker import (
 )
 from jaxtool.train.run_tools import open_menu, searched_at, session_needs, tool_sources
 from jaxtool.train.sources import open_sandbox
+from jaxtool.train.weights import weights_named
 
 _GIB = 2**30
 # Neighbouring tokens differ in the second style, so that their borders are seen.
@@ -85,14 +84,14 @@ def dry_run(
     """The checks of a run, each yielded when it is done.
 
     Args:
-      init_from: policy directory of an earlier run, in place of `config.policy`.
+      init_from: a name of weights (`weights_named`), in place of `config.policy`.
       sandbox_addresses: running servers, in place of those of the configuration.
       search_addresses: running search servers, in place of what `config.tools` name.
 
     Raises:
       ValueError, OSError, RuntimeError: as the run itself would at its start.
     """
-    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    source = config.policy if init_from is None else weights_named(init_from, config.policy)
     if isinstance(config, sft_loop.SftRunConfig):
         yield from _sft_checks(config, source, seed)
     else:
@@ -196,9 +195,10 @@ def _first_prompts(
 ) -> Iterator[Check]:
     """All prompts of the run fit; those that the first step draws, and the first of them."""
     sets = draw_problems(config, seed, renderer, tokenizer)
+    if sets.data:
+        yield Check(name="data", text=sets.data)
     yield Check(name="judge", text=sets.judging)
-    batches = ProblemBatches(sets.training, batch_size=config.schedule.problems_per_step, seed=seed)
-    problems = next(batches)
+    problems = next(sets.batches(config, seed))
     prompts = [renderer.prompt_ids(tokenizer, problem) for problem in problems]
     yield Check(
         name="prompts",

@@ -20,6 +20,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.host_arrays import fetch
 from jaxtool.rundir.checkpoints import check_can_save, save_policy
+from jaxtool.rundir.kept_policies import KeepPolicies, kept_policy
 
 _BIT_SUM = "base"  # its key in checkpoints
 
@@ -37,6 +38,33 @@ def check_frozen(frozen: FrozenPolicy | None, meta: dict[str, Any]) -> None:
             f"the policy that this run began with has changed (bit sum {meta[_BIT_SUM]} in the "
             f"checkpoint, {now[_BIT_SUM]} now): put it back, or start over in another --workdir"
         )
+
+
+def save_kept(
+    workdir: Path,
+    step: int,
+    steps: int,
+    keep: KeepPolicies | None,
+    trained: Params,
+    view: PolicyView,
+    model: ModelConfig,
+    sharding: Sharding,
+) -> None:
+    """Saves the policy after `step` of `steps` steps in WORKDIR/policies/STEP if it is one to keep, with LoRA merged.
+
+    The first is none, and the last is the run's own; a run that goes on from there calls this again, as every
+    resume does. `trained` stays as it is.
+    Several hosts call it together. While it is written, a policy with LoRA needs the memory of a second one.
+    """
+    if keep is None or step in (0, steps) or not keep.is_kept(step):
+        return
+    policy = view.full(trained)
+    save_policy(
+        kept_policy(workdir, step),
+        policy if view.frozen is None else merged(policy, sharding),
+        model,
+    )
+    keep.prune(workdir)
 
 
 def save_result(

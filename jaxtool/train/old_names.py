@@ -8,6 +8,7 @@ from jaxtool.config.syntax import OldNames
 from jaxtool.train.old_choices import OLD_CHOICES
 
 _MODULES = {
+    "jaxtool.data.qa_layouts": "jaxtool.data.layouts",
     "jaxtool.data.cold_start": "jaxtool.renderers.demonstrations",
     "jaxtool.data.protocol": "jaxtool.renderers.renderer",
     "jaxtool.rewards.n_store": "jaxtool.rewards.fewest_calls",
@@ -43,6 +44,18 @@ _CLASSES = {
     "Twin": "DecoderNumerics",
     "Price": "CallCost",
     "ToolWatchConfig": "ToolHealthConfig",
+    "JsonlTask": "ProblemFile",
+    "JsonlFormat": "Layout",
+}
+
+# Layouts that were functions; they are names now.
+_LAYOUTS = {
+    f"{old}_format": f"ProblemFile.layout = '{new}'"
+    for old, new in {
+        **{name: name for name in ("gsm8k", "svamp", "asdiv", "mawps", "rlla")},
+        **{name: name for name in ("flashrag", "nq", "triviaqa", "popqa", "hotpotqa", "musique")},
+        **{"bamboogle": "bamboogle", "two_wiki": "2wiki", "math": "math500", "aime": "aime24"},
+    }.items()
 }
 
 _FIELDS = {
@@ -70,4 +83,4 @@ _VALUES = {
     "RolloutConfig.schedule = 'slots'": "RolloutConfig.schedule = 'continuous'",
 }
 
-OLD_NAMES = OldNames(_MODULES | _CLASSES | _FIELDS | _VALUES | OLD_CHOICES)
+OLD_NAMES = OldNames(_MODULES | _CLASSES | _LAYOUTS | _FIELDS | _VALUES | OLD_CHOICES)

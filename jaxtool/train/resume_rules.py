@@ -25,7 +25,8 @@ LOGS = (
     *("Schedule.eval_max_lost_fraction", "Schedule.log_trajectories_every"),
     *("Schedule.log_trajectories", "Schedule.stop_after_skipped"),
     *("SftRunConfig.checkpoint_every", "SftRunConfig.log_every"),
-    "SftRunConfig.stop_after_skipped",
+    *("SftRunConfig.stop_after_skipped", "SftRunConfig.keep_policies"),
+    *("RlConfig.keep_policies", "KeepPolicies.*"),
 )
 # Where servers are and with how much patience they are asked. What a program may use stays.
 SERVERS = (

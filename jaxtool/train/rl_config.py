@@ -7,6 +7,7 @@ import dataclasses
 
 from jaxtool.config.callables import check_takes
 from jaxtool.core.ranges import check_range
+from jaxtool.data.problems import Task
 from jaxtool.decode.engine import EngineConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.base import Judge
@@ -27,6 +28,7 @@ from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION
+from jaxtool.rundir.kept_policies import KeepPolicies
 from jaxtool.tools.base import ToolServer, ToolSource
 from jaxtool.train.contradictions import (
     check_critic,
@@ -34,7 +36,7 @@ from jaxtool.train.contradictions import (
     check_loss,
     with_constant_tokens,
 )
-from jaxtool.train.sources import Sandbox, Task, TokenizerSource
+from jaxtool.train.sources import Sandbox, TokenizerSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,7 @@ class RlConfig:
     sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
+    keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
-from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
+from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_log import RunLog, open_log
 from jaxtool.rundir.run_start import Identity, Launch, open_start
@@ -36,7 +36,7 @@ from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
-from jaxtool.train.lora_run import save_result
+from jaxtool.train.lora_run import save_kept, save_result
 from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.resume_rules import MAY_CHANGE, optimizers_of, say_changes
@@ -47,6 +47,7 @@ from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
+from jaxtool.train.weights import weights_named
 
 
 @holds_workdir
@@ -66,7 +67,7 @@ def train(
     """Runs or resumes an RL run; returns the directory of the saved policy.
 
     Args:
-      init_from: policy directory of an earlier run, in place of `config.policy`.
+      init_from: a name of weights (`weights_named`), in place of `config.policy`.
       sandbox_addresses: running servers, in place of `config.sandbox.addresses`.
       search_addresses: running search servers, in place of what `config.tools` name.
       tool: runs programs in place of any sandbox; the caller closes it.
@@ -84,7 +85,7 @@ def train(
         this_start = stack.enter_context(begun)
         if this_start.is_finished:
             return policy_dir
-        source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+        source = config.policy if init_from is None else weights_named(init_from, config.policy)
         sharding, text, problems = _checked(config, source, seed, mesh)
         dtype = source_dtype(config.lora)
         runner = stack.enter_context(Runner())
@@ -110,6 +111,13 @@ def train(
         worker.engine.load(run.policy)
         with progress_of("compile decoder") as report:
             worker.compile(report, config.sampling)
+
+        def keep(step: int) -> None:
+            trained, view = run.learner.trained(run.state), run.learner.view
+            kept = config.keep_policies
+            save_kept(workdir, step, schedule.steps, kept, trained, view, worker.model, sharding)
+
+        keep(start)
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             rollouts.begin_step(step, run.policy)
@@ -122,6 +130,7 @@ def train(
             # The last step has one too, from which a longer run goes on.
             if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
+            keep(step + 1)
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
         this_start.finish()
@@ -138,7 +147,9 @@ def _checked(
     text = load_text(config)
     check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
-    print(f"judge: {problems.judging}", flush=True)
+    for name, line in (("data", problems.data), ("judge", problems.judging)):
+        if line:
+            print(f"{name}: {line}", flush=True)
     return sharding, text, problems
 
 

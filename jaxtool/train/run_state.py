@@ -88,9 +88,7 @@ def open_run(
         learner=learner,
         state=learner.start(trained),
         frozen=frozen_record(view.frozen),
-        batches=ProblemBatches(
-            problems.training, batch_size=config.schedule.problems_per_step, seed=seed
-        ),
+        batches=problems.batches(config, seed),
         validation=problems.validation,
         store=CallStore(),
         health=ToolHealth(config.sandbox.health),

@@ -27,18 +27,20 @@ from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.batching import PackConfig, to_batch
-from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
+from jaxtool.rundir.checkpoints import Checkpoints
+from jaxtool.rundir.kept_policies import KeepPolicies
 from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.run_log import open_log
 from jaxtool.rundir.run_start import Identity, Launch, RunStart, open_start
 from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import ToolSource
 from jaxtool.tools.menu import check_names
-from jaxtool.train.lora_run import check_frozen, frozen_record, save_result
+from jaxtool.train.lora_run import check_frozen, frozen_record, save_kept, save_result
 from jaxtool.train.resume_rules import MAY_CHANGE, say_changes
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.skipped_updates import SkippedUpdates
 from jaxtool.train.sources import TokenizerSource
+from jaxtool.train.weights import weights_named
 
 
 class Demonstrations(Protocol):
@@ -95,6 +97,7 @@ class SftRunConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)
     checkpoint_every: int = 100  # steps
+    keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     log_every: int = 10  # steps between rows of metrics; the last step has one too
     stop_after_skipped: int = 3  # steps in a row whose loss or gradient is not finite end the run
 
@@ -118,7 +121,7 @@ def train(
     """Runs or resumes a cold start; returns the directory of the saved policy.
 
     Args:
-      init_from: policy directory of an earlier run, in place of `config.policy`.
+      init_from: a name of weights (`weights_named`), in place of `config.policy`.
       mesh: in place of the one that `config.mesh` makes of all devices.
       launch: what the command knows, for the record of the run.
 
@@ -142,7 +145,7 @@ def _train(
     launch: Launch,
 ) -> None:
     """Everything from the checks to the saved policy."""
-    source = config.policy if init_from is None else SavedPolicy(path=str(init_from))
+    source = config.policy if init_from is None else weights_named(init_from, config.policy)
     sharding = make_sharding(config, source.model_config(), mesh)
     model, params = source.load(sharding, seed, source_dtype(config.lora))
     renderers, tokenizer = load_text(config)
@@ -170,6 +173,8 @@ def _train(
             open_log(stack, workdir, start - 1 if start else None, this_start, launch) as log,
             ProgressDisplay(workdir.name, config.steps, initial=start) as progress,
         ):
+            kept = (config.steps, config.keep_policies)
+            save_kept(workdir, start, *kept, state.params, view, model, sharding)
             for step in range(start, config.steps):
                 demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                 batch = to_batch(demonstrations, config.pack)
@@ -184,6 +189,7 @@ def _train(
                 # The last step has a checkpoint too, from which a longer run goes on.
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
+                save_kept(workdir, step + 1, *kept, state.params, view, model, sharding)
     save_result(workdir, state.params, view, model, sharding, source)
     this_start.finish()
 

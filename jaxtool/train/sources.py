@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from jaxtool.core.gguf_file import find_smollm2
-from jaxtool.core.types import Problem
+from jaxtool.core.hub_files import TEXT_FILES, hub_snapshot
 from jaxtool.data.arithmetic import arithmetic_tokenizer
 from jaxtool.data.facts import facts_tokenizer
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
-from jaxtool.data.problems import Split
 from jaxtool.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.tools.health import ToolHealthConfig
@@ -67,14 +66,27 @@ class HfTokenizerDirectory:
     template_variables: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.template_variables]
-        for name in names:
-            if name in _OF_THE_CALL or names.count(name) > 1:
-                reason = "is set by this code" if name in _OF_THE_CALL else "is there twice"
-                raise ValueError(f"HfTokenizerDirectory.template_variables: {name!r} {reason}")
+        _check_variables(self.template_variables, "HfTokenizerDirectory")
 
     def load(self) -> Tokenizer:
         return tokenizer_from_dir(self.path, template_variables=self.template_variables)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HubTokenizer:
+    """The tokenizer of a model on the Hugging Face hub; its files are downloaded once."""
+
+    repository: str  # org/name
+    revision: str | None = None  # a branch, a tag or a commit; None: main
+    template_variables: tuple[tuple[str, bool | int | float | str], ...] = ()  # as above
+
+    def __post_init__(self) -> None:
+        _check_variables(self.template_variables, "HubTokenizer")
+
+    def load(self) -> Tokenizer:
+        """Raises OSError where the hub does not give the files; one line with what to do."""
+        path = hub_snapshot(self.repository, self.revision, TEXT_FILES, "tokenizer files")
+        return tokenizer_from_dir(path, template_variables=self.template_variables)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,14 +102,6 @@ class SentencePieceModel:
         return SentencePieceTokenizer(path=self.path, chat_template=self.chat_template)
 
 
-class Task(Protocol):
-    """Where problems come from."""
-
-    def problems(self, split: Split, count: int | None, seed: int) -> list[Problem]:
-        """`count` problems of a split, drawn by the seed; None: all, where there is a last one."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sandbox:
     """Where tool calls go, and when a broken or unused sandbox is said out loud."""
@@ -108,6 +112,15 @@ class Sandbox:
     # Modules loaded besides numpy, sympy and scipy, as "pandas". A server that runs already must have them.
     packages: tuple[str, ...] = ()
     health: ToolHealthConfig = dataclasses.field(default_factory=ToolHealthConfig)  # ends or warns
+
+
+def _check_variables(variables: tuple[tuple[str, object], ...], owner: str) -> None:
+    """Raises ValueError for a template variable that cannot be passed."""
+    names = [name for name, _ in variables]
+    for name in names:
+        if name in _OF_THE_CALL or names.count(name) > 1:
+            reason = "is set by this code" if name in _OF_THE_CALL else "is there twice"
+            raise ValueError(f"{owner}.template_variables: {name!r} {reason}")
 
 
 @contextlib.contextmanager

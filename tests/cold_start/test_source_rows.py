@@ -1,5 +1,7 @@
 """Text reasoning of a file: where each part stands, which rows are worth asking for."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.demonstration_rows import source_row, write_rows
 
@@ -17,6 +19,15 @@ def test_the_plain_layout(tmp_path):
     assert len(read_source(path, SourceLayout(), 1)) == 1
 
 
+def test_a_table_has_the_rows_of_the_lines(tmp_path):
+    rows = [source_row(6, 7), source_row(2, 3)]
+    lines = read_source(write_rows(tmp_path / "rows.jsonl", rows), SourceLayout())
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    found = read_source(tmp_path / "rows.parquet", SourceLayout())
+    assert [row.problem for row in found] == [row.problem for row in lines]
+    assert found[1].where == f"{tmp_path / 'rows.parquet'}: row 2"
+
+
 def test_worked_solutions_hold_their_answer(tmp_path):
     gsm8k = {"question": "q", "answer": "Six times seven.\n#### 42"}
     [row] = read_source(write_rows(tmp_path / "a.jsonl", [gsm8k]), LAYOUTS["gsm8k"])
@@ -32,7 +43,7 @@ def test_worked_solutions_hold_their_answer(tmp_path):
 
 def test_keys_with_dots_and_several_answers(tmp_path):
     row = {"prompt": [{"content": "q"}], "reasoning": "r", "answer": [42, "42", "forty-two"]}
-    layout = SourceLayout(question="prompt.0.content")
+    layout = SourceLayout(question="prompt[0].content")
     [read] = read_source(write_rows(tmp_path / "a.jsonl", [row]), layout)
     assert (read.question, read.answers) == ("q", ("42", "forty-two"))
 
@@ -42,7 +53,7 @@ def test_keys_with_dots_and_several_answers(tmp_path):
     [
         (
             {"question": "q", "answer": 1},
-            r"a.jsonl:1: the row has no key 'reasoning' \(keys: 'question'",
+            r"a.jsonl:1: no reasoning: the row has 'question'",
         ),
         ({"question": "", "reasoning": "r", "answer": 1}, "key 'question' is empty"),
         ({"question": ["q"], "reasoning": "r", "answer": 1}, "a text or a number is needed"),
@@ -56,7 +67,7 @@ def test_a_bad_row_is_one_line(tmp_path, row, message):
 
 
 def test_files_that_are_missing_or_empty(tmp_path):
-    with pytest.raises(FileNotFoundError, match="give a JSONL file as --source"):
+    with pytest.raises(FileNotFoundError, match="give a file as --source"):
         read_source(tmp_path / "no.jsonl", SourceLayout())
     with pytest.raises(ValueError, match="holds no rows"):
         read_source(write_rows(tmp_path / "a.jsonl", []), SourceLayout())

@@ -1,6 +1,5 @@
 """Problem files: each layout by hand, each fault by name, the real files where they are."""
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from jaxtool.core.types import Problem
-from jaxtool.data import problems
 from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.data.calculations import CalculationTask
-from jaxtool.data.problems import JsonlFormat, JsonlTask, read_problems, split_of
+from jaxtool.data.layouts import Layout
+from jaxtool.data.problem_rows import read_problems
+from jaxtool.data.problems import ProblemFile, split_of
 from jaxtool.rundir.metrics import check_metric_name
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -22,85 +22,27 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("layout", "row", "question", "answer"),
-    [
-        (JsonlFormat(), {"question": " 1+1? ", "answer": "2"}, "1+1?", "2"),
-        (
-            problems.gsm8k_format(),
-            {"question": "How many?", "answer": "6*12=<<6*12=72>>72\n#### 1,072 "},
-            "How many?",
-            "1,072",
-        ),
-        (
-            problems.math_format(),
-            {"problem": "x?", "answer": r"\frac{1}{2}", "level": "3"},
-            "x?",
-            r"\frac{1}{2}",
-        ),
-        (problems.aime_format(), {"problem": "b?", "answer": 70, "id": "0"}, "b?", "70"),
-        (
-            problems.svamp_format(),
-            {"Body": "There are 9 figs", "Question": "How many?", "Answer": 145.0},
-            "There are 9 figs. How many?",
-            "145",
-        ),
-        (
-            problems.asdiv_format(),
-            {"body": "Seven apples.", "question": "How many?", "answer": "9 (apples)"},
-            "Seven apples. How many?",
-            "9",
-        ),
-        (
-            problems.asdiv_format(),
-            {"body": "A", "question": "Who?", "answer": "Mrs. Hilt"},
-            "A. Who?",
-            "Mrs. Hilt",
-        ),
-        (problems.mawps_format(), {"input": "How long?", "target": 2.5}, "How long?", "2.5"),
-        (
-            dataclasses.replace(problems.rlla_format(), level_key=None),
-            {
-                "data_source": "rlla",
-                "reward_model": {
-                    "style": "rule",
-                    "ground_truth": "<think>x</think>\n<response>y</response>",
-                },
-                "extra_info": {"instruction": "Use tools.", "input": "Hello"},
-            },
-            "Use tools. Hello",
-            "<think>x</think>\n<response>y</response>",
-        ),
-    ],
-)
-def test_layouts(tmp_path: Path, layout: JsonlFormat, row: dict, question: str, answer: str):
-    [problem] = read_problems(write(tmp_path / "set.jsonl", row), layout)
-    assert (problem.question, problem.answer) == (question, answer)
-    assert problem.problem_id.startswith("set/")
-    assert problem.level == row.get("level", "set")
-
-
 @pytest.mark.parametrize("mark", list(".?!,;:"))
 def test_a_body_that_ends_in_a_mark_gets_no_full_stop(tmp_path: Path, mark: str):
     row = {"Body": f"Of these 9 figs{mark}", "Question": "how many?", "Answer": 9.0}
-    [problem] = read_problems(write(tmp_path / "set.jsonl", row), problems.svamp_format())
+    [problem] = read_problems(write(tmp_path / "set.jsonl", row), "svamp")
     assert problem.question == f"Of these 9 figs{mark} how many?"
 
 
 def test_a_level_fits_the_name_of_a_metric(tmp_path: Path):
     row = {"question": "1+1?", "answer": "2", "level": "Level 5 (hard)"}
-    layout = JsonlFormat(level_key="level")
+    layout = Layout(level="level")
     [problem] = read_problems(write(tmp_path / "my set.jsonl", row), layout)
     assert problem.level == "Level_5_hard"
     check_metric_name(f"validation/accuracy_fraction/{problem.level}")
-    [problem] = read_problems(tmp_path / "my set.jsonl", JsonlFormat())
+    [problem] = read_problems(tmp_path / "my set.jsonl", Layout())
     assert problem.level == "my_set"
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "b"}, r"set.jsonl:3: the row has no key 'answer'; a text or a number"),
+        ({"question": "b"}, r"set.jsonl:3: no answer: the row has 'question'"),
         ({"question": "b", "answer": None}, r"set.jsonl:3: the row has 'None' for key 'answer'"),
         ({"question": "b", "answer": []}, r"set.jsonl:3: key 'answer' is an empty list"),
         ({"question": "b", "answer": ["x", None]}, r"has 'None' for key 'answer\[1\]'"),
@@ -109,7 +51,7 @@ def test_a_level_fits_the_name_of_a_metric(tmp_path: Path):
         ({"question": "a", "answer": ["1", "2"]}, r"says '1' or '2', but line 1 .* with '1'"),
         ({"question": "b", "answer": True}, r"set.jsonl:3: the row has 'True' for key 'answer'"),
         ({"question": "b", "answer": "  "}, r"set.jsonl:3: key 'answer' is empty"),
-        ({"answer": "1"}, r"set.jsonl:3: the row has no key 'question'"),
+        ({"answer": "1"}, r"set.jsonl:3: no question: the row has 'answer'"),
         ({"question": "a", "answer": "2"}, r"set.jsonl:3: key 'answer' says '2', but line 1"),
         ("{", r"set.jsonl:3: no JSON"),
         ("[1]", r"set.jsonl:3: a row must be an object"),
@@ -118,45 +60,34 @@ def test_a_level_fits_the_name_of_a_metric(tmp_path: Path):
 def test_a_bad_row_is_one_line_with_file_line_and_key(tmp_path: Path, row: object, message: str):
     path = write(tmp_path / "set.jsonl", {"question": "a", "answer": "1"}, "", row)
     with pytest.raises(ValueError, match=message) as caught:
-        read_problems(path, JsonlFormat())
+        read_problems(path, Layout())
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_marker_is_an_error_that_shows_the_answer(tmp_path: Path):
     path = write(tmp_path / "set.jsonl", {"question": "a", "answer": "so it is 72"})
     with pytest.raises(ValueError, match=r"set.jsonl:1: no answer: key 'answer' .* 'so it is 72'"):
-        read_problems(path, problems.gsm8k_format())
+        read_problems(path, "gsm8k")
 
 
 def test_missing_and_empty_files_are_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no problem file .*none\.jsonl"):
-        read_problems(tmp_path / "none.jsonl", JsonlFormat())
+        read_problems(tmp_path / "none.jsonl", Layout())
     with pytest.raises(ValueError, match=r"empty\.jsonl: the file holds no problem"):
-        read_problems(write(tmp_path / "empty.jsonl"), JsonlFormat())
-
-
-@pytest.mark.parametrize("pattern", ["no group", "(a)(b)"])
-def test_an_answer_pattern_has_one_group(pattern: str):
-    with pytest.raises(ValueError, match="exactly one group"):
-        JsonlFormat(answer_pattern=pattern)
-
-
-def test_no_question_key_is_refused():
-    with pytest.raises(ValueError, match="must not be empty"):
-        JsonlFormat(question_keys=())
+        read_problems(write(tmp_path / "empty.jsonl"), Layout())
 
 
 def test_duplicates_go_whatever_their_spacing(tmp_path: Path):
     rows = [{"question": q, "answer": "1"} for q in ("a b", "c", "a  b ", "c")]
-    found = read_problems(write(tmp_path / "set.jsonl", *rows), JsonlFormat())
+    found = read_problems(write(tmp_path / "set.jsonl", *rows), Layout())
     assert [p.question for p in found] == ["a b", "c"]
 
 
 def test_ids_survive_reordering_and_new_rows(tmp_path: Path):
     rows = [{"question": q, "answer": "1"} for q in "abc"]
-    before = read_problems(write(tmp_path / "set.jsonl", *rows), JsonlFormat())
+    before = read_problems(write(tmp_path / "set.jsonl", *rows), Layout())
     more = [{"question": "new", "answer": "1"}, *rows[::-1]]
-    after = read_problems(write(tmp_path / "set.jsonl", *more), JsonlFormat())
+    after = read_problems(write(tmp_path / "set.jsonl", *more), Layout())
     assert {p.problem_id for p in before} < {p.problem_id for p in after}
 
 
@@ -183,9 +114,9 @@ def test_another_salt_is_another_split():
     assert [split_of(t, salt="a") for t in texts] != [split_of(t, salt="b") for t in texts]
 
 
-def make_task(tmp_path: Path, **fields: str) -> JsonlTask:
+def make_task(tmp_path: Path, **fields: str) -> ProblemFile:
     rows = [{"question": f"q{i}", "answer": str(i)} for i in range(200)]
-    return JsonlTask(path=str(write(tmp_path / "set.jsonl", *rows)), **fields)
+    return ProblemFile(path=str(write(tmp_path / "set.jsonl", *rows)), **fields)
 
 
 def test_splits_of_one_file_are_disjoint_and_complete(tmp_path: Path):
@@ -236,38 +167,13 @@ def test_a_test_file_is_the_test_split_and_leaves_the_training_file(tmp_path: Pa
     assert not {p.question for p in train} & {p.question for p in validation}
 
 
-@pytest.mark.parametrize(
-    ("name", "layout", "size", "first_answer"),
-    [
-        ("gsm8k_train", problems.gsm8k_format(), 7473, "72"),
-        ("gsm8k_test", problems.gsm8k_format(), 1319, "18"),
-        ("math500", problems.math_format(), 500, "4"),
-        ("aime24", problems.aime_format(), 30, "204"),
-        ("aime25", problems.aime_format(), 30, "70"),
-        ("svamp_test", problems.svamp_format(), 1000, "145"),
-        ("asdiv_test", problems.asdiv_format(), 2214, "9"),
-        ("mawps_addsub", problems.mawps_format(), 395, "43"),
-        ("mawps_multiarith", problems.mawps_format(), 580, "39"),
-        ("mawps_singleop", problems.mawps_format(), 531, "14"),
-        ("hotpotqa_500", JsonlFormat(level_key="level"), 500, "Chief of Protocol"),
-    ],
-)
-def test_real_files(name: str, layout: JsonlFormat, size: int, first_answer: str):
-    path = DATA / f"{name}.jsonl"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not in ../shared/data")
-    found = read_problems(path, layout)
-    assert len(found) == size
-    assert first_answer in [p.answer for p in found]
-
-
 def test_a_list_of_acceptable_answers_is_kept(tmp_path: Path):
     rows = [
         {"question": "a", "answer": ["GDR", " East Germany ", 7.0, "GDR"]},
         {"question": "b", "answer": ["one"]},
         {"question": "a", "answer": [7, "GDR", "East Germany"]},  # the same, in another order
     ]
-    first, second = read_problems(write(tmp_path / "set.jsonl", *rows), JsonlFormat())
+    first, second = read_problems(write(tmp_path / "set.jsonl", *rows), Layout())
     assert (first.answer, first.answers) == ("GDR", ("GDR", "East Germany", "7"))
     assert first.references == ("GDR", "East Germany", "7")
     assert (second.answer, second.answers, second.references) == ("one", (), ("one",))
@@ -283,7 +189,7 @@ def test_a_real_file_with_several_answers(name: str):
     path = DATA / f"{name}.jsonl"
     if not path.is_file():
         pytest.skip(f"{path.name} is not in ../shared/data")
-    found = read_problems(path, JsonlFormat())
+    found = read_problems(path, Layout())
     raw = [json.loads(line) for line in path.read_text().splitlines()]
     assert {tuple(dict.fromkeys(map(str.strip, row["answer"]))) for row in raw} == {
         p.references for p in found

@@ -128,7 +128,7 @@ def test_a_policy_is_refused_without_what_it_came_from(trained, tmp_path):
     both = ("--source", policy, "--like", base, "--target", target)
     with pytest.raises(ValueError, match="--adapter does not go with a run's policy"):
         convert(*both, "--adapter", tmp_path)
-    with pytest.raises(ValueError, match=r"--like is for the `policy` directory of a run"):
+    with pytest.raises(ValueError, match=r"--like is for the policy of a run"):
         convert("--source", base, "--like", base, "--target", target)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text((base / "config.json").read_text())

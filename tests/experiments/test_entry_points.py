@@ -109,7 +109,7 @@ def test_rl_run_trains_evaluates_and_reports(base, tmp_path):
     [
         (["--gin_param", "PpoClip.clip_low = 'a'"], "clip_low"),
         (["--gin_file", "gin_configs/algos/gspoo.gin"], "gspoo.gin"),
-        (["--init_from", "nowhere"], "holds no saved policy"),
+        (["--init_from", "nowhere"], "there are no weights nowhere: name a Hugging Face directory"),
         (["--gin_param", "RlConfig.renderer = 'retol'"], "no renderer template 'retol'"),
         (["--gin_param", "MeshConfig.tensor = 3"], "does not divide"),
         (["--sandbox", "127.0.0.1:9", *params("SandboxClientConfig.attempts = 1")], "127.0.0.1:9"),

@@ -7,7 +7,7 @@ from helpers.ledgers import group_of, ledger
 
 from experiments import evaluate
 from jaxtool.study import compare
-from jaxtool.train import run_files
+from jaxtool.train import run_data, run_files
 from jaxtool.train.evaluation import evaluation_of
 
 
@@ -23,6 +23,7 @@ def asked(monkeypatch, tmp_path, *flags):
 
     monkeypatch.setattr(compare, "compare", answer)
     monkeypatch.setattr(run_files, "load_rl_run", lambda *_: None)
+    monkeypatch.setattr(run_data, "with_test_data", lambda config, _: config)
     path = tmp_path / "out.json"
     own = ["--gin_file", "x.gin", "--policy", "new=b", "--json", str(path)]
     monkeypatch.setattr("sys.argv", ["evaluate", *own, *flags])
@@ -44,6 +45,13 @@ def test_all_questions_and_one_way(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "By level, greedy" in printed
     assert "sampled" not in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "problems"), [((), None), (("--problems", "5"), 5), (("--problems", "all"), None)]
+)
+def test_sets_of_data_are_asked_whole_unless_told_otherwise(monkeypatch, tmp_path, flags, problems):
+    assert asked(monkeypatch, tmp_path, "--data", "aime24=x.jsonl", *flags)[0] == problems
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "some"])

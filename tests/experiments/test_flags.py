@@ -47,7 +47,8 @@ def test_json_into_a_directory_that_cannot_be_written_is_refused(tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "quickstart", "reproduce", "plan", "convert_weights"]
+    "command",
+    ["train", "evaluate", "quickstart", "reproduce", "plan", "convert_weights", "data"],
 )
 def test_every_command_takes_json_from_the_one_helper(command):
     text = (launch.Path(launch.__file__).parent / f"{command}.py").read_text()

@@ -4,11 +4,14 @@ import dataclasses
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.chat_of_letters import ChatOfLetters
 
 from jaxtool.core.types import Origin
 from jaxtool.data.tokenizer import decode
+from jaxtool.renderers.conversations import read_conversations
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import load_renderer
 
@@ -274,3 +277,13 @@ def test_rows_longer_than_a_packed_row_are_named(tmp_path):
     with pytest.raises(ValueError, match=rf"a\.jsonl:2: .*row_tokens={limit}, .*2 of 4") as caught:
         source.check_rows(limit, renderer=renderer, tokenizer=ChatWithEnds())
     assert f"raise it to {max(lengths)}" in str(caught.value)
+
+
+@pytest.mark.parametrize("tools", [None, "[]", [{"name": "weather", "description": "Says it."}]])
+def test_a_table_may_have_tools_or_lack_the_column(tmp_path, tools):
+    row = {"messages": [turn("user", "1+1?"), turn("assistant", "2")]}
+    row |= {} if tools is None else {"tools": tools}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    [found] = read_conversations(tmp_path / "rows.parquet")
+    assert (found.name, found.question) == ("rows/1", "1+1?")
+    assert [tool.name for tool in found.tools] == (["weather"] if isinstance(tools, list) else [])

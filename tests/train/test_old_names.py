@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 from jaxtool.config import loader
+from jaxtool.data.layouts import layout_of
 from jaxtool.train import run_files
 from jaxtool.train.old_choices import OLD_CHOICES
 from jaxtool.train.old_names import OLD_NAMES
@@ -26,6 +27,8 @@ MODULES = {
     "CallCost": "jaxtool.rewards.call_cost",
     "LoraConfig": "jaxtool.model.lora",
     "ToolHealthConfig": "jaxtool.tools.health",
+    "ProblemFile": "jaxtool.data.problems",
+    "Layout": "jaxtool.data.layouts",
 }
 RUN = "gin_configs/runs/quickstart_grpo.gin"
 
@@ -45,7 +48,11 @@ def is_target(old):
 
 
 def is_class(old):
-    return "." not in old
+    return "." not in old and not is_layout(old)
+
+
+def is_layout(old):
+    return old.endswith("_format")
 
 
 def is_field(old):
@@ -102,6 +109,13 @@ def test_an_old_class_is_refused_in_files_and_parameters(old, new, tmp_path):
     param = f"{old}.x = 1"
     assert refusal(tmp_path, HEADER, [param]) == f"--gin_param '{param}': {expected}"
     assert dataclasses.is_dataclass(found_at(f"{MODULES[new]}.{new}"))
+
+
+@pytest.mark.parametrize(("old", "new"), of_kind(is_layout))
+def test_an_old_layout_is_refused_and_the_new_name_is_one(old, new, tmp_path):
+    text = f"{HEADER}from jaxtool.data import problems\nX = @problems.{old}()\n"
+    assert refusal(tmp_path, text) == f"{old} is an old name; write {new}"
+    assert layout_of(new.split("'")[1])
 
 
 @pytest.mark.parametrize(("old", "new"), of_kind(is_field))

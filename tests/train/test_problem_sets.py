@@ -8,7 +8,9 @@ from helpers.chat_of_letters import ChatOfLetters
 from helpers.small_runs import SmallTokenizer, rl_config
 
 from jaxtool.core.types import Problem
-from jaxtool.data.problems import JsonlTask
+from jaxtool.data.difficulty import Difficulty
+from jaxtool.data.mixtures import Mixture, Part
+from jaxtool.data.problems import ProblemFile
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.batching import PackConfig
@@ -86,12 +88,40 @@ def test_a_set_of_which_nothing_or_too_little_is_left_is_refused(tmp_path):
 def test_more_validation_problems_than_the_split_holds_are_refused(tmp_path):
     rows = [json.dumps({"question": f"{i}", "answer": "1"}) for i in range(40)]
     (tmp_path / "set.jsonl").write_text("\n".join(rows))
-    task = JsonlTask(path=str(tmp_path / "set.jsonl"))
+    task = ProblemFile(path=str(tmp_path / "set.jsonl"))
     schedule = Schedule(steps=1, problems_per_step=2, pool=None, eval_every=1, eval_problems=39)
     with pytest.raises(
         ValueError, match=r"39 problems asked of split .validation. of .*set\.jsonl"
     ):
         drawn(tmp_path, task=task, schedule=schedule)
+
+
+def test_a_mixture_keeps_its_shares_behind_the_filter_of_long_prompts(tmp_path):
+    """Of ten problems of the second part seven fit; a batch has two of each part all the same."""
+    rows = [json.dumps({"question": f"{i}", "answer": "1"}) for i in range(60)]
+    (tmp_path / "set.jsonl").write_text("\n".join(rows))
+    (tmp_path / "rates.jsonl").write_text(
+        "\n".join(json.dumps({"question": f"{i}", "solve_rate": i % 2 / 2}) for i in range(60))
+    )
+    file = ProblemFile(path=str(tmp_path / "set.jsonl"))
+    odd = Difficulty(task=file, rates=str(tmp_path / "rates.jsonl"))
+    task = Mixture(parts=(Part(task=odd, weight=1.0), Part(task=Long(), weight=1.0)))
+    rollout = RolloutConfig(max_response_tokens=24, max_tool_calls=2, long_prompts="filter")
+    schedule = Schedule(steps=1, problems_per_step=4, pool=20)
+    config = rl_config(tmp_path, task=task, rollout=rollout, schedule=schedule)
+    sets = draw_problems(config, 0, *load_text(config))
+    assert [(part.size, part.share) for part in sets.parts] == [(10, 0.5), (7, 0.5)]
+    assert all(int(p.question) % 2 for p in sets.training[:10])
+    batches = sets.batches(config, 0)
+    for _ in range(9):
+        batch = next(batches)
+        assert sum(p.problem_id.startswith("train/") for p in batch) == 2
+    state = batches.get_state()
+    again = sets.batches(config, 0)
+    again.set_state(state)
+    assert next(again) == next(batches)
+    assert "50.0% of " in sets.data
+    assert "0 < solve rate < 1" in sets.data
 
 
 def test_another_word_for_long_prompts_is_refused():

@@ -181,8 +181,8 @@ def test_a_server_that_turns_wrong_ends_the_run_and_what_was_lost_before_teaches
         {code: ToolResult(status=ToolStatus.OK, stdout=s.stdout) for code, s in right.items()}
     )
 
-    def open_with_servers(*arguments):
-        worker, params = rollout_worker.open_worker(*arguments)
+    def open_with_servers(*arguments, **options):
+        worker, params = rollout_worker.open_worker(*arguments, **options)
         return dataclasses.replace(worker, known_answers=KnownAnswers({"host:1": server})), params
 
     monkeypatch.setattr(rl_loop, "open_worker", open_with_servers)

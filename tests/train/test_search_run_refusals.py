@@ -129,7 +129,7 @@ def test_servers_that_are_not_there_or_know_too_little_are_named(world, address,
     [
         ([{"id": "0", "contents": '"A"\ntext'}, {"id": "1", "title": "B"}],
          r"wiki\.jsonl:2: needs 'contents', or 'text' and 'title'"),
-        (None, r"wiki\.jsonl: no such file"),
+        (None, r"wiki\.jsonl': there is no such file"),
     ],
 )  # fmt: skip
 def test_a_corpus_that_cannot_be_served_is_named(world, tmp_path, rows, message):

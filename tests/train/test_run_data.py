@@ -1,0 +1,127 @@
+"""Data sets named on the command line: which file in which layout, and what is refused before anything is read."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.small_runs import rl_config
+
+from experiments import launch
+from experiments import train as train_entry_point
+from jaxtool.data.layouts import PRESETS
+from jaxtool.data.named_sets import evaluation_data, training_data
+from jaxtool.data.problems import EvaluationSet, EvaluationSets, ProblemFile
+from jaxtool.train import run_files
+from jaxtool.train.dry_run import dry_run
+from jaxtool.train.run_data import with_data, with_test_data
+
+RUN = "gin_configs/runs/quickstart_grpo.gin"
+
+
+def write(path: Path, *rows: dict) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        ("gsm8k=x.parquet", ProblemFile(path="x.parquet", layout="gsm8k")),
+        (
+            "gsm8k",
+            ProblemFile(path="openai/gsm8k:main@train", layout="gsm8k", test_path="openai/gsm8k:main@test"),
+        ),
+        ("dapo_math_17k", ProblemFile(path="BytedTsinghua-SIA/DAPO-Math-17k@train", layout="dapo_math_17k")),
+        ("mine.csv", ProblemFile(path="mine.csv", layout="plain")),
+        ("my/set@train", ProblemFile(path="my/set@train", layout="plain")),
+        ("torl=a=b.parquet", ProblemFile(path="a=b.parquet", layout="torl")),
+    ],
+)  # fmt: skip
+def test_training_data_is_a_layout_and_a_file(text: str, task: ProblemFile):
+    assert training_data(text) == task
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("aime24", "--data aime24: .* name a file, as --data aime24=FILE"),
+        ("torl", "--data torl: .* name a file, as --data torl=FILE"),
+        ("gsm8k=", "name a file behind the equals sign"),
+        ("gms8k", "there is no layout 'gms8k': there are plain"),
+        ("gms8k=x.jsonl", "there is no layout 'gms8k'"),
+    ],
+)
+def test_training_data_that_is_none_is_refused(text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        training_data(text)
+
+
+def test_every_preset_that_is_published_can_be_named_alone():
+    for name, preset in PRESETS.items():
+        if preset.train:
+            assert training_data(name).path == preset.train
+        if preset.test:
+            assert evaluation_data([name]).sets[0].path == preset.test
+
+
+def test_test_sets_are_whole_files_and_named(tmp_path: Path):
+    rows = [{"problem": f"q{i}", "answer": i} for i in range(5)]
+    a, b = write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", *rows[:2])
+    one = evaluation_data([f"aime24={a}"])
+    assert {p.problem_id.split("/")[0] for p in one.problems("test", None, 0)} == {"aime24"}
+    assert {p.level for p in one.problems("test", None, 0)} == {"a"}
+    both = evaluation_data([f"aime24={a}", f"aime24={b}"])
+    assert both.sets == (
+        EvaluationSet(name="aime24", path=a, layout="aime24"),
+        EvaluationSet(name="aime24_b", path=b, layout="aime24"),
+    )
+    drawn = both.problems("test", 3, 0)
+    assert [p.level for p in drawn] == ["aime24"] * 3 + ["aime24_b"] * 2
+    assert drawn == both.problems("test", 3, 0) != both.problems("test", 3, 1)
+    assert len({p.problem_id for p in both.problems("test", None, 0)}) == 7
+    with pytest.raises(ValueError, match="split 'train' asked of test sets"):
+        both.problems("train", 1, 0)
+    with pytest.raises(ValueError, match="two test sets are named 'x'"):
+        EvaluationSets(sets=(EvaluationSet(name="x", path=a, layout="plain"),) * 2)
+
+
+def test_a_run_without_data_flags_is_the_same_object(tmp_path: Path):
+    config = rl_config(tmp_path)
+    assert with_data(config, None) is with_test_data(config, []) is config
+
+
+def start(monkeypatch, *flags: str) -> None:
+    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr("sys.argv", ["train", "--gin_file", RUN, "--dry_run", *flags])
+    launch.run(train_entry_point.main)
+
+
+SMALL = ("--gin_param", "Schedule.pool = None", "--gin_param", "Schedule.problems_per_step = 4")
+
+
+def test_a_dry_run_says_what_the_file_holds(tmp_path: Path):
+    rows = [{"question": f"{i}+1", "answer": f"{i + 1}"} for i in range(300)]
+    file = write(tmp_path / "sums.jsonl", *rows, *rows)
+    small = ["Schedule.pool = None", "Schedule.eval_problems = 5"]
+    config = run_files.load_rl_run([RUN], small)
+    checks = dry_run(with_data(config, file))
+    said = next(check.text for check in checks if check.name == "data")
+    assert said == f"{file}: 600 rows, 300 different questions; 300 rows repeat one"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"problem": "1+1", "answer": "2"},
+            r"sums.jsonl:1: no question: the row has 'problem', 'answer'",
+        ),
+        ({"question": "1+1"}, r"sums.jsonl:1: no answer: the row has 'question'"),
+    ],
+)
+def test_a_layout_that_finds_no_answer_is_one_line(
+    tmp_path: Path, monkeypatch, row: dict, message: str
+):
+    file = write(tmp_path / "sums.jsonl", row)
+    with pytest.raises(SystemExit, match=message):
+        start(monkeypatch, "--data", f"plain={file}", *SMALL)
