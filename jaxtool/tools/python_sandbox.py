@@ -47,6 +47,8 @@ class PythonSandbox:
             if value not in choices:
                 wanted = " or ".join(map(repr, choices))
                 raise ValueError(f"PythonSandbox.{name}={value!r} must be {wanted}")
+        if self.max_observation_tokens is not None:
+            check_range(self, "max_observation_tokens", least=1)
         check_range(self, "session_idle_s", "max_replay_s", above=0)
         check_range(self, "max_replays", least=1)
         self._check_acts()

@@ -264,9 +264,10 @@ def test_selftest_fails_when_an_attack_gets_out(tmp_path, monkeypatch):
     (tmp_path / "b.py.txt").write_text("# Expect: ERROR\nprint('contained')\n")
     monkeypatch.setattr(selftest, "ATTACKS", tmp_path)
     monkeypatch.setattr(selftest, "_SPEED_SECONDS", 0.1)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(session_attacks, "FOLDER", tmp_path / "empty")  # another test tries those
     findings = asyncio.run(selftest.find(ServerConfig(concurrency=1)))
     assert [verdict.name for verdict in findings.escaped] == ["a", "b"]
-    (tmp_path / "empty").mkdir()
     assert asyncio.run(selftest.run(ServerConfig(concurrency=1), str(tmp_path / "empty"), "")) == 1
 
 
