@@ -12,12 +12,17 @@ _UNFINISHED = ".unfinished"
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Puts `text` at `path` in one step: a reader, a kill or a full disk sees the old file or the new one."""
+    """As `write_bytes`, in UTF-8."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Puts `content` at `path` in one step: a reader, a kill or a full disk sees the old file or the new one."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}{_UNFINISHED}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
