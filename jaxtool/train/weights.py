@@ -16,7 +16,14 @@ import re
 from pathlib import Path
 
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.sources import GgufFile, HfDirectory, PolicySource, RandomInit
+from jaxtool.model.sources import (
+    GgufFile,
+    HfDirectory,
+    PolicySource,
+    RandomInit,
+    RunOptions,
+    run_options,
+)
 from jaxtool.rundir.checkpoints import SavedPolicy, is_policy
 from jaxtool.rundir.jsonl import read_rows
 from jaxtool.rundir.kept_policies import kept_policy, kept_steps
@@ -47,8 +54,8 @@ def weights_named(name: str | Path, like: PolicySource | None = None) -> PolicyS
     source = _found(text)
     if like is None or not isinstance(source, GgufFile | HfDirectory | HubModel):
         return source
-    options = _run_options(like)
-    return source if options is None else _with_options(source, options)
+    options = _options_of(like)
+    return source if options is None else dataclasses.replace(source, **run_options(options))
 
 
 def local_weights(name: str, *, is_read: bool) -> str:
@@ -74,15 +81,7 @@ def default_name(name: str | Path) -> str:
 
 def check_same_model(name: str, model: ModelConfig, first: str, wanted: ModelConfig) -> None:
     """Raises ValueError if two policies cannot be decoded by one engine: their shapes or features differ."""
-    ours = dataclasses.replace(
-        model,
-        compute_dtype=wanted.compute_dtype,
-        remat=wanted.remat,
-        attention=wanted.attention,
-        attention_block=wanted.attention_block,
-        scans_layers=wanted.scans_layers,
-        cache=wanted.cache,
-    )
+    ours = dataclasses.replace(model, cache=wanted.cache, **run_options(wanted))
     values = dataclasses.asdict(wanted)
     other = {key: value for key, value in dataclasses.asdict(ours).items() if value != values[key]}
     if other:
@@ -161,26 +160,10 @@ def _steps_done(run: Path) -> int | None:
     return int(rows[-1]["step"]) + 1 if rows else None
 
 
-def _run_options(
-    like: PolicySource,
-) -> GgufFile | HfDirectory | HubModel | ModelConfig | None:
-    """Something with the five options that files do not say."""
+def _options_of(like: PolicySource) -> RunOptions | None:
+    """Something that says how the model is computed."""
     if isinstance(like, GgufFile | HfDirectory | HubModel):
         return like
     if isinstance(like, RandomInit):
         return like.config
     return like.model_config() if isinstance(like, SavedPolicy) else None
-
-
-def _with_options(
-    source: GgufFile | HfDirectory | HubModel,
-    options: GgufFile | HfDirectory | HubModel | ModelConfig,
-) -> PolicySource:
-    return dataclasses.replace(
-        source,
-        compute_dtype=options.compute_dtype,
-        remat=options.remat,
-        attention=options.attention,
-        scans_layers=options.scans_layers,
-        attention_block=options.attention_block,
-    )
