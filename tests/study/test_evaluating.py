@@ -58,7 +58,7 @@ def plan_of(config, asked=ASKED, policies=("a", "b")):
 
 def evaluate(plan, workdir, tool=None):
     evaluating.run_evaluation(plan, workdir, tool=tool or CountingTool(), mesh=one_device_mesh())
-    return read_answers(workdir)
+    return [dataclasses.replace(record, spans=()) for record in read_answers(workdir)]
 
 
 def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_records(config, tmp_path, monkeypatch):
