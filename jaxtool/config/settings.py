@@ -7,7 +7,7 @@ Covered: literals, containers, frozen dataclasses, functions with and without bo
 import dataclasses
 import enum
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtool.config.callables import callable_name
@@ -64,7 +64,7 @@ def changes(before: Mapping[str, Setting], now: Mapping[str, Setting]) -> list[C
     replaced: list[str] = []
     for path in dict.fromkeys((*now, *before)):
         old, new = before.get(path), now.get(path)
-        if (old and old.value) == (new and new.value) or _is_inside(path, replaced):
+        if (old and old.value) == (new and new.value) or is_inside(path, replaced):
             continue
         replaced.append(path)
         found.append(Change(path=path, before=old, now=new))
@@ -77,8 +77,9 @@ def _shown(setting: Setting | None) -> str:
     return f"{setting.value} ({setting.origin})" if setting.origin else setting.value
 
 
-def _is_inside(path: str, parts: list[str]) -> bool:
-    return any(path.startswith((f"{part}.", f"{part}[")) for part in parts)
+def is_inside(path: str, parts: Sequence[str]) -> bool:
+    """Whether a path is one of the parts, or lies in one."""
+    return any(path == part or path.startswith((f"{part}.", f"{part}[")) for part in parts)
 
 
 def _add_fields(found: dict[str, Setting], part: Any, path: str, origin: OriginOf | None) -> None:

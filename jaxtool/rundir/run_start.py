@@ -17,7 +17,7 @@ import jax
 
 from jaxtool.config.loader import ConfigError, write_operative_config
 from jaxtool.config.record import git_commit
-from jaxtool.config.settings import Change, OriginOf, Setting, changes, settings_of
+from jaxtool.config.settings import Change, OriginOf, Setting, changes, is_inside, settings_of
 from jaxtool.core.files import one_line
 from jaxtool.parallel import hosts
 from jaxtool.rundir import provenance
@@ -166,7 +166,7 @@ def open_start(
 
     Args:
       may_change: names of settings that a run that has begun may be resumed with other values of, as
-        "Class.field" or "Class.*".
+        "Class.field" or "Class.*", with what lies in them.
 
     Raises:
       ValueError: another run is in the directory, or one that is longer; one line.
@@ -208,7 +208,12 @@ def check_start(
             f"{workdir} holds a run without {RECORD}, of an earlier version: choose another --workdir"
         )
     differing = _differences(record.settings, settings)
-    if refused := [one for one in differing if not _is_free(one.name, may_change)]:
+    free = [
+        path
+        for path, one in {**record.settings, **settings}.items()
+        if _is_free(one.name, may_change)
+    ]
+    if refused := [one for one in differing if not is_inside(one.path, free)]:
         shown = "; ".join(map(str, refused[:_SHOWN_CHANGES]))
         more = len(refused) - _SHOWN_CHANGES
         raise ValueError(
