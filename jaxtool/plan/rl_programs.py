@@ -149,7 +149,9 @@ def _decoder(
     table = dataclasses.replace(table, cache=table.cache_shapes(), is_stop=table.is_stop_shape())
     longest = longest_prompt(config.rollout, engine)
     modes = [sampling.sampling_mode for sampling in samplings_of(config)]
-    mode = "mixed" if "mixed" in modes else modes[0]  # validations may truncate where training does not
+    mode = (
+        "mixed" if "mixed" in modes else modes[0]
+    )  # validations may truncate where training does not
     window, prefill, place, append = table.largest(mode, longest)
     width, view = engine.decode_rows, engine.views[-1]
     bucket = engine.bucket_of(longest)
