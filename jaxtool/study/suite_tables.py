@@ -19,6 +19,7 @@ from jaxtool.rollout.answer_table import AnswerTable
 from jaxtool.study.paper_suites import AVERAGE, PaperSuite, Row, SuiteTable, Unit
 
 NOT_REPORTED = "not reported"
+_WIDTH = 160  # characters of a line where no terminal says
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,8 @@ def print_suite(suite: PaperSuite, results: Mapping[tuple[str, str], RowResult])
       results: by (table, row).
     """
     console = Console()
+    if not console.is_terminal:  # a file has no edge at which cells would be cut
+        console = Console(width=_WIDTH)
     console.print(f"{escape(suite.title)} ({escape(suite.paper)})", style="bold")
     for table in suite.tables:
         console.print(_shown(table, results))
@@ -151,19 +154,24 @@ def print_suite(suite: PaperSuite, results: Mapping[tuple[str, str], RowResult])
 def _shown(table: SuiteTable, results: Mapping[tuple[str, str], RowResult]) -> RichTable:
     """A line for each row and set; one column of the paper's and one of ours for each figure."""
     shown = RichTable(title=table.caption, title_justify="left")
-    for name in ("row", "model", "tools", "set"):
-        shown.add_column(name)
+    shown.add_column("row", overflow="fold", min_width=12)
+    for name in ("tools", "answers", "set"):
+        shown.add_column(name, justify="right" if name == "answers" else "left")
     for figure in table.figures:
         shown.add_column(f"{figure}, paper", justify="right")
         shown.add_column(f"{figure}, ours", justify="right")
     for row in table.rows:
         result = results.get((table.name, row.name))
         found = {(figure, one): texts for figure, one, *texts in cells(table, row, result)}
-        sets = dict.fromkeys(one for _, one in table.columns)
-        for number, one in enumerate(sets):
-            head = (row.name, row.model, "yes" if row.tools else "no") if not number else ("",) * 3
+        head = [
+            row.name,
+            "on" if row.tools else "off",
+            "" if result is None else str(result.answers),
+        ]
+        for one in dict.fromkeys(one for _, one in table.columns):
             pairs = [found.get((figure, one), ["", ""]) for figure in table.figures]
             shown.add_row(*map(escape, (*head, one, *(text for pair in pairs for text in pair))))
+            head = ["", "", ""]
         shown.add_section()
     return shown
 
@@ -180,7 +188,7 @@ def print_missing(
         console.print("Rows that were not run, and what makes them:", style="bold")
     for row in missing.values():
         note = f" ({row.note})" if row.note else ""
-        console.print(escape(f"{row.name}, {row.method}{note}"), highlight=False)
+        console.print(escape(f"{row.name}: {row.method}, {row.model}{note}"), highlight=False)
         for line in suite.commands_of(row) or (f"none: {row.why}",):
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 

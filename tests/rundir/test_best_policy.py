@@ -101,7 +101,13 @@ class Loop:
 
 
 FIRST = {2: 0.5, 4: 0.5, 8: 0.7, 10: 0.7, 12: 0.6}  # 6 lost too many answers
-AGAIN = {2: 0.4, 4: 0.6, 8: 0.5, 10: 0.3, 12: 0.6}  # as overlapped rollouts may have it when they are repeated
+AGAIN = {
+    2: 0.4,
+    4: 0.6,
+    8: 0.5,
+    10: 0.3,
+    12: 0.6,
+}  # as overlapped rollouts may have it when they are repeated
 
 
 @pytest.fixture

@@ -110,7 +110,9 @@ def test_a_row_twice_in_a_table_is_refused(tmp_path):
 
 
 def test_a_suite_that_is_not_there_is_refused_with_those_that_are(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no suite 'retol': there are otc, retool, search_r1"):
+    with pytest.raises(
+        FileNotFoundError, match="no suite 'retol': there are otc, retool, search_r1"
+    ):
         load_suite("retol")
     with pytest.raises(FileNotFoundError, match=r"no suite at .*none.toml: name a TOML file"):
         load_suite(str(tmp_path / "none.toml"))

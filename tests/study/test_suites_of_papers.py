@@ -37,7 +37,9 @@ def test_the_commands_of_a_row_parse_and_lead_to_its_weights(suite, table, row, 
         files = flags.gin_file
         loader.load(loader.target_of(files[0]), files=files, params=flags.gin_param)
         init = None if flags.init_from is None else str(flags.init_from)
-        assert init in (None, *left), f"{row.name} starts from {init}, which no earlier command made"
+        assert init in (None, *left), (
+            f"{row.name} starts from {init}, which no earlier command made"
+        )
         left.append(str(flags.workdir))
     if found:
         flags = check_parses(found[-1], monkeypatch)
@@ -76,7 +78,11 @@ def test_the_papers_productivity_is_accuracy_over_calls_to_rounding():
                 checked += 1
                 # Calls are printed with one digit in some tables: half a unit of it.
                 low, high = right / (calls + 0.05), right / (calls - 0.05)
-                assert low * 0.99 - 0.0015 <= tp <= high * 1.01 + 0.0015, (table.name, row.name, one)
+                assert low * 0.99 - 0.0015 <= tp <= high * 1.01 + 0.0015, (
+                    table.name,
+                    row.name,
+                    one,
+                )
     assert checked >= 60
 
 

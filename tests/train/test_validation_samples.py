@@ -113,7 +113,9 @@ def test_samples_that_say_nothing_are_refused(fields, message):
 
 
 def test_the_best_of_no_validation_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"KeepPolicies.best needs validations: set Schedule.eval_ev"):
+    with pytest.raises(
+        ValueError, match=r"KeepPolicies.best needs validations: set Schedule.eval_ev"
+    ):
         rl_config(tmp_path, keep_policies=KeepPolicies(best=True))
 
 
@@ -145,7 +147,9 @@ def test_how_a_run_is_validated_changes_no_number_of_its_training(runs):
 
     # Totals of a run, and calls since the last row, count what its validations did, too.
     def without_totals(row):
-        return {n: v for n, v in trained(row).items() if not n.endswith("_total") and "_count/" not in n}
+        return {
+            n: v for n, v in trained(row).items() if not n.endswith("_total") and "_count/" not in n
+        }
 
     plain, own = rows(runs["plain"]), rows(runs["own"])
     assert [without_totals(row) for row in own] == [without_totals(row) for row in plain]
@@ -156,7 +160,9 @@ def test_how_a_run_is_validated_changes_no_number_of_its_training(runs):
         "validation/average_at_fraction/3",
         *(f"validation/pass_at_fraction/{k}" for k in (1, 2, 3)),
     }
-    late = [row["timing/late_programs_total"] for row in read_metrics(runs["own"] / "metrics.jsonl")]
+    late = [
+        row["timing/late_programs_total"] for row in read_metrics(runs["own"] / "metrics.jsonl")
+    ]
     assert late == [0, 0, 0, 0]  # the windows of its own way were compiled before the first step
 
 
