@@ -19,7 +19,7 @@ Method = Literal["prompted", "retrieval", "sft", "text_rl", "tool_rl", "no_mask"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TestSet:
+class SuiteSet:
     """A test set that tables name."""
 
     layout: str  # where its rows keep question and answer (docs/data.md)
@@ -105,7 +105,7 @@ class PaperSuite:
     title: str
     paper: str  # citation
     notes: tuple[str, ...] = ()  # printed below the tables
-    sets: Mapping[str, TestSet]
+    sets: Mapping[str, SuiteSet]
     tables: tuple[SuiteTable, ...]
     file: str  # as errors and commands name it
 

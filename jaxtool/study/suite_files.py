@@ -17,7 +17,7 @@ from typing import Any
 from jaxtool.config.types import coerce, type_name
 from jaxtool.data.layouts import PRESETS
 from jaxtool.rundir.answer_files import check_policy_name
-from jaxtool.study.paper_suites import AVERAGE, PaperSuite, Row, SuiteTable, TestSet
+from jaxtool.study.paper_suites import AVERAGE, PaperSuite, Row, SuiteTable, SuiteSet
 
 _OWN = "suites"
 
@@ -81,7 +81,7 @@ class _Reader:
             name=name,
             file=self._file,
             sets={
-                one: self._made(TestSet, each, self._line(f"[sets.{one}]"), f"sets.{one}")
+                one: self._made(SuiteSet, each, self._line(f"[sets.{one}]"), f"sets.{one}")
                 for one, each in sets.items()
             },
             tables=tuple(self._suite_table(table, number) for number, table in enumerate(tables)),

@@ -121,9 +121,10 @@ def test_the_best_of_no_validation_is_refused(tmp_path):
 
 def config_of(folder: Path, **fields):
     folder.mkdir(exist_ok=True)
-    config = rl_config(folder, keep_policies=KeepPolicies(every=1, best=True))
-    schedule = dataclasses.replace(config.schedule, eval_every=2, eval_problems=3, **fields)
-    return dataclasses.replace(config, schedule=schedule)
+    schedule = rl_config(folder).schedule
+    schedule = dataclasses.replace(schedule, eval_every=2, eval_problems=3, **fields)
+    keep = KeepPolicies(every=1, best=True)
+    return rl_config(folder, keep_policies=keep, schedule=schedule)
 
 
 @pytest.fixture(scope="module")
