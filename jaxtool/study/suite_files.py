@@ -17,7 +17,7 @@ from typing import Any
 from jaxtool.config.types import coerce, type_name
 from jaxtool.data.layouts import PRESETS
 from jaxtool.rundir.answer_files import check_policy_name
-from jaxtool.study.paper_suites import AVERAGE, PaperSuite, Row, SuiteTable, SuiteSet
+from jaxtool.study.paper_suites import AVERAGE, PaperSuite, Row, SuiteSet, SuiteTable
 
 _OWN = "suites"
 

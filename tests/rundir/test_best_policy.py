@@ -149,7 +149,7 @@ def test_killed_at_any_write_and_resumed_the_best_is_that_of_the_rows(
     """Also killed a second time, and with the newest checkpoint damaged."""
     writes = writes_of(saved, tmp_path / "whole")
     assert writes > 20
-    for first, second in itertools.product(range(writes), (2, 7, 11, 10**6)):
+    for first, second in itertools.product(range(writes), (9, 10**6)):
         folder = tmp_path / f"{first}_{second}"
         loop = saved(Loop(folder, FIRST, kill_at=first))
         with pytest.raises(Killed):

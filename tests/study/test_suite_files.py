@@ -90,7 +90,7 @@ def test_a_file_is_read_whole(tmp_path):
         ("aime24 = 40,", "aime = 40,", "paper.accuracy.aime: the table's sets are aime24, and average"),
         ("aime24 = 40,", 'aime24 = "-",', "rows[1].paper: key 'accuracy': key 'aime24': expected float, got '-'"),
         ('weights = "runs/mine"', "", "own.toml:26: row 'mine' of 'main' needs weights, or a line in `why`"),
-        ('name = "mine"', 'name = "base"', "own.toml:26: row 'base' of 'main' has other weights or commands"),
+        ('name = "mine"', 'name = "base"', "own.toml:26: row 'base' of 'main': a row needs a name of its own in its table"),
         ('name = "mine"', 'name = "a/b"', "own.toml:26: a policy cannot be called 'a/b'"),
         ("[[tables.rows]]", "[[tables.row]]", "own.toml:8: tables[0] has no rows: write [[tables.rows]] below it"),
         ("title =", "title", "own.toml: not TOML: "),
@@ -103,10 +103,17 @@ def test_what_is_wrong_is_one_line_with_its_place(tmp_path, old, new, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_twice_in_a_table_is_refused(tmp_path):
-    again = GOOD.partition("[[tables.rows]]")[2].partition("[[tables.rows]]")[0]
-    with pytest.raises(ValueError, match="row 'base' of 'main': a row needs a name of its own"):
-        loaded(tmp_path, f"{GOOD}\n[[tables.rows]]{again}")
+def test_one_name_is_one_policy_in_all_tables(tmp_path):
+    """The same row may be asked in two tables; with other weights it is another policy."""
+    table = "[[tables]]" + GOOD.partition("[[tables]]")[2].replace(
+        'name = "main"', 'name = "again"'
+    )
+    assert loaded(tmp_path, f"{GOOD}\n{table}").row_names == ("base", "mine")
+    other = table.replace('weights = "runs/mine"', 'weights = "runs/other"')
+    with pytest.raises(
+        ValueError, match=r":\d+: row 'mine' of 'again' has other weights or commands"
+    ):
+        loaded(tmp_path, f"{GOOD}\n{other}")
 
 
 def test_a_suite_that_is_not_there_is_refused_with_those_that_are(tmp_path):

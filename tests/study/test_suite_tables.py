@@ -7,7 +7,7 @@ from helpers.answers import answer, write_evaluation
 
 from jaxtool.rollout.answer_table import table_of
 from jaxtool.rundir.answer_files import Condition
-from jaxtool.study.paper_suites import PaperSuite, Row, SuiteTable, SuiteSet
+from jaxtool.study.paper_suites import PaperSuite, Row, SuiteSet, SuiteTable
 from jaxtool.study.suite_rows import check_workdir, claim_workdir, results_of_rows, row_dir
 from jaxtool.study.suite_tables import as_json, cells, print_suite, row_result
 
