@@ -211,11 +211,11 @@ def evaluate_suite(arguments: argparse.Namespace) -> None:
     from jaxtool.study import suite_rows, suite_tables
     from jaxtool.study.suite_files import load_suite
 
-    suite = load_suite(arguments.suite)
+    suite, workdir = load_suite(arguments.suite), arguments.workdir
     results = {}
-    if arguments.workdir is not None:
-        suite_rows.check_workdir(suite, arguments.workdir)
-    if not arguments.list:
+    if workdir is not None:
+        suite_rows.check_workdir(suite, workdir)
+    if workdir is not None and not arguments.list:
         asked = suite_rows.SuiteAsked(
             policies=named_policies(arguments.policy),
             data=tuple(arguments.data),
@@ -230,12 +230,12 @@ def evaluate_suite(arguments: argparse.Namespace) -> None:
         suite_rows.run_rows(
             suite,
             suite_rows.plan_rows(suite, asked),
-            arguments.workdir,
+            workdir,
             sandbox_addresses=tuple(arguments.sandbox),
             search_addresses=tuple(arguments.search),
         )
-    if arguments.workdir is not None:
-        results = suite_rows.results_of_rows(suite, arguments.workdir)
+    if workdir is not None:
+        results = suite_rows.results_of_rows(suite, workdir)
     suite_tables.print_suite(suite, results)
     if arguments.json:
         write_text(arguments.json, json.dumps(suite_tables.as_json(suite, results), indent=1))

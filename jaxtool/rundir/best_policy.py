@@ -39,7 +39,7 @@ def is_new_best(workdir: Path, step: int) -> bool:
     found = accuracies(workdir)
     if step not in found:
         return False
-    best = _best_of([kept for kept in kept_for_best(workdir) if kept <= step], found)
+    best = _best_of(kept_for_best(workdir), found)
     return best is None or found[step] > found[best]
 
 

@@ -37,6 +37,7 @@ class Loop:
         self.workdir, self.accuracies = workdir, accuracies
         self._left = kill_at
         self.damaged = damaged
+        self.saved: list[int] = []
 
     def write(self):
         """Something is about to reach the disk."""
@@ -47,6 +48,7 @@ class Loop:
 
     def save_policy(self, folder: Path, params, model):
         del model
+        self.saved.append(params["step"])
         self.write()
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -129,6 +131,7 @@ def test_the_best_is_the_first_of_the_best_and_all_others_go(tmp_path, saved):
     loop = saved(Loop(tmp_path, FIRST))
     loop.run()
     assert best_step(tmp_path) == 8
+    assert loop.saved == [2, 8]  # 4 and 10 are as good
     assert kept_for_best(tmp_path) == [8]
     assert kept_steps(tmp_path) == []
     assert weights_named(f"{tmp_path}@best").path == str(best_folder(tmp_path, 8))
