@@ -58,6 +58,25 @@ def settings_of(config: Any, origin: OriginOf | None = None) -> dict[str, Settin
     return found
 
 
+def default_paths(config: Any, path: str = "") -> set[str]:
+    """Paths of the settings that have the default of their field, with all that lies in them."""
+    found: set[str] = set()
+    for field in dataclasses.fields(config):
+        if not (field.init and field.repr):
+            continue
+        value, here = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        if field.default is not dataclasses.MISSING:
+            is_default = value is field.default or value == field.default
+        else:
+            factory = field.default_factory
+            is_default = factory is not dataclasses.MISSING and value == factory()
+        if is_default:
+            found.add(here)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= default_paths(value, here)
+    return found
+
+
 def changes(before: Mapping[str, Setting], now: Mapping[str, Setting]) -> list[Change]:
     """Where the two differ, by path; what lies inside a part that is another one is left out."""
     found: list[Change] = []

@@ -147,6 +147,13 @@ class RlConfig:
             raise ValueError(
                 "KeepPolicies.best needs validations: set Schedule.eval_every, or leave it out"
             )
+        if self.pack.learns_observations and (
+            self.grpo.off_policy != () or self.grpo.old_policy == "sampler"
+        ):
+            raise ValueError(
+                "PackConfig.learns_observations needs GrpoConfig.off_policy = () and old_policy = 'learner': "
+                "nobody sampled an observation, so it has no weight against the sampler"
+            )
         check_critic(self.critic, self.grpo, self.reward)
         check_loss(self.grpo)
         check_kl(self.grpo, self.sampling.truncation)

@@ -1,6 +1,7 @@
 """Validations with several answers a question and their own way of sampling; the best policy by them is kept."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -179,6 +180,30 @@ def test_the_best_policy_of_a_run_is_the_one_of_its_step(runs):
     assert kept_steps(run) == [1, 2, 3]  # the last one is the policy itself
     for x, y in zip(params_of(f"{run}@best"), params_of(f"{run}@{step}"), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_a_run_of_a_version_without_these_settings_is_resumed(runs):
+    """Its record does not know them; at their defaults they change nothing, and nothing is said of them."""
+    run = runs["plain"]
+    record = json.loads((run / "run.json").read_text())
+    fresh = ("schedule.eval_samples", "schedule.eval_sampling", "pack.learns_observations")
+    for path in fresh:
+        del record["settings"][path]
+    (run / "run.json").write_text(json.dumps(record))
+    config = config_of(run.parent)
+    more = dataclasses.replace(config, pack=dataclasses.replace(config.pack, row_tokens=40))
+    with pytest.raises(ValueError, match=r"configuration \(PackConfig.row_tokens: 32 -> 40\)"):
+        train(more, workdir=run, seed=1, tool=CountingTool())
+    train(config, workdir=run, seed=1, tool=CountingTool())
+    grpo = dataclasses.replace(config.grpo, off_policy=())
+    learns = dataclasses.replace(config.pack, learns_observations=True)
+    with pytest.raises(ValueError, match=r"PackConfig.learns_observations: nothing -> True"):
+        train(
+            dataclasses.replace(config, grpo=grpo, pack=learns),
+            workdir=run,
+            seed=1,
+            tool=CountingTool(),
+        )
 
 
 def test_another_way_of_validating_may_come_on_a_resume(runs, tmp_path):
