@@ -256,9 +256,12 @@ def main() -> None:
         evaluation_config,
         evaluation_plan,
         record_tables,
+        suite_rows,
     )
     from jaxtool.train import run_data, run_tools
 
+    if arguments.workdir is not None:
+        suite_rows.check_is_no_suite(arguments.workdir)
     policies = named_policies(arguments.policy)
     problems = _asked_number(arguments.problems, arguments.data)
     asked = evaluation_plan.Asked(

@@ -20,6 +20,7 @@ from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.publish import publication
+from jaxtool.decode.sampling import SamplingMode
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
@@ -148,7 +149,7 @@ def _decoder(
     )
     table = dataclasses.replace(table, cache=table.cache_shapes(), is_stop=table.is_stop_shape())
     longest = longest_prompt(config.rollout, engine)
-    modes = [sampling.sampling_mode for sampling in samplings_of(config)]
+    modes: list[SamplingMode] = [sampling.sampling_mode for sampling in samplings_of(config)]
     mode = (
         "mixed" if "mixed" in modes else modes[0]
     )  # validations may truncate where training does not

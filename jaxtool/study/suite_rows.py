@@ -143,6 +143,15 @@ def check_workdir(suite: PaperSuite, workdir: Path) -> None:
         )
 
 
+def check_is_no_suite(workdir: Path) -> None:
+    """Raises ValueError if a directory for one evaluation holds those of a suite."""
+    if (workdir / RECORD).is_file():
+        raise ValueError(
+            f"{workdir} holds the rows of a suite: give --suite as well, name one of its rows as {workdir}/TABLE/ROW, "
+            "or choose another --workdir"
+        )
+
+
 def results_of_rows(suite: PaperSuite, workdir: Path) -> dict[tuple[str, str], RowResult]:
     """Our figures of the rows whose answers are all there, by (table, row).
 

@@ -8,7 +8,13 @@ from helpers.answers import answer, write_evaluation
 from jaxtool.rollout.answer_table import table_of
 from jaxtool.rundir.answer_files import Condition
 from jaxtool.study.paper_suites import PaperSuite, Row, SuiteSet, SuiteTable
-from jaxtool.study.suite_rows import check_workdir, claim_workdir, results_of_rows, row_dir
+from jaxtool.study.suite_rows import (
+    check_is_no_suite,
+    check_workdir,
+    claim_workdir,
+    results_of_rows,
+    row_dir,
+)
 from jaxtool.study.suite_tables import as_json, cells, print_suite, row_result
 
 MINE = Row(
@@ -180,6 +186,9 @@ def test_a_directory_of_another_suite_or_of_no_suite_is_refused(tmp_path):
     write_evaluation(tmp_path / "plain", records())
     with pytest.raises(ValueError, match="holds an evaluation that is no suite's"):
         claim_workdir(SUITE, tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"holds the rows of a suite: give --suite as well"):
+        check_is_no_suite(tmp_path / "own")
+    check_is_no_suite(tmp_path / "plain")
     (tmp_path / "own" / "suite.json").write_text("{")
     with pytest.raises(ValueError, match="another suite, that cannot be read"):
         check_workdir(SUITE, tmp_path / "own")
