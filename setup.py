@@ -90,6 +90,7 @@ setup(
     package_data={
         "jaxtool.renderers": ["templates/*"],
         "jaxtool.report": ["templates/*"],
+        "jaxtool.study": ["suites/*"],
         "jaxtool.cold_start": ["prompts/*"],
         "sandbox_server": [
             "wire/*.proto",

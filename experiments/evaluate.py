@@ -22,6 +22,13 @@ calls}, "by_tool": {tool: {"tool_calls", "tool_calls_stderr", "tool_productivity
 "accuracy_of_these", "score", "tool_calls", "tool_productivity", "tool_productivity_of_right", "policy_tokens", "tool_tokens",
 "pass_at": {k: ...}, "majority_at": {k: ...}}}}, "settings": what identifies the evaluation}.
 
+--suite NAME asks rows of a paper's tables, which --policy names, and prints the paper's figures beside ours; --suite NAME
+--list prints all rows with the commands that make them and reads no weights (docs/suites.md). --json PATH then has {"suite",
+"title", "paper", "notes", "tables": [{"name", "caption", "citation", "unit": of accuracy, em and tp, "sampling": {"samples",
+"temperature", "top_p", "note"}, "rows": [{"name", "method", "model", "tools", "calls", "note", "commands", "why" (there are
+none), "answers" and "lost" (null: not run), "figures": [{"figure", "set", "paper": null where it is not reported, "ours":
+null or {"value", "low", "high", "over"}}]}]}]}.
+
 A way is "greedy" or "sampled"; with several call budgets, or with and without tools, it is "sampled_calls_2" and
 "sampled_no_tools". "by_tool" has every tool of the run: TC and TP of that tool over all answers, and the accuracy of the
 answers that call it. Tables show it where a run has several tools.
@@ -58,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--policy",
         action="append",
-        required=True,
+        default=[],
         help="NAME=WEIGHTS, or WEIGHTS: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
         "directory, a .gguf file, or org/name on the hub; may be repeated",
     )
@@ -74,6 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--workdir", type=Path, help="keeps every answer here; the same command goes on"
     )
+    _add_suite(parser)
     _add_conditions(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -85,7 +93,43 @@ def parse() -> argparse.Namespace:
     launch.add_tool_flag(parser)
     parser.add_argument("--html", type=Path, help="write tables and some answers here")
     launch.add_json_flag(parser, "write the figures here as well")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    _check(parser, arguments)
+    return arguments
+
+
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a paper's tables", "docs/suites.md")
+    group.add_argument(
+        "--suite",
+        metavar="NAME|FILE",
+        help="retool, torl, search_r1, otc, or a TOML file of yours; --policy then names its rows",
+    )
+    group.add_argument(
+        "--list", action="store_true", help="print the suite's rows and commands, and end"
+    )
+
+
+_OF_A_SUITE = ("sampling", "k", "temperature", "top_p", "tools", "calls")
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends with what contradicts itself among the flags."""
+    if arguments.list and arguments.suite is None:
+        parser.error("--list is for a suite: give --suite NAME as well")
+    if not arguments.policy and not arguments.list:
+        parser.error("--policy is required, but with --suite NAME --list")
+    if arguments.suite is None:
+        return
+    said = [name for name in _OF_A_SUITE if getattr(arguments, name) is not None]
+    said += ["samples"] * (arguments.samples != 1) + ["html"] * (arguments.html is not None)
+    if said:
+        parser.error(
+            f"--{said[0]} beside --suite: how rows are asked is the suite's; leave it out, or copy the suite's file "
+            "and change it there (docs/suites.md)"
+        )
+    if arguments.workdir is None and not arguments.list:
+        parser.error("--suite needs --workdir, which keeps the rows that were asked")
 
 
 def _add_conditions(parser: argparse.ArgumentParser) -> None:
@@ -161,8 +205,48 @@ def _asked_number(said: int | Literal["all"] | None, data: list[str]) -> int | N
     return None if said == "all" else said
 
 
+def evaluate_suite(arguments: argparse.Namespace) -> None:
+    """The rows of --policy, and the tables of all that are there."""
+    from jaxtool.core.files import write_text
+    from jaxtool.study import suite_rows, suite_tables
+    from jaxtool.study.suite_files import load_suite
+
+    suite, workdir = load_suite(arguments.suite), arguments.workdir
+    results = {}
+    if workdir is not None:
+        suite_rows.check_workdir(suite, workdir)
+    if workdir is not None and not arguments.list:
+        asked = suite_rows.SuiteAsked(
+            policies=named_policies(arguments.policy),
+            data=tuple(arguments.data),
+            problems=None if arguments.problems == "all" else arguments.problems,
+            seed=arguments.seed,
+            gin_files=tuple(arguments.gin_file),
+            gin_params=tuple(arguments.gin_param),
+            response_tokens=arguments.max_response_tokens,
+            tools=tuple(arguments.tool),
+            mcp=tuple(arguments.mcp),
+        )
+        suite_rows.run_rows(
+            suite,
+            suite_rows.plan_rows(suite, asked),
+            workdir,
+            sandbox_addresses=tuple(arguments.sandbox),
+            search_addresses=tuple(arguments.search),
+        )
+    if workdir is not None:
+        results = suite_rows.results_of_rows(suite, workdir)
+    suite_tables.print_suite(suite, results)
+    if arguments.json:
+        write_text(arguments.json, json.dumps(suite_tables.as_json(suite, results), indent=1))
+    suite_rows.check_rests_on_enough(results)
+
+
 def main() -> None:
     arguments = parse()
+    if arguments.suite is not None:
+        evaluate_suite(arguments)
+        return
     from jaxtool.core.files import write_text
     from jaxtool.core.locks import temporary_directory
     from jaxtool.rundir.run_start import Launch
@@ -172,9 +256,12 @@ def main() -> None:
         evaluation_config,
         evaluation_plan,
         record_tables,
+        suite_rows,
     )
     from jaxtool.train import run_data, run_tools
 
+    if arguments.workdir is not None:
+        suite_rows.check_is_no_suite(arguments.workdir)
     policies = named_policies(arguments.policy)
     problems = _asked_number(arguments.problems, arguments.data)
     asked = evaluation_plan.Asked(

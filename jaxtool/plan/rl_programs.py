@@ -20,6 +20,7 @@ from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.publish import publication
+from jaxtool.decode.sampling import SamplingMode
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
@@ -41,7 +42,7 @@ from jaxtool.plan.program import (
 )
 from jaxtool.train.devices import check_shardings
 from jaxtool.train.overlapped_rollouts import check_one_host
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, samplings_of
 from jaxtool.train.rollout_worker import longest_prompt
 
 
@@ -148,7 +149,11 @@ def _decoder(
     )
     table = dataclasses.replace(table, cache=table.cache_shapes(), is_stop=table.is_stop_shape())
     longest = longest_prompt(config.rollout, engine)
-    window, prefill, place, append = table.largest(config.sampling.sampling_mode, longest)
+    modes: list[SamplingMode] = [sampling.sampling_mode for sampling in samplings_of(config)]
+    mode = (
+        "mixed" if "mixed" in modes else modes[0]
+    )  # validations may truncate where training does not
+    window, prefill, place, append = table.largest(mode, longest)
     width, view = engine.decode_rows, engine.views[-1]
     bucket = engine.bucket_of(longest)
     of_prompt, of_append = engine.chunk_of(bucket), engine.append_rows

@@ -14,8 +14,9 @@ from jaxtool.core.types import Group, Problem
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
+from jaxtool.rollout.answer_equations import pass_at, usual_ks
 from jaxtool.rollout.collector import Collector
-from jaxtool.rollout.judged_answers import JudgedAnswer, of_groups
+from jaxtool.rollout.judged_answers import JudgedAnswer, by_problem, kept, of_groups
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts_of, figures_of
 from jaxtool.train.skipped_updates import check_sampled
@@ -57,7 +58,7 @@ class Evaluation:
             if has_figures(part):
                 metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
                 metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
-        return metrics | _tool_metrics(self.overall["by_tool"])
+        return metrics | _tool_metrics(self.overall["by_tool"]) | _at_metrics(self.answers)
 
 
 def _tool_metrics(by_tool: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -67,6 +68,26 @@ def _tool_metrics(by_tool: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         metrics[f"validation/tool_calls_per_answer/{tool}"] = part["tool_calls"]
         if part["tool_productivity"] is not None:
             metrics[f"validation/tool_productivity_ratio/{tool}"] = part["tool_productivity"]
+    return metrics
+
+
+def _at_metrics(answers: Sequence[JudgedAnswer]) -> dict[str, float]:
+    """avg@k of the k answers that each question was asked for, and pass@1, pass@2, pass@4, ..., pass@k.
+
+    {} for one answer a question, whose avg@1 is the accuracy. Means over questions; those of which too many answers
+    were lost are left out.
+    """
+    asked = by_problem(answers).values()
+    samples = max(map(len, asked))
+    if samples == 1:
+        return {}
+    back = [[answer.is_correct for answer in kept(same)] for same in asked]
+    shares = [sum(right) / len(right) for right in back if right]
+    metrics = {f"validation/average_at_fraction/{samples}": sum(shares) / len(shares)}
+    for k in usual_ks(samples):
+        values = [pass_at(len(right), sum(right), k) for right in back if len(right) >= k]
+        if values:
+            metrics[f"validation/pass_at_fraction/{k}"] = sum(values) / len(values)
     return metrics
 
 

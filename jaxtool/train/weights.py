@@ -5,6 +5,7 @@
   Qwen2.5-7B/        a Hugging Face directory: config.json and safetensors
   runs/mine          a run: its last policy
   runs/mine@100      the policy after 100 steps, where RlConfig.keep_policies kept it
+  runs/mine@best     that of the best validation, where KeepPolicies.best kept it
   runs/mine/policy   a policy directory itself
   org/name[@branch]  a model on the Hugging Face hub; one of the above that is there comes first
 
@@ -24,6 +25,7 @@ from jaxtool.model.sources import (
     RunOptions,
     run_options,
 )
+from jaxtool.rundir.best_policy import best_folder, best_step
 from jaxtool.rundir.checkpoints import SavedPolicy, is_policy
 from jaxtool.rundir.jsonl import read_rows
 from jaxtool.rundir.kept_policies import kept_policy, kept_steps
@@ -31,6 +33,7 @@ from jaxtool.rundir.run_record import RECORD
 from jaxtool.train.hub_model import HubModel
 
 _SMOLLM2 = "smollm2"
+_BEST = "best"
 _HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w.-]+))?")
 # Files that only a run leaves in its directory.
 _OF_A_RUN = (RECORD, "metrics.jsonl", "checkpoints", "policy", "policies")
@@ -133,13 +136,27 @@ def _in_directory(path: Path) -> PolicySource:
 
 
 def _step_of(run: Path, step: str) -> PolicySource:
+    if step == _BEST:
+        return _best_of(run)
     if not step.isdecimal():
-        raise ValueError(f"{run}@{step}: a step is a number, as in {run}@100; {_kept_text(run)}")
+        raise ValueError(
+            f"{run}@{step}: a step is a number, as in {run}@100, or {_BEST}; {_kept_text(run)}"
+        )
     if is_policy(kept := kept_policy(run, int(step))):
         return SavedPolicy(path=str(kept))
     if is_policy(run / "policy") and int(step) == _steps_done(run):
         return SavedPolicy(path=str(run / "policy"))
     raise ValueError(f"the run {run} has not kept its policy of step {step}: {_kept_text(run)}")
+
+
+def _best_of(run: Path) -> PolicySource:
+    step = best_step(run)
+    if step is None:
+        raise ValueError(
+            f"the run {run} has kept no best policy: KeepPolicies.best keeps it, from the first validation on "
+            f"(Schedule.eval_every); {_kept_text(run)}"
+        )
+    return SavedPolicy(path=str(best_folder(run, step)))
 
 
 def _kept_text(run: Path) -> str:
@@ -148,6 +165,8 @@ def _kept_text(run: Path) -> str:
     last = _steps_done(run)
     if is_policy(run / "policy") and last is not None and str(last) not in steps:
         steps.append(str(last))
+    if best_step(run) is not None:
+        steps.append(_BEST)
     if steps:
         return f"there are {', '.join(f'{run}@{step}' for step in steps)}"
     return "none was kept; RlConfig.keep_policies keeps some as a run goes on"
