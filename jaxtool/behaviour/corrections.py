@@ -8,6 +8,7 @@ may be a short program that shares nothing with the failed one: `recovered` coun
 
 import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ def corrections(records: Sequence[AnswerRecord]) -> Corrections:
     failed = recovered = repaired = same_error = given_up = 0
     for record in judged(records):
         run = programs(record)
-        for call, successor in zip(run, [*run[1:], None], strict=True):
+        for call, successor in itertools.zip_longest(run, run[1:]):
             if is_ok(call):
                 continue
             failed += 1

@@ -30,7 +30,7 @@ def answered(
     """An answer of segments `words[i]` + what is run, an observation of 5 tokens after each, and an end."""
     parts, placed, at = [], [], 0
     for index, call in enumerate(calls):
-        said = (words[index] if words else "") + (call.code or json.loads(call.arguments)["query"])
+        said = (words[index] if words else "") + next(iter(json.loads(call.arguments).values()))
         tokens = call.stop
         placed.append(
             dataclasses.replace(call, start=at, stop=at + tokens, observation_stop=at + tokens + 5)
