@@ -1,0 +1,44 @@
+"""What is measured of the behaviour of policies: one under a condition, one against another, one with and without tools."""
+
+import dataclasses
+
+from jaxtool.behaviour.offloading import Offloading
+from jaxtool.behaviour.two_runs import BehaviourShares
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One policy under one condition. Parts are None where there is nothing of their kind; see docs/behaviour.md."""
+
+    policy: str
+    condition: str
+    answers: int  # judged
+    lost: int
+    response_tokens: float | None
+    policy_tokens: float | None
+    calls: (
+        dict[str, float | None] | None
+    )  # where they stand, and how many of those written were run
+    code: dict[str, float | None] | None
+    purposes: dict[str, float] | None  # shares of programs
+    searches: dict[str, float | None] | None
+    need: dict[str, float] | None  # only where every level's need is known
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Against:
+    """One policy against the first, under one condition."""
+
+    policy: str
+    first: str
+    condition: str
+    found: BehaviourShares
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Offloaded:
+    """One policy with tools, probed without any."""
+
+    policy: str
+    condition: str  # with tools
+    found: Offloading
