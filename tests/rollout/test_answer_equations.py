@@ -2,6 +2,7 @@ import itertools
 import math
 
 import pytest
+from helpers.answers import answer
 
 from jaxtool.judges.same_answer import same_by
 from jaxtool.rollout.answer_equations import (
@@ -18,7 +19,6 @@ from jaxtool.rollout.answer_equations import (
     usual_ks,
 )
 from jaxtool.rollout.answer_table import check_rests_on_enough, rests_on, table_of
-from tests.helpers.answers import answer
 
 SAME = same_by("Mathematics")
 

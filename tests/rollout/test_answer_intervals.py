@@ -2,10 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.answers import answer
 
 from jaxtool.rollout.answer_intervals import interval, over_questions, resample
 from jaxtool.rollout.answer_table import table_of
-from tests.helpers.answers import answer
 
 
 def _table(rights, calls=0):

@@ -1,8 +1,8 @@
 import pytest
+from helpers.answers import answer
 
 from jaxtool.judges.same_answer import same_by
 from jaxtool.study.answer_figures import figures_of, table_of
-from tests.helpers.answers import answer
 
 SAME = same_by("Mathematics")
 
