@@ -6,21 +6,22 @@ tools and without any. The measures are in `jaxtool.behaviour`; docs/behaviour.m
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtool.behaviour import code_use, searching, timing
-from jaxtool.behaviour.answers import judged, queries, right, wrong
+from jaxtool.behaviour.answers import judged, queries, right, without_texts, wrong
 from jaxtool.behaviour.call_need import use_against_need
 from jaxtool.behaviour.corrections import corrections
 from jaxtool.behaviour.offloading import THRESHOLD, offloading
 from jaxtool.behaviour.purposes import purpose_shares
 from jaxtool.behaviour.two_runs import behaviour_shares
 from jaxtool.report.page import Curve, Table
-from jaxtool.rundir.answer_files import Condition
+from jaxtool.rundir.answer_files import Condition, iterate_answers, read_settings
 from jaxtool.rundir.answer_records import AnswerRecord
 from jaxtool.study import behaviour_tables
-from jaxtool.study.behaviour_parts import Against, Measured, Offloaded
+from jaxtool.study.behaviour_parts import Against, Measured, Offloaded, Values
 
 Key = tuple[str, Condition]  # a policy under a condition
 
@@ -59,17 +60,37 @@ class Behaviour:
         return behaviour_tables.curves(self.offloading)
 
 
-def behaviour(records: Sequence[AnswerRecord], *, threshold: float = THRESHOLD) -> Behaviour:
-    """Every measure that the records allow.
+def behaviour_of(workdir: str | Path) -> Behaviour:
+    """Of a finished evaluation, out of its work directory, which is read chunk by chunk.
+
+    Raises:
+      FileNotFoundError, ValueError: as `answer_files.read_answers`.
+    """
+    chunks = iterate_answers(workdir)
+    allowed = read_settings(workdir).max_lost_fraction
+    return behaviour((record for chunk in chunks for record in chunk), max_lost_fraction=allowed)
+
+
+def behaviour(
+    records: Iterable[AnswerRecord],
+    *,
+    threshold: float = THRESHOLD,
+    max_lost_fraction: float = 1.0,
+) -> Behaviour:
+    """Every measure that the records allow. They are read once, and their texts are not kept.
 
     Args:
       records: of any policies, conditions and levels.
       threshold: solve rate without tools from which on a call is needless.
+      max_lost_fraction: a policy and condition that lost a larger share of answers has counts and no measures.
     """
-    parts: dict[Key, list[AnswerRecord]] = {}
+    seen: dict[Key, _Seen] = {}
     for record in records:
-        parts.setdefault((record.policy, _condition(record)), []).append(record)
-    first = next(iter(parts))[0] if parts else ""
+        seen.setdefault((record.policy, _condition(record)), _Seen()).add(record)
+    parts = {
+        key: one.records for key, one in seen.items() if one.lost_fraction <= max_lost_fraction
+    }
+    first = next(iter(seen))[0] if seen else ""
     against = [
         Against(policy=policy, first=first, condition=condition.name, found=found)
         for (policy, condition), part in parts.items()
@@ -84,10 +105,32 @@ def behaviour(records: Sequence[AnswerRecord], *, threshold: float = THRESHOLD) 
         is not None
     ]
     return Behaviour(
-        measured=tuple(_measure(*key, part) for key, part in parts.items()),
+        measured=tuple(
+            _measure(*key, one) if key in parts else _counted(*key, one)
+            for key, one in seen.items()
+        ),
         against=tuple(against),
         offloading=tuple(offloaded),
     )
+
+
+class _Seen:
+    """The answers of a policy under a condition, and what only their texts tell."""
+
+    def __init__(self) -> None:
+        self.records: list[AnswerRecord] = []  # without texts
+        self.places: list[list[timing.Place | None]] = []  # of judged ones
+        self.evidence: list[searching.Evidence] = []  # of judged ones
+
+    @property
+    def lost_fraction(self) -> float:
+        return sum(record.is_lost for record in self.records) / len(self.records)
+
+    def add(self, record: AnswerRecord) -> None:
+        self.records.append(without_texts(record))
+        if not record.is_lost:
+            self.places.append(timing.places(record))
+            self.evidence.append(searching.evidence(record))
 
 
 def _condition(record: AnswerRecord) -> Condition:
@@ -112,24 +155,36 @@ def _probes(
     return found.get("sampled", found.get(condition.sampling, []))
 
 
-def _measure(policy: str, condition: Condition, records: Sequence[AnswerRecord]) -> Measured:
-    kept = judged(records)
+def _counted(policy: str, condition: Condition, seen: _Seen) -> Measured:
+    """Counts alone: too many answers are lost."""
+    return Measured(
+        policy=policy,
+        condition=condition.name,
+        answers=len(judged(seen.records)),
+        lost=len(seen.records) - len(judged(seen.records)),
+    )
+
+
+def _measure(policy: str, condition: Condition, seen: _Seen) -> Measured:
+    kept = judged(seen.records)
     return Measured(
         policy=policy,
         condition=condition.name,
         answers=len(kept),
-        lost=len(records) - len(kept),
+        lost=len(seen.records) - len(kept),
         response_tokens=code_use.response_tokens(kept),
         policy_tokens=code_use.policy_tokens(kept),
-        calls=_calls(kept),
+        calls=_calls(kept, seen.places),
         code=_code(kept),
         purposes=purpose_shares(kept) or None,
-        searches=_searches(kept),
+        searches=_searches(kept, seen.evidence),
         need=use_against_need(kept),
     )
 
 
-def _calls(records: Sequence[AnswerRecord]) -> dict[str, float | None] | None:
+def _calls(
+    records: Sequence[AnswerRecord], placed: Sequence[Sequence[timing.Place | None]]
+) -> Values | None:
     executed = code_use.executed_ratio(records)
     if executed is None:
         return None
@@ -137,12 +192,12 @@ def _calls(records: Sequence[AnswerRecord]) -> dict[str, float | None] | None:
         "executed": executed,
         "first_position": timing.first_call_position(records),
         "position": timing.call_position(records),
-        "first_start": timing.first_start(records),
-        "before_answer": timing.before_answer_ratio(records),
+        "first_start": timing.first_start(placed),
+        "before_answer": timing.before_answer_ratio(placed),
     }
 
 
-def _code(records: Sequence[AnswerRecord]) -> dict[str, float | None] | None:
+def _code(records: Sequence[AnswerRecord]) -> Values | None:
     if not code_use.with_code(records):
         return None
     mended = corrections(records)
@@ -166,16 +221,18 @@ def _code(records: Sequence[AnswerRecord]) -> dict[str, float | None] | None:
     }
 
 
-def _searches(records: Sequence[AnswerRecord]) -> dict[str, float | None] | None:
+def _searches(
+    records: Sequence[AnswerRecord], evidence: Sequence[searching.Evidence]
+) -> Values | None:
     if not any(queries(record) for record in records):
         return None
-    support = searching.support(records)
+    support = searching.support(evidence)
     return {
         "search_ratio": searching.search_ratio(records),
         "queries_per_answer": searching.queries_per_answer(records),
         "words_per_query": searching.words_per_query(records),
         "repeated": searching.repeated_ratio(records),
-        "empty": searching.empty_ratio(records),
+        "empty": searching.empty_ratio(evidence),
         "reference_found": support.found,
         "accuracy_if_found": support.right_if_found,
         "accuracy_if_not_found": support.right_if_not_found,

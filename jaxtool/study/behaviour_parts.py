@@ -5,24 +5,24 @@ import dataclasses
 from jaxtool.behaviour.offloading import Offloading
 from jaxtool.behaviour.two_runs import BehaviourShares
 
+Values = dict[str, float | None]  # measures by name, None where one is undefined
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One policy under one condition. Parts are None where there is nothing of their kind; see docs/behaviour.md."""
+    """One policy under one condition. Parts are None where there is nothing of their kind, or too many answers are lost."""
 
     policy: str
     condition: str
     answers: int  # judged
     lost: int
-    response_tokens: float | None
-    policy_tokens: float | None
-    calls: (
-        dict[str, float | None] | None
-    )  # where they stand, and how many of those written were run
-    code: dict[str, float | None] | None
-    purposes: dict[str, float] | None  # shares of programs
-    searches: dict[str, float | None] | None
-    need: dict[str, float] | None  # only where every level's need is known
+    response_tokens: float | None = None
+    policy_tokens: float | None = None
+    calls: Values | None = None  # where they stand, and how many of those written were run
+    code: Values | None = None
+    purposes: dict[str, float] | None = None  # shares of programs
+    searches: Values | None = None
+    need: dict[str, float] | None = None  # only where every level's need is known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

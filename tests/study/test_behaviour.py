@@ -1,11 +1,13 @@
 """One function over all records: what it measures, what it leaves out, its JSON and its tables."""
 
+import dataclasses
 import json
 
 import pytest
 from helpers.behaviour_answers import answered, ran, searched
 
-from jaxtool.study.behaviour import behaviour
+from jaxtool.rundir.answer_files import Condition, EvaluationSettings, write_chunk
+from jaxtool.study.behaviour import behaviour, behaviour_of
 
 # base: one program too many on q1, wrong on q2; last: none on q1, right on q2 after a repair.
 BASE = [
@@ -117,6 +119,55 @@ def test_lost_answers_are_counted_and_no_answers_are_no_error():
     empty = behaviour([])
     assert empty.tables() == ()
     assert empty.curves() == ()
+
+
+def test_with_too_many_lost_there_are_counts_alone():
+    lost = answered(problem="q3", policy="last", is_lost=True)
+    found = behaviour([*RECORDS, lost], max_lost_fraction=0.2)
+    base, last, _ = found.measured
+    assert (last.answers, last.lost, last.code, last.response_tokens) == (2, 1, None, None)
+    assert base.code is not None
+    assert found.against == ()
+    assert found.offloading == ()
+    assert behaviour([*RECORDS, lost], max_lost_fraction=0.4).measured[1].code is not None
+
+
+def test_records_are_read_once_and_only_with_their_texts():
+    assert behaviour(iter(RECORDS)).as_json() == behaviour(RECORDS).as_json()
+    bare = answered(ran("x"))
+    [call] = bare.calls
+    bare = dataclasses.replace(bare, calls=(dataclasses.replace(call, arguments="", code=""),))
+    with pytest.raises(ValueError, match="these records have no texts"):
+        behaviour([bare])
+
+
+def test_an_evaluations_directory_is_read(tmp_path):
+    conditions = (
+        Condition(sampling="sampled", has_tools=True, max_tool_calls=4),
+        Condition(sampling="sampled", has_tools=False, max_tool_calls=0),
+    )
+    settings = EvaluationSettings(
+        data="d",
+        questions=2,
+        questions_hash="h",
+        seed=0,
+        samples=1,
+        temperature=1.0,
+        top_p=1.0,
+        max_response_tokens=99,
+        conditions=conditions,
+        policies={"last": "runs/last"},
+        judge="Mathematics",
+        tools=("python",),
+        renderer="r",
+        chunk_questions=1,
+        max_lost_fraction=0.01,
+    )
+    settings.write(tmp_path)
+    for condition, part in zip(conditions, (LAST, PROBES), strict=True):
+        for chunk, record in enumerate(part):
+            write_chunk(tmp_path, "last", condition, chunk, [record])
+    assert behaviour_of(tmp_path).as_json() == behaviour([*LAST, *PROBES]).as_json()
 
 
 def test_probes_are_the_sampled_ones_where_there_are_any():
