@@ -35,20 +35,20 @@ class Behaviour:
     offloading: tuple[Offloaded, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """{"measured": {policy: {condition: fields of `Measured`}}, "against_first": {policy: {condition: fields of
-        `BehaviourShares` and "first"}}, "offloading": {policy: {condition: fields of `Offloading`}}}.
+        """{"measured": {policy: {way: fields of `Measured`}}, "against_first": {policy: {way: fields of
+        `BehaviourShares` and "first"}}, "offloading": {policy: {way: fields of `Offloading`}}}.
         """
         found: dict[str, Any] = {"measured": {}, "against_first": {}, "offloading": {}}
         for one in self.measured:
             values = dataclasses.asdict(one)
-            policy, condition = values.pop("policy"), values.pop("condition")
-            found["measured"].setdefault(policy, {})[condition] = values
+            policy, way = values.pop("policy"), values.pop("way")
+            found["measured"].setdefault(policy, {})[way] = values
         for pair in self.against:
             values = {"first": pair.first} | dataclasses.asdict(pair.found)
-            found["against_first"].setdefault(pair.policy, {})[pair.condition] = values
+            found["against_first"].setdefault(pair.policy, {})[pair.way] = values
         for probed in self.offloading:
             values = dataclasses.asdict(probed.found)
-            found["offloading"].setdefault(probed.policy, {})[probed.condition] = values
+            found["offloading"].setdefault(probed.policy, {})[probed.way] = values
         return found
 
     def tables(self) -> tuple[Table, ...]:
@@ -91,14 +91,19 @@ def behaviour(
         key: one.records for key, one in seen.items() if one.lost_fraction <= max_lost_fraction
     }
     first = next(iter(seen))[0] if seen else ""
+    varied = {(condition.has_tools, condition.max_tool_calls) for _, condition in seen}
+
+    def way(condition: Condition) -> str:
+        return condition.sampling if len(varied) == 1 else condition.name
+
     against = [
-        Against(policy=policy, first=first, condition=condition.name, found=found)
+        Against(policy=policy, first=first, way=way(condition), found=found)
         for (policy, condition), part in parts.items()
         if policy != first
         and (found := behaviour_shares(part, parts.get((first, condition), []))) is not None
     ]
     offloaded = [
-        Offloaded(policy=policy, condition=condition.name, found=found)
+        Offloaded(policy=policy, way=way(condition), found=found)
         for (policy, condition), part in parts.items()
         if condition.has_tools
         and (found := offloading(part, _probes(parts, policy, condition), threshold=threshold))
@@ -106,7 +111,7 @@ def behaviour(
     ]
     return Behaviour(
         measured=tuple(
-            _measure(*key, one) if key in parts else _counted(*key, one)
+            (_measure if key in parts else _counted)(key[0], way(key[1]), one)
             for key, one in seen.items()
         ),
         against=tuple(against),
@@ -155,21 +160,21 @@ def _probes(
     return found.get("sampled", found.get(condition.sampling, []))
 
 
-def _counted(policy: str, condition: Condition, seen: _Seen) -> Measured:
+def _counted(policy: str, way: str, seen: _Seen) -> Measured:
     """Counts alone: too many answers are lost."""
     return Measured(
         policy=policy,
-        condition=condition.name,
+        way=way,
         answers=len(judged(seen.records)),
         lost=len(seen.records) - len(judged(seen.records)),
     )
 
 
-def _measure(policy: str, condition: Condition, seen: _Seen) -> Measured:
+def _measure(policy: str, way: str, seen: _Seen) -> Measured:
     kept = judged(seen.records)
     return Measured(
         policy=policy,
-        condition=condition.name,
+        way=way,
         answers=len(kept),
         lost=len(seen.records) - len(kept),
         response_tokens=code_use.response_tokens(kept),

@@ -1,4 +1,4 @@
-"""What is measured of the behaviour of policies: one under a condition, one against another, one with and without tools."""
+"""What is measured of the behaviour of policies: one alone, one against another, one with and without tools."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ Values = dict[str, float | None]  # measures by name, None where one is undefine
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One policy under one condition. Parts are None where there is nothing of their kind, or too many answers are lost."""
+    """One policy asked in one way. Parts are None where there is nothing of their kind, or too many answers are lost."""
 
     policy: str
-    condition: str
+    way: str  # "greedy" or "sampled"; where more is varied a condition's name, as "sampled_calls_4"
     answers: int  # judged
     lost: int
     response_tokens: float | None = None
@@ -27,11 +27,11 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Against:
-    """One policy against the first, under one condition."""
+    """One policy against the first, asked in the same way."""
 
     policy: str
     first: str
-    condition: str
+    way: str
     found: BehaviourShares
 
 
@@ -40,5 +40,5 @@ class Offloaded:
     """One policy with tools, probed without any."""
 
     policy: str
-    condition: str  # with tools
+    way: str  # with tools
     found: Offloading

@@ -11,7 +11,7 @@ from jaxtool.study.behaviour_parts import Against, Measured, Offloaded
 
 Cell = str | float | None
 Show = Callable[[float], str]
-_WHO = ("policy", "condition")
+_WHO = ("policy", "way")
 
 
 def tables(
@@ -21,6 +21,7 @@ def tables(
     made = (
         _lengths(measured),
         _code(measured),
+        _ran(measured),
         _corrections(measured),
         _purposes(measured),
         _searches(measured),
@@ -33,10 +34,10 @@ def tables(
 
 
 def curves(offloaded: Sequence[Offloaded]) -> tuple[Curve, ...]:
-    """Share of answers with a call over the solve rate without tools, a line for each policy and condition."""
+    """Share of answers with a call over the solve rate without tools, a line for each policy and way."""
     series = tuple(
         Series(
-            name=f"{one.policy}, {one.condition}",
+            name=f"{one.policy}, {one.way}",
             xs=[part.solve_rate for part in one.found.curve],
             ys=[part.call_rate for part in one.found.curve],
         )
@@ -72,10 +73,10 @@ def _cell(value: float | None, show: Show) -> str:
 
 
 def _between(value: float | None, interval: Interval | None, show: Show) -> str:
-    """`40.0 (31.2..48.8)`."""
+    """`40.0 [31.2, 48.8]`."""
     if value is None or interval is None:
         return _cell(value, show)
-    return f"{show(value)} ({show(interval[0])}..{show(interval[1])})"
+    return f"{show(value)} [{show(interval[0])}, {show(interval[1])}]"
 
 
 def _of_parts(
@@ -83,13 +84,13 @@ def _of_parts(
     part_of: Callable[[Measured], Mapping[str, Any] | None],
     columns: Mapping[str, tuple[str, Show]],
 ) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
-    """Columns and rows of the policies and conditions that have a part.
+    """Columns and rows of the policies and ways that have a part.
 
     Args:
       columns: title of each value's column and how it is shown, by the value's name.
     """
     rows = [
-        (one.policy, one.condition, *(_cell(part[k], show) for k, (_, show) in columns.items()))
+        (one.policy, one.way, *(_cell(part[k], show) for k, (_, show) in columns.items()))
         for one in measured
         if (part := part_of(one)) is not None
     ]
@@ -99,7 +100,7 @@ def _of_parts(
 def _lengths(measured: Sequence[Measured]) -> Table:
     rows = [
         (
-            *(one.policy, one.condition, one.answers, one.lost),
+            *(one.policy, one.way, one.answers),
             _cell(one.response_tokens, _whole),
             _cell(one.policy_tokens, _whole),
             *(
@@ -112,7 +113,7 @@ def _lengths(measured: Sequence[Measured]) -> Table:
     return Table(
         title="Length and timing",
         columns=(
-            *(*_WHO, "answers", "lost", "tokens", "of the policy", "calls run %"),
+            *(*_WHO, "answers", "tokens", "of the policy", "calls run %"),
             *("first program starts %", "first call %", "calls %"),
         ),
         rows=tuple(rows),
@@ -129,17 +130,33 @@ def _code(measured: Sequence[Measured]) -> Table:
             "accuracy_with_code": ("right with %", _percent),
             "accuracy_without_code": ("right without %", _percent),
             "lines_per_answer": ("lines an answer", _number),
+            "lines_per_program": ("lines a program", _number),
+            "before_answer": ("before the answer %", _percent),
+        },
+    )
+    return Table(
+        title="Programs",
+        columns=columns,
+        rows=rows,
+        note="Questions that get code are others than those that get none: the difference is not what code is worth.",
+    )
+
+
+def _ran(measured: Sequence[Measured]) -> Table:
+    columns, rows = _of_parts(
+        measured,
+        lambda one: one.code,
+        {
             "ok_programs": ("programs that ran", _whole),
             "pass_ratio": ("ran %", _percent),
             "pass_ratio_right": ("in right answers", _percent),
             "pass_ratio_wrong": ("in wrong answers", _percent),
             "last_pass_ratio_right": ("last one, right", _percent),
             "last_pass_ratio_wrong": ("last one, wrong", _percent),
-            "before_answer": ("before the answer %", _percent),
         },
     )
     return Table(
-        title="Programs",
+        title="Programs that ran",
         columns=columns,
         rows=rows,
         note="A program that ran ended without an error; it may still compute the wrong thing.",
@@ -170,7 +187,7 @@ def _purposes(measured: Sequence[Measured]) -> Table:
     ]
     return Table(
         title="Purposes of programs, %",
-        columns=("purpose", *(f"{one.policy}, {one.condition}" for one in having)),
+        columns=("purpose", *(f"{one.policy}, {one.way}" for one in having)),
         rows=tuple(rows),
         note="By rules on the syntax, not by a model: docs/behaviour.md lists them.",
     )
@@ -211,7 +228,7 @@ def _need(measured: Sequence[Measured]) -> Table:
 def _against(against: Sequence[Against]) -> Table:
     rows = [
         (
-            *(one.policy, one.first, one.condition, one.found.questions),
+            *(one.policy, one.first, one.way, one.found.questions),
             *(
                 _between(one.found.shares[name], one.found.intervals[name], _percent)
                 for name in SHARES
@@ -221,7 +238,7 @@ def _against(against: Sequence[Against]) -> Table:
     ]
     return Table(
         title="Behaviour shares, %",
-        columns=("policy", "against", "condition", "questions", *SHARES),
+        columns=("policy", "against", "way", "questions", *SHARES),
         rows=tuple(rows),
         note="ME, LE: same verdict with fewer, more calls. MA, LA: right where the other is wrong, and the other way "
         "round. AE: more accurate with fewer calls, a part of MA (OTC-PO, Table 3). Intervals of 95 % over questions.",
@@ -231,7 +248,7 @@ def _against(against: Sequence[Against]) -> Table:
 def _offloading(offloaded: Sequence[Offloaded]) -> Table:
     rows = [
         (
-            *(one.policy, one.condition, one.found.questions, one.found.answers_without),
+            *(one.policy, one.way, one.found.questions, one.found.answers_without),
             _between(one.found.needless, one.found.needless_interval, _percent),
             _between(one.found.offloaded, one.found.offloaded_interval, _percent),
             _between(one.found.auc, one.found.auc_interval, _number),
@@ -255,7 +272,7 @@ def _offloading_curve(offloaded: Sequence[Offloaded]) -> Table:
     rows = [
         (
             one.policy,
-            one.condition,
+            one.way,
             f"{100 * part.low:.0f}..{100 * part.high:.0f}",
             part.questions,
             _percent(part.solve_rate),

@@ -31,7 +31,7 @@ def found():
 
 
 def test_each_policy_is_measured_under_each_condition(found):
-    names = [(one.policy, one.condition) for one in found.measured]
+    names = [(one.policy, one.way) for one in found.measured]
     assert names == [
         ("base", "sampled_calls_4"),
         ("last", "sampled_calls_4"),
@@ -50,13 +50,13 @@ def test_each_policy_is_measured_under_each_condition(found):
 
 def test_against_the_first_under_the_same_condition_only(found):
     [pair] = found.against
-    assert (pair.policy, pair.first, pair.condition) == ("last", "base", "sampled_calls_4")
+    assert (pair.policy, pair.first, pair.way) == ("last", "base", "sampled_calls_4")
     assert pair.found.shares == {"ME": 0.5, "LE": 0.0, "MA": 0.5, "LA": 0.0, "AE": 0.0}
 
 
 def test_offloading_only_where_there_are_probes(found):
     [probed] = found.offloading
-    assert (probed.policy, probed.condition) == ("last", "sampled_calls_4")
+    assert (probed.policy, probed.way) == ("last", "sampled_calls_4")
     assert probed.found.needless == 0.0
     assert probed.found.auc == 1.0
 
@@ -75,6 +75,7 @@ def test_tables_with_rows_alone_and_rows_as_wide_as_their_columns(found):
     assert list(tables) == [
         "Length and timing",
         "Programs",
+        "Programs that ran",
         "After a failed program",
         "Purposes of programs, %",
         "Behaviour shares, %",
@@ -87,13 +88,19 @@ def test_tables_with_rows_alone_and_rows_as_wide_as_their_columns(found):
     assert len(tables["Programs"].rows) == 2
     shares = tables["Behaviour shares, %"].rows[0]
     assert shares[:4] == ("last", "base", "sampled_calls_4", 2)
-    assert shares[4].startswith("50.0 (")
+    assert shares[4].startswith("50.0 [")
 
 
 def test_the_curve_falls_where_calls_follow_need(found):
     [curve] = found.curves()
     [line] = curve.series
     assert (line.xs, line.ys) == ([0.0, 1.0], [1.0, 0.0])
+
+
+def test_a_way_is_greedy_or_sampled_where_nothing_else_is_varied():
+    greedy = answered(policy="base", sampling="greedy")
+    ways = [one.way for one in behaviour([*BASE, greedy]).measured]
+    assert ways == ["sampled", "greedy"]
 
 
 def test_searches_and_needs_have_tables_of_their_own():
