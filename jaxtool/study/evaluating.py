@@ -13,10 +13,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from jax.sharding import Mesh
+
 from jaxtool.core.types import Group, samples_of
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.judges.references import check_references
+from jaxtool.model.transformer import Params
 from jaxtool.rollout.chunks import Asking, answer_chunks
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir import answer_files
@@ -26,6 +29,7 @@ from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_start import Identity, Launch, check_start, open_start
 from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study.evaluation_plan import MAY_CHANGE, EvaluationPlan
+from jaxtool.tools.base import CodeRunner
 from jaxtool.tools.menu import Menu
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.rollout_worker import RolloutWorker, open_worker
@@ -52,8 +56,14 @@ def run_evaluation(
     launch: Launch | None = None,
     sandbox_addresses: tuple[str, ...] = (),
     search_addresses: tuple[str, ...] = (),
+    tool: CodeRunner | None = None,
+    mesh: Mesh | None = None,
 ) -> None:
     """Answers what is missing in the work directory, which is made.
+
+    Args:
+      tool: runs programs in place of a sandbox; the caller closes it.
+      mesh: in place of the one that the configuration makes of all devices.
 
     Raises:
       ValueError: another evaluation is there, with what differs; another process works there; a policy is
@@ -77,7 +87,15 @@ def run_evaluation(
             ExitStack() as stack,
         ):
             # 2) Weights, engine, tools: whatever is wrong with them is found before the directory is claimed.
-            answering = _Answering(stack, plan, workdir, sandbox_addresses, search_addresses)
+            opened = partial(
+                open_worker,
+                sandbox_addresses=sandbox_addresses,
+                tool=tool,
+                text=plan.text,
+                search_addresses=search_addresses,
+                further_stops=plan.tool_free.stop_tags if plan.tool_free else (),
+            )
+            answering = _Answering(stack, plan, workdir, opened, mesh)
             answering.load(works[0].policy)
             settings.write(workdir)
             start.begin(steps - sum(len(work.missing) for work in works))
@@ -110,22 +128,15 @@ class _Answering:
         stack: ExitStack,
         plan: EvaluationPlan,
         workdir: Path,
-        sandbox_addresses: tuple[str, ...],
-        search_addresses: tuple[str, ...],
+        opened: Callable[..., tuple[RolloutWorker, Params]],
+        mesh: Mesh | None,
     ):
         self._plan, self._workdir = plan, workdir
         self._policy: str | None = None
         self._runner = stack.enter_context(Runner())
         first = next(iter(plan.sources.values()))
-        self._sharding, _ = make_shardings(plan.config, first.model_config())
-        self._open = partial(
-            open_worker,
-            *(stack, self._runner, plan.config),
-            sandbox_addresses=sandbox_addresses,
-            text=plan.text,
-            search_addresses=search_addresses,
-            further_stops=plan.tool_free.stop_tags if plan.tool_free else (),
-        )
+        self._sharding, _ = make_shardings(plan.config, first.model_config(), mesh)
+        self._open = partial(opened, stack, self._runner, plan.config)
         self._worker: RolloutWorker | None = None
         self._rounds = 0  # of known answers
 
