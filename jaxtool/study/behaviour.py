@@ -105,7 +105,7 @@ def behaviour(
     offloaded = [
         Offloaded(policy=policy, way=way(condition), found=found)
         for (policy, condition), part in parts.items()
-        if condition.has_tools
+        if condition.max_tool_calls  # who may not call offloads nothing
         and (found := offloading(part, _probes(parts, policy, condition), threshold=threshold))
         is not None
     ]

@@ -7,7 +7,9 @@ import pytest
 from helpers.behaviour_answers import answered, ran, searched
 
 from jaxtool.rundir.answer_files import Condition, EvaluationSettings, write_chunk
+from jaxtool.study import record_tables
 from jaxtool.study.behaviour import behaviour, behaviour_of
+from jaxtool.study.record_tables import print_behaviour, results_of, write_page
 
 # base: one program too many on q1, wrong on q2; last: none on q1, right on q2 after a repair.
 BASE = [
@@ -148,7 +150,8 @@ def test_records_are_read_once_and_only_with_their_texts():
         behaviour([bare])
 
 
-def test_an_evaluations_directory_is_read(tmp_path):
+def test_an_evaluations_directory_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record_tables, "operative_config", lambda config: "")
     conditions = (
         Condition(sampling="sampled", has_tools=True, max_tool_calls=4),
         Condition(sampling="sampled", has_tools=False, max_tool_calls=0),
@@ -174,7 +177,22 @@ def test_an_evaluations_directory_is_read(tmp_path):
     for condition, part in zip(conditions, (LAST, PROBES), strict=True):
         for chunk, record in enumerate(part):
             write_chunk(tmp_path, "last", condition, chunk, [record])
-    assert behaviour_of(tmp_path).as_json() == behaviour([*LAST, *PROBES]).as_json()
+    found = behaviour([*LAST, *PROBES])
+    assert behaviour_of(tmp_path).as_json() == found.as_json()
+    # The tables, the JSON and the page of `evaluate` have it.
+    results = results_of(tmp_path)
+    assert results.as_json()["behaviour"] == found.as_json()
+    print_behaviour(results)
+    shown = capsys.readouterr().out
+    assert all(table.title in shown for table in found.tables())
+    page = write_page(tmp_path / "page.html", results, None, "two questions").read_text()
+    assert "Answers with a call over the solve rate without tools" in page
+    assert "After a failed program" in page
+
+
+def test_who_may_not_call_offloads_nothing():
+    asked = answered(problem="q1", policy="last", max_tool_calls=0)
+    assert behaviour([asked, *PROBES]).offloading == ()
 
 
 def test_probes_are_the_sampled_ones_where_there_are_any():
