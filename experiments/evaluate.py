@@ -20,7 +20,12 @@ calls}, "by_tool": {tool: {"tool_calls", "tool_calls_stderr", "tool_productivity
 "accuracy_difference_points_stderr", "productivity_gain", "by_tool": {tool: those about calls}}}, "figures": {name: {way:
 {"questions", "samples", "answers", "lost", "accuracy_lenient", and as {"value", "low", "high", "over"}: "accuracy" (avg@k),
 "accuracy_of_these", "score", "tool_calls", "tool_productivity", "tool_productivity_of_right", "policy_tokens", "tool_tokens",
-"pass_at": {k: ...}, "majority_at": {k: ...}}}}, "settings": what identifies the evaluation}.
+"pass_at": {k: ...}, "majority_at": {k: ...}}}}, "behaviour": {"measured": {name: {way: {"answers", "lost",
+"response_tokens", "policy_tokens", "calls", "code", "purposes", "searches", "need"}}}, "against_first": {name: {way:
+{"first", "questions", "left_out", "shares", "intervals"}}}, "offloading": {name: {way: {"questions", "left_out",
+"answers_without", "threshold", "curve", "needless", "offloaded", "auc", each of the three with its "..._interval", and
+"gap"}}}}, "settings": what identifies the evaluation}. docs/behaviour.md explains "behaviour"; what there is nothing of is
+null, and offloading needs --tools on,off.
 
 --suite NAME asks rows of a paper's tables, which --policy names, and prints the paper's figures beside ours; --suite NAME
 --list prints all rows with the commands that make them and reads no weights (docs/suites.md). --json PATH then has {"suite",
@@ -299,6 +304,7 @@ def main() -> None:
         results = record_tables.results_of(workdir, asked.ks)
     comparison_tables.print_tables(results.comparison)
     record_tables.print_figures(results)
+    record_tables.print_behaviour(results)
     if arguments.html:
         subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
         print(f"page {record_tables.write_page(arguments.html, results, plan.config, subtitle)}")

@@ -23,6 +23,7 @@ from typing import Any
 
 from jaxtool.config.record import RECORD_NAME
 from jaxtool.core.files import write_text
+from jaxtool.rundir.metric_table import meaning
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
 from jaxtool.rundir.trajectory_log import (
     TRAJECTORIES_NAME,
@@ -210,7 +211,7 @@ def report_of_workdir(workdir: str | pathlib.Path) -> Report:
 
 
 def metric_sections(rows: dict[str, list[dict[str, float]]]) -> tuple[Section, ...]:
-    """One section per area, one curve per metric, one line per variant.
+    """One section per area, one curve per metric with what it means, one line per variant.
 
     Metrics area/name/part are one curve with a line per part for one variant, and one curve per part
     for several.
@@ -220,6 +221,7 @@ def metric_sections(rows: dict[str, list[dict[str, float]]]) -> tuple[Section, .
     """
     is_one_variant = len(rows) == 1
     lines: dict[str, dict[str, dict[str, Series]]] = {}  # area -> curve -> line -> series
+    notes: dict[tuple[str, str], dict[str, None]] = {}  # area, curve -> meanings of its metrics
     for variant, variant_rows in rows.items():
         names = {name: None for row in variant_rows for name in row if "/" in name}
         for name in names:
@@ -228,12 +230,20 @@ def metric_sections(rows: dict[str, list[dict[str, float]]]) -> tuple[Section, .
             line = part[0] if is_one_variant and part else variant
             points = [(row["step"], row[name]) for row in variant_rows if name in row]
             series = _thinned(line, points, MAX_POINTS)
-            lines.setdefault(area, {}).setdefault(curve.replace("_", " "), {})[line] = series
+            title = curve.replace("_", " ")
+            lines.setdefault(area, {}).setdefault(title, {})[line] = series
+            notes.setdefault((area, title), {})[meaning(name)] = None
     return tuple(
         Section(
             title=area.replace("_", " "),
             curves=tuple(
-                Curve(title=title, x_label="step", y_label="", series=tuple(series.values()))
+                Curve(
+                    title=title,
+                    x_label="step",
+                    y_label="",
+                    series=tuple(series.values()),
+                    note=" ".join(filter(None, notes[area, title])),
+                )
                 for title, series in curves.items()
             ),
         )

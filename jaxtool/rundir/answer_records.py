@@ -132,7 +132,7 @@ def record_of(
         tool_tokens=int(np.sum(trajectory.origins == Origin.TOOL)),
         unexecuted_calls=trajectory.unexecuted_calls,
         invalid_calls=trajectory.invalid_calls,
-        calls=tuple(_call(call, prompt) for call in trajectory.tool_calls),
+        calls=tuple(call_record(call, prompt) for call in trajectory.tool_calls),
         spans=trajectory.spans,
     )
 
@@ -155,7 +155,8 @@ def _parts(
     )
 
 
-def _call(call: ToolCall, prompt: int) -> CallRecord:
+def call_record(call: ToolCall, prompt: int) -> CallRecord:
+    """The record of a call in a trajectory whose prompt has so many tokens."""
     result = call.result
     return CallRecord(
         tool=call.tool,

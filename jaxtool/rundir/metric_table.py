@@ -16,11 +16,11 @@ METRICS: dict[str, str] = {
     "reward/without_answer_fraction": "Share of the answers in which the judge found no answer at all: no tag, no box.",
     "reward/tool_coefficient_mean": "Mean of OTC's r_tool: 1 means that no call was superfluous. 1 in other rewards.",
     "reward/call_cost_mean": "Mean cost m of an answer's calls. Missing where every call costs 1 (CallCost).",
-    "reward/call_cost_mean/{tool}": "What the calls of one tool take of it. Missing for a tool that nobody called.",
+    "reward/call_cost_mean/{tool}": "What the calls of one tool take of the mean cost. Missing for a tool that nobody called.",
     "reward/learnable_group_fraction": "Share of the groups drawn whose rewards differ; the others have no gradient.",
     "tools/calls_per_answer": "TC of the papers: executed calls of an answer, mean.",
-    "tools/calls_per_correct_answer": "The same over right answers.",
-    "tools/calls_per_wrong_answer": "The same over wrong answers.",
+    "tools/calls_per_correct_answer": "Executed calls of a right answer, mean.",
+    "tools/calls_per_wrong_answer": "Executed calls of a wrong answer, mean.",
     "tools/answers_with_call_fraction": "Share of the answers with one call or more.",
     "tools/productivity_ratio": "TP of the papers: right answers over all calls. Missing while nothing is called.",
     "tools/calls_per_answer/{tool}": "TC of one tool. The figures of the tools add up to TC.",
@@ -30,8 +30,8 @@ METRICS: dict[str, str] = {
     "tools/unexecuted_per_answer": "Calls written behind the limit of calls and never run, mean.",
     "tools/invalid_per_answer": "Calls that could not be made (no JSON, no such tool, a missing argument), mean.",
     "tools/calls_count/{tool}": "Calls that the tool answered since the last row, on all hosts, lost trajectories included.",
-    "tools/errors_count/{tool}": "How many of them ended in an error of the call: it raised, or broke a limit other than time.",
-    "tools/deadlines_count/{tool}": "How many of them reached a deadline or a limit of time.",
+    "tools/errors_count/{tool}": "Of these calls, those that ended in an error of the call: it raised, or broke a limit other than time.",
+    "tools/deadlines_count/{tool}": "Of these calls, those that reached a deadline or a limit of time.",
     "tools/unavailable_count/{tool}": "Calls that could not be answered; each masked its trajectory.",
     "tools/retried_count/{tool}": "Calls to a tool of an MCP server that were made again because the server failed.",
     "tools/invalid_count/{tool}": "Calls of the tool's name that could not be made.",
@@ -48,6 +48,23 @@ METRICS: dict[str, str] = {
     "tools/sessions_replayed_total": "Lost sessions whose state was made again by the trajectory's programs.",
     "tools/sessions_masked_total": "Trajectories masked because their session was lost and not made again.",
     "tools/server_result_cache_hits_total": "Calls answered from a server's result cache.",
+    "behaviour/answers_with_code_fraction": "Share of the answers that ran a program: the code ratio of ReTool and ToRL.",
+    "behaviour/accuracy_with_code_fraction": "Share of the answers with a program that are right.",
+    "behaviour/accuracy_without_code_fraction": "Share of the answers without a program that are right.",
+    "behaviour/code_lines_per_answer": "Lines of an answer's programs, mean over answers with one; no blank lines, no comments.",
+    "behaviour/code_lines_per_program": "Lines of a program, mean.",
+    "behaviour/ok_programs_count": "Programs of the step that ran without error: ReTool's correct code count.",
+    "behaviour/ok_programs_fraction": "Share of the programs that ran without error: ToRL's pass ratio.",
+    "behaviour/ok_programs_fraction/{verdict}": "Share of the programs of right and of wrong answers that ran without error.",
+    "behaviour/ok_last_program_fraction/{verdict}": "Share of right and of wrong answers with a program whose last one ran without error.",
+    "behaviour/recovered_programs_fraction": "Share of the failed programs whose next one in the answer runs. Missing while none fails.",
+    "behaviour/self_corrected_programs_fraction": "Share of the failed programs whose next one runs and is a version of them.",
+    "behaviour/first_call_position_fraction": "Where the first call is made: 0 is the first token of the response, 1 the last. Mean.",
+    "behaviour/call_position_fraction": "Where a call is made, mean of all calls: 0 is the first token of the response, 1 the last.",
+    "behaviour/executed_calls_fraction": "Share of the calls written that were run; the others came after the limit of calls.",
+    "behaviour/repeated_queries_fraction": "Share of the queries that the same answer has made before. Only with a search tool.",
+    "behaviour/over_use_per_answer": "Calls beyond those needed, mean. Only where every level's need is known (arithmetic, facts).",
+    "behaviour/under_use_per_answer": "Calls missing to those needed, mean.",
     "tokens/response_mean": "Tokens of an answer with the tool's output, mean.",
     "tokens/policy_mean": "Tokens of an answer that the policy wrote, mean.",
     "tokens/finish_fraction/{reason}": "Share of the answers that ended so (stop tag, length, tool limit, ...).",
@@ -55,7 +72,7 @@ METRICS: dict[str, str] = {
     "tokens/sampled_per_s": "Sampled tokens of this step over the seconds of its rollouts.",
     "tokens/reprefilled_total": "Tokens that were run a second time. 0, or the cache was not kept.",
     "tokens/useful_row_steps_fraction": "Share of the decoded rows and steps in which a row had something to do, since the run began.",
-    "tokens/useful_until_queue_empty_fraction": "The same in this step, until nobody waits for a row any more.",
+    "tokens/useful_until_queue_empty_fraction": "Share of the decoded rows and steps with something to do, in this step, until nobody waits for a row.",
     "level/accuracy_fraction/{level}": "Accuracy on the questions of one level.",
     "level/calls_per_answer/{level}": "Calls of an answer on the questions of one level.",
     "filter/draws": "Batches of problems drawn for this step; more than 1 only with refilling.",
@@ -72,7 +89,7 @@ METRICS: dict[str, str] = {
     "policy/rejected_fraction": "Share of the policy's tokens that got the weight 0.",
     "critic/loss": "Mean value loss.",
     "critic/grad_norm": "Global norm of the critic's gradient before clipping.",
-    "critic/skipped_updates": "The same of the critic's updates.",
+    "critic/skipped_updates": "Updates of the critic that were left out, because loss or gradient was not finite.",
     "critic/clipped_fraction": "Share of the tokens whose value loss was clipped.",
     "critic/value_mean": "Mean value at the policy's tokens.",
     "critic/return_mean": "Mean return at the policy's tokens.",
@@ -90,11 +107,11 @@ METRICS: dict[str, str] = {
     "validation/accuracy_fraction": "Accuracy on the validation problems, sampled as `Schedule.eval_sampling` says.",
     "validation/average_at_fraction/{k}": "avg@k: mean over questions of the share right of k = `Schedule.eval_samples` answers. With k > 1.",
     "validation/pass_at_fraction/{k}": "pass@k: chance that one of k answers is right, for k = 1, 2, 4, ... up to `Schedule.eval_samples`.",
-    "validation/accuracy_lenient_fraction": "The same by the judge's lenient rule, if it reports one.",
-    "validation/accuracy_fraction/{level}": "The same on one level.",
+    "validation/accuracy_lenient_fraction": "Accuracy on the validation problems by the judge's lenient rule, if it reports one.",
+    "validation/accuracy_fraction/{level}": "Accuracy on the validation problems of one level.",
     "validation/calls_per_answer": "Calls of an answer on the validation problems.",
-    "validation/calls_per_answer/{level}": "The same on one level.",
-    "validation/tool_calls_per_answer/{tool}": "The same of one tool. Only with several tools.",
+    "validation/calls_per_answer/{level}": "Calls of an answer on the validation problems of one level.",
+    "validation/tool_calls_per_answer/{tool}": "Calls of one tool of an answer on the validation problems. Only with several tools.",
     "validation/tool_productivity_ratio/{tool}": "Right answers over the tool's calls. Only with several tools.",
     "sft/loss_nats": "Cross-entropy of the demonstrations' trained tokens, mean.",
     "sft/grad_norm": "Global norm of its gradient before clipping.",
@@ -105,7 +122,7 @@ METRICS: dict[str, str] = {
     "timing/decode_s": "Seconds in which the decoder ran.",
     "timing/tool_wait_s": "Seconds in which nothing could be decoded because all rows waited for a tool.",
     "timing/call_p50_s/{tool}": "Seconds of a call, without the wait for a place; half of the calls took no longer.",
-    "timing/call_p95_s/{tool}": "The same for 95 of 100 calls.",
+    "timing/call_p95_s/{tool}": "Seconds of a call, without the wait for a place; 95 of 100 calls took no longer.",
     "timing/half_of_groups_s": "Seconds until half of the groups were complete.",
     "timing/late_programs_total": "Programs that had to be compiled in the middle of a rollout. 0 is right.",
     "timing/decoder_wait_s": "Overlapped rollouts: seconds in which the decoder waited for the learner.",
@@ -119,6 +136,18 @@ METRICS: dict[str, str] = {
 OF_THE_CLOCK = ("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_")
 
 _V = TypeVar("_V")
+
+
+def meaning(name: str) -> str:
+    """What a metric of a row means; "" of one that the table lacks.
+
+    meaning("level/accuracy_fraction/hard") is that of "level/accuracy_fraction/{level}".
+    """
+    if name in METRICS or name.count("/") < 2:
+        return METRICS.get(name, "")
+    area, metric, _ = name.split("/", 2)
+    known = (key for key in METRICS if key.startswith(f"{area}/{metric}/{{"))
+    return METRICS.get(next(known, ""), "")
 
 
 def without_clock(row: Mapping[str, _V]) -> dict[str, _V]:

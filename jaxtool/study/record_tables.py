@@ -26,6 +26,7 @@ from jaxtool.rundir.answer_files import (
 from jaxtool.rundir.answer_records import AnswerRecord, read_records
 from jaxtool.rundir.trajectory_log import TokenView, ToolCallView, TrajectoryView
 from jaxtool.study.answer_figures import AnswerFigures, Figure, figures_of, table_of
+from jaxtool.study.behaviour import Behaviour, behaviour_of
 from jaxtool.study.comparison_tables import Comparison, comparison_report
 from jaxtool.study.paired import paired
 from jaxtool.train.evaluation import Evaluation, evaluation_of_answers
@@ -44,9 +45,10 @@ class EvaluationResults:
     figures: Mapping[
         str, Mapping[str, AnswerFigures]
     ]  # by policy, then by way; refused ones are not there
+    behaviour: Behaviour
 
     def as_json(self) -> dict[str, Any]:
-        """{"variants", "paired", "figures", "settings"}, as the docstring of `experiments.evaluate` lists them."""
+        """{"variants", "paired", "figures", "behaviour", "settings"}, as the docstring of `experiments.evaluate` lists them."""
         variants = self.comparison.variants
         first, *others = variants
         return self.comparison.as_json() | {
@@ -61,6 +63,7 @@ class EvaluationResults:
                 policy: {way: figures_json(one) for way, one in ways.items()}
                 for policy, ways in self.figures.items()
             },
+            "behaviour": self.behaviour.as_json(),
         }
 
 
@@ -104,7 +107,12 @@ def results_of(workdir: str | Path, ks: Sequence[int] | None = None) -> Evaluati
     comparison = Comparison(
         variants=variants, views=tuple(views), max_lost_fraction=settings.max_lost_fraction
     )
-    return EvaluationResults(settings=settings, comparison=comparison, figures=figures)
+    return EvaluationResults(
+        settings=settings,
+        comparison=comparison,
+        figures=figures,
+        behaviour=behaviour_of(workdir),
+    )
 
 
 def way_of(settings: EvaluationSettings, condition: Condition) -> str:
@@ -177,19 +185,34 @@ NOTE = (
 
 def print_figures(results: EvaluationResults) -> None:
     """The tables on the console; nothing where every row is refused."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, _NARROWEST))
     tables = figure_tables(results)
     for table in tables:
-        shown = RichTable(title=table.title, title_justify="left")
-        for number, column in enumerate(table.columns):
-            shown.add_column(column, justify="left" if number < 2 else "right")
-        for row in table.rows:
-            shown.add_row(*map(str, row))
-        console.print(shown)
+        _print(table)
     if tables:
-        console.print(NOTE, highlight=False, soft_wrap=True)
+        _console().print(NOTE, highlight=False, soft_wrap=True)
+
+
+def print_behaviour(results: EvaluationResults) -> None:
+    """The tables of behaviour on the console."""
+    for table in results.behaviour.tables():
+        _print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, _NARROWEST))
+
+
+def _print(table: Table) -> None:
+    shown = RichTable(title=table.title, title_justify="left")
+    for number, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if number < 2 else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*map(str, row))
+    console = _console()
+    console.print(shown)
+    if table.note:
+        console.print(table.note, highlight=False, soft_wrap=True)
 
 
 def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitle: str) -> Path:
@@ -204,7 +227,13 @@ def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitl
         config=operative_config(config),
     )
     figures = Section(title="Intervals", note=NOTE, tables=tuple(figure_tables(results)))
-    sections = (report.sections[0], figures, *report.sections[1:])
+    behaviour = Section(
+        title="Behaviour",
+        note="How the policies use their tools. docs/behaviour.md defines every measure, and says what it does not say.",
+        tables=results.behaviour.tables(),
+        curves=results.behaviour.curves(),
+    )
+    sections = (report.sections[0], figures, behaviour, *report.sections[1:])
     return write_report(path, dataclasses.replace(report, sections=sections))
 
 

@@ -313,6 +313,24 @@ def test_runs_of_a_directory_are_compared_variant_by_variant(tmp_path):
     assert [series.name for series in curves["accuracy · two"].series] == ["grpo"]
 
 
+def test_curves_say_what_their_metrics_mean():
+    row = {
+        "step": 0,
+        "behaviour/ok_programs_fraction": 0.5,
+        "behaviour/ok_programs_fraction/right": 0.8,
+        "behaviour/ok_programs_fraction/wrong": 0.2,
+        "mine/unknown": 1.0,
+    }
+    sections = {section.title: section for section in page.metric_sections({"run": [row]})}
+    [curve] = sections["behaviour"].curves
+    assert [series.name for series in curve.series] == ["run", "right", "wrong"]
+    assert curve.note == (
+        "Share of the programs that ran without error: ToRL's pass ratio. "
+        "Share of the programs of right and of wrong answers that ran without error."
+    )
+    assert sections["mine"].curves[0].note == ""
+
+
 def test_long_series_are_thinned_to_means(monkeypatch):
     monkeypatch.setattr(page, "MAX_POINTS", 2)
     rows = [{"step": step, "a/x": y} for step, y in enumerate([1.0, 3.0, math.nan, math.nan])]
