@@ -401,8 +401,7 @@ def _learner_state(
 ) -> LearnerMemory:
     """Of one device: everything is sharded over all of them, but for norms."""
     sharding, num_devices = single_device(), hardware.num_devices
-    rule = {"rule": AdamW8bit()} if wish.adam8bit else {}
-    optimizer = OptimizerConfig(**rule)
+    optimizer = OptimizerConfig(rule=AdamW8bit()) if wish.adam8bit else OptimizerConfig()
     setup = SftSetup(model=shape, sft=SftConfig(), optimizer=optimizer, sharding=sharding)
     whole = learner_memory(
         lambda trained, view: SftLearner(setup=setup, view=view).start(trained),

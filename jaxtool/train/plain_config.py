@@ -27,6 +27,7 @@ from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.run_shapes import Kind, decoder_config, row_tokens
 from jaxtool.train.run_tools import load_renderer_of
 from jaxtool.train.sft_loop import SftRunConfig
+from jaxtool.train.weights import weights_named
 
 USUAL_RESPONSE = 2048  # tokens, where neither a run nor a flag says
 _MOST_ROWS = 256
@@ -63,13 +64,47 @@ def plain_config(
     """
     models = [model_named(name) for name in names]
     model = next((each for each in models if each.run is not None), models[0])
+    return _config(model, task, problems, uses_tools, renderer, max_response_tokens, answers)
+
+
+def config_of_run(
+    run: RlConfig,
+    name: str | Path,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    uses_tools: bool | None = None,
+    renderer: str | None = None,
+    max_response_tokens: int | None = None,
+    answers: int | None = None,
+) -> RlConfig:
+    """The same by a run of a gin file: these weights are asked as that run asks.
+
+    Args:
+      name: of weights; the rest is as in `plain_config`.
+    """
+    source = weights_named(name, run.policy)
+    model = NamedModel(
+        name=str(name), source=source, tokenizer=run.tokenizer, context=None, run=run
+    )
+    return _config(model, task, problems, uses_tools, renderer, max_response_tokens, answers)
+
+
+def _config(
+    model: NamedModel,
+    task: Task,
+    problems: Sequence[Problem],
+    uses_tools: bool | None,
+    renderer: str | None,
+    max_response_tokens: int | None,
+    answers: int | None,
+) -> RlConfig:
     tokenizer = model.tokenizer.load()
     base = _with_renderer(_base(model, task, tokenizer), tokenizer, uses_tools, renderer)
     base = dataclasses.replace(base, task=task, judge=judge_for(base.judge, problems))
-    text = load_renderer_of(base)
-    longest = longest_prompt_of(text, tokenizer, problems)
+    longest = longest_prompt_of(load_renderer_of(base), tokenizer, problems)
     response = _response_tokens(model, longest, max_response_tokens)
-    return _fitted(base, longest, response, answers)
+    return fitted(base, longest, response, answers)
 
 
 def device_kind() -> Kind:
@@ -166,8 +201,14 @@ def _response_tokens(model: NamedModel, longest: int, asked: int | None) -> int:
     return USUAL_RESPONSE if context is None else min(USUAL_RESPONSE, context - longest)
 
 
-def _fitted(config: RlConfig, longest: int, response: int, answers: int | None) -> RlConfig:
-    """With rows that hold the longest prompt and the response, as many as fit when the decoder starts."""
+def fitted(config: RlConfig, longest: int, response: int, answers: int | None = None) -> RlConfig:
+    """The run with rows that hold the longest prompt and the response, as many as fit when the decoder starts.
+
+    Args:
+      longest: tokens of the longest prompt (`longest_prompt_of`).
+      response: tokens that a response may have.
+      answers: that will be decoded; no more rows are made. None: up to 256.
+    """
     kind = device_kind()
     tokens = row_tokens(longest, response, kind)
     # A count of devices that rows divide over: `may_idle` takes as many devices as it can.
