@@ -57,11 +57,12 @@ def _read(rows: list[Row], layout: Layout, stem: str) -> tuple[int, tuple[Proble
         plain = _problems(rows, dataclasses.replace(layout, question_end=""), stem)
     except ValueError:
         return None
-    # NQ-open has no question marks at all, and gets them. Other sets lack one here and there.
+    # NQ-open has lists of answers and no question mark at all. Other sets lack one here and there.
     end = layout.question_end
-    has_ends = bool(end) and any(one.question.endswith(end) for one in plain)
-    if has_ends and layout.answer == Layout().answer:
-        return None
+    if end and layout.answer == Layout().answer:
+        is_marked = any(problem.question.endswith(end) for problem in plain)
+        if is_marked or not isinstance(rows[0].values["answer"], list):
+            return None
     # A path counts where a row has its column, a pattern where it takes something out of a text.
     paths = sum(row_path(path).column in rows[0].columns for path in layout.paths)
     patterns = 0

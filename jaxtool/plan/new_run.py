@@ -225,8 +225,7 @@ def derive(wish: Wish) -> NewRun:
         samples=samples,
         updates_per_batch=updates,
         steps=steps,
-        learning_rate=wish.learning_rate
-        or recipe.learning_rate * (recipes.LORA_RATE if wish.lora else 1),
+        learning_rate=wish.learning_rate or _rate(recipe, has_adapter=wish.lora),
         unloads_decoder=not is_cpu and not recipe.is_sft,
         memory=_memory(state, decoder, block, hardware, is_cpu=is_cpu),
     )
@@ -381,6 +380,11 @@ def _steps(recipe: Recipe, rows: int, per_step: int, *, is_cpu: bool) -> int:
     if recipe.is_sft:
         return max(1, -(-_PASSES * rows // per_step))
     return _CPU_STEPS if is_cpu else _USUAL_STEPS
+
+
+def _rate(recipe: Recipe, *, has_adapter: bool) -> float:
+    rate = recipe.learning_rate * (recipes.LORA_RATE if has_adapter else 1)
+    return float(f"{rate:.3g}")  # 1e-5, as people write it
 
 
 def _numerics(wish: Wish, hardware: Hardware) -> DecoderNumerics:

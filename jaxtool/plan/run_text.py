@@ -129,14 +129,9 @@ def _rl(file: _File, run: NewRun) -> None:
     # 1) What it is made of.
     task = "tasks/search_qa.gin" if recipe.tool == "search" else "tasks/math_code.gin"
     file.includes = [_include(name) for name in (task, "algos/grpo.gin", *recipe.overlays)]
-    for is_wanted, name in (
-        (wish.lora, "algos/lora.gin"),
-        (wish.adam8bit, "algos/adam8bit.gin"),
-        (wish.int8, "decoders/int8.gin"),
-        (run.hardware.num_devices == 1, "mesh/any.gin"),
-    ):
-        if is_wanted:
-            file.includes.append(_include(name))
+    flags = {"algos/lora.gin": wish.lora, "algos/adam8bit.gin": wish.adam8bit}
+    flags["decoders/int8.gin"] = wish.int8
+    file.includes += [_include(name) for name, is_wanted in flags.items() if is_wanted]
     file.macros = [f"DATA = {_literal(run.path)}"]
     if recipe.tool == "search":
         file.macros.append(f"TEST_DATA = {_literal(run.test_path)}  # None: a tenth of DATA")
@@ -278,7 +273,7 @@ def _shapes(file: _File, run: NewRun) -> None:
         ("aggregation", _Raw(f"@aggregation_choices.{recipe.aggregation}()")),
     )
     file.imports.add("from jaxtool.learn import aggregation_choices")
-    if run.hardware.num_devices > 1:
+    if run.cut.tensor > 1:  # without a mesh a run uses all devices
         _mesh(file, "jaxtool.train.rl_config", "RlConfig", run)
 
 
@@ -350,7 +345,7 @@ def _sft(file: _File, run: NewRun) -> None:
     )
     longest = f"the longest demonstration has {run.prompts.longest}"
     file.block("jaxtool.rollout.batching", "PackConfig", ("row_tokens", run.tokens, longest))
-    if run.hardware.num_devices > 1:
+    if run.cut.tensor > 1:  # without a mesh a run uses all devices
         _mesh(file, "jaxtool.train.sft_loop", "SftRunConfig", run)
 
 

@@ -41,7 +41,7 @@ class TokenText:
 
     def end(self) -> Text:
         """What is left of a character that never became whole."""
-        return Text(self._decoder.decode(b"", final=True), STYLES[self._origin])
+        return Text().append(self._decoder.decode(b"", final=True), STYLES[self._origin])
 
 
 def framed(token: str) -> str:
