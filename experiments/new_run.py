@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from experiments import launch
 
 if TYPE_CHECKING:
-    from jaxtool.plan.new_run import Wish
+    from jaxtool.plan.wish import Wish
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -106,7 +106,7 @@ def _rate(text: str) -> float:
 
 def wish_of(arguments: argparse.Namespace) -> "Wish":
     """The flags as they are derived from."""
-    from jaxtool.plan.new_run import Wish
+    from jaxtool.plan.wish import Wish
 
     values = dict(vars(arguments))
     del values["out"], values["json"]
@@ -117,22 +117,22 @@ def wish_of(arguments: argparse.Namespace) -> "Wish":
 def main() -> None:
     arguments = parse()
     from jaxtool.core.files import write_text
-    from jaxtool.plan import run_text
+    from jaxtool.plan import run_facts, run_text
     from jaxtool.plan.new_run import derive
     from jaxtool.train.run_files import load_run
 
     run = derive(wish_of(arguments))
     write_text(arguments.out, run_text.gin_text(run, arguments.out))
     load_run([arguments.out])  # the strict loader reads it as experiments.train will
-    for name, text in run_text.facts(run):
+    for name, text in run_facts.facts(run):
         print(f"{name:10}{text}")
-    print("", *run_text.table(run_text.memory_rows(run)), sep="\n")
+    print("", *run_facts.table(run_facts.memory_rows(run)), sep="\n")
     print(f"\n{arguments.out} is written. Check it, then train:")
     command = run_text.command_of(run, str(arguments.out))
     print(f"  {command.partition(' --workdir')[0]} --dry_run\n  {command}")
     if arguments.json is not None:
         write_text(
-            arguments.json, json.dumps(run_text.as_json(run, arguments.out), indent=1) + "\n"
+            arguments.json, json.dumps(run_facts.as_json(run, arguments.out), indent=1) + "\n"
         )
 
 

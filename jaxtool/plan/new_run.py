@@ -5,52 +5,35 @@ and no device is used. The gin file of the result is `run_text`'s.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from jaxtool.core.types import Problem
-from jaxtool.data.layout_guess import guess_layout
-from jaxtool.data.layouts import PRESETS
-from jaxtool.data.named_sets import training_data
-from jaxtool.data.problems import ProblemFile
-from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.publish import DecoderNumerics
 from jaxtool.judges.base import Judge
-from jaxtool.judges.case_files import judge_named
-from jaxtool.judges.mathematics import Mathematics
-from jaxtool.judges.references import check_references
-from jaxtool.judges.text_judges import ExactMatch
-from jaxtool.learn.memory import LearnerMemory, learner_memory
-from jaxtool.learn.optimizer import AdamW8bit, OptimizerConfig
-from jaxtool.learn.sft import SftConfig, SftSetup
-from jaxtool.learn.sft_learner import SftLearner
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.lora import LoraConfig
 from jaxtool.model.param_axes import param_shapes
 from jaxtool.model.sources import GgufFile, HfDirectory
-from jaxtool.parallel.axis_rules import single_device
 from jaxtool.plan.hardware import hardware_named
-from jaxtool.renderers.conversations import read_conversations
-from jaxtool.renderers.demonstrations import DemonstrationFile
-from jaxtool.renderers.renderer import Renderer, load_renderer
+from jaxtool.plan.run_fit import (
+    Memory,
+    check_state,
+    decoder_of,
+    gradient_block,
+    learner_state,
+    memory_of,
+)
+from jaxtool.plan.run_source import demonstration_source, problem_source, prompt_lengths
+from jaxtool.plan.wish import Wish
+from jaxtool.renderers.renderer import load_renderer
 from jaxtool.train import recipes
 from jaxtool.train.hub_model import HubModel
 from jaxtool.train.named_model import NamedModel, model_named
-from jaxtool.train.plain_config import has_chat_template, judge_for
+from jaxtool.train.plain_config import has_chat_template
 from jaxtool.train.recipes import Recipe, recipe_named
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.run_memory import (
-    BLOCK_SHARE,
-    GIB,
     Cut,
-    DecoderBytes,
     Hardware,
-    decoder_bytes,
-    gradient_block_bytes,
     num_parameters,
-    rows_of_a_group,
     tensor_for,
 )
 from jaxtool.train.run_shapes import PromptLimit, decoder_config, prompt_limit, row_tokens
@@ -62,41 +45,6 @@ _BORDER_TOKENS = 32  # a prompt may have more than its parts have
 _QUESTION_MARK = "*user question:*"  # of ReTool-SFT, see DemonstrationFile
 _PASSES = 2  # of a cold start over its file
 _USUAL_STEPS, _CPU_STEPS = 200, 20
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a person says; None: it is found."""
-
-    model: str  # a name of weights
-    data: str  # NAME, NAME=FILE, or FILE
-    recipe: str
-    hardware: str
-    layout: str | None = None
-    judge: str | None = None
-    response_tokens: int | None = None
-    prompt_tokens: int | None = None  # longer ones are left out
-    steps: int | None = None
-    problems_per_step: int | None = None
-    samples: int | None = None
-    learning_rate: float | None = None
-    lora: bool = False
-    int8: bool = False  # the decoder's weights and cache
-    adam8bit: bool = False
-    search: tuple[str, ...] = ()  # addresses of search servers
-    corpus: str = ""  # or: of a server of the run's own
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes of one device in the two moments of a step, by what takes them."""
-
-    decoding: dict[str, int]  # {} of a cold start
-    updating: dict[str, int]
-
-    @property
-    def most(self) -> int:
-        return max(sum(self.decoding.values()), sum(self.updating.values()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,12 +105,17 @@ def derive(wish: Wish) -> NewRun:
     name = recipe.renderer if has_template else recipe.renderer_base
     renderer = load_renderer(name)
     # 3) The data: how many, how long, who judges.
-    data = _demonstrations(wish, renderer, tokenizer) if recipe.is_sft else _problems(wish, recipe)
+    data = (
+        demonstration_source(wish, renderer, tokenizer)
+        if recipe.is_sft
+        else problem_source(wish, recipe)
+    )
     is_cpu = hardware.kind == "cpu"
     if recipe.is_sft:
         limit, response = prompt_limit(data.lengths), 0
     else:
-        limit = _prompt_limit(wish, data.problems, renderer, tokenizer)
+        lengths = prompt_lengths(data.problems, renderer, tokenizer)
+        limit = prompt_limit(lengths, wish.prompt_tokens)
         response = _response_tokens(wish, recipe, model, limit, is_cpu=is_cpu)
     # 4) The machine: how the run is cut, how long its rows are.
     numbers = num_parameters(param_shapes(shape))
@@ -177,13 +130,13 @@ def derive(wish: Wish) -> NewRun:
     updates = 1 if is_small else recipe.updates_per_batch
     steps = wish.steps or _steps(recipe, data.rows, problems_per_step, is_cpu=is_cpu)
     # 6) Memory of both moments.
-    state = _learner_state(wish, recipe, shape, hardware)
-    _check_state(wish, state, hardware, numbers)
+    state = learner_state(wish, recipe, shape, hardware)
+    check_state(wish, state, hardware, numbers)
     answers = problems_per_step * samples
     mean = limit.tokens + response / 2 if response else sum(data.lengths) / len(data.lengths)
     packed = max(1, round(answers * mean / tokens / updates))
     chunk = min(_HEAD_CHUNK, tokens)
-    group_rows, block = _gradient_block(
+    group_rows, block = gradient_block(
         wish, shape, hardware, cut, tokens, chunk, state, most=-(-packed // cut.row_groups)
     )
     engine, decoder = None, None
@@ -196,7 +149,7 @@ def derive(wish: Wish) -> NewRun:
             memory_share=0.5 if is_cpu else 0.9,
         )
         engine = dataclasses.replace(engine, numerics=_numerics(wish, hardware))
-        decoder = _decoder(wish, shape, engine, limit, hardware, cut, state, answers)
+        decoder = decoder_of(wish, shape, engine, limit, hardware, cut, state, answers)
     return NewRun(
         wish=wish,
         recipe=recipe,
@@ -227,24 +180,8 @@ def derive(wish: Wish) -> NewRun:
         steps=steps,
         learning_rate=wish.learning_rate or _rate(recipe, has_adapter=wish.lora),
         unloads_decoder=not is_cpu and not recipe.is_sft,
-        memory=_memory(state, decoder, block, hardware, is_cpu=is_cpu),
+        memory=memory_of(state, decoder, block, hardware, is_cpu=is_cpu),
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Data:
-    """What a run learns from."""
-
-    path: str
-    layout: str = ""
-    test_path: str | None = None
-    problems: Sequence[Problem] = ()  # training and validation
-    rows: int  # to train on
-    validation: int = 0
-    judge: Judge | None = None
-    judging: str = ""
-    lengths: Sequence[int] = ()  # tokens of demonstrations
-    question_after: str | None = None
 
 
 def _check_flags(wish: Wish, recipe: Recipe) -> None:
@@ -268,84 +205,6 @@ def _check_flags(wish: Wish, recipe: Recipe) -> None:
                 raise ValueError(
                     f"{flag}: a cold start learns from written answers and decodes none"
                 )
-
-
-def _problems(wish: Wish, recipe: Recipe) -> _Data:
-    """The problem file, read, and the judge that can read its answers."""
-    task = problem_file(wish.data, wish.layout)
-    training = task.problems("train", None, 0)
-    validation = task.problems("validation", None, 0)
-    both = [*training, *validation]
-    usual: Judge = ExactMatch() if recipe.tool == "search" else Mathematics(reports_lenient=True)
-    if wish.judge is not None:
-        judge = judge_named(wish.judge)
-        said = check_references(judge, both)
-    else:
-        judge = judge_for(usual, both)
-        said = check_references(judge, both)
-    layout = task.layout
-    assert isinstance(layout, str)
-    return _Data(
-        path=task.path,
-        layout=layout,
-        test_path=task.test_path,
-        problems=both,
-        rows=len(training),
-        validation=len(validation),
-        judge=judge,
-        judging=said,
-    )
-
-
-def problem_file(text: str, layout: str | None) -> ProblemFile:
-    """The problems of --data: `NAME[=FILE]` as everywhere, or a FILE with --layout or one that is recognised.
-
-    Raises:
-      ValueError: a layout is named twice, or none is recognised.
-    """
-    name, has_file, _ = text.partition("=")
-    if name in PRESETS and not Path(text).is_file():
-        if layout is not None:
-            raise ValueError(f"--data {text} names the layout already: leave --layout {layout} out")
-        return training_data(text)
-    if has_file and not Path(text).is_file():
-        return training_data(text)  # says that there is no such layout
-    return ProblemFile(path=text, layout=guess_layout(text) if layout is None else layout)
-
-
-def _demonstrations(wish: Wish, renderer: Renderer, tokenizer: Tokenizer) -> _Data:
-    """The file of demonstrations with the tokens of each."""
-    try:
-        asked = [row.question for row in read_conversations(wish.data)]
-        mark = _QUESTION_MARK if asked and all(_QUESTION_MARK in one for one in asked) else None
-        file = DemonstrationFile(path=wish.data, question_after=mark)
-        lengths = file.lengths(renderer=renderer, tokenizer=tokenizer)
-    except ValueError as error:
-        raise ValueError(f"--recipe sft learns from demonstrations: {error}") from None
-    return _Data(path=wish.data, rows=len(lengths), lengths=lengths, question_after=mark)
-
-
-def _prompt_limit(
-    wish: Wish, problems: Sequence[Problem], renderer: Renderer, tokenizer: Tokenizer
-) -> PromptLimit:
-    return prompt_limit(prompt_lengths(problems, renderer, tokenizer), wish.prompt_tokens)
-
-
-def prompt_lengths(
-    problems: Sequence[Problem], renderer: Renderer, tokenizer: Tokenizer
-) -> list[int]:
-    """Tokens of every prompt: exact where one may be the longest, elsewhere the question's and the template's.
-
-    A chat template takes a millisecond, and files have 100,000 questions.
-    """
-    sizes = [len(tokenizer.encode_plain(problem.question)) for problem in problems]
-    first = len(renderer.prompt_ids(tokenizer, problems[0])) - sizes[0]
-    lengths = [first + size for size in sizes]
-    border = max(lengths) - _BORDER_TOKENS
-    for i, problem in enumerate(problems):
-        if lengths[i] >= border:
-            lengths[i] = len(renderer.prompt_ids(tokenizer, problem))
-    return lengths
 
 
 def _response_tokens(
@@ -391,144 +250,3 @@ def _numerics(wish: Wish, hardware: Hardware) -> DecoderNumerics:
     if not wish.int8:
         return DecoderNumerics()
     return DecoderNumerics(dtype="bfloat16", weights="int8", cache="int8")
-
-
-def lora_of(wish: Wish, hardware: Hardware) -> LoraConfig | None:
-    """The adapter; accelerators keep the frozen policy in bfloat16, as files have it."""
-    if not wish.lora:
-        return None
-    return LoraConfig(frozen_dtype="float32" if hardware.kind == "cpu" else "bfloat16")
-
-
-def _learner_state(
-    wish: Wish, recipe: Recipe, shape: ModelConfig, hardware: Hardware
-) -> LearnerMemory:
-    """Of one device: everything is sharded over all of them, but for norms."""
-    sharding, num_devices = single_device(), hardware.num_devices
-    optimizer = OptimizerConfig(rule=AdamW8bit()) if wish.adam8bit else OptimizerConfig()
-    setup = SftSetup(model=shape, sft=SftConfig(), optimizer=optimizer, sharding=sharding)
-    whole = learner_memory(
-        lambda trained, view: SftLearner(setup=setup, view=view).start(trained),
-        shape,
-        lora_of(wish, hardware),
-        sharding,
-        keeps_first=recipe.needs_reference,
-    )
-    return dataclasses.replace(
-        whole,
-        parameters=whole.parameters // num_devices,
-        reference=whole.reference // num_devices,
-        optimizer_state=whole.optimizer_state // num_devices,
-        gradients=whole.gradients // num_devices,
-    )
-
-
-def _check_state(wish: Wish, state: LearnerMemory, hardware: Hardware, numbers: int) -> None:
-    if state.total <= hardware.room:
-        return
-    flags = ["--lora" * (not wish.lora), "--adam8bit" * (not wish.adam8bit and not wish.lora)]
-    remedy = ", ".join(filter(None, [*flags, "more devices", "a smaller model"]))
-    raise ValueError(
-        f"{wish.model} on {hardware.name} does not fit: the learner's state of {numbers:,} parameters takes "
-        f"{state.total / GIB:.1f} GiB a device, and {hardware.room / GIB:.1f} GiB may be planned "
-        f"({hardware.about}, a tenth left free): try {remedy}"
-    )
-
-
-def _gradient_block(
-    wish: Wish,
-    shape: ModelConfig,
-    hardware: Hardware,
-    cut: Cut,
-    tokens: int,
-    chunk: int,
-    state: LearnerMemory,
-    most: int,
-) -> tuple[int, int]:
-    """Rows of a group, and the bytes of such a block."""
-    has_kernel = hardware.kind != "cpu"
-    room = hardware.room - state.total
-    rule: dict[str, Any] = {
-        "tokens": tokens,
-        "cut": cut,
-        "lm_head_chunk": chunk,
-        "has_kernel": has_kernel,
-    }
-    share = min(room, int(BLOCK_SHARE * hardware.device_bytes))
-    rows = rows_of_a_group(shape, room=share, most=most, **rule)
-    # One row may take more than a block's usual share.
-    rows = rows or rows_of_a_group(shape, room=room, most=1, **rule)
-    size = gradient_block_bytes(shape, rows=max(1, rows), **rule)
-    if not rows:
-        what = "shorter demonstrations" if wish.recipe == "sft" else "--response_tokens N"
-        raise ValueError(
-            f"{wish.model} on {hardware.name} does not fit: a gradient block of one row of {tokens} tokens takes "
-            f"{size / GIB:.1f} GiB a device, and the learner's state of {state.total / GIB:.1f} GiB leaves "
-            f"{room / GIB:.1f} of {hardware.room / GIB:.1f} GiB: try {what} with fewer than {tokens} tokens a row"
-            f"{'' if wish.lora else ', --lora'}, or more devices"
-        )
-    return rows, size
-
-
-def _decoder(
-    wish: Wish,
-    shape: ModelConfig,
-    engine: EngineConfig,
-    limit: PromptLimit,
-    hardware: Hardware,
-    cut: Cut,
-    state: LearnerMemory,
-    answers: int,
-) -> DecoderBytes:
-    """The rows that fit beside what the learner keeps while it waits: all but gradients."""
-    kept = state.total - state.gradients
-    found = decoder_bytes(
-        engine.numerics.model(shape),
-        engine,
-        longest_prompt=limit.tokens,
-        devices=hardware.devices,
-        tensor=cut.tensor,
-        free=hardware.device_bytes - kept,
-        most_rows=-(-answers // hardware.hosts),
-    )
-    if found.rows:
-        return found
-    need = (found.weights + found.fixed + found.per_row) / hardware.devices
-    flags = "" if wish.int8 else "--int8, "
-    raise ValueError(
-        f"{wish.model} on {hardware.name} does not fit: the decoder needs {need / GIB:.1f} GiB a device for one row of "
-        f"{engine.max_tokens} tokens, with {found.weights / hardware.devices / GIB:.1f} GiB of weights, and "
-        f"{(hardware.device_bytes - kept) / GIB:.1f} GiB are free beside the learner's state: try {flags}a smaller "
-        "--response_tokens, or more devices"
-    )
-
-
-def _memory(
-    state: LearnerMemory,
-    decoder: DecoderBytes | None,
-    block: int,
-    hardware: Hardware,
-    *,
-    is_cpu: bool,
-) -> Memory:
-    kept = {
-        "parameters": state.parameters,
-        "first policy (KL)": state.reference,
-        "optimizer state": state.optimizer_state,
-    }
-    own: dict[str, int] = {}
-    if decoder is not None:
-        own = {
-            "decoder's copy": decoder.weights // hardware.devices,
-            "cache and logits": decoder.per_row * decoder.rows // hardware.devices,
-            "prefill": decoder.fixed // hardware.devices,
-        }
-    updating = kept | {"gradients": state.gradients, "gradient block": block}
-    if is_cpu:
-        updating |= own  # nothing is unloaded there
-    decoding = _present(kept | own) if own else {}
-    return Memory(decoding=decoding, updating=_present(updating))
-
-
-def _present(parts: dict[str, int]) -> dict[str, int]:
-    return {name: size for name, size in parts.items() if size}

@@ -16,8 +16,10 @@ from helpers.tiny_hf import (
 from jaxtool.judges.mathematics import Mathematics
 from jaxtool.judges.text_judges import ExactMatch
 from jaxtool.model.lora import LoraConfig
-from jaxtool.plan import new_run, run_text
-from jaxtool.plan.new_run import Wish, derive
+from jaxtool.plan import run_facts, run_source, run_text
+from jaxtool.plan.new_run import derive
+from jaxtool.plan.wish import Wish
+from jaxtool.renderers.renderer import load_renderer
 from jaxtool.train.recipes import RECIPES
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.run_files import load_run
@@ -119,13 +121,13 @@ def test_shapes_are_near_those_of_the_run_files_made_by_hand(name, folder, tmp_p
 def test_prompts_are_measured_by_the_models_own_tokenizer(folder):
     run = derive(wish(folder))
     config = wish(folder)
-    task = new_run.problem_file(config.data, None)
+    task = run_source.problem_file(config.data, None)
     tokenizer = run.model.tokenizer.load()
-    renderer = new_run.load_renderer(run.renderer)
+    renderer = load_renderer(run.renderer)
     both = [*task.problems("train", None, 0), *task.problems("validation", None, 0)]
     exact = [len(renderer.prompt_ids(tokenizer, problem)) for problem in both]
     assert run.prompts.longest == max(exact)
-    found = new_run.prompt_lengths(both, renderer, tokenizer)
+    found = run_source.prompt_lengths(both, renderer, tokenizer)
     assert max(found) == max(exact)
     assert max(abs(a - b) for a, b in zip(found, exact, strict=True)) <= 2
 
@@ -251,7 +253,7 @@ def test_a_model_without_a_tokenizer_is_refused(folder, tmp_path):
 
 def test_the_table_sums_up_both_moments(folder):
     run = derive(wish(folder, hardware="a100-80g"))
-    *rows, together = run_text.memory_rows(run)
+    *rows, together = run_facts.memory_rows(run)
     for column in (1, 2):
         assert together[column] == pytest.approx(sum(row[column] or 0 for row in rows))
     names = [name for name, _, updating in rows if updating is None]
