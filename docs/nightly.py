@@ -94,7 +94,12 @@ RULES = (
     ),
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
     Rule(module="experiments.evaluate", contains="search", instead=_SEARCH),
-    Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
+    Rule(
+        module="experiments.evaluate", contains="--tool ", instead="tests/docs/test_tools_page.py"
+    ),
+    Rule(
+        module="experiments.evaluate", contains="--data", instead="tests/study/test_evaluating.py"
+    ),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.data", instead="tests/experiments/test_data_command.py"),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),

@@ -23,6 +23,11 @@ class Job:
     def is_done(self) -> bool:
         return len(self._done) == len(self.problems) * self.samples
 
+    @property
+    def num_done(self) -> int:
+        """Answers that have come back."""
+        return len(self._done)
+
     def add(self, index: int, trajectory: Trajectory) -> bool:
         """Takes one answer to problem number `index`; says whether its group is complete."""
         key = index, trajectory.sample

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtool.core.calls import CODE
-from jaxtool.core.types import Origin, Sample, ToolCall, Trajectory
+from jaxtool.core.types import Origin, Sample, Span, ToolCall, Trajectory
 
 Author = Literal["policy", "tool"]
 
@@ -50,15 +50,6 @@ class CallRecord:
     start: int
     stop: int
     observation_stop: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Span:
-    """What an answer did for a while, in milliseconds since the answer left the queue."""
-
-    kind: Literal["generate", "tool", "judge"]
-    start_ms: int
-    stop_ms: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +133,7 @@ def record_of(
         unexecuted_calls=trajectory.unexecuted_calls,
         invalid_calls=trajectory.invalid_calls,
         calls=tuple(_call(call, prompt) for call in trajectory.tool_calls),
+        spans=trajectory.spans,
     )
 
 
@@ -200,8 +192,12 @@ def write_records(path: str | Path, records: Sequence[AnswerRecord]) -> Path:
     return write_bytes(Path(path), sink.getvalue().to_pybytes())
 
 
-def read_records(path: str | Path) -> list[AnswerRecord]:
+def read_records(path: str | Path, *, has_texts: bool = True) -> list[AnswerRecord]:
     """Inverse of `write_records`.
+
+    Args:
+      has_texts: False: questions, references, responses, spans and what calls hold are left out and not read, but for
+        each call's tool and status. That is what figures need, of long answers a thousandth.
 
     Raises:
       ValueError: the file is no parquet file, or holds other columns; names file and columns.
@@ -210,12 +206,36 @@ def read_records(path: str | Path) -> list[AnswerRecord]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
+        if missing := set(_schema().names) - set(file.schema_arrow.names):
+            raise ValueError(
+                f"{path} holds no answers: it has no column {', '.join(sorted(missing))}"
+            )
+        if not has_texts:
+            rows = file.read(columns=_NUMBERS).to_pylist()
+            return [_record(_NO_TEXTS | row | {"calls": _bare(row["calls"])}) for row in rows]
+        table = file.read()
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no parquet file of answers: {error}") from None
-    if missing := set(_schema().names) - set(table.column_names):
-        raise ValueError(f"{path} holds no answers: it has no column {', '.join(sorted(missing))}")
     return [_record(row) for row in table.select(_schema().names).to_pylist()]
+
+
+_NO_TEXTS: dict[str, Any] = {"question": "", "references": (), "parts": (), "spans": ()}
+_NUMBERS = [
+    *(f.name for f in dataclasses.fields(AnswerRecord) if f.name not in (*_NO_TEXTS, "calls")),
+    *(f"calls.list.element.{name}" for name in ("tool", "status")),
+]
+_NO_CALL: dict[str, Any] = {
+    **dict.fromkeys(("arguments", "code", "stdout", "stderr", "last_value"), ""),
+    **dict.fromkeys(("error_type", "note"), ""),
+    **dict.fromkeys(("cpu_ms", "wall_ms", "queue_ms", "start", "stop", "observation_stop"), 0),
+    "is_truncated": False,
+}
+
+
+def _bare(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Calls of which only tool and status were read."""
+    return [_NO_CALL | call for call in calls]
 
 
 def _record(row: dict[str, Any]) -> AnswerRecord:

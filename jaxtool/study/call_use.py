@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxtool.core.types import Group, samples_of
-from jaxtool.study.compare import SAMPLINGS, Comparison
+from jaxtool.study.compare import SAMPLINGS
+from jaxtool.study.comparison_tables import Comparison
 from jaxtool.study.figures import calls_needed
 from jaxtool.train.evaluation import Evaluation
 

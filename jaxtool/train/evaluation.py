@@ -15,8 +15,9 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
+from jaxtool.rollout.judged_answers import JudgedAnswer, of_groups
 from jaxtool.rollout.lost import ask_lost_again
-from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts, figures
+from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts_of, figures_of
 from jaxtool.train.skipped_updates import check_sampled
 
 GREEDY = Sampling(temperature=0.0)
@@ -28,7 +29,8 @@ class Evaluation:
 
     overall: dict[str, Any]  # fields of `statistics.Figures`; where too many are lost, of `Counts`
     levels: dict[str, dict[str, Any]]  # the same
-    groups: tuple[Group, ...]  # judged
+    answers: tuple[JudgedAnswer, ...]  # lost ones too
+    groups: tuple[Group, ...]  # judged; () where the answers come from files
 
     @property
     def is_refused(self) -> bool:
@@ -126,29 +128,38 @@ def evaluation_of(
       RuntimeError: log-probs of the decoder are not finite.
     """
     check_sampled(groups, "evaluation")
-    overall = _part(groups, max_lost_fraction, tools)
-    levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
+    return evaluation_of_answers(of_groups(groups), max_lost_fraction, tools, groups)
+
+
+def evaluation_of_answers(
+    answers: Sequence[JudgedAnswer],
+    max_lost_fraction: float,
+    tools: Sequence[str],
+    groups: Sequence[Group] = (),
+) -> Evaluation:
+    """The same of answers, which may come from files."""
+    overall = _part(answers, max_lost_fraction, tools)
+    by_level: dict[str, list[JudgedAnswer]] = {}
+    for answer in answers:
+        if answer.level:
+            by_level.setdefault(answer.level, []).append(answer)
     # With the whole refused no part of it is shown.
     allowed = max_lost_fraction if has_figures(overall) else -1.0
     return Evaluation(
         overall=overall,
-        levels={
-            level: _part(
-                [group for group in groups if group.problem.level == level], allowed, tools
-            )
-            for level in levels
-        },
+        levels={level: _part(part, allowed, tools) for level, part in by_level.items()},
+        answers=tuple(answers),
         groups=tuple(groups),
     )
 
 
 def _part(
-    groups: Sequence[Group], max_lost_fraction: float, tools: Sequence[str]
+    answers: Sequence[JudgedAnswer], max_lost_fraction: float, tools: Sequence[str]
 ) -> dict[str, Any]:
-    rests_on = counts(groups)
+    rests_on = counts_of(answers)
     if not rests_on.answers or rests_on.lost_fraction > max_lost_fraction:
         return dataclasses.asdict(rests_on)
-    return dataclasses.asdict(figures(groups, tools))
+    return dataclasses.asdict(figures_of(answers, tools))
 
 
 def judged_by_all_hosts(judging: Judging, own: Sequence[Group]) -> list[Group]:
