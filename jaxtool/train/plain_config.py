@@ -1,8 +1,9 @@
 """The configuration of a command that is given names of weights and no gin file: `evaluate` and `sample`.
 
-A run's policy brings its own: the run's prompt, tools, judge and budgets. Other weights get the plainest that fits:
-ReTool's prompt and the sandbox's Python, or text alone; the tokenizer's chat template where it has one; the judge that
-can read the references; rows as long as the longest prompt and the response. Nothing is trained with it.
+A run's policy brings its own: the run's prompt, tools, judge and budgets. Other weights get the plainest that fits: the
+sandbox's Python, called as the chat template says, in ReTool's tags, or as ToRL's base models do; the judge that can read
+the references; rows as long as the longest prompt and the response. What was chosen is said in one line. Nothing is
+trained with it: `experiments.new_run` writes a run file.
 """
 
 import dataclasses
@@ -20,8 +21,11 @@ from jaxtool.judges.references import check_references, fitting_judge
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
-from jaxtool.renderers.renderer import Renderer
+from jaxtool.renderers.prompt_tools import as_functions
+from jaxtool.renderers.renderer import tool_free_name
 from jaxtool.rollout.batching import PackConfig
+from jaxtool.rollout.collector import RolloutConfig
+from jaxtool.tools.python_sandbox import PythonSandbox
 from jaxtool.train.named_model import NamedModel, model_named
 from jaxtool.train.rl_config import RlConfig, Schedule
 from jaxtool.train.run_shapes import Kind, decoder_config, row_tokens
@@ -29,9 +33,10 @@ from jaxtool.train.run_tools import load_renderer_of
 from jaxtool.train.sft_loop import SftRunConfig
 from jaxtool.train.weights import weights_named
 
-USUAL_RESPONSE = 2048  # tokens, where neither a run nor a flag says
-_MOST_ROWS = 256
-_PROBE = [{"role": "user", "content": "x"}]
+USUAL_RESPONSE = 1024  # tokens, where neither a run nor a flag says
+USUAL_CALLS = 4
+_MOST_ROWS = 64
+_QUESTION: list[dict[str, str]] = [{"role": "user", "content": "question"}]
 
 
 def plain_config(
@@ -52,10 +57,10 @@ def plain_config(
       names: of weights (`jaxtool.train.weights`), one or more.
       task: put into the configuration as it is.
       problems: that will be asked, one or more: their prompts fit, and the judge can read their references.
-      uses_tools: False: the renderer `text`, which knows no tool; True: a renderer with a tool; None: as the run
-        does, and without a run with ReTool's.
+      uses_tools: False: the renderer's prompt without tools (`tool_free_name`); True: a renderer with a tool; None:
+        as the run does, and without a run with tools.
       renderer: a template's name or path, in place of all that.
-      max_response_tokens: None: the run's, or 2048, or what the model's context leaves.
+      max_response_tokens: None: the run's, or 1024, or what the model's context leaves.
       answers: that will be decoded, samples included; no more rows are made.
 
     Raises:
@@ -102,8 +107,14 @@ def _config(
     tokenizer = model.tokenizer.load()
     base = _with_renderer(_base(model, task, tokenizer), tokenizer, uses_tools, renderer)
     base = dataclasses.replace(base, task=task, judge=judge_for(base.judge, problems))
-    longest = longest_prompt_of(load_renderer_of(base), tokenizer, problems)
+    longest = longest_prompt_of(base, tokenizer, problems)
     response = _response_tokens(model, longest, max_response_tokens)
+    if model.run is None:
+        print(
+            f"defaults for {model.name}: renderer {base.renderer}, judge {type(base.judge).__name__}, {response} tokens "
+            f"of response behind up to {longest} of a prompt, {USUAL_CALLS} calls; --gin_file says otherwise",
+            flush=True,
+        )
     return fitted(base, longest, response, answers)
 
 
@@ -116,16 +127,29 @@ def device_kind() -> Kind:
 def has_chat_template(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer can write a conversation."""
     try:
-        tokenizer.render_chat(_PROBE)
+        tokenizer.render_chat(_QUESTION)
     except ValueError:
         return False
     return True
 
 
-def renderer_for(tokenizer: Tokenizer, *, uses_tools: bool) -> str:
-    """The plainest template: with ReTool's tags or without a tool, with the chat template where there is one."""
-    name = "retool" if uses_tools else "text"
-    return name if has_chat_template(tokenizer) else f"{name}_base"
+def default_renderer(tokenizer: Tokenizer) -> str:
+    """By what the chat template can write: its own calls, tags in a chat, or plain text without a template."""
+    if not has_chat_template(tokenizer):
+        return "torl"
+    plain = tokenizer.render_chat(_QUESTION)
+    for name, mark in (("qwen3_coder", "<function="), ("hermes", "<tool_call>")):
+        if _describes(tokenizer, mark) and mark not in plain:
+            return name
+    return "retool"
+
+
+def _describes(tokenizer: Tokenizer, mark: str) -> bool:
+    """Whether the chat template describes tools, with this mark of a call."""
+    try:
+        return mark in tokenizer.render_chat(_QUESTION, as_functions((PythonSandbox().spec,)))
+    except ValueError:
+        return False
 
 
 def judge_for(wanted: Judge, problems: Sequence[Problem]) -> Judge:
@@ -144,9 +168,17 @@ def judge_for(wanted: Judge, problems: Sequence[Problem]) -> Judge:
     return wanted
 
 
-def longest_prompt_of(renderer: Renderer, tokenizer: Tokenizer, problems: Sequence[Problem]) -> int:
-    """Tokens of the longest prompt."""
-    return max(len(renderer.prompt_ids(tokenizer, problem)) for problem in problems)
+def longest_prompt_of(config: RlConfig, tokenizer: Tokenizer, problems: Sequence[Problem]) -> int:
+    """Tokens of the longest prompt, with the run's tools and without."""
+    renderers = [load_renderer_of(config)]
+    if renderers[0].tool is not None and renderers[0].tool_free:
+        renderers.append(load_renderer(tool_free_name(config.renderer)))
+    lengths = [
+        len(renderer.prompt_ids(tokenizer, problem))
+        for renderer in renderers
+        for problem in problems
+    ]
+    return max(lengths)
 
 
 def _base(model: NamedModel, task: Task, tokenizer: Tokenizer) -> RlConfig:
@@ -162,7 +194,8 @@ def _base(model: NamedModel, task: Task, tokenizer: Tokenizer) -> RlConfig:
         policy=model.source,
         tokenizer=model.tokenizer,
         task=task,
-        renderer=renderer_for(tokenizer, uses_tools=True),
+        renderer=default_renderer(tokenizer),
+        rollout=RolloutConfig(max_tool_calls=USUAL_CALLS),
         judge=Mathematics(reports_lenient=True),
         schedule=Schedule(steps=1),
         optimizer=OptimizerConfig(),
@@ -183,7 +216,7 @@ def _with_renderer(
     has_tool = load_renderer_of(config).tool is not None
     if has_tool == uses_tools:
         return config
-    name = renderer_for(tokenizer, uses_tools=uses_tools)
+    name = default_renderer(tokenizer) if uses_tools else tool_free_name(config.renderer)
     return dataclasses.replace(config, renderer=name, tools=None)
 
 

@@ -93,8 +93,8 @@ RECIPES = {
             name="text_rl",
             about="RL without a tool: reasoning in words, the answer in a box",
             tool="none",
-            renderer="text",
-            renderer_base="text_base",
+            renderer="boxed_text",
+            renderer_base="torl_text",
             response_tokens=4096,
         ),
         Recipe(
