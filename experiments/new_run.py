@@ -4,7 +4,7 @@
       --hardware a100-80g --out my_run.gin
   python -m experiments.train --gin_file my_run.gin --dry_run
 
---model takes every name of weights (docs/your_run.md). --data takes NAME[=FILE], or a FILE whose layout is recognised by its
+--model takes every name of weights (docs/weights.md). --data takes NAME[=FILE], or a FILE whose layout is recognised by its
 first rows, or FILE with --layout. Prompt lengths are measured with the model's own tokenizer, and the judge is the one that
 can read the answers. Shapes follow from lengths and memory; what does not fit is refused with numbers. The file is short, and
 says why each number is there. No weight is read.

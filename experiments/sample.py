@@ -3,7 +3,7 @@
   python -m experiments.sample --policy runs/mine "What is 37 * 24?" --answer 888
   python -m experiments.sample --policy Qwen2.5-1.5B-Instruct --tools off --temperature 0 "What is 37 * 24?"
 
---policy takes every name of weights (docs/your_run.md). A run's policy is asked as the run asks: its prompt, tools, limits.
+--policy takes every name of weights (docs/weights.md). A run's policy is asked as the run asks: its prompt, tools, limits.
 Other weights get ReTool's prompt with the sandbox's Python, or with --tools off a plain one; through the tokenizer's chat
 template where it has one. --gin_file names a run file in place of that. The prompt is dim, the policy green, what tools say is
 cyan; control tokens are framed, as ⟨|im_end|⟩.

@@ -22,7 +22,7 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.parallel.axis_rules import AxisRules
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.renderers.prompt_tools import as_functions
-from jaxtool.renderers.renderer import tool_free_name
+from jaxtool.renderers.renderer import load_renderer, tool_free_name
 from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.tools.python_sandbox import PythonSandbox
