@@ -15,6 +15,7 @@ from jaxtool.model.sources import GgufFile, HfDirectory
 from jaxtool.plan.hardware import hardware_named
 from jaxtool.plan.run_fit import (
     Memory,
+    check_divides,
     check_state,
     decoder_of,
     gradient_block,
@@ -123,9 +124,10 @@ def derive(wish: Wish) -> NewRun:
     tensor = tensor_for(shape, numbers, hardware, guess, int8=wish.int8)
     length_parts = 1 if recipe.is_sft else tensor
     cut = Cut(num_devices=hardware.num_devices, tensor=tensor, length_parts=length_parts)
+    check_divides(wish, shape, hardware, cut)
     tokens = row_tokens(limit.tokens, response, hardware.kind, length_parts)
     # 5) A step.
-    problems_per_step, samples = _step_size(wish, recipe, hardware, len(data.problems) or data.rows)
+    problems_per_step, samples = _step_size(wish, recipe, hardware, data.rows)
     is_small = hardware.num_devices < _SMALL
     updates = 1 if is_small else recipe.updates_per_batch
     steps = wish.steps or _steps(recipe, data.rows, problems_per_step, is_cpu=is_cpu)

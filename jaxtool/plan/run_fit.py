@@ -68,6 +68,15 @@ def learner_state(
     )
 
 
+def check_divides(wish: Wish, shape: ModelConfig, hardware: Hardware, cut: Cut) -> None:
+    """Raises ValueError if the parameters cannot be cut over the devices; `tensor_for` has chosen what divides."""
+    if shape.d_model % cut.row_groups:
+        raise ValueError(
+            f"{wish.model} on {hardware.name}: d_model={shape.d_model} is no multiple of {cut.row_groups} devices "
+            f"({hardware.num_devices} in groups of {cut.tensor}): choose a machine with fewer of them"
+        )
+
+
 def check_state(wish: Wish, state: LearnerMemory, hardware: Hardware, numbers: int) -> None:
     if state.total <= hardware.room:
         return

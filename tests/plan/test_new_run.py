@@ -111,7 +111,10 @@ def test_shapes_are_near_those_of_the_run_files_made_by_hand(name, folder, tmp_p
             int8=hand.engine.numerics.weights == "int8",
         )
     )
-    assert run.cut.tensor == hand.mesh.tensor
+    config = built(run, tmp_path)
+    assert run.cut.tensor == config.mesh.tensor == hand.mesh.tensor
+    assert config.axes == hand.axes
+    assert config.mesh.fsdp == hand.mesh.fsdp
     assert 0.5 <= run.decode_rows / hand.engine.decode_rows <= 2
     assert 0.5 <= run.micro_batch_rows / hand.grpo.micro_batch_rows <= 2
     assert abs(run.tokens - hand.engine.max_tokens) <= 2048  # their prompts were another file's
@@ -234,6 +237,17 @@ def test_bad_input_is_refused_in_one_line(more, said, folder):
     with pytest.raises((ValueError, OSError), match=said) as caught:
         derive(dataclasses.replace(wish(folder, more.get("recipe", "retool_grpo")), **more))
     assert "\n" not in str(caught.value)
+
+
+def test_devices_that_do_not_divide_the_model_are_refused(folder, tmp_path):
+    odd = write_shape(tmp_path / "odd", dataclasses.replace(MODEL, d_model=72), CONTEXT)
+    with pytest.raises(ValueError, match=r"d_model=72 is no multiple of 16 devices"):
+        derive(wish(folder, hardware="v5e-16", model=str(odd)))
+
+
+def test_a_step_has_no_more_problems_than_there_are(folder):
+    run = derive(wish(folder, "otc_grpo", "v5e-16"))
+    assert run.problems_per_step == run.rows < 128
 
 
 def test_problems_are_no_demonstrations(folder):
