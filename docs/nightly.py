@@ -57,6 +57,7 @@ _WITHOUT_VALIDATION = _params("Schedule.eval_every = 0")
 _TRAIN = "tests/experiments/test_entry_points.py"
 _SEARCH = "tests/train/test_search_runs.py"
 _SUITES = "tests/experiments/test_suite_command.py"
+_YOUR_RUN = "tests/docs/test_your_run_page.py"
 
 RULES = (
     Rule(module="experiments.quickstart", flags=("--steps", "3", "--problems", "8", *_FEW_ROWS)),
@@ -83,6 +84,11 @@ RULES = (
         instead="tests/parallel/test_two_processes.py",
     ),
     Rule(module="experiments.train", contains="...", instead=_TRAIN),
+    Rule(module="experiments.new_run", instead=_YOUR_RUN, runs_inline=True),
+    Rule(module="experiments.train", contains="my_run.gin", instead=_YOUR_RUN, runs_inline=True),
+    Rule(module="experiments.evaluate", contains="my_model", instead=_YOUR_RUN),
+    Rule(module="experiments.compare", instead=_YOUR_RUN),
+    Rule(module="experiments.sample", instead="tests/experiments/test_sample_command.py"),
     Rule(module="experiments.train", contains="search", instead=_SEARCH),
     Rule(module="experiments.train", contains="--steps", instead="tests/train/test_rl_loop.py"),
     Rule(module="experiments.train", contains="--log", instead="tests/rundir/test_trackers.py"),

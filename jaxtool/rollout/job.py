@@ -38,6 +38,10 @@ class Job:
         self._settle()
         return not self._left[index]
 
+    def trajectory(self, index: int, sample: int) -> Trajectory | None:
+        """The answer that has come back; None: it has not yet."""
+        return self._done.get((index, sample))
+
     def groups(self) -> list[Group]:
         """One of each problem, in their order, with the samples in theirs."""
         return [

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxtool.config.record import RECORD_NAME
+from jaxtool.data.named_sets import evaluation_data
 from jaxtool.model.sources import GgufFile, HfDirectory
-from jaxtool.train import default_config, run_files
+from jaxtool.train import run_files
 from jaxtool.train.hub_model import HubModel
+from jaxtool.train.plain_config import plain_config
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.weights import weights_named
 
@@ -47,20 +49,18 @@ def evaluated_config(
     if params:
         raise ValueError("--gin_param needs a run to change: give --gin_file as well")
     for name, weights in policies.items():
-        source = weights_named(weights)
-        if isinstance(source, GgufFile | HfDirectory | HubModel):
-            print(
-                f"no --gin_file, and no policy is an RL run: {name} is asked by defaults",
-                flush=True,
+        if not isinstance(weights_named(weights), GgufFile | HfDirectory | HubModel):
+            continue
+        if not data:
+            raise ValueError(
+                "which questions are meant? Weights without a run bring none: name a set, as --data aime24 or "
+                "--data gsm8k=FILE, or a run's task by --gin_file"
             )
-            made = default_config.default_config(
-                source,
-                data,
-                problems=problems,
-                seed=seed,
-                response_tokens=response_tokens or default_config.RESPONSE_TOKENS,
-            )
-            return made, ()
+        print(f"no --gin_file, and no policy is an RL run: {name} is asked by defaults", flush=True)
+        task = evaluation_data(data)
+        asked = task.problems("test", problems, seed)
+        made = plain_config([weights], task, asked, max_response_tokens=response_tokens)
+        return made, ()
     raise ValueError(
         "how are these policies asked? None of them is an RL run or a model with its tokenizer, so name a run file: "
         "--gin_file gin_configs/runs/quickstart_grpo.gin, or the one that they belong to"
