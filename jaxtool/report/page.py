@@ -23,6 +23,7 @@ from typing import Any
 
 from jaxtool.config.record import RECORD_NAME
 from jaxtool.core.files import write_text
+from jaxtool.report.table_files import slug, table_csv, table_latex
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
 from jaxtool.rundir.trajectory_log import (
     TRAJECTORIES_NAME,
@@ -34,7 +35,7 @@ from jaxtool.rundir.trajectory_log import (
 REPORT_NAME = "report.html"
 MAX_POINTS = 800  # of a series: more than a screen has columns for one chart
 MAX_TRAJECTORIES = 400  # of a rebuilt report: a page of some megabytes
-_SCRIPTS = ("dom.js", "charts.js", "viewer.js", "page.js")
+_SCRIPTS = ("dom.js", "saving.js", "charts.js", "viewer.js", "page.js")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,18 @@ class Series:
     xs: Sequence[float]
     ys: Sequence[float | None]
     stderr: Sequence[float | None] | None = None  # drawn as a band of ± one standard error
+    # Ends of an interval around each point, on either axis, drawn as bars; None: there is none to show.
+    x_intervals: Sequence[tuple[float, float] | None] | None = None
+    y_intervals: Sequence[tuple[float, float] | None] | None = None
+    labels: Sequence[str] | None = None  # what each point is, such as "up to 2 calls"
+
+    def columns(self) -> list[Sequence[Any]]:
+        """What there is of each point."""
+        found = (
+            *(self.xs, self.ys, self.stderr),
+            *(self.x_intervals, self.y_intervals, self.labels),
+        )
+        return [values for values in found if values is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,12 +115,11 @@ class Report:
                     )
             for curve in section.curves:
                 for series in curve.series:
-                    lengths = {len(series.xs), len(series.ys)}
-                    lengths |= set() if series.stderr is None else {len(series.stderr)}
+                    lengths = {len(values) for values in series.columns()}
                     if len(lengths) > 1:
                         raise ValueError(
-                            f"curve {curve.title!r}, series {series.name!r}: xs, ys and stderr "
-                            f"have lengths {sorted(lengths)}"
+                            f"curve {curve.title!r}, series {series.name!r}: what it says of its points "
+                            f"has lengths {sorted(lengths)}"
                         )
 
 
@@ -146,10 +158,22 @@ def _page_data(report: Report) -> dict[str, Any]:
         "written": now.strftime("%Y-%m-%d %H:%M %Z"),
         "variants": report.variants,
         "headlines": [dataclasses.asdict(headline) for headline in report.headlines],
-        "sections": [dataclasses.asdict(section) for section in report.sections],
+        "sections": [_section_data(section) for section in report.sections],
         "trajectories": [view_to_row(view) for view in report.trajectories],
         "config": report.config,
     }
+
+
+def _section_data(section: Section) -> dict[str, Any]:
+    """A section with what the buttons of its tables save."""
+    data = dataclasses.asdict(section)
+    for table, row in zip(section.tables, data["tables"], strict=True):
+        row["files"] = {
+            "name": slug(table.title),
+            "csv": table_csv(table),
+            "tex": table_latex(table),
+        }
+    return data
 
 
 def _json_for_html(value: Any) -> str:

@@ -56,7 +56,7 @@ function cell(value, tag) {
     spread === undefined ? null : el('span', { class: 'plus-minus' }, ` ±${spread}`));
 }
 
-function table({ title, columns, rows, note }) {
+function table({ title, columns, rows, note, files }) {
   const isNumeric = columns.map((_, i) => rows.length > 0 && rows.every((row) => (
     row[i] === null || isNumber(row[i]) || NUMBER.test(row[i]))) && rows.some((row) => row[i] !== null));
   const first = (value) => {
@@ -67,6 +67,7 @@ function table({ title, columns, rows, note }) {
   };
   return el('div', { class: 'card table-card' },
     title ? el('h3', null, title) : null,
+    tableButtons({ files }),
     el('div', { class: 'table-scroll' }, el('table', null,
       el('thead', null, el('tr', null, columns.map((name, i) => el('th', { scope: 'col', class: isNumeric[i] ? 'number' : '' }, name)))),
       el('tbody', null, rows.map((row) => el('tr', null, row.map((value, i) => (i === 0 ? first(value) : cell(value, 'td')))))))),
