@@ -21,6 +21,7 @@ from jaxtool.core.types import (
     samples_of,
 )
 from jaxtool.rewards.call_cost import CallCost
+from jaxtool.rollout.answer_equations import productivity
 from jaxtool.rollout.tool_figures import ToolFigures, clustered_mean, figures_by_tool
 
 # Share of an evaluation's answers that may be lost and still leave figures of the others. At 1 % the lost
@@ -90,7 +91,7 @@ def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
         accuracy_stderr=accuracy_stderr,
         tool_calls=calls_mean,
         tool_calls_stderr=calls_stderr,
-        tool_productivity=correct / calls if calls else None,
+        tool_productivity=productivity(correct, calls),
         tool_calls_by_tool={tool: part.tool_calls for tool, part in by_tool.items()},
         by_tool=by_tool,
         accuracy_lenient=_accuracy_lenient(kept),

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from jaxtool.rollout.answer_equations import productivity
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolFigures:
@@ -55,7 +57,7 @@ def figures_by_tool(
         found[tool] = ToolFigures(
             tool_calls=mean,
             tool_calls_stderr=error,
-            tool_productivity=correct / sum(made) if sum(made) else None,
+            tool_productivity=productivity(correct, sum(made)),
             answers_with_call=len(with_call),
             accuracy_with_call=sum(with_call) / len(with_call) if with_call else None,
             failed_fraction=lost / sum(made) if lost is not None and sum(made) else None,
