@@ -16,18 +16,19 @@ Pure functions.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxtool.study.intervals import p_value, t_interval
 from jaxtool.study.paired_answers import Columns, Pairing, columns_of
 
 REPLICATES = 1000
-_BLOCK = 1 << 22  # indices that are drawn at once
 _ALPHA = 0.05
+Places = list[
+    tuple[int, np.ndarray]
+]  # a seed and the questions that are drawn of it [Q], each once or more
 Measure = Literal["accuracy", "tool_calls", "policy_tokens", "tool_productivity"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
@@ -65,7 +66,7 @@ class SignTest:
     name: str
     better: int  # questions on which the new side's accuracy is higher
     worse: int
-    p: float | None  # two-sided; None: of one seed and no question that differs, or undefined
+    p: float  # two-sided
 
 
 def sign_test(better: int, worse: int) -> float:
@@ -82,7 +83,7 @@ def sign_test(better: int, worse: int) -> float:
 class Differences:
     """Of one pair of policies under one condition, over all seeds."""
 
-    changes: dict[Measure, Change]
+    changes: Mapping[Measure, Change]
     test: SignTest
 
 
@@ -96,67 +97,56 @@ def differences(seeds: Sequence[Pairing], *, seed: int = 0) -> Differences:
     new = [columns_of(pair.new for pair in pairing.pairs) for pairing in seeds]
     old = [columns_of(pair.old for pair in pairing.pairs) for pairing in seeds]
     ids = [tuple(pair.problem_id for pair in pairing.pairs) for pairing in seeds]
-    draws = Draws(sizes=[len(one) for one in ids], is_crossed=len(set(ids)) == 1, seed=seed)
-    changes = {name: _change(name, new, old, draws) for name in MEASURES}
+    draws = Draws(sizes=tuple(map(len, ids)), is_crossed=len(set(ids)) == 1, seed=seed)
+    changes: dict[Measure, Change] = {name: _change(name, new, old, draws) for name in MEASURES}
     return Differences(changes=changes, test=_test(seeds, new, old))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Indices of questions and weights of seeds, drawn once and used for every figure."""
+    """How replicates are drawn; every figure gets the same ones."""
 
-    def __init__(self, *, sizes: Sequence[int], is_crossed: bool, seed: int):
-        self.sizes, self.is_crossed, self._seed = list(sizes), is_crossed, seed
+    sizes: tuple[int, ...]  # questions of each seed
+    is_crossed: bool  # every seed has the same questions, so they are drawn once for all
+    seed: int
 
-    def interval(
-        self, figure: Callable[[Sequence[tuple[int, np.ndarray]]], np.ndarray], *, with_seeds: bool
-    ) -> Range | None:
-        """The percentile interval of a figure.
+    @property
+    def as_they_are(self) -> Places:
+        """Every seed with every question once."""
+        return [(s, np.arange(size)) for s, size in enumerate(self.sizes)]
 
-        Args:
-          figure: of blocks of replicates: for each seed that is drawn its index [R] and questions [R, Q], as a list of
-            one (index, questions) a place; gives [R]. NaN is left out.
-          with_seeds: seeds are drawn too.
+    def interval(self, figure: Callable[[Places], float], *, with_seeds: bool) -> Range | None:
+        """The percentile interval of a figure over replicates; NaN, a replicate without the figure, is left out.
+
+        None where there are fewer than two questions, or no replicate has the figure.
         """
-        generator = np.random.default_rng([self._seed, int(with_seeds)])
-        count = len(self.sizes)
-        if max(self.sizes) < 2 and not with_seeds:
+        if max(self.sizes) < 2:
             return None
-        block = max(1, _BLOCK // (sum(self.sizes) or 1))
-        found = []
-        for start in range(0, REPLICATES, block):
-            size = min(block, REPLICATES - start)
-            shared = generator.integers(self.sizes[0], size=(size, self.sizes[0]))
-            rows: list[np.ndarray] = []
-            for r in range(size):
-                chosen = generator.integers(count, size=count) if with_seeds else range(count)
-                places = [
-                    (
-                        int(s),
-                        shared[r]
-                        if self.is_crossed
-                        else generator.integers(self.sizes[s], size=self.sizes[s]),
-                    )
-                    for s in chosen
-                ]
-                rows.append(figure(places))
-            found += rows
-        known = np.asarray(found, float)
-        if not np.isfinite(known).any():
+        generator = np.random.default_rng([self.seed, int(with_seeds)])
+        values = [figure(self._drawn(generator, with_seeds)) for _ in range(REPLICATES)]
+        known = [value for value in values if math.isfinite(value)]
+        if not known:
             return None
-        low, high = np.nanquantile(known, [_ALPHA / 2, 1 - _ALPHA / 2])
+        low, high = np.quantile(known, [_ALPHA / 2, 1 - _ALPHA / 2])
         over = "seeds and questions" if with_seeds else "questions"
         return Range(low=float(low), high=float(high), over=over)
 
+    def _drawn(self, generator: np.random.Generator, with_seeds: bool) -> Places:
+        count = len(self.sizes)
+        seeds = generator.integers(count, size=count) if with_seeds else np.arange(count)
+        if self.is_crossed:
+            questions = generator.integers(self.sizes[0], size=self.sizes[0])
+            return [(int(s), questions) for s in seeds]
+        return [(int(s), generator.integers(self.sizes[s], size=self.sizes[s])) for s in seeds]
 
-def _change(
-    name: Measure, new: Sequence[Columns], old: Sequence[Columns], draws: Draws
-) -> Change:
-    everything = [(s, np.arange(size)) for s, size in enumerate(draws.sizes)]
 
-    def side(columns: Sequence[Columns], places: Sequence[tuple[int, np.ndarray]]) -> float:
+def _change(name: Measure, new: Sequence[Columns], old: Sequence[Columns], draws: Draws) -> Change:
+    everything = draws.as_they_are
+
+    def side(columns: Sequence[Columns], places: Places) -> float:
         return float(np.mean([_value(name, columns[s], chosen) for s, chosen in places]))
 
-    def gap(places: Sequence[tuple[int, np.ndarray]]) -> float:
+    def gap(places: Places) -> float:
         return side(new, places) - side(old, places)
 
     value = gap(everything)
@@ -175,7 +165,7 @@ def _change(
     )
 
 
-def _value(name: Measure, columns: Columns, chosen: Float[np.ndarray, " Q"]) -> float:
+def _value(name: Measure, columns: Columns, chosen: np.ndarray) -> float:
     """A figure of some questions, each counted as often as it is drawn."""
     if name == "tool_productivity":
         calls = float(columns.calls[chosen].sum())
@@ -188,9 +178,7 @@ def _value(name: Measure, columns: Columns, chosen: Float[np.ndarray, " Q"]) -> 
     return float(values[chosen].mean())
 
 
-def _test(
-    seeds: Sequence[Pairing], new: Sequence[Columns], old: Sequence[Columns]
-) -> SignTest:
+def _test(seeds: Sequence[Pairing], new: Sequence[Columns], old: Sequence[Columns]) -> SignTest:
     gaps = [a.accuracy - b.accuracy for a, b in zip(new, old, strict=True)]
     better = sum(int((gap > 1e-9).sum()) for gap in gaps)
     worse = sum(int((gap < -1e-9).sum()) for gap in gaps)
