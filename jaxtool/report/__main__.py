@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if any(folders.values()):
-        print(f"{len(files)} files in {', '.join(dict.fromkeys(map(str, folders.values())))}")
+        places = dict.fromkeys(map(str, filter(None, folders.values())))
+        print(f"{len(files)} files in {', '.join(places)}")
         return
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.workdir) / REPORT_NAME)
     if not arguments.force and (lost := lost_by(output, report)):

@@ -23,6 +23,7 @@ from typing import Any
 
 from jaxtool.config.record import RECORD_NAME
 from jaxtool.core.files import write_text
+from jaxtool.report.answer_pairs import AnswerPair
 from jaxtool.report.table_files import slug, table_csv, table_latex
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
 from jaxtool.rundir.trajectory_log import (
@@ -35,7 +36,7 @@ from jaxtool.rundir.trajectory_log import (
 REPORT_NAME = "report.html"
 MAX_POINTS = 800  # of a series: more than a screen has columns for one chart
 MAX_TRAJECTORIES = 400  # of a rebuilt report: a page of some megabytes
-_SCRIPTS = ("dom.js", "saving.js", "charts.js", "viewer.js", "page.js")
+_SCRIPTS = ("dom.js", "saving.js", "charts.js", "pairs.js", "viewer.js", "page.js")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class Section:
     note: str = ""
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
+    pairs: tuple[AnswerPair, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

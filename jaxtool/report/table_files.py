@@ -22,7 +22,10 @@ if TYPE_CHECKING:  # the page holds what this module writes
 _FORMULA = tuple("=+-@\t\r＝＋－＠")
 # A figure, as the tables write them: a sign, digits, then a spread or the other end of an interval.
 _NUMBER = r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
-_FIGURE = re.compile(rf"{_NUMBER}(?: ?%)?(?:(?: ± | / |\.\.){_NUMBER})*(?: ?%)?")
+_FIGURE = re.compile(
+    rf"{_NUMBER}(?: ?%)?(?:(?: ± | / |\.\.){_NUMBER})*(?: ?%)?"
+    rf"(?: \({_NUMBER}\.\.{_NUMBER}\))?"
+)
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -94,7 +97,7 @@ def table_latex(table: Table) -> str:
     Columns of figures are right-aligned, others left.
     """
     numeric = [
-        all(_is_figure(row[i]) for row in table.rows) and bool(table.rows)
+        all(is_figure(row[i]) for row in table.rows) and bool(table.rows)
         for i in range(len(table.columns))
     ]
     lines = [
@@ -156,7 +159,8 @@ def _csv_cell(value: str | float | int | None) -> str | float | int:
     return f"'{text}" if is_formula else text
 
 
-def _is_figure(value: str | float | int | None) -> bool:
+def is_figure(value: str | float | int | None) -> bool:
+    """Whether a cell is a number, with a spread or an interval perhaps, or a dash in place of one."""
     return not isinstance(value, str) or value == "–" or _FIGURE.fullmatch(value) is not None
 
 

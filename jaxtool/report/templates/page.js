@@ -85,9 +85,10 @@ function configuration(text) {
 }
 
 function sections() {
-  const found = report.sections.map(({ title, note, tables, curves }) => section(title, note,
+  const found = report.sections.map(({ title, note, tables, curves, pairs }) => section(title, note,
     tables.map(table),
-    curves.length ? el('div', { class: 'charts' }, curves.map((curve) => new Chart(curve, seriesColors(curve.series)).node)) : null));
+    curves.length ? el('div', { class: 'charts' }, curves.map((curve) => new Chart(curve, seriesColors(curve.series)).node)) : null,
+    (pairs || []).length ? new Pairs(pairs).node : null));
   if (report.trajectories.length) {
     found.push(section('Trajectories', 'What the policy wrote, token by token. Point at a token, or focus one and use the arrow keys, for its figures.',
       new Viewer(report.trajectories).node));
