@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxtool.behaviour.metrics import behaviour_metrics
 from jaxtool.core.types import (
     FinishReason,
     Group,
@@ -170,6 +171,7 @@ def step_metrics(
         metrics[f"level/accuracy_fraction/{level}"] = part.accuracy
         metrics[f"level/calls_per_answer/{level}"] = part.tool_calls
     metrics |= _tool_metrics(whole) | _cost_metrics(ts, call_cost or CallCost())
+    metrics |= behaviour_metrics(kept)
     return metrics | _status_metrics(ts) | _finish_metrics(ts)
 
 

@@ -1,7 +1,7 @@
 """Over-use and under-use of tools in a comparison, by level, against the fewest calls that a level takes.
 
-In calls an answer: over-use Σ max(calls - needed, 0) / answers, under-use Σ max(needed - calls, 0) / answers, as in
-`figures`. A mean of calls alone hides one behind the other. Answers that were lost are in neither.
+In calls an answer, by `behaviour.call_need`. A mean of calls alone hides one behind the other. Answers that were lost
+are in neither.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaxtool.behaviour.call_need import calls_needed, over_use, under_use
 from jaxtool.core.types import Group, samples_of
 from jaxtool.study.compare import SAMPLINGS, Comparison
-from jaxtool.study.figures import calls_needed
 from jaxtool.train.evaluation import Evaluation
 
 ALL = "all"
@@ -31,11 +31,12 @@ def call_use(groups: Sequence[Group]) -> dict[str, dict[str, float]]:
 
 
 def _use(pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    made, needed = zip(*pairs, strict=True)
     return {
         "answers": len(pairs),
-        "needed": sum(needed for _, needed in pairs) / len(pairs),
-        "over_use": sum(max(made - needed, 0) for made, needed in pairs) / len(pairs),
-        "under_use": sum(max(needed - made, 0) for made, needed in pairs) / len(pairs),
+        "needed": sum(needed) / len(pairs),
+        "over_use": over_use(made, needed),
+        "under_use": under_use(made, needed),
     }
 
 

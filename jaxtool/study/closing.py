@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtool.study.figures import calls_needed
+from jaxtool.behaviour.call_need import calls_needed
 
 SAMPLINGS = ("greedy", "sampled")
 AGAINST = (("otc_grpo", "grpo"), ("otc_grpo", "cold_start"), ("grpo", "cold_start"))

@@ -1,7 +1,7 @@
 """Arithmetic of the study: optimal calls, regret, means over seeds, steps to a target. Pure functions.
 
-TC is calls an answer, TP correct answers a call (OTC-PO, 2504.14870, section 2.1). Regret is in calls
-an answer: over-use Σ max(calls - optimum, 0) / answers, under-use Σ max(optimum - calls, 0) / answers.
+TC is calls an answer, TP correct answers a call (OTC-PO, 2504.14870, section 2.1). Regret is over-use and under-use
+against the optimum, in calls an answer (`behaviour.call_need`).
 """
 
 import dataclasses
@@ -9,14 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtool.data.arithmetic import MENTAL_LEVELS
-from jaxtool.data.facts import FEWEST_CALLS
+from jaxtool.behaviour.call_need import CALCULATIONS, over_use, under_use
 from jaxtool.rollout.tool_figures import figures_by_tool
 
 # r_tool of OTC-PPO for one call with c = 3 (2504.14870, equation 5), cos(π / 5): below this accuracy a
 # call that makes the answer right is worth more than an answer from the head.
 MENTAL_THRESHOLD = math.cos(math.pi / 5)
-_CALLS_NEEDED = {"hard": 1, "chained": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,20 +31,13 @@ class EvalRecord:
     calls_by_tool: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def calls_needed(level: str) -> int:
-    """Calls that a level takes, for a policy that knows easy sums, or what it was taught of facts, by heart."""
-    if level in FEWEST_CALLS:
-        return sum(FEWEST_CALLS[level])
-    return 0 if level in MENTAL_LEVELS else _CALLS_NEEDED.get(level, 1)
-
-
 def optimal_calls(level: str, mental_accuracy: float) -> int:
     """Fewest calls worth making on a level for a policy with this accuracy without any.
 
     Calculated levels take one call and chained ones two, unless the policy knows the answers: 0 from
     `MENTAL_THRESHOLD` on.
     """
-    return 0 if mental_accuracy >= MENTAL_THRESHOLD else _CALLS_NEEDED.get(level, 1)
+    return 0 if mental_accuracy >= MENTAL_THRESHOLD else CALCULATIONS.get(level, 1)
 
 
 def accuracy_by_level(answers: Sequence[EvalRecord]) -> dict[str, float]:
@@ -93,14 +84,15 @@ def figures(answers: Sequence[EvalRecord], optimum: Mapping[str, int]) -> dict[s
       answers: none of them lost.
       optimum: calls by level.
     """
-    calls = sum(a.calls for a in answers)
+    made, best = [a.calls for a in answers], [optimum[a.level] for a in answers]
+    calls = sum(made)
     return {
         "accuracy": _mean([float(a.is_correct) for a in answers]),
         "tool_calls": calls / len(answers),
         "tool_productivity": sum(a.is_correct for a in answers) / calls if calls else None,
-        "optimal_calls": _mean([optimum[a.level] for a in answers]),
-        "over_use": _mean([max(a.calls - optimum[a.level], 0) for a in answers]),
-        "under_use": _mean([max(optimum[a.level] - a.calls, 0) for a in answers]),
+        "optimal_calls": _mean(best),
+        "over_use": over_use(made, best),
+        "under_use": under_use(made, best),
         "tokens": _mean([a.tokens for a in answers]),
     }
 

@@ -6,7 +6,6 @@ import pytest
 
 from jaxtool.study.call_use import call_use, use_of, use_rows
 from jaxtool.study.compare import Comparison
-from jaxtool.study.figures import calls_needed
 
 
 def group(level, *calls):
@@ -22,11 +21,6 @@ def group(level, *calls):
 
 
 GROUPS = [group("known", 0), group("known", 2), group("two_hop", 1, 2, None), group("one_hop", 3)]
-
-
-def test_calls_needed_of_each_level_of_facts():
-    levels = ("known", "one_hop", "known_hop", "two_hop", "product", "look_product", "square")
-    assert [calls_needed(level) for level in levels] == [0, 1, 1, 2, 1, 2, 1]
 
 
 def test_over_use_does_not_hide_under_use():

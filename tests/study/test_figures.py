@@ -10,7 +10,6 @@ from jaxtool.study.figures import (
     accuracy_by_level,
     against,
     best_point,
-    calls_needed,
     figures,
     first_step_reaching,
     lost_fraction,
@@ -133,8 +132,3 @@ def test_tokens_until_a_step():
     assert tokens_until(rows, 4, 0) == 0
     assert tokens_until(rows, 4, 2) == 4 * (10 + 11)
     assert tokens_until([*rows, {"step": 3}], 4, 4) == 4 * (10 + 11 + 12)  # a step that lost all
-
-
-def test_calls_that_a_level_takes():
-    levels = ("one_digit", "two_and_one_digit", "two_digit", "hard", "chained")
-    assert [calls_needed(level) for level in levels] == [0, 0, 0, 1, 2]
