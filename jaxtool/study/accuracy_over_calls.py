@@ -6,6 +6,7 @@ means over seeds. Pure functions.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from jaxtool.rundir.answer_records import AnswerRecord
 from jaxtool.study.intervals import t_interval
 
 TITLE = "Accuracy over calls"
+Ends = tuple[float, float]  # what a figure cannot pass
+_SHARE: Ends = (0.0, 1.0)
+_COUNT: Ends = (0.0, math.inf)
 _NORMAL = 1.96  # standard errors of an interval of 95 %, of many questions
 
 
@@ -61,8 +65,8 @@ def spot_of_answers(seeds: Sequence[Sequence[AnswerRecord]], *, name: str, label
     return Spot(
         name=name,
         label=label,
-        accuracy=_over_seeds([accuracy.value for accuracy, _ in found]),
-        calls=_over_seeds([calls.value for _, calls in found]),
+        accuracy=_over_seeds([accuracy.value for accuracy, _ in found], _SHARE),
+        calls=_over_seeds([calls.value for _, calls in found], _COUNT),
     )
 
 
@@ -71,8 +75,8 @@ def spot_of_figures(part: Mapping[str, Any], *, name: str, label: str = "") -> S
     return Spot(
         name=name,
         label=label,
-        accuracy=_normal(part["accuracy"], part["accuracy_stderr"], ends=(0.0, 1.0)),
-        calls=_normal(part["tool_calls"], part["tool_calls_stderr"], ends=(0.0, None)),
+        accuracy=_normal(part["accuracy"], part["accuracy_stderr"], _SHARE),
+        calls=_normal(part["tool_calls"], part["tool_calls_stderr"], _COUNT),
     )
 
 
@@ -84,8 +88,8 @@ def spot_of_means(part: Mapping[str, Any], *, name: str, label: str = "") -> Spo
     return Spot(
         name=name,
         label=label,
-        accuracy=_over_seeds(accuracy["seeds"]),
-        calls=_over_seeds(calls["seeds"]),
+        accuracy=_over_seeds(accuracy["seeds"], _SHARE),
+        calls=_over_seeds(calls["seeds"], _COUNT),
     )
 
 
@@ -101,20 +105,20 @@ def _figures(records: Sequence[AnswerRecord]) -> tuple[Figure, Figure]:
     )
 
 
-def _over_seeds(values: Sequence[float]) -> Figure:
-    """The mean with its t-interval; of one seed a point without any."""
+def _over_seeds(values: Sequence[float], ends: Ends) -> Figure:
+    """The mean with its t-interval, cut at `ends`; of one seed a point without one."""
     if len(values) < 2:
         return Figure(value=values[0], low=values[0], high=values[0], over="")
     found = t_interval(values)
-    return Figure(value=found.mean, low=found.low, high=found.high, over="seeds")
+    return Figure(
+        value=found.mean, low=max(found.low, ends[0]), high=min(found.high, ends[1]), over="seeds"
+    )
 
 
-def _normal(value: float, stderr: float, ends: tuple[float, float | None]) -> Figure:
-    """± 1.96 standard errors over questions, cut at what the figure cannot pass."""
+def _normal(value: float, stderr: float, ends: Ends) -> Figure:
+    """± 1.96 standard errors over questions, cut at `ends`."""
     low, high = value - _NORMAL * stderr, value + _NORMAL * stderr
-    low = max(low, ends[0])
-    high = high if ends[1] is None else min(high, ends[1])
-    return Figure(value=value, low=low, high=high, over="questions")
+    return Figure(value=value, low=max(low, ends[0]), high=min(high, ends[1]), over="questions")
 
 
 def _series(name: str, spots: Sequence[Spot]) -> Series:

@@ -22,6 +22,7 @@ from jaxtool.rollout.tool_figures import clustered_mean
 from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
 from jaxtool.study import tool_tables
+from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_figures
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import (
     GREEDY,
@@ -332,14 +333,30 @@ def comparison_report(
     views: Sequence[TrajectoryView],
     config: str,
 ) -> Report:
-    """Tables, training curves of the variants and trajectories of training and test."""
+    """Tables, accuracy over calls, training curves of the variants and trajectories of training and test."""
     shown = tuple(tables(comparison))
     by_tool = f"{tool_tables.NOTE} " if len(tool_tables.tools_of(comparison.variants)) > 1 else ""
     note = (
         "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
         f"TP: correct answers per call (OTC-PO, section 2.1). {by_tool}{lost_note(comparison)}"
     )
-    results = Section(title="Untouched test set", note=note, tables=shown)
+    pictures = [
+        accuracy_over_calls(
+            [
+                spot_of_figures(both[way].overall, name=variant)
+                for variant, both in comparison.variants.items()
+                if not both[way].is_refused
+            ],
+            title=f"Accuracy over calls, {way}",
+        )
+        for way in comparison.samplings
+    ]
+    results = Section(
+        title="Untouched test set",
+        note=note,
+        tables=shown,
+        curves=tuple(picture for picture in pictures if picture.series),
+    )
     return Report(
         title=title,
         subtitle=subtitle,

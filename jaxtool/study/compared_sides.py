@@ -60,6 +60,9 @@ def parse_sides(texts: Sequence[str]) -> list[Side]:
         for side in sides
     ]
     names = [side.name for side in sides]
+    said = [seed for side in sides for seed in map(str, side.seeds)]
+    if twice := next((seed for seed in said if said.count(seed) > 1), None):
+        raise ValueError(f"{twice} is named twice: leave one out")
     if double := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"two sides are called {double!r}: name them, as NAME={sides[0].seeds[0]}")
     if len(sides) < 2:
@@ -147,8 +150,6 @@ def _sides(text: str) -> list[Side]:
             f"{several[0]} has several policies: name one of {policies}, as {several[0]}:POLICY"
         )
     seeds = tuple(sources[0] for sources in found)
-    if len(set(map(str, seeds))) < len(seeds):
-        raise ValueError(f"{text!r} names one policy twice as two seeds: leave one out")
     return [Side(name=name or seeds[0].policy, seeds=seeds)]
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
+from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_means
 from jaxtool.study.intervals import t_interval
 from jaxtool.study.results import SAMPLINGS
 
@@ -106,10 +107,23 @@ def study_report(found: Mapping[str, Any], title: str) -> Report:
         variants=variants,
         headlines=_headlines(found["summary"]),
         sections=(
+            Section(title="Accuracy over calls", curves=pictures(found)),
             Section(title="Curves", curves=curves),
             Section(title="Figures", tables=tables(found)),
         ),
     )
+
+
+def pictures(found: Mapping[str, Any]) -> tuple[Curve, ...]:
+    """Accuracy over calls of the variants, one picture for each way of sampling."""
+    made = []
+    for way in SAMPLINGS:
+        spots = [spot_of_means(part[way], name=name) for name, part in found["variants"].items()]
+        known = [spot for spot in spots if spot is not None]
+        title = f"Accuracy over calls, {way}"
+        if known:
+            made.append(accuracy_over_calls(known, title=title, note=rests_on(found, way)))
+    return tuple(made)
 
 
 def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
