@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
+from jaxtool.report import console_tables
 from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
 from jaxtool.rollout.statistics import figures
 from jaxtool.rollout.tool_figures import clustered_mean
@@ -40,6 +40,12 @@ from jaxtool.train.weights import check_same_model, weights_named
 
 SAMPLINGS = ("greedy", "sampled")
 _MAIN = "All levels"
+# Figures that trackers get, and their names there.
+TRACKED = {
+    "accuracy": "accuracy_fraction",
+    "tool_calls": "calls_per_answer",
+    "tool_productivity": "productivity_ratio",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -298,16 +304,21 @@ def tables(comparison: Comparison) -> list[Table]:
 def print_tables(comparison: Comparison) -> None:
     """The tables on the console."""
     console = Console()
-    for table in tables(comparison):
-        title = f"Test set, {table.title.lower()}" if table.title == _MAIN else table.title
-        shown = RichTable(title=title, title_justify="left")
-        for column in table.columns:
-            is_name = column in ("variant", "level", "tool", "sampling")
-            shown.add_column(column, justify="left" if is_name else "right")
-        for row in table.rows:
-            shown.add_row(*map(str, row))
-        console.print(shown)
+    main, *others = tables(comparison)
+    shown = [dataclasses.replace(main, title=f"Test set, {main.title.lower()}"), *others]
+    console_tables.print_tables(shown, console)
     console.print(lost_note(comparison))
+
+
+def tracked(comparison: Comparison) -> dict[str, float]:
+    """Figures of the test as trackers get them: `test/accuracy_fraction/greedy/otc_grpo`."""
+    return {
+        f"test/{title}/{way}/{variant}": evaluation.overall[figure]
+        for variant, both in comparison.variants.items()
+        for way, evaluation in both.items()
+        for figure, title in TRACKED.items()
+        if evaluation.overall.get(figure) is not None
+    }
 
 
 def lost_note(comparison: Comparison) -> str:

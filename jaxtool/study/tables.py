@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from jaxtool.report import console_tables
 from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
 from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_means
 from jaxtool.study.intervals import t_interval
@@ -70,14 +70,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def print_tables(found: Mapping[str, Any], console: Console | None = None) -> None:
-    console = console or Console()
-    for table in tables(found):
-        rich = RichTable(title=table.title, title_justify="left", caption=table.note or None)
-        for number, column in enumerate(table.columns):
-            rich.add_column(column, justify="right" if number else "left")
-        for row in table.rows:
-            rich.add_row(*map(str, row))
-        console.print(rich)
+    console_tables.print_tables(tables(found), console)
 
 
 def study_report(found: Mapping[str, Any], title: str) -> Report:

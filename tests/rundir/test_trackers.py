@@ -147,7 +147,7 @@ def test_what_stays_lost_is_counted_in_the_runs_own_metrics(tmp_path, capsys):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row[LOST] for row in rows] == [0.0, 1.0]
     assert one.lost == 2
-    assert "2 rows or tables were lost" in capsys.readouterr().err
+    assert "2 rows, tables or pages were lost" in capsys.readouterr().err
 
 
 def test_a_tracker_that_hangs_slows_nothing_and_its_queue_has_an_end(tmp_path, capsys):

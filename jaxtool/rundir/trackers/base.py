@@ -29,6 +29,10 @@ class Tracker(Protocol):
 
     def log_table(self, step: int, rows: Sequence[Row]) -> None: ...
 
+    def log_page(self, page: Path) -> None:
+        """Keeps an HTML file with the run; one that is there becomes an earlier version of it."""
+        ...
+
     def close(self, is_finished: bool) -> None: ...
 
 
