@@ -31,7 +31,7 @@ from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_log import RunLog, open_log
 from jaxtool.rundir.run_start import Identity, Launch, open_start
-from jaxtool.rundir.trajectory_log import evenly_spaced_views
+from jaxtool.rundir.trajectory_log import logged_views
 from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
@@ -181,7 +181,7 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     aims, learned = _learn(run, rollouts, batch, step)
     log_every = config.schedule.log_trajectories_every
     if log_every and step % log_every == 0:
-        views = evenly_spaced_views(
+        views = logged_views(
             batch.samples,
             config.schedule.log_trajectories,
             variant=workdir.name,

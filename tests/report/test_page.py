@@ -26,7 +26,7 @@ from jaxtool.core.types import (
 from jaxtool.report import page
 from jaxtool.report.__main__ import main
 from jaxtool.rundir import metrics, trajectory_log
-from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views, trajectory_view
+from jaxtool.rundir.trajectory_log import TrajectoryLog, logged_views, trajectory_view
 
 HOSTILE = "</script><script>document.title='owned'</script><!--<img src=x onerror=alert(1)>{{data}}"
 PIECES = ["Q", ":", "I", " think", " x", "=1", "\n", "</code>", HOSTILE, "so", " 1"]
@@ -146,7 +146,7 @@ def test_control_tokens_are_marked_by_their_id_and_shown_as_they_are_spelled():
 
 def test_views_of_a_finished_policy_claim_no_step_and_no_advantage():
     sample = Sample(trajectory=make_trajectory(), score=Score(reward=1.0, is_correct=True))
-    [view] = evenly_spaced_views(
+    [view] = logged_views(
         [sample],
         1,
         variant="a",
@@ -158,7 +158,7 @@ def test_views_of_a_finished_policy_claim_no_step_and_no_advantage():
     assert (view.step, view.advantage) == (None, None)
     assert view.tokens[0].text == "<s>"
     assert all(token.advantage is None for token in view.tokens)
-    [learned] = evenly_spaced_views(
+    [learned] = logged_views(
         [sample], 1, variant="a", step=3, token_text=str, control_tokens={}, advantages=[0.5]
     )
     assert (learned.step, learned.advantage) == (3, 0.5)
