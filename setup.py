@@ -67,6 +67,7 @@ TEST = [
     "pyright>=1.1.400",
     "ruff>=0.12",
     "mcp-server-time>=2026.10",  # an MCP server that is not ours
+    "selenium>=4.30",  # clicks through the report in headless Chromium, where there is one
 ]
 
 # What our numbers are compared with. Apart from `test`, because pip takes torch with three gigabytes of CUDA on Linux

@@ -158,8 +158,8 @@ def main() -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     from jaxtool.parallel import hosts
-    from jaxtool.report.page import report_of_workdir
     from jaxtool.report.replacing import write_beside_richer
+    from jaxtool.report.run_page import report_of_workdir
     from jaxtool.rundir.metrics import read_metrics
     from jaxtool.rundir.trackers.opening import log_outcome
     from jaxtool.train import rl_loop, sft_loop

@@ -1,4 +1,4 @@
-"""`python -m jaxtool.report WORKDIR`: rebuilds the report of a run from its files.
+"""`python -m jaxtool.report WORKDIR`: the report of a run, of several runs, or of an evaluation, from its files.
 
 A page that holds more than these files (tables of a test, a comparison) is not replaced: --output writes beside it,
 --force replaces it.
@@ -12,8 +12,9 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxtool.report.figure_files import report_of_page, write_figures
-from jaxtool.report.page import REPORT_NAME, report_of_workdir, write_report
+from jaxtool.report.page import REPORT_NAME, write_report
 from jaxtool.report.replacing import lost_by, refusal
+from jaxtool.report.run_page import report_of_workdir
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "workdir",
-        help="directory of a run, or of several runs to compare; or a page, for its figures",
+        help="directory of a run, of several runs to compare, or of an evaluation; or a page, for its figures",
     )
     parser.add_argument("--output", help=f"the page; WORKDIR/{REPORT_NAME} by default")
     parser.add_argument("--force", action="store_true", help="replace a page that holds more")

@@ -14,12 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxtool.report.page import Curve, Series
+from jaxtool.report.series_colors import series_colors
 from jaxtool.report.table_files import printable
 
-COLORS = (  # of templates/report.css, in its order
-    *("#2b66d9", "#d9640f", "#12876a", "#9a3fb8"),
-    *("#c2334d", "#5d6675", "#8a6d00", "#0a86a8"),
-)
 WIDTH, HEIGHT = 640, 400  # of the whole, the legend's lines not counted
 _INK, _INK_2, _LINE, _AXIS = "#1b1d21", "#565c66", "#e3e4e1", "#858b95"
 _FEW_POINTS = 16  # shown as dots
@@ -66,19 +63,6 @@ def curve_svg(curve: Curve, variants: Sequence[str] = ()) -> str:
             x += _entry_width(curve.series[index].name)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def series_colors(names: Sequence[str], variants: Sequence[str]) -> list[str]:
-    """Of each series: that of its variant, or the next one that is no variant's of those shown."""
-    next_free = len(variants) if any(name in variants for name in names) else 0
-    found = []
-    for name in names:
-        if name in variants:
-            index = variants.index(name)
-        else:
-            index, next_free = next_free, next_free + 1
-        found.append(COLORS[index % len(COLORS)])
-    return found
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

@@ -4,12 +4,22 @@ Append only; frozen into a Trajectory at the end. Knows no engine.
 """
 
 import dataclasses
+import time
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from jaxtool.core.calls import Call
-from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
+from jaxtool.core.types import (
+    FinishReason,
+    Origin,
+    Problem,
+    SampleTimes,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+)
 from jaxtool.data.tokenizer import Tokenizer, decode, written_bytes
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.policy_text import Reader, Stop
@@ -46,10 +56,14 @@ class LiveSample:
     segment_start: int = 0  # first token that the policy wrote since the last observation
     reader: Reader = dataclasses.field(init=False)  # of the text of its tokens
     decoded: int = 0  # tokens that the reader has
+    times: SampleTimes = dataclasses.field(init=False)  # from `begin` on
+    since_s: float = dataclasses.field(init=False)  # end of its last span, on the monotonic clock
 
     def begin(self, cache_row: int) -> None:
         """Leaves the queue for a row of the cache."""
         self.cache_row = cache_row
+        self.since_s = time.monotonic()
+        self.times = SampleTimes(left_queue_s=self.since_s, spans=())
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
         self._begin_segment(is_first=True)
 
@@ -65,6 +79,7 @@ class LiveSample:
         """Closes the current segment with what the tool said and begins the next one."""
         start, stop = self.segment_start, len(self.ids)
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
+        self.end_span("tool")
         self.calls.append(
             ToolCall(
                 tool=call.tool,
@@ -82,6 +97,13 @@ class LiveSample:
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
         self._begin_segment()
 
+    def end_span(self, kind: Literal["generate", "tool"]) -> None:
+        """What it has done since its last span ended."""
+        now = time.monotonic()
+        if kind == "tool" or round(1000 * (now - self.since_s)):
+            self.times = self.times.with_span(kind, self.since_s, now)
+        self.since_s = now
+
     def next_stop(self, tokenizer: Tokenizer) -> Stop | None:
         """The next tag that counts in what the policy has written since the last observation."""
         new = self.ids[self.decoded :]
@@ -98,6 +120,7 @@ class LiveSample:
         return self.ids[-1] in tokenizer.eos_ids
 
     def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
+        self.end_span("tool" if reason is FinishReason.INFRASTRUCTURE else "generate")
         return Trajectory(
             problem=self.problem,
             sample=self.sample,

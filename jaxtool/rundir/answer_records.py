@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtool.core.calls import CODE
-from jaxtool.core.types import Origin, Sample, ToolCall, Trajectory
+from jaxtool.core.types import Origin, Sample, Span, ToolCall, Trajectory
 
 Author = Literal["policy", "tool"]
 
@@ -50,15 +50,6 @@ class CallRecord:
     start: int
     stop: int
     observation_stop: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Span:
-    """What an answer did for a while, in milliseconds since the answer left the queue."""
-
-    kind: Literal["generate", "tool", "judge"]
-    start_ms: int
-    stop_ms: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +133,7 @@ def record_of(
         unexecuted_calls=trajectory.unexecuted_calls,
         invalid_calls=trajectory.invalid_calls,
         calls=tuple(_call(call, prompt) for call in trajectory.tool_calls),
+        spans=() if sample.times is None else sample.times.spans,
     )
 
 

@@ -129,6 +129,19 @@ METRICS: dict[str, str] = {
     "metrics/tracker_lost_total": "Rows and tables that the trackers of --log lost since this process began.",
 }
 
+
+def meaning_of(name: str) -> str:
+    """What a metric means: the line of its name, or of its family with `{...}` for the last part; "" of others."""
+    area, _, rest = name.partition("/")
+    metric, slash, _ = rest.partition("/")
+    families = (
+        key
+        for key in METRICS
+        if slash and key.startswith(f"{area}/{metric}/{{") and key.endswith("}")
+    )
+    return METRICS.get(name) or next((METRICS[key] for key in families), "")
+
+
 # Beginnings of the names whose values are times, or depend on them: a row that waits for a tool leaves its place in the
 # decoder to others or to nobody, so how full the decoder was depends on how fast tools answered.
 OF_THE_CLOCK = ("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_")

@@ -16,11 +16,12 @@ from rich.console import Console
 from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
 from jaxtool.report import console_tables
-from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
+from jaxtool.report.page import Headline, Report, Section, Table
+from jaxtool.report.run_page import metric_sections
 from jaxtool.rollout.statistics import figures
 from jaxtool.rollout.tool_figures import clustered_mean
 from jaxtool.rundir.progress import progress_of
-from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
+from jaxtool.rundir.trajectory_log import TrajectoryView, logged_views
 from jaxtool.study import tool_tables
 from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_figures
 from jaxtool.train.devices import make_shardings
@@ -166,12 +167,13 @@ def _views(
     worker: RolloutWorker, variant: str, evaluation: Evaluation, count: int = 24
 ) -> list[TrajectoryView]:
     samples = [
-        dataclasses.replace(s, score=Score(reward=float(right), is_correct=right))
+        s
+        if s.is_masked
+        else dataclasses.replace(s, score=Score(reward=float(right), is_correct=right))
         for s in samples_of(evaluation.groups)
-        if not s.is_masked
         for right in [bool(s.is_correct)]
     ]
-    return evenly_spaced_views(
+    return logged_views(
         samples,
         count,
         variant=variant,

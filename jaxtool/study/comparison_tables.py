@@ -4,7 +4,8 @@ Accuracy and shares are in percent, their differences in points. Columns of one 
 sides. Not covered: answers side by side (`side_by_side`).
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 from jaxtool.behaviour.two_runs import SHARES
 from jaxtool.report.page import Curve, Headline, Report, Section, Table
@@ -85,7 +86,17 @@ def comparison_page(
             ),
             *each,
         ),
+        answers=tuple(_answers(found)),
     )
+
+
+def _answers(found: PolicyComparison) -> Iterator[AnswerRecord]:
+    """Every answer under the names of the sides, for the page's viewer."""
+    for side in found.sides:
+        for condition in found.conditions:
+            for seed, records in enumerate(found.answers[side.name, condition]):
+                name = side.name if len(side.seeds) == 1 else f"{side.name}, seed {seed}"
+                yield from (dataclasses.replace(record, policy=name) for record in records)
 
 
 def flipped(found: Compared) -> list[tuple[int, Pair]]:

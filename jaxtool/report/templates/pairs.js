@@ -1,9 +1,9 @@
 // Two answers to one question side by side: one pair at a time, chosen by a list, arrows and keys of the buttons.
 
 function answerColumn({ name, is_correct: isRight, final_answer: final, facts, parts }) {
-  const index = report.variants.indexOf(name);
+  const index = variantColors.get(name);
   return el('div', { class: 'pair-answer' },
-    el('h4', null, index >= 0 ? el('span', { class: 'dot', '--dot': seriesColor(index) }) : null, name),
+    el('h4', null, index === undefined ? null : el('span', { class: 'dot', '--dot': seriesColor(index) }), name),
     el('div', { class: 'chips' },
       el('span', { class: `chip ${isRight ? 'right' : 'wrong'}` }, isRight ? '✓ correct' : '✗ wrong'),
       el('span', { class: 'chip' }, 'answer ', el('b', null, final === null ? 'none' : final)),

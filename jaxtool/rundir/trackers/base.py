@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def rows_of(views: Sequence[TrajectoryView]) -> list[Row]:
             shortened(view.question),
             shortened("".join(t.text for t in view.tokens if t.origin != "prompt")),
             shortened(view.reference_answer),
-            view.reward,
+            view.reward if math.isfinite(view.reward) else None,
             view.is_correct,
             len(view.tool_calls),
             len(view.tokens),
