@@ -26,6 +26,7 @@ from jaxtool.report.page import Report, write_report
 from jaxtool.rundir.answer_records import AnswerRecord, CallRecord, Part, Span
 
 WORDS = ("so", " the", " sum", " of", " two", " primes", " is", " 41", ",", " then", "\n", " check")
+RARE = "xylophone"  # in the last answer alone
 CODE = "x = 6 * 7\nprint(x)\n"
 TIMEOUT_S = 60
 # The answer itself, as text or as tokens.
@@ -39,7 +40,7 @@ def many_records(count: int, *, tokens: int, samples: int = 8) -> Iterator[Answe
         question, sample = divmod(i // 2, samples)
         right, lost, failed = draw.random() < 0.6, draw.random() < 0.01, draw.random() < 0.2
         has_call = bool(i % 3)
-        words = "".join(draw.choices(WORDS, k=tokens))
+        words = "".join(_words(draw, tokens)) + (f" {RARE}" if i + 1 == count else "")
         end = Part(author="policy", text=f"{words} \\boxed{{{question}}}", tokens=tokens)
         written = Part(author="policy", text=f"Let me see. <code>{CODE}</code>", tokens=15)
         output = Part(author="tool", text="<output>42\n</output>", tokens=4)
@@ -74,6 +75,12 @@ def many_records(count: int, *, tokens: int, samples: int = 8) -> Iterator[Answe
         )
 
 
+def _words(draw: random.Random, count: int) -> list[str]:
+    """Words and numbers, which compress about as well as reasoning does."""
+    words = draw.choices(WORDS, k=count)
+    return [word if k % 3 else f" {draw.randrange(10_000)}" for k, word in enumerate(words)]
+
+
 def _call(failed: bool, ms: int) -> CallRecord:
     return CallRecord(
         tool="python",
@@ -103,7 +110,8 @@ def many_lines(count: int, *, tokens: int, samples: int = 4) -> Iterator[dict[st
         calls = max(1, size // 1000)
         letters = "p" * 40 + ("a" * 60 + "c" * 20 + "t" * 20) * calls
         letters = (letters + "a" * tokens)[:tokens]
-        texts = draw.choices(WORDS, k=tokens)
+        texts = _words(draw, tokens)
+        texts[-1] = f" {RARE}" if i + 1 == count else texts[-1]
         is_policy = [letter in "ac" for letter in letters]
         starts = [40 + 100 * k for k in range(calls)]
         yield {
@@ -212,10 +220,10 @@ def measured(browser: Any, page: pathlib.Path) -> dict[str, float | None]:
         tokens = time.monotonic() - started
     started = time.monotonic()
     press(browser, "/")
-    press(browser, "print(x)" if tokens is None else "primes")
+    press(browser, RARE)
     wait(
         browser,
-        "return /^[1-9].* of .*answers$/.test(document.querySelector('.count').textContent)",
+        "return /^1 of [0-9,]+ answers$/.test(document.querySelector('.count').textContent)",
     )
     return {
         "open_s": opened,

@@ -110,10 +110,10 @@ def test_a_small_page_is_complete_alone(tmp_path):
 
 
 def test_the_page_itself_stays_small(tmp_path):
-    """A line of the index for each answer: about 300 bytes, whatever the answers' length."""
+    """A line of the index for each answer: about 200 bytes, whatever the answers' length."""
     sizes = {}
     for tokens in (20, 2000):
         found = chunked(map(row_of_record, many_records(200, tokens=tokens)))
         sizes[tokens] = len(json.dumps(found.index)) / 200
-    assert sizes[20] < 400
-    assert sizes[2000] < 1.02 * sizes[20]
+    assert sizes[20] < 300
+    assert sizes[2000] < 1.1 * sizes[20]
