@@ -68,7 +68,7 @@ def main() -> None:
     from jaxtool.core.files import write_text
     from jaxtool.report.console_tables import print_tables
     from jaxtool.report.page import write_report
-    from jaxtool.study import comparison_tables, side_by_side
+    from jaxtool.study import paired_tables, side_by_side
     from jaxtool.study.compared_sides import parse_sides
     from jaxtool.study.policy_comparison import compare_policies
 
@@ -77,12 +77,12 @@ def main() -> None:
         print(f"note: {note}")
     for one in found.compared:
         print(f"\n{one.title}")
-        print_tables(comparison_tables.tables_of(one), max_rows=ROWS)
+        print_tables(paired_tables.tables_of(one), max_rows=ROWS)
     print("\nall comparisons")
-    print_tables(comparison_tables.summary_tables(found))
+    print_tables(paired_tables.summary_tables(found))
     if arguments.show and not side_by_side.print_pairs(found, arguments.show):
         print("no question flipped: there is nothing to show")
-    page = comparison_tables.comparison_page(found, side_by_side.sections(found))
+    page = paired_tables.comparison_page(found, side_by_side.sections(found))
     if arguments.html:
         print(f"page {write_report(Path(arguments.html), page)}")
     launch.write_figures(arguments, page)

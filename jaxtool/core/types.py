@@ -123,6 +123,7 @@ class Trajectory:
         0  # calls that could not be made: no JSON, no such tool, a missing argument
     )
     finish_reason: FinishReason = FinishReason.EOS
+    lost_to: str = ""  # who failed where it is masked: a tool's name, or "judge"
     response_text: str = ""  # decoded once for scoring and display, never tokenised again
     final_text: str = ""  # policy text after the last observation: the only text that is scored
 

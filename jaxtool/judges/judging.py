@@ -44,7 +44,9 @@ class Judging:
 
 def _judged(sample: Sample, case: Case, verdict: Verdict | None) -> Sample:
     if verdict is None:
-        lost = dataclasses.replace(sample.trajectory, finish_reason=FinishReason.INFRASTRUCTURE)
+        lost = dataclasses.replace(
+            sample.trajectory, finish_reason=FinishReason.INFRASTRUCTURE, lost_to="judge"
+        )
         return dataclasses.replace(sample, trajectory=lost)
     verdict = dataclasses.replace(verdict, answer=case.answer)
     return dataclasses.replace(sample, verdict=verdict)

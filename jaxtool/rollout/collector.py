@@ -341,7 +341,7 @@ class Collector:
             row = observation.row
             if observation.result is None:
                 row.unexecuted_calls += 1
-                self._finish(row, FinishReason.INFRASTRUCTURE)
+                self._finish(row, FinishReason.INFRASTRUCTURE, observation.call.tool)
                 continue
             ids = observation_ids(
                 self.tokenizer,
@@ -362,13 +362,13 @@ class Collector:
         else:
             self.engine.rerun({cache_row: self._rows[cache_row].ids for cache_row in outputs})
 
-    def _finish(self, row: LiveSample, reason: FinishReason) -> None:
+    def _finish(self, row: LiveSample, reason: FinishReason, lost_to: str = "") -> None:
         problem_id = row.problem.problem_id
         self._expected.add(problem_id, len(row.ids) - len(row.prompt))
         self.engine.release(row.cache_row)
         del self._rows[row.cache_row]
         self._close_sessions(row)
-        if row.job.add(row.index, row.freeze(reason, self.tokenizer), row.times):
+        if row.job.add(row.index, row.freeze(reason, self.tokenizer, lost_to), row.times):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
 

@@ -119,7 +119,7 @@ class LiveSample:
         """Whether the policy's last token is an end token."""
         return self.ids[-1] in tokenizer.eos_ids
 
-    def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
+    def freeze(self, reason: FinishReason, tokenizer: Tokenizer, lost_to: str = "") -> Trajectory:
         self.end_span("tool" if reason is FinishReason.INFRASTRUCTURE else "generate")
         return Trajectory(
             problem=self.problem,
@@ -132,6 +132,7 @@ class LiveSample:
             unexecuted_calls=self.unexecuted_calls,
             invalid_calls=self.invalid_calls,
             finish_reason=reason,
+            lost_to=lost_to,
             response_text=decode(tokenizer, self.ids[len(self.prompt) :]),
             final_text=decode(tokenizer, self.ids[self.segment_start :]),
         )

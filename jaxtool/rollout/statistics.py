@@ -37,6 +37,8 @@ class Counts:
     problems: int  # with an answer
     answers: int  # judged: all figures are of these
     lost: int  # to the infrastructure: asked for, and in no figure
+    # How many of them each tool lost, or the judge; "" where nobody noted it.
+    lost_to: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def lost_fraction(self) -> float:
@@ -65,6 +67,9 @@ def counts(groups: Sequence[Group]) -> Counts:
         problems=len({sample.trajectory.problem.problem_id for sample in kept}),
         answers=len(kept),
         lost=len(samples) - len(kept),
+        lost_to=dict(
+            collections.Counter(s.trajectory.lost_to for s in samples if s.is_masked).most_common()
+        ),
     )
 
 

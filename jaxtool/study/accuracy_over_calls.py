@@ -15,6 +15,7 @@ from jaxtool.rollout.answer_intervals import Figure, interval, resample
 from jaxtool.rollout.answer_table import table_of
 from jaxtool.rundir.answer_records import AnswerRecord
 from jaxtool.study.intervals import t_interval
+from jaxtool.train.evaluation import Evaluation
 
 TITLE = "Accuracy over calls"
 Ends = tuple[float, float]  # what a figure cannot pass
@@ -78,6 +79,24 @@ def spot_of_figures(part: Mapping[str, Any], *, name: str, label: str = "") -> S
         accuracy=_normal(part["accuracy"], part["accuracy_stderr"], _SHARE),
         calls=_normal(part["tool_calls"], part["tool_calls_stderr"], _COUNT),
     )
+
+
+def pictures_of_evaluations(variants: Mapping[str, Mapping[str, Evaluation]]) -> tuple[Curve, ...]:
+    """A picture for each way of sampling; evaluations that lost too many answers are in none.
+
+    Args:
+      variants: by name, then by way of sampling.
+    """
+    made = []
+    for way in next(iter(variants.values()), {}):
+        spots = [
+            spot_of_figures(ways[way].overall, name=name)
+            for name, ways in variants.items()
+            if not ways[way].is_refused
+        ]
+        if spots:
+            made.append(accuracy_over_calls(spots, title=f"{TITLE}, {way}"))
+    return tuple(made)
 
 
 def spot_of_means(part: Mapping[str, Any], *, name: str, label: str = "") -> Spot | None:

@@ -6,24 +6,26 @@ table says how many answers it rests on; where too many were lost it says so in 
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table as RichTable
 
 from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
-from jaxtool.report import console_tables
 from jaxtool.report.page import Headline, Report, Section, Table
 from jaxtool.report.run_page import metric_sections
+from jaxtool.rollout.lost import lost_to_text
 from jaxtool.rollout.statistics import figures
 from jaxtool.rollout.tool_figures import clustered_mean
 from jaxtool.rundir.progress import progress_of
 from jaxtool.rundir.trajectory_log import TrajectoryView, logged_views
 from jaxtool.study import tool_tables
-from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_figures
+from jaxtool.study.accuracy_over_calls import pictures_of_evaluations
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import (
     GREEDY,
@@ -41,12 +43,6 @@ from jaxtool.train.weights import check_same_model, weights_named
 
 SAMPLINGS = ("greedy", "sampled")
 _MAIN = "All levels"
-# Figures that trackers get, and their names there.
-TRACKED = {
-    "accuracy": "accuracy_fraction",
-    "tool_calls": "calls_per_answer",
-    "tool_productivity": "productivity_ratio",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,9 +153,9 @@ def check_rests_on_enough(comparison: Comparison) -> None:
     ]
     if refused:
         raise ValueError(
-            f"no figures, too many answers were lost to the sandbox ({'; '.join(refused)}; "
-            f"Schedule.eval_max_lost_fraction allows {comparison.max_lost_fraction:.1%}): look at its "
-            "log and evaluate again"
+            f"no figures, too many answers were lost ({'; '.join(refused)}; "
+            f"Schedule.eval_max_lost_fraction allows {comparison.max_lost_fraction:.1%}): look at the log of what "
+            "lost them and evaluate again"
         )
 
 
@@ -306,32 +302,29 @@ def tables(comparison: Comparison) -> list[Table]:
 def print_tables(comparison: Comparison) -> None:
     """The tables on the console."""
     console = Console()
-    main, *others = tables(comparison)
-    shown = [dataclasses.replace(main, title=f"Test set, {main.title.lower()}"), *others]
-    console_tables.print_tables(shown, console)
+    for table in tables(comparison):
+        title = f"Test set, {table.title.lower()}" if table.title == _MAIN else table.title
+        shown = RichTable(title=title, title_justify="left")
+        for column in table.columns:
+            is_name = column in ("variant", "level", "tool", "sampling")
+            shown.add_column(column, justify="left" if is_name else "right")
+        for row in table.rows:
+            shown.add_row(*map(str, row))
+        console.print(shown)
     console.print(lost_note(comparison))
 
 
-def tracked(comparison: Comparison) -> dict[str, float]:
-    """Figures of the test as trackers get them: `test/accuracy_fraction/greedy/otc_grpo`."""
-    return {
-        f"test/{title}/{way}/{variant}": evaluation.overall[figure]
-        for variant, both in comparison.variants.items()
-        for way, evaluation in both.items()
-        for figure, title in TRACKED.items()
-        if evaluation.overall.get(figure) is not None
-    }
-
-
 def lost_note(comparison: Comparison) -> str:
-    """How many answers the sandbox lost, in a sentence."""
+    """How many answers were lost, and to what, in a sentence."""
     parts = [both[way].overall for both in comparison.variants.values() for way in both]
     lost = sum(part["lost"] for part in parts)
     if not lost:
-        return "No answer was lost to the sandbox."
+        return "No answer was lost."
     asked = lost + sum(part["answers"] for part in parts)
+    lost_to: Counter[str] = sum((Counter(part["lost_to"]) for part in parts), Counter())
+    who = lost_to_text(lost_to)
     return (
-        f"{lost} of {asked} answers were lost to the sandbox, also when asked again, and are in no "
+        f"{lost} of {asked} answers were lost{f' ({who})' * bool(who)}, also when asked again, and are in no "
         f"figure. A row that lost more than {comparison.max_lost_fraction:.1%} has none."
     )
 
@@ -353,22 +346,11 @@ def comparison_report(
         "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
         f"TP: correct answers per call (OTC-PO, section 2.1). {by_tool}{lost_note(comparison)}"
     )
-    pictures = [
-        accuracy_over_calls(
-            [
-                spot_of_figures(both[way].overall, name=variant)
-                for variant, both in comparison.variants.items()
-                if not both[way].is_refused
-            ],
-            title=f"Accuracy over calls, {way}",
-        )
-        for way in comparison.samplings
-    ]
     results = Section(
         title="Untouched test set",
         note=note,
         tables=shown,
-        curves=tuple(picture for picture in pictures if picture.series),
+        curves=pictures_of_evaluations(comparison.variants),
     )
     return Report(
         title=title,

@@ -1,6 +1,6 @@
 """Policies of finished evaluations against the first of them: pairs, differences, behaviour. What `compare` computes.
 
-Answers are read from the files, nothing is asked again. Not covered: how it is shown (`comparison_tables`,
+Answers are read from the files, nothing is asked again. Not covered: how it is shown (`paired_tables`,
 `side_by_side`).
 """
 

@@ -1,6 +1,6 @@
 """Figures of a finished study out of its files: means over seeds, differences, targets, curves, summary.
 
-Answers that the sandbox lost are in no figure; how many they are stands beside them. Differences are of the
+Answers that the infrastructure lost are in no figure; how many they are stands beside them. Differences are of the
 questions that neither variant lost.
 
 Not covered: how they are shown, see `tables`.
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
-from jaxtool.study.compare import TRACKED
 from jaxtool.study.figures import (
     EvalRecord,
     accuracy_by_level,
@@ -207,17 +206,6 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
         "rl_gain_sampled_points": mean(gain, "accuracy_points", "sampled"),
         "rl_gain_sampled_stderr": mean(gain, "accuracy_points", "sampled", "stderr"),
         "tool_over_text_points": mean(f"{TOOL} against {TEXT}", "accuracy_points"),
-    }
-
-
-def tracked(found: Mapping[str, Any]) -> dict[str, float]:
-    """Means over seeds of every variant, as trackers get them: `test/accuracy_fraction/greedy/retool_grpo`."""
-    return {
-        f"test/{title}/{way}/{name}": part[way][figure]["mean"]
-        for name, part in found["variants"].items()
-        for way in SAMPLINGS
-        for figure, title in TRACKED.items()
-        if part[way][figure]["mean"] is not None
     }
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from jaxtool.report.answer_pairs import AnswerPair, AnswerText, answer_text, fitting
 from jaxtool.report.page import Section
 from jaxtool.report.table_files import printable
-from jaxtool.study.comparison_tables import flipped, shown_answers
 from jaxtool.study.paired_answers import Pair
+from jaxtool.study.paired_tables import flipped, shown_answers
 from jaxtool.study.policy_comparison import Compared, PolicyComparison
 
 MAX_PAIRS = 200  # of a comparison in the page

@@ -11,7 +11,7 @@ from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_means
 from jaxtool.study.intervals import t_interval
 from jaxtool.study.results import SAMPLINGS
 
-NOT_COUNTED = "These runs did not count answers lost to the sandbox."
+NOT_COUNTED = "These runs did not count lost answers."
 LOST_CALL = 0.5  # calls a question below the optimum, from which on a level counts as collapsed
 
 
@@ -40,7 +40,7 @@ def rests_on(found: Mapping[str, Any], part: str) -> str:
     asked = sorted({count["answers"] + count["lost"] for count in counts.values()})
     text = f"{' or '.join(f'{number:,}' for number in asked)} answers of each variant"
     lost = [f"{name} {count['lost']}" for name, count in counts.items() if count["lost"]]
-    return f"{text}; lost to the sandbox and in no figure: {', '.join(lost) or 'none'}."
+    return f"{text}; lost and in no figure: {', '.join(lost) or 'none'}."
 
 
 def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -373,7 +373,7 @@ def _validations(found: Mapping[str, Any]) -> str:
     ]
     answers = sum(counts["answers"] for counts in each.values())
     return (
-        f"Validations: {answers:,} answers of all runs; lost to the sandbox and in no figure: "
+        f"Validations: {answers:,} answers of all runs; lost and in no figure: "
         f"{', '.join(lost) or 'none'}."
     )
 

@@ -15,7 +15,7 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
-from jaxtool.rollout.lost import ask_lost_again
+from jaxtool.rollout.lost import ask_lost_again, lost_to_text
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts, figures
 from jaxtool.train.skipped_updates import check_sampled
 
@@ -74,9 +74,11 @@ def has_figures(part: Mapping[str, Any]) -> bool:
 
 
 def lost_text(part: Mapping[str, Any]) -> str:
-    """`12 of 400 answers lost (3.0 %)`."""
+    """`12 of 400 answers lost (3.0%: 11 to search, 1 to the judge)`."""
     asked = part["answers"] + part["lost"]
-    return f"{part['lost']} of {asked} answers lost ({part['lost'] / max(1, asked):.1%})"
+    share = f"{part['lost'] / max(1, asked):.1%}"
+    who = lost_to_text(part["lost_to"])
+    return f"{part['lost']} of {asked} answers lost ({': '.join(filter(None, (share, who)))})"
 
 
 def evaluate(
