@@ -75,7 +75,7 @@ TEST = [
 PARITY = ["torch>=2.9,<2.14", "accelerate>=1.10", "peft>=0.17", "trl>=1.16"]
 
 # Where metrics can go besides the run directory, by `--log`. Each is optional and imported only when it is asked for.
-TRACKERS = ["wandb>=0.20", "mlflow>=3.1", "trackio>=0.20"]
+TRACKERS = ["wandb>=0.20", "mlflow>=3.1", "trackio>=0.30"]
 
 setup(
     name="jaxtool",
