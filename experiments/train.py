@@ -158,9 +158,10 @@ def main() -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     from jaxtool.parallel import hosts
-    from jaxtool.report.page import report_of_workdir
     from jaxtool.report.replacing import write_beside_richer
+    from jaxtool.report.run_page import report_of_workdir
     from jaxtool.rundir.metrics import read_metrics
+    from jaxtool.rundir.trackers.opening import log_outcome
     from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
@@ -185,6 +186,7 @@ def train(arguments: argparse.Namespace) -> None:
     page = arguments.workdir / "report.html"
     report = write_beside_richer(page, report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
+    log_outcome(launched.trackers, arguments.workdir, report)
     rows = read_metrics(arguments.workdir / "metrics.jsonl")
     record = {
         "policy": str(policy),

@@ -83,15 +83,6 @@ class ToolCall:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Span:
-    """What an answer did for a while, in milliseconds since the answer left the queue."""
-
-    kind: Literal["generate", "tool", "judge"]
-    start_ms: int
-    stop_ms: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
     """One question with its reference answer, or with several of which any one is right."""
 
@@ -132,11 +123,9 @@ class Trajectory:
         0  # calls that could not be made: no JSON, no such tool, a missing argument
     )
     finish_reason: FinishReason = FinishReason.EOS
+    lost_to: str = ""  # who failed where it is masked: a tool's name, or "judge"
     response_text: str = ""  # decoded once for scoring and display, never tokenised again
     final_text: str = ""  # policy text after the last observation: the only text that is scored
-    spans: tuple[Span, ...] = dataclasses.field(
-        default=(), compare=False
-    )  # () where nobody measured
 
     @property
     def num_tool_calls(self) -> int:
@@ -212,6 +201,31 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """What an answer did for a while, in milliseconds since the answer left the queue."""
+
+    kind: Literal["generate", "tool", "judge"]
+    start_ms: int
+    stop_ms: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleTimes:
+    """When one rollout did what. It depends on the clock, so two equal runs differ in it."""
+
+    left_queue_s: float  # on the monotonic clock of the host that sampled it
+    spans: tuple[Span, ...]  # one after the other, with gaps where nobody worked on it
+
+    def with_span(
+        self, kind: Literal["generate", "tool", "judge"], start_s: float, stop_s: float
+    ) -> "SampleTimes":
+        """The same with one more span, given on the monotonic clock of that host."""
+        start, stop = (round(1000 * (at - self.left_queue_s)) for at in (start_s, stop_s))
+        span = Span(kind=kind, start_ms=start, stop_ms=stop)
+        return dataclasses.replace(self, spans=(*self.spans, span))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
     """One finished rollout in its group: the trajectory, and what has been decided about it since."""
 
@@ -220,6 +234,8 @@ class Sample:
     score: Score | None = None  # None: not scored yet; a masked one never is
     is_chosen: bool = False  # a member of a group that this step learns from
     is_dropped: bool = False  # carries no loss, but is in its group's statistics
+    # Not part of what the sample is: no comparison, no figure that a resume must repeat reads it.
+    times: SampleTimes | None = dataclasses.field(default=None, compare=False)
 
     @property
     def is_correct(self) -> bool | None:

@@ -1,6 +1,7 @@
 """Judges groups of samples: the answer format of the renderer, and the run's judge behind it."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 from jaxtool.core.types import (
@@ -30,7 +31,9 @@ class Judging:
         """
         samples = samples_of(groups)
         cases = [self.case(sample.trajectory) for sample in samples]
+        started = time.monotonic()
         verdicts = self.judge.judge(cases)
+        samples = [_timed(sample, started, time.monotonic()) for sample in samples]
         return with_samples(groups, map(_judged, samples, cases, verdicts))
 
     def case(self, trajectory: Trajectory) -> Case:
@@ -41,7 +44,16 @@ class Judging:
 
 def _judged(sample: Sample, case: Case, verdict: Verdict | None) -> Sample:
     if verdict is None:
-        lost = dataclasses.replace(sample.trajectory, finish_reason=FinishReason.INFRASTRUCTURE)
+        lost = dataclasses.replace(
+            sample.trajectory, finish_reason=FinishReason.INFRASTRUCTURE, lost_to="judge"
+        )
         return dataclasses.replace(sample, trajectory=lost)
     verdict = dataclasses.replace(verdict, answer=case.answer)
     return dataclasses.replace(sample, verdict=verdict)
+
+
+def _timed(sample: Sample, started_s: float, stopped_s: float) -> Sample:
+    """With the span in which the whole set was judged."""
+    if sample.times is None:
+        return sample
+    return dataclasses.replace(sample, times=sample.times.with_span("judge", started_s, stopped_s))

@@ -61,6 +61,9 @@ class GrpoLearner:
             placed = _with_advantages(placed, advantages[packed], members.carries_loss[packed])
         return placed, advantages
 
+    def token_advantages(self, state: TrainState, batch: PlacedBatch) -> np.ndarray:
+        return np.asarray(batch.host.advantages)
+
     def update(
         self, state: TrainState, batch: PlacedBatch, *, moves: bool = True
     ) -> tuple[TrainState, Metrics]:

@@ -58,6 +58,14 @@ class Learner(Protocol[State]):
         """
         ...
 
+    def token_advantages(self, state: State, batch: PlacedBatch) -> np.ndarray:
+        """Advantages [B, T] float32 that `update` would learn from, 0 off the loss mask; for people to look at.
+
+        Args:
+          state: before the updates of this batch. A critic runs once over the batch.
+        """
+        ...
+
     def update(self, state: State, batch: PlacedBatch) -> tuple[State, Metrics]:
         """All updates of one batch with targets; the metrics are those of the first."""
         ...

@@ -93,12 +93,13 @@ class PpoLearner:
         host = dataclasses.replace(placed.host, token_rewards=token_rewards)
         return dataclasses.replace(placed, host=host), rewards
 
+    def token_advantages(self, state: PpoState, batch: PlacedBatch) -> np.ndarray:
+        return self._estimates(batch.host, self._values(state, batch))[0].astype(np.float32)
+
     def update(self, state: PpoState, batch: PlacedBatch) -> tuple[PpoState, Metrics]:
         """All updates of one batch; the metrics are those of the first."""
         # 1. Values by the critic as it is, and with them advantages and returns of policy tokens.
-        tower = self.view.full(state.critic.params)
-        programs = critic_programs(self.setup, self.critic)
-        values = batch.gathered(lambda block: programs.values.run(tower, block))
+        values = self._values(state, batch)
         advantages, returns, metrics = self._estimates(batch.host, values)
         # 2. The critic moves towards the returns.
         critic_state, critic_metrics = self._update_critic(state.critic, batch, values, returns)
@@ -114,6 +115,12 @@ class PpoLearner:
     @property
     def _policy_learner(self) -> GrpoLearner:
         return GrpoLearner(setup=self.setup, view=self.view)
+
+    def _values(self, state: PpoState, batch: PlacedBatch) -> np.ndarray:
+        """[B, T] by the critic as it is."""
+        tower = self.view.full(state.critic.params)
+        programs = critic_programs(self.setup, self.critic)
+        return batch.gathered(lambda block: programs.values.run(tower, block))
 
     def _estimates(
         self, batch: TrainBatch, values: np.ndarray

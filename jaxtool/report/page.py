@@ -1,11 +1,10 @@
-"""Writes the report of a run: one HTML file with tables, curves and a trajectory viewer.
+"""Writes a report: an HTML page with tables, curves and a viewer of answers.
 
-The file needs no network and no other file. Everything in it that a policy or a tool wrote is
-data: it is escaped here, shown as text by the page, and the page's policy allows no script but
-our own. `python -m jaxtool.report WORKDIR` rebuilds a report from a run's files.
+The page needs no network. A page of many answers has their text in a folder beside it (`jaxtool.report.chunks`).
+Everything that a policy or a tool wrote is data: it is escaped here, shown as text by the page, and the page's policy
+allows no script but our own and what our own script loads from that folder.
 
-Not covered: what belongs into a run's own report beyond its files (results.json); the caller adds
-it as tables.
+Not covered: which report a directory of runs or answers makes (`jaxtool.report.run_page`).
 """
 
 import base64
@@ -14,28 +13,37 @@ import datetime
 import hashlib
 import html
 import importlib.resources
-import json
-import math
+import itertools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxtool.config.record import RECORD_NAME
 from jaxtool.core.files import write_text
-from jaxtool.rundir.metric_table import meaning
-from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
-from jaxtool.rundir.trajectory_log import (
-    TRAJECTORIES_NAME,
-    TrajectoryView,
-    read_trajectories,
-    view_to_row,
-)
+from jaxtool.report.answer_pairs import AnswerPair
+from jaxtool.report.chunks import Chunked, chunked, folder_of, remove_others, write_beside
+from jaxtool.report.safe_json import json_for_html
+from jaxtool.report.table_files import slug, table_csv, table_latex
+from jaxtool.report.viewer_rows import ViewerRow, row_of_record, row_of_view
+from jaxtool.rundir import jsonl
+from jaxtool.rundir.answer_records import AnswerRecord
+from jaxtool.rundir.trajectory_log import TrajectoryView, view_to_row
 
 REPORT_NAME = "report.html"
-MAX_POINTS = 800  # of a series: more than a screen has columns for one chart
-MAX_TRAJECTORIES = 400  # of a rebuilt report: a page of some megabytes
-_SCRIPTS = ("dom.js", "charts.js", "viewer.js", "page.js")
+_SCRIPTS = (
+    *(
+        "dom.js",
+        "colors.js",
+        "saving.js",
+        "charts.js",
+        "pairs.js",
+        "rows.js",
+        "chunks.js",
+        "timeline.js",
+        "reading.js",
+    ),
+    *("tokens.js", "list.js", "viewer.js", "page.js"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,18 @@ class Series:
     xs: Sequence[float]
     ys: Sequence[float | None]
     stderr: Sequence[float | None] | None = None  # drawn as a band of ± one standard error
+    # Ends of an interval around each point, on either axis, drawn as bars; None: there is none to show.
+    x_intervals: Sequence[tuple[float, float] | None] | None = None
+    y_intervals: Sequence[tuple[float, float] | None] | None = None
+    labels: Sequence[str] | None = None  # what each point is, such as "up to 2 calls"
+
+    def columns(self) -> list[Sequence[Any]]:
+        """What there is of each point."""
+        found = (
+            *(self.xs, self.ys, self.stderr),
+            *(self.x_intervals, self.y_intervals, self.labels),
+        )
+        return [values for values in found if values is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,17 +100,28 @@ class Section:
     note: str = ""
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
+    pairs: tuple[AnswerPair, ...] = ()
+    is_folded: bool = False  # only its title is seen until it is opened
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     title: str
     subtitle: str = ""
-    variants: tuple[str, ...] = ()  # in the order of their colours
+    variants: tuple[str, ...] = ()  # in the order of tables; a colour goes by the name
     headlines: tuple[Headline, ...] = ()
     sections: tuple[Section, ...] = ()
     trajectories: tuple[TrajectoryView, ...] = ()
+    logs: tuple[
+        pathlib.Path, ...
+    ] = ()  # trajectories.jsonl of runs, read while the page is written
+    answers: tuple[AnswerRecord, ...] = ()
     config: str = ""  # gin text
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the viewer has anything to show; an empty log counts as something."""
+        return bool(self.trajectories or self.logs or self.answers)
 
     def check(self) -> None:
         """Raises ValueError if lengths do not agree, naming the table or series."""
@@ -103,32 +134,58 @@ class Report:
                     )
             for curve in section.curves:
                 for series in curve.series:
-                    lengths = {len(series.xs), len(series.ys)}
-                    lengths |= set() if series.stderr is None else {len(series.stderr)}
+                    lengths = {len(values) for values in series.columns()}
                     if len(lengths) > 1:
                         raise ValueError(
-                            f"curve {curve.title!r}, series {series.name!r}: xs, ys and stderr "
-                            f"have lengths {sorted(lengths)}"
+                            f"curve {curve.title!r}, series {series.name!r}: what it says of its points "
+                            f"has lengths {sorted(lengths)}"
                         )
 
 
 def write_report(path: str | pathlib.Path, report: Report) -> pathlib.Path:
-    """Writes the page in one atomic replacement and returns its path."""
+    """Writes the page in one atomic replacement and returns its path.
+
+    A page of many answers names chunks in the folder `report_data` beside it, which are written first.
+    """
     report.check()
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_text(path, _page(report))
+    found = chunked(_rows(report))
+    beside = {} if found.fits_inside else found.chunks
+    if beside:
+        write_beside(path, beside)
+    write_text(path, _page(report, found, folder_of(path).name if beside else ""))
+    remove_others(path, beside)
+    return path
 
 
-def _page(report: Report) -> str:
+def _rows(report: Report) -> Iterator[ViewerRow]:
+    logged = itertools.chain.from_iterable(map(jsonl.read_rows, report.logs))
+    yield from map(row_of_view, map(view_to_row, report.trajectories))
+    yield from map(row_of_view, logged)
+    yield from map(row_of_record, report.answers)
+
+
+def _page(report: Report, found: Chunked, folder: str) -> str:
+    """The page.
+
+    Args:
+      folder: where its chunks are, beside it; "": it holds them itself.
+    """
     script = "(() => {\n'use strict';\n" + "\n".join(map(_template, _SCRIPTS)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    inside = {} if folder else found.chunks
     parts = {
         "title": html.escape(report.title),
-        "script_hash": f"sha256-{digest}",
+        # With 'strict-dynamic' our script may load further ones: the chunks. Nothing else on the page may.
+        "script_source": f"'sha256-{digest}'" + (" 'strict-dynamic'" if folder else ""),
         "style": _template("report.css"),
         "script": script,
-        "data": _json_for_html(_page_data(report)),
+        "data": json_for_html(_page_data(report, found.index | {"folder": folder})),
+        "chunks": "\n".join(
+            f'<script type="text/plain" id="chunk-{name}">{content}</script>'
+            for name, content in inside.items()
+        ),
     }
     # One pass, so that data which looks like a placeholder stays data.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("report.html"))
@@ -139,7 +196,7 @@ def _template(name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _page_data(report: Report) -> dict[str, Any]:
+def _page_data(report: Report, answers: dict[str, Any]) -> dict[str, Any]:
     now = datetime.datetime.now().astimezone()
     return {
         "title": report.title,
@@ -147,117 +204,19 @@ def _page_data(report: Report) -> dict[str, Any]:
         "written": now.strftime("%Y-%m-%d %H:%M %Z"),
         "variants": report.variants,
         "headlines": [dataclasses.asdict(headline) for headline in report.headlines],
-        "sections": [dataclasses.asdict(section) for section in report.sections],
-        "trajectories": [view_to_row(view) for view in report.trajectories],
+        "sections": [_section_data(section) for section in report.sections],
+        "answers": answers,
         "config": report.config,
     }
 
 
-def _json_for_html(value: Any) -> str:
-    """JSON that ends no script element and starts no comment, whatever its strings hold."""
-    text = json.dumps(_without_nan(value), allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
-
-
-def report_of_workdir(workdir: str | pathlib.Path) -> Report:
-    """The report that the files of a run hold.
-
-    A run directory is one variant; a directory of run directories is a comparison of variants.
-
-    Raises:
-      FileNotFoundError: if there is no metrics.jsonl in either place.
-    """
-    workdir = pathlib.Path(workdir).resolve()
-    folders = [workdir, *sorted(path for path in workdir.glob("*") if path.is_dir())]
-    runs = {folder.name: folder for folder in folders if (folder / METRICS_NAME).exists()}
-    if not runs:
-        raise FileNotFoundError(
-            f"{workdir} holds no {METRICS_NAME}, nor do its folders; give a run's --workdir"
-        )
-    rows = {variant: read_metrics(folder / METRICS_NAME) for variant, folder in runs.items()}
-    views = [
-        view
-        for folder in runs.values()
-        if (folder / TRAJECTORIES_NAME).exists()
-        for view in read_trajectories(folder / TRAJECTORIES_NAME)
-    ]
-    records = [folder / RECORD_NAME for folder in runs.values()]
-    config = "\n".join(
-        f"# {record.parent.name}\n{record.read_text(encoding='utf-8')}"
-        for record in records
-        if record.exists()
-    )
-    stride = math.ceil(len(views) / MAX_TRAJECTORIES) or 1
-    shown = views[::stride]
-    steps = max((row["step"] for variant_rows in rows.values() for row in variant_rows), default=0)
-    return Report(
-        title=workdir.name,
-        subtitle=f"{', '.join(runs)}: {steps} steps, {len(shown)} of {len(views)} trajectories",
-        variants=tuple(runs),
-        sections=metric_sections(rows),
-        trajectories=tuple(shown),
-        config=config,
-    )
-
-
-def metric_sections(rows: dict[str, list[dict[str, float]]]) -> tuple[Section, ...]:
-    """One section per area, one curve per metric with what it means, one line per variant.
-
-    Metrics area/name/part are one curve with a line per part for one variant, and one curve per part
-    for several.
-
-    Args:
-      rows: variant -> rows of its metrics file.
-    """
-    is_one_variant = len(rows) == 1
-    lines: dict[str, dict[str, dict[str, Series]]] = {}  # area -> curve -> line -> series
-    notes: dict[tuple[str, str], dict[str, None]] = {}  # area, curve -> meanings of its metrics
-    for variant, variant_rows in rows.items():
-        names = {name: None for row in variant_rows for name in row if "/" in name}
-        for name in names:
-            area, metric, *part = name.split("/")
-            curve = metric if is_one_variant or not part else f"{metric} · {part[0]}"
-            line = part[0] if is_one_variant and part else variant
-            points = [(row["step"], row[name]) for row in variant_rows if name in row]
-            series = _thinned(line, points, MAX_POINTS)
-            title = curve.replace("_", " ")
-            lines.setdefault(area, {}).setdefault(title, {})[line] = series
-            notes.setdefault((area, title), {})[meaning(name)] = None
-    return tuple(
-        Section(
-            title=area.replace("_", " "),
-            curves=tuple(
-                Curve(
-                    title=title,
-                    x_label="step",
-                    y_label="",
-                    series=tuple(series.values()),
-                    note=" ".join(filter(None, notes[area, title])),
-                )
-                for title, series in curves.items()
-            ),
-        )
-        for area, curves in sorted(lines.items())
-    )
-
-
-def _thinned(name: str, points: list[tuple[float, float]], limit: int) -> Series:
-    """At most `limit` points, each the mean of its neighbours; a bucket of nan stays a gap."""
-    size = math.ceil(len(points) / limit)
-    buckets = [points[start : start + size] for start in range(0, len(points), max(size, 1))]
-    xs, ys = [], []
-    for bucket in buckets:
-        known = [y for _, y in bucket if math.isfinite(y)]
-        xs.append(bucket[-1][0])
-        ys.append(sum(known) / len(known) if known else None)
-    return Series(name=name, xs=xs, ys=ys)
+def _section_data(section: Section) -> dict[str, Any]:
+    """A section with what the buttons of its tables save."""
+    data = dataclasses.asdict(section)
+    for table, row in zip(section.tables, data["tables"], strict=True):
+        row["files"] = {
+            "name": slug(table.title),
+            "csv": table_csv(table),
+            "tex": table_latex(table),
+        }
+    return data

@@ -1,6 +1,6 @@
 """A richer page is never replaced by a poorer one: what a new page would lose of the one that is there.
 
-A page is poorer if a headline, a section or a table of the old one is not in it, or if it alone has no trajectories.
+A page is poorer if a headline, a section or a table of the old one is not in it, or if it alone has no answers to look at.
 Curves of the same section may differ: the run has gone on. Not covered: what is in a table.
 """
 
@@ -26,8 +26,10 @@ def lost_by(path: str | pathlib.Path, report: Report) -> list[str]:
     data = json.loads(found[1])
     kept = set(_parts(_as_data(report)))
     lost = [part for part in _parts(data) if part not in kept]
-    if data["trajectories"] and not report.trajectories:
-        lost.append(f"{len(data['trajectories'])} trajectories")
+    # Pages of earlier versions hold their trajectories themselves.
+    count = len(data["trajectories"]) if "trajectories" in data else data["answers"]["count"]
+    if count and not report.has_answers:
+        lost.append(f"{count} answers")
     return lost
 
 

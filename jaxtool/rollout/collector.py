@@ -256,9 +256,7 @@ class Collector:
             self._consume(log, version)
             await asyncio.sleep(0)
         elif self._calls or self._tasks:
-            for row, call in self._calls:
-                self._start_call(row, call)
-            self._calls = []
+            self._start_calls()
             is_lockstep = self.config.schedule == "lockstep"
             until = asyncio.ALL_COMPLETED if is_lockstep else asyncio.FIRST_COMPLETED
             waited = self._tasks if wake is None else {*self._tasks, wake}
@@ -309,10 +307,11 @@ class Collector:
             self._tell(row, following.text)
         elif following is None:
             self._look_at(row)  # the same token may carry a second tag
-        elif self.config.schedule == "lockstep":
-            self._calls.append((row, following))
         else:
-            self._start_call(row, following)
+            row.end_span("generate")
+            self._calls.append((row, following))
+            if self.config.schedule != "lockstep":
+                self._start_calls()
 
     def _tell(self, row: LiveSample, text: str) -> None:
         """A text of ours where an observation would stand; the row goes on behind it."""
@@ -323,9 +322,9 @@ class Collector:
         else:
             self._told[row.cache_row] = ids
 
-    def _start_call(self, row: LiveSample, call: Call) -> None:
-        row.end_span(waits_for_tool=True)
-        self._tasks.add(asyncio.create_task(self._run_tool(row, call)))
+    def _start_calls(self) -> None:
+        self._tasks |= {asyncio.create_task(self._run_tool(*call)) for call in self._calls}
+        self._calls = []
 
     async def _run_tool(self, row: LiveSample, call: Call) -> _Observation:
         try:
@@ -343,7 +342,7 @@ class Collector:
             row = observation.row
             if observation.result is None:
                 row.unexecuted_calls += 1
-                self._finish(row, FinishReason.INFRASTRUCTURE)
+                self._finish(row, FinishReason.INFRASTRUCTURE, observation.call.tool)
                 continue
             ids = observation_ids(
                 self.tokenizer,
@@ -364,13 +363,13 @@ class Collector:
         else:
             self.engine.rerun({cache_row: self._rows[cache_row].ids for cache_row in outputs})
 
-    def _finish(self, row: LiveSample, reason: FinishReason) -> None:
+    def _finish(self, row: LiveSample, reason: FinishReason, lost_to: str = "") -> None:
         problem_id = row.problem.problem_id
         self._expected.add(problem_id, len(row.ids) - len(row.prompt))
         self.engine.release(row.cache_row)
         del self._rows[row.cache_row]
         self._close_sessions(row)
-        if row.job.add(row.index, row.freeze(reason, self.tokenizer)):
+        if row.job.add(row.index, row.freeze(reason, self.tokenizer, lost_to), row.times):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
 

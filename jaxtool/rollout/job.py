@@ -4,7 +4,7 @@ import collections
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from jaxtool.core.types import Group, Problem, Sample, Trajectory
+from jaxtool.core.types import Group, Problem, Sample, SampleTimes, Trajectory
 
 
 class Job:
@@ -15,7 +15,7 @@ class Job:
         self.samples = samples
         # Fulfilled in the collector's thread; other threads may wait for it.
         self.finished: Future[list[Group]] = Future()
-        self._done: dict[tuple[int, int], Trajectory] = {}
+        self._done: dict[tuple[int, int], Sample] = {}
         self._left = collections.Counter(dict.fromkeys(range(len(self.problems)), samples))
         self._settle()
 
@@ -28,26 +28,27 @@ class Job:
         """Answers that have come back."""
         return len(self._done)
 
-    def add(self, index: int, trajectory: Trajectory) -> bool:
+    def add(self, index: int, trajectory: Trajectory, times: SampleTimes | None = None) -> bool:
         """Takes one answer to problem number `index`; says whether its group is complete."""
         key = index, trajectory.sample
         if key in self._done:
             raise ValueError(f"problem {index} of this job has two samples {trajectory.sample}")
-        self._done[key] = trajectory
+        self._done[key] = Sample(trajectory=trajectory, times=times)
         self._left[index] -= 1
         self._settle()
         return not self._left[index]
 
     def trajectory(self, index: int, sample: int) -> Trajectory | None:
         """The answer that has come back; None: it has not yet."""
-        return self._done.get((index, sample))
+        done = self._done.get((index, sample))
+        return None if done is None else done.trajectory
 
     def groups(self) -> list[Group]:
         """One of each problem, in their order, with the samples in theirs."""
         return [
             Group(
                 problem=problem,
-                samples=tuple(Sample(trajectory=self._done[i, s]) for s in range(self.samples)),
+                samples=tuple(self._done[i, s] for s in range(self.samples)),
             )
             for i, problem in enumerate(self.problems)
         ]

@@ -24,6 +24,7 @@ class JudgedAnswer:
         str, int
     ]  # that got an observation, by tool; tools that it did not call are not there
     failed: Mapping[str, int]  # of these: ended in an error or at a limit
+    lost_to: str = ""  # who failed where it is lost: a tool's name, or "judge"
 
     @property
     def num_calls(self) -> int:
@@ -72,6 +73,7 @@ def _of_sample(sample: Sample) -> JudgedAnswer:
         is_lenient=None if sample.verdict is None else sample.verdict.is_lenient,
         calls=calls_by_tool(trajectory),
         failed=calls_by_tool(trajectory, failed=True),
+        lost_to=trajectory.lost_to,
     )
 
 
@@ -85,6 +87,7 @@ def _of_record(record: AnswerRecord) -> JudgedAnswer:
         is_lenient=record.is_lenient,
         calls=_counted(calls, False),
         failed=_counted(calls, True),
+        lost_to=record.lost_to,
     )
 
 

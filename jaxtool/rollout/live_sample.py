@@ -6,6 +6,7 @@ Append only; frozen into a Trajectory at the end. Knows no engine.
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from jaxtool.core.types import (
     FinishReason,
     Origin,
     Problem,
-    Span,
+    SampleTimes,
     ToolCall,
     ToolResult,
     Trajectory,
@@ -55,13 +56,14 @@ class LiveSample:
     segment_start: int = 0  # first token that the policy wrote since the last observation
     reader: Reader = dataclasses.field(init=False)  # of the text of its tokens
     decoded: int = 0  # tokens that the reader has
-    spans: list[Span] = dataclasses.field(default_factory=list)
-    began_s: float = 0.0  # when it left the queue, by the monotonic clock
-    waits_for_tool: bool = False
+    times: SampleTimes = dataclasses.field(init=False)  # from `begin` on
+    since_s: float = dataclasses.field(init=False)  # end of its last span, on the monotonic clock
 
     def begin(self, cache_row: int) -> None:
         """Leaves the queue for a row of the cache."""
-        self.cache_row, self.began_s = cache_row, time.monotonic()
+        self.cache_row = cache_row
+        self.since_s = time.monotonic()
+        self.times = SampleTimes(left_queue_s=self.since_s, spans=())
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
         self._begin_segment(is_first=True)
 
@@ -75,9 +77,9 @@ class LiveSample:
 
     def add_observation(self, call: Call, result: ToolResult, ids: Sequence[int]) -> None:
         """Closes the current segment with what the tool said and begins the next one."""
-        self.end_span(waits_for_tool=False)
         start, stop = self.segment_start, len(self.ids)
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
+        self.end_span("tool")
         self.calls.append(
             ToolCall(
                 tool=call.tool,
@@ -95,6 +97,13 @@ class LiveSample:
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
         self._begin_segment()
 
+    def end_span(self, kind: Literal["generate", "tool"]) -> None:
+        """What it has done since its last span ended."""
+        now = time.monotonic()
+        if kind == "tool" or round(1000 * (now - self.since_s)):
+            self.times = self.times.with_span(kind, self.since_s, now)
+        self.since_s = now
+
     def next_stop(self, tokenizer: Tokenizer) -> Stop | None:
         """The next tag that counts in what the policy has written since the last observation."""
         new = self.ids[self.decoded :]
@@ -110,20 +119,8 @@ class LiveSample:
         """Whether the policy's last token is an end token."""
         return self.ids[-1] in tokenizer.eos_ids
 
-    def end_span(self, *, waits_for_tool: bool) -> None:
-        """What it did until now is over.
-
-        Args:
-          waits_for_tool: what comes next; False: it generates.
-        """
-        start = self.spans[-1].stop_ms if self.spans else 0
-        now = round(1000 * (time.monotonic() - self.began_s))
-        kind = "tool" if self.waits_for_tool else "generate"
-        self.spans.append(Span(kind=kind, start_ms=start, stop_ms=max(start, now)))
-        self.waits_for_tool = waits_for_tool
-
-    def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
-        self.end_span(waits_for_tool=False)
+    def freeze(self, reason: FinishReason, tokenizer: Tokenizer, lost_to: str = "") -> Trajectory:
+        self.end_span("tool" if reason is FinishReason.INFRASTRUCTURE else "generate")
         return Trajectory(
             problem=self.problem,
             sample=self.sample,
@@ -135,9 +132,9 @@ class LiveSample:
             unexecuted_calls=self.unexecuted_calls,
             invalid_calls=self.invalid_calls,
             finish_reason=reason,
+            lost_to=lost_to,
             response_text=decode(tokenizer, self.ids[len(self.prompt) :]),
             final_text=decode(tokenizer, self.ids[self.segment_start :]),
-            spans=tuple(self.spans),
         )
 
     def _extend(

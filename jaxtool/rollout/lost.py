@@ -5,9 +5,17 @@ training, or of the answers of an evaluation.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtool.core.types import Group, Problem
+
+
+def lost_to_text(lost_to: Mapping[str, int]) -> str:
+    """Who lost how many, in words: `3 to python, 1 to the judge`; "" where nobody noted it."""
+    known = {name: count for name, count in lost_to.items() if name}
+    return ", ".join(
+        f"{count} to {'the judge' if name == 'judge' else name}" for name, count in known.items()
+    )
 
 
 def ask_lost_again(

@@ -80,6 +80,7 @@ class AnswerRecord:
     invalid_calls: int
     calls: tuple[CallRecord, ...]
     spans: tuple[Span, ...] = ()  # () where nobody measured
+    lost_to: str = ""  # who failed where it is lost: a tool's name, or "judge"
 
     @property
     def response(self) -> str:
@@ -126,6 +127,7 @@ def record_of(
         is_lenient=None if verdict is None else verdict.is_lenient,
         how="" if verdict is None else verdict.how,
         is_lost=sample.is_masked,
+        lost_to=trajectory.lost_to,
         finish_reason=str(trajectory.finish_reason),
         prompt_tokens=prompt,
         policy_tokens=trajectory.num_policy_tokens,
@@ -133,7 +135,7 @@ def record_of(
         unexecuted_calls=trajectory.unexecuted_calls,
         invalid_calls=trajectory.invalid_calls,
         calls=tuple(call_record(call, prompt) for call in trajectory.tool_calls),
-        spans=trajectory.spans,
+        spans=() if sample.times is None else sample.times.spans,
     )
 
 

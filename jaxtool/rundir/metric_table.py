@@ -37,7 +37,7 @@ METRICS: dict[str, str] = {
     "tools/invalid_count/{tool}": "Calls of the tool's name that could not be made.",
     "tools/ok_fraction": "Share of the calls that ended without an error.",
     "tools/failed_fraction/{status}": "Share of the calls that ended so (error, time-out, memory, ...).",
-    "tools/infrastructure_failed_fraction": "Share of the answers lost to the sandbox. They are masked, never scored.",
+    "tools/infrastructure_failed_fraction": "Share of the answers lost to a tool or judge that could not be reached. They are masked, never scored.",
     "tools/known_answers_count": "Programs with known answers that the servers ran before this update, on all hosts.",
     "tools/unreachable_servers_count": "Servers that could not be asked for a known answer, in this step; each host counts its own.",
     "tools/executions_total": "Programs that the client sent to a sandbox since the run began, over resumes.",
@@ -78,7 +78,7 @@ METRICS: dict[str, str] = {
     "filter/draws": "Batches of problems drawn for this step; more than 1 only with refilling.",
     "filter/chosen_fraction": "Share of the sampled answers in the groups that were chosen.",
     "filter/learned_fraction": "Share of the sampled answers that carry a loss.",
-    "filter/broken_group_fraction": "Share of the groups that lost an answer to the sandbox. Nothing of them is learned.",
+    "filter/broken_group_fraction": "Share of the groups with a lost answer. Nothing of them is learned.",
     "policy/loss": "Mean loss of the step's updates, all terms together.",
     "policy/grad_norm": "Global norm of the gradient before clipping.",
     "policy/skipped_updates": "Updates of the step that were left out, because loss or gradient was not finite.",
@@ -103,7 +103,7 @@ METRICS: dict[str, str] = {
     "staleness/max_updates": "The most of them; `Schedule.max_staleness` at the most.",
     "staleness/older_tokens_fraction": "Share of the tokens that are one update old or more.",
     "validation/answers_count": "Answers on which the validation's figures rest.",
-    "validation/lost_count": "Answers lost to the sandbox, also when asked again. Too many: there are no figures.",
+    "validation/lost_count": "Answers lost, also when asked again. Too many: there are no figures.",
     "validation/accuracy_fraction": "Accuracy on the validation problems, sampled as `Schedule.eval_sampling` says.",
     "validation/average_at_fraction/{k}": "avg@k: mean over questions of the share right of k = `Schedule.eval_samples` answers. With k > 1.",
     "validation/pass_at_fraction/{k}": "pass@k: chance that one of k answers is right, for k = 1, 2, 4, ... up to `Schedule.eval_samples`.",
@@ -131,23 +131,24 @@ METRICS: dict[str, str] = {
     "metrics/tracker_lost_total": "Rows and tables that the trackers of --log lost since this process began.",
 }
 
+
+def meaning_of(name: str) -> str:
+    """What a metric means: the line of its name, or of its family with `{...}` for the last part; "" of others."""
+    area, _, rest = name.partition("/")
+    metric, slash, _ = rest.partition("/")
+    families = (
+        key
+        for key in METRICS
+        if slash and key.startswith(f"{area}/{metric}/{{") and key.endswith("}")
+    )
+    return METRICS.get(name) or next((METRICS[key] for key in families), "")
+
+
 # Beginnings of the names whose values are times, or depend on them: a row that waits for a tool leaves its place in the
 # decoder to others or to nobody, so how full the decoder was depends on how fast tools answered.
 OF_THE_CLOCK = ("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_")
 
 _V = TypeVar("_V")
-
-
-def meaning(name: str) -> str:
-    """What a metric of a row means; "" of one that the table lacks.
-
-    meaning("level/accuracy_fraction/hard") is that of "level/accuracy_fraction/{level}".
-    """
-    if name in METRICS or name.count("/") < 2:
-        return METRICS.get(name, "")
-    area, metric, _ = name.split("/", 2)
-    known = (key for key in METRICS if key.startswith(f"{area}/{metric}/{{"))
-    return METRICS.get(next(known, ""), "")
 
 
 def without_clock(row: Mapping[str, _V]) -> dict[str, _V]:

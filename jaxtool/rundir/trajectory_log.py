@@ -12,7 +12,7 @@ from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 
-from jaxtool.core.types import Origin, Sample, Score, Trajectory
+from jaxtool.core.types import Origin, Sample, Score, Span, Trajectory, Verdict
 from jaxtool.rundir import jsonl
 
 TRAJECTORIES_NAME = "trajectories.jsonl"
@@ -43,6 +43,11 @@ class ToolCallView:
     error_type: str = ""
     wall_ms: int = 0
     tool: str = ""  # logs of earlier versions do not name it
+    # Tokens of the trajectory: first of the segment that ended in the call, just past the call, and just past
+    # its observation; -1 in logs of earlier versions.
+    start: int = -1
+    stop: int = -1
+    observation_stop: int = -1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,28 +59,44 @@ class TrajectoryView:
     question: str
     reference_answer: str
     sample: int  # index in the group
-    reward: float
+    reward: float  # nan of a masked one, which no reward was drawn from
     is_correct: bool
     tool_calls: tuple[ToolCallView, ...] = ()
     tool_coefficient: float = 1.0  # r_tool
     finish_reason: str = ""
     advantage: float | None = None  # mean over the policy's tokens; None: there is none to show
     tokens: tuple[TokenView, ...] = ()
+    references: tuple[
+        str, ...
+    ] = ()  # acceptable answers, any one is right; (): reference_answer alone
+    final_answer: str | None = (
+        None  # what was judged; None: there is none, or an earlier version wrote the log
+    )
+    how: str = ""  # how the verdict came about
+    is_masked: bool = False  # lost to the infrastructure: never scored, in no figure
+    unexecuted_calls: int = 0
+    invalid_calls: int = 0
+    spans: tuple[
+        Span, ...
+    ] = ()  # times: the only fields but `wall_ms` in which two equal runs differ
 
 
 def trajectory_view(
     trajectory: Trajectory,
-    score: Score,
+    score: Score | None,
     *,
     variant: str,
     step: int | None,
     token_texts: Sequence[str],
     advantages: Sequence[float] | np.ndarray | None = None,
     control_tokens: Mapping[int, str] | None = None,
+    verdict: Verdict | None = None,
+    spans: Sequence[Span] = (),
 ) -> TrajectoryView:
-    """The view of a scored trajectory.
+    """The view of a trajectory.
 
     Args:
+      score: None of one that was never scored.
       token_texts: [T] decoded piece of each token.
       advantages: [T], read on policy tokens only; None where there are none (evaluation, a critic).
       control_tokens: spelling by id of tokens that structure a context, shown as such.
@@ -99,21 +120,31 @@ def trajectory_view(
         question=trajectory.problem.question,
         reference_answer=trajectory.problem.answer,
         sample=trajectory.sample,
-        reward=score.reward,
-        is_correct=score.is_correct,
+        reward=math.nan if score is None else score.reward,
+        is_correct=score is not None and score.is_correct,
         tool_calls=tuple(
             ToolCallView(
                 status=str(call.result.status),
                 error_type=call.result.error_type,
                 wall_ms=call.result.wall_ms,
                 tool=call.tool,
+                start=call.start,
+                stop=call.stop,
+                observation_stop=call.observation_stop,
             )
             for call in trajectory.tool_calls
         ),
-        tool_coefficient=score.tool_coefficient,
+        tool_coefficient=1.0 if score is None else score.tool_coefficient,
         finish_reason=str(trajectory.finish_reason),
         advantage=sum(known) / len(known) if known else None,
         tokens=tokens,
+        references=trajectory.problem.references,
+        final_answer=None if verdict is None else verdict.answer,
+        how="" if verdict is None else verdict.how,
+        is_masked=trajectory.is_masked,
+        unexecuted_calls=trajectory.unexecuted_calls,
+        invalid_calls=trajectory.invalid_calls,
+        spans=tuple(spans),
     )
 
 
@@ -138,7 +169,7 @@ def _token_views(
     )
 
 
-def evenly_spaced_views(
+def logged_views(
     samples: Sequence[Sample],
     count: int,
     *,
@@ -146,18 +177,20 @@ def evenly_spaced_views(
     step: int | None,
     token_text: Callable[[int], str],
     control_tokens: Mapping[int, str],
-    advantages: Sequence[float] | np.ndarray | None,
+    advantages: Sequence[float | np.ndarray | None] | np.ndarray | None,
 ) -> list[TrajectoryView]:
-    """About `count` evenly spaced samples as the report shows them; masked ones are left out.
+    """About `count` samples as the report shows them, in whole groups; masked ones are there and say so.
 
     Args:
-      step: None for samples of a finished policy.
+      samples: group after group; a group is what asks one problem.
+      step: None for samples of a finished policy. The groups of a step follow those of the step before.
       token_text: the decoded piece of a token.
       control_tokens: spelling by id of tokens that structure a context.
-      advantages: one of each sample, shown at each of its policy tokens; None: there are none to show.
+      advantages: of each sample one for all its policy tokens, or [T] one for each token, or None: it has none.
+        None: no sample has any.
     """
-    stride = max(1, len(samples) // max(1, count))
     shown = [None] * len(samples) if advantages is None else advantages
+    pairs = list(zip(samples, shown, strict=True))
     return [
         trajectory_view(
             sample.trajectory,
@@ -167,12 +200,26 @@ def evenly_spaced_views(
             token_texts=[token_text(int(token)) for token in sample.trajectory.ids],
             control_tokens=control_tokens,
             advantages=None
-            if advantage is None
-            else np.full(len(sample.trajectory.ids), advantage),
+            if advantage is None or sample.score is None
+            else np.broadcast_to(advantage, sample.trajectory.ids.shape),
+            verdict=sample.verdict,
+            spans=() if sample.times is None else sample.times.spans,
         )
-        for sample, advantage in list(zip(samples, shown, strict=True))[::stride]
-        if sample.score is not None
+        for first, stop in _whole_groups(samples, count, step or 0)
+        for sample, advantage in pairs[first:stop]
     ]
+
+
+def _whole_groups(samples: Sequence[Sample], count: int, step: int) -> list[tuple[int, int]]:
+    """(first, stop) of about count / G groups, evenly spaced; the first of them moves on with the step."""
+    ids = [sample.trajectory.problem.problem_id for sample in samples]
+    starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+    if not starts:
+        return []
+    wanted = min(max(round(count * len(starts) / len(ids)), 1), len(starts))
+    chosen = sorted((k * len(starts) // wanted + step) % len(starts) for k in range(wanted))
+    stops = [*starts[1:], len(ids)]
+    return [(starts[k], stops[k]) for k in chosen]
 
 
 def _code_mask(trajectory: Trajectory, token_texts: Sequence[str]) -> np.ndarray:
@@ -216,6 +263,7 @@ def view_to_row(view: TrajectoryView) -> dict[str, Any]:
     row = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
     row["reward"] = view.reward if math.isfinite(view.reward) else None
     row["tool_calls"] = [dataclasses.asdict(call) for call in view.tool_calls]
+    row["spans"] = [dataclasses.asdict(span) for span in view.spans]
     row["tokens"] = {
         "text": [token.text for token in view.tokens],
         "id": [token.token_id for token in view.tokens],
@@ -246,8 +294,20 @@ def view_from_row(row: dict[str, Any]) -> TrajectoryView:
             zip(columns["origin"], tokens, strict=True)
         )
     )
-    reward = math.nan if row["reward"] is None else row["reward"]
-    return TrajectoryView(**{**row, "reward": reward, "tool_calls": calls, "tokens": views})
+    changed = {
+        "reward": math.nan if row["reward"] is None else row["reward"],
+        "tool_calls": calls,
+        "tokens": views,
+        "references": tuple(row.get("references", ())),
+        "spans": tuple(Span(**span) for span in row.get("spans", ())),
+    }
+    return TrajectoryView(**{**row, **changed})
+
+
+def without_times(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a view's row that a run with the same seed on the same machine gives again, bit by bit."""
+    calls = [{**call, "wall_ms": 0} for call in row["tool_calls"]]
+    return {**row, "tool_calls": calls, "spans": []}
 
 
 class TrajectoryLog(jsonl.Closes):

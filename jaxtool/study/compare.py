@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxtool.core.types import Score, samples_of
 from jaxtool.judges.references import check_references
 from jaxtool.rundir.progress import progress_of
-from jaxtool.rundir.trajectory_log import TrajectoryView, evenly_spaced_views
+from jaxtool.rundir.trajectory_log import TrajectoryView, logged_views
 from jaxtool.study.comparison_tables import Comparison
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import GREEDY, Evaluation, Runner, evaluate
@@ -101,12 +101,13 @@ def _views(
     worker: RolloutWorker, variant: str, evaluation: Evaluation, count: int = 24
 ) -> list[TrajectoryView]:
     samples = [
-        dataclasses.replace(s, score=Score(reward=float(right), is_correct=right))
+        s
+        if s.is_masked
+        else dataclasses.replace(s, score=Score(reward=float(right), is_correct=right))
         for s in samples_of(evaluation.groups)
-        if not s.is_masked
         for right in [bool(s.is_correct)]
     ]
-    return evenly_spaced_views(
+    return logged_views(
         samples,
         count,
         variant=variant,

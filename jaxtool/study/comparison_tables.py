@@ -5,15 +5,19 @@ Not covered: who evaluates (`compare`, `evaluating`), differences between varian
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from jaxtool.report.page import Headline, Report, Section, Table, metric_sections
+from jaxtool.report.page import Headline, Report, Section, Table
+from jaxtool.report.run_page import metric_sections
+from jaxtool.rollout.lost import lost_to_text
 from jaxtool.rundir.trajectory_log import TrajectoryView
 from jaxtool.study import tool_tables
+from jaxtool.study.accuracy_over_calls import pictures_of_evaluations
 from jaxtool.train.evaluation import Evaluation, has_figures, lost_text
 
 _MAIN = "All levels"
@@ -52,9 +56,9 @@ def check_rests_on_enough(comparison: Comparison) -> None:
     ]
     if refused:
         raise ValueError(
-            f"no figures, too many answers were lost to the sandbox ({'; '.join(refused)}; "
-            f"Schedule.eval_max_lost_fraction allows {comparison.max_lost_fraction:.1%}): look at its "
-            "log and evaluate again"
+            f"no figures, too many answers were lost ({'; '.join(refused)}; "
+            f"Schedule.eval_max_lost_fraction allows {comparison.max_lost_fraction:.1%}): look at the log of what "
+            "lost them and evaluate again"
         )
 
 
@@ -154,14 +158,16 @@ def print_tables(comparison: Comparison) -> None:
 
 
 def lost_note(comparison: Comparison) -> str:
-    """How many answers the sandbox lost, in a sentence."""
+    """How many answers were lost, and to what, in a sentence."""
     parts = [both[way].overall for both in comparison.variants.values() for way in both]
     lost = sum(part["lost"] for part in parts)
     if not lost:
-        return "No answer was lost to the sandbox."
+        return "No answer was lost."
     asked = lost + sum(part["answers"] for part in parts)
+    lost_to: Counter[str] = sum((Counter(part["lost_to"]) for part in parts), Counter())
+    who = lost_to_text(lost_to)
     return (
-        f"{lost} of {asked} answers were lost to the sandbox, also when asked again, and are in no "
+        f"{lost} of {asked} answers were lost{f' ({who})' * bool(who)}, also when asked again, and are in no "
         f"figure. A row that lost more than {comparison.max_lost_fraction:.1%} has none."
     )
 
@@ -176,14 +182,19 @@ def comparison_report(
     views: Sequence[TrajectoryView],
     config: str,
 ) -> Report:
-    """Tables, training curves of the variants and trajectories of training and test."""
+    """Tables, accuracy over calls, training curves of the variants and trajectories of training and test."""
     shown = tuple(tables(comparison))
     by_tool = f"{tool_tables.NOTE} " if len(tool_tables.tools_of(comparison.variants)) > 1 else ""
     note = (
         "Accuracy in percent ± one standard error. TC: calls that got an observation, per answer. "
         f"TP: correct answers per call (OTC-PO, section 2.1). {by_tool}{lost_note(comparison)}"
     )
-    results = Section(title="Untouched test set", note=note, tables=shown)
+    results = Section(
+        title="Untouched test set",
+        note=note,
+        tables=shown,
+        curves=pictures_of_evaluations(comparison.variants),
+    )
     return Report(
         title=title,
         subtitle=subtitle,

@@ -26,9 +26,12 @@ class EvalRecord:
     calls: int
     is_correct: bool
     tokens: int  # of the policy
-    is_lost: bool = False  # to the sandbox, also when asked again: in no figure
+    is_lost: bool = False  # to the infrastructure, also when asked again: in no figure
     # Calls of each tool of the run, 0 of one that was not called; {} in files of before.
     calls_by_tool: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    lost_to: str = (
+        ""  # who failed where it is lost: a tool's name, or "judge"; "" in files of before
+    )
 
 
 def optimal_calls(level: str, mental_accuracy: float) -> int:

@@ -4,13 +4,14 @@ For a variant of a seed: greedy and sampled answers to the held-out questions, s
 validation questions of its curve (the curve's first point), and how many questions of each level the
 policy gets right when it must answer at once ("mental"), which says how many calls are needed.
 
-Answers that the sandbox lost are asked once more. What is still lost stands in the file as such. Where it
+Answers that the infrastructure lost are asked once more. What is still lost stands in the file as such. Where it
 is more than `Schedule.eval_max_lost_fraction` of a part, no file is written, so that the same command asks again.
 """
 
 import dataclasses
 import json
 from asyncio import Runner
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +25,7 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.judged_answers import calls_by_tool
-from jaxtool.rollout.lost import ask_lost_again
+from jaxtool.rollout.lost import ask_lost_again, lost_to_text
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord, lost_fraction
 from jaxtool.tools.base import CodeRunner
@@ -105,13 +106,15 @@ def evaluate_variant(
 
 
 def check_few_are_lost(parts: Mapping[str, Sequence[EvalRecord]], max_fraction: float) -> None:
-    """Raises ValueError if the sandbox lost more of a part than figures may go without."""
+    """Raises ValueError if more of a part is lost than figures may go without."""
     for part, answers in parts.items():
         if lost_fraction(answers) > max_fraction:
+            said = lost_to_text(Counter(a.lost_to for a in answers if a.is_lost))
+            who = f", {said}," * bool(said)
             raise ValueError(
-                f"{sum(a.is_lost for a in answers)} of {len(answers)} {part} answers were lost to the "
-                f"sandbox (Schedule.eval_max_lost_fraction allows {max_fraction:.1%}): look at its log; "
-                "the same command asks again"
+                f"{sum(a.is_lost for a in answers)} of {len(answers)} {part} answers were "
+                f"lost{who} (Schedule.eval_max_lost_fraction allows {max_fraction:.1%}): look at the log of "
+                "what lost them; the same command asks again"
             )
 
 
@@ -156,6 +159,7 @@ def _answers(
             is_correct=bool(sample.is_correct) and not t.is_masked,
             tokens=t.num_policy_tokens,
             is_lost=t.is_masked,
+            lost_to=t.lost_to,
             calls_by_tool=none | calls_by_tool(t),
         )
         for sample in samples_of(judging.judged(groups))

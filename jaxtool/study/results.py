@@ -1,6 +1,6 @@
 """Figures of a finished study out of its files: means over seeds, differences, targets, curves, summary.
 
-Answers that the sandbox lost are in no figure; how many they are stands beside them. Differences are of the
+Answers that the infrastructure lost are in no figure; how many they are stands beside them. Differences are of the
 questions that neither variant lost.
 
 Not covered: how they are shown, see `tables`.

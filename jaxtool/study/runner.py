@@ -15,6 +15,8 @@ from typing import Any
 from jaxtool.data.problems import Split
 from jaxtool.rundir.checkpoints import is_policy
 from jaxtool.rundir.run_start import Identity, check_start
+from jaxtool.rundir.trackers.opening import spec_of_part
+from jaxtool.rundir.trackers.spec import TrackerSpec
 from jaxtool.study import stage_process
 from jaxtool.study.fewer_steps import steps_bindings
 from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
@@ -40,6 +42,7 @@ class Study:
     split: Split = "test"  # "validation" while a recipe is being chosen
     problems: int = 600  # of that split, for each seed
     changes: Changes = dataclasses.field(default_factory=Changes)
+    trackers: tuple[TrackerSpec, ...] = ()  # of --log
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -130,6 +133,10 @@ def _train_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
         "init_from": None if variant.start is None else str(study.policy(variant.start, seed)),
         "sandbox": sandbox,
         "command": sys.orig_argv,  # for the record of the run
+        "log": [
+            str(spec_of_part(spec, study.workdir, f"{variant.name}-seed{seed}"))
+            for spec in study.trackers
+        ],
     }
     return _job(
         study,

@@ -12,6 +12,7 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.rundir.checkpoints import save_policy
 from jaxtool.rundir.run_start import Identity, Launch, open_start
+from jaxtool.rundir.trackers.spec import parse_tracker
 from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study import records
 from jaxtool.train import rl_config, rl_loop, run_files, sft_loop
@@ -28,7 +29,8 @@ def run(file: str, mesh: Mesh | None = None) -> None:
     if job["kind"] == "evaluate":
         records.evaluate_variant(job, mesh=mesh)
         return
-    config, launch = run_files.launched_run(job["files"], job["params"])
+    trackers = tuple(map(parse_tracker, job.get("log", ())))
+    config, launch = run_files.launched_run(job["files"], job["params"], trackers)
     launch = dataclasses.replace(launch, command=tuple(job["command"]))
     if job["kind"] == "take":
         _take(config, job, mesh, launch)

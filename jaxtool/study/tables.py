@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from jaxtool.report import console_tables
 from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
+from jaxtool.study.accuracy_over_calls import accuracy_over_calls, spot_of_means
 from jaxtool.study.intervals import t_interval
 from jaxtool.study.results import SAMPLINGS
 
-NOT_COUNTED = "These runs did not count answers lost to the sandbox."
+NOT_COUNTED = "These runs did not count lost answers."
 LOST_CALL = 0.5  # calls a question below the optimum, from which on a level counts as collapsed
 
 
@@ -39,7 +40,7 @@ def rests_on(found: Mapping[str, Any], part: str) -> str:
     asked = sorted({count["answers"] + count["lost"] for count in counts.values()})
     text = f"{' or '.join(f'{number:,}' for number in asked)} answers of each variant"
     lost = [f"{name} {count['lost']}" for name, count in counts.items() if count["lost"]]
-    return f"{text}; lost to the sandbox and in no figure: {', '.join(lost) or 'none'}."
+    return f"{text}; lost and in no figure: {', '.join(lost) or 'none'}."
 
 
 def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -69,14 +70,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def print_tables(found: Mapping[str, Any], console: Console | None = None) -> None:
-    console = console or Console()
-    for table in tables(found):
-        rich = RichTable(title=table.title, title_justify="left", caption=table.note or None)
-        for number, column in enumerate(table.columns):
-            rich.add_column(column, justify="right" if number else "left")
-        for row in table.rows:
-            rich.add_row(*map(str, row))
-        console.print(rich)
+    console_tables.print_tables(tables(found), console)
 
 
 def study_report(found: Mapping[str, Any], title: str) -> Report:
@@ -106,10 +100,23 @@ def study_report(found: Mapping[str, Any], title: str) -> Report:
         variants=variants,
         headlines=_headlines(found["summary"]),
         sections=(
+            Section(title="Accuracy over calls", curves=pictures(found)),
             Section(title="Curves", curves=curves),
             Section(title="Figures", tables=tables(found)),
         ),
     )
+
+
+def pictures(found: Mapping[str, Any]) -> tuple[Curve, ...]:
+    """Accuracy over calls of the variants, one picture for each way of sampling."""
+    made = []
+    for way in SAMPLINGS:
+        spots = [spot_of_means(part[way], name=name) for name, part in found["variants"].items()]
+        known = [spot for spot in spots if spot is not None]
+        title = f"Accuracy over calls, {way}"
+        if known:
+            made.append(accuracy_over_calls(known, title=title, note=rests_on(found, way)))
+    return tuple(made)
 
 
 def _headlines(summary: Mapping[str, Any]) -> tuple[Headline, ...]:
@@ -366,7 +373,7 @@ def _validations(found: Mapping[str, Any]) -> str:
     ]
     answers = sum(counts["answers"] for counts in each.values())
     return (
-        f"Validations: {answers:,} answers of all runs; lost to the sandbox and in no figure: "
+        f"Validations: {answers:,} answers of all runs; lost and in no figure: "
         f"{', '.join(lost) or 'none'}."
     )
 

@@ -17,7 +17,7 @@ from jaxtool.parallel import hosts
 from jaxtool.rollout.answer_equations import pass_at, usual_ks
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.judged_answers import JudgedAnswer, by_problem, kept, of_groups
-from jaxtool.rollout.lost import ask_lost_again
+from jaxtool.rollout.lost import ask_lost_again, lost_to_text
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts_of, figures_of
 from jaxtool.train.skipped_updates import check_sampled
 
@@ -97,9 +97,11 @@ def has_figures(part: Mapping[str, Any]) -> bool:
 
 
 def lost_text(part: Mapping[str, Any]) -> str:
-    """`12 of 400 answers lost (3.0 %)`."""
+    """`12 of 400 answers lost (3.0%: 11 to search, 1 to the judge)`."""
     asked = part["answers"] + part["lost"]
-    return f"{part['lost']} of {asked} answers lost ({part['lost'] / max(1, asked):.1%})"
+    share = f"{part['lost'] / max(1, asked):.1%}"
+    who = lost_to_text(part["lost_to"])
+    return f"{part['lost']} of {asked} answers lost ({': '.join(filter(None, (share, who)))})"
 
 
 def evaluate(

@@ -31,7 +31,7 @@ from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_log import RunLog, open_log
 from jaxtool.rundir.run_start import Identity, Launch, open_start
-from jaxtool.rundir.trajectory_log import evenly_spaced_views
+from jaxtool.rundir.trajectory_log import logged_views
 from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
@@ -182,18 +182,16 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     metrics |= rollouts.metrics(batch.groups, step) | checked
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
-    aims, learned = _learn(run, rollouts, batch, step)
-    log_every = config.schedule.log_trajectories_every
-    if log_every and step % log_every == 0:
-        views = evenly_spaced_views(
+    advantages, learned = _learn(run, rollouts, batch, step)
+    if _is_logged(config, step):
+        views = logged_views(
             batch.samples,
             config.schedule.log_trajectories,
             variant=workdir.name,
             step=step,
             token_text=worker.token_text,
             control_tokens=worker.tokenizer.control_tokens,
-            # With a critic the aims are rewards, which the view has already.
-            advantages=None if config.critic else aims,
+            advantages=advantages,
         )
         log.write_views(step, views)
     run.skipped.settle()
@@ -209,39 +207,56 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     return metrics
 
 
+def _is_logged(config: RlConfig, step: int) -> bool:
+    """Whether trajectories of the step are kept for the report."""
+    every = config.schedule.log_trajectories_every
+    return bool(every) and step % every == 0
+
+
 def _learn(
     run: Run, rollouts: Rollouts, batch: RolloutBatch, step: int
-) -> tuple[np.ndarray, Metrics]:
+) -> tuple[list[float | np.ndarray | None], Metrics]:
     """All updates of a step. Changes `run.state` and `run.skipped`.
 
     Returns:
-      Each sample's advantage (its reward, where a critic makes advantages), [samples] float32, 0 outside
-      the chosen groups; and the metrics of the updates.
+      Each sample's advantage: one for all its tokens, with a critic [T] float32, None outside the chosen groups and
+      with a critic in steps that are not logged; and the metrics of the updates.
     """
+    shown: list[float | np.ndarray | None] = [None] * len(batch.samples)
     # 1) The chosen samples with their scores; those that carry tokens are packed, once.
     samples, learner = [batch.samples[i] for i in batch.chosen], run.learner
     if not samples:  # nobody is asked for the advantages of nothing
-        return np.zeros(len(batch.samples), np.float32), {}
+        return shown, {}
     members = Members(
         scores=[sample.score for sample in samples],
         group_ids=batch.group_ids,
         is_dropped=np.array([sample.is_dropped for sample in samples], bool),
     )
-    trajectories = [samples[i].trajectory for i in learner.packed(members)]
+    in_batch = learner.packed(members)
+    trajectories = [samples[i].trajectory for i in in_batch]
     packed = to_batch(trajectories, run.config.pack) if trajectories else None
 
+    looks_at_tokens = run.config.critic is not None and _is_logged(run.config, step)
+
     # 2) Advantages or rewards of each token, then the updates, in the thread that owns the devices.
-    def learn() -> tuple[np.ndarray, Metrics]:
+    def learn() -> tuple[np.ndarray, np.ndarray | None, Metrics]:
         placed, aims = learner.targets(run.state, packed, members)
         if placed is None:
-            return aims, {}
+            return aims, None, {}
+        of_tokens = learner.token_advantages(run.state, placed) if looks_at_tokens else None
         run.state, metrics = learner.update(run.state, placed)
         run.skipped.observe(step, metrics, placed.host)
-        return aims, metrics
+        return aims, of_tokens, metrics
 
-    aims = np.zeros(len(batch.samples), np.float32)
-    aims[batch.chosen], metrics = rollouts.dispatch(learn)
-    return aims, metrics
+    aims, of_tokens, metrics = rollouts.dispatch(learn)
+    # 3) For people to look at: with a critic the aims are rewards, and each token has an advantage of its own.
+    if run.config.critic is None:
+        for i, aim in zip(batch.chosen, aims, strict=True):
+            shown[i] = float(aim)
+    elif packed is not None and of_tokens is not None:
+        for k, i in enumerate(in_batch):
+            shown[batch.chosen[i]] = of_tokens[packed.trajectory_ids == k]
+    return shown, metrics
 
 
 def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from docs import metrics_table
-from jaxtool.rundir.metric_table import METRICS, meaning
+from jaxtool.rundir.metric_table import METRICS, meaning_of
 
 ROOT = Path(__file__).parents[2]
 AREAS = {name.split("/")[0] for name in METRICS}
@@ -52,10 +52,11 @@ def test_the_page_is_the_table():
 
 def test_a_metric_with_a_part_means_what_the_table_says_of_all_parts():
     assert (
-        meaning("level/calls_per_answer/two digit/hop") == METRICS["level/calls_per_answer/{level}"]
+        meaning_of("level/calls_per_answer/two digit/hop")
+        == METRICS["level/calls_per_answer/{level}"]
     )
-    assert meaning("reward/mean") == METRICS["reward/mean"]
-    assert meaning("reward/mean/hard") == meaning("mine/own") == ""
+    assert meaning_of("reward/mean") == METRICS["reward/mean"]
+    assert meaning_of("reward/mean/hard") == meaning_of("mine/own") == ""
 
 
 def test_every_meaning_can_be_read_alone():

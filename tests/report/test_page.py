@@ -1,13 +1,12 @@
 """The report: one file that loads nothing, shows untrusted text as text, and is rebuilt from files."""
 
+import base64
 import dataclasses
+import gzip
 import html.parser
 import json
 import math
-import os
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,16 +16,17 @@ from jaxtool.core.types import (
     Origin,
     Problem,
     Sample,
+    SampleTimes,
     Score,
+    Span,
     ToolCall,
     ToolResult,
     ToolStatus,
     Trajectory,
 )
 from jaxtool.report import page
-from jaxtool.report.__main__ import main
-from jaxtool.rundir import metrics, trajectory_log
-from jaxtool.rundir.trajectory_log import TrajectoryLog, evenly_spaced_views, trajectory_view
+from jaxtool.rundir import trajectory_log
+from jaxtool.rundir.trajectory_log import TrajectoryLog, logged_views, trajectory_view
 
 HOSTILE = "</script><script>document.title='owned'</script><!--<img src=x onerror=alert(1)>{{data}}"
 PIECES = ["Q", ":", "I", " think", " x", "=1", "\n", "</code>", HOSTILE, "so", " 1"]
@@ -146,7 +146,7 @@ def test_control_tokens_are_marked_by_their_id_and_shown_as_they_are_spelled():
 
 def test_views_of_a_finished_policy_claim_no_step_and_no_advantage():
     sample = Sample(trajectory=make_trajectory(), score=Score(reward=1.0, is_correct=True))
-    [view] = evenly_spaced_views(
+    [view] = logged_views(
         [sample],
         1,
         variant="a",
@@ -158,10 +158,80 @@ def test_views_of_a_finished_policy_claim_no_step_and_no_advantage():
     assert (view.step, view.advantage) == (None, None)
     assert view.tokens[0].text == "<s>"
     assert all(token.advantage is None for token in view.tokens)
-    [learned] = evenly_spaced_views(
+    [learned] = logged_views(
         [sample], 1, variant="a", step=3, token_text=str, control_tokens={}, advantages=[0.5]
     )
     assert (learned.step, learned.advantage) == (3, 0.5)
+    [of_tokens] = logged_views(
+        [sample],
+        1,
+        variant="a",
+        step=3,
+        token_text=str,
+        control_tokens={},
+        advantages=[np.linspace(0, 1, 11)],
+    )
+    assert of_tokens.tokens[4].advantage == pytest.approx(0.4)
+
+
+def sample_of(problem_id: str, sample: int, **changes) -> Sample:
+    trajectory = make_trajectory()
+    problem = dataclasses.replace(trajectory.problem, problem_id=problem_id)
+    trajectory = dataclasses.replace(trajectory, problem=problem, sample=sample)
+    return Sample(trajectory=trajectory, score=Score(reward=1.0, is_correct=True), **changes)
+
+
+@pytest.mark.parametrize(
+    ("count", "step", "groups"),
+    [(4, 0, "ac"), (4, 1, "bd"), (1, 2, "c"), (2, 5, "b"), (100, 0, "abcd"), (5, 0, "ac")],
+)
+def test_whole_groups_are_kept_and_others_in_the_next_step(count, step, groups):
+    samples = [sample_of(name, sample) for name in "abcd" for sample in range(2)]
+    views = logged_views(
+        samples,
+        count,
+        variant="a",
+        step=step,
+        token_text=str,
+        control_tokens={},
+        advantages=np.arange(8.0),
+    )
+    kept = [(name, sample) for name in groups for sample in range(2)]
+    assert [(view.problem_id, view.sample) for view in views] == kept
+    assert views[0].advantage == 2.0 * "abcd".index(groups[0])
+
+
+def test_a_masked_answer_is_there_with_no_reward_and_no_advantage():
+    lost = dataclasses.replace(make_trajectory(), finish_reason=FinishReason.INFRASTRUCTURE)
+    times = SampleTimes(left_queue_s=5.0, spans=()).with_span("generate", 5.0, 5.25)
+    [view] = logged_views(
+        [Sample(trajectory=lost, times=times)],
+        1,
+        variant="a",
+        step=3,
+        token_text=str,
+        control_tokens={},
+        advantages=[0.0],
+    )
+    assert view.is_masked
+    assert not view.is_correct
+    assert math.isnan(view.reward)
+    assert view.advantage is None
+    assert view.spans == (Span(kind="generate", start_ms=0, stop_ms=250),)
+    again = trajectory_log.view_from_row(trajectory_log.view_to_row(view))
+    assert dataclasses.replace(again, reward=0) == dataclasses.replace(view, reward=0)
+
+
+def test_times_are_in_no_comparison_and_are_left_out_of_what_must_repeat():
+    times = SampleTimes(left_queue_s=0.0, spans=()).with_span("tool", 0.001, 0.0105)
+    trajectory = make_trajectory()
+    assert Sample(trajectory=trajectory, times=times) == Sample(trajectory=trajectory)
+    row = trajectory_log.view_to_row(make_view(spans=times.spans))
+    assert row["spans"] == [{"kind": "tool", "start_ms": 1, "stop_ms": 10}]
+    without = trajectory_log.without_times(row)
+    assert without["spans"] == []
+    assert without["tool_calls"][0]["wall_ms"] == 0
+    assert row["tool_calls"][0]["wall_ms"] == 12
 
 
 def test_the_log_reads_back_and_resumes_without_repeats(tmp_path):
@@ -210,6 +280,10 @@ def make_report() -> page.Report:
     )
 
 
+def unpacked(content: str):
+    return json.loads(gzip.decompress(base64.b64decode(content)))
+
+
 class Page(html.parser.HTMLParser):
     """Elements of a page with their attributes, and the text of each script."""
 
@@ -236,18 +310,22 @@ def page_text(tmp_path):
 
 def test_hostile_text_is_data_and_nothing_else(page_text):
     page = Page(page_text)
-    assert [tag for tag, _ in page.elements if tag in ("script", "img")] == ["script", "script"]
+    assert [tag for tag, _ in page.elements if tag in ("script", "img")] == ["script"] * 4
     data = json.loads(page.scripts[0])
-    assert data["trajectories"][0]["tokens"]["text"] == PIECES
-    assert data["trajectories"][0]["tokens"]["control"] == [9]
-    assert data["trajectories"][0]["question"] == HOSTILE
+    assert data["answers"]["questions"][0]["text"] == HOSTILE
     assert data["title"] == f"A run {HOSTILE}"
-    assert page_text.count("</script>") == 2
+    for content in page.scripts[1:3]:  # text and figures of the answers
+        assert re.fullmatch("[A-Za-z0-9+/]+=*", content.strip())
+    parts = unpacked(page.scripts[1])[0]["parts"]
+    assert "".join(part["x"] for part in parts) == "".join(PIECES)
+    assert unpacked(page.scripts[2])[0]["id"] == list(range(100, 111))
+    assert page_text.count("</script>") == 4
     assert "<!--" not in page_text
 
 
 def test_the_page_loads_nothing_and_allows_only_its_own_script(page_text):
     page = Page(page_text)
+    assert [a for tag, a in page.elements if tag == "script" and "src" in a] == []
     for _, attributes in page.elements:
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith(("data:", "#"))
@@ -255,7 +333,7 @@ def test_the_page_loads_nothing_and_allows_only_its_own_script(page_text):
     assert not re.search(r"https?://", without_names)
     policy = next(a["content"] for _, a in page.elements if "http-equiv" in a)
     assert "default-src 'none'" in policy
-    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='", policy)
+    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}=';", policy)
 
 
 def test_missing_values_are_null_in_the_page(page_text):
@@ -276,98 +354,6 @@ def test_lengths_that_do_not_agree_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"table 'T': 2 columns|curve 'C', series 's'"):
             page.write_report(tmp_path / "r.html", page.Report(title="t", sections=(section,)))
     assert not (tmp_path / "r.html").exists()
-
-
-def write_run(folder, values, level_names=("one",)):
-    with metrics.MetricsWriter(folder) as writer:
-        for step, value in enumerate(values):
-            levels = {f"eval/accuracy/{level}": value for level in level_names}
-            writer.write(step, {"reward/mean": value, **levels})
-    (folder / "operative_config.gin").write_text(f"# of {folder.name}\n")
-
-
-def test_one_run_is_rebuilt_from_its_directory(tmp_path, capsys):
-    write_run(tmp_path / "grpo", [0.0, math.nan, 1.0], level_names=("one", "two"))
-    with TrajectoryLog(tmp_path / "grpo") as log:
-        log.write([make_view(step=1)])
-    main([str(tmp_path / "grpo")])
-    path = tmp_path / "grpo" / page.REPORT_NAME
-    assert capsys.readouterr().out.strip() == str(path)
-    assert len(json.loads(Page(path.read_text()).scripts[0])["trajectories"]) == 1
-    rebuilt = page.report_of_workdir(tmp_path / "grpo")
-    sections = {section.title: section for section in rebuilt.sections}
-    assert list(sections) == ["eval", "metrics", "reward"]
-    (accuracy,) = sections["eval"].curves
-    assert [series.name for series in accuracy.series] == ["one", "two"]
-    assert sections["reward"].curves[0].series[0].ys == [0.0, None, 1.0]
-    assert "# of grpo" in rebuilt.config
-
-
-def test_runs_of_a_directory_are_compared_variant_by_variant(tmp_path):
-    write_run(tmp_path / "grpo", [0.0, 1.0], level_names=("one", "two"))
-    write_run(tmp_path / "otc", [0.5], level_names=("one",))
-    rebuilt = page.report_of_workdir(tmp_path)
-    assert rebuilt.variants == ("grpo", "otc")
-    curves = {curve.title: curve for s in rebuilt.sections for curve in s.curves}
-    assert [series.name for series in curves["accuracy · one"].series] == ["grpo", "otc"]
-    assert [series.name for series in curves["accuracy · two"].series] == ["grpo"]
-
-
-def test_curves_say_what_their_metrics_mean():
-    row = {
-        "step": 0,
-        "behaviour/ok_programs_fraction": 0.5,
-        "behaviour/ok_programs_fraction/right": 0.8,
-        "behaviour/ok_programs_fraction/wrong": 0.2,
-        "mine/unknown": 1.0,
-    }
-    sections = {section.title: section for section in page.metric_sections({"run": [row]})}
-    [curve] = sections["behaviour"].curves
-    assert [series.name for series in curve.series] == ["run", "right", "wrong"]
-    assert curve.note == (
-        "Share of the programs that ran without error: ToRL's pass ratio. "
-        "Share of the programs of right and of wrong answers that ran without error."
-    )
-    assert sections["mine"].curves[0].note == ""
-
-
-def test_long_series_are_thinned_to_means(monkeypatch):
-    monkeypatch.setattr(page, "MAX_POINTS", 2)
-    rows = [{"step": step, "a/x": y} for step, y in enumerate([1.0, 3.0, math.nan, math.nan])]
-    (section,) = page.metric_sections({"run": rows})
-    series = section.curves[0].series[0]
-    assert (series.xs, series.ys) == ([1, 3], [2.0, None])
-
-
-def test_a_directory_without_runs_is_a_one_line_error(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main([str(tmp_path)])
-    assert "holds no metrics.jsonl" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_browser_draws_the_page(tmp_path, page_text):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium on this machine: the page's script is not run")
-    path = tmp_path / "page.html"
-    path.write_text(page_text)
-    command = [browser, "--headless", "--disable-gpu", "--no-first-run", "--dump-dom"]
-    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
-    command += ["--no-sandbox"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    page = Page(done.stdout)
-    classes = [attributes.get("class") or "" for _, attributes in page.elements]
-    assert sum(name.split()[:1] == ["t"] for name in classes) == len(PIECES)
-    assert sum("control" in name.split() for name in classes) == 1
-    assert sum(name == "item" for name in classes) == 2
-    assert sum(name == "series" for name in classes) == 1
-    assert [tag for tag, _ in page.elements].count("table") == 1
-    assert [tag for tag, _ in page.elements].count("img") == 0
-    assert "<title>owned" not in done.stdout
 
 
 def test_a_log_names_the_tool_of_each_call_and_one_of_an_earlier_version_is_still_read():

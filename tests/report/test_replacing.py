@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxtool.report import page
+from jaxtool.report import page, run_page
 from jaxtool.report.__main__ import main
 from jaxtool.report.replacing import lost_by, write_beside_richer
 from jaxtool.rundir import metrics
@@ -47,7 +47,7 @@ def test_the_command_refuses_and_names_what_would_be_lost(workdir, capsys):
 
 def test_a_run_that_ends_writes_beside_a_richer_page_and_says_so(workdir, capsys):
     path = workdir / "report.html"
-    poorer = page.report_of_workdir(workdir)
+    poorer = run_page.report_of_workdir(workdir)
     assert write_beside_richer(path, poorer) == workdir / "report_of_run.html"
     assert "it stays, and this page is beside it" in capsys.readouterr().out
     assert lost_by(path, RICH) == []

@@ -210,7 +210,8 @@ def test_failed_infrastructure_masks_the_trajectory_and_nothing_else():
     trajectories = run(made, samples=2)
     assert sorted(t.is_masked for t in trajectories) == [False, True]
     [lost] = [t for t in trajectories if t.is_masked]
-    assert lost.finish_reason is FinishReason.INFRASTRUCTURE
+    assert (lost.finish_reason, lost.lost_to) == (FinishReason.INFRASTRUCTURE, "python")
+    assert {t.lost_to for t in trajectories if not t.is_masked} == {""}
     assert (lost.num_tool_calls, lost.unexecuted_calls) == (0, 1)
     batch = to_batch(trajectories, PackConfig(row_tokens=64))
     index = trajectories.index(lost)

@@ -149,7 +149,9 @@ def test_step_metrics_of_two_tools_by_hand():
     cost = CallCost(per_tool=(("search", 1.5), ("python", 0.25)))
     metrics = step_metrics(groups, ("python", "search", "length"), cost)
     by_tool = {name: value for name, value in metrics.items() if name.count("/") == 2}
-    by_tool = {k: v for k, v in by_tool.items() if not k.startswith(("level/", "tokens/", "behaviour/"))}
+    by_tool = {
+        k: v for k, v in by_tool.items() if not k.startswith(("level/", "tokens/", "behaviour/"))
+    }
     assert {k: v for k, v in by_tool.items() if "failed_fraction" not in k} == {
         "tools/calls_per_answer/length": 0.0,
         "tools/calls_per_answer/python": 0.5,

@@ -6,6 +6,7 @@ The packages are no part of the test extra; what is not installed is skipped and
 import importlib.util
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.config.settings import Setting
 from jaxtool.rundir.metrics import read_metrics
 from jaxtool.rundir.run_log import LOST, RunLog
-from jaxtool.rundir.trackers import base, spec
+from jaxtool.rundir.trackers import base, opening, spec
 from jaxtool.rundir.trackers.guarded import GuardedTracker, Patience
+from jaxtool.rundir.trackers.opening import log_outcome, spec_of_part
 from jaxtool.rundir.trackers.spec import TrackerSpec, check_trackers, parse_tracker
 from jaxtool.rundir.trajectory_log import TokenView, TrajectoryView
 
@@ -94,6 +96,9 @@ class Recorder:
     def log_table(self, step, rows):
         self.got.append((step, len(rows)))
 
+    def log_page(self, page):
+        self.got.append(page.name)
+
     def close(self, is_finished):
         self.closed = is_finished
 
@@ -147,7 +152,7 @@ def test_what_stays_lost_is_counted_in_the_runs_own_metrics(tmp_path, capsys):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row[LOST] for row in rows] == [0.0, 1.0]
     assert one.lost == 2
-    assert "2 rows or tables were lost" in capsys.readouterr().err
+    assert "2 rows, tables or pages were lost" in capsys.readouterr().err
 
 
 def test_a_tracker_that_hangs_slows_nothing_and_its_queue_has_an_end(tmp_path, capsys):
@@ -199,6 +204,46 @@ def test_a_resumed_run_gives_no_step_twice(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(5))
 
 
+def test_the_page_goes_behind_the_steps_and_again_with_every_start(tmp_path, monkeypatch):
+    made = []
+
+    def opened(asked):
+        made.append(Recorder())
+        made[-1].run_id, made[-1].place = asked.run_id or "7", "here"
+        return made[-1]
+
+    monkeypatch.setitem(opening._TRACKERS, "mlflow", opened)
+    for _ in range(2):
+        log_outcome([SPEC], tmp_path, tmp_path / "report.html", {"test/x": 1.0}, HASTY)
+    assert [one.got for one in made] == [[(0, {"test/x": 1.0}), "report.html"], ["report.html"]]
+    assert [one.closed for one in made] == [True, True]
+    assert {one.run_id for one in made} == {"7"}
+
+
+def test_a_page_that_does_not_arrive_ends_nothing_and_is_counted(tmp_path, monkeypatch, capsys):
+    def opened(asked):
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(opening._TRACKERS, "mlflow", opened)
+    log_outcome([SPEC], tmp_path, tmp_path / "report.html", patience=HASTY)
+    said = capsys.readouterr().err
+    assert "1 rows, tables or pages were lost" in said
+    assert "ConnectionError: no network" in said
+
+
+def test_runs_of_one_directory_have_names_of_their_own_that_a_second_start_finds_again(tmp_path):
+    named = parse_tracker("trackio:p/first")
+    assert str(spec_of_part(named, tmp_path, "grpo")) == "trackio:p/first-grpo"
+    assert not (tmp_path / base.MEMORY_NAME).exists()
+    unnamed = parse_tracker("trackio:p")
+    workdir = tmp_path / "study"
+    first = [spec_of_part(unnamed, workdir, part) for part in ("grpo", "otc")]
+    assert [spec_of_part(unnamed, workdir, part) for part in ("grpo", "otc")] == first
+    assert re.fullmatch(r"study-[0-9a-f]{4}-grpo", first[0].name)
+    assert first[0].name[:-5] == first[1].name[:-4]
+    assert parse_tracker(str(first[0])) == first[0]
+
+
 def test_another_run_in_the_directory_continues_no_tracker_and_a_damaged_memory_is_none(tmp_path):
     base.Memory(tmp_path, is_new=True).keep(SPEC, id="x", name="n", last_step=7)
     kept = base.Memory(tmp_path, is_new=False)
@@ -231,7 +276,7 @@ import sys
 from pathlib import Path
 from test_trackers import SETTINGS, view
 from jaxtool.rundir.run_log import RunLog
-from jaxtool.rundir.trackers.opening import open_trackers
+from jaxtool.rundir.trackers.opening import log_outcome, open_trackers
 from jaxtool.rundir.trackers.spec import parse_tracker
 workdir, tracker, first, last = Path(sys.argv[1]), parse_tracker(sys.argv[2]), *map(int, sys.argv[3:])
 trackers = open_trackers([tracker], workdir, SETTINGS, is_new=first == 0)
@@ -240,7 +285,11 @@ with RunLog(workdir, first - 1 if first else None, SETTINGS, trackers) as log:
         log.write_views(step, [view(step)])
         log.write(step, {"reward/mean": step / 2})
 assert trackers[0].lost == 0
+page = workdir / "report.html"
+page.write_text(f"<html>{last} steps</html>")
+log_outcome([tracker], workdir, page)
 """
+PAGE = b"<html>5 steps</html>"  # of the second process
 
 
 def run_twice(tmp_path, text, **environment):
@@ -287,16 +336,22 @@ def test_wandb_offline_has_each_step_once_under_one_id(tmp_path):
     run_id = run_twice(tmp_path, "wandb:proj/first", WANDB_MODE="offline")
     from wandb.proto import wandb_internal_pb2  # type: ignore[import-not-found]
 
-    found = []
+    found, pages = [], []
     for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
         assert file.name == f"run-{run_id}.wandb"
         for data in records_of(file):
             record = wandb_internal_pb2.Record.FromString(data)
+            if record.artifact.type == "report":
+                assert record.artifact.name == f"report-{run_id}"
+                [content] = record.artifact.manifest.contents
+                pages.append((content.path, Path(content.local_path).read_bytes()))
             items = {"/".join(item.nested_key) or item.key: item for item in record.history.item}
             if "reward/mean" in items:
                 assert items["trajectories/_type"].value_json == '"table-file"'
                 found.append((record.history.step.num, float(items["reward/mean"].value_json)))
     assert found == [(step, step / 2) for step in range(5)]
+    assert len(pages) == 2
+    assert pages[-1] == ("report.html", PAGE)
 
 
 def test_mlflow_in_a_store_of_files_or_sqlite_has_each_step_once_in_one_run(tmp_path):
@@ -320,6 +375,7 @@ def test_mlflow_in_a_store_of_files_or_sqlite_has_each_step_once_in_one_run(tmp_
     table = json.loads((run / "artifacts" / "trajectories" / "step_000004.json").read_text())
     assert table["columns"] == list(base.COLUMNS)
     assert table["data"][0][1] == "p4"
+    assert (run / "artifacts" / "report.html").read_bytes() == PAGE
 
 
 def test_trackio_has_each_step_once_in_one_run(tmp_path):
@@ -334,3 +390,5 @@ def test_trackio_has_each_step_once_in_one_run(tmp_path):
     assert [table["_value"][0]["problem_id"] for table in tables] == [
         f"p{step}" for step in range(5)
     ]
+    kept = (tmp_path / "trackio" / "artifacts" / "proj" / "blobs").rglob("*")
+    assert PAGE in [file.read_bytes() for file in kept if file.is_file()]

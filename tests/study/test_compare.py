@@ -1,5 +1,7 @@
 """Tables of a comparison say what they rest on; differences are of questions that both sides have."""
 
+import dataclasses
+
 import pytest
 from helpers.ledgers import group_of, ledger
 
@@ -31,6 +33,7 @@ def evaluation(rows, max_lost_fraction=0.3):
             calls=[ToolStatus.OK] * calls,
             reason=FinishReason.ANSWER if row else LOST,
         )
+        answer = dataclasses.replace(answer, lost_to="" if row else "search")
         groups.append(group_of(answer, is_correct=[right]))
     return evaluation_of(groups, max_lost_fraction)
 
@@ -84,8 +87,8 @@ def test_tables_say_how_many_answers_they_rest_on():
     assert [row[:2] for row in rows] == [("easy", 2), ("hard", 2)]
     assert rows[1][2] == "refused (1 lost)"
     assert rows[1][3] == "50.0 ± 50.0 / 2.00"
-    assert lost_note(made).startswith("2 of 16 answers were lost to the sandbox")
-    assert lost_note(comparison(new=NEW)) == "No answer was lost to the sandbox."
+    assert lost_note(made).startswith("2 of 16 answers were lost (2 to search), also")
+    assert lost_note(comparison(new=NEW)) == "No answer was lost."
     check_rests_on_enough(made)
 
 
@@ -97,7 +100,7 @@ def test_a_table_above_the_share_is_refused_with_what_was_lost(capsys):
     assert "refused" in printed
     assert "2 of 16 answers were lost" in " ".join(printed.split())
     with pytest.raises(
-        ValueError, match=r"new, greedy: 1 of 4 .*\(25.0%\); new, sampled: "
+        ValueError, match=r"new, greedy: 1 of 4 .*\(25.0%: 1 to search\); new, sampled: "
     ) as error:
         check_rests_on_enough(made)
     assert "allows 1.0%" in str(error.value)
@@ -119,4 +122,4 @@ def test_the_page_has_the_counts_too():
     )
     report.check()
     assert report.sections[0].tables[0].rows[0][2] == "3 of 4"
-    assert "2 of 16 answers were lost to the sandbox" in report.sections[0].note
+    assert "2 of 16 answers were lost (2 to search)" in report.sections[0].note

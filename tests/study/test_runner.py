@@ -11,6 +11,7 @@ from helpers.studies import small_study, study_of
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rundir.run_start import Identity, Launch, open_start
+from jaxtool.rundir.trackers.spec import TrackerSpec
 from jaxtool.study import runner
 from jaxtool.study.suite import RECIPE, Changes
 from jaxtool.study.variants import ARITHMETIC, SMOLLM2, SUITES
@@ -181,6 +182,15 @@ def test_the_plan_trains_and_asks_every_variant_of_every_seed(tmp_path):
     files = {name: [Path(file).name for file in described[name].get("files", [])] for name in names}
     assert files["seed1/torl/test"] == ["arithmetic_torl.gin"]
     assert files["seed1/cold_start/test"] == ["arithmetic_retool_grpo.gin"]
+
+
+def test_every_run_of_a_study_has_a_tracker_run_of_its_own(tmp_path):
+    log = (TrackerSpec(kind="trackio", project="p", name="mine"),)
+    study = dataclasses.replace(small_study(tmp_path), seeds=(0, 1), trackers=log)
+    jobs = [json.loads(Path(job.argument).read_text()) for job in runner.plan(study, "127.0.0.1:1")]
+    names = [job["log"] for job in jobs if job["kind"] != "evaluate"]
+    assert ["trackio:p/mine-pretrain-seed1"] in names
+    assert len({name for [name] in names}) == len(names) == 2 * len(study.variants)
 
 
 def test_answers_that_are_there_are_left_alone_while_they_are_the_policys(tmp_path):

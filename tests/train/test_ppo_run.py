@@ -14,6 +14,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.selection import Selection
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.metric_table import without_clock
+from jaxtool.rundir.trajectory_log import read_trajectories
 
 VARIANTS = {
     "critic": {
@@ -32,6 +33,20 @@ VARIANTS = {
 def rows_of(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [without_clock(row) for row in rows]
+
+
+def check_advantages(workdir):
+    """The trajectories of a run with a critic show what each token's advantage was, not the reward."""
+    views = read_trajectories(workdir / "trajectories.jsonl")
+    assert {view.step for view in views} == {0, 1, 2, 3}
+    for view in views:
+        for token in view.tokens:
+            assert (token.advantage is None) == (token.origin in ("prompt", "tool"))
+    tokens = [t.advantage for view in views for t in view.tokens if t.advantage is not None]
+    # Whitened over the tokens of a step's batch, of which half is kept.
+    assert abs(np.mean(tokens)) < 0.5
+    assert 0.5 < np.std(tokens) < 2
+    assert any(len({t.advantage for t in v.tokens if t.advantage is not None}) > 2 for v in views)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -58,6 +73,8 @@ def test_killed_and_resumed_equals_uninterrupted(name, tmp_path):
         assert ["policy/grad_norm" in row for row in rows] == [False, True, True, True]
         assert all(row["critic/loss"] > 0 for row in rows)
         assert rows[-1]["mismatch/max_abs_logprob_nats"] <= 1e-4
+        check_advantages(whole)
+
     else:
         assert all(0 < row["filter/learned_fraction"] <= 0.5 for row in rows)
         assert max(row["filter/learned_fraction"] for row in rows) < 0.5  # somebody is overlong

@@ -34,6 +34,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.metric_table import without_clock
+from jaxtool.rundir.trajectory_log import without_times
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.train import rl_loop
 
@@ -221,9 +222,7 @@ def test_killed_and_resumed_equals_uninterrupted_bitwise(made, tmp_path, monkeyp
     train(made.config, workdir=workdir, **run)
     assert rows_of(workdir) == rows_of(made.workdir)
     logged = [(d / "trajectories.jsonl").read_text() for d in (workdir, made.workdir)]
-    views = [
-        [without_wall_times(json.loads(line)) for line in text.splitlines()] for text in logged
-    ]
+    views = [[without_times(json.loads(line)) for line in text.splitlines()] for text in logged]
     assert views[0] == views[1]
     one, other = (
         jax.tree.leaves(SavedPolicy(path=str(d / "policy")).load(single_device(), 0)[1])
@@ -231,7 +230,3 @@ def test_killed_and_resumed_equals_uninterrupted_bitwise(made, tmp_path, monkeyp
     )
     for x, y in zip(one, other, strict=True):
         np.testing.assert_array_equal(x, y)
-
-
-def without_wall_times(view):
-    return view | {"tool_calls": [call | {"wall_ms": 0} for call in view["tool_calls"]]}

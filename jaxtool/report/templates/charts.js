@@ -1,4 +1,4 @@
-// Line charts in SVG, drawn at the size they are shown.
+// Line charts, and points with intervals on both axes, in SVG, drawn at the size they are shown.
 
 const charts = [];
 let smoothing = 0;
@@ -74,7 +74,8 @@ class Chart {
       el('h3', null, curve.title, curve.y_label ? el('span', { class: 'y-label' }, curve.y_label) : null),
       isEmpty ? el('div', { class: 'empty' }, 'no values') : this.svg,
       curve.note ? el('p', { class: 'note' }, curve.note) : null,
-      this.legend());
+      this.legend(),
+      isEmpty ? null : chartButtons(this));
     if (isEmpty) return;
     charts.push(this);
     new ResizeObserver(() => this.draw()).observe(this.svg);
@@ -105,8 +106,7 @@ class Chart {
     if (!width) return;
     this.svg.setAttribute('viewBox', `0 0 ${width} ${HEIGHT}`);
     const visible = this.visible().map((series) => ({ ...series, shown: smoothed(series.ys) }));
-    const xRange = extent(this.curve.series.flatMap(({ xs }) => xs)) || [0, 1];
-    const [xLow, xHigh] = xRange[0] === xRange[1] ? [xRange[0] - 1, xRange[1] + 1] : xRange;
+    const [xLow, xHigh] = this.xRange();
     const [yLow, yHigh] = this.yRange(visible);
     const yTicks = ticks(yLow, yHigh, 4);
     const left = Math.max(38, 12 + DIGIT_WIDTH * Math.max(...yTicks.map((value) => this.tickText(value).length)));
@@ -123,11 +123,21 @@ class Chart {
     this.drawn = visible;
   }
 
+  xRange() {
+    const { series } = this.curve;
+    const found = extent(series.flatMap(({ xs, x_intervals: ends }) => xs.concat((ends || []).flat()))) || [0, 1];
+    if (series.some(({ x_intervals: ends }) => ends)) return this.withRoom(found);
+    return found[0] === found[1] ? [found[0] - 1, found[1] + 1] : found;
+  }
+
   yRange(visible) {
-    const values = visible.flatMap(({ ys, shown, stderr }) => (stderr && shown === ys
+    const values = visible.flatMap(({ ys, shown, stderr, y_intervals: ends }) => (stderr && shown === ys
       ? ys.flatMap((y, i) => (isNumber(y) ? [y - (stderr[i] || 0), y + (stderr[i] || 0)] : []))
-      : ys));
-    const [low, high] = extent(values) || [0, 1];
+      : ys).concat((ends || []).flat()));
+    return this.withRoom(extent(values) || [0, 1]);
+  }
+
+  withRoom([low, high]) {
     if (low === high) {
       const room = Math.abs(low) * 0.1 || 1;
       return low === 0 ? [-0.05, 1] : [low - room, high + room];
@@ -172,7 +182,21 @@ class Chart {
     return svg('path', { class: 'band', d: path, fill: color });
   }
 
-  line({ xs, ys, shown, color }, x, y) {
+  // The intervals of each point, a bar with ends on either axis.
+  bars({ xs, ys, x_intervals: across, y_intervals: along }, x, y) {
+    const place = (value) => value.toFixed(1);
+    return ys.map((value, i) => {
+      if (!isNumber(value)) return '';
+      const [px, py] = [x(xs[i]), y(value)];
+      const [wide, high] = [across && across[i], along && along[i]];
+      const row = wide ? `M${place(x(wide[0]))} ${place(py - 4)}v8m0 -4H${place(x(wide[1]))}m0 -4v8` : '';
+      const column = high ? `M${place(px - 4)} ${place(y(high[0]))}h8m-4 0V${place(y(high[1]))}m-4 0h8` : '';
+      return row + column;
+    }).join('');
+  }
+
+  line(series, x, y) {
+    const { xs, ys, shown, color } = series;
     const points = (values) => values.map((value, i) => (isNumber(value) ? [x(xs[i]), y(value)] : null));
     const raw = shown !== ys
       ? svg('path', { class: 'series raw', d: runs(points(ys)).map(linePath).join(''), stroke: color }) : null;
@@ -181,6 +205,7 @@ class Chart {
     const dots = found.filter((run) => isSparse || run.length === 1).flat();
     return [
       raw,
+      svg('path', { class: 'series bars', d: this.bars(series, x, y), stroke: color }),
       svg('path', { class: 'series', d: found.map(linePath).join(''), stroke: color }),
       dots.map(([cx, cy]) => svg('circle', { cx, cy, r: 2.6, fill: color })),
     ];
@@ -188,6 +213,7 @@ class Chart {
 
   hover(event) {
     if (!this.scale || !this.drawn.length) return this.leave();
+    if (this.drawn.some(({ x_intervals: ends }) => ends)) return this.hoverPoint(event);
     const { x, y, xLow, xHigh, inner, left } = this.scale;
     const box = this.svg.getBoundingClientRect();
     const wanted = xLow + ((event.clientX - box.left - left) / inner.width) * (xHigh - xLow);
@@ -213,6 +239,30 @@ class Chart {
     });
     showTip(event.clientX, event.clientY,
       el('div', { class: 'tip-head' }, `${this.curve.x_label} ${format(nearest)}`), termList(pairs));
+  }
+
+  // Of points with intervals on both axes: the one that is nearest on the screen.
+  hoverPoint(event) {
+    const { x, y } = this.scale;
+    const box = this.svg.getBoundingClientRect();
+    let best = null;
+    for (const series of this.drawn) {
+      series.ys.forEach((value, i) => {
+        if (!isNumber(value)) return;
+        const distance = Math.hypot(event.clientX - box.left - x(series.xs[i]), event.clientY - box.top - y(value));
+        if (best === null || distance < best.distance) best = { series, i, distance };
+      });
+    }
+    if (best === null) return this.leave();
+    const { series, i } = best;
+    this.cursor.replaceChildren(svg('circle', { class: 'mark', cx: x(series.xs[i]), cy: y(series.ys[i]), r: 5, fill: series.color }));
+    const shown = (value, ends) => format(value) + (ends && ends[i] ? ` (${format(ends[i][0])} to ${format(ends[i][1])})` : '');
+    showTip(event.clientX, event.clientY,
+      el('div', { class: 'tip-head' }, [series.name, series.labels && series.labels[i]].filter(Boolean).join(', ')),
+      termList([
+        [this.curve.x_label || 'x', shown(series.xs[i], series.x_intervals)],
+        [this.curve.y_label || 'y', shown(series.ys[i], series.y_intervals)],
+      ]));
   }
 
   leave() {

@@ -51,4 +51,4 @@ const termList = (pairs) => el('dl', null, pairs.map(([term, value, color]) => [
   el('dd', null, value),
 ]));
 
-const seriesColor = (index) => `var(--series-${index % 8})`;
+const seriesColor = (index) => `var(--series-${index % COLORS})`;

@@ -33,16 +33,12 @@ function themeButton() {
   return button;
 }
 
-// Variants have fixed colours; other series take the next free one in each chart.
+const variantColors = colorIndices(report.variants);
+
+// Variants have their colours of the page; the lines of a chart go by their own names.
 function seriesColors(series) {
-  const isVariant = series.map(({ name }) => report.variants.includes(name));
-  const start = isVariant.some(Boolean) ? report.variants.length : 0;
-  let next = start;
-  return series.map(({ name }, i) => {
-    if (isVariant[i]) return seriesColor(report.variants.indexOf(name));
-    next += 1;
-    return seriesColor(next - 1);
-  });
+  const own = colorIndices(series.map(({ name }) => name));
+  return series.map(({ name }) => seriesColor(variantColors.has(name) ? variantColors.get(name) : own.get(name)));
 }
 
 const NUMBER = /^[-−+]?[\d.,]+(e[-−]?\d+)?\s*%?(\s*±.*)?$/;
@@ -56,13 +52,12 @@ function cell(value, tag) {
     spread === undefined ? null : el('span', { class: 'plus-minus' }, ` ±${spread}`));
 }
 
-function table({ title, columns, rows, note }) {
+function table({ title, columns, rows, note, files }) {
   const isNumeric = columns.map((_, i) => rows.length > 0 && rows.every((row) => (
     row[i] === null || isNumber(row[i]) || NUMBER.test(row[i]))) && rows.some((row) => row[i] !== null));
   const first = (value) => {
     const node = cell(value, 'td');
-    const variant = report.variants.indexOf(value);
-    if (variant >= 0) node.prepend(el('span', { class: 'dot', '--dot': seriesColor(variant) }));
+    if (variantColors.has(value)) node.prepend(el('span', { class: 'dot', '--dot': seriesColor(variantColors.get(value)) }));
     return node;
   };
   return el('div', { class: 'card table-card' },
@@ -70,12 +65,17 @@ function table({ title, columns, rows, note }) {
     el('div', { class: 'table-scroll' }, el('table', null,
       el('thead', null, el('tr', null, columns.map((name, i) => el('th', { scope: 'col', class: isNumeric[i] ? 'number' : '' }, name)))),
       el('tbody', null, rows.map((row) => el('tr', null, row.map((value, i) => (i === 0 ? first(value) : cell(value, 'td')))))))),
-    note ? el('p', { class: 'note' }, note) : null);
+    note ? el('p', { class: 'note' }, note) : null,
+    tableButtons({ files }));
 }
 
-function section(title, lead, ...content) {
+function section(title, lead, isFolded, ...content) {
   const id = `s-${title.toLowerCase().replace(/[^a-z0-9]+/g, '-')}`;
-  return { title, id, node: el('section', { id }, el('h2', null, title), lead ? el('p', { class: 'lead' }, lead) : null, content) };
+  const inside = [lead ? el('p', { class: 'lead' }, lead) : null, content];
+  const node = isFolded
+    ? el('details', { class: 'section', id }, el('summary', null, el('h2', null, title)), inside)
+    : el('section', { id }, el('h2', null, title), inside);
+  return { title, id, node, isFolded };
 }
 
 function configuration(text) {
@@ -83,15 +83,17 @@ function configuration(text) {
   return el('details', { class: 'card' }, el('summary', null, 'The full configuration, defaults included'), el('pre', null, lines));
 }
 
-function sections() {
-  const found = report.sections.map(({ title, note, tables, curves }) => section(title, note,
+function sectionNodes() {
+  const found = report.sections.map(({ title, note, tables, curves, pairs, is_folded: isFolded }) => section(title, note, isFolded,
     tables.map(table),
-    curves.length ? el('div', { class: 'charts' }, curves.map((curve) => new Chart(curve, seriesColors(curve.series)).node)) : null));
-  if (report.trajectories.length) {
-    found.push(section('Trajectories', 'What the policy wrote, token by token. Point at a token, or focus one and use the arrow keys, for its figures.',
-      new Viewer(report.trajectories).node));
+    curves.length ? el('div', { class: 'charts' }, curves.map((curve) => new Chart(curve, seriesColors(curve.series)).node)) : null,
+    (pairs || []).length ? new Pairs(pairs).node : null));
+  if (report.answers.count) {
+    const viewer = section('Answers', 'What the policy wrote, call by call and token by token. Press ? for the keys.', false, new Viewer(report.answers).node);
+    const folded = found.findIndex(({ isFolded }) => isFolded);
+    found.splice(folded < 0 ? found.length : folded, 0, viewer);
   }
-  if (report.config) found.push(section('Configuration', '', configuration(report.config)));
+  if (report.config) found.push(section('Configuration', '', false, configuration(report.config)));
   return found;
 }
 
@@ -102,11 +104,11 @@ function navigation(found) {
   }));
   const hasCurves = report.sections.some(({ curves }) => curves.length);
   return el('nav', { class: 'nav' }, el('div', { class: 'wrap' },
-    el('div', { class: 'links' }, found.map(({ title, id }) => el('a', { href: `#${id}` }, title))),
+    el('div', { class: 'links' }, found.map(({ title, id, node, isFolded }) => el('a', { href: `#${id}`, onclick: () => { if (isFolded) node.open = true; } }, title))),
     el('div', { class: 'tools' }, hasCurves ? smooth : null, themeButton())));
 }
 
-const found = sections();
+const found = sectionNodes();
 document.getElementById('page').replaceChildren(
   el('header', { class: 'head wrap' }, el('h1', null, report.title), report.subtitle ? el('p', null, report.subtitle) : null),
   navigation(found),
@@ -114,5 +116,5 @@ document.getElementById('page').replaceChildren(
     report.headlines.length ? el('div', { class: 'headlines' }, report.headlines.map(({ label, value, note }) => el('div', { class: 'headline' },
       el('div', { class: 'label' }, label), el('div', { class: 'value' }, value), note ? el('div', { class: 'note' }, note) : null))) : null,
     found.map(({ node }) => node)),
-  el('footer', { class: 'wrap' }, `Written ${report.written} by jaxtool. This file is complete: it loads nothing.`),
+  el('footer', { class: 'wrap' }, `Written ${report.written} by jaxtool. ${report.answers.folder ? `Answers are in the folder ${report.answers.folder}: keep it beside this page.` : 'This file is complete: it loads nothing.'}`),
   tip);

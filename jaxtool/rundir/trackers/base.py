@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ class Tracker(Protocol):
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def log_table(self, step: int, rows: Sequence[Row]) -> None: ...
+
+    def log_page(self, page: Path) -> None:
+        """Keeps an HTML file with the run; one that is there becomes an earlier version of it."""
+        ...
 
     def close(self, is_finished: bool) -> None: ...
 
@@ -87,7 +92,7 @@ def rows_of(views: Sequence[TrajectoryView]) -> list[Row]:
             shortened(view.question),
             shortened("".join(t.text for t in view.tokens if t.origin != "prompt")),
             shortened(view.reference_answer),
-            view.reward,
+            view.reward if math.isfinite(view.reward) else None,
             view.is_correct,
             len(view.tool_calls),
             len(view.tokens),

@@ -10,6 +10,7 @@ import dataclasses
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from jaxtool.core.files import one_line
 from jaxtool.rundir import provenance
@@ -26,15 +27,19 @@ class Patience:
     close_s: float = 60.0  # after the last step, for what still waits
 
 
+_AT_THE_END = sys.maxsize
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Event:
-    step: int
+    step: int  # _AT_THE_END: of none, behind them all
     metrics: Mapping[str, float] | None = None
     rows: Sequence[Row] = ()
+    page: Path | None = None
 
 
 class GuardedTracker:
-    """Takes metrics and tables from the loop and returns at once."""
+    """Takes metrics, tables and pages from the loop and returns at once."""
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class GuardedTracker:
 
     @property
     def lost(self) -> int:
-        """Rows and tables that did not reach the tracker."""
+        """Rows, tables and pages that did not reach the tracker."""
         return self._lost
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,6 +69,10 @@ class GuardedTracker:
 
     def log_table(self, step: int, rows: Sequence[Row]) -> None:
         self._put(_Event(step=step, rows=list(rows)))
+
+    def log_page(self, page: Path) -> None:
+        """An HTML file of the run, at its end; a later start gives it again."""
+        self._put(_Event(step=_AT_THE_END, page=page))
 
     def close(self, *, is_finished: bool) -> None:
         """Waits for what is on its way, `Patience.close_s` at the most; what then waits is lost."""
@@ -79,7 +88,7 @@ class GuardedTracker:
             self._say(f"did not end within {self._patience.close_s:g} s and is left alone")
         if self._lost:
             print(
-                f"warning: --log {self._spec}: {self._lost} rows or tables were lost",
+                f"warning: --log {self._spec}: {self._lost} rows, tables or pages were lost",
                 file=sys.stderr,
             )
 
@@ -114,6 +123,9 @@ class GuardedTracker:
                 self._say(f"{type(error).__name__}: {one_line(error, 200)}")
 
     def _give(self, tracker: Tracker, event: _Event) -> None:
+        if event.page is not None:
+            tracker.log_page(event.page)
+            return
         if event.metrics is None:
             tracker.log_table(event.step, event.rows)
             return

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtool.rundir.trackers.base import COLUMNS, Opening, Row
@@ -48,6 +49,9 @@ class MlflowTracker:
         self._tables = [*self._tables, file][-_MAX_TABLES:]
         tag = json.dumps([{"path": path, "type": "table"} for path in self._tables])
         self._client.set_tag(self.run_id, _TABLES_TAG, tag)
+
+    def log_page(self, page: Path) -> None:
+        self._client.log_artifact(self.run_id, str(page))
 
     def close(self, is_finished: bool) -> None:
         self._client.set_terminated(self.run_id, "FINISHED" if is_finished else "KILLED")

@@ -1,5 +1,6 @@
 """From --log flags to trackers that run: each in its thread, with the run that it continues."""
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Mapping, Sequence
@@ -44,12 +45,47 @@ def open_trackers(
     ]
 
 
+def spec_of_part(spec: TrackerSpec, workdir: Path, part: str) -> TrackerSpec:
+    """The spec of one run of several in a directory, such as a stage of a quickstart: `NAME-part`.
+
+    Where the flag names no run, NAME is made once and kept in the directory, so that a second start continues it.
+    """
+    memory = Memory(workdir, is_new=False)
+    name = spec.name or memory.name(spec)
+    if not name:
+        workdir.mkdir(parents=True, exist_ok=True)
+        name = _unique_name(workdir)
+        memory.keep(spec, name=name)
+    return dataclasses.replace(spec, name=f"{name}-{part}")
+
+
+def log_outcome(
+    specs: Sequence[TrackerSpec],
+    workdir: Path,
+    page: Path,
+    metrics: Mapping[str, float] | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """Sends the page of a finished run to the trackers that its directory knows, and figures, which go there once.
+
+    What fails is said and counted, and does not raise.
+    """
+    for tracker in open_trackers(specs, workdir, {}, is_new=False, patience=patience):
+        if metrics:
+            tracker.log_metrics(0, metrics)
+        tracker.log_page(page)
+        tracker.close(is_finished=True)
+
+
+def _unique_name(workdir: Path) -> str:
+    return f"{workdir.absolute().name}-{uuid.uuid4().hex[:4]}"
+
+
 def _open(
     spec: TrackerSpec, workdir: Path, settings: Mapping[str, Setting], memory: Memory
 ) -> Tracker:
     """Opens a tracker, in its thread, and keeps the id of its run."""
-    unique = f"{workdir.absolute().name}-{uuid.uuid4().hex[:4]}"
-    name = memory.name(spec) or spec.name or unique
+    name = memory.name(spec) or spec.name or _unique_name(workdir)
     tracker = _TRACKERS[spec.kind](
         Opening(
             spec=spec,

@@ -5,6 +5,7 @@ Trackio continues a run by its name, so a run without a name of the user's gets 
 
 import importlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtool.rundir.trackers.base import COLUMNS, Opening, Row
@@ -18,7 +19,7 @@ class TrackioTracker:
         self._run: Any = self._trackio.init(
             project=opening.spec.project,
             name=opening.name,
-            config=dict(opening.config),
+            config=dict(opening.config) or None,
             resume="allow",
             embed=False,
             auto_log_cpu=False,
@@ -32,6 +33,10 @@ class TrackioTracker:
     def log_table(self, step: int, rows: Sequence[Row]) -> None:
         table = self._trackio.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
         self._run.log({"trajectories": table}, step=step)
+
+    def log_page(self, page: Path) -> None:
+        name = f"report-{self.run_id}"
+        self._run.log_artifact(str(page), name=name, type="report")
 
     def close(self, is_finished: bool) -> None:
         del is_finished  # Trackio keeps no such word

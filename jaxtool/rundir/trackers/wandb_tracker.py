@@ -4,6 +4,7 @@ import importlib
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtool.rundir.trackers.base import COLUMNS, Opening, Row
@@ -31,7 +32,7 @@ class WandbTracker:
             name=opening.name,
             id=self.run_id,
             resume="allow",
-            config=dict(opening.config),
+            config=dict(opening.config) or None,
             allow_val_change=True,
             dir=os.environ.get("WANDB_DIR") or str(opening.workdir),
             reinit="create_new",
@@ -46,6 +47,12 @@ class WandbTracker:
     def log_table(self, step: int, rows: Sequence[Row]) -> None:
         table = self._wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
         self._run.log({"trajectories": table}, step=step)
+
+    def log_page(self, page: Path) -> None:
+        """As an artifact, which takes no step: a run that goes on later still has its next one."""
+        artifact = self._wandb.Artifact(f"report-{self.run_id}", type="report")
+        artifact.add_file(str(page), name=page.name)
+        self._run.log_artifact(artifact)
 
     def close(self, is_finished: bool) -> None:
         self._run.finish(exit_code=0 if is_finished else 1)
