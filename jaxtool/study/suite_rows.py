@@ -75,7 +75,7 @@ def plan_rows(suite: PaperSuite, asked: SuiteAsked) -> list[PlannedRow]:
     """
     suite.check_names(asked.policies)
     chosen = [(table, row) for table, row in suite.rows() if row.name in asked.policies]
-    files = _files_of_sets(suite, asked.data, {one for table, _ in chosen for one in table.sets})
+    files = files_of_sets(suite, asked.data, {one for table, _ in chosen for one in table.sets})
     sets_of = functools.cache(functools.partial(_sets, suite, tuple(files.items())))
     return [_planned(suite, table, row, asked, sets_of(table.sets)) for table, row in chosen]
 
@@ -257,7 +257,7 @@ def _with_own_tokenizer(config: RlConfig, weights: str) -> RlConfig:
     return dataclasses.replace(config, tokenizer=own)
 
 
-def _files_of_sets(suite: PaperSuite, data: Sequence[str], wanted: set[str]) -> dict[str, str]:
+def files_of_sets(suite: PaperSuite, data: Sequence[str], wanted: set[str]) -> dict[str, str]:
     """The file or hub name of each set that is asked."""
     layouts = {one.layout for one in suite.sets.values()}
     given: dict[str, str] = {}
@@ -286,20 +286,25 @@ def _files_of_sets(suite: PaperSuite, data: Sequence[str], wanted: set[str]) -> 
 def _sets(
     suite: PaperSuite, files: tuple[tuple[str, str], ...], names: tuple[str, ...]
 ) -> EvaluationSets:
-    """The sets of a table, read; each one that cannot be is named with the flag that provides it."""
+    """The sets of a table, read; one that cannot be is named with the flag that provides it."""
     found = dict(files)
-    for name in names:
-        try:
-            _ = _one_set(suite, name, found[name]).found
-        except (ValueError, OSError) as error:
-            raise ValueError(
-                f"the set {name} of the suite {suite.name}: {error} (--data {name}=FILE names another file)"
-            ) from error
-    return EvaluationSets(sets=tuple(_set(suite, name, found[name]) for name in names))
+    whole = EvaluationSets(sets=tuple(_set(suite, name, found[name]) for name in names))
+    try:
+        _ = whole.found
+    except (ValueError, OSError):
+        for name, one in zip(names, whole.sets, strict=True):
+            _check_set(suite, name, one)
+        raise
+    return whole
 
 
-def _one_set(suite: PaperSuite, name: str, file: str) -> EvaluationSets:
-    return EvaluationSets(sets=(_set(suite, name, file),))
+def _check_set(suite: PaperSuite, name: str, one: EvaluationSet) -> None:
+    try:
+        _ = EvaluationSets(sets=(one,)).found
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"the set {name} of the suite {suite.name}: {error} (--data {name}=FILE names another file)"
+        ) from error
 
 
 def _set(suite: PaperSuite, name: str, file: str) -> EvaluationSet:

@@ -11,6 +11,7 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.answer_files import Condition, read_answers, read_settings
 from jaxtool.rundir.checkpoints import save_policy
 from jaxtool.study import suite_rows
+from jaxtool.study.suite_files import load_suite
 from jaxtool.train import run_files
 
 RUN = "gin_configs/runs/quickstart_grpo.gin"
@@ -183,3 +184,13 @@ def test_a_list_of_no_suite_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         evaluate.main()
     assert "--list is for a suite" in capsys.readouterr().err
+
+
+def test_one_file_in_a_layout_gives_all_its_sets():
+    """Search-R1's merged file holds all seven; a set of its own may be named beside it."""
+    suite = load_suite("search_r1")
+    data = ("search_r1=merged.parquet", "nq=own.parquet")
+    files = suite_rows.files_of_sets(suite, data, set(suite.sets))
+    assert files == dict.fromkeys(suite.sets, "merged.parquet") | {"nq": "own.parquet"}
+    published = suite_rows.files_of_sets(suite, (), {"popqa"})
+    assert published == {"popqa": "PeterJinGo/nq_hotpotqa_train@test"}
