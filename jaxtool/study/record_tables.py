@@ -33,7 +33,7 @@ from jaxtool.train.evaluation import Evaluation, evaluation_of_answers
 from jaxtool.train.rl_config import RlConfig
 
 _VIEWS = 24  # answers of a policy on the page
-_TITLE = "Figures with intervals of 95 %"
+_NARROWEST = 140  # columns of a table that goes to a file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,59 +126,91 @@ def figures_json(figures: AnswerFigures) -> dict[str, Any]:
     return dataclasses.asdict(figures)
 
 
-def figure_rows(results: EvaluationResults) -> Table:
-    """A row for each policy and way: accuracy, pass@k, maj@k, TC and TP, each with its interval."""
-    ways = [one for each in results.figures.values() for one in each.values()]
-    ks = sorted({k for one in ways for k in one.pass_at if k > 1})
-    columns = ["variant", "sampling", "answers", "avg@k %", "same questions"]
-    has_scores = any(abs(one.score.value - one.accuracy.value) > 1e-12 for one in ways)
-    columns += ["score (F1) %"] * has_scores
-    columns += [name for k in ks for name in (f"pass@{k} %", f"maj@{k} %")]
-    columns += ["TC", "TP", "TP of right answers", "tokens"]
-    rows: list[tuple[str | float | None, ...]] = []
-    for policy, by_way in results.figures.items():
-        for way, one in by_way.items():
-            row = [policy, way, str(one.answers), _percent(one.accuracy)]
-            low, high = one.accuracy_of_these.low, one.accuracy_of_these.high
-            row.append(f"{100 * low:.1f}..{100 * high:.1f}")
-            row += [_percent(one.score)] * has_scores
-            for k in ks:
-                row += [_percent(one.pass_at.get(k)), _percent(one.majority_at.get(k))]
-            row += [_plain(one.tool_calls), _plain(one.tool_productivity)]
-            row += [_plain(one.tool_productivity_of_right), f"{one.policy_tokens.value:.0f}"]
-            rows.append(tuple(row))
-    return Table(title=_TITLE, columns=tuple(columns), rows=tuple(rows))
+def figure_tables(results: EvaluationResults) -> list[Table]:
+    """Accuracy, calls, and pass@k with maj@k by k, a row for each policy and way; none where all are refused."""
+    rows = [
+        ((policy, way, str(one.samples)), one)
+        for policy, by_way in results.figures.items()
+        for way, one in by_way.items()
+    ]
+    if not rows:
+        return []
+    names = ("variant", "sampling", "k")
+    has_scores = any(abs(one.score.value - one.accuracy.value) > 1e-12 for _, one in rows)
+    ks = sorted({k for _, one in rows for k in one.pass_at})
+    accuracy = Table(
+        title="Accuracy with intervals of 95 %",
+        columns=(
+            *(*names, "answers", "avg@k %", "same questions", "pass@k %", "maj@k %"),
+            *["score (F1) %"] * has_scores,
+        ),
+        rows=tuple(
+            (
+                *(*row, str(one.answers), _percent(one.accuracy), _ends(one.accuracy_of_these)),
+                *(
+                    _percent(one.pass_at.get(one.samples)),
+                    _percent(one.majority_at.get(one.samples)),
+                ),
+                *[_percent(one.score)] * has_scores,
+            )
+            for row, one in rows
+        ),
+    )
+    calls = Table(
+        title="Calls and tokens with intervals of 95 %",
+        columns=(*names, "calls (TC)", "productivity (TP)", "TP of right answers", "tokens"),
+        rows=tuple(
+            (
+                *(*row, _plain(one.tool_calls), _plain(one.tool_productivity)),
+                *(_plain(one.tool_productivity_of_right), _plain(one.policy_tokens, 0)),
+            )
+            for row, one in rows
+        ),
+    )
+    by_k = Table(
+        title="By k: pass@k % / maj@k %",
+        columns=("variant", "sampling", *(f"k = {k}" for k in ks)),
+        rows=tuple(
+            (*row[:2], *(_pair(one, k) for k in ks)) for row, one in rows if len(one.pass_at) > 1
+        ),
+    )
+    return [accuracy, calls, *([by_k] if by_k.rows else [])]
 
 
 NOTE = (
-    "Intervals of avg@k, pass@k, TC and TP: other questions of the same kind, sampled anew (two-level bootstrap); of maj@k: "
-    "other questions; 'same questions': these questions, sampled anew. docs/evaluate.md defines every figure."
+    "Intervals of avg@k, pass@k, TC and TP: other questions of the same kind, sampled anew (two-level bootstrap). Of maj@k: "
+    "other questions. 'same questions': these questions, sampled anew. docs/evaluate.md defines every figure."
 )
 
 
 def print_figures(results: EvaluationResults) -> None:
-    """The table on the console; nothing where every row is refused."""
-    table = figure_rows(results)
-    if table.rows:
-        _print(Console(), dataclasses.replace(table, note=NOTE))
+    """The tables on the console; nothing where every row is refused."""
+    tables = figure_tables(results)
+    _print(tables)
+    if tables:
+        Console().print(NOTE, highlight=False, soft_wrap=True)
 
 
 def print_behaviour(results: EvaluationResults) -> None:
     """The tables of behaviour on the console."""
+    _print(results.behaviour.tables())
+
+
+def _print(tables: Sequence[Table]) -> None:
     console = Console()
-    for table in results.behaviour.tables():
-        _print(console, table)
-
-
-def _print(console: Console, table: Table) -> None:
-    shown = RichTable(title=table.title, title_justify="left")
-    for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if number < 2 else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*map(str, row))
-    console.print(shown)
-    if table.note:
-        console.print(table.note, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(width=max(console.width, _NARROWEST))
+    for table in tables:
+        shown = RichTable(title=table.title, title_justify="left")
+        for number, column in enumerate(table.columns):
+            # A long name goes on in the next line: it is never cut.
+            justify = "left" if number < 2 else "right"
+            shown.add_column(column, justify=justify, overflow="fold")
+        for row in table.rows:
+            shown.add_row(*map(str, row))
+        console.print(shown)
+        if table.note:
+            console.print(table.note, highlight=False, soft_wrap=True)
 
 
 def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitle: str) -> Path:
@@ -192,7 +224,7 @@ def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitl
         views=(),
         config=operative_config(config),
     )
-    figures = Section(title=_TITLE, note=NOTE, tables=(figure_rows(results),))
+    figures = Section(title="Intervals", note=NOTE, tables=tuple(figure_tables(results)))
     behaviour = Section(
         title="Behaviour",
         note="How the policies use their tools. docs/behaviour.md defines every measure, and says what it does not say.",
@@ -204,13 +236,23 @@ def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitl
 
 
 def _percent(figure: Figure | None) -> str:
+    return "–" if figure is None else f"{100 * figure.value:.1f} [{_ends(figure)}]"
+
+
+def _ends(figure: Figure) -> str:
+    return f"{100 * figure.low:.1f}..{100 * figure.high:.1f}"
+
+
+def _plain(figure: Figure | None, digits: int = 2) -> str:
     if figure is None:
         return "–"
-    return f"{100 * figure.value:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+    return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}..{figure.high:.{digits}f}]"
 
 
-def _plain(figure: Figure | None) -> str:
-    return "–" if figure is None else f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+def _pair(figures: AnswerFigures, k: int) -> str:
+    if k not in figures.pass_at:
+        return "–"
+    return f"{100 * figures.pass_at[k].value:.1f} / {100 * figures.majority_at[k].value:.1f}"
 
 
 def _views(workdir: str | Path, policy: str, condition: Condition) -> list[TrajectoryView]:

@@ -98,7 +98,7 @@ def test_too_few_problems_and_bounds_that_hold_none_are_refused(tmp_path: Path):
 def evaluation_of_letters(workdir: Path, **changed) -> None:
     """Two answers to each of a, b and c, of which 0, 1 and 2 are right."""
     records = [
-        answer("base", q, s, right=s < q, question=f"{letter}?", **changed)
+        dataclasses.replace(answer("base", q, s, right=s < q), question=f"{letter}?", **changed)
         for q, letter in enumerate("abc")
         for s in range(2)
     ]

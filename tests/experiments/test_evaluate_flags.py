@@ -128,7 +128,7 @@ def test_a_page_has_the_tables_and_some_answers(monkeypatch, tmp_path):
     page = tmp_path / "page.html"
     run(monkeypatch, tmp_path, answers(), "--html", str(page))
     text = page.read_text()
-    assert "Figures with intervals" in text
+    assert "Accuracy with intervals of 95 %" in text
     assert "What is 3 + 1?" in text
 
 

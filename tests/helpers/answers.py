@@ -103,6 +103,7 @@ def write_evaluation(
         "chunk_questions": chunk_questions,
     }
     settings = evaluation_settings(**fields | changed)
+    workdir.mkdir(parents=True, exist_ok=True)
     settings.write(workdir)
     for policy in policies:
         for condition in conditions:

@@ -21,7 +21,7 @@ from jaxtool.study.comparison_tables import check_rests_on_enough
 from jaxtool.study.evaluation_plan import Asked, plan_evaluation
 from jaxtool.study.record_tables import results_of
 
-ASKED = Asked(data="", problems=5, samples=2)
+ASKED = Asked(data="", problems=5, samples=8)
 TOOL_FREE = """
 [[messages]]
 role = "user"
@@ -40,7 +40,7 @@ style = "boxed"
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Chunks of two questions; two policies, a and b, whose weights are random."""
-    monkeypatch.setattr(evaluation_plan, "_CHUNK_ANSWERS", 4)
+    monkeypatch.setattr(evaluation_plan, "_CHUNK_ANSWERS", 16)
     made = rl_config(tmp_path)
     (tmp_path / "one_character.toml").write_text(
         RENDERER.replace('prefix = ""', 'prefix = ""\ntool_free = "free.toml"')
@@ -64,7 +64,7 @@ def evaluate(plan, workdir, tool=None):
 def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_records(config, tmp_path, monkeypatch):
     plan = plan_of(config)
     whole = evaluate(plan, tmp_path / "whole")
-    assert len(whole) == 2 * (5 + 5 * 2)
+    assert len(whole) == 2 * (5 + 5 * 8)
     assert any(record.num_calls for record in whole)
     write, written = answer_files.write_chunk, []
 
@@ -112,7 +112,7 @@ def test_each_condition_has_its_prompt_and_its_budget(config, tmp_path):
         ]
         for has_tools, budget in ((True, 0), (True, 2), (False, 0))
     }
-    assert all(len(part) == 6 for part in by_condition.values())
+    assert all(len(part) == 24 for part in by_condition.values())
     most = {key: max(r.num_calls for r in part) for key, part in by_condition.items()}
     assert most[True, 0] == most[False, 0] == 0
     assert most[True, 2] >= 1
@@ -130,22 +130,22 @@ def test_figures_and_json_are_those_of_the_records(config, tmp_path):
     found = json.loads(json.dumps(results.as_json()))
     sampled = [r for r in records if (r.policy, r.sampling) == ("b", "sampled")]
     part = found["variants"]["b"]["sampled"]
-    assert part["accuracy"] == sum(r.is_correct for r in sampled) / 10
-    assert part["tool_calls"] == sum(r.num_calls for r in sampled) / 10
+    assert part["accuracy"] == sum(r.is_correct for r in sampled) / 40
+    assert part["tool_calls"] == sum(r.num_calls for r in sampled) / 40
     assert part["by_tool"]["python"]["tool_calls"] == part["tool_calls"]
     assert part["tool_productivity"] == figures_of(of_records(sampled)).tool_productivity
     assert found["paired"]["b"]["greedy"]["questions"] == 5
     assert found["figures"]["b"]["sampled"]["tool_calls"]["value"] == part["tool_calls"]
-    assert set(found["figures"]["b"]["sampled"]["pass_at"]) == {"1", "2"}
+    assert set(found["figures"]["b"]["sampled"]["pass_at"]) == {"1", "2", "4", "8"}
     assert set(found["figures"]["b"]["greedy"]["pass_at"]) == {"1"}
-    assert found["settings"]["samples"] == 2
+    assert found["settings"]["samples"] == 8
     assert len(results.comparison.views) > 0
 
 
 def test_another_evaluation_in_the_directory_is_refused_with_what_differs(config, tmp_path):
     evaluate(plan_of(config, policies=("a",)), tmp_path / "eval")
     for changed, said in (
-        ({"samples": 3}, r"EvaluationIdentity.samples: 2 -> 3"),
+        ({"samples": 3}, r"EvaluationIdentity.samples: 8 -> 3"),
         ({"seed": 1}, r"--seed: 0 -> 1"),
         ({"temperature": 0.5}, r"Sampling.temperature: 1.0 -> 0.5"),
     ):
