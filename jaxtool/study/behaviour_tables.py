@@ -11,7 +11,7 @@ from jaxtool.study.behaviour_parts import Against, Measured, Offloaded
 
 Cell = str | float | None
 Show = Callable[[float], str]
-_WHO = ("policy", "way")
+_WHO = ("variant", "sampling")
 
 
 def tables(
@@ -73,10 +73,10 @@ def _cell(value: float | None, show: Show) -> str:
 
 
 def _between(value: float | None, interval: Interval | None, show: Show) -> str:
-    """`40.0 [31.2, 48.8]`."""
+    """`40.0 [31.2..48.8]`."""
     if value is None or interval is None:
         return _cell(value, show)
-    return f"{show(value)} [{show(interval[0])}, {show(interval[1])}]"
+    return f"{show(value)} [{show(interval[0])}..{show(interval[1])}]"
 
 
 def _of_parts(
@@ -238,7 +238,7 @@ def _against(against: Sequence[Against]) -> Table:
     ]
     return Table(
         title="Behaviour shares, %",
-        columns=("policy", "against", "way", "questions", *SHARES),
+        columns=("variant", "against", "sampling", "questions", *SHARES),
         rows=tuple(rows),
         note="ME, LE: same verdict with fewer, more calls. MA, LA: right where the other is wrong, and the other way "
         "round. AE: more accurate with fewer calls, a part of MA (OTC-PO, Table 3). Intervals of 95 % over questions.",

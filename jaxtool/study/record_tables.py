@@ -186,33 +186,31 @@ NOTE = (
 def print_figures(results: EvaluationResults) -> None:
     """The tables on the console; nothing where every row is refused."""
     tables = figure_tables(results)
-    for table in tables:
-        _print(table)
+    _print(tables)
     if tables:
-        _console().print(NOTE, highlight=False, soft_wrap=True)
+        Console().print(NOTE, highlight=False, soft_wrap=True)
 
 
 def print_behaviour(results: EvaluationResults) -> None:
     """The tables of behaviour on the console."""
-    for table in results.behaviour.tables():
-        _print(table)
+    _print(results.behaviour.tables())
 
 
-def _console() -> Console:
+def _print(tables: Sequence[Table]) -> None:
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, _NARROWEST))
-
-
-def _print(table: Table) -> None:
-    shown = RichTable(title=table.title, title_justify="left")
-    for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if number < 2 else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*map(str, row))
-    console = _console()
-    console.print(shown)
-    if table.note:
-        console.print(table.note, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(width=max(console.width, _NARROWEST))
+    for table in tables:
+        shown = RichTable(title=table.title, title_justify="left")
+        for number, column in enumerate(table.columns):
+            # A long name goes on in the next line: it is never cut.
+            justify = "left" if number < 2 else "right"
+            shown.add_column(column, justify=justify, overflow="fold")
+        for row in table.rows:
+            shown.add_row(*map(str, row))
+        console.print(shown)
+        if table.note:
+            console.print(table.note, highlight=False, soft_wrap=True)
 
 
 def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitle: str) -> Path:

@@ -133,6 +133,8 @@ def test_step_metrics_by_hand():
     assert metrics["tokens/policy_mean"] == pytest.approx((3 + 2 + 3 + 2) / 4)
     assert metrics["tokens/finish_fraction/answer"] == 1.0
     assert metrics["level/calls_per_answer/hard"] == 1.5
+    assert metrics["behaviour/ok_programs_fraction"] == 3 / 4
+    assert metrics["behaviour/recovered_programs_fraction"] == 1.0
 
 
 def test_step_metrics_of_two_tools_by_hand():
