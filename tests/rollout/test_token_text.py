@@ -27,6 +27,12 @@ def test_half_a_character_ends_where_another_writes(tmp_path):
     assert [span.style for span in text.spans] == [STYLES[Origin.POLICY], STYLES[Origin.TOOL]]
 
 
+def test_half_a_character_ends_before_a_control_token(tmp_path):
+    tokenizer = tokenizer_from_dir(write_byte_level(tmp_path))
+    ids = [tokenizer.encode("é")[0], *tokenizer.encode("<|im_end|>a")]
+    assert TokenText(tokenizer).take(ids, Origin.POLICY).plain == "\ufffd⟨|im_end|⟩a"
+
+
 def test_ids_beyond_the_vocabulary_are_seen(tmp_path):
     tokenizer = tokenizer_from_dir(write_byte_level(tmp_path))
     text = TokenText(tokenizer).take([tokenizer.vocab_size + 3], Origin.POLICY)
