@@ -45,7 +45,9 @@ def many_records(count: int, *, tokens: int, samples: int = 8) -> Iterator[Answe
         written = Part(author="policy", text=f"Let me see. <code>{CODE}</code>", tokens=15)
         output = Part(author="tool", text="<output>42\n</output>", tokens=4)
         generated = 2 * tokens + draw.randrange(200)
-        spans = [("generate", 0, 90), ("tool", 90, 130), ("generate", 130, generated)]
+        spans = [("generate", 0, generated)]
+        if has_call:
+            spans = [("generate", 0, 90), ("tool", 90, 130), ("generate", 130, generated)]
         spans += [("judge", generated + 30, generated + 34)]
         yield AnswerRecord(
             policy=("base", "trained")[i % 2],

@@ -126,6 +126,16 @@ def test_an_evaluation_shows_all_its_answers_and_the_means_of_those_not_lost(tmp
     assert data["answers"]["columns"]["lost"] == [False, False, True]
 
 
+def test_two_evaluations_stand_side_by_side_and_their_policies_apart(tmp_path):
+    for name in ("before", "after"):
+        folder = tmp_path / name / "answers" / "base" / "sampled_calls_4"
+        folder.mkdir(parents=True)
+        write_records(folder / "00000.parquet", [make_record()])
+    report = run_page.report_of_workdir(tmp_path)
+    assert report.variants == ("after:base", "before:base")
+    assert report.subtitle == "2 answers of after:base, before:base to 1 question"
+
+
 def test_a_damaged_file_of_answers_is_one_line(tmp_path, capsys):
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "00000.parquet").write_bytes(b"PAR1 no parquet")

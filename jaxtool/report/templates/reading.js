@@ -86,7 +86,7 @@ function answers(row, body) {
 }
 
 // True labels: what a row has no value of is not shown, so answers of a test claim no reward, step or advantage.
-function chips(row) {
+function chips(row, isBrief) {
   return el('div', { class: 'chips' },
     row.lost ? el('span', { class: 'chip lost', title: 'The infrastructure failed. It was never scored and nothing is learned from it.' }, '○ masked: lost to the infrastructure')
       : el('span', { class: `chip ${row.right ? 'right' : 'wrong'}` }, row.right ? '✓ right' : '✗ wrong'),
@@ -100,10 +100,12 @@ function chips(row) {
     chip('tokens', `${count(row.tokens)} = ${count(row.policy_tokens)} policy + ${count(row.tool_tokens)} tool`, '', 'Tokens of the response.'),
     isNumber(row.ms) ? chip('time', seconds(row.ms), '', 'From leaving the queue to the judge’s verdict.') : null,
     row.finish ? chip('ended by', row.finish, CUT_OFF.includes(row.finish) ? 'failed' : '') : null,
-    row.variant ? chip('policy', row.variant) : null,
-    row.condition ? chip('condition', row.condition) : null,
-    row.level ? chip('level', row.level) : null,
-    isNumber(row.step) ? chip('step', String(row.step)) : null);
+    isBrief ? null : [
+      row.variant ? chip('policy', row.variant) : null,
+      row.condition ? chip('condition', row.condition) : null,
+      row.level ? chip('level', row.level) : null,
+      isNumber(row.step) ? chip('step', String(row.step)) : null,
+    ]);
 }
 
 const bodySpans = (row, body) => (body && body.spans ? body.spans.map(([kind, start, stop]) => ({ kind, start, stop })) : spansOf(row.spans));
@@ -112,6 +114,6 @@ const bodySpans = (row, body) => (body && body.spans ? body.spans.map(([kind, st
 function columnNode(row, body, whole, query, onOpen) {
   return el('article', { class: 'card column' },
     el('header', null, el('button', { class: 'link', type: 'button', onclick: onOpen }, `${sourceOf(row)} · sample ${row.sample}`)),
-    answers(row, body), chips(row), timeline(bodySpans(row, body), whole),
+    answers(row, body), chips(row, true), timeline(bodySpans(row, body), whole),
     el('div', { class: 'text' }, body ? partNodes(body, query).filter((node) => !node.classList.contains('fold')) : el('p', { class: 'muted' }, 'loading …')));
 }

@@ -15,6 +15,7 @@ class Viewer {
     Object.assign(this, { shown: this.rows, at: 0, mode: 'text', view: 'one', source: '', chosen: {}, flags: [], sort: 'order', isDescending: false });
     Object.assign(this, { query: '', scope: 'all', hits: null, turn: 0, searching: 0 });
     this.list = new AnswerList((place) => this.select(place));
+    this.list.told = ['variant', 'condition', 'step', 'level'].filter((name) => new Set(this.rows.map((row) => row[name])).size > 1);
     this.detail = el('div', { class: 'card detail', 'aria-live': 'off' });
     this.help = el('dialog', { class: 'card keys' }, el('h3', null, 'Keys'), termList(KEYS));
     this.node = el('div', null, this.controls(), el('div', { class: 'viewer' }, this.list.node, this.detail), this.help);
