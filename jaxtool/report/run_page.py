@@ -247,7 +247,8 @@ def _constant_section(constants: Sequence[tuple[str, float, str]]) -> tuple[Sect
     if not constants:
         return ()
     table = Table(title="", columns=("Metric", "Value", "Meaning"), rows=tuple(constants))
-    return (Section(title="metrics that never changed", tables=(table,), is_folded=True),)
+    note = "Metrics that had one value in all steps."
+    return (Section(title="constants", note=note, tables=(table,), is_folded=True),)
 
 
 def _points(rows: Rows, name: str) -> list[tuple[float, float]]:

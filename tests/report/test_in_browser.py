@@ -218,6 +218,8 @@ def test_a_search_finds_text_in_every_chunk_and_marks_it(browser, opened, monkey
     wait_for_text(browser, ".count", "^0 of 51")
     press(browser, "\ue00c")  # Escape leaves the field
     assert browser.execute_script("return document.activeElement.tagName") == "BODY"
+    # What is filtered stays to be seen in the field.
+    assert browser.execute_script("return document.querySelector('.search').value") == "PRINT(x)"
 
 
 def test_keys_go_to_calls_groups_and_figures(browser, opened):

@@ -37,7 +37,7 @@ def test_one_run_is_rebuilt_from_its_directory(tmp_path, capsys):
         "level",
         "metrics",
         "reward",
-        "metrics that never changed",
+        "constants",
     ]
     assert [s.is_folded for s in sections.values()] == [False, True, True, True, True]
     (accuracy,) = sections["level"].curves
@@ -52,7 +52,7 @@ def test_every_curve_says_what_it_shows_and_constants_are_a_table(tmp_path):
     notes = [curve.note for section in sections.values() for curve in section.curves]
     assert METRICS["reward/mean"] in notes
     assert METRICS["level/accuracy_fraction/{level}"] in notes
-    (table,) = sections["metrics that never changed"].tables
+    (table,) = sections["constants"].tables
     skipped = ("policy/skipped_updates", 0.0, METRICS["policy/skipped_updates"])
     assert skipped in table.rows
     assert "policy" not in sections

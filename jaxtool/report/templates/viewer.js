@@ -31,7 +31,7 @@ class Viewer {
   controls() {
     this.count = el('span', { class: 'muted count', 'aria-live': 'polite' });
     this.search = el('input', {
-      type: 'search', class: 'search', placeholder: 'Search text and code  /', 'aria-label': 'Search text and code', oninput: () => this.find(),
+      type: 'text', role: 'searchbox', class: 'search', placeholder: 'Search text and code  /', 'aria-label': 'Search text and code', oninput: () => this.find(),
     });
     const scope = el('select', { 'aria-label': 'Where to search', onchange: (event) => { this.scope = event.target.value; this.find(); } },
       Object.entries(SCOPES).map(([key, [label]]) => el('option', { value: key }, label)));
