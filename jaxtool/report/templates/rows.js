@@ -67,8 +67,8 @@ function sortedRows(rows, key, isDescending) {
   const value = (row) => (typeof row[key] === 'boolean' ? Number(row[key]) : row[key]);
   return [...rows].sort((a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (!isKnown(x) || !isKnown(y)) return Number(isKnown(y)) - Number(isKnown(x)) || a.i - b.i;
-    return (isDescending ? compare(y, x) : compare(x, y)) || a.i - b.i;
+    if (!isKnown(x) || !isKnown(y)) return Number(isKnown(y)) - Number(isKnown(x));
+    return isDescending ? compare(y, x) : compare(x, y);
   });
 }
 
