@@ -232,6 +232,11 @@ def test_keys_go_to_calls_groups_and_figures(browser, opened):
     press(browser, "g")
     wait(browser, "return document.querySelectorAll('.column .part').length >= 4")
     assert len(texts(browser, ".column")) == 4  # samples of the question
+    press(browser, "n")
+    assert (
+        browser.execute_script("return document.querySelectorAll('.columns .call[open]').length")
+        == 1
+    )
     press(browser, "g")
     wait(browser, "return document.querySelector('.columns') === null")
     press(browser, "t")

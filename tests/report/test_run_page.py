@@ -144,6 +144,16 @@ def test_a_damaged_file_of_answers_is_one_line(tmp_path, capsys):
     assert "00000.parquet is no parquet file of answers" in capsys.readouterr().err
 
 
+def test_a_log_of_something_else_is_one_line_and_no_page(tmp_path, capsys):
+    write_run(tmp_path, [0.0, 1.0])
+    (tmp_path / "trajectories.jsonl").write_text('{"step": 0, "tokens": {}}\n')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "trajectories.jsonl:1: the row is no trajectory (KeyError: 'tool_calls')" in said
+    assert not (tmp_path / page.REPORT_NAME).exists()
+
+
 def test_a_directory_without_runs_is_a_one_line_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path)])

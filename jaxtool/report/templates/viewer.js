@@ -166,7 +166,7 @@ class Viewer {
     if (this.view === 'two' && !others.length) this.view = 'one';
     if (!others.includes(this.source)) [this.source] = others;
     const head = [this.bar(row, others), el('div', { class: 'facts' }, el('p', { class: 'question' }, row.text))];
-    this.token = null;
+    Object.assign(this, { token: null, call: -1, match: -1 });
     if (this.view === 'group' || this.view === 'two') {
       const members = this.view === 'group' ? groupOf(this.rows, row).slice(0, MAX_COLUMNS) : [row, counterpart(this.rows, row, this.source)];
       this.detail.replaceChildren(...head, this.columns(members, this.view === 'group'));
@@ -180,8 +180,6 @@ class Viewer {
       spans.length ? el('div', { class: 'times' }, timeline(spans, row.ms), timelineLegend()) : '',
       el('div', { class: 'reading' }, tokenLegend(body, this.mode), row.figures[0] < 0 ? null : this.modes()),
       text ? el('div', { class: 'text' }, partNodes(body, this.query)) : this.token.node);
-    this.call = -1;
-    this.match = -1;
     if (this.query) this.jump('mark', 1);
   }
 
