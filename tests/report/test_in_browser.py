@@ -144,6 +144,24 @@ def errors(browser) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+@pytest.mark.parametrize("missing", ["chromium", "chromedriver"])
+def test_without_a_browser_the_message_says_what_to_install(missing, monkeypatch):
+    found = {"chromium": "/usr/bin/chromium", "chromedriver": "/usr/bin/chromedriver"}
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else found.get(name))
+    with pytest.raises(FileNotFoundError, match=f"there is no {missing} here: install chromium"):
+        open_browser()
+
+
+def test_a_browser_that_does_not_start_is_one_line(monkeypatch):
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("no chromedriver on this machine")
+    monkeypatch.setattr(shutil, "which", lambda name: driver if name == "chromedriver" else "/no")
+    with pytest.raises(FileNotFoundError, match="/no does not start here: ") as raised:
+        open_browser()
+    assert "\n" not in str(raised.value)
+
+
 def test_the_first_screen_says_what_matters_and_the_rest_is_folded(browser, opened):
     opened(run_report())
     assert texts(browser, ".headline .value") == ["0.7"]
