@@ -97,7 +97,7 @@ def _report_of_answers(
         title=workdir.name,
         subtitle=f"{len(records):,} answers of {', '.join(policies)} to {questions} question{'' if questions == 1 else 's'}",
         variants=tuple(policies),
-        sections=(Section(title="answers so far", tables=(answer_table(records),)),),
+        sections=(Section(title="figures", tables=(answer_table(records),)),),
         answers=tuple(records),
     )
 

@@ -10,6 +10,7 @@ from helpers.answer_examples import make_record, two_call_line
 
 from benchmarks.report_page import many_lines, many_records, open_browser, press, wait
 from jaxtool.report import chunks, page
+from jaxtool.rundir.answer_records import Part
 from jaxtool.rundir.trajectory_log import view_from_row
 
 pytestmark = pytest.mark.slow
@@ -298,16 +299,21 @@ def test_labels_claim_only_what_is_known(browser, opened):
     lost = make_record(
         is_lost=True, is_correct=False, final_answer=None, finish_reason="infrastructure"
     )
-    opened(page.Report(title="e", answers=(lost, make_record(sample=1))))
+    silent = (Part(author="policy", text="", tokens=256),)
+    empty = make_record(sample=2, parts=silent, calls=(), final_answer=None, is_correct=False)
+    opened(page.Report(title="e", answers=(lost, make_record(sample=1), empty)))
     assert "masked: lost to the infrastructure" in texts(browser, ".chips .chip")[0]
     press(browser, "j")
-    wait_for_text(browser, ".bar .where", "^2 of 2")
+    wait_for_text(browser, ".bar .where", "^2 of 3")
     shown = " ".join(texts(browser, ".chips .chip"))
     assert "right" in shown
     for name in ("reward", "advantage", "step", "r_tool"):
         assert name not in shown
     assert text(browser, ".answers code.good") == "42"
     assert browser.execute_script("return document.querySelector('.modes')") is None
+    press(browser, "j")
+    wait_for_text(browser, ".detail .part", "^.256 tokens without text.$")
+    assert text(browser, ".answers code.bad") == "(none)"
 
 
 def test_a_page_whose_folder_is_gone_says_so(browser, opened, monkeypatch, tmp_path):

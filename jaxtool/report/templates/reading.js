@@ -33,6 +33,10 @@ function textNodes(text, query, marks = []) {
 // A part's text; of a long one its beginning and end, until it is unfolded or a match stands in between.
 function partText(part, query) {
   const node = el('div', { class: `part ${PART_NAMES[part.k]}` });
+  if (!part.x) { // control tokens that a record does not spell
+    node.append(el('span', { class: 'muted' }, isNumber(part.n) ? `(${plural(part.n, 'token')} without text)` : '(no text)'));
+    return node;
+  }
   const whole = () => node.replaceChildren(...textNodes(part.x, query, part.m));
   const holdsMatch = query && part.x.toLowerCase().includes(query.toLowerCase());
   if (part.x.length <= LONG || holdsMatch) { whole(); return node; }
