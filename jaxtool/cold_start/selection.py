@@ -27,6 +27,7 @@ from jaxtool.rundir.trajectory_log import (
 )
 
 Order = Literal["fewest_calls", "shortest", "latest"]
+LOST = "lost_to_infrastructure"  # never judged, so neither right nor wrong
 _BROKEN = "\ufffd"  # of a character that tokens share: its bytes are not in the log
 
 
@@ -103,6 +104,8 @@ def _unwanted(answer: SampledAnswer, settings: SelectionSettings) -> str:
     is_late = last is not None and answer.step > last
     if is_late or 0 <= answer.step < settings.first_step:
         return "other_step"
+    if answer.fault == LOST:
+        return LOST
     if not answer.is_correct:
         return "wrong_answer"
     if answer.fault:
@@ -207,7 +210,7 @@ def _answer(view: TrajectoryView, workdir: Path) -> SampledAnswer:
         calls=len(view.tool_calls),
         tokens=len(response),
         step=step,
-        fault=_fault(response[:ends]),
+        fault=LOST if view.is_masked else _fault(response[:ends]),
     )
 
 

@@ -136,15 +136,19 @@ def test_a_run_is_read_without_its_end_token(tmp_path):
         view_of("a", ending=(END, TokenView(text="b", token_id=4, origin="policy"))),
         view_of("half \ufffd"),
         view_of(""),
+        view_of(solution(6, 7), is_masked=True, is_correct=False),
     )
-    first, control, broken, empty = read_run(run)
+    first, control, broken, empty, lost = read_run(run)
     assert (first.response, first.calls, first.fault) == (solution(6, 7), 1, "")
     assert first.source == "mine step 4 p/1 sample 2"
-    assert [answer.fault for answer in (control, broken, empty)] == [
+    assert [answer.fault for answer in (control, broken, empty, lost)] == [
         "control_token",
         "broken_character",
         "no_text",
+        "lost_to_infrastructure",
     ]
+    # It is not counted among the wrong ones.
+    assert chosen([lost]) == ([], {"lost_to_infrastructure": 1})
     with pytest.raises(
         FileNotFoundError, match=r"has no trajectories.jsonl: name the work directory"
     ):
