@@ -200,9 +200,9 @@ def _kernel(*refs: Any, is_scaled: bool, end: int | None):
     Args:
       end: of the cache's positions, where the last block goes beyond it; None: it does not.
     """
-    first_ref, queries_ref, block_ref, last_ref, q_ref, k_ref, v_ref, at_ref, *refs = refs
-    scale_refs = refs[:2] if is_scaled else None
-    out_ref, max_ref, sum_ref, values_ref = refs[-4:]
+    first_ref, queries_ref, block_ref, last_ref, q_ref, k_ref, v_ref, at_ref, *rest = refs
+    scale_refs = rest[:2] if is_scaled else None
+    out_ref, max_ref, sum_ref, values_ref = rest[-4:]
     kv, positions = k_ref.shape[1:3]
     part, t = pl.program_id(0), pl.program_id(1)
     step = _step(part, t, first_ref)
