@@ -57,6 +57,7 @@ TRAINER = [
 ]
 
 TEST = [
+    "flatbuffers>=24.3",  # with libtpu, for plans
     "pytest>=8.4",
     "pytest-xdist>=3.8",
     "hypothesis>=6.100",
