@@ -178,8 +178,8 @@ def figure_tables(results: EvaluationResults) -> list[Table]:
 
 
 NOTE = (
-    "Intervals of avg@k, pass@k, TC and TP: other questions of the same kind, sampled anew (two-level bootstrap). Of maj@k: "
-    "other questions. 'same questions': these questions, sampled anew. docs/evaluate.md defines every figure."
+    "Intervals of avg@k, TC and TP: other questions of the same kind, sampled anew (two-level bootstrap). Of pass@k "
+    "and maj@k: other questions. 'same questions': these questions, sampled anew. docs/evaluate.md defines every figure."
 )
 
 
