@@ -58,6 +58,9 @@ _TRAIN = "tests/experiments/test_entry_points.py"
 _SEARCH = "tests/train/test_search_runs.py"
 
 RULES = (
+    Rule(
+        module="experiments.quickstart", contains="--log", instead="tests/rundir/test_trackers.py"
+    ),
     Rule(module="experiments.quickstart", flags=("--steps", "3", "--problems", "8", *_FEW_ROWS)),
     Rule(
         module="experiments.reproduce",
@@ -96,6 +99,10 @@ RULES = (
     Rule(module="experiments.evaluate", contains="search", instead=_SEARCH),
     Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
+    Rule(module="experiments.compare", instead="tests/experiments/test_compare_command.py"),
+    Rule(
+        module="jaxtool.report", contains="--figures", instead="tests/report/test_figure_files.py"
+    ),
     Rule(module="experiments.data", instead="tests/experiments/test_data_command.py"),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
     Rule(

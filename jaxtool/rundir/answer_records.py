@@ -207,9 +207,16 @@ def read_records(path: str | Path) -> list[AnswerRecord]:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no parquet file of answers: {error}") from None
-    if missing := set(_schema().names) - set(table.column_names):
+    if missing := _required() - set(table.column_names):
         raise ValueError(f"{path} holds no answers: it has no column {', '.join(sorted(missing))}")
-    return [_record(row) for row in table.select(_schema().names).to_pylist()]
+    known = [name for name in _schema().names if name in table.column_names]
+    return [_record(row) for row in table.select(known).to_pylist()]
+
+
+def _required() -> set[str]:
+    """Columns that every file of answers has; those with a default may be missing in one of before."""
+    fields = dataclasses.fields(AnswerRecord)
+    return {field.name for field in fields if field.default is dataclasses.MISSING}
 
 
 def _record(row: dict[str, Any]) -> AnswerRecord:
@@ -219,7 +226,7 @@ def _record(row: dict[str, Any]) -> AnswerRecord:
             "references": tuple(row["references"]),
             "parts": tuple(Part(**part) for part in row["parts"]),
             "calls": tuple(CallRecord(**call) for call in row["calls"]),
-            "spans": tuple(Span(**span) for span in row["spans"]),
+            "spans": tuple(Span(**span) for span in row.get("spans", ())),
         }
     )
 
