@@ -57,6 +57,7 @@ TRAINER = [
 ]
 
 TEST = [
+    "flatbuffers>=24.3",  # with libtpu, for plans
     "pytest>=8.4",
     "pytest-xdist>=3.8",
     "hypothesis>=6.100",
@@ -91,6 +92,7 @@ setup(
     package_data={
         "jaxtool.renderers": ["templates/*"],
         "jaxtool.report": ["templates/*"],
+        "jaxtool.study": ["suites/*"],
         "jaxtool.cold_start": ["prompts/*"],
         "sandbox_server": [
             "wire/*.proto",

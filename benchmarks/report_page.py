@@ -45,7 +45,9 @@ def many_records(count: int, *, tokens: int, samples: int = 8) -> Iterator[Answe
         written = Part(author="policy", text=f"Let me see. <code>{CODE}</code>", tokens=15)
         output = Part(author="tool", text="<output>42\n</output>", tokens=4)
         generated = 2 * tokens + draw.randrange(200)
-        spans = [("generate", 0, 90), ("tool", 90, 130), ("generate", 130, generated)]
+        spans = [("generate", 0, generated)]
+        if has_call:
+            spans = [("generate", 0, 90), ("tool", 90, 130), ("generate", 130, generated)]
         spans += [("judge", generated + 30, generated + 34)]
         yield AnswerRecord(
             policy=("base", "trained")[i % 2],
@@ -154,7 +156,7 @@ def open_browser() -> Any:
     """A headless Chromium under selenium's control; its `quit` ends it.
 
     Raises:
-      FileNotFoundError: there is no Chromium, no driver for it, or no selenium; says which.
+      FileNotFoundError: there is no Chromium, no driver for it, or no selenium, or it does not start; says which.
     """
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
@@ -163,6 +165,7 @@ def open_browser() -> Any:
         raise FileNotFoundError(f"there is no {missing} here: install chromium and chromium-driver")
     try:
         from selenium import webdriver
+        from selenium.common.exceptions import WebDriverException
     except ImportError:
         raise FileNotFoundError("selenium is not installed: pip install -e '.[test]'") from None
     options = webdriver.ChromeOptions()
@@ -174,7 +177,11 @@ def open_browser() -> Any:
     for flag in flags:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    except WebDriverException as error:
+        reason = str(error.msg).splitlines()[0]
+        raise FileNotFoundError(f"{browser} does not start here: {reason}") from None
 
 
 def wait(browser: Any, condition: str) -> float:

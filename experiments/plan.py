@@ -1,6 +1,6 @@
 """Plans an RL run or a cold start on a TPU slice, on this CPU: does it fit, how long is a step, what to change.
 
-  pip install 'libtpu>=0.0.50'
+  pip install 'libtpu>=0.0.50' flatbuffers
   python -m experiments.plan --gin_file gin_configs/runs/torl_1_5b_v5e_8.gin --topology v5e:2x4
 
 Compiles every program of the run with the real TPU compiler for the run's shapes and shardings. No
@@ -8,10 +8,14 @@ weight is read and nothing is run, so times are predictions; the assumptions are
 
 --json PATH writes {"topology", "devices", "gin_file", "overlays": [further files], "fits", "hbm_used_gib": the
 fullest moment of a device, "hbm_limit_gib", "predicted_step_s" (null where a program does not compile),
+"decode_tokens_per_s_per_chip": response tokens over the seconds of decoding, "step_tokens_per_s_per_chip": prompt and
+response tokens over the step (null as before, and decoding in a cold start),
 "seconds": {part of the step: s}, "resident_gib": {what stays in memory: GiB}, "assumptions", "advice": gin lines
 that make it fit, or may make it quicker, "versions", "programs": [{"name", "shape", "arguments_gib",
 "temporaries_gib", "outputs_gib", "other_resident_gib": resident arrays that are no argument of it, "hbm_gib": the
-sum of these, "tflop", "roofline_ms", "compiler_ms", "collectives_ms", "collectives": {kind: {"count", "gib"}},
+sum of these, "tflop", "roofline_ms", "products_ms", "compiler_ms", "kernels_ms", "kernels": {name: {"calls",
+"active_steps" and "skipped_steps" of a call, "active_cycles" and "skipped_cycles" of a step (null: not known),
+"read_gib", "ms"}}, "collectives_ms", "collectives": {kind: {"count", "gib"}},
 "runs_per_step", "compile_s", "error"}]}; all figures per device.
 """
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.rundir.run_start import Launch
     from jaxtool.rundir.trackers.spec import TrackerSpec
     from jaxtool.study.closing import Word
-    from jaxtool.study.compare import Comparison
+    from jaxtool.study.comparison_tables import Comparison
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.sft_loop import SftRunConfig
 
@@ -146,7 +146,7 @@ def main() -> None:
     from jaxtool.core.files import write_text
     from jaxtool.report.page import write_report
     from jaxtool.rundir.trackers.opening import log_outcome
-    from jaxtool.study import call_use, closing, compare, tracked
+    from jaxtool.study import call_use, closing, compare, comparison_tables, paired, tracked
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
@@ -170,7 +170,7 @@ def main() -> None:
         comparison.as_json()
         | {
             closing.key(new, old): {
-                way: compare.paired(comparison.variants[new][way], comparison.variants[old][way])
+                way: paired.paired(comparison.variants[new][way], comparison.variants[old][way])
                 for way in compare.SAMPLINGS
             }
             for new, old in closing.AGAINST
@@ -185,8 +185,8 @@ def main() -> None:
     text = json.dumps(results, indent=1)
     for path in filter(None, (arguments.workdir / "results.json", arguments.json)):
         write_text(path, text)
-    compare.print_tables(comparison)
-    compare.check_rests_on_enough(comparison)
+    comparison_tables.print_tables(comparison)
+    comparison_tables.check_rests_on_enough(comparison)
     call_use.print_use(comparison, kind.word().many)
     if kind.priced:
         print("\n".join(closing.which_tool(results, "square")))
@@ -280,17 +280,17 @@ def _report(
     from jaxtool.report import page
     from jaxtool.rundir.metrics import read_metrics
     from jaxtool.rundir.trajectory_log import read_trajectories
-    from jaxtool.study import closing, compare
+    from jaxtool.study import closing, comparison_tables
 
     kind = KINDS[arguments.tool]
     workdirs = {stage: arguments.workdir / stage for stage in kind.stages}
     headlines = []
     for old in ("grpo", "cold_start"):
-        for way in compare.SAMPLINGS:
+        for way in closing.SAMPLINGS:
             value, note = closing.change(results[closing.key("otc_grpo", old)][way], kind.word())
             label = f"OTC-GRPO against {closing.NAMES[old]}, {way}"
             headlines.append(page.Headline(label=label, value=value, note=note))
-    return compare.comparison_report(
+    return comparison_tables.comparison_report(
         comparison,
         title="jaxtool quickstart",
         subtitle=f"seed {arguments.seed}, {arguments.problems} test questions, which need "

@@ -2,7 +2,7 @@
 
   python -m experiments.select_demonstrations --run runs/mine --order fewest_calls --out own_traces.jsonl
 
-Reads the sampled answers that RL runs log. Of each question it takes those that --order prefers. Check the file next:
+Reads the sampled answers that RL runs log, and with --evaluation those of an evaluation's work directory. Of each question it takes those that --order prefers. Check the file next:
 `python -m experiments.check_demonstrations own_traces.jsonl`.
 
 --json PATH writes {"answers": read, "chosen", "questions": of those chosen, "calls": of those chosen, "left_out":
@@ -21,7 +21,14 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--run", type=Path, action="append", required=True, help="work directory; may be repeated"
+        "--run", type=Path, action="append", default=[], help="work directory; may be repeated"
+    )
+    parser.add_argument(
+        "--evaluation",
+        action="append",
+        default=[],
+        metavar="WORKDIR[:POLICY]",
+        help="work directory of experiments.evaluate, of which answers with tools are taken; may be repeated",
     )
     parser.add_argument(
         "--out", type=launch.writable, required=True, help="the file of demonstrations"
@@ -56,7 +63,11 @@ def main() -> None:
         first_step=arguments.first_step,
         last_step=arguments.last_step,
     )
+    if not arguments.run and not arguments.evaluation:
+        raise ValueError("whose answers? Name a run by --run, or an evaluation by --evaluation")
     answers = [answer for run in arguments.run for answer in selection.read_run(run)]
+    for name in arguments.evaluation:
+        answers += selection.read_evaluation(name)
     selected = selection.select(answers, settings)
     rows = [selection.demonstration_row(answer) for answer in selected.chosen]
     if not rows:

@@ -7,7 +7,7 @@
 resume, and what --log sends to a tracker.
 
 --data NAME[=FILE] takes the problems of a file or of the hub, see docs/data.md. --init_from names weights, see
-docs/your_run.md.
+docs/weights.md.
 
 --print_config prints the composed run as gin, each value with the file and line that set it, and ends. --dry_run does
 everything up to the first step, reads no weights, writes no work directory, and ends with 0 or 1. Neither needs --workdir.

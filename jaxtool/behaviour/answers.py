@@ -4,8 +4,10 @@ A program is a call with the argument `code`, a query a call with the argument `
 Measures are over judged answers: those that the infrastructure lost are in none.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtool.core.calls import CODE
 from jaxtool.core.types import ToolStatus
@@ -28,17 +30,32 @@ def wrong(records: Sequence[AnswerRecord]) -> list[AnswerRecord]:
 
 def programs(record: AnswerRecord) -> list[CallRecord]:
     """Calls that ran a program, in order; an empty program is one."""
-    return [call for call in record.calls if call.code or CODE in json.loads(call.arguments)]
+    return [call for call in record.calls if call.code or CODE in arguments(call)]
 
 
 def queries(record: AnswerRecord) -> list[tuple[str, CallRecord]]:
     """Calls that asked for passages, in order, each with its query."""
-    found = []
-    for call in record.calls:
-        query = None if call.code else json.loads(call.arguments).get(QUERY)
-        if isinstance(query, str):
-            found.append((query, call))
-    return found
+    asked = [(arguments(call).get(QUERY), call) for call in record.calls if not call.code]
+    return [(query, call) for query, call in asked if isinstance(query, str)]
+
+
+def arguments(call: CallRecord) -> dict[str, Any]:
+    """What a call was given.
+
+    Raises:
+      ValueError: the record was read without texts.
+    """
+    if not call.arguments:
+        raise ValueError("these records have no texts: read them whole to measure programs")
+    return json.loads(call.arguments)
+
+
+def without_texts(record: AnswerRecord) -> AnswerRecord:
+    """The record without responses and outputs: all that most measures need, and a small part of its size."""
+    calls = [
+        dataclasses.replace(call, stdout="", stderr="", last_value="") for call in record.calls
+    ]
+    return dataclasses.replace(record, parts=(), spans=(), question="", calls=tuple(calls))
 
 
 def is_ok(call: CallRecord) -> bool:

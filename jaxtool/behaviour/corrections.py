@@ -40,6 +40,16 @@ class Corrections:
         """P(successor runs and is a version of it | failed)."""
         return share(self.repaired, self.failed)
 
+    @property
+    def same_error_rate(self) -> float | None:
+        """P(successor fails with the same error | failed)."""
+        return share(self.same_error, self.failed)
+
+    @property
+    def given_up_rate(self) -> float | None:
+        """P(no successor | failed)."""
+        return share(self.given_up, self.failed)
+
 
 def corrections(records: Sequence[AnswerRecord]) -> Corrections:
     """Over all programs of judged answers."""

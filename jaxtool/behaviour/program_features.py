@@ -24,6 +24,8 @@ HAS = {
     "has:only_definitions": "imports and definitions, of which nothing is used",
     "has:assertion": "an assert statement",
     "has:shown_comparison": "a comparison, all() or any() that is printed or stands as the last expression",
+    "has:decided_equality": "an if on == or != outside of functions and loops",
+    "has:chosen_extremum": "max() or min() over a comprehension, or with a key",
     "has:loop": "a loop or a comprehension",
     "has:conditional_loop": "a loop with a condition in it, or a comprehension that filters",
     "has:recursion": "a function that calls itself",
@@ -44,6 +46,8 @@ def features(program: str) -> frozenset[str] | None:
     body = [node for node in tree.body if not _is_docstring(node)]
     if body and all(isinstance(node, _UNUSED) for node in body):
         found.add("has:only_definitions")
+    if any(isinstance(node, ast.If) and _is_equality(node.test) for node in body):
+        found.add("has:decided_equality")
     if body and isinstance(body[-1], ast.Expr):
         found.add("has:output")
         if _is_comparison(body[-1].value):
@@ -95,6 +99,10 @@ def _of_call(call: ast.Call) -> Iterator[str]:
         yield "has:output"
         if any(_is_comparison(argument) for argument in call.args):
             yield "has:shown_comparison"
+    elif _called(call) in ("max", "min"):
+        over = any(isinstance(argument, _COMPREHENSIONS) for argument in call.args)
+        if over or any(keyword.arg == "key" for keyword in call.keywords):
+            yield "has:chosen_extremum"
 
 
 def _chooses(loop: ast.AST) -> bool:
@@ -112,9 +120,19 @@ def _called(call: ast.Call) -> str:
 
 
 def _is_comparison(node: ast.expr) -> bool:
+    if isinstance(node, ast.JoinedStr):  # print(f"equal: {a == b}")
+        values = [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
+        return any(isinstance(value, ast.Compare) for value in values)
     if isinstance(node, ast.Compare):
         return True
     return isinstance(node, ast.Call) and _called(node) in _REDUCTIONS
+
+
+def _is_equality(node: ast.expr) -> bool:
+    """Whether it is == or != of anything but `__name__`."""
+    if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Eq | ast.NotEq):
+        return False
+    return not (isinstance(node.left, ast.Name) and node.left.id == "__name__")
 
 
 def _calls_itself(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

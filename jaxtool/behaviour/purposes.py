@@ -55,8 +55,11 @@ RULES = (
     ),
     Rule(
         purpose="verification",
-        meaning="Asserts something, or shows whether a comparison holds.",
-        any_of=("has:assertion", "has:shown_comparison", *_calls("isclose allclose")),
+        meaning="Asserts something, or shows or decides whether two things are equal or a comparison holds.",
+        any_of=(
+            *("has:assertion", "has:shown_comparison", "has:decided_equality"),
+            *_calls("isclose allclose"),
+        ),
         example="x = 7\nprint(x * x - 5 == 44)",
     ),
     Rule(
@@ -99,7 +102,10 @@ RULES = (
     Rule(
         purpose="enumeration and search",
         meaning="Goes through candidates and keeps some of them.",
-        any_of=("has:conditional_loop", *_calls("product permutations combinations")),
+        any_of=(
+            *("has:conditional_loop", "has:chosen_extremum"),
+            *_calls("product permutations combinations"),
+        ),
         example="print([n for n in range(100) if n * n % 7 == 2])",
     ),
     Rule(

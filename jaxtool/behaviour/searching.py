@@ -18,6 +18,19 @@ _CHANCE = frozenset(("yes", "no", "true", "false"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the searches of one answer gave."""
+
+    is_correct: bool
+    queries: int
+    empty: int  # queries that gave no passage
+    found: (
+        bool | None
+    )  # a reference stands in the passages; None: no search, or the references are yes and no
+    is_grounded: bool | None  # the final answer stands in the passages; None as `found`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Support:
     """Whether an acceptable answer stood in what the searches of an answer gave; over answers that searched."""
 
@@ -54,30 +67,43 @@ def repeated_ratio(records: Sequence[AnswerRecord]) -> float | None:
     return share(repeated, made)
 
 
-def empty_ratio(records: Sequence[AnswerRecord]) -> float | None:
-    """Queries that gave no passage / queries."""
-    calls = [call for record in judged(records) for _, call in queries(record)]
-    return mean([float(not call.stdout.strip()) for call in calls])
-
-
-def support(records: Sequence[AnswerRecord]) -> Support:
-    """See the fields of `Support`."""
-    found, grounded = [], []
-    for record in judged(records):
-        wanted = [text for text in map(normalized, record.references) if text not in _CHANCE]
-        if not wanted or not queries(record):
-            continue
-        passages = _passages(record)
-        found.append((any(_stands_in(text, passages) for text in wanted), record.is_correct))
-        answer = normalized(record.final_answer or "")
-        grounded.append(float(bool(answer) and _stands_in(answer, passages)))
-    return Support(
-        answers=len(found),
-        found=mean([float(is_found) for is_found, _ in found]),
-        right_if_found=mean([float(is_right) for is_found, is_right in found if is_found]),
-        right_if_not_found=mean([float(is_right) for is_found, is_right in found if not is_found]),
-        grounded=mean(grounded),
+def evidence(record: AnswerRecord) -> Evidence:
+    """What the searches of one answer gave."""
+    asked = queries(record)
+    wanted = [text for text in map(normalized, record.references) if text not in _CHANCE]
+    found, is_grounded = None, None
+    if wanted and asked:
+        passages, answer = _passages(record), normalized(record.final_answer or "")
+        found = any(_stands_in(text, passages) for text in wanted)
+        is_grounded = bool(answer) and _stands_in(answer, passages)
+    return Evidence(
+        is_correct=record.is_correct,
+        queries=len(asked),
+        empty=sum(not call.stdout.strip() for _, call in asked),
+        found=found,
+        is_grounded=is_grounded,
     )
+
+
+def support(each: Sequence[Evidence]) -> Support:
+    """See the fields of `Support`.
+
+    Args:
+      each: of judged answers.
+    """
+    known = [one for one in each if one.found is not None]
+    return Support(
+        answers=len(known),
+        found=mean([float(bool(one.found)) for one in known]),
+        right_if_found=mean([float(one.is_correct) for one in known if one.found]),
+        right_if_not_found=mean([float(one.is_correct) for one in known if not one.found]),
+        grounded=mean([float(bool(one.is_grounded)) for one in known]),
+    )
+
+
+def empty_ratio(each: Sequence[Evidence]) -> float | None:
+    """Queries that gave no passage / queries."""
+    return share(sum(one.empty for one in each), sum(one.queries for one in each))
 
 
 def _passages(record: AnswerRecord) -> str:

@@ -8,7 +8,7 @@ beginning. Both count observations as part of the response.
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtool.behaviour.answers import judged, mean, programs, queries, response_tokens, share
 from jaxtool.rundir.answer_records import AnswerRecord, CallRecord, Part
@@ -48,16 +48,23 @@ def places(record: AnswerRecord) -> list[Place | None]:
     return [_place(record, call, text, length) for call, text in sorted(asked, key=_first)]
 
 
-def first_start(records: Sequence[AnswerRecord]) -> float | None:
-    """Mean start of the first program or query (ReTool, Figure 3: code invocation timing), over answers that have one."""
-    firsts = [found[0] for record in judged(records) if (found := places(record))]
-    return mean([place.start for place in firsts if place is not None])
+def first_start(placed: Iterable[Sequence[Place | None]]) -> float | None:
+    """Mean start of the first program or query (ReTool, Figure 3: code invocation timing), over answers that have one.
+
+    Args:
+      placed: `places` of each judged answer.
+    """
+    return mean([found[0].start for found in placed if found and found[0] is not None])
 
 
-def before_answer_ratio(records: Sequence[AnswerRecord]) -> float | None:
-    """Programs and queries before an answer was stated / those found in the text (ToRL: before-final-answer code)."""
-    found = [place for record in judged(records) for place in places(record) if place is not None]
-    return share(sum(place.is_before_answer for place in found), len(found))
+def before_answer_ratio(placed: Iterable[Sequence[Place | None]]) -> float | None:
+    """Programs and queries before an answer was stated / those found in the text (ToRL: before-final-answer code).
+
+    Args:
+      placed: `places` of each judged answer.
+    """
+    each = [place.is_before_answer for found in placed for place in found if place is not None]
+    return share(sum(each), len(each))
 
 
 def _first(asked: tuple[CallRecord, str]) -> tuple[int, int]:

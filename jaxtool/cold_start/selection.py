@@ -1,7 +1,8 @@
 """Right answers of one's own policy as demonstrations: rejection sampling, and the answers with the fewest calls.
 
 Real traces teach more than rewritten ones: they hold what the sandbox said, and what the policy did then.
-Covered: the sampled trajectories that runs log (`trajectories.jsonl`), the rules of choice as one pure function.
+Covered: the sampled trajectories that runs log (`trajectories.jsonl`), answers of an evaluation (`evaluate --workdir`), the
+rules of choice as one pure function.
 Not covered: runs whose renderer writes turns of the chat template; the check that programs print what the
 log says (`experiments.check_demonstrations` does it).
 """
@@ -12,8 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from jaxtool.cold_start.traces import holds_outputs_in_text
 from jaxtool.core.ranges import check_range
 from jaxtool.data.problem_rows import question_hash
+from jaxtool.renderers.renderer import load_renderer
+from jaxtool.rundir.answer_files import iterate_answers, read_settings, split_name
+from jaxtool.rundir.answer_records import AnswerRecord
 from jaxtool.rundir.trajectory_log import (
     TRAJECTORIES_NAME,
     TokenView,
@@ -22,6 +27,7 @@ from jaxtool.rundir.trajectory_log import (
 )
 
 Order = Literal["fewest_calls", "shortest", "latest"]
+LOST = "lost_to_infrastructure"  # never judged, so neither right nor wrong
 _BROKEN = "\ufffd"  # of a character that tokens share: its bytes are not in the log
 
 
@@ -98,6 +104,8 @@ def _unwanted(answer: SampledAnswer, settings: SelectionSettings) -> str:
     is_late = last is not None and answer.step > last
     if is_late or 0 <= answer.step < settings.first_step:
         return "other_step"
+    if answer.fault == LOST:
+        return LOST
     if not answer.is_correct:
         return "wrong_answer"
     if answer.fault:
@@ -146,6 +154,47 @@ def read_run(workdir: Path) -> list[SampledAnswer]:
     return [_answer(view, workdir) for view in read_trajectories(path)]
 
 
+def read_evaluation(text: str) -> list[SampledAnswer]:
+    """The answers with tools of `WORKDIR` or `WORKDIR:POLICY`, a finished evaluation; lost ones are left out.
+
+    Raises:
+      FileNotFoundError, ValueError: as `answer_files.read_answers`; or the renderer writes results as turns.
+    """
+    workdir, policy = split_name(text)
+    settings = read_settings(workdir)
+    if not holds_outputs_in_text(load_renderer(settings.renderer)):
+        raise ValueError(
+            f"{text}: renderer {settings.renderer!r} writes results as turns of the chat template, which no text of a "
+            "response shows: its answers make no demonstrations"
+        )
+    name = Path(workdir).name
+    found: list[SampledAnswer] = []
+    for condition in settings.conditions:
+        if condition.has_tools:
+            for records in iterate_answers(workdir, policy, condition):
+                found += [_of_record(record, name) for record in records if not record.is_lost]
+    if not found:
+        raise ValueError(f"{text} holds no answer with tools: evaluate with --tools on")
+    return found
+
+
+def _of_record(record: AnswerRecord, workdir: str) -> SampledAnswer:
+    response = record.response.strip()
+    fault = "no_text" if not response else "broken_character" if _BROKEN in response else ""
+    calls = record.max_tool_calls
+    return SampledAnswer(
+        source=f"{workdir} {record.policy} {record.sampling} {calls} {record.problem_id} sample {record.sample}",
+        question=record.question,
+        answer=record.references[0],
+        response=response,
+        is_correct=record.is_correct,
+        calls=record.num_calls,
+        tokens=record.policy_tokens + record.tool_tokens,
+        step=-1,
+        fault=fault,
+    )
+
+
 def _answer(view: TrajectoryView, workdir: Path) -> SampledAnswer:
     response = [token for token in view.tokens if token.origin != "prompt"]
     ends = len(response)
@@ -161,7 +210,7 @@ def _answer(view: TrajectoryView, workdir: Path) -> SampledAnswer:
         calls=len(view.tool_calls),
         tokens=len(response),
         step=step,
-        fault=_fault(response[:ends]),
+        fault=LOST if view.is_masked else _fault(response[:ends]),
     )
 
 

@@ -7,7 +7,7 @@ Covered: literals, containers, frozen dataclasses, functions with and without bo
 import dataclasses
 import enum
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtool.config.callables import callable_name
@@ -58,13 +58,32 @@ def settings_of(config: Any, origin: OriginOf | None = None) -> dict[str, Settin
     return found
 
 
+def default_paths(config: Any, path: str = "") -> set[str]:
+    """Paths of the settings that have the default of their field, with all that lies in them."""
+    found: set[str] = set()
+    for field in dataclasses.fields(config):
+        if not (field.init and field.repr):
+            continue
+        value, here = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        if field.default is not dataclasses.MISSING:
+            is_default = value is field.default or value == field.default
+        else:
+            factory = field.default_factory
+            is_default = factory is not dataclasses.MISSING and value == factory()
+        if is_default:
+            found.add(here)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= default_paths(value, here)
+    return found
+
+
 def changes(before: Mapping[str, Setting], now: Mapping[str, Setting]) -> list[Change]:
     """Where the two differ, by path; what lies inside a part that is another one is left out."""
     found: list[Change] = []
     replaced: list[str] = []
     for path in dict.fromkeys((*now, *before)):
         old, new = before.get(path), now.get(path)
-        if (old and old.value) == (new and new.value) or _is_inside(path, replaced):
+        if (old and old.value) == (new and new.value) or is_inside(path, replaced):
             continue
         replaced.append(path)
         found.append(Change(path=path, before=old, now=new))
@@ -77,8 +96,9 @@ def _shown(setting: Setting | None) -> str:
     return f"{setting.value} ({setting.origin})" if setting.origin else setting.value
 
 
-def _is_inside(path: str, parts: list[str]) -> bool:
-    return any(path.startswith((f"{part}.", f"{part}[")) for part in parts)
+def is_inside(path: str, parts: Sequence[str]) -> bool:
+    """Whether a path is one of the parts, or lies in one."""
+    return any(path == part or path.startswith((f"{part}.", f"{part}[")) for part in parts)
 
 
 def _add_fields(found: dict[str, Setting], part: Any, path: str, origin: OriginOf | None) -> None:

@@ -24,8 +24,10 @@ class TrainBatch:
     positions: Any  # [B, T] int32, from 0 in each trajectory
     segment_ids: Any  # [B, T] int32, 1.. within a row, 0 on padding
     trajectory_ids: Any  # [B, T] int32, index in the batch, -1 on padding
-    loss_mask: Any  # [B, T] bool, tokens the policy wrote (or SFT trains)
+    loss_mask: Any  # [B, T] bool, tokens the policy wrote (or SFT trains), with observations in an ablation
     behaviour_logprobs: Any  # [B, T] float32, 0 off the loss mask
+    # [B, T] bool, tokens of the loss mask that were sampled. None: all; otherwise the others are observations.
+    sampled_mask: Any = None
     advantages: Any = None  # [B, T] float32, 0 off the loss mask
     token_rewards: Any = None  # [B, T] float64, on the host alone, 0 off the loss mask
 
@@ -53,6 +55,8 @@ class TrainBatch:
             raise ValueError("the loss mask covers padding")
         if np.any(mask & (np.asarray(self.positions) == 0)):
             raise ValueError("the loss mask covers a first token, which nothing predicts")
+        if self.sampled_mask is not None and np.any(np.asarray(self.sampled_mask) & ~mask):
+            raise ValueError("the mask of sampled tokens covers one that the loss mask does not")
         is_padding = np.asarray(self.trajectory_ids) == NO_TRAJECTORY
         if np.any(is_padding != (np.asarray(self.segment_ids) == 0)):
             raise ValueError("trajectory_ids and segment_ids disagree about padding")

@@ -200,11 +200,14 @@ class Score:
     shaping: float = 0.0  # added to the advantage within bounds (ASPO), not to the reward
 
 
+SpanKind = Literal["generate", "tool", "judge"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Span:
     """What an answer did for a while, in milliseconds since the answer left the queue."""
 
-    kind: Literal["generate", "tool", "judge"]
+    kind: SpanKind
     start_ms: int
     stop_ms: int
 
@@ -216,13 +219,17 @@ class SampleTimes:
     left_queue_s: float  # on the monotonic clock of the host that sampled it
     spans: tuple[Span, ...]  # one after the other, with gaps where nobody worked on it
 
-    def with_span(
-        self, kind: Literal["generate", "tool", "judge"], start_s: float, stop_s: float
-    ) -> "SampleTimes":
-        """The same with one more span, given on the monotonic clock of that host."""
-        start, stop = (round(1000 * (at - self.left_queue_s)) for at in (start_s, stop_s))
-        span = Span(kind=kind, start_ms=start, stop_ms=stop)
-        return dataclasses.replace(self, spans=(*self.spans, span))
+    def with_spans(self, spans: Iterable[tuple[SpanKind, float, float]]) -> "SampleTimes":
+        """The same with further spans: kind, start and stop in seconds on the monotonic clock of that host."""
+        more = (
+            Span(
+                kind=kind,
+                start_ms=round(1000 * (start - self.left_queue_s)),
+                stop_ms=round(1000 * (stop - self.left_queue_s)),
+            )
+            for kind, start, stop in spans
+        )
+        return dataclasses.replace(self, spans=(*self.spans, *more))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ itself). Not covered: measuring, which is an evaluation's; rates that change as 
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from jaxtool.core.types import Problem
+from jaxtool.data.evaluated import COLUMNS, evaluated_files, is_evaluation
 from jaxtool.data.problem_rows import question_hash
 from jaxtool.data.problems import Split, Task
 from jaxtool.data.rows import Row, read_rows
@@ -29,7 +30,8 @@ class Difficulty:
 
     task: Task
     # Rows of `question` or `problem_id`, and `solve_rate` in 0..1, or `correct` and `samples`, or, where a row is
-    # one answer, `is_correct`. Several rows of a problem are taken together.
+    # one answer, `is_correct`. Several rows of a problem are taken together. Or the work directory of an evaluation:
+    # "runs/eval", "runs/eval:POLICY" or "runs/eval:POLICY/CONDITION".
     rates: str
     above: float = 0.0  # the solve rate must be above this
     below: float = 1.0  # and below this
@@ -83,7 +85,9 @@ class Difficulty:
         """Solve rates by question, or by problem_id where a row has no question."""
         right: dict[str, float] = {}
         asked: dict[str, float] = {}
-        for row in read_rows(self.rates):
+        for row in self._rows():
+            if row.values.get("is_lost") is True:  # nobody knows whether it is right
+                continue
             name = _name_of(row)
             correct, samples = _counts_of(row)
             right[name] = right.get(name, 0.0) + correct
@@ -91,6 +95,13 @@ class Difficulty:
         if not asked:
             raise ValueError(f"{self.rates}: the file holds no solve rate")
         return {name: right[name] / asked[name] for name in asked}
+
+    def _rows(self) -> Iterator[Row]:
+        if not is_evaluation(self.rates):
+            yield from read_rows(self.rates)
+            return
+        for file in evaluated_files(self.rates):
+            yield from read_rows(file, COLUMNS)
 
 
 def _key(question: str) -> str:

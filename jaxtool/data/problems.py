@@ -113,6 +113,9 @@ class EvaluationSet:
     name: str
     path: str  # a file or a hub name
     layout: str | Layout
+    level: str | None = (
+        None  # only the rows of this level, where one file holds several sets; None: all
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,13 +150,36 @@ class EvaluationSets:
 
     @functools.cached_property
     def found(self) -> tuple[ProblemSet, ...]:
-        """The problems of each set; read once."""
-        return tuple(read_set(each.path, each.layout) for each in self.sets)
+        """The problems of each set; read once, as a file is that several sets lie in.
+
+        Raises:
+          ValueError: no row is of a set's level, or its file is none of problems; one line.
+        """
+        files: dict[tuple[str, str | Layout], ProblemSet] = {}
+        found: list[ProblemSet] = []
+        for each in self.sets:
+            key = (each.path, each.layout)
+            files[key] = files[key] if key in files else read_set(*key)
+            found.append(_of_level(files[key], each))
+        return tuple(found)
 
     def _named(self, problem: Problem, name: str) -> Problem:
         digest = problem.problem_id.rpartition("/")[2]
         level = problem.level if len(self.sets) == 1 else level_of(name)
         return dataclasses.replace(problem, problem_id=f"{name}/{digest}", level=level)
+
+
+def _of_level(whole: ProblemSet, wanted: EvaluationSet) -> ProblemSet:
+    if wanted.level is None:
+        return whole
+    problems = tuple(p for p in whole.problems if p.level == wanted.level)
+    if not problems:
+        levels = ", ".join(sorted({p.level for p in whole.problems}))
+        raise ValueError(
+            f"{wanted.path}: no row is of the set {wanted.name}, whose level is {wanted.level!r}: its levels are "
+            f"{levels}"
+        )
+    return dataclasses.replace(whole, problems=problems, rows=len(problems), conflicts=0, twins=0)
 
 
 def number_of(count: int | None, task: str) -> int:

@@ -56,4 +56,6 @@ def _timed(sample: Sample, started_s: float, stopped_s: float) -> Sample:
     """With the span in which the whole set was judged."""
     if sample.times is None:
         return sample
-    return dataclasses.replace(sample, times=sample.times.with_span("judge", started_s, stopped_s))
+    return dataclasses.replace(
+        sample, times=sample.times.with_spans([("judge", started_s, stopped_s)])
+    )

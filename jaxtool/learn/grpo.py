@@ -38,6 +38,9 @@ class KlEstimator(Protocol):
     def __call__(self, logprobs: jax.Array, reference_logprobs: jax.Array, /) -> jax.Array: ...
 
 
+SAMPLED_TOKENS = "sampled tokens"  # of a block's sums, where observations are learned: no metric
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrpoConfig:
     """The policy's update; every variant is a field. A critic, where there is one, gives the advantages."""
@@ -186,7 +189,10 @@ def _block_loss(
         loss = loss + config.kl_coef * config.kl_estimator(logprobs, reference)
     # 4. Sums over the block: of the loss by the aggregation, of what is measured over policy tokens.
     sums = {name: aggregation.token_mean(x, block.loss_mask)[0] for name, x in values.items()}
-    gap = mismatch_metrics(logprobs, block.behaviour_logprobs, block.loss_mask)
+    sampled = block.loss_mask if block.sampled_mask is None else block.sampled_mask
+    gap = mismatch_metrics(logprobs, block.behaviour_logprobs, sampled)
+    if block.sampled_mask is not None:
+        sums[SAMPLED_TOKENS] = jnp.sum(sampled.astype(jnp.float32))
     sums |= {
         "mismatch/mean_abs_logprob_nats": gap.abs_difference[0],
         "mismatch/max_abs_logprob_nats": gap.max_abs_difference,

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn.group_advantages import trajectory_advantages
-from jaxtool.learn.grpo import LearnerSetup, loss_count, needs_old_logprobs
+from jaxtool.learn.grpo import SAMPLED_TOKENS, LearnerSetup, loss_count, needs_old_logprobs
 from jaxtool.learn.members import Members
 from jaxtool.learn.placed_batch import PlacedBatch, place
 from jaxtool.learn.policy_view import PolicyView
@@ -136,13 +136,21 @@ def _with_advantages(
         mask = mask & carries_loss[ids]
         sampled = np.where(mask, batch.host.behaviour_logprobs, np.float32(0))
         columns = {"loss_mask": mask, "behaviour_logprobs": sampled}
+        if batch.host.sampled_mask is not None:
+            columns["sampled_mask"] = mask & np.asarray(batch.host.sampled_mask)
     columns["advantages"] = np.where(mask, advantages[ids], np.float32(0))
     return batch.with_columns(**columns)
 
 
 def _metrics(total: Gradients, sums: list[Metrics], tokens: float) -> Metrics:
     metrics: Metrics = {"policy/loss": total.loss}
+    # The gap to the sampler is a mean over what was sampled.
+    learns_more = SAMPLED_TOKENS in sums[0]
+    sampled = sum(each[SAMPLED_TOKENS] for each in sums) if learns_more else tokens
     for name in sums[0]:
+        if name == SAMPLED_TOKENS:
+            continue
+        count = sampled if name.startswith("mismatch/") else tokens
         of_blocks = jnp.stack([block_sums[name] for block_sums in sums])
-        metrics[name] = jnp.max(of_blocks) if "/max_" in name else jnp.sum(of_blocks) / tokens
+        metrics[name] = jnp.max(of_blocks) if "/max_" in name else jnp.sum(of_blocks) / count
     return metrics

@@ -2,7 +2,8 @@
 
 The method is FlashAttention-2's (2307.08691, algorithm 1): one pass over the keys with a running
 maximum and sum. A row reads the blocks up to its own longest position and no more, so short rows do
-not pay for long neighbours. int8 caches are scaled inside: scores by the key's, weights by the value's.
+not pay for long neighbours. All key heads of a device are in one block, so a grid step has work enough
+to hide its own cost. int8 caches are scaled inside: scores by the key's, weights by the value's.
 Not covered: paged caches, gradients, other platforms.
 
 An example of the running softmax: one query whose scores are 1, 2 and 3, values 10, 20 and 30, in blocks
@@ -16,8 +17,7 @@ In block 1 the highest score rises by 1, so sum and values so far shrink by exp(
 """
 
 import functools
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,32 @@ from jaxtool.model.attention import MASKED_SCORE
 from jaxtool.model.kv_cache import LayerCache
 
 LANES = 128  # of a TPU vector register: last axes come in multiples of it
-_MOST_QUERIES = 512  # of a query block: its [512, 512] float32 scores fit the vector memory
-_MOST_POSITIONS = 512
+_MOST_QUERIES = 512  # of a query block
+_MOST_POSITIONS = 2048
+# Of one block of keys, and of the float32 scores of one head: some of each are in the vector memory at
+# once, of which the smallest chip (v5e) lets a kernel have 16 MiB.
+_MOST_KEY_BYTES = 2 << 20
+_MOST_SCORE_BYTES = 1 << 20
+KERNEL = "attention_over_cache"  # its name in compiled programs
+_PARTS = 2  # of the grid: a chip of v4 or v5p has two cores, and each takes one
+_MOST_STEPS = 1 << 16  # of a grid: 2 tables of 4 bytes a step are half of the scalar memory
+
+
+class Walk(NamedTuple):
+    """The grid's steps: which queries meet which block of positions, one entry a step.
+
+    An example of three blocks of queries that see 1, 3 and 2 blocks of positions, of 4 that there are:
+
+      first [0 4 6]  queries [0 1 1 1 2 2 ...]  block [0 0 1 2 0 1 ...]  last [0 2 1]
+
+    The first part of the grid has steps 0 to 3, the second steps 4 and 5. What follows in the tables is not
+    read.
+    """
+
+    first: Int[Array, " bounds"]  # step at which each part begins; at the end, the number of steps
+    queries: Int[Array, " steps"]
+    block: Int[Array, " steps"]
+    last: Int[Array, " P"]  # the last block of positions of each block of queries
 
 
 def flash_cached_attention(
@@ -48,115 +72,191 @@ def flash_cached_attention(
     b, c, n, h = q.shape
     kv, s = cache.k.shape[1:3]
     group = n // kv
-    block_positions = math.gcd(s, _MOST_POSITIONS)
-    # 1) Queries by key head: [B, K, C x group, H]. The query heads of one token stand together, so a
-    #    block of queries spans few positions.
+    # 1) Blocks of queries: multiples of the 8 rows of a vector register. The query heads of one token
+    #    stand together, so a block spans few positions.
+    query_block, position_block = blocks_of(c * group, s, kv * h * cache.k.dtype.itemsize)
+    per_row = -(-c * group // query_block)  # query blocks of a row
+    num_blocks = -(-s // position_block)
+    if b > 1 and b * per_row * num_blocks > _MOST_STEPS:  # whole prompts, many and long
+        first = jax.tree.map(lambda x: x[: b // 2], (q, cache, positions))
+        second = jax.tree.map(lambda x: x[b // 2 :], (q, cache, positions))
+        halves = [flash_cached_attention(*x, interpret=interpret) for x in (first, second)]
+        return jnp.concatenate(halves)
+    # 2) Queries [P, K, block, H], P = B x blocks of a row. Those that fill up the last block stand at
+    #    position 0: they see one key, so no softmax is empty.
+    padding = per_row * query_block - c * group
     queries = q.reshape(b, c, kv, group, h).transpose(0, 2, 1, 3, 4).reshape(b, kv, c * group, h)
-    at = jnp.repeat(jnp.minimum(positions, s - 1), group, axis=1)  # [B, Q]
-    # 2) Whole query blocks, in multiples of the 8 rows of a vector register. Queries that fill up the
-    #    last block stand at position 0: they see one key, so no softmax is empty.
-    query_block = min(-(-c * group // 8) * 8, _MOST_QUERIES)
-    padding = -c * group % query_block
     queries = jnp.pad(queries, ((0, 0), (0, 0), (0, padding), (0, 0)))
-    at = jnp.pad(at, ((0, 0), (0, padding)))
-    num_blocks = at.shape[1] // query_block
-    # 3) The last block of positions that any query of a block may see. At 512 positions a block, a
-    #    row at position 700 has last = 1 and reads two blocks, however long the cache is.
-    last = jnp.max(at.reshape(b, num_blocks, query_block), axis=2) // block_positions
+    queries = queries.reshape(b, kv, per_row, query_block, h).swapaxes(1, 2)
+    queries = queries.reshape(b * per_row, kv, query_block, h)
+    at = jnp.repeat(jnp.minimum(positions, s - 1), group, axis=1)
+    at = jnp.pad(at, ((0, 0), (0, padding))).reshape(b * per_row, query_block)
+    # 3) The grid has the steps that see something and no others, so it is as long as rows are.
+    walk = walk_of(jnp.max(at, axis=1) // position_block, num_blocks)
+    parts = walk.first.shape[0] - 1
+    steps = jnp.max(walk.first[1:] - walk.first[:-1])
 
-    def query_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
-        return i, k, j, 0
+    def queries_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
+        return walk[1][_step(part, t, walk[0])], 0, 0, 0
 
-    def position_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
-        # Beyond the last block of positions the same one is named again, which copies nothing.
-        return i, k, jnp.minimum(t, last[i, j]), 0
+    def at_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
+        return walk[1][_step(part, t, walk[0])], 0, 0
 
-    def scale_at(i: Any, k: Any, j: Any, t: Any, last: Any) -> tuple[Any, ...]:
-        return i, k, 0, jnp.minimum(t, last[i, j])
+    def positions_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
+        step = _step(part, t, walk[0])
+        return _row(walk[1][step], per_row), 0, walk[2][step], 0
 
-    # 4) The grid. Its last axis walks over blocks of positions, one after the other ("arbitrary"), so
-    #    that the scratch memory carries maximum, sum and values from block to block.
-    query_spec = pl.BlockSpec((1, 1, query_block, h), query_at)
-    position_spec = pl.BlockSpec((1, 1, block_positions, h), position_at)
-    at_spec = pl.BlockSpec((1, query_block, 1), lambda i, k, j, t, last: (i, j, 0))
-    scales = [x[:, :, None, :] for x in (cache.k_scale, cache.v_scale) if x is not None]
+    def scales_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
+        return positions_at(part, t, *walk)[:3]
+
+    query_spec = pl.BlockSpec((1, kv, query_block, h), queries_at)
+    position_spec = pl.BlockSpec((1, kv, position_block, h), positions_at)
+    scales = [x for x in (cache.k_scale, cache.v_scale) if x is not None]
+    # 4) One step after the other ("arbitrary"), so that the scratch memory carries maximum, sum and
+    #    values from block to block.
     out = pl.pallas_call(
-        functools.partial(_kernel, block_positions=block_positions, is_scaled=bool(scales)),
+        functools.partial(_kernel, is_scaled=bool(scales), end=s if s % position_block else None),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
-            grid=(b, kv, num_blocks, s // block_positions),
-            in_specs=[query_spec, position_spec, position_spec, at_spec]
-            + [pl.BlockSpec((1, 1, 1, block_positions), scale_at)] * len(scales),
+            num_scalar_prefetch=len(walk),
+            grid=(parts, steps),
+            in_specs=[
+                query_spec,
+                position_spec,
+                position_spec,
+                pl.BlockSpec((1, query_block, 1), at_at),
+            ]
+            + [pl.BlockSpec((1, kv, position_block), scales_at)] * len(scales),
             out_specs=query_spec,
             scratch_shapes=[
-                pltpu.VMEM((query_block, LANES), jnp.float32),
-                pltpu.VMEM((query_block, LANES), jnp.float32),
-                pltpu.VMEM((query_block, h), jnp.float32),
+                pltpu.VMEM((kv, query_block, LANES), jnp.float32),
+                pltpu.VMEM((kv, query_block, LANES), jnp.float32),
+                pltpu.VMEM((kv, query_block, h), jnp.float32),
             ],
         ),
         out_shape=jax.ShapeDtypeStruct(queries.shape, q.dtype),
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")
-        ),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+        name=KERNEL,
         interpret=interpret,
-    )(last, queries, cache.k, cache.v, at[:, :, None], *scales)
+    )(*walk, queries, cache.k, cache.v, at[:, :, None], *scales)
     # 5) Back to the order of the queries, without those that filled up.
-    out = out[:, :, : c * group].reshape(b, kv, c, group, h).transpose(0, 2, 1, 3, 4)
-    return out.reshape(b, c, n, h)
+    out = out.reshape(b, per_row, kv, query_block, h).swapaxes(1, 2)
+    out = out.reshape(b, kv, per_row * query_block, h)[:, :, : c * group]
+    return out.reshape(b, kv, c, group, h).transpose(0, 2, 1, 3, 4).reshape(b, c, n, h)
 
 
-def _kernel(
-    last_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any, at_ref: Any, *refs: Any, **static: Any
-):
-    """One block of positions of one block of queries: max, sum and weighted values so far."""
-    is_scaled, block_positions = static["is_scaled"], static["block_positions"]
-    k_scale_ref, v_scale_ref = refs[:2] if is_scaled else (None, None)
-    out_ref, max_ref, sum_ref, values_ref = refs[-4:]
-    t = pl.program_id(3)
-    last = last_ref[pl.program_id(0), pl.program_id(2)]
+def blocks_of(queries: int, positions: int, position_bytes: int) -> tuple[int, int]:
+    """Queries and positions of a block, the latter a multiple of 128: as equal blocks as there must be.
+
+    Args:
+      queries: of a row and key head.
+      positions: of the cache.
+      position_bytes: of the keys of one position, all key heads of a device.
+
+    Examples, 2 key heads of 128 in bfloat16, a decode step: 18 432 positions are 9 blocks of 2048, 3584 are
+    2 of 1792. 2176 are 2 of 1152, the second of which ends beyond the cache.
+    """
+    query_block = min(-(-queries // 8) * 8, _MOST_QUERIES)
+    scores = _MOST_SCORE_BYTES // 4 // query_block
+    most = min(_MOST_POSITIONS, _MOST_KEY_BYTES // position_bytes, scores)
+    most = max(LANES, most // LANES * LANES)
+    count = -(-positions // most)
+    return query_block, -(-positions // count // LANES) * LANES
+
+
+def walk_of(last: Int[Array, " P"], num_blocks: int) -> Walk:
+    """The walk over blocks 0..last[i] of positions for each block i of queries.
+
+    The parts have as equal numbers of steps as whole blocks of queries allow.
+
+    Args:
+      num_blocks: of positions, more than any `last`.
+    """
+    count, counts = last.shape[0], last + 1
+    ends = jnp.cumsum(counts)
+    # Each step is compared with all starts: a scatter or a gather of single numbers is slow on TPUs.
+    steps, starts = jnp.arange(count * num_blocks, dtype=jnp.int32), ends - counts
+    begun = starts[None, :] <= steps[:, None]
+    queries = jnp.sum(begun, axis=1, dtype=jnp.int32) - 1
+    block = steps - jnp.max(jnp.where(begun, starts[None, :], 0), axis=1)
+    bounds = [jnp.zeros(1, jnp.int32), ends[-1:]]
+    if count >= _PARTS:
+        middle = jnp.argmin(jnp.abs(2 * ends[:-1] - ends[-1]))
+        bounds.insert(1, ends[middle][None])
+    return Walk(jnp.concatenate(bounds).astype(jnp.int32), queries, block, last)
+
+
+def _step(part: Any, t: Any, first: Any) -> Any:
+    """Where round t of a part is in the tables. A part with fewer rounds names its last one again."""
+    return jnp.minimum(first[part] + t, first[part + 1] - 1)
+
+
+def _row(queries: Any, per_row: int) -> Any:
+    return queries if per_row == 1 else jax.lax.div(queries, jnp.int32(per_row))
+
+
+def _kernel(*refs: Any, is_scaled: bool, end: int | None):
+    """One block of positions of one block of queries: max, sum and weighted values so far, by key head.
+
+    Args:
+      end: of the cache's positions, where the last block goes beyond it; None: it does not.
+    """
+    first_ref, queries_ref, block_ref, last_ref, q_ref, k_ref, v_ref, at_ref, *rest = refs
+    scale_refs = rest[:2] if is_scaled else None
+    out_ref, max_ref, sum_ref, values_ref = rest[-4:]
+    kv, positions = k_ref.shape[1:3]
+    part, t = pl.program_id(0), pl.program_id(1)
+    step = _step(part, t, first_ref)
+    block, last = block_ref[step], last_ref[queries_ref[step]]
+    is_live = first_ref[part] + t < first_ref[part + 1]
 
     # 1) Nothing seen yet.
-    @pl.when(t == 0)
+    @pl.when(is_live & (block == 0))
     def _start() -> None:
         max_ref[...] = jnp.full_like(max_ref, MASKED_SCORE)
         sum_ref[...] = jnp.zeros_like(sum_ref)
         values_ref[...] = jnp.zeros_like(values_ref)
 
-    # 2) Beyond `last` no query sees anything: neither a copy nor a product is made.
-    @pl.when(t <= last)
+    # 2) Beyond the end of a part there is neither a copy nor a product.
+    @pl.when(is_live)
     def _add() -> None:
-        # 3) Scores of this block. A key's int8 scale is one number for all of H, so it multiplies the
-        #    score in place of the key.
-        q, k = q_ref[0, 0], k_ref[0, 0]
-        scores = jax.lax.dot_general(
-            q, k.astype(q.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-        )
-        scores = scores * q.shape[-1] ** -0.5
-        if k_scale_ref is not None:
-            scores = scores * k_scale_ref[0, 0]
-        position = t * block_positions + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-        scores = jnp.where(position <= at_ref[0], scores, MASKED_SCORE)
-        # 4) The highest score so far; what was summed under a lower one shrinks to the new one. All lanes
-        #    of a scratch row hold the same number, for a register cannot be narrower.
-        before = max_ref[:, :1]
-        highest = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
-        shrink = jnp.exp(before - highest)
-        weights = jnp.exp(scores - highest)
-        total = shrink * sum_ref[:, :1] + jnp.sum(weights, axis=1, keepdims=True)
-        # 5) Values of this block. The int8 scale comes after the sum, which is of weights alone.
-        if v_scale_ref is not None:
-            weights = weights * v_scale_ref[0, 0]
-        values = jax.lax.dot_general(
-            weights.astype(q.dtype),
-            v_ref[0, 0].astype(q.dtype),
-            (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )
-        values_ref[...] = shrink * values_ref[...] + values
-        max_ref[...] = jnp.broadcast_to(highest, max_ref.shape)
-        sum_ref[...] = jnp.broadcast_to(total, sum_ref.shape)
+        for i in range(kv):
+            # 3) Scores of this block. A key's int8 scale is one number for all of H, so it multiplies the
+            #    score in place of the key.
+            q, k, v = q_ref[0, i], k_ref[0, i], v_ref[0, i]
+            scores = jax.lax.dot_general(
+                q, k.astype(q.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+            )
+            scores = scores * q.shape[-1] ** -0.5
+            if scale_refs is not None:
+                scores = scores * scale_refs[0][0, i : i + 1]
+            position = block * positions + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+            scores = jnp.where(position <= at_ref[0], scores, MASKED_SCORE)
+            # 4) The highest score so far; what was summed under a lower one shrinks to the new one. All
+            #    lanes of a scratch row hold the same number, for a register cannot be narrower.
+            before = max_ref[i][:, :1]
+            highest = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
+            shrink = jnp.exp(before - highest)
+            weights = jnp.exp(scores - highest)
+            total = shrink * sum_ref[i][:, :1] + jnp.sum(weights, axis=1, keepdims=True)
+            # 5) Values of this block. The int8 scale comes after the sum, which is of weights alone.
+            if scale_refs is not None:
+                weights = weights * scale_refs[1][0, i : i + 1]
+            if end is not None:  # what lies beyond the cache may be no number, and 0 x NaN is NaN
+                weights = jnp.where(position < end, weights, 0.0)
+                row = block * positions + jax.lax.broadcasted_iota(jnp.int32, v.shape, 0)
+                v = jnp.where(row < end, v.astype(jnp.float32), 0.0)
+            values = jax.lax.dot_general(
+                weights.astype(q.dtype),
+                v.astype(q.dtype),
+                (((1,), (0,)), ((), ())),
+                preferred_element_type=jnp.float32,
+            )
+            values_ref[i] = shrink * values_ref[i] + values
+            max_ref[i] = jnp.broadcast_to(highest, max_ref.shape[1:])
+            sum_ref[i] = jnp.broadcast_to(total, sum_ref.shape[1:])
 
-    # 6) Divide once. Later blocks leave the result as it is.
-    @pl.when(t == last)
+    # 6) Divide once.
+    @pl.when(is_live & (block == last))
     def _finish() -> None:
-        out_ref[0, 0] = (values_ref[...] / sum_ref[:, :1]).astype(out_ref.dtype)
+        for i in range(kv):
+            out_ref[0, i] = (values_ref[i] / sum_ref[i][:, :1]).astype(out_ref.dtype)

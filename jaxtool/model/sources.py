@@ -6,7 +6,7 @@ which jaxtool.rundir restores over what a source gives the shape of.
 
 import dataclasses
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -40,6 +40,21 @@ class PolicySource(Protocol):
           One line for people: where the weights are, and how many tensors.
         """
         ...
+
+
+class RunOptions(Protocol):
+    """What `run_options` reads; sources of files and ModelConfig have it."""
+
+    @property
+    def compute_dtype(self) -> Dtype: ...
+    @property
+    def remat(self) -> Remat: ...
+    @property
+    def attention(self) -> AttentionBackend: ...
+    @property
+    def scans_layers(self) -> bool: ...
+    @property
+    def attention_block(self) -> int | None: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,12 +167,11 @@ def _check_expected(found: ModelConfig, expected: ModelConfig, path: str) -> Non
         )
 
 
+def run_options(source: RunOptions) -> dict[str, Any]:
+    """How the model is computed, by field name: what weights do not say, and what differs from run to run."""
+    names = ("compute_dtype", "remat", "attention", "scans_layers", "attention_block")
+    return {name: getattr(source, name) for name in names}
+
+
 def _with_run_options(config: ModelConfig, source: GgufFile | HfDirectory) -> ModelConfig:
-    return dataclasses.replace(
-        config,
-        compute_dtype=source.compute_dtype,
-        remat=source.remat,
-        attention=source.attention,
-        scans_layers=source.scans_layers,
-        attention_block=source.attention_block,
-    )
+    return dataclasses.replace(config, **run_options(source))

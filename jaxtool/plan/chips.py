@@ -5,17 +5,24 @@ types ("v5p-128", which counts cores on v4 and v5p and chips on v5e and v6e). No
 slices over a data-centre network, other accelerators.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
 # Of a host in a slice of several: the VM types of multi-host slices (same pages as the peaks below), and
 # how libtpu numbers the processes of such a slice.
 CHIPS_PER_HOST = 4
+# Where messages of libtpu's start go, one file a user.
+LIBTPU_LOG = Path(tempfile.gettempdir()) / f"jaxtool_libtpu_{os.getuid()}.log"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,7 @@ class Chip:
     ici_bytes_per_s: float  # along one axis of the torus, both directions
     clock_hz: float | None
     devices_per_chip: int = 1
+    cores_per_device: int = 1  # that share a kernel's grid
     counts_cores: bool = False  # in the accelerator type: v5p-128 has 64 chips
     single_host_chips: int = CHIPS_PER_HOST  # of the largest slice that is one host
 
@@ -69,6 +77,7 @@ CHIPS = {
             hbm_bytes_per_s=2765e9,
             ici_bytes_per_s=200e9,
             clock_hz=1.75e9,
+            cores_per_device=2,
             counts_cores=True,
         ),
         Chip(
@@ -172,12 +181,14 @@ def slice_devices(tpu: Slice) -> list[Any]:
     """Devices that programs can be compiled for, though none of them is here.
 
     Raises:
-      RuntimeError: libtpu is not installed.
+      RuntimeError: libtpu or flatbuffers is not installed.
       ValueError: libtpu knows no such slice.
     """
-    if importlib.util.find_spec("libtpu") is None:
+    missing = [name for name in ("libtpu", "flatbuffers") if importlib.util.find_spec(name) is None]
+    if missing:
         raise RuntimeError(
-            "planning needs the TPU compiler, which runs on a CPU: pip install 'libtpu>=0.0.50' "
+            f"{' and '.join(missing)} not installed: planning needs the TPU compiler, which runs on a CPU, and "
+            "flatbuffers, by which kernels are handed to it alone: pip install 'libtpu>=0.0.50' flatbuffers "
             "(for Linux on x86-64; Python 3.12 for jax 0.12)"
         )
     # Without it libtpu waits for the metadata server of a TPU machine.
@@ -187,8 +198,24 @@ def slice_devices(tpu: Slice) -> list[Any]:
     from jax.experimental import topologies
 
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=tpu.name)
+        with _stderr_to_file():
+            described = topologies.get_topology_desc(platform="tpu", topology_name=tpu.name)
     except Exception as error:  # jax gives libtpu's errors no type of their own
         reason = str(error).splitlines()[0]
         raise ValueError(f"libtpu knows no topology {tpu.name!r}: {reason}") from error
     return list(described.devices)
+
+
+@contextlib.contextmanager
+def _stderr_to_file() -> Iterator[None]:
+    """libtpu says at its start, in a dozen lines, that this is no TPU machine: into `LIBTPU_LOG` with that."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    log = os.open(LIBTPU_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.dup2(log, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(log)
+        os.close(terminal)

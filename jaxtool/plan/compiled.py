@@ -4,11 +4,17 @@ import dataclasses
 import re
 import time
 
+from jaxtool.plan import bundles
 from jaxtool.plan.chips import GIB, Chip, Slice
-from jaxtool.plan.flops import count_flops
+from jaxtool.plan.flops import count_flops, kernel_calls
 from jaxtool.plan.hlo import Collective, collectives, estimated_cycles
+from jaxtool.plan.kernels import KernelPlan, plan_kernels
 from jaxtool.plan.program import Program
 
+# Of the peak, that matrix products reach. The compiler's own estimates miss most of them in programs whose
+# collectives it overlaps. Large training runs report 44 to 65 % of the peak over whole steps, recomputation
+# left out (MaxText, docs/reference/models/tiering.md: v6e 44 to 50 %, v5p 65 %).
+PRODUCT_EFFICIENCY = 0.7
 # Of one hop between neighbours: the small all-reduces of a decode step are bound by it.
 HOP_S = 1e-6
 _OUT_OF_MEMORY = re.compile(
@@ -27,11 +33,14 @@ class ProgramPlan:
     temporaries: float = 0.0
     outputs: float = 0.0  # those that do not take an argument's place
     other_resident: float = 0.0  # of resident arrays that are no argument of it
-    flops: float = 0.0
-    compiler_s: float | None = None  # the compiler's estimate, collectives left out; None: unknown
-    roofline_s: float = (
-        0.0  # no program can be faster: FLOPs and least memory traffic at their peaks
+    flops: float = 0.0  # of matrix products outside kernels
+    compiler_s: float | None = (
+        None  # the compiler's estimate, collectives and kernels left out; None: unknown
     )
+    # No program can be faster, kernels left out: FLOPs and least memory traffic at their peaks.
+    roofline_s: float = 0.0
+    products_s: float = 0.0  # FLOPs at what products reach of the peak
+    kernels: tuple[KernelPlan, ...] = ()
     collectives: tuple[Collective, ...] = ()
     collectives_s: float = 0.0
     compile_s: float = 0.0  # on the machine that planned
@@ -43,19 +52,33 @@ class ProgramPlan:
 
     @property
     def time_s(self) -> float:
-        """Assumes that collectives overlap with nothing; what XLA hides makes a run faster."""
-        return max(self.compiler_s or 0.0, self.roofline_s) + self.collectives_s
+        """Assumes that kernels and collectives overlap with nothing; what XLA hides makes a run faster."""
+        rest = max(self.compiler_s or 0.0, self.roofline_s, self.products_s)
+        return rest + self.kernels_s + self.collectives_s
+
+    @property
+    def kernels_s(self) -> float:
+        return sum(kernel.seconds for kernel in self.kernels)
 
 
-def compile_program(program: Program, resident: dict[str, float], tpu: Slice) -> ProgramPlan:
+def compile_program(
+    program: Program,
+    resident: dict[str, float],
+    tpu: Slice,
+    *,
+    product_efficiency: float = PRODUCT_EFFICIENCY,
+) -> ProgramPlan:
     """Compiles for the slice. A program that does not fit comes back with `error`.
 
     Args:
       resident: bytes per device of what stays in memory, by name.
+      product_efficiency: of the peak, what matrix products reach.
     """
     started = time.monotonic()
     traced = program.trace()
-    flops = count_flops(traced.jaxpr, while_trips=program.while_trips) / program.num_devices
+    trips = program.while_trips
+    flops = count_flops(traced.jaxpr, while_trips=trips) / program.num_devices
+    calls = kernel_calls(traced.jaxpr, while_trips=trips)
     other_resident = sum(resident[name] for name in program.other_resident)
     plan = ProgramPlan(
         name=program.name, shape=program.shape, other_resident=other_resident, flops=flops
@@ -72,6 +95,7 @@ def compile_program(program: Program, resident: dict[str, float], tpu: Slice) ->
             error=f"needs {used / GIB:.1f} GiB alone",
             compile_s=time.monotonic() - started,
         )
+    cycles = bundles.cycles_of(calls, tpu.host.name)
     memory = compiled.memory_analysis()
     text = compiled.as_text() or ""
     arrays, moved = program.moved
@@ -82,15 +106,17 @@ def compile_program(program: Program, resident: dict[str, float], tpu: Slice) ->
     touched = program.touched_bytes
     if touched is None:
         touched = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    cycles = estimated_cycles(text)
+    estimate = estimated_cycles(text)
     clock = tpu.chip.clock_hz
     return dataclasses.replace(
         plan,
         arguments=float(memory.argument_size_in_bytes),
         temporaries=float(memory.temp_size_in_bytes),
         outputs=float(outputs),
-        compiler_s=cycles / clock if clock and cycles else None,
+        compiler_s=estimate / clock if clock and estimate else None,
         roofline_s=roofline_s(flops, touched, tpu.chip),
+        products_s=flops / tpu.chip.peak_flops / product_efficiency,
+        kernels=plan_kernels(calls, cycles, program.over_cache, tpu.chip),
         collectives=found,
         collectives_s=collectives_s(found, tpu.chip),
         compile_s=time.monotonic() - started,

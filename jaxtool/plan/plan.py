@@ -14,6 +14,7 @@ from jaxtool.plan.step import (
     rows_of_update,
     runs_per_cold_start_step,
     runs_per_step,
+    trajectories_of,
 )
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
@@ -44,13 +45,17 @@ def plan_run(
         built = cold_start_programs(config, tpu)
         runs = runs_per_cold_start_step(config, assumed)
     else:
-        built = run_programs(config, tpu)
+        built = run_programs(config, tpu, live_tokens=assumed.live_tokens(config))
         assert built.engine is not None
         config = dataclasses.replace(config, engine=built.engine)
         runs = runs_per_step(config, assumed, tpu.num_hosts)
     plans = []
     for program in built.programs:
-        plans.append(compile_program(program, built.resident, tpu))
+        plans.append(
+            compile_program(
+                program, built.resident, tpu, product_efficiency=assumed.product_efficiency
+            )
+        )
         report(plans[-1])
     limit = tpu.chip.hbm_gib * GIB
     rows = rows_of_update(config, assumed)
@@ -60,6 +65,7 @@ def plan_run(
         programs=tuple(plans),
         resident=built.resident,
         runs=runs,
+        trajectories=trajectories_of(config),
         assumptions=assumed,
         advice=advise(config, plans, built.resident, limit, built.host, rows),
     )

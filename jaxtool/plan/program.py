@@ -15,6 +15,7 @@ from jaxtool.learn.programs import LEARN as LEARN
 from jaxtool.learn.programs import OLD as OLD
 from jaxtool.learn.programs import VALUES as VALUES
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.plan.kernels import KernelSteps
 
 PUBLISH, PUBLISH_ENDS = "publish a layer", "publish embedding and head"
 PREFILL, PLACE = "prefill", "place prompts"
@@ -31,7 +32,12 @@ class Program:
     num_devices: int  # that it runs on
     other_resident: tuple[str, ...]  # names of resident arrays that are no argument of it
     while_trips: int = 1
-    touched_bytes: float | None = None  # of HBM in one run, at least; None: arguments and outputs
+    touched_bytes: float | None = (
+        None  # of HBM in one run, at least, kernels left out; None: arguments and outputs
+    )
+    over_cache: KernelSteps | None = (
+        None  # of attention over the cache in one layer; None: no kernel does it
+    )
     moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each
 
 

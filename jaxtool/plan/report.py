@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from jaxtool.plan.chips import GIB
 from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.plan.kernels import KernelPlan
 from jaxtool.plan.step import StepPlan
 from jaxtool.report.page import Headline, Report, Section, Table, write_report
 
@@ -24,7 +25,9 @@ COLUMNS = (
     "HBM GiB",
     "TFLOP",
     "roofline ms",
+    "products ms",
     "compiler ms",
+    "kernels ms",
     "collectives ms",
     "collectives",
     "runs",
@@ -45,6 +48,8 @@ def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
         "hbm_used_gib": round(plan.hbm_used / GIB, 2),
         "hbm_limit_gib": plan.tpu.chip.hbm_gib,
         "predicted_step_s": None if plan.step_s is None else round(plan.step_s, 1),
+        "decode_tokens_per_s_per_chip": _rate(plan.decode_tokens_per_s_per_chip),
+        "step_tokens_per_s_per_chip": _rate(plan.step_tokens_per_s_per_chip),
         "seconds": {name: round(value, 2) for name, value in plan.seconds.items()},
         "resident_gib": {name: round(value / GIB, 3) for name, value in plan.resident.items()},
         "assumptions": dataclasses.asdict(plan.assumptions),
@@ -72,7 +77,8 @@ def table_row(record: dict[str, Any]) -> str:
     return (
         f"| `{Path(record['gin_file']).name}` | {record['topology']} ({record['devices']}) | "
         f"{record['hbm_used_gib']} of {record['hbm_limit_gib']} | "
-        f"{record['predicted_step_s']:.0f} | {shares} |"
+        f"{record['predicted_step_s']:.0f} | {_number(record.get('decode_tokens_per_s_per_chip'))} | "
+        f"{_number(record.get('step_tokens_per_s_per_chip'))} | {shares} |"
     )
 
 
@@ -117,12 +123,29 @@ def verdict(plan: StepPlan) -> list[str]:
         )
         lines += [
             f"predicted {plan.step}: {plan.step_s:.0f} s ({largest})",
+            _rates(plan),
             f"assumed: {tokens}{decoding if plan.decodes else ' per demonstration on average'}, "
-            "collectives that overlap with nothing",
+            f"matrix products at {a.product_efficiency:.0%} of the peak, kernels and collectives that overlap "
+            "with nothing",
         ]
+        untimed = {k.name for p in plan.programs for k in p.kernels if k.cycles is None}
+        if untimed:
+            why = (
+                "the chip's clock is not known"
+                if plan.tpu.chip.clock_hz is None
+                else "the compiler did not show its bundles"
+            )
+            lines.append(f"not timed, memory traffic alone: {', '.join(sorted(untimed))}: {why}")
     aim = "perhaps quicker" if plan.fits else "to make it fit"
     lines += [f"{aim}: {line}" for line in plan.advice]
     return lines
+
+
+def _rates(plan: StepPlan) -> str:
+    step = f"{_number(plan.step_tokens_per_s_per_chip)} tokens/s a chip over the step"
+    if not plan.decodes:
+        return step
+    return f"{step}, {_number(plan.decode_tokens_per_s_per_chip)} response tokens/s a chip while decoding"
 
 
 def write_html(path: Path, plan: StepPlan, gin_file: str, config_text: str) -> Path:
@@ -186,7 +209,10 @@ def _program_json(plan: StepPlan, program: ProgramPlan) -> dict[str, Any]:
         "hbm_gib": round(program.hbm / GIB, 3),
         "tflop": round(program.flops / 1e12, 4),
         "roofline_ms": round(1e3 * program.roofline_s, 3),
+        "products_ms": round(1e3 * program.products_s, 3),
         "compiler_ms": None if program.compiler_s is None else round(1e3 * program.compiler_s, 3),
+        "kernels_ms": round(1e3 * program.kernels_s, 3),
+        "kernels": {kernel.name: _kernel_json(kernel) for kernel in program.kernels},
         "collectives_ms": round(1e3 * program.collectives_s, 3),
         "collectives": {
             c.kind: {"count": c.count, "gib": round(c.sent_bytes / GIB, 4)}
@@ -196,6 +222,27 @@ def _program_json(plan: StepPlan, program: ProgramPlan) -> dict[str, Any]:
         "compile_s": round(program.compile_s, 1),
         "error": program.error,
     }
+
+
+def _kernel_json(kernel: KernelPlan) -> dict[str, Any]:
+    cycles = kernel.cycles
+    return {
+        "calls": kernel.calls,
+        "active_steps": round(kernel.steps.active, 1),
+        "skipped_steps": round(kernel.steps.skipped, 1),
+        "active_cycles": None if cycles is None else cycles.active,
+        "skipped_cycles": None if cycles is None else cycles.skipped,
+        "read_gib": round(kernel.steps.read_bytes / GIB, 4),
+        "ms": round(1e3 * kernel.seconds, 3),
+    }
+
+
+def _rate(tokens_per_s: float | None) -> float | None:
+    return None if tokens_per_s is None else round(tokens_per_s, 1)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
@@ -210,7 +257,7 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
         )
     ]
     if program.error:
-        return [program.name, program.shape, *in_gib, *[None] * 4, program.error, None, None]
+        return [program.name, program.shape, *in_gib, *[None] * 6, program.error, None, None]
     kinds = ", ".join(f"{c.kind} x{c.count}" for c in program.collectives)
     return [
         program.name,
@@ -218,7 +265,9 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
         *in_gib,
         round(program.flops / 1e12, 3),
         round(1e3 * program.roofline_s, 2),
+        round(1e3 * program.products_s, 2),
         None if program.compiler_s is None else round(1e3 * program.compiler_s, 2),
+        round(1e3 * program.kernels_s, 2),
         round(1e3 * program.collectives_s, 2),
         kinds,
         round(plan.runs.get(program.name, 0.0), 1),

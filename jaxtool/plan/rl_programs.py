@@ -20,11 +20,15 @@ from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.publish import publication
+from jaxtool.decode.sampling import SamplingMode
+from jaxtool.model.attention_backends import cached_backend
+from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.plan.chips import GIB, Slice, slice_devices
+from jaxtool.plan.kernels import KernelSteps, cache_steps
 from jaxtool.plan.learner_programs import LearnerPrograms, learner_programs
 from jaxtool.plan.program import (
     APPEND,
@@ -41,12 +45,15 @@ from jaxtool.plan.program import (
 )
 from jaxtool.train.devices import check_shardings
 from jaxtool.train.overlapped_rollouts import check_one_host
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, samplings_of
 from jaxtool.train.rollout_worker import longest_prompt
 
 
-def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
+def run_programs(config: RlConfig, tpu: Slice, *, live_tokens: float | None = None) -> RunPrograms:
     """Every program of one RL step on a slice, at the largest shape of each.
+
+    Args:
+      live_tokens: that a row holds while it decodes, on average; None: half of `max_tokens`.
 
     Raises:
       ValueError: what the run refuses at its start, by the same functions: `make_mesh`, `decode_mesh`,
@@ -70,7 +77,8 @@ def run_programs(config: RlConfig, tpu: Slice) -> RunPrograms:
     config = dataclasses.replace(config, engine=memory.config)
     learner = learner_programs(config, sharding, params)
     publishers, published = _publication(config, over_all, decoding, learner)
-    decoder_programs, cache = _decoder(config, decoding, published, learner.held)
+    live = config.engine.max_tokens / 2 if live_tokens is None else live_tokens
+    decoder_programs, cache = _decoder(config, decoding, published, learner.held, live)
     resident = learner.resident | {
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
@@ -132,12 +140,13 @@ def _publication(
 
 
 def _decoder(
-    config: RlConfig, sharding: Sharding, published: Any, held: tuple[str, ...]
+    config: RlConfig, sharding: Sharding, published: Any, held: tuple[str, ...], live: float
 ) -> tuple[tuple[Program, ...], Any]:
     """The largest programs of one host's engine, and its cache.
 
     Args:
       held: what the learner keeps in memory meanwhile.
+      live: tokens of a row, on average.
     """
     engine = config.engine
     table = ProgramTable(
@@ -148,12 +157,19 @@ def _decoder(
     )
     table = dataclasses.replace(table, cache=table.cache_shapes(), is_stop=table.is_stop_shape())
     longest = longest_prompt(config.rollout, engine)
-    window, prefill, place, append = table.largest(config.sampling.sampling_mode, longest)
+    modes: list[SamplingMode] = [sampling.sampling_mode for sampling in samplings_of(config)]
+    mode = (
+        "mixed" if "mixed" in modes else modes[0]
+    )  # validations may truncate where training does not
+    window, prefill, place, append = table.largest(mode, longest)
     width, view = engine.decode_rows, engine.views[-1]
     bucket = engine.bucket_of(longest)
     of_prompt, of_append = engine.chunk_of(bucket), engine.append_rows
     weights, cache_row = shard_bytes(published), shard_bytes(table.cache) / engine.num_cache_rows
-    read = width * cache_row * view / engine.max_tokens
+    over_cache = functools.partial(_over_cache, table.model, sharding)
+    of_window = over_cache(rows=width, columns=1, start=live, positions=view)
+    # The kernel counts what it reads itself; XLA reads the whole view.
+    read = 0.0 if of_window else width * cache_row * view / engine.max_tokens
 
     planned = functools.partial(_planned, sharding.mesh.size)
     steps = engine.window_steps
@@ -165,12 +181,20 @@ def _decoder(
             held,
             while_trips=steps,
             touched_bytes=steps * (weights + read),
+            over_cache=of_window,
         ),
         planned(
             PREFILL,
             prefill,
             f"{engine.prefill_rows} prompts x {of_prompt} tokens",
             (*held, "KV cache"),
+            over_cache=over_cache(
+                rows=engine.prefill_rows,
+                columns=of_prompt,
+                start=bucket - of_prompt,
+                positions=bucket,
+                is_anywhere=False,
+            ),
         ),
         planned(
             PLACE,
@@ -185,9 +209,37 @@ def _decoder(
             f"{of_append} rows x {engine.forced_tokens} tokens, view {view}",
             held,
             touched_bytes=weights + of_append * cache_row,
+            over_cache=over_cache(
+                rows=of_append, columns=engine.forced_tokens, start=live, positions=view
+            ),
         ),
     )
     return programs, table.cache
+
+
+def _over_cache(
+    model: ModelConfig, sharding: Sharding, *, rows: int, is_anywhere: bool = True, **shape: Any
+) -> KernelSteps | None:
+    """Steps of the kernel over the cache on a device; None where XLA computes this attention.
+
+    Args:
+      rows: of all devices.
+      shape: of `cache_steps`.
+    """
+    if cached_backend(model, shape["positions"], sharding) != "pallas_tpu":
+        return None
+    _, kv_heads = sharding.mapped_heads
+    is_int8 = model.cache == "int8"
+    return cache_steps(
+        rows=rows / sharding.parts("batch"),
+        kv_heads=model.num_kv_heads // (sharding.parts(kv_heads) if kv_heads else 1),
+        group=model.num_heads // model.num_kv_heads,
+        head_dim=model.head_dim,
+        value_bytes=1 if is_int8 else model.dtype.itemsize,
+        scale_bytes=4 if is_int8 else 0,
+        is_anywhere=is_anywhere,
+        **shape,
+    )
 
 
 def _planned(

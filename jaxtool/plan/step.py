@@ -8,7 +8,8 @@ import math
 
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB, Slice
-from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.plan.compiled import PRODUCT_EFFICIENCY, ProgramPlan
+from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
 from jaxtool.tools.base import ToolServer
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
@@ -24,6 +25,24 @@ class Assumptions:
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
+    length_spread: float = 0.7  # σ of log-lengths before the limit cuts them
+    problem_share: float = 0.5  # of σ²: the samples of a problem have it in common
+    slowest_host_quantile: float = (
+        0.5  # share of the steps whose slowest host is not slower than planned
+    )
+    product_efficiency: float = PRODUCT_EFFICIENCY  # of the peak, that matrix products reach
+
+    def lengths(self, config: RlConfig) -> Lengths:
+        return lengths_of(
+            self.response_tokens,
+            config.rollout.max_response_tokens,
+            spread=self.length_spread,
+            problem_share=self.problem_share,
+        )
+
+    def live_tokens(self, config: RlConfig) -> float:
+        """Of a row, at a random step of decoding."""
+        return live_tokens(self.lengths(config), self.prompt_tokens)
 
 
 def default_assumptions(
@@ -71,6 +90,7 @@ class StepPlan:
     programs: tuple[ProgramPlan, ...]
     resident: dict[str, float]  # bytes per device
     runs: dict[str, float]  # how often each program runs in one step
+    trajectories: int  # of one step, on all hosts; of a cold start demonstrations
     assumptions: Assumptions
     advice: tuple[str, ...]
 
@@ -101,6 +121,26 @@ class StepPlan:
         return parts
 
     @property
+    def decode_tokens_per_s_per_chip(self) -> float | None:
+        """Response tokens, tool tokens included, over the seconds of windows, the host between them and appends.
+
+        None where nothing decodes or a program does not compile.
+        """
+        if not self.decodes or self.step_s is None:
+            return None
+        parts = (names.WINDOW, names.APPEND, "host between windows")
+        seconds = sum(self.seconds.get(part, 0.0) for part in parts)
+        return self.trajectories * self.assumptions.response_tokens / seconds / self.tpu.num_chips
+
+    @property
+    def step_tokens_per_s_per_chip(self) -> float | None:
+        """Prompt and response tokens over the whole step; None where a program does not compile."""
+        if self.step_s is None:
+            return None
+        tokens = self.assumptions.response_tokens + self.assumptions.prompt_tokens
+        return self.trajectories * tokens / self.step_s / self.tpu.num_chips
+
+    @property
     def step_s(self) -> float | None:
         """None where a program does not compile."""
         if any(program.error for program in self.programs):
@@ -111,10 +151,10 @@ class StepPlan:
 def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dict[str, float]:
     """How often each program runs in one RL step.
 
-    Decoding: the host with the most problems; decode rows are refilled at once, so that all its rows take
-    (sum of tokens) / decode_rows steps, and the last of them runs on alone to the limit. An observation too
-    long to ride a window is appended by chunks and takes no steps. Learning: rows of all hosts are packed;
-    mini-batches are strided.
+    Decoding: the slowest host, with the most problems and, by a quantile, longer answers than the mean.
+    Decode rows are refilled at once, so that all its rows take (sum of tokens) / decode_rows steps, and the
+    last of them runs on alone to the limit. An observation too long to ride a window is appended by chunks
+    and takes no steps. Learning: rows of all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
     problems = math.ceil(schedule.problems_per_step / num_hosts)
@@ -122,7 +162,16 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
     is_appended = assumed.observation_tokens > engine.forced_tokens
     appended = min(mean, assumed.tool_calls * assumed.observation_tokens) if is_appended else 0.0
-    steps = trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
+    slowest = slowest_host(
+        assumed.lengths(config),
+        hosts=num_hosts,
+        problems=problems,
+        samples=schedule.samples,
+        quantile=assumed.slowest_host_quantile,
+    )
+    steps = slowest * trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
+    if trajectories <= engine.decode_rows:  # all at once: as long as the longest
+        steps = limit - appended
     updates = config.grpo.updates_per_batch
     rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
@@ -158,11 +207,14 @@ def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict
 
 def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:
     """Packed rows that one update learns from."""
-    if isinstance(config, SftRunConfig):
-        trajectories, updates = sum(stream.count for stream in config.streams), 1
-    else:
-        trajectories = config.schedule.problems_per_step * config.schedule.samples
-        updates = config.grpo.updates_per_batch
-    tokens = trajectories * (assumed.response_tokens + assumed.prompt_tokens)
+    updates = 1 if isinstance(config, SftRunConfig) else config.grpo.updates_per_batch
+    tokens = trajectories_of(config) * (assumed.response_tokens + assumed.prompt_tokens)
     rows = tokens / config.pack.row_tokens / assumed.packed_share
     return math.ceil(rows / updates)
+
+
+def trajectories_of(config: RlConfig | SftRunConfig) -> int:
+    """Trajectories of one step, on all hosts; of a cold start demonstrations."""
+    if isinstance(config, SftRunConfig):
+        return sum(stream.count for stream in config.streams)
+    return config.schedule.problems_per_step * config.schedule.samples

@@ -60,11 +60,12 @@ class DemonstrationFile:
         Raises:
           ValueError: a row cannot be written, or is longer than `row_tokens`, by file and line.
         """
-        too_long = []
-        for conversation in self._rows:
-            length = len(self._rendered(conversation, renderer, tokenizer).ids)
-            if length > row_tokens:
-                too_long.append((conversation.where, length))
+        lengths = self.lengths(renderer=renderer, tokenizer=tokenizer)
+        too_long = [
+            (conversation.where, length)
+            for conversation, length in zip(self._rows, lengths, strict=True)
+            if length > row_tokens
+        ]
         if too_long:
             (where, _), longest = too_long[0], max(length for _, length in too_long)
             raise ValueError(
@@ -72,6 +73,10 @@ class DemonstrationFile:
                 f"PackConfig.row_tokens={row_tokens}, and so have {len(too_long)} of "
                 f"{len(self._rows)} in all: raise it to {longest}, or leave them out"
             )
+
+    def lengths(self, *, renderer: Renderer, tokenizer: Tokenizer) -> list[int]:
+        """Tokens of every row. Raises ValueError if one cannot be written, by file and line."""
+        return [len(self._rendered(row, renderer, tokenizer).ids) for row in self._rows]
 
     def _rendered(
         self, conversation: Conversation, renderer: Renderer, tokenizer: Tokenizer

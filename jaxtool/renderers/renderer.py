@@ -8,6 +8,7 @@ Not covered: which tag counts (`policy_text`), what an observation shows (`obser
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxtool.core.calls import CODE, PYTHON, Call, ToolSpec
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
@@ -44,6 +45,7 @@ class Renderer:
     answer: AnswerFormat
     answer_close: str  # ends the response; "": the end-of-sequence token does
     tools: tuple[ToolSpec, ...] = ()  # of the run, for the prompt
+    tool_free: str = ""  # the template that asks the same without tools; "": nobody said
 
     @property
     def stop_tags(self) -> tuple[str, ...]:
@@ -315,6 +317,30 @@ def load_renderer(name_or_path: str) -> Renderer:
         raise template.fault(str(error)) from error
 
 
+def tool_free_name(name_or_path: str) -> str:
+    """The template that asks the same question without tools; the renderer itself where it has none.
+
+    A path is looked for beside the renderer's own file.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_renderer`; or the renderer names none, or one that calls tools.
+    """
+    renderer = load_renderer(name_or_path)
+    if renderer.tool is None:
+        return name_or_path
+    name = renderer.tool_free
+    if not name:
+        raise ValueError(
+            f"renderer {name_or_path!r} names no prompt without tools: add tool_free = 'NAME' to its [format] "
+            "table, such as boxed_text or a file of yours"
+        )
+    if name.endswith(".toml"):
+        name = str(Path(name_or_path).parent / name)
+    if load_renderer(name).tool is not None:
+        raise ValueError(f"renderer {name_or_path!r}: its tool_free = {name!r} calls tools as well")
+    return name
+
+
 def _from_template(template: TemplateFile) -> Renderer:
     tables = template.tables
     messages = tuple((m["role"], m["content"]) for m in tables["messages"])
@@ -335,6 +361,7 @@ def _from_template(template: TemplateFile) -> Renderer:
         tool=tool,
         answer=answer_format_of(answer, form["response_prefix"]),
         answer_close=close,
+        tool_free=form.get("tool_free", ""),
     )
 
 

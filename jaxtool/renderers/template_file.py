@@ -29,7 +29,11 @@ class _Key:
 
 _TABLES: Mapping[str, Mapping[str, _Key]] = {
     "messages": {"role": _Key(str, ROLES), "content": _Key(str)},
-    "format": {"uses_chat_template": _Key(bool), "response_prefix": _Key(str)},
+    "format": {
+        "uses_chat_template": _Key(bool),
+        "response_prefix": _Key(str),
+        "tool_free": _Key(str, is_required=False),
+    },
     "tool": {
         "code_open": _Key(str),
         "code_close": _Key(str),

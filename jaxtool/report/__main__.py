@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.workdir) / REPORT_NAME)
     if not arguments.force and (lost := lost_by(output, report)):
         parser.error(f"{refusal(output, lost)}; write beside it with --output, or pass --force")
-    print(write_report(output, report))
+    try:
+        print(write_report(output, report))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -146,6 +146,9 @@ def write_report(path: str | pathlib.Path, report: Report) -> pathlib.Path:
     """Writes the page in one atomic replacement and returns its path.
 
     A page of many answers names chunks in the folder `report_data` beside it, which are written first.
+
+    Raises:
+      ValueError: tables or curves do not agree in length, or a line of a log is no trajectory; names it.
     """
     report.check()
     path = pathlib.Path(path)
@@ -160,10 +163,18 @@ def write_report(path: str | pathlib.Path, report: Report) -> pathlib.Path:
 
 
 def _rows(report: Report) -> Iterator[ViewerRow]:
-    logged = itertools.chain.from_iterable(map(jsonl.read_rows, report.logs))
     yield from map(row_of_view, map(view_to_row, report.trajectories))
-    yield from map(row_of_view, logged)
+    yield from itertools.chain.from_iterable(map(_logged, report.logs))
     yield from map(row_of_record, report.answers)
+
+
+def _logged(log: pathlib.Path) -> Iterator[ViewerRow]:
+    for number, row in enumerate(jsonl.read_rows(log), 1):
+        try:
+            yield row_of_view(row)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{log}:{number}: the row is no trajectory ({what})") from None
 
 
 def _page(report: Report, found: Chunked, folder: str) -> str:

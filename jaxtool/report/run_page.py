@@ -6,6 +6,8 @@ two policies and their intervals.
 """
 
 import collections
+import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -36,7 +38,7 @@ def report_of_workdir(workdir: str | pathlib.Path) -> Report:
     """The report that the files of a directory hold.
 
     A run directory is one variant; a directory of run directories is a comparison of variants; a directory with
-    answers/ is an evaluation, finished or not.
+    answers/ is an evaluation, finished or not, and one of such directories shows them on the same questions.
 
     Raises:
       FileNotFoundError: there is neither metrics.jsonl nor a file of answers.
@@ -47,8 +49,9 @@ def report_of_workdir(workdir: str | pathlib.Path) -> Report:
     runs = {folder.name: folder for folder in folders if (folder / METRICS_NAME).exists()}
     if runs:
         return _report_of_runs(workdir, runs)
-    if files := sorted((workdir / ANSWERS).rglob("*.parquet")):
-        return _report_of_answers(workdir, files)
+    files = {folder.name: sorted((folder / ANSWERS).rglob("*.parquet")) for folder in folders}
+    if any(files.values()):
+        return _report_of_answers(workdir, {name: found for name, found in files.items() if found})
     raise FileNotFoundError(
         f"{workdir} holds no {METRICS_NAME} and no {ANSWERS}/, nor do its folders; give the --workdir of a run or "
         "of an evaluation"
@@ -79,15 +82,22 @@ def _report_of_runs(workdir: pathlib.Path, runs: Mapping[str, pathlib.Path]) -> 
     )
 
 
-def _report_of_answers(workdir: pathlib.Path, files: Sequence[pathlib.Path]) -> Report:
-    records = [record for file in files for record in read_records(file)]
+def _report_of_answers(
+    workdir: pathlib.Path, files: Mapping[str, Sequence[pathlib.Path]]
+) -> Report:
+    """Args: files: by the name of the evaluation, which the policies' names begin with if there are several."""
+    records = []
+    for evaluation, paths in files.items():
+        for record in itertools.chain.from_iterable(map(read_records, paths)):
+            name = record.policy if len(files) == 1 else f"{evaluation}:{record.policy}"
+            records.append(dataclasses.replace(record, policy=name))
     policies = dict.fromkeys(record.policy for record in records)
     questions = len({record.problem_id for record in records})
     return Report(
         title=workdir.name,
-        subtitle=f"{len(records)} answers of {', '.join(policies)} to {questions} questions",
+        subtitle=f"{len(records):,} answers of {', '.join(policies)} to {questions} question{'' if questions == 1 else 's'}",
         variants=tuple(policies),
-        sections=(Section(title="answers so far", tables=(answer_table(records),)),),
+        sections=(Section(title="figures", tables=(answer_table(records),)),),
         answers=tuple(records),
     )
 
@@ -180,7 +190,8 @@ def metric_sections(rows: Mapping[str, Rows]) -> tuple[Section, ...]:
         area, metric, *part = name.split("/")
         is_one = len(rows) == 1
         title = metric if is_one or not part else f"{metric} · {part[0]}"
-        lines = curves.setdefault(area, {}).setdefault(title.replace("_", " "), _Lines(name))
+        lines = curves.setdefault(area, {}).setdefault(title.replace("_", " "), _Lines())
+        lines.meanings[meaning_of(name)] = None
         for variant, known in points.items():
             line = part[0] if is_one and part else variant
             lines.series.append(_thinned(line, known, MAX_POINTS))
@@ -188,11 +199,15 @@ def metric_sections(rows: Mapping[str, Rows]) -> tuple[Section, ...]:
 
 
 class _Lines:
-    """A curve on its way: the metric that explains it, and its lines."""
+    """A curve on its way: what its metrics mean, each once, and its lines."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self) -> None:
+        self.meanings: dict[str, None] = {}
         self.series: list[Series] = []
+
+    @property
+    def note(self) -> str:
+        return " ".join(filter(None, self.meanings))
 
 
 def _first_section(rows: Mapping[str, Rows], first: Mapping[str, str]) -> tuple[Section, ...]:
@@ -223,7 +238,7 @@ def _area_sections(curves: Mapping[str, Mapping[str, _Lines]]) -> tuple[Section,
                     x_label="step",
                     y_label="",
                     series=tuple(lines.series),
-                    note=meaning_of(lines.name),
+                    note=lines.note,
                 )
                 for title, lines in of_area.items()
             ),
@@ -237,7 +252,8 @@ def _constant_section(constants: Sequence[tuple[str, float, str]]) -> tuple[Sect
     if not constants:
         return ()
     table = Table(title="", columns=("Metric", "Value", "Meaning"), rows=tuple(constants))
-    return (Section(title="metrics that never changed", tables=(table,), is_folded=True),)
+    note = "Metrics that had one value in all steps."
+    return (Section(title="constants", note=note, tables=(table,), is_folded=True),)
 
 
 def _points(rows: Rows, name: str) -> list[tuple[float, float]]:

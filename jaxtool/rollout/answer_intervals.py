@@ -5,13 +5,11 @@ Vectorised, and the same for the same seed. Not covered: intervals over runs of 
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxtool.rollout.answer_equations import pass_at
 from jaxtool.rollout.answer_table import AnswerTable
 
 REPLICATES = 1000
@@ -41,7 +39,6 @@ class Resampled:
 
     mean_columns: Float[np.ndarray, "R C"]  # mean over questions of the mean over their answers
     sum_columns: Float[np.ndarray, "R C"]  # over all answers
-    pass_at: dict[int, Float[np.ndarray, " R"]]
     over: str
 
     def means(self, column: Column) -> Float[np.ndarray, " R"]:
@@ -54,7 +51,6 @@ class Resampled:
 def resample(
     table: AnswerTable,
     *,
-    ks: Sequence[int] = (),
     questions: bool = True,
     samples: bool = True,
     seed: int = 0,
@@ -67,7 +63,6 @@ def resample(
     Hinkley 1997, section 3.8): the spread of a question's answers counts up to twice, 1 / k of their variance.
 
     Args:
-      ks: of the pass@k that are wanted.
       questions: whether questions are drawn.
       samples: whether the answers of a question are drawn.
       seed: of the draws; the same table and seed give the same numbers.
@@ -86,10 +81,8 @@ def resample(
     q, width, c = columns.shape
     mask = np.arange(width) < present[:, None]
     columns = columns * mask[:, :, None]
-    lookups = {k: _pass_lookup(present, width, k) for k in ks}
     generator = np.random.default_rng([seed, int(questions), int(samples)])
     means, sums = np.empty((replicates, c)), np.empty((replicates, c))
-    passes = {k: np.empty(replicates) for k in ks}
     block = max(1, _BLOCK // (q * width * c))
     for start in range(0, replicates, block):
         rows = slice(start, min(start + block, replicates))
@@ -106,26 +99,12 @@ def resample(
             totals = columns.sum(1)[drawn]
         means[rows] = (totals / present[drawn][:, :, None]).mean(1)
         sums[rows] = totals.sum(1)
-        right = np.rint(totals[:, :, _COLUMNS.index("correct")]).astype(int)
-        for k, lookup in lookups.items():
-            passes[k][rows] = np.nanmean(lookup[drawn, right], axis=1)
     names = {
         (True, True): "questions and samples",
         (True, False): "questions",
         (False, True): "samples",
     }
-    return Resampled(
-        mean_columns=means, sum_columns=sums, pass_at=passes, over=names[questions, samples]
-    )
-
-
-def _pass_lookup(present: np.ndarray, width: int, k: int) -> np.ndarray:
-    """[Q, K + 1] pass@k of a question by how many of its answers are right; NaN where it has fewer than k."""
-    by_answers = {
-        int(n): [pass_at(int(n), min(c, int(n)), k) if n >= k else np.nan for c in range(width + 1)]
-        for n in set(present.tolist())
-    }
-    return np.asarray([by_answers[int(n)] for n in present])
+    return Resampled(mean_columns=means, sum_columns=sums, over=names[questions, samples])
 
 
 def interval(value: float, replicates: Float[np.ndarray, " R"], over: str) -> Figure:

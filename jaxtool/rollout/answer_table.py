@@ -3,6 +3,7 @@
 Lost answers are in no figure; how many they are stands beside it.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -77,18 +78,19 @@ def table_of(records: Iterable[AnswerRecord]) -> AnswerTable:
     """The numbers of answers, which must be of one policy under one condition.
 
     Raises:
-      ValueError: they are of several, or a question has an answer twice.
+      ValueError: they are of several.
     """
     kinds: set[tuple[str, str, bool, int]] = set()
-    rows: dict[str, list[AnswerRecord]] = {}
+    rows: dict[tuple[str, int], list[AnswerRecord]] = {}
+    times: collections.Counter[tuple[str, int]] = collections.Counter()
     for record in records:
         kinds.add((record.policy, record.sampling, record.has_tools, record.max_tool_calls))
-        rows.setdefault(record.problem_id, []).append(record)
+        # A split may ask a question twice: its second answer number 0 begins a second row.
+        key = record.problem_id, record.sample
+        rows.setdefault((record.problem_id, times[key]), []).append(record)
+        times[key] += 1
     if len(kinds) > 1:
         raise ValueError(f"answers of {len(kinds)} policies or conditions: figures are of one")
-    for question, same in rows.items():
-        if len({record.sample for record in same}) != len(same):
-            raise ValueError(f"{question} has an answer twice: two evaluations are mixed")
     kept = [[record for record in same if not record.is_lost] for same in rows.values()]
     most = max(map(len, kept), default=0)
 
@@ -99,7 +101,7 @@ def table_of(records: Iterable[AnswerRecord]) -> AnswerTable:
         return out
 
     return AnswerTable(
-        questions=tuple(rows),
+        questions=tuple(problem_id for problem_id, _ in rows),
         levels=tuple(same[0].level for same in rows.values()),
         present=np.asarray([len(same) for same in kept], np.int64),
         lost=np.asarray(

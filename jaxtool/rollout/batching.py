@@ -14,6 +14,8 @@ class PackConfig:
     """Shape of packed rows."""
 
     row_tokens: int = 512  # T; at least the longest trajectory
+    # Whether observations carry the loss as well: Search-R1's ablation (2503.09516), in which it learns worse.
+    learns_observations: bool = False
 
     def __post_init__(self) -> None:
         if self.row_tokens < 2:
@@ -25,6 +27,7 @@ def to_batch(trajectories: Sequence[Trajectory], config: PackConfig) -> TrainBat
     kept = [i for i, trajectory in enumerate(trajectories) if not trajectory.is_masked]
     rows = pack([len(trajectories[i].ids) for i in kept], config.row_tokens)
     batch = empty_batch(len(rows), config.row_tokens)
+    sampled = np.zeros(batch.shape, bool)
     for b, row in enumerate(rows):
         at = 0
         for segment, index in enumerate(row, start=1):
@@ -34,9 +37,13 @@ def to_batch(trajectories: Sequence[Trajectory], config: PackConfig) -> TrainBat
             batch.positions[b, at:stop] = np.arange(stop - at)
             batch.segment_ids[b, at:stop] = segment
             batch.trajectory_ids[b, at:stop] = kept[index]
-            batch.loss_mask[b, at:stop] = trajectory.origins == Origin.POLICY
+            sampled[b, at:stop] = trajectory.origins == Origin.POLICY
+            is_learned = trajectory.origins != Origin.PROMPT if config.learns_observations else None
+            batch.loss_mask[b, at:stop] = sampled[b, at:stop] if is_learned is None else is_learned
             batch.behaviour_logprobs[b, at:stop] = trajectory.behaviour_logprobs
             at = stop
+    if config.learns_observations:
+        batch = dataclasses.replace(batch, sampled_mask=sampled)
     batch.check()
     return batch
 

@@ -118,13 +118,9 @@ class Collector:
         self._useful = UsefulSteps(engine.counts)
         self._numbers = itertools.count()  # of prompts
         self._rows: dict[int, LiveSample] = {}  # by cache row
-        self._calls: list[
-            tuple[LiveSample, Call]
-        ] = []  # that wait for the end of a lock-step batch
+        self._calls: list[tuple[LiveSample, Call]] = []  # for the end of a lock-step batch
         self._tasks: set[asyncio.Task[_Observation]] = set()
-        self._told: dict[
-            int, Sequence[int]
-        ] = {}  # by cache row: texts that wait to be put behind it
+        self._told: dict[int, Sequence[int]] = {}  # by cache row: texts to be put behind it
         self._closing: set[asyncio.Task[None]] = set()  # sessions of rows that have ended
         self._fetching: asyncio.Future[Window] | None = None
 
@@ -159,6 +155,11 @@ class Collector:
     @property
     def has_work(self) -> bool:
         return not self._admission.is_queue_empty or bool(self._rows)
+
+    @property
+    def live(self) -> tuple[LiveSample, ...]:
+        """Samples that have a cache row, for those who watch them."""
+        return tuple(self._rows.values())
 
     @property
     def _has_slots_for_all(self) -> bool:
@@ -383,9 +384,8 @@ class Collector:
         """After an error, Ctrl-C or the last row: no queue, task, session or cache row stays behind."""
         for task in self._tasks:
             task.cancel()
-        if (
-            self._fetching is not None
-        ):  # its results must not land in cache rows that are free again
+        # Its results must not land in cache rows that are free again.
+        if self._fetching is not None:
             await asyncio.wait([self._fetching])
             self._fetching = None
         await asyncio.gather(*self._tasks, return_exceptions=True)

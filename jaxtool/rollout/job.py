@@ -23,6 +23,11 @@ class Job:
     def is_done(self) -> bool:
         return len(self._done) == len(self.problems) * self.samples
 
+    @property
+    def num_done(self) -> int:
+        """Answers that have come back."""
+        return len(self._done)
+
     def add(self, index: int, trajectory: Trajectory, times: SampleTimes | None = None) -> bool:
         """Takes one answer to problem number `index`; says whether its group is complete."""
         key = index, trajectory.sample
@@ -32,6 +37,11 @@ class Job:
         self._left[index] -= 1
         self._settle()
         return not self._left[index]
+
+    def trajectory(self, index: int, sample: int) -> Trajectory | None:
+        """The answer that has come back; None: it has not yet."""
+        done = self._done.get((index, sample))
+        return None if done is None else done.trajectory
 
     def groups(self) -> list[Group]:
         """One of each problem, in their order, with the samples in theirs."""

@@ -16,6 +16,7 @@ from jaxtool.core.types import (
     Origin,
     Problem,
     SampleTimes,
+    SpanKind,
     ToolCall,
     ToolResult,
     Trajectory,
@@ -56,14 +57,15 @@ class LiveSample:
     segment_start: int = 0  # first token that the policy wrote since the last observation
     reader: Reader = dataclasses.field(init=False)  # of the text of its tokens
     decoded: int = 0  # tokens that the reader has
-    times: SampleTimes = dataclasses.field(init=False)  # from `begin` on
-    since_s: float = dataclasses.field(init=False)  # end of its last span, on the monotonic clock
+    # What it did when, on the monotonic clock: (kind, start, stop) from its leaving the queue on.
+    spans: list[tuple[SpanKind, float, float]] = dataclasses.field(default_factory=list)
+    left_queue_s: float = dataclasses.field(init=False)
+    since_s: float = dataclasses.field(init=False)  # where its last span ended
 
     def begin(self, cache_row: int) -> None:
         """Leaves the queue for a row of the cache."""
         self.cache_row = cache_row
-        self.since_s = time.monotonic()
-        self.times = SampleTimes(left_queue_s=self.since_s, spans=())
+        self.left_queue_s = self.since_s = time.monotonic()
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
         self._begin_segment(is_first=True)
 
@@ -101,8 +103,14 @@ class LiveSample:
         """What it has done since its last span ended."""
         now = time.monotonic()
         if kind == "tool" or round(1000 * (now - self.since_s)):
-            self.times = self.times.with_span(kind, self.since_s, now)
+            self.spans.append((kind, self.since_s, now))
         self.since_s = now
+
+    @property
+    def times(self) -> SampleTimes:
+        """Of a sample that has left the queue."""
+        times = SampleTimes(left_queue_s=self.left_queue_s, spans=())
+        return times.with_spans(self.spans)
 
     def next_stop(self, tokenizer: Tokenizer) -> Stop | None:
         """The next tag that counts in what the policy has written since the last observation."""

@@ -27,11 +27,23 @@ def ask_lost_again(
       collect: answers problems as the first time, with the same random keys, so that a second try gives
         the answer that the first would have given.
     """
-    broken = [i for i, group in enumerate(groups) if not group.is_whole]
+    broken = lost_problems(groups)
+    return with_second_try(groups, collect(broken)) if broken else list(groups)
+
+
+def lost_problems(groups: Sequence[Group]) -> list[Problem]:
+    """The problems of groups that lost a sample, in order."""
+    return [group.problem for group in groups if not group.is_whole]
+
+
+def with_second_try(groups: Sequence[Group], again: Sequence[Group]) -> list[Group]:
+    """The groups, with the lost samples of each broken one taken from its second try.
+
+    Args:
+      again: of `lost_problems(groups)`, in that order.
+    """
     found = list(groups)
-    if not broken:
-        return found
-    again = collect([groups[i].problem for i in broken])
+    broken = [i for i, group in enumerate(groups) if not group.is_whole]
     for i, second in zip(broken, again, strict=True):
         samples = tuple(
             new if old.is_masked else old

@@ -8,13 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtool.core.calls import Call, InvalidCall
-from jaxtool.core.types import Origin, Verdict
+from jaxtool.core.types import Verdict
 from jaxtool.data.tokenizer import Tokenizer, written_bytes
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.reading import ReadCall, Reading, Run
-
-_STYLES = {Origin.PROMPT: "dim", Origin.POLICY: "green", Origin.TOOL: "cyan"}
-_CONTROL = "bold reverse"
+from jaxtool.rollout.token_text import CONTROL_STYLE, STYLES, TokenText, framed
 
 
 def print_reading(
@@ -72,18 +70,8 @@ def _print_call(console: Console, number: int, read: ReadCall) -> None:
 
 
 def _text(run: Run, tokenizer: Tokenizer) -> Text:
-    """The text in its origin's colour; a control token as ⟨|im_end|⟩."""
-    text, raw = Text(), b""
-    for token_id in (*run.ids, None):
-        control = None if token_id is None else tokenizer.control_tokens.get(token_id)
-        if token_id is not None and control is None:
-            raw += written_bytes(tokenizer, token_id)
-            continue
-        text.append(raw.decode("utf-8", "replace"), _STYLES[run.origin])
-        raw = b""
-        if control is not None:
-            text.append(_framed(control), _CONTROL)
-    return text
+    writer = TokenText(tokenizer)
+    return writer.take(run.ids, run.origin) + writer.end()
 
 
 def _table(run: Run, tokenizer: Tokenizer) -> Table:
@@ -94,13 +82,9 @@ def _table(run: Run, tokenizer: Tokenizer) -> Table:
         control = tokenizer.control_tokens.get(token_id)
         raw = written_bytes(tokenizer, token_id)
         text = (
-            Text(repr(raw.decode("utf-8", "backslashreplace")), _STYLES[run.origin])
+            Text(repr(raw.decode("utf-8", "backslashreplace")), STYLES[run.origin])
             if control is None
-            else Text(_framed(control), _CONTROL)
+            else Text(framed(control), CONTROL_STYLE)
         )
         table.add_row(str(number), str(token_id), text)
     return table
-
-
-def _framed(token: str) -> str:
-    return "⟨" + token.removeprefix("<").removesuffix(">") + "⟩"

@@ -16,13 +16,13 @@ from jaxtool.core.types import (
     FinishReason,
     Group,
     Origin,
-    Sample,
     ToolStatus,
     Trajectory,
     samples_of,
 )
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rollout.answer_equations import productivity
+from jaxtool.rollout.judged_answers import JudgedAnswer, kept, of_groups
 from jaxtool.rollout.tool_figures import ToolFigures, clustered_mean, figures_by_tool
 
 # Share of an evaluation's answers that may be lost and still leave figures of the others. At 1 % the lost
@@ -61,16 +61,7 @@ class Figures(Counts):
 
 def counts(groups: Sequence[Group]) -> Counts:
     """How many answers came back, and how many were lost."""
-    samples = samples_of(groups)
-    kept = [sample for sample in samples if not sample.is_masked]
-    return Counts(
-        problems=len({sample.trajectory.problem.problem_id for sample in kept}),
-        answers=len(kept),
-        lost=len(samples) - len(kept),
-        lost_to=dict(
-            collections.Counter(s.trajectory.lost_to for s in samples if s.is_masked).most_common()
-        ),
-    )
+    return counts_of(of_groups(groups))
 
 
 def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
@@ -79,48 +70,58 @@ def figures(groups: Sequence[Group], tools: Sequence[str] = ()) -> Figures:
     Args:
       tools: names of the run's tools, which have figures also where nobody called them.
     """
-    kept = [sample for sample in samples_of(groups) if not sample.is_masked]
-    if not kept:
+    return figures_of(of_groups(groups), tools)
+
+
+def counts_of(answers: Sequence[JudgedAnswer]) -> Counts:
+    """How many answers came back, and how many were lost."""
+    present = kept(answers)
+    return Counts(
+        problems=len({answer.problem_id for answer in present}),
+        answers=len(present),
+        lost=len(answers) - len(present),
+        lost_to=dict(collections.Counter(a.lost_to for a in answers if a.is_lost).most_common()),
+    )
+
+
+def figures_of(answers: Sequence[JudgedAnswer], tools: Sequence[str] = ()) -> Figures:
+    """Figures of all answers that came back.
+
+    Args:
+      tools: names of the run's tools, which have figures also where nobody called them.
+    """
+    present = kept(answers)
+    if not present:
         raise ValueError("no trajectory finished: there is nothing to report")
-    ts = [sample.trajectory for sample in kept]
-    is_correct = [bool(sample.is_correct) for sample in kept]
-    clusters = [t.problem.problem_id for t in ts]
+    is_correct = [answer.is_correct for answer in present]
+    clusters = [answer.problem_id for answer in present]
+    made = [answer.num_calls for answer in present]
     accuracy, accuracy_stderr = clustered_mean([float(c) for c in is_correct], clusters)
-    calls_mean, calls_stderr = clustered_mean([float(t.num_tool_calls) for t in ts], clusters)
-    correct = sum(is_correct)
-    calls = sum(t.num_tool_calls for t in ts)
-    made, failed = [calls_by_tool(t) for t in ts], [calls_by_tool(t, failed=True) for t in ts]
-    by_tool = figures_by_tool(made, is_correct, clusters, tools, failed)
+    calls_mean, calls_stderr = clustered_mean([float(count) for count in made], clusters)
+    by_tool = figures_by_tool(
+        [answer.calls for answer in present],
+        is_correct,
+        clusters,
+        tools,
+        [answer.failed for answer in present],
+    )
     return Figures(
-        **dataclasses.asdict(counts(groups)),
+        **dataclasses.asdict(counts_of(answers)),
         accuracy=accuracy,
         accuracy_stderr=accuracy_stderr,
         tool_calls=calls_mean,
         tool_calls_stderr=calls_stderr,
-        tool_productivity=productivity(correct, calls),
+        tool_productivity=productivity(sum(is_correct), sum(made)),
         tool_calls_by_tool={tool: part.tool_calls for tool, part in by_tool.items()},
         by_tool=by_tool,
-        accuracy_lenient=_accuracy_lenient(kept),
+        accuracy_lenient=_accuracy_lenient(present),
     )
 
 
-def calls_by_tool(trajectory: Trajectory, *, failed: bool = False) -> dict[str, int]:
-    """Calls of one trajectory that got an observation, by tool; tools that it did not call are not there.
-
-    Args:
-      failed: only those that ended in an error or at a limit.
-    """
-    calls = trajectory.tool_calls
-    if failed:
-        calls = [call for call in calls if call.result.status is not ToolStatus.OK]
-    return dict(collections.Counter(call.tool for call in calls))
-
-
-def _accuracy_lenient(samples: Sequence[Sample]) -> float | None:
+def _accuracy_lenient(answers: Sequence[JudgedAnswer]) -> float | None:
     """Share right by the lenient rule of the judge, where it gave a verdict by one for each."""
-    verdicts = [None if s.verdict is None else s.verdict.is_lenient for s in samples]
-    known = [verdict for verdict in verdicts if verdict is not None]
-    return float(np.mean(known)) if len(known) == len(samples) else None
+    known = [answer.is_lenient for answer in answers if answer.is_lenient is not None]
+    return float(np.mean(known)) if len(known) == len(answers) else None
 
 
 def figures_by_level(groups: Sequence[Group], tools: Sequence[str] = ()) -> dict[str, Figures]:

@@ -131,6 +131,20 @@ def missing_chunks(
     return [chunk for chunk, path in enumerate(paths) if not path.is_file()]
 
 
+def chunks_with_lost(
+    workdir: str | Path, policy: str, condition: Condition, chunks: Sequence[int]
+) -> list[int]:
+    """Those of the written chunks that hold lost answers; one column of each is read."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for chunk in chunks:
+        path = chunk_path(workdir, policy, condition, chunk)
+        if any(pq.read_table(path, columns=["is_lost"])["is_lost"].to_pylist()):
+            found.append(chunk)
+    return found
+
+
 def answer_paths(
     workdir: str | Path, policy: str | None = None, condition: Condition | None = None
 ) -> list[Path]:
@@ -167,13 +181,21 @@ def read_answers(
 
 
 def iterate_answers(
-    workdir: str | Path, policy: str | None = None, condition: Condition | None = None
+    workdir: str | Path,
+    policy: str | None = None,
+    condition: Condition | None = None,
+    *,
+    has_texts: bool = True,
 ) -> Iterator[list[AnswerRecord]]:
-    """The same chunk by chunk, so that only one is in memory. Raises as `read_answers`."""
+    """The same chunk by chunk, so that only one is in memory. Raises as `read_answers`.
+
+    Args:
+      has_texts: False: without texts, as `answer_records.read_records` says; enough for figures.
+    """
     settings = read_settings(workdir)
     paths = answer_paths(workdir, policy, condition)
     for path in paths:
-        records = read_records(path)
+        records = read_records(path, has_texts=has_texts)
         _check_belongs(path, settings, records)
         yield records
 

@@ -134,7 +134,7 @@ def record_of(
         tool_tokens=int(np.sum(trajectory.origins == Origin.TOOL)),
         unexecuted_calls=trajectory.unexecuted_calls,
         invalid_calls=trajectory.invalid_calls,
-        calls=tuple(_call(call, prompt) for call in trajectory.tool_calls),
+        calls=tuple(call_record(call, prompt) for call in trajectory.tool_calls),
         spans=() if sample.times is None else sample.times.spans,
     )
 
@@ -157,7 +157,8 @@ def _parts(
     )
 
 
-def _call(call: ToolCall, prompt: int) -> CallRecord:
+def call_record(call: ToolCall, prompt: int) -> CallRecord:
+    """The record of a call in a trajectory whose prompt has so many tokens."""
     result = call.result
     return CallRecord(
         tool=call.tool,
@@ -194,8 +195,12 @@ def write_records(path: str | Path, records: Sequence[AnswerRecord]) -> Path:
     return write_bytes(Path(path), sink.getvalue().to_pybytes())
 
 
-def read_records(path: str | Path) -> list[AnswerRecord]:
+def read_records(path: str | Path, *, has_texts: bool = True) -> list[AnswerRecord]:
     """Inverse of `write_records`.
+
+    Args:
+      has_texts: False: questions, references, responses, spans and what calls hold are left out and not read, but for
+        each call's tool and status. That is what figures need, of long answers a thousandth.
 
     Raises:
       ValueError: the file is no parquet file, or holds other columns; names file and columns.
@@ -204,11 +209,19 @@ def read_records(path: str | Path) -> list[AnswerRecord]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
+        if missing := _required() - set(file.schema_arrow.names):
+            raise ValueError(
+                f"{path} holds no answers: it has no column {', '.join(sorted(missing))}"
+            )
+        if not has_texts:
+            there = file.schema_arrow.names
+            names = [name for name in _NUMBERS if name.partition(".")[0] in there]
+            rows = file.read(columns=names).to_pylist()
+            return [_record(_NO_TEXTS | row | {"calls": _bare(row["calls"])}) for row in rows]
+        table = file.read()
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no parquet file of answers: {error}") from None
-    if missing := _required() - set(table.column_names):
-        raise ValueError(f"{path} holds no answers: it has no column {', '.join(sorted(missing))}")
     known = [name for name in _schema().names if name in table.column_names]
     return [_record(row) for row in table.select(known).to_pylist()]
 
@@ -217,6 +230,24 @@ def _required() -> set[str]:
     """Columns that every file of answers has; those with a default may be missing in one of before."""
     fields = dataclasses.fields(AnswerRecord)
     return {field.name for field in fields if field.default is dataclasses.MISSING}
+
+
+_NO_TEXTS: dict[str, Any] = {"question": "", "references": (), "parts": (), "spans": ()}
+_NUMBERS = [
+    *(f.name for f in dataclasses.fields(AnswerRecord) if f.name not in (*_NO_TEXTS, "calls")),
+    *(f"calls.list.element.{name}" for name in ("tool", "status")),
+]
+_NO_CALL: dict[str, Any] = {
+    **dict.fromkeys(("arguments", "code", "stdout", "stderr", "last_value"), ""),
+    **dict.fromkeys(("error_type", "note"), ""),
+    **dict.fromkeys(("cpu_ms", "wall_ms", "queue_ms", "start", "stop", "observation_stop"), 0),
+    "is_truncated": False,
+}
+
+
+def _bare(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Calls of which only tool and status were read."""
+    return [_NO_CALL | call for call in calls]
 
 
 def _record(row: dict[str, Any]) -> AnswerRecord:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from jaxtool.config.settings import Change, Setting, changes
 from jaxtool.core.locks import holder
+from jaxtool.rundir.answer_files import ANSWERS, SETTINGS
 from jaxtool.rundir.run_record import LOCK, RECORD, RunRecord, Start, read_record
 
 _METRICS = "metrics.jsonl"
@@ -52,9 +53,9 @@ class RunView:
 
     @property
     def step(self) -> int:
-        """Steps made, as far as the files say."""
+        """Steps made, as far as the files say; of an evaluation its chunks."""
         by_rows = int(self.last_row["step"]) + 1 if self.last_row else 0
-        return max(by_rows, self.record.finished_step or 0)
+        return max(by_rows, self.record.finished_step or 0, len(_chunks(self.path)))
 
     @property
     def steps(self) -> int:
@@ -89,6 +90,7 @@ def read_run(path: Path) -> RunView:
         raise FileNotFoundError(f"{path} is no run: neither {RECORD} nor {_METRICS} is in it")
     record = read_record(path) or RunRecord()
     written = [path / name for name in (RECORD, _METRICS, "trajectories.jsonl")]
+    written += {chunk.parent for chunk in _chunks(path)}
     newest = max(file.stat().st_mtime for file in written if file.exists())
     return RunView(
         path=path,
@@ -150,14 +152,23 @@ def _run_dirs(root: Path) -> Iterator[Path]:
 def _state(path: Path, record: RunRecord) -> State:
     if holder(path / LOCK) is not None:
         return "running"
+    if (path / SETTINGS).is_file() and record.steps:  # an evaluation
+        return "finished" if record.finished_step == record.steps else _stopped(record)
     has_policy = (path / "policy" / _POLICY).is_file()
     if not record.settings and (path / RECORD).is_file():
         return "failed checks"
     if has_policy and record.finished_step in (None, record.steps):
         return "finished"
-    if record.starts and record.starts[-1].status == "failed":
-        return "failed"
-    return "stopped"
+    return _stopped(record)
+
+
+def _stopped(record: RunRecord) -> State:
+    return "failed" if record.starts and record.starts[-1].status == "failed" else "stopped"
+
+
+def _chunks(path: Path) -> list[Path]:
+    """Files of answers of an evaluation; none of other runs."""
+    return list((path / ANSWERS).glob("*/*/[0-9]*.parquet"))
 
 
 def _last_row(path: Path) -> dict[str, Any]:

@@ -17,7 +17,15 @@ import jax
 
 from jaxtool.config.loader import ConfigError, write_operative_config
 from jaxtool.config.record import git_commit
-from jaxtool.config.settings import Change, OriginOf, Setting, changes, settings_of
+from jaxtool.config.settings import (
+    Change,
+    OriginOf,
+    Setting,
+    changes,
+    default_paths,
+    is_inside,
+    settings_of,
+)
 from jaxtool.core.files import one_line
 from jaxtool.parallel import hosts
 from jaxtool.rundir import provenance
@@ -76,7 +84,7 @@ class RunStart:
         self.has_begun = False  # this start
         # The settings of the run until now, those of this start where there was none.
         self.before = settings if self.is_new else dict(record.settings)
-        self.changes: list[Change] = _differences(self.before, settings)
+        self.changes: list[Change] = _differences(self.before, settings, identity.config)
         self.is_finished = record.finished_step == identity.steps and is_policy(workdir / "policy")
 
     def open(self, launch: Launch) -> None:
@@ -166,7 +174,7 @@ def open_start(
 
     Args:
       may_change: names of settings that a run that has begun may be resumed with other values of, as
-        "Class.field" or "Class.*".
+        "Class.field" or "Class.*", with what lies in them.
 
     Raises:
       ValueError: another run is in the directory, or one that is longer; one line.
@@ -207,8 +215,13 @@ def check_start(
         raise ValueError(
             f"{workdir} holds a run without {RECORD}, of an earlier version: choose another --workdir"
         )
-    differing = _differences(record.settings, settings)
-    if refused := [one for one in differing if not _is_free(one.name, may_change)]:
+    differing = _differences(record.settings, settings, identity.config)
+    free = [
+        path
+        for path, one in {**record.settings, **settings}.items()
+        if _is_free(one.name, may_change)
+    ]
+    if refused := [one for one in differing if not is_inside(one.path, free)]:
         shown = "; ".join(map(str, refused[:_SHOWN_CHANGES]))
         more = len(refused) - _SHOWN_CHANGES
         raise ValueError(
@@ -230,10 +243,18 @@ def _is_free(name: str, may_change: Collection[str]) -> bool:
     return name in may_change or f"{name.partition('.')[0]}.*" in may_change
 
 
-def _differences(before: Any, now: dict[str, Setting]) -> list[Change]:
-    """Changes, but for two spellings of one path."""
-    found = changes(before, now)
-    return [one for one in found if not (one.path == "init_from" and _is_one_place(one))]
+def _differences(before: Any, now: dict[str, Setting], config: Any) -> list[Change]:
+    """Changes, but for two spellings of one path, and for settings at their default that a newer version has.
+
+    A default is what a run did before there was the setting.
+    """
+    unset = default_paths(config)
+    return [
+        one
+        for one in changes(before, now)
+        if not (one.path == "init_from" and _is_one_place(one))
+        and not (one.before is None and one.path in unset)
+    ]
 
 
 def _is_one_place(change: Change) -> bool:

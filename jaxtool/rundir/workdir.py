@@ -19,7 +19,10 @@ from jaxtool.rundir.run_record import LOCK
 _P = ParamSpec("_P")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # Files that only a run which has begun leaves, as patterns.
-_RESULTS = ("policy/model_config.json", "checkpoints/[0-9]*", "metrics.jsonl", "trajectories.jsonl")
+_RESULTS = (
+    *("policy/model_config.json", "checkpoints/[0-9]*", "metrics.jsonl", "trajectories.jsonl"),
+    "answers/*/*/[0-9]*.parquet",
+)
 
 
 def is_begun(workdir: Path) -> bool:

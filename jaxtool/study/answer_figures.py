@@ -20,6 +20,7 @@ from jaxtool.rollout.answer_equations import (
     mean_score,
     pass_at,
     pass_at_k,
+    pass_values,
     productivity,
     tool_calls,
     tool_productivity,
@@ -88,7 +89,7 @@ def figures_of(
     for k in ks:
         check_k(k, table.samples)
     ks = tuple(k for k in ks if np.any(table.present >= k))
-    both = resample(table, ks=ks, seed=seed)
+    both = resample(table, seed=seed)
     these = resample(table, questions=False, seed=seed)
 
     def per_answer(name: Column, total: float) -> Figure:
@@ -112,7 +113,7 @@ def figures_of(
         accuracy_of_these=interval(whole, these.means("correct"), these.over),
         score=interval(mean_score(table), both.means("score"), both.over),
         accuracy_lenient=lenient_accuracy(table),
-        pass_at={k: interval(pass_at_k(table, k), both.pass_at[k], both.over) for k in ks},
+        pass_at={k: over_questions(pass_values(table, k), seed) for k in ks},
         majority_at={k: over_questions(majority_values(table, k, same), seed) for k in ks},
         tool_calls=per_answer("calls", float(table.calls.sum())),
         tool_productivity=per_call("calls", tool_productivity(table)),

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from jaxtool.behaviour.call_need import calls_needed, over_use, under_use
 from jaxtool.core.types import Group, samples_of
-from jaxtool.study.compare import SAMPLINGS, Comparison
+from jaxtool.study.compare import SAMPLINGS
+from jaxtool.study.comparison_tables import Comparison
 from jaxtool.train.evaluation import Evaluation
 
 ALL = "all"

@@ -24,8 +24,8 @@ from jaxtool.core.types import Group, Problem, samples_of
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rollout.collector import Collector
+from jaxtool.rollout.judged_answers import calls_by_tool
 from jaxtool.rollout.lost import ask_lost_again, lost_to_text
-from jaxtool.rollout.statistics import calls_by_tool
 from jaxtool.rundir.checkpoints import SavedPolicy, saved_at
 from jaxtool.study.figures import EvalRecord, lost_fraction
 from jaxtool.tools.base import CodeRunner

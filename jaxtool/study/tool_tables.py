@@ -8,8 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtool.core.types import Sample
-from jaxtool.rollout.statistics import calls_by_tool
+from jaxtool.rollout.judged_answers import JudgedAnswer
 from jaxtool.rollout.tool_figures import ToolFigures, clustered_mean
 from jaxtool.train.evaluation import Evaluation, has_figures
 
@@ -68,21 +67,20 @@ def tool_level_rows(variants: Variants, sampling: str) -> tuple[tuple[str, ...],
 
 
 def paired_by_tool(
-    pairs: Sequence[tuple[Sample, Sample]],
+    pairs: Sequence[tuple[JudgedAnswer, JudgedAnswer]],
     new: Mapping[str, ToolFigures],
     old: Mapping[str, ToolFigures],
 ) -> dict[str, dict[str, float | None]]:
-    """What `new` changes against `old` by tool: the keys about calls of `compare.paired`.
+    """What `new` changes against `old` by tool: the keys about calls of `paired.paired`.
 
     Args:
       pairs: answers of both to the same questions, new and old.
       new: figures of the first ones; the same tools as in `old`.
     """
-    questions = [sample.trajectory.problem.problem_id for sample, _ in pairs]
-    calls = [[calls_by_tool(sample.trajectory) for sample in pair] for pair in pairs]
+    questions = [answer.problem_id for answer, _ in pairs]
     found = {}
     for tool in new:
-        gaps = [float(a.get(tool, 0) - b.get(tool, 0)) for a, b in calls]
+        gaps = [float(a.calls.get(tool, 0) - b.calls.get(tool, 0)) for a, b in pairs]
         gap, error = clustered_mean(gaps, questions)
         now, before = new[tool].tool_calls, old[tool].tool_calls
         now_tp, before_tp = new[tool].tool_productivity, old[tool].tool_productivity

@@ -14,9 +14,11 @@ from jaxtool.core.types import Group, Problem
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
 from jaxtool.parallel import hosts
+from jaxtool.rollout.answer_equations import pass_at, usual_ks
 from jaxtool.rollout.collector import Collector
+from jaxtool.rollout.judged_answers import JudgedAnswer, by_problem, kept, of_groups
 from jaxtool.rollout.lost import ask_lost_again, lost_to_text
-from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts, figures
+from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts_of, figures_of
 from jaxtool.train.skipped_updates import check_sampled
 
 GREEDY = Sampling(temperature=0.0)
@@ -28,7 +30,8 @@ class Evaluation:
 
     overall: dict[str, Any]  # fields of `statistics.Figures`; where too many are lost, of `Counts`
     levels: dict[str, dict[str, Any]]  # the same
-    groups: tuple[Group, ...]  # judged
+    answers: tuple[JudgedAnswer, ...]  # lost ones too
+    groups: tuple[Group, ...]  # judged; () where the answers come from files
 
     @property
     def is_refused(self) -> bool:
@@ -55,7 +58,7 @@ class Evaluation:
             if has_figures(part):
                 metrics[f"validation/accuracy_fraction/{level}"] = part["accuracy"]
                 metrics[f"validation/calls_per_answer/{level}"] = part["tool_calls"]
-        return metrics | _tool_metrics(self.overall["by_tool"])
+        return metrics | _tool_metrics(self.overall["by_tool"]) | _at_metrics(self.answers)
 
 
 def _tool_metrics(by_tool: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -65,6 +68,26 @@ def _tool_metrics(by_tool: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         metrics[f"validation/tool_calls_per_answer/{tool}"] = part["tool_calls"]
         if part["tool_productivity"] is not None:
             metrics[f"validation/tool_productivity_ratio/{tool}"] = part["tool_productivity"]
+    return metrics
+
+
+def _at_metrics(answers: Sequence[JudgedAnswer]) -> dict[str, float]:
+    """avg@k of the k answers that each question was asked for, and pass@1, pass@2, pass@4, ..., pass@k.
+
+    {} for one answer a question, whose avg@1 is the accuracy. Means over questions; those of which too many answers
+    were lost are left out.
+    """
+    asked = by_problem(answers).values()
+    samples = max(map(len, asked))
+    if samples == 1:
+        return {}
+    back = [[answer.is_correct for answer in kept(same)] for same in asked]
+    shares = [sum(right) / len(right) for right in back if right]
+    metrics = {f"validation/average_at_fraction/{samples}": sum(shares) / len(shares)}
+    for k in usual_ks(samples):
+        values = [pass_at(len(right), sum(right), k) for right in back if len(right) >= k]
+        if values:
+            metrics[f"validation/pass_at_fraction/{k}"] = sum(values) / len(values)
     return metrics
 
 
@@ -128,29 +151,38 @@ def evaluation_of(
       RuntimeError: log-probs of the decoder are not finite.
     """
     check_sampled(groups, "evaluation")
-    overall = _part(groups, max_lost_fraction, tools)
-    levels = dict.fromkeys(group.problem.level for group in groups if group.problem.level)
+    return evaluation_of_answers(of_groups(groups), max_lost_fraction, tools, groups)
+
+
+def evaluation_of_answers(
+    answers: Sequence[JudgedAnswer],
+    max_lost_fraction: float,
+    tools: Sequence[str],
+    groups: Sequence[Group] = (),
+) -> Evaluation:
+    """The same of answers, which may come from files."""
+    overall = _part(answers, max_lost_fraction, tools)
+    by_level: dict[str, list[JudgedAnswer]] = {}
+    for answer in answers:
+        if answer.level:
+            by_level.setdefault(answer.level, []).append(answer)
     # With the whole refused no part of it is shown.
     allowed = max_lost_fraction if has_figures(overall) else -1.0
     return Evaluation(
         overall=overall,
-        levels={
-            level: _part(
-                [group for group in groups if group.problem.level == level], allowed, tools
-            )
-            for level in levels
-        },
+        levels={level: _part(part, allowed, tools) for level, part in by_level.items()},
+        answers=tuple(answers),
         groups=tuple(groups),
     )
 
 
 def _part(
-    groups: Sequence[Group], max_lost_fraction: float, tools: Sequence[str]
+    answers: Sequence[JudgedAnswer], max_lost_fraction: float, tools: Sequence[str]
 ) -> dict[str, Any]:
-    rests_on = counts(groups)
+    rests_on = counts_of(answers)
     if not rests_on.answers or rests_on.lost_fraction > max_lost_fraction:
         return dataclasses.asdict(rests_on)
-    return dataclasses.asdict(figures(groups, tools))
+    return dataclasses.asdict(figures_of(answers, tools))
 
 
 def judged_by_all_hosts(judging: Judging, own: Sequence[Group]) -> list[Group]:

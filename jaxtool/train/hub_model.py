@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxtool.core.hub_files import TEXT_FILES, endpoint, hub_snapshot
 from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
-from jaxtool.model.sources import HfDirectory
+from jaxtool.model.sources import HfDirectory, run_options
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -67,12 +67,8 @@ class HubModel:
     def _directory(self, path: Path) -> HfDirectory:
         return HfDirectory(
             path=str(path),
-            compute_dtype=self.compute_dtype,
-            remat=self.remat,
-            attention=self.attention,
-            scans_layers=self.scans_layers,
-            attention_block=self.attention_block,
             ignored_fields=self.ignored_fields,
+            **run_options(self),
         )
 
     def _snapshot(self, patterns: tuple[str, ...]) -> Path:

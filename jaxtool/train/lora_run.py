@@ -19,6 +19,7 @@ from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.host_arrays import fetch
+from jaxtool.rundir.best_policy import best_folder, is_new_best, prune_best
 from jaxtool.rundir.checkpoints import check_can_save, save_policy
 from jaxtool.rundir.kept_policies import KeepPolicies, kept_policy
 
@@ -49,22 +50,35 @@ def save_kept(
     view: PolicyView,
     model: ModelConfig,
     sharding: Sharding,
+    *,
+    may_be_best: bool = False,
 ) -> None:
-    """Saves the policy after `step` of `steps` steps in WORKDIR/policies/STEP if it is one to keep, with LoRA merged.
+    """Saves the policy after `step` of `steps` steps if it is one to keep, with LoRA merged.
 
-    The first is none, and the last is the run's own; a run that goes on from there calls this again, as every
-    resume does. `trained` stays as it is.
+    By its number into WORKDIR/policies/STEP: the first is none, and the last is the run's own. As the best into
+    WORKDIR/policies/best_STEP (`best_policy`), after its row of metrics. A run that is resumed calls this again
+    before its first step. `trained` stays as it is.
     Several hosts call it together. While it is written, a policy with LoRA needs the memory of a second one.
+
+    Args:
+      may_be_best: the step was validated, or the run was resumed after it.
     """
-    if keep is None or step in (0, steps) or not keep.is_kept(step):
+    if keep is None:
         return
-    policy = view.full(trained)
-    save_policy(
-        kept_policy(workdir, step),
-        policy if view.frozen is None else merged(policy, sharding),
-        model,
-    )
-    keep.prune(workdir)
+    looks_for_best = keep.best and may_be_best
+    folders: list[Path] = []
+    if step not in (0, steps) and keep.is_kept(step):
+        folders.append(kept_policy(workdir, step))
+    if looks_for_best and hosts.agree(lambda: is_new_best(workdir, step)):
+        folders.append(best_folder(workdir, step))
+    if folders:
+        policy = view.full(trained)
+        whole = policy if view.frozen is None else merged(policy, sharding)
+        for folder in folders:
+            save_policy(folder, whole, model)
+        keep.prune(workdir)
+    if looks_for_best:
+        hosts.agree(lambda: prune_best(workdir, step))
 
 
 def save_result(

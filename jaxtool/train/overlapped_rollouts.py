@@ -32,7 +32,7 @@ from jaxtool.rollout.job import Job
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, validation_sampling
 from jaxtool.train.rollout_worker import RolloutWorker
 from jaxtool.train.rollouts import OnPolicyRollouts, Rollouts, train_stream
 
@@ -129,14 +129,14 @@ class OverlappedRollouts:
         return self._worker.judging.judged(groups)
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
-        """One judged sample of each problem by one version of the policy, before all that wait."""
+        """`Schedule.eval_samples` of each problem by one version of the policy, before all that wait."""
 
         def begin(asked: Sequence[Problem]) -> Job:
             self._load(version, params)
             return self._worker.collector.begin(
                 asked,
-                samples=1,
-                sampling=self._config.sampling,
+                samples=self._config.schedule.eval_samples,
+                sampling=validation_sampling(self._config),
                 seed=self._seed,
                 stream=("validation",),
                 is_urgent=True,

@@ -1,6 +1,6 @@
 """Which settings a run may be resumed with other values of, and what the loop says about them.
 
-Everything else is refused with both values (`rundir.run_start`). docs/runs.md has the table; a test compares.
+What lies in such a setting may change with it. Everything else is refused with both values (`rundir.run_start`). docs/runs.md has the table; a test compares.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ LENGTH = (
 # What is looked at and kept. No number of the training depends on it.
 LOGS = (
     *("Schedule.checkpoint_every", "Schedule.eval_every", "Schedule.eval_problems"),
+    *("Schedule.eval_samples", "Schedule.eval_sampling"),
     *("Schedule.eval_max_lost_fraction", "Schedule.log_trajectories_every"),
     *("Schedule.log_trajectories", "Schedule.stop_after_skipped"),
     *("SftRunConfig.checkpoint_every", "SftRunConfig.log_every"),

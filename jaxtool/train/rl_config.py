@@ -50,6 +50,9 @@ class Schedule:
     pool: int | None = 4096
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
+    eval_samples: int = 1  # answers to each of them: with k of them avg@k and pass@k are logged
+    # How they are sampled; None: as in training, by RlConfig.sampling. The paper of ReTool: temperature 1, top_p 0.7.
+    eval_sampling: Sampling | None = None
     # Of an evaluation's answers that the sandbox may lose; above it there are no figures.
     eval_max_lost_fraction: float = MAX_LOST_FRACTION
     checkpoint_every: int = 10  # steps
@@ -62,11 +65,22 @@ class Schedule:
 
     def __post_init__(self) -> None:
         counts = ("steps", "problems_per_step", "samples", "checkpoint_every", "eval_problems")
-        check_range(self, *counts, "log_trajectories", "stop_after_skipped", least=1)
+        counts += ("eval_samples", "log_trajectories", "stop_after_skipped")
+        check_range(self, *counts, least=1)
         check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
         check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
+        is_greedy = self.eval_sampling is not None and self.eval_sampling.temperature == 0
+        if is_greedy and self.eval_samples > 1:
+            raise ValueError(
+                f"Schedule.eval_samples={self.eval_samples} beside a greedy Schedule.eval_sampling: all answers "
+                "to a question would be equal; set eval_samples = 1, or a temperature above 0"
+            )
+
+    def validates_after(self, step: int) -> bool:
+        """Whether there is a validation after so many steps."""
+        return bool(self.eval_every) and step % self.eval_every == 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,6 +139,21 @@ class RlConfig:
             optimizer.check_goes_with(self.lora)
         if self.schedule.max_staleness:
             check_can_overlap(self)
+        if (
+            self.keep_policies is not None
+            and self.keep_policies.best
+            and not self.schedule.eval_every
+        ):
+            raise ValueError(
+                "KeepPolicies.best needs validations: set Schedule.eval_every, or leave it out"
+            )
+        if self.pack.learns_observations and (
+            self.grpo.off_policy != () or self.grpo.old_policy == "sampler"
+        ):
+            raise ValueError(
+                "PackConfig.learns_observations needs GrpoConfig.off_policy = () and old_policy = 'learner': "
+                "nobody sampled an observation, so it has no weight against the sampler"
+            )
         check_critic(self.critic, self.grpo, self.reward)
         check_loss(self.grpo)
         check_kl(self.grpo, self.sampling.truncation)
@@ -144,6 +173,26 @@ def reward_of(config: RlConfig) -> RewardFn:
 def grpo_of(config: RlConfig) -> GrpoConfig:
     """The run's update, with the run's budget where it says None."""
     return with_constant_tokens(config.grpo, config.rollout.max_response_tokens)
+
+
+def validation_sampling(config: RlConfig) -> Sampling:
+    """How the run's validations are sampled."""
+    own = config.schedule.eval_sampling
+    return config.sampling if own is None else own
+
+
+def samplings_of(config: RlConfig) -> tuple[Sampling, ...]:
+    """What windows of the decoder may have to sample: training's first, each once.
+
+    With overlapped rollouts rows of a validation share windows with rows of the training. Where one kind of rows
+    is not truncated and the other is greedy, such a window needs the program that can do everything.
+    """
+    wanted = [config.sampling]
+    if config.schedule.eval_every:
+        wanted.append(validation_sampling(config))
+    if config.schedule.max_staleness and len({one.sampling_mode for one in wanted}) > 1:
+        wanted.append(Sampling(top_p=0.5))
+    return tuple(dict.fromkeys(wanted))
 
 
 def check_can_overlap(config: RlConfig) -> None:

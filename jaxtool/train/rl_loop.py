@@ -40,7 +40,7 @@ from jaxtool.train.lora_run import save_kept, save_result
 from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.resume_rules import MAY_CHANGE, optimizers_of, say_changes
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, samplings_of
 from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import check_vocabulary, load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
@@ -110,19 +110,23 @@ def train(
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         worker.engine.load(run.policy)
         with progress_of("compile decoder") as report:
-            worker.compile(report, config.sampling)
+            worker.compile(report, *samplings_of(config))
 
-        def keep(step: int) -> None:
+        def keep(step: int, may_be_best: bool) -> None:
             trained, view = run.learner.trained(run.state), run.learner.view
-            kept = config.keep_policies
-            save_kept(workdir, step, schedule.steps, kept, trained, view, worker.model, sharding)
+            save_kept(
+                *(workdir, step, schedule.steps, config.keep_policies, trained, view),
+                *(worker.model, sharding),
+                may_be_best=may_be_best,
+            )
 
-        keep(start)
+        keep(start, may_be_best=True)
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             rollouts.begin_step(step, run.policy)
             metrics = _step(run, rollouts, log, workdir, step)
-            if schedule.eval_every and (step + 1) % schedule.eval_every == 0:
+            is_validated = schedule.validates_after(step + 1)
+            if is_validated:
                 metrics |= _validate(run, rollouts, step)
             log.write(step, metrics)
             run.skipped.check()
@@ -130,7 +134,7 @@ def train(
             # The last step has one too, from which a longer run goes on.
             if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
-            keep(step + 1)
+            keep(step + 1, may_be_best=is_validated)
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
         this_start.finish()

@@ -5,7 +5,7 @@ Opening it finds what is wrong with these, before the first step. Not covered: t
 
 import dataclasses
 from asyncio import Runner
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -126,6 +126,7 @@ def open_worker(
     dtype: Dtype = "float32",
     text: tuple[Renderer, Tokenizer] | None = None,
     search_addresses: tuple[str, ...] = (),
+    further_stops: Sequence[str] = (),
 ) -> tuple[RolloutWorker, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
@@ -135,6 +136,7 @@ def open_worker(
       dtype: of the parameters.
       text: what `load_text` gave, where the caller has it.
       search_addresses: running search servers, in place of what the tools name.
+      further_stops: stop tags of other renderers that the same engine will serve.
     """
     renderer, tokenizer = text or load_text(config)
     check_vocabulary(tokenizer, source.model_config())
@@ -154,7 +156,9 @@ def open_worker(
     _, decoding = shardings_on(sharding.mesh, config)
     model, params = source.load(sharding, seed, dtype)
     is_stop = np.zeros(model.vocab_size, bool)
-    is_stop[: tokenizer.vocab_size] = stop_token_mask(tokenizer, renderer.stop_tags)
+    is_stop[: tokenizer.vocab_size] = stop_token_mask(
+        tokenizer, (*renderer.stop_tags, *further_stops)
+    )
     engine = DecodeEngine(
         model=model,
         config=config.engine,

@@ -11,12 +11,13 @@ from typing import Any, Protocol, TypeVar
 
 from jaxtool.core.types import Group, Problem
 from jaxtool.data.batches import ProblemBatches
+from jaxtool.decode.sampling import Sampling
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.train.evaluation import judged_by_all_hosts
-from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rl_config import RlConfig, validation_sampling
 from jaxtool.train.rollout_worker import RolloutWorker
 
 _Result = TypeVar("_Result")
@@ -43,7 +44,10 @@ class Rollouts(Protocol):
         ...
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
-        """One judged sample of each problem by one version of the policy; what is lost is asked again."""
+        """`Schedule.eval_samples` judged samples of each problem by one version of the policy.
+
+        What is lost is asked again.
+        """
         ...
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
@@ -126,7 +130,10 @@ class OnPolicyRollouts:
         self.worker.engine.load(params)
 
         def collect(asked: Sequence[Problem]) -> list[Group]:
-            return self._collect(self.worker.collector, asked, 1, ("validation",), version)
+            samples, sampling = self.config.schedule.eval_samples, validation_sampling(self.config)
+            return self._collect(
+                self.worker.collector, asked, samples, ("validation",), version, sampling
+            )
 
         own = ask_lost_again(collect(hosts.share(problems)), collect)
         return judged_by_all_hosts(self.worker.judging, own)
@@ -161,12 +168,13 @@ class OnPolicyRollouts:
         samples: int,
         stream: tuple[str | int, ...],
         version: int,
+        sampling: Sampling | None = None,
     ) -> list[Group]:
         return self.worker.runner.run(
             collector.collect(
                 problems,
                 samples=samples,
-                sampling=self.config.sampling,
+                sampling=sampling or self.config.sampling,
                 seed=self.seed,
                 stream=stream,
                 version=version,

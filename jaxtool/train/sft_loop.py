@@ -106,6 +106,10 @@ class SftRunConfig:
             raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
         check_range(self, "steps", "checkpoint_every", "log_every", "stop_after_skipped", least=1)
         self.optimizer.check_goes_with(self.lora)
+        if self.keep_policies is not None and self.keep_policies.best:
+            raise ValueError(
+                "KeepPolicies.best: a cold start has no validations; set KeepPolicies.every in its place"
+            )
 
 
 @holds_workdir

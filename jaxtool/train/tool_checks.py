@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from jaxtool.parallel import hosts
 from jaxtool.tools.health import ToolHealth
-from jaxtool.tools.known_answers import WrongAnswer
+from jaxtool.tools.known_answers import Asked, WrongAnswer
 from jaxtool.train.rollout_batch import RolloutBatch
 from jaxtool.train.rollout_worker import RolloutWorker
 from jaxtool.train.rollouts import Rollouts
@@ -79,7 +79,11 @@ def check_known_answers(worker: RolloutWorker, number: int) -> None:
     """
     if worker.known_answers is None:
         return
-    found = worker.runner.run(worker.known_answers.ask(number))
+    check_known(worker.runner.run(worker.known_answers.ask(number)))
+
+
+def check_known(found: Asked) -> None:
+    """Raises WrongAnswer if a server answered a question wrongly."""
     if found.wrong:
         raise WrongAnswer(f"{found.wrong}; mend or leave out the server and evaluate again")
 

@@ -5,6 +5,7 @@
   Qwen2.5-7B/        a Hugging Face directory: config.json and safetensors
   runs/mine          a run: its last policy
   runs/mine@100      the policy after 100 steps, where RlConfig.keep_policies kept it
+  runs/mine@best     that of the best validation, where KeepPolicies.best kept it
   runs/mine/policy   a policy directory itself
   org/name[@branch]  a model on the Hugging Face hub; one of the above that is there comes first
 
@@ -16,7 +17,15 @@ import re
 from pathlib import Path
 
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.sources import GgufFile, HfDirectory, PolicySource, RandomInit
+from jaxtool.model.sources import (
+    GgufFile,
+    HfDirectory,
+    PolicySource,
+    RandomInit,
+    RunOptions,
+    run_options,
+)
+from jaxtool.rundir.best_policy import best_folder, best_step
 from jaxtool.rundir.checkpoints import SavedPolicy, is_policy
 from jaxtool.rundir.jsonl import read_rows
 from jaxtool.rundir.kept_policies import kept_policy, kept_steps
@@ -24,6 +33,7 @@ from jaxtool.rundir.run_record import RECORD
 from jaxtool.train.hub_model import HubModel
 
 _SMOLLM2 = "smollm2"
+_BEST = "best"
 _HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w.-]+))?")
 # Files that only a run leaves in its directory.
 _OF_A_RUN = (RECORD, "metrics.jsonl", "checkpoints", "policy", "policies")
@@ -47,8 +57,8 @@ def weights_named(name: str | Path, like: PolicySource | None = None) -> PolicyS
     source = _found(text)
     if like is None or not isinstance(source, GgufFile | HfDirectory | HubModel):
         return source
-    options = _run_options(like)
-    return source if options is None else _with_options(source, options)
+    options = _options_of(like)
+    return source if options is None else dataclasses.replace(source, **run_options(options))
 
 
 def local_weights(name: str, *, is_read: bool) -> str:
@@ -74,15 +84,7 @@ def default_name(name: str | Path) -> str:
 
 def check_same_model(name: str, model: ModelConfig, first: str, wanted: ModelConfig) -> None:
     """Raises ValueError if two policies cannot be decoded by one engine: their shapes or features differ."""
-    ours = dataclasses.replace(
-        model,
-        compute_dtype=wanted.compute_dtype,
-        remat=wanted.remat,
-        attention=wanted.attention,
-        attention_block=wanted.attention_block,
-        scans_layers=wanted.scans_layers,
-        cache=wanted.cache,
-    )
+    ours = dataclasses.replace(model, cache=wanted.cache, **run_options(wanted))
     values = dataclasses.asdict(wanted)
     other = {key: value for key, value in dataclasses.asdict(ours).items() if value != values[key]}
     if other:
@@ -134,13 +136,27 @@ def _in_directory(path: Path) -> PolicySource:
 
 
 def _step_of(run: Path, step: str) -> PolicySource:
+    if step == _BEST:
+        return _best_of(run)
     if not step.isdecimal():
-        raise ValueError(f"{run}@{step}: a step is a number, as in {run}@100; {_kept_text(run)}")
+        raise ValueError(
+            f"{run}@{step}: a step is a number, as in {run}@100, or {_BEST}; {_kept_text(run)}"
+        )
     if is_policy(kept := kept_policy(run, int(step))):
         return SavedPolicy(path=str(kept))
     if is_policy(run / "policy") and int(step) == _steps_done(run):
         return SavedPolicy(path=str(run / "policy"))
     raise ValueError(f"the run {run} has not kept its policy of step {step}: {_kept_text(run)}")
+
+
+def _best_of(run: Path) -> PolicySource:
+    step = best_step(run)
+    if step is None:
+        raise ValueError(
+            f"the run {run} has kept no best policy: KeepPolicies.best keeps it, from the first validation on "
+            f"(Schedule.eval_every); {_kept_text(run)}"
+        )
+    return SavedPolicy(path=str(best_folder(run, step)))
 
 
 def _kept_text(run: Path) -> str:
@@ -149,6 +165,8 @@ def _kept_text(run: Path) -> str:
     last = _steps_done(run)
     if is_policy(run / "policy") and last is not None and str(last) not in steps:
         steps.append(str(last))
+    if best_step(run) is not None:
+        steps.append(_BEST)
     if steps:
         return f"there are {', '.join(f'{run}@{step}' for step in steps)}"
     return "none was kept; RlConfig.keep_policies keeps some as a run goes on"
@@ -161,26 +179,10 @@ def _steps_done(run: Path) -> int | None:
     return int(rows[-1]["step"]) + 1 if rows else None
 
 
-def _run_options(
-    like: PolicySource,
-) -> GgufFile | HfDirectory | HubModel | ModelConfig | None:
-    """Something with the five options that files do not say."""
+def _options_of(like: PolicySource) -> RunOptions | None:
+    """Something that says how the model is computed."""
     if isinstance(like, GgufFile | HfDirectory | HubModel):
         return like
     if isinstance(like, RandomInit):
         return like.config
     return like.model_config() if isinstance(like, SavedPolicy) else None
-
-
-def _with_options(
-    source: GgufFile | HfDirectory | HubModel,
-    options: GgufFile | HfDirectory | HubModel | ModelConfig,
-) -> PolicySource:
-    return dataclasses.replace(
-        source,
-        compute_dtype=options.compute_dtype,
-        remat=options.remat,
-        attention=options.attention,
-        scans_layers=options.scans_layers,
-        attention_block=options.attention_block,
-    )

@@ -32,8 +32,9 @@ START_TIMEOUT_S = 120.0  # a cold import of scipy and sympy from a slow disk
 _FORK_TIMEOUT_S = 30.0  # then the fork server hangs, and is killed
 _STOP_TIMEOUT_S = 2.0  # to end what runs under it
 _BOOT = (
-    "import sys; sys.path.append(sys.argv.pop(1)); from sandbox_server.inside import zygote; "
-    "sys.exit(zygote.main(sys.argv[1:]))"
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "from sandbox_server.inside import first_interpreter; "
+    "sys.exit(first_interpreter.main(sys.argv[1:]))"
 )
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -283,7 +284,8 @@ class ForkServer:
             except OSError as error:
                 self._lose(str(error))
         try:
-            return await asyncio.wait_for(asyncio.shield(forked), _FORK_TIMEOUT_S)
+            async with asyncio.timeout(_FORK_TIMEOUT_S):
+                return await forked
         except TimeoutError:
             self._lose(f"no answer to an order in {_FORK_TIMEOUT_S:.0f} s")
             child.close()

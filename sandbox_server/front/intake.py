@@ -45,9 +45,15 @@ class ByteBudget:
     def is_waited_for(self) -> bool:
         return bool(self._waiting)
 
+    def take_now(self, size: int) -> bool:
+        """Takes them if there is room and nobody waits."""
+        if size > self.free or self._waiting:
+            return False
+        self.free -= size
+        return True
+
     async def take(self, size: int) -> None:
-        if size <= self.free and not self._waiting:
-            self.free -= size
+        if self.take_now(size):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
@@ -116,11 +122,24 @@ class Intake(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
         behave = handler.unary_unary
 
+        # Each call comes by here, so there are no context managers on the way of one that is taken.
         async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext):
-            async with self._refusing(context), self._counted(), self._read(messages) as data:
-                request = self._parsed(name, parse, data)
-                del data
-                return await behave(request, context)
+            taken = 0
+            try:
+                self._enter()
+                try:
+                    taken = await self._room_for_one()
+                    data = await self._first(messages)
+                    self._budget.give_back(taken - len(data))
+                    taken = len(data)
+                    request = self._parsed(name, parse, data)
+                    del data
+                    return await behave(request, context)
+                finally:
+                    self._budget.give_back(taken)
+                    self._num_calls -= 1
+            except _Refused as refused:
+                await self._refuse(refused, context)
 
         return handle
 
@@ -134,26 +153,25 @@ class Intake(grpc.aio.ServerInterceptor):
 
         async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext):
             work = behave(requests(messages), context)
-            async with (
-                self._refusing(context),
-                self._counted(),
-                contextlib.aclosing(work) as answers,
-            ):
-                async for answer in answers:
-                    yield answer
+            try:
+                self._enter()
+                try:
+                    async with contextlib.aclosing(work) as answers:
+                        async for answer in answers:
+                            yield answer
+                finally:
+                    self._num_calls -= 1
+            except _Refused as refused:
+                await self._refuse(refused, context)
 
         return handle
 
-    @contextlib.asynccontextmanager
-    async def _refusing(self, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-        try:
-            yield
-        except _Refused as refused:
-            self._metrics.count_refusal(refused.code.name.lower())
-            await context.abort(refused.code, str(refused), refused.trailer)
+    async def _refuse(self, refused: _Refused, context: grpc.aio.ServicerContext) -> None:
+        self._metrics.count_refusal(refused.code.name.lower())
+        await context.abort(refused.code, str(refused), refused.trailer)
 
-    @contextlib.asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
+    def _enter(self) -> None:
+        """Counts a call in; who calls this counts it out."""
         if self._num_calls >= self._config.max_calls:
             raise _Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -161,33 +179,24 @@ class Intake(grpc.aio.ServerInterceptor):
                 _RETRY_AFTER_MS,
             )
         self._num_calls += 1
-        try:
-            yield
-        finally:
-            self._num_calls -= 1
 
-    @contextlib.asynccontextmanager
-    async def _read(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """One message, once there is room for the longest; its size stays taken inside."""
-        taken = self._config.max_message_bytes
-        if taken > self._budget.free:
+    async def _room_for_one(self) -> int:
+        """Takes the bytes of the longest message from the budget, in bounded time; how many they are."""
+        wanted = self._config.max_message_bytes
+        if self._budget.take_now(wanted):
+            return wanted
+        if wanted > self._budget.free:
             self._hurry()
         try:
             async with asyncio.timeout(self._config.queue_wait_s):
-                await self._budget.take(taken)
+                await self._budget.take(wanted)
         except TimeoutError:
             raise _Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "the requests that wait take all the memory there is for them",
                 _RETRY_AFTER_MS,
             ) from None
-        try:
-            data = await self._first(messages)
-            self._budget.give_back(taken - len(data))
-            taken = len(data)
-            yield data
-        finally:
-            self._budget.give_back(taken)
+        return wanted
 
     async def _first(self, messages: AsyncIterator[bytes]) -> bytes:
         limit_s = _HURRIED_BODY_TIMEOUT_S if self._budget.is_waited_for else _BODY_TIMEOUT_S

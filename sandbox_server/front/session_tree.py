@@ -93,7 +93,8 @@ class SessionTree:
 
     async def _reply_to(self, name: int) -> list[int]:
         try:
-            return await asyncio.wait_for(self._replies[name], _REPLY_TIMEOUT_S)
+            async with asyncio.timeout(_REPLY_TIMEOUT_S):
+                return await self._replies[name]
         except TimeoutError:
             raise SupervisorError("the supervisor does not answer") from None
         finally:

@@ -8,6 +8,7 @@ mount namespace, or the call is refused (openat2, clone3).
 import ctypes
 import dataclasses
 import errno
+import itertools
 import os
 import struct
 from collections.abc import Sequence
@@ -229,25 +230,53 @@ def make_notify_rules() -> dict[str, Rule]:
     return rules | {name: Rule(otherwise=NOTIFY) for name in ("kill", "tgkill")}
 
 
+def _load(test: Test) -> list[Instruction]:
+    load = [(_LOAD, 0, 0, 16 + 8 * test.index)]  # low half first on both architectures
+    return load if test.mask == _FULL else [*load, (_AND, 0, 0, test.mask)]
+
+
+def _tests_code(tests: tuple[Test, ...], action: int) -> list[Instruction]:
+    """Returns `action` where all tests hold; a failed test jumps behind, that is to the next case."""
+    body: list[Instruction] = []
+    for test in tests:
+        body += [*_load(test), (_JEQ, 0, 255, test.value)]
+        if test.is_pointer:
+            body += [(_LOAD, 0, 0, 16 + 8 * test.index + 4), (_JEQ, 0, 255, 0)]
+    body.append((_RETURN, 0, 0, action))
+    return [
+        (op, jt, len(body) - i - 1 if jf == 255 else jf, k)
+        for i, (op, jt, jf, k) in enumerate(body)
+    ]
+
+
+def _values_code(first: Test, values: Sequence[int], action: int) -> list[Instruction]:
+    """Returns `action` where what `first` looks at is one of `values`: one load for all of them."""
+    last = len(values) - 1
+    compares = [(_JEQ, last - i, int(i == last), value) for i, value in enumerate(values)]
+    return [*_load(first), *compares, (_RETURN, 0, 0, action)]
+
+
+def _alike(case: tuple[tuple[Test, ...], int]) -> object:
+    """Cases that may share a load are equal here: one test of the same bits, the same action."""
+    tests, action = case
+    is_plain = len(tests) == 1 and not tests[0].is_pointer
+    return (tests[0].index, tests[0].mask, action) if is_plain else tests
+
+
 def _rule_code(rule: Rule) -> list[Instruction]:
+    """The cases in order, then `otherwise`.
+
+    Example: argument 0 is 0 or 1: allowed, else EINVAL:
+      load 16; equal 0 -> +1; equal 1 -> +0, else +1; return ALLOW; return EINVAL
+    """
     code: list[Instruction] = []
-    for tests, action in rule.cases:
-        body: list[Instruction] = []
-        for test in tests:
-            base = 16 + 8 * test.index  # low half first on both architectures
-            loads: list[list[Instruction]] = [[(_LOAD, 0, 0, base)]]
-            if test.mask != _FULL:
-                loads[0].append((_AND, 0, 0, test.mask))
-            if test.is_pointer:
-                loads.append([(_LOAD, 0, 0, base + 4)])
-            for load in loads:
-                body += [*load, (_JEQ, 0, 255, test.value)]
-        body.append((_RETURN, 0, 0, action))
-        # A failed test jumps behind the body, that is to the next case.
-        code += [
-            (op, jt, len(body) - i - 1 if jf == 255 else jf, k)
-            for i, (op, jt, jf, k) in enumerate(body)
-        ]
+    for _, group in itertools.groupby(rule.cases, key=_alike):
+        cases = list(group)
+        tests, action = cases[0]
+        if len(cases) == 1:
+            code += _tests_code(tests, action)
+        else:
+            code += _values_code(tests[0], [case[0][0].value for case in cases], action)
     return [*code, (_RETURN, 0, 0, rule.otherwise)]
 
 

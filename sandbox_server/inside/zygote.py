@@ -1,14 +1,13 @@
 """The fork server: a warm, single-threaded process that turns requests into locked children.
 
 Started afresh (`-c`, built environment) by the front end, which talks to it over one
-SOCK_SEQPACKET socket: JSON headers with descriptors attached. `main` is the first interpreter, which
-only starts the second (start_again.py); `start` is that one. It never reads a program's code.
+SOCK_SEQPACKET socket: JSON headers with descriptors attached. A first interpreter (first_interpreter.py)
+has started this one. It never reads a program's code.
 It ends when the socket closes, and everything below ends with it: by the kernel in the namespace
-tier, elsewhere by the process above it, which inherits all orphans and kills them (`_guard`). The
-fork server itself does that for a session whose supervisor is gone.
+tier, elsewhere by the process above it, which inherits all orphans and kills them. The fork server
+itself does that for a session whose supervisor is gone.
 """
 
-import contextlib
 import json
 import os
 import select
@@ -25,60 +24,19 @@ from sandbox_server.inside import (
     namespaces,
     packages,
     preload,
-    python_files,
     runner,
     session_supervisor,
-    start_again,
 )
 from sandbox_server.inside.lockdown import Tier
 
 HEADER_BYTES = 4096
 _ORPHANS_AT_ONCE_S = 0.05  # spent on killing them before the next order
 _ORPHANS_LATER_MS = 50
-_GUARD_S = 30.0
 _KEEPS_CAPABILITY = (
     "Python lies below directories that are closed to other users, so programs keep "
     "CAP_DAC_READ_SEARCH: they see sizes and times of files everywhere; chmod o+x on those directories, "
     "or Python elsewhere, takes it away"
 )
-
-
-def _wait_for(pid: int) -> int:
-    """Stays as the parent outside the pid namespace, holding nothing."""
-    os.closerange(3, 256)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) & 0xFF
-
-
-class _FrontEndDied(BaseException):
-    """Raised in the guard by a signal."""
-
-
-def _guard(pid: int) -> int:
-    """Stays above the fork server `pid` and ends what is left when it or the front end is gone.
-
-    Until it stands, the front end's death is the end of this process (`main`), and with it of the child.
-    """
-    front_end = os.getppid()
-
-    def on_death(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once
-        raise _FrontEndDied
-
-    status = 1
-    try:
-        signal.signal(signal.SIGTERM, on_death)
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == front_end:
-            status = _wait_for(pid)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    except _FrontEndDied:
-        pass
-    with contextlib.suppress(_FrontEndDied):  # it came while the line above was at work
-        descendants.end(within_s=_GUARD_S)
-        return status
-    descendants.end(within_s=_GUARD_S)
-    return status
 
 
 class Zygote:
@@ -245,73 +203,18 @@ def _serve(
     zygote.serve()
 
 
-def _try_once(tier: Tier, has_own_uids: bool, scratch_bytes: int) -> int:
-    """Locks one child all the way. 0 if that works; says why not otherwise."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            prison = lockdown.make_prison(tier, has_own_uids)
-            prison = lockdown.dataclasses.replace(prison, base_address_bytes=1 << 40)
-            lockdown.prepare(prison, 1, scratch_bytes)
-            limits = lockdown.Limits(
-                cpu_s=60, memory_bytes=1 << 30, scratch_bytes=scratch_bytes, threads=1 << 20
-            )
-            lockdown.lock(prison, 1, limits)
-            if tier is Tier.LANDLOCK and not prison.landlock_abi:
-                raise OSError("this kernel has no Landlock")
-            lockdown.filter_calls(prison)
-            os.getcwd()
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}".encode())
-            os._exit(1)
-        os._exit(0)
-    return _wait_for(pid)
-
-
-def _probe(tier: Tier, scratch_bytes: int) -> int:
-    try:
-        has_own_uids = namespaces.enter() if tier is Tier.NAMESPACE else False
-        return _try_once(tier, has_own_uids, scratch_bytes)
-    except OSError as error:
-        os.write(2, f"{type(error).__name__}: {error}".encode())
-        return 1
-
-
-def main(arguments: list[str]) -> int:
-    """`arguments`: the set-up as JSON (tier, fd, parent, scratch_bytes, is_probe, with_scipy,
-    packages).
-    """
-    setup = json.loads(arguments[0])
-    linux.die_with_parent(setup["parent"])
-    if setup["is_probe"]:
-        return _probe(Tier(setup["tier"]), setup["scratch_bytes"])
-    needs_home = setup["tier"] == Tier.LANDLOCK and os.geteuid() == 0
-    home = python_files.home_for_others() if needs_home else None
-    wanted = ("tier", "fd", "scratch_bytes", "with_scipy", "packages")
-    start_again.start_again(home, **{key: setup[key] for key in wanted})
-
-
 def start(*, tier: str, fd: int, scratch_bytes: int, with_scipy: bool, packages: list[str]) -> int:
     """The fork server itself, in the second interpreter; `fd` is the front end's socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
     channel = socket.socket(fileno=fd)
     procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    has_own_uids = False
-    is_in_namespace = tier == Tier.NAMESPACE
-    if is_in_namespace:
+    has_own_uids = tier == Tier.LANDLOCK and os.geteuid() == 0
+    if tier == Tier.NAMESPACE:
         has_own_uids = namespaces.enter()
-    elif tier == Tier.LANDLOCK:
-        has_own_uids = os.geteuid() == 0
-    above = os.getpid()
-    if not is_in_namespace:
-        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    pid = os.fork()
-    if pid:
-        return _wait_for(pid) if is_in_namespace else _guard(pid)
-    if is_in_namespace:  # process 1 sees no parent
-        linux.prctl(linux.PR_SET_PDEATHSIG, 9)
-    else:
-        linux.die_with_parent(above)
+        pid = os.fork()
+        if pid:
+            return linux.wait_for(pid)
+        linux.prctl(linux.PR_SET_PDEATHSIG, 9)  # process 1 sees no parent
     _serve(
         Tier(tier),
         has_own_uids=has_own_uids,

@@ -1,20 +1,11 @@
 """ReTool's Figure 3 and ToRL's ratios, by hand."""
 
 import pytest
-from helpers.behaviour_answers import answered, ran, searched
+from helpers.behaviour_answers import CODE_ANSWERS as ANSWERS
+from helpers.behaviour_answers import TWO_LINES, answered, ran, searched
 
 from jaxtool.behaviour import code_use
 from jaxtool.behaviour.answers import right, wrong
-
-TWO_LINES = "x = 6\n\n# times seven\nprint(7 * x)"
-# Right with two programs (the first fails), right without, wrong with one that fails, wrong with one that runs; one lost.
-ANSWERS = [
-    answered(ran("1 / 0", "error"), ran(TWO_LINES), problem="a"),
-    answered(problem="b", unexecuted_calls=1),
-    answered(ran("while 1: pass", "cpu_limit"), problem="c", is_correct=False),
-    answered(ran("print(41)"), problem="d", is_correct=False, unexecuted_calls=1),
-    answered(ran("x"), ran("x"), problem="e", is_correct=False, is_lost=True),
-]
 
 
 def test_length_with_and_without_the_tools_tokens():

@@ -2,32 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers.behaviour_answers import answered, ran
+from helpers.behaviour_answers import WITH, WITHOUT, answered, asked, probed, ran
 
 from jaxtool.behaviour.offloading import Question, auc, curve, gap, offloading, questions
-
-
-def probed(problem, *rights):
-    return [
-        answered(problem=problem, sample=i, is_correct=right, has_tools=False, max_tool_calls=0)
-        for i, right in enumerate(rights)
-    ]
-
-
-def asked(problem, *calls, is_correct=True):
-    return [
-        answered(*[ran("x")] * made, problem=problem, sample=i, is_correct=is_correct)
-        for i, made in enumerate(calls)
-    ]
-
-
-# Solved without tools 4 of 4, 2 of 4 and 0 of 4 times; calls 1, 3 | 0, 2 | 2, 2.
-WITHOUT = [
-    *probed("known", True, True, True, True),
-    *probed("half", True, False, True, False),
-    *probed("hard", False, False, False, False),
-]
-WITH = [*asked("known", 1, 3), *asked("half", 0, 2), *asked("hard", 2, 2, is_correct=False)]
 
 
 def test_shares_of_calls_by_hand():

@@ -4,6 +4,7 @@ import pytest
 from helpers.behaviour_answers import answered, ran, searched
 
 from jaxtool.behaviour import searching
+from jaxtool.behaviour.answers import judged
 
 ANSWERS = [
     answered(
@@ -25,6 +26,8 @@ ANSWERS = [
     answered(searched("river"), searched("river"), is_lost=True),
 ]
 
+EVIDENCE = [searching.evidence(answer) for answer in judged(ANSWERS)]
+
 
 def test_queries_and_answers_that_search():
     assert searching.queries_per_answer(ANSWERS) == 4 / 4
@@ -34,13 +37,13 @@ def test_queries_and_answers_that_search():
 
 def test_a_query_is_repeated_whatever_its_case_and_articles():
     assert searching.repeated_ratio(ANSWERS) == 1 / 4
-    assert searching.empty_ratio(ANSWERS) == 1 / 4
+    assert searching.empty_ratio(EVIDENCE) == 1 / 4
     assert searching.repeated_ratio([answered(ran("x"))]) is None
 
 
 def test_support_parts_reading_from_guessing():
     """Found: Paris, right. Not found: Seine, wrong, and Lyon, right. The final answer stands in one's passages."""
-    found = searching.support(ANSWERS)
+    found = searching.support(EVIDENCE)
     assert found.answers == 3
     assert found.found == pytest.approx(1 / 3)
     assert found.right_if_found == 1.0
@@ -50,10 +53,10 @@ def test_support_parts_reading_from_guessing():
 
 def test_words_are_found_whole_and_yes_is_left_out():
     part = answered(searched("q", "Parisian cafes"), references=("Paris",))
-    assert searching.support([part]).found == 0.0
+    assert searching.support([searching.evidence(part)]).found == 0.0
     either = answered(searched("q", "yes no"), references=("yes",))
-    assert searching.support([either]).answers == 0
-    assert searching.support([either]).found is None
+    assert searching.support([searching.evidence(either)]).answers == 0
+    assert searching.support([searching.evidence(either)]).found is None
 
 
 def test_passages_are_what_the_policy_was_shown():
@@ -63,4 +66,5 @@ def test_passages_are_what_the_policy_was_shown():
         part if part.author == "policy" else type(part)(author="tool", text="long text", tokens=5)
         for part in answer.parts
     ]
-    assert searching.support([answer.__class__(**{**vars(answer), "parts": tuple(cut)})]).found == 0
+    found = searching.evidence(answer.__class__(**{**vars(answer), "parts": tuple(cut)}))
+    assert found.found is False

@@ -29,7 +29,7 @@ def test_starts_in_characters_are_where_programs_begin():
     """ "Let me" + "print(1)" + "and" + "print(22)" + "ok!!": 6 of 30 and 17 of 30."""
     answer = answered(ran("print(1)"), ran("print(22)"), words=("Let me", "and"), end="ok!!")
     assert [place.start for place in places(answer)] == [6 / 30, 17 / 30]
-    assert first_start([answer, answered()]) == 6 / 30
+    assert first_start(map(places, [answer, answered()])) == 6 / 30
 
 
 def test_a_query_and_a_program_in_json_are_found():
@@ -48,8 +48,8 @@ def test_what_is_not_in_the_text_has_no_place():
         **{**vars(answer), "parts": (Part(author="policy", text="other", tokens=25),)}
     )
     assert places(without) == [None]
-    assert first_start([without]) is None
-    assert before_answer_ratio([without]) is None
+    assert first_start(map(places, [without])) is None
+    assert before_answer_ratio([places(without)]) is None
 
 
 def test_code_after_a_stated_answer_is_post_hoc():
@@ -61,15 +61,15 @@ def test_code_after_a_stated_answer_is_post_hoc():
         words=("I will write \\boxed{} at the end.", "", "So \\boxed{42}. To check: "),
     )
     assert [place.is_before_answer for place in places(answer)] == [True, True, False]
-    assert before_answer_ratio([answer]) == 2 / 3
+    assert before_answer_ratio([places(answer)]) == 2 / 3
 
 
 def test_a_box_that_the_program_prints_is_no_statement_before_it():
-    assert before_answer_ratio([answered(ran("print('\\\\boxed{42}')"))]) == 1.0
+    assert before_answer_ratio([places(answered(ran("print('\\\\boxed{42}')")))]) == 1.0
 
 
 def test_a_box_in_an_earlier_program_or_observation():
     """What the tool wrote is no statement of the policy; what its own program holds is."""
     shown = answered(searched("q1", "\\boxed{3}"), searched("q2"))
-    assert before_answer_ratio([shown]) == 1.0
-    assert before_answer_ratio([answered(ran("'<answer>3'"), ran("x"))]) == 1 / 2
+    assert before_answer_ratio([places(shown)]) == 1.0
+    assert before_answer_ratio([places(answered(ran("'<answer>3'"), ran("x")))]) == 1 / 2

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from helpers.answers import answer, write_evaluation
 from helpers.demonstration_rows import read_rows, solution
 
 from experiments import select_demonstrations
@@ -12,9 +13,11 @@ from jaxtool.cold_start.selection import (
     SampledAnswer,
     SelectionSettings,
     demonstration_row,
+    read_evaluation,
     read_run,
     select,
 )
+from jaxtool.rundir.answer_records import Part
 from jaxtool.rundir.trajectory_log import (
     TokenView,
     ToolCallView,
@@ -133,15 +136,19 @@ def test_a_run_is_read_without_its_end_token(tmp_path):
         view_of("a", ending=(END, TokenView(text="b", token_id=4, origin="policy"))),
         view_of("half \ufffd"),
         view_of(""),
+        view_of(solution(6, 7), is_masked=True, is_correct=False),
     )
-    first, control, broken, empty = read_run(run)
+    first, control, broken, empty, lost = read_run(run)
     assert (first.response, first.calls, first.fault) == (solution(6, 7), 1, "")
     assert first.source == "mine step 4 p/1 sample 2"
-    assert [answer.fault for answer in (control, broken, empty)] == [
+    assert [answer.fault for answer in (control, broken, empty, lost)] == [
         "control_token",
         "broken_character",
         "no_text",
+        "lost_to_infrastructure",
     ]
+    # It is not counted among the wrong ones.
+    assert chosen([lost]) == ([], {"lost_to_infrastructure": 1})
     with pytest.raises(
         FileNotFoundError, match=r"has no trajectories.jsonl: name the work directory"
     ):
@@ -170,4 +177,38 @@ def test_the_command_writes_what_sft_reads(tmp_path, monkeypatch, capsys):
     assert "1 of 2 answers, to 1 questions, with 1 calls" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["select", *flags, "--min_calls", "2"])
     with pytest.raises(ValueError, match="no answer of 2 is chosen"):
+        select_demonstrations.main()
+
+
+def test_right_answers_of_an_evaluation_become_demonstrations(tmp_path, monkeypatch, capsys):
+    parts = (Part(author="policy", text="Six times seven: <answer>\\boxed{42}</answer>", tokens=9),)
+    records = [
+        answer("base", 0, 0, right=True, calls=2, parts=parts),
+        answer("base", 0, 1, right=True, calls=1, parts=parts),
+        answer("base", 1, 0, right=False, parts=parts),
+        answer("base", 1, 1, is_lost=True, parts=()),
+    ]
+    write_evaluation(tmp_path / "eval", records)
+    [best] = select(read_evaluation(f"{tmp_path / 'eval'}:base"), SelectionSettings()).chosen
+    assert (best.calls, best.question, best.answer) == (1, "What is 0 + 1?", "1")
+    assert best.source == "eval base sampled 2 q0 sample 1"
+    out = tmp_path / "own.jsonl"
+    flags = ("--evaluation", str(tmp_path / "eval"), "--out", str(out))
+    monkeypatch.setattr(sys, "argv", ["select_demonstrations", *flags])
+    select_demonstrations.main()
+    [row] = read_rows(out)
+    assert row["messages"][1]["content"] == parts[0].text
+    assert "1 of 3 answers" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_makes_no_demonstrations_is_refused(tmp_path, monkeypatch):
+    write_evaluation(tmp_path / "turns", [answer(right=True)], renderer="hermes")
+    with pytest.raises(ValueError, match=r"'hermes' writes results as turns"):
+        read_evaluation(str(tmp_path / "turns"))
+    without = answer(right=True, has_tools=False, max_tool_calls=0)
+    write_evaluation(tmp_path / "without", [without])
+    with pytest.raises(ValueError, match=r"holds no answer with tools"):
+        read_evaluation(str(tmp_path / "without"))
+    monkeypatch.setattr(sys, "argv", ["select_demonstrations", "--out", str(tmp_path / "x.jsonl")])
+    with pytest.raises(ValueError, match="whose answers"):
         select_demonstrations.main()

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.answers import answer, write_evaluation
 
 from jaxtool.core.types import Problem
 from jaxtool.data.difficulty import Difficulty
@@ -92,3 +93,38 @@ def test_too_few_problems_and_bounds_that_hold_none_are_refused(tmp_path: Path):
     for fields in ({"above": 0.5, "below": 0.5}, {"above": -2.0}, {"unmeasured": "ask"}):
         with pytest.raises(ValueError, match="Difficulty"):
             Difficulty(task=Letters(), rates=file, **fields)
+
+
+def evaluation_of_letters(workdir: Path, **changed) -> None:
+    """Two answers to each of a, b and c, of which 0, 1 and 2 are right."""
+    records = [
+        dataclasses.replace(answer("base", q, s, right=s < q), question=f"{letter}?", **changed)
+        for q, letter in enumerate("abc")
+        for s in range(2)
+    ]
+    write_evaluation(workdir, records)
+
+
+def test_an_evaluation_is_a_file_of_rates(tmp_path):
+    evaluation_of_letters(tmp_path)
+    for name in (tmp_path, f"{tmp_path}:base", f"{tmp_path}:base/sampled_calls_2"):
+        assert asked(Difficulty(task=Letters(), rates=str(name))) == "b"
+    assert "measures 3 of them" in Difficulty(task=Letters(), rates=str(tmp_path)).summary(0)
+
+
+def test_lost_answers_of_an_evaluation_do_not_count(tmp_path):
+    evaluation_of_letters(tmp_path, is_lost=True)
+    with pytest.raises(ValueError, match="holds no solve rate"):
+        asked(Difficulty(task=Letters(), rates=str(tmp_path)))
+
+
+def test_an_evaluation_of_several_policies_or_without_a_part_is_refused(tmp_path):
+    records = [answer(policy, q) for policy in ("base", "s100") for q in range(3)]
+    write_evaluation(tmp_path, records)
+    with pytest.raises(ValueError, match=r"several sets of answers: name one of .*:base/sampled"):
+        asked(Difficulty(task=Letters(), rates=str(tmp_path)))
+    with pytest.raises(ValueError, match=r":last holds no answers: name one of .*:s100/sampled"):
+        asked(Difficulty(task=Letters(), rates=f"{tmp_path}:last"))
+    (tmp_path / "answers" / "base" / "sampled_calls_2" / "00001.parquet").unlink()
+    with pytest.raises(ValueError, match=r"is not finished: 00001.parquet is missing"):
+        asked(Difficulty(task=Letters(), rates=f"{tmp_path}:base"))

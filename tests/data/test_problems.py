@@ -11,7 +11,7 @@ from jaxtool.data.arithmetic import ArithmeticTask
 from jaxtool.data.calculations import CalculationTask
 from jaxtool.data.layouts import Layout
 from jaxtool.data.problem_rows import read_problems
-from jaxtool.data.problems import ProblemFile, split_of
+from jaxtool.data.problems import EvaluationSet, EvaluationSets, ProblemFile, split_of
 from jaxtool.rundir.metrics import check_metric_name
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -195,3 +195,30 @@ def test_a_real_file_with_several_answers(name: str):
         p.references for p in found
     }
     assert any(p.answers for p in found)
+
+
+def test_several_test_sets_may_lie_in_one_file(tmp_path: Path):
+    """Each takes the rows of its level; a set that has none is refused with the levels that there are."""
+    path = tmp_path / "merged.jsonl"
+    rows = [
+        {
+            "question": f"q{n}",
+            "golden_answers": ["a"],
+            "data_source": ("nq", "2wikimultihopqa")[n % 2],
+        }
+        for n in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def one(name, level):
+        return EvaluationSet(name=name, path=str(path), layout="search_r1", level=level)
+
+    both = EvaluationSets(sets=(one("nq", "nq"), one("2wiki", "2wikimultihopqa")))
+    asked = {(p.problem_id.partition("/")[0], p.question) for p in both.problems("test", None, 0)}
+    assert asked == {("nq", "q0?"), ("nq", "q2?"), ("2wiki", "q1?"), ("2wiki", "q3?")}
+    none = EvaluationSets(sets=(one("popqa", "popqa"),))
+    with pytest.raises(
+        ValueError,
+        match=r"no row is of the set popqa, whose level is 'popqa': its levels are 2wiki",
+    ):
+        none.problems("test", None, 0)

@@ -4,19 +4,14 @@ That they run is for tests of the entry points and for `python -m docs.nightly`,
 every one of them.
 """
 
-import argparse
 import ast
-import importlib
-import importlib.util
-import inspect
 import pathlib
-import sys
 
 import pytest
+from helpers.parsing import check_parses
 
 from docs import nightly
 from docs.commands import (
-    Command,
     classes,
     commands,
     documents,
@@ -28,45 +23,8 @@ from docs.commands import (
 from jaxtool.config import loader
 
 
-class Parsed(Exception):
-    """Carries what an entry point made of its command line."""
-
-
 def text_of(document: pathlib.Path) -> str:
     return document.read_text(encoding="utf-8")
-
-
-def main_of(module: str):
-    """The function with flags that `python -m module` calls; None: it takes none."""
-    is_package = importlib.util.find_spec(module).submodule_search_locations is not None
-    found = importlib.import_module(f"{module}.__main__" if is_package else module)
-    if "main" not in vars(found):
-        return None
-    has_flags = "argparse" in inspect.getsource(sys.modules[found.main.__module__])
-    return found.main if has_flags else None
-
-
-def check_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace | None:
-    """Hands the command's arguments to the module's own parser, and runs nothing else of it."""
-    assert importlib.util.find_spec(command.module) is not None, f"{command}: no such module"
-    main = main_of(command.module)
-    if main is None:
-        assert not command.arguments, f"{command}: it takes no flags"
-        return None
-    parse = argparse.ArgumentParser.parse_args
-
-    def caught(self: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
-        if not command.is_whole:  # prose may name a command by a part of it
-            for action in self._actions:
-                action.required = False
-        raise Parsed(parse(self, list(command.arguments)))
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", caught)
-    with pytest.raises((Parsed, SystemExit)) as end:
-        main()
-    is_fine = isinstance(end.value, Parsed) or end.value.code == 0  # 0: --help
-    assert is_fine, f"{command}: its parser refuses it"
-    return end.value.args[0] if isinstance(end.value, Parsed) else None
 
 
 def imported_tests(file: pathlib.Path) -> set[str]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from docs import metrics_table
-from jaxtool.rundir.metric_table import METRICS
+from jaxtool.rundir.metric_table import METRICS, meaning_of
 
 ROOT = Path(__file__).parents[2]
 AREAS = {name.split("/")[0] for name in METRICS}
@@ -48,3 +48,18 @@ def test_every_metric_of_the_code_is_in_the_table_and_the_other_way_round():
 
 def test_the_page_is_the_table():
     assert (ROOT / "docs" / "metrics.md").read_text() == metrics_table.text()
+
+
+def test_a_metric_with_a_part_means_what_the_table_says_of_all_parts():
+    assert (
+        meaning_of("level/calls_per_answer/two digit/hop")
+        == METRICS["level/calls_per_answer/{level}"]
+    )
+    assert meaning_of("reward/mean") == METRICS["reward/mean"]
+    assert meaning_of("reward/mean/hard") == meaning_of("mine/own") == ""
+
+
+def test_every_meaning_can_be_read_alone():
+    """The report shows it below one curve."""
+    vague = [name for name, text in METRICS.items() if text.startswith(("The same", "How many"))]
+    assert vague == []

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import evaluate, plan
 from jaxtool.plan import plan as planning
-from jaxtool.study import compare
+from jaxtool.study import evaluation_plan
 
 RUN = "gin_configs/runs/quickstart_grpo.gin"
 OVER = "from __gin__ import dynamic_registration\nfrom jaxtool.train import rl_config\n"
@@ -22,7 +22,7 @@ def catch(config, *_, **__):
     ("entry_point", "module", "name", "flags"),
     [
         (plan, planning, "plan_run", ("--topology", "v5e-8")),
-        (evaluate, compare, "compare", ("--policy", "mine=runs/mine/policy")),
+        (evaluate, evaluation_plan, "plan_evaluation", ("--policy", "mine=runs/mine/policy")),
     ],
     ids=["plan", "evaluate"],
 )

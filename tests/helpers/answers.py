@@ -91,22 +91,34 @@ def evaluation_settings(**changed: Any) -> EvaluationSettings:
 def write_evaluation(
     workdir: Path, records: Sequence[AnswerRecord], chunk_questions: int = 2, **changed: Any
 ) -> EvaluationSettings:
-    """A finished work directory of sampled answers; every policy answers the same questions as often."""
+    """A finished work directory; every policy answers the same questions, under each condition as often."""
     questions = list(dict.fromkeys(record.problem_id for record in records))
     policies = list(dict.fromkeys(record.policy for record in records))
-    samples = len(records) // (len(questions) * len(policies))
-    settings = evaluation_settings(
-        questions=len(questions),
-        samples=samples,
-        policies={name: f"runs/{name}" for name in policies},
-        chunk_questions=chunk_questions,
-        **changed,
-    )
+    conditions = tuple(dict.fromkeys(map(condition_of, records)))
+    fields: dict[str, Any] = {
+        "questions": len(questions),
+        "samples": 1 + max(record.sample for record in records),
+        "conditions": conditions,
+        "policies": {name: f"runs/{name}" for name in policies},
+        "chunk_questions": chunk_questions,
+    }
+    settings = evaluation_settings(**fields | changed)
+    workdir.mkdir(parents=True, exist_ok=True)
     settings.write(workdir)
     for policy in policies:
-        own = [record for record in records if record.policy == policy]
-        for chunk in range(settings.chunks):
-            size = chunk_questions * samples
-            part = own[chunk * size : (chunk + 1) * size]
-            write_chunk(workdir, policy, settings.conditions[0], chunk, part)
+        for condition in conditions:
+            own = [r for r in records if r.policy == policy and condition_of(r) == condition]
+            size = chunk_questions * condition.samples(settings.samples)
+            for chunk in range(settings.chunks):
+                part = own[chunk * size : (chunk + 1) * size]
+                write_chunk(workdir, policy, condition, chunk, part)
     return settings
+
+
+def condition_of(record: AnswerRecord) -> Condition:
+    """That of an answer."""
+    return Condition(
+        sampling=record.sampling,
+        has_tools=record.has_tools,
+        max_tool_calls=record.max_tool_calls,
+    )

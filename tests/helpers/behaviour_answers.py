@@ -90,3 +90,37 @@ def _call(tool, arguments, code, status, stdout, error, tokens) -> CallRecord:
         stop=tokens,
         observation_stop=tokens,
     )
+
+
+TWO_LINES = "x = 6\n\n# times seven\nprint(7 * x)"
+# Right with two programs (the first fails), right without, wrong with one that fails, wrong with one that runs; one lost.
+CODE_ANSWERS = [
+    answered(ran("1 / 0", "error"), ran(TWO_LINES), problem="a"),
+    answered(problem="b", unexecuted_calls=1),
+    answered(ran("while 1: pass", "cpu_limit"), problem="c", is_correct=False),
+    answered(ran("print(41)"), problem="d", is_correct=False, unexecuted_calls=1),
+    answered(ran("x"), ran("x"), problem="e", is_correct=False, is_lost=True),
+]
+
+
+def probed(problem, *rights):
+    return [
+        answered(problem=problem, sample=i, is_correct=right, has_tools=False, max_tool_calls=0)
+        for i, right in enumerate(rights)
+    ]
+
+
+def asked(problem, *calls, is_correct=True):
+    return [
+        answered(*[ran("x")] * made, problem=problem, sample=i, is_correct=is_correct)
+        for i, made in enumerate(calls)
+    ]
+
+
+# Solved without tools 4 of 4, 2 of 4 and 0 of 4 times; calls 1, 3 | 0, 2 | 2, 2.
+WITHOUT = [
+    *probed("known", True, True, True, True),
+    *probed("half", True, False, True, False),
+    *probed("hard", False, False, False, False),
+]
+WITH = [*asked("known", 1, 3), *asked("half", 0, 2), *asked("hard", 2, 2, is_correct=False)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.tiny_models import FAMILIES
 
+from jaxtool.model import pallas_attention
 from jaxtool.model.attention import attention, cached_attention, segment_mask
 from jaxtool.model.attention_backends import (
     attend_to_cache,
@@ -18,7 +19,7 @@ from jaxtool.model.attention_backends import (
     training_backend,
 )
 from jaxtool.model.kv_cache import LayerCache
-from jaxtool.model.pallas_attention import flash_cached_attention
+from jaxtool.model.pallas_attention import blocks_of, flash_cached_attention, walk_of
 from jaxtool.model.quantize import quantize
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.parallel.axis_rules import single_device
@@ -44,30 +45,89 @@ def cache_of(
 
 
 @pytest.mark.parametrize(
-    ("columns", "dtype", "int8", "tolerance"),
+    ("columns", "positions", "dtype", "int8", "tolerance"),
     [
-        (1, "float32", False, 2e-6),
-        (5, "float32", False, 2e-6),
-        (300, "float32", False, 2e-6),  # three blocks of queries, the last padded
-        (1, "bfloat16", False, 2e-2),
-        (5, "float32", True, 5e-6),
+        (1, 384, "float32", False, 2e-6),  # one block of positions
+        (1, 4096, "float32", False, 2e-6),  # two
+        (5, 2176, "float32", False, 2e-6),  # two of 1152: the second ends beyond the cache
+        (
+            300,
+            4096,
+            "float32",
+            False,
+            2e-6,
+        ),  # two blocks of queries, the last padded; 8 of positions
+        (1, 4096, "bfloat16", False, 2e-2),
+        (4, 2176, "bfloat16", False, 2e-2),
+        (1, 4096, "float32", True, 5e-6),
+        (5, 2176, "float32", True, 5e-6),
+        (1, 4096, "bfloat16", True, 2e-2),
+        (4, 4096, "bfloat16", True, 2e-2),
     ],
 )
-def test_flash_kernel_equals_xla_over_a_cache(columns, dtype, int8, tolerance):
-    """Rows of all lengths over three blocks of positions; garbage beyond each."""
-    rows, positions = 4, 384
+def test_flash_kernel_equals_xla_over_a_cache(columns, positions, dtype, int8, tolerance):
+    """Rows that end at and beside the edges of blocks; garbage beyond each."""
+    rows = 5
     q = normal(0, rows, columns, 4, 128, dtype=dtype)
     cache = cache_of(rows, positions, dtype=dtype, int8=int8)
-    starts = np.array([0, 127, 128, positions - 1])[
-        :, None
-    ]  # the last row runs over the cache's end
-    positions = jnp.asarray(starts + np.arange(columns), jnp.int32)
-    got = flash_cached_attention(q, cache, positions, interpret=True)
-    wanted = cached_attention(q, cache, positions)
+    edge = positions // 2
+    # The last row runs over the cache's end.
+    starts = np.array([0, edge - 1, edge, 127, positions - 1])[:, None]
+    at = jnp.asarray(starts + np.arange(columns), jnp.int32)
+    got = flash_cached_attention(q, cache, at, interpret=True)
+    wanted = cached_attention(q, cache, at)
     assert got.dtype == wanted.dtype
     got, wanted = (np.asarray(x, np.float32) for x in (got, wanted))
-    assert np.std(wanted) > 0.05
+    assert np.std(wanted) > 0.02
     np.testing.assert_allclose(got, wanted, atol=tolerance)
+
+
+def test_a_row_does_not_depend_on_its_neighbours_lengths():
+    """Bit for bit: other rows move its steps to another place of the walk, and to the other part of it."""
+    q, cache = normal(0, 4, 1, 4, 128), cache_of(4, 4096)
+
+    def third(*lengths: int) -> np.ndarray:
+        at = jnp.asarray(lengths, jnp.int32)[:, None]
+        return np.asarray(flash_cached_attention(q, cache, at, interpret=True))[2]
+
+    alone = third(0, 0, 3000, 0)
+    np.testing.assert_array_equal(third(4095, 4095, 3000, 4095), alone)
+    np.testing.assert_array_equal(third(7, 2048, 3000, 1), alone)
+
+
+def test_rows_are_split_where_the_walk_would_not_fit_the_scalar_memory(monkeypatch):
+    q, cache = normal(0, 5, 9, 4, 128), cache_of(5, 2176)
+    at = jnp.asarray(np.array([0, 2000, 40, 1151, 1152])[:, None] + np.arange(9), jnp.int32)
+    whole = flash_cached_attention(q, cache, at, interpret=True)
+    monkeypatch.setattr(pallas_attention, "_MOST_STEPS", 4)  # of 5 rows x 2 blocks
+    np.testing.assert_array_equal(flash_cached_attention(q, cache, at, interpret=True), whole)
+
+
+def test_a_walk_by_hand():
+    """The docstring's example: 1, 3 and 2 blocks of positions, of 4 that there are."""
+    first, queries, block, last = walk_of(jnp.asarray([0, 2, 1], jnp.int32), 4)
+    assert first.tolist() == [0, 4, 6]
+    assert queries.tolist()[:6] == [0, 1, 1, 1, 2, 2]
+    assert block.tolist()[:6] == [0, 0, 1, 2, 0, 1]
+    assert len(queries) == len(block) == 3 * 4
+    assert last.tolist() == [0, 2, 1]
+    assert walk_of(jnp.asarray([2], jnp.int32), 3).first.tolist() == [0, 3]  # nothing to share
+
+
+@pytest.mark.parametrize(
+    ("positions", "heads", "queries", "wanted"),
+    [
+        (18432, 2, 8, 2048),
+        (3584, 2, 8, 1792),
+        (2176, 2, 8, 1152),
+        (128, 2, 8, 128),
+        (18432, 8, 8, 1024),  # 8 heads x 1024 x 128 x 2 bytes are 2 MiB
+        (18432, 2, 512, 512),  # 512 x 512 scores of 4 bytes are 1 MiB
+    ],
+)
+def test_blocks_of_positions_by_hand(positions, heads, queries, wanted):
+    """Keys of bfloat16, 128 wide."""
+    assert blocks_of(queries, positions, heads * 128 * 2) == (queries, wanted)
 
 
 def packed_rows() -> tuple[jax.Array, jax.Array]:

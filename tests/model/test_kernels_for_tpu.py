@@ -6,6 +6,7 @@ Nothing runs: the TPU compiler of `pip install libtpu` says whether a slice woul
 import dataclasses
 import importlib.util
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ import pytest
 from helpers.tiny_models import FAMILIES, next_token_loss
 from jax.experimental import topologies
 
-from jaxtool.model.kv_cache import make_cache
+from jaxtool.model.kv_cache import LayerCache, make_cache
+from jaxtool.model.pallas_attention import flash_cached_attention
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
@@ -66,6 +68,36 @@ def test_splash_attention_of_a_gradient_compiles(topology, shape):
         params_on(sharding), MODEL, shapes(sharding, ROWS, SLOTS), sharding
     ).compile()
     assert compiled.as_text().count("tpu_custom_call") >= 3  # forward, queries' and keys' gradients
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
+@pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
+@pytest.mark.parametrize(("heads", "group", "columns"), [(2, 5, 1), (8, 1, 4), (1, 8, 200)])
+def test_the_kernel_over_a_cache_compiles_at_the_shapes_of_runs(
+    topology, cache, heads, group, columns
+):
+    """18 432 positions in blocks of 2048, and 4992 in blocks that end beyond the cache."""
+    on = sharding_on(topology, (1, 1, 1, 1), decode()).named()
+
+    def array(dtype: str, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=on)
+
+    for positions in (18432, 4992):
+        values = array("int8" if cache == "int8" else "bfloat16", 4, heads, positions, 128)
+        scale = array("float32", 4, heads, positions) if cache == "int8" else None
+        compiled = (
+            jax.jit(flash_cached_attention)
+            .lower(
+                array("bfloat16", 4, columns, heads * group, 128),
+                LayerCache(values, values, scale, scale),
+                array("int32", 4, columns),
+            )
+            .compile()
+        )
+        text = compiled.as_text()
+        assert text.count("tpu_custom_call") == 1
+        # Values and scales are read as they lie: no copy of them is made.
+        assert not re.search(rf"\[4,{heads},{positions}[,\]].* copy\(", text)
 
 
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])

@@ -27,7 +27,7 @@ from jaxtool.renderers.demonstrations import DemonstrationFile
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: pip install 'libtpu>=0.0.50' in Python 3.12",
+    reason="libtpu is not installed: pip install 'libtpu>=0.0.50' flatbuffers in Python 3.12",
 )
 
 

@@ -66,7 +66,7 @@ def test_a_plan_fits_and_is_told_the_same_everywhere(path):
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: pip install 'libtpu>=0.0.50' in Python 3.12",
+    reason="libtpu is not installed: pip install 'libtpu>=0.0.50' flatbuffers in Python 3.12",
 )
 def test_a_checked_in_plan_is_what_the_compiler_says_today():
     """ToRL 1.5B on v5e-8, all programs; other compilers may differ by a little."""

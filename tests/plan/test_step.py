@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 
 import pytest
 from helpers.small_runs import cold_start_of, rl_config
@@ -20,6 +21,8 @@ from jaxtool.plan.advice import advise
 from jaxtool.plan.chips import CHIPS, GIB, parse_slice
 from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, out_of_memory_bytes, roofline_s
 from jaxtool.plan.hlo import Collective
+from jaxtool.plan.kernels import KernelPlan, KernelSteps
+from jaxtool.plan.lengths import slowest_host
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
@@ -62,6 +65,10 @@ def test_time_is_the_larger_estimate_and_all_of_the_collectives():
     plan = program("p", 1, roofline_s=2.0, compiler_s=3.0, collectives_s=0.5)
     assert plan.time_s == 3.5
     assert dataclasses.replace(plan, compiler_s=None).time_s == 2.5
+    # Products at what they reach of the peak may be the largest; kernels come on top.
+    assert dataclasses.replace(plan, products_s=5.0).time_s == 5.5
+    kernel = KernelPlan(name="k", calls=2, steps=KernelSteps(active=1), cycles=None, seconds=0.25)
+    assert dataclasses.replace(plan, kernels=(kernel, kernel)).time_s == 4.0
 
 
 def test_the_compilers_message_about_memory_is_read():
@@ -119,10 +126,34 @@ def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
         observation_tokens=20,
         packed_share=0.8,
     )
-    runs = runs_per_step(config, assumed, 2)
+    equal = dataclasses.replace(assumed, length_spread=0.0)
+    runs = runs_per_step(config, equal, 2)
     assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (4, 1, 8)
     assert runs[names.LEARN] == 4  # 24 x 16 tokens are 12 rows, 15 at 80 %
     assert (runs[names.PUBLISH], runs[names.PUBLISH_ENDS]) == (1, 1)  # of one layer
+
+
+def test_the_slowest_host_has_more_tokens_than_the_mean(tmp_path):
+    """8 problems a host: 64 x 12 tokens over 8 cache rows are 96 steps and 12 of the last row, 108 / 8 windows."""
+    config = config_of(tmp_path)
+    schedule = dataclasses.replace(config.schedule, problems_per_step=32, pool=None)
+    config = dataclasses.replace(config, schedule=schedule)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=0)
+    equal = dataclasses.replace(assumed, length_spread=0.0)
+    assert runs_per_step(config, equal, 4)[names.WINDOW] == 14
+    spread = assumed.lengths(config)
+    slowest = slowest_host(spread, hosts=4, problems=8, samples=8, quantile=0.5)
+    assert 1.1 < slowest < 1.3
+    assert runs_per_step(config, assumed, 4)[names.WINDOW] == math.ceil((96 * slowest + 12) / 8)
+
+
+def test_all_rows_at_once_take_as_long_as_the_longest(tmp_path):
+    """16 answers of up to 24 tokens in 16 cache rows: 24 steps, 3 windows of 8."""
+    config = config_of(tmp_path)
+    engine = dataclasses.replace(config.engine, decode_rows=16)
+    config = dataclasses.replace(config, engine=engine)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=0)
+    assert runs_per_step(config, assumed, 1)[names.WINDOW] == 3
 
 
 def test_short_observations_ride_the_window(tmp_path):
@@ -290,6 +321,7 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
         programs=tuple(compiled),
         resident=RESIDENT,
         runs={names.WINDOW: 3, names.LEARN: 2},
+        trajectories=16,
         assumptions=default_assumptions(config),
         advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST, 8),
     )
@@ -306,6 +338,9 @@ def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
     assert record["topology"] == "v5e:2x4"
     assert (record["fits"], record["hbm_used_gib"], record["hbm_limit_gib"]) == (True, 15.0, 15.75)
     assert record["predicted_step_s"] == 14.0
+    # 16 answers of 12 tokens in 3 x 2.005 s, and with prompts of 8 in 14.015 s, on 8 chips.
+    assert record["decode_tokens_per_s_per_chip"] == round(16 * 12 / 6.015 / 8, 1)
+    assert record["step_tokens_per_s_per_chip"] == round(16 * 20 / 14.015 / 8, 1)
     assert [row["name"] for row in record["programs"]] == [names.WINDOW, names.LEARN]
     assert record["programs"][1]["hbm_gib"] == 4.0
     assert record["programs"][1]["tflop"] == 2.0

@@ -83,11 +83,16 @@ def test_a_page_written_again_leaves_no_chunk_that_nothing_names(tmp_path, small
     assert not folder.exists()
 
 
-def test_a_full_disk_leaves_the_page_of_before_with_its_chunks(tmp_path, small_chunks, monkeypatch):
+@pytest.mark.parametrize("fails_at", ["a chunk", "the page"])
+def test_a_full_disk_leaves_the_page_of_before_with_its_chunks(
+    tmp_path, small_chunks, monkeypatch, fails_at
+):
     path, folder = tmp_path / "r.html", tmp_path / "r_data"
     page.write_report(path, page.Report(title="t", answers=tuple(many_records(60, tokens=50))))
     before, old_text = set(folder.iterdir()), path.read_text()
-    write_bytes, left = files.write_bytes, iter(range(1))
+    others = tuple(many_records(60, tokens=51))
+    written = 1 if fails_at == "a chunk" else len(chunked(map(row_of_record, others)).chunks)
+    write_bytes, left = files.write_bytes, iter(range(written))
 
     def full(target, content):
         if next(left, None) is None:
@@ -96,7 +101,7 @@ def test_a_full_disk_leaves_the_page_of_before_with_its_chunks(tmp_path, small_c
 
     monkeypatch.setattr(files, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        page.write_report(path, page.Report(title="t", answers=tuple(many_records(60, tokens=51))))
+        page.write_report(path, page.Report(title="t", answers=others))
     assert path.read_text() == old_text
     assert before <= set(folder.iterdir())
 

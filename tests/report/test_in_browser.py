@@ -10,6 +10,7 @@ from helpers.answer_examples import make_record, two_call_line
 
 from benchmarks.report_page import many_lines, many_records, open_browser, press, wait
 from jaxtool.report import chunks, page
+from jaxtool.rundir.answer_records import Part
 from jaxtool.rundir.trajectory_log import view_from_row
 
 pytestmark = pytest.mark.slow
@@ -144,6 +145,24 @@ def errors(browser) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+@pytest.mark.parametrize("missing", ["chromium", "chromedriver"])
+def test_without_a_browser_the_message_says_what_to_install(missing, monkeypatch):
+    found = {"chromium": "/usr/bin/chromium", "chromedriver": "/usr/bin/chromedriver"}
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else found.get(name))
+    with pytest.raises(FileNotFoundError, match=f"there is no {missing} here: install chromium"):
+        open_browser()
+
+
+def test_a_browser_that_does_not_start_is_one_line(monkeypatch):
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("no chromedriver on this machine")
+    monkeypatch.setattr(shutil, "which", lambda name: driver if name == "chromedriver" else "/no")
+    with pytest.raises(FileNotFoundError, match="/no does not start here: ") as raised:
+        open_browser()
+    assert "\n" not in str(raised.value)
+
+
 def test_the_first_screen_says_what_matters_and_the_rest_is_folded(browser, opened):
     opened(run_report())
     assert texts(browser, ".headline .value") == ["0.7"]
@@ -218,6 +237,8 @@ def test_a_search_finds_text_in_every_chunk_and_marks_it(browser, opened, monkey
     wait_for_text(browser, ".count", "^0 of 51")
     press(browser, "\ue00c")  # Escape leaves the field
     assert browser.execute_script("return document.activeElement.tagName") == "BODY"
+    # What is filtered stays to be seen in the field.
+    assert browser.execute_script("return document.querySelector('.search').value") == "PRINT(x)"
 
 
 def test_keys_go_to_calls_groups_and_figures(browser, opened):
@@ -230,6 +251,11 @@ def test_keys_go_to_calls_groups_and_figures(browser, opened):
     press(browser, "g")
     wait(browser, "return document.querySelectorAll('.column .part').length >= 4")
     assert len(texts(browser, ".column")) == 4  # samples of the question
+    press(browser, "n")
+    assert (
+        browser.execute_script("return document.querySelectorAll('.columns .call[open]').length")
+        == 1
+    )
     press(browser, "g")
     wait(browser, "return document.querySelector('.columns') === null")
     press(browser, "t")
@@ -273,16 +299,21 @@ def test_labels_claim_only_what_is_known(browser, opened):
     lost = make_record(
         is_lost=True, is_correct=False, final_answer=None, finish_reason="infrastructure"
     )
-    opened(page.Report(title="e", answers=(lost, make_record(sample=1))))
+    silent = (Part(author="policy", text="", tokens=256),)
+    empty = make_record(sample=2, parts=silent, calls=(), final_answer=None, is_correct=False)
+    opened(page.Report(title="e", answers=(lost, make_record(sample=1), empty)))
     assert "masked: lost to the infrastructure" in texts(browser, ".chips .chip")[0]
     press(browser, "j")
-    wait_for_text(browser, ".bar .where", "^2 of 2")
+    wait_for_text(browser, ".bar .where", "^2 of 3")
     shown = " ".join(texts(browser, ".chips .chip"))
     assert "right" in shown
     for name in ("reward", "advantage", "step", "r_tool"):
         assert name not in shown
     assert text(browser, ".answers code.good") == "42"
     assert browser.execute_script("return document.querySelector('.modes')") is None
+    press(browser, "j")
+    wait_for_text(browser, ".detail .part", "^.256 tokens without text.$")
+    assert text(browser, ".answers code.bad") == "(none)"
 
 
 def test_a_page_whose_folder_is_gone_says_so(browser, opened, monkeypatch, tmp_path):

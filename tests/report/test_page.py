@@ -203,7 +203,7 @@ def test_whole_groups_are_kept_and_others_in_the_next_step(count, step, groups):
 
 def test_a_masked_answer_is_there_with_no_reward_and_no_advantage():
     lost = dataclasses.replace(make_trajectory(), finish_reason=FinishReason.INFRASTRUCTURE)
-    times = SampleTimes(left_queue_s=5.0, spans=()).with_span("generate", 5.0, 5.25)
+    times = SampleTimes(left_queue_s=5.0, spans=()).with_spans([("generate", 5.0, 5.25)])
     [view] = logged_views(
         [Sample(trajectory=lost, times=times)],
         1,
@@ -223,7 +223,7 @@ def test_a_masked_answer_is_there_with_no_reward_and_no_advantage():
 
 
 def test_times_are_in_no_comparison_and_are_left_out_of_what_must_repeat():
-    times = SampleTimes(left_queue_s=0.0, spans=()).with_span("tool", 0.001, 0.0105)
+    times = SampleTimes(left_queue_s=0.0, spans=()).with_spans([("tool", 0.001, 0.0105)])
     trajectory = make_trajectory()
     assert Sample(trajectory=trajectory, times=times) == Sample(trajectory=trajectory)
     row = trajectory_log.view_to_row(make_view(spans=times.spans))

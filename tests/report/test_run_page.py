@@ -37,7 +37,7 @@ def test_one_run_is_rebuilt_from_its_directory(tmp_path, capsys):
         "level",
         "metrics",
         "reward",
-        "metrics that never changed",
+        "constants",
     ]
     assert [s.is_folded for s in sections.values()] == [False, True, True, True, True]
     (accuracy,) = sections["level"].curves
@@ -52,7 +52,7 @@ def test_every_curve_says_what_it_shows_and_constants_are_a_table(tmp_path):
     notes = [curve.note for section in sections.values() for curve in section.curves]
     assert METRICS["reward/mean"] in notes
     assert METRICS["level/accuracy_fraction/{level}"] in notes
-    (table,) = sections["metrics that never changed"].tables
+    (table,) = sections["constants"].tables
     skipped = ("policy/skipped_updates", 0.0, METRICS["policy/skipped_updates"])
     assert skipped in table.rows
     assert "policy" not in sections
@@ -101,6 +101,24 @@ def test_runs_of_a_directory_are_compared_variant_by_variant(tmp_path):
     assert lines["accuracy fraction · two"] == ["grpo"]
 
 
+def test_curves_say_what_their_metrics_mean():
+    row = {
+        "step": 0,
+        "behaviour/ok_programs_fraction": 0.5,
+        "behaviour/ok_programs_fraction/right": 0.8,
+        "behaviour/ok_programs_fraction/wrong": 0.2,
+        "mine/unknown": 1.0,
+    }
+    sections = {section.title: section for section in run_page.metric_sections({"run": [row]})}
+    [curve] = sections["behaviour"].curves
+    assert [series.name for series in curve.series] == ["run", "right", "wrong"]
+    assert curve.note == (
+        "Share of the programs that ran without error: ToRL's pass ratio. "
+        "Share of the programs of right and of wrong answers that ran without error."
+    )
+    assert sections["mine"].curves[0].note == ""
+
+
 def test_long_series_are_thinned_to_means(monkeypatch):
     monkeypatch.setattr(run_page, "MAX_POINTS", 2)
     rows = [{"step": step, "a/x": y} for step, y in enumerate([1.0, 3.0, math.nan, math.nan])]
@@ -126,12 +144,32 @@ def test_an_evaluation_shows_all_its_answers_and_the_means_of_those_not_lost(tmp
     assert data["answers"]["columns"]["lost"] == [False, False, True]
 
 
+def test_two_evaluations_stand_side_by_side_and_their_policies_apart(tmp_path):
+    for name in ("before", "after"):
+        folder = tmp_path / name / "answers" / "base" / "sampled_calls_4"
+        folder.mkdir(parents=True)
+        write_records(folder / "00000.parquet", [make_record()])
+    report = run_page.report_of_workdir(tmp_path)
+    assert report.variants == ("after:base", "before:base")
+    assert report.subtitle == "2 answers of after:base, before:base to 1 question"
+
+
 def test_a_damaged_file_of_answers_is_one_line(tmp_path, capsys):
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "00000.parquet").write_bytes(b"PAR1 no parquet")
     with pytest.raises(SystemExit):
         main([str(tmp_path)])
     assert "00000.parquet is no parquet file of answers" in capsys.readouterr().err
+
+
+def test_a_log_of_something_else_is_one_line_and_no_page(tmp_path, capsys):
+    write_run(tmp_path, [0.0, 1.0])
+    (tmp_path / "trajectories.jsonl").write_text('{"step": 0, "tokens": {}}\n')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "trajectories.jsonl:1: the row is no trajectory (KeyError: 'tool_calls')" in said
+    assert not (tmp_path / page.REPORT_NAME).exists()
 
 
 def test_a_directory_without_runs_is_a_one_line_error(tmp_path, capsys):

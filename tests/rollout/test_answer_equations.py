@@ -2,6 +2,7 @@ import itertools
 import math
 
 import pytest
+from helpers.answers import answer
 
 from jaxtool.judges.same_answer import same_by
 from jaxtool.rollout.answer_equations import (
@@ -18,7 +19,6 @@ from jaxtool.rollout.answer_equations import (
     usual_ks,
 )
 from jaxtool.rollout.answer_table import check_rests_on_enough, rests_on, table_of
-from tests.helpers.answers import answer
 
 SAME = same_by("Mathematics")
 
@@ -149,8 +149,13 @@ def test_lost_answers_are_in_no_figure_and_counted() -> None:
 def test_answers_of_two_conditions_make_no_table() -> None:
     with pytest.raises(ValueError, match="of 2 policies or conditions"):
         table_of([answer(), answer(sample=1, max_tool_calls=0)])
-    with pytest.raises(ValueError, match="q0 has an answer twice"):
-        table_of([answer(), answer()])
+
+
+def test_a_question_that_is_asked_twice_is_two_rows() -> None:
+    asked = [answer(sample=s, right=s == 0) for s in range(2)]
+    table = table_of([*asked, *asked])
+    assert (table.questions, table.samples, table.answers) == (("q0", "q0"), 2, 4)
+    assert pass_at_k(table, 2) == 1.0
 
 
 def test_levels_are_parts_of_a_table() -> None:

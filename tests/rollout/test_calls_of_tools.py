@@ -13,7 +13,7 @@ from jaxtool.data.tokenizer import decode
 from jaxtool.rewards.call_cost import CallCost
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rollout.collector import RolloutConfig
-from jaxtool.rollout.statistics import calls_by_tool
+from jaxtool.rollout.judged_answers import calls_by_tool
 from jaxtool.tools.code_tool import CodeTool
 from jaxtool.tools.function import Function
 from jaxtool.tools.menu import Menu

@@ -133,6 +133,8 @@ def test_step_metrics_by_hand():
     assert metrics["tokens/policy_mean"] == pytest.approx((3 + 2 + 3 + 2) / 4)
     assert metrics["tokens/finish_fraction/answer"] == 1.0
     assert metrics["level/calls_per_answer/hard"] == 1.5
+    assert metrics["behaviour/ok_programs_fraction"] == 3 / 4
+    assert metrics["behaviour/recovered_programs_fraction"] == 1.0
 
 
 def test_step_metrics_of_two_tools_by_hand():
@@ -149,7 +151,9 @@ def test_step_metrics_of_two_tools_by_hand():
     cost = CallCost(per_tool=(("search", 1.5), ("python", 0.25)))
     metrics = step_metrics(groups, ("python", "search", "length"), cost)
     by_tool = {name: value for name, value in metrics.items() if name.count("/") == 2}
-    by_tool = {k: v for k, v in by_tool.items() if not k.startswith(("level/", "tokens/"))}
+    by_tool = {
+        k: v for k, v in by_tool.items() if not k.startswith(("level/", "tokens/", "behaviour/"))
+    }
     assert {k: v for k, v in by_tool.items() if "failed_fraction" not in k} == {
         "tools/calls_per_answer/length": 0.0,
         "tools/calls_per_answer/python": 0.5,

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+from helpers.answers import CONDITION, answer, evaluation_settings, write_evaluation
 
 from jaxtool.rundir.answer_files import (
     GREEDY,
@@ -16,7 +17,6 @@ from jaxtool.rundir.answer_files import (
     split_name,
     write_chunk,
 )
-from tests.helpers.answers import CONDITION, answer, evaluation_settings, write_evaluation
 
 NO_TOOLS = Condition(sampling=GREEDY, has_tools=False, max_tool_calls=0)
 

@@ -1,4 +1,4 @@
-"""Two commits' figures side by side: medians, and what counts as worse."""
+"""Two checkouts' servers in turns: medians over rounds, and what counts as worse."""
 
 import json
 import sys
@@ -6,43 +6,49 @@ import sys
 import pytest
 
 from benchmarks import sandbox_pairs
+from benchmarks.sandbox_pairs import Figure, Turn
 
 
-def _run(commit: str, per_second: float, cpu_ms: float, p99_ms: float = 9.0) -> dict:
-    ours = {"way": "ours, landlock", "program": "print", "clients": 8}
-    figures = {"per_second": per_second, "p50_ms": 5.0, "p99_ms": p99_ms, "cpu_ms": cpu_ms}
-    return {
-        "commit": commit,
-        "machine": "x86_64, 2 cores",
-        "python": "3.11.7",
-        "rows": [ours | figures, {"way": "subprocess"}],
-        "cpu_ratios": {"sympy: subprocess / ours, landlock": 25.0},
-        "extras": {"landlock": {"private_mib": {"idle_session": 2.0}}},
-    }
+def _turns(*cpu_ms: float, per_second: float = 100.0) -> list[Turn]:
+    return [Turn(seconds=1 / per_second, cpu_s=ms / 1000) for ms in cpu_ms]
 
 
-def test_a_figure_is_the_median_of_its_files():
-    old = [_run("a", rate, 4.0) for rate in (100.0, 90.0, 400.0)]
-    new = [_run("b", rate, 4.4) for rate in (80.0, 5.0, 90.0)]
-    rate, _, _, cpu, *_ = sandbox_pairs.compare(old, new)
-    assert (rate.name, rate.unit, rate.old, rate.new) == (
-        "ours, landlock, print, 8 clients", "calls/s", 100.0, 80.0,
-    )  # fmt: skip
+def test_a_round_that_was_disturbed_for_both_says_nothing_of_either():
+    old, new = _turns(4.0, 40.0, 5.0), _turns(4.4, 44.0, 5.5)
+    rate, cpu = sandbox_pairs.figures("print", old, new)
+    assert (cpu.unit, cpu.old, cpu.new) == ("CPU ms", 5.0, 5.5)
+    assert (cpu.worse, cpu.low, cpu.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert (rate.unit, rate.old, rate.new, rate.worse) == ("calls/s", 100.0, 100.0, 0.0)
+
+
+def test_fewer_calls_a_second_are_worse_by_what_a_call_costs():
+    old, new = _turns(4.0, 4.0), _turns(4.0, 4.0, per_second=80.0)
+    rate, _ = sandbox_pairs.figures("print", old, new)
     assert rate.worse == pytest.approx(0.25)  # 10 ms a call became 12.5 ms
-    assert cpu.worse == pytest.approx(0.10)
 
 
-@pytest.mark.parametrize(
-    ("cpu_ms", "p99_ms", "code"), [(4.3, 9.0, 0), (4.5, 9.0, 1), (4.0, 99.0, 0)]
-)
-def test_ten_percent_worse_is_an_exit_code(tmp_path, monkeypatch, cpu_ms, p99_ms, code):
-    for name, run in (("old", _run("a", 100.0, 4.0)), ("new", _run("b", 100.0, cpu_ms, p99_ms))):
-        (tmp_path / name).write_text(json.dumps(run))
-    paths = [str(tmp_path / name) for name in ("old", "new", "out")]
-    monkeypatch.setattr(
-        sys, "argv", ["x", "--old", paths[0], "--new", paths[1], "--json", paths[2]]
-    )
+def test_the_interval_holds_what_single_rounds_vary_by():
+    worse, low, high = sandbox_pairs.dearer([1.0] * 5, [0.9, 1.0, 1.1, 1.2, 1.3])
+    assert worse == pytest.approx(0.1)
+    assert -0.1 <= low < worse < high < 0.31
+
+
+@pytest.mark.parametrize(("low", "code"), [(0.09, 0), (0.11, 1)])
+def test_the_exit_code_is_one_where_the_whole_interval_is_above_ten_percent(
+    tmp_path, monkeypatch, low, code
+):
+    figure = Figure(name="print", unit="CPU ms", old=4.0, new=4.5, worse=0.125, low=low, high=0.2)
+    monkeypatch.setattr(sandbox_pairs, "measure", lambda *_: [figure])
+    out = tmp_path / "out.json"
+    old = str(sandbox_pairs.ROOT)
+    monkeypatch.setattr(sys, "argv", ["x", "--old", old, "--tier", "landlock", "--json", str(out)])
     assert sandbox_pairs.main() == code
-    found = json.loads((tmp_path / "out").read_text())
-    assert found["old"] == {"commits": ["a"], "files": 1}
-    assert found["worst"] == pytest.approx(max(0.0, cpu_ms / 4 - 1))
+    [found] = json.loads(out.read_text())["figures"]
+    assert found["low"] == low
+
+
+def test_a_directory_without_a_server_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "--old", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        sandbox_pairs.main()
+    assert "is no checkout: it has no sandbox_server" in capsys.readouterr().err

@@ -1,8 +1,8 @@
 import pytest
+from helpers.answers import answer
 
 from jaxtool.judges.same_answer import same_by
 from jaxtool.study.answer_figures import figures_of, table_of
-from tests.helpers.answers import answer
 
 SAME = same_by("Mathematics")
 
@@ -26,7 +26,7 @@ def test_every_figure_lies_in_its_interval() -> None:
         assert figure.low <= figure.value <= figure.high
     assert figures.accuracy.over == "questions and samples"
     assert figures.accuracy_of_these.over == "samples"
-    assert figures.majority_at[4].over == "questions"
+    assert figures.pass_at[4].over == figures.majority_at[4].over == "questions"
 
 
 def test_without_calls_there_is_no_productivity_and_no_interval_of_it() -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxtool.study.call_use import call_use, use_of, use_rows
-from jaxtool.study.compare import Comparison
+from jaxtool.study.comparison_tables import Comparison
 
 
 def group(level, *calls):

@@ -6,16 +6,16 @@ import pytest
 from helpers.ledgers import group_of, ledger
 
 from jaxtool.core.types import FinishReason, ToolStatus
-from jaxtool.study.compare import (
+from jaxtool.study.comparison_tables import (
     Comparison,
     check_rests_on_enough,
     comparison_report,
     level_rows,
     lost_note,
     overall_rows,
-    paired,
     print_tables,
 )
+from jaxtool.study.paired import paired
 from jaxtool.train.evaluation import evaluation_of
 
 LOST = FinishReason.INFRASTRUCTURE

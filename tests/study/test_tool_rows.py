@@ -8,7 +8,8 @@ from helpers.ledgers import calling, group_of, ledger
 
 from jaxtool.core.types import FinishReason, ToolResult, ToolStatus
 from jaxtool.study import tool_tables
-from jaxtool.study.compare import Comparison, comparison_report, paired, print_tables, tables
+from jaxtool.study.comparison_tables import Comparison, comparison_report, print_tables, tables
+from jaxtool.study.paired import paired
 from jaxtool.train.evaluation import evaluation_of
 
 TOOLS = ("python", "search")

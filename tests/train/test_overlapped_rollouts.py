@@ -260,6 +260,8 @@ class Plan:
     steps: int = 3
     samples: int = 1
     max_staleness: int = 1
+    eval_samples: int = 1
+    eval_sampling: Sampling | None = None
 
 
 @pytest.fixture

@@ -81,8 +81,9 @@ def test_each_way_to_name_weights(places: Path, monkeypatch, name: str, source):
     ("name", "message"),
     [
         ("runs/done@15", "has not kept its policy of step 15: there are runs/done@10, runs/done@20, runs/done@30"),
-        ("runs/done@last", "a step is a number, as in runs/done@100; there are runs/done@10"),
+        ("runs/done@last", "a step is a number, as in runs/done@100, or best; there are runs/done@10"),
         ("runs/begun", "the run runs/begun holds no saved policy yet, that of its last step; none was kept"),
+        ("runs/done@best", "the run runs/done has kept no best policy: KeepPolicies.best keeps it"),
         ("runs/begun@5", "RlConfig.keep_policies keeps some"),
         ("runs", "runs holds no saved policy and no weights; runs/done has a policy"),
         ("adapter", "is an adapter without its model: merge it by experiments.convert_weights --adapter"),
@@ -234,6 +235,6 @@ def test_the_newest_so_many_are_kept(tmp_path: Path):
     assert kept_steps(run) == [20, 100]
     KeepPolicies(every=10).prune(run)
     assert kept_steps(run) == [20, 100]
-    for fields in ({"every": 0}, {"every": 1, "last": 0}):
+    for fields in ({"every": 0}, {"every": 1, "last": 0}, {}, {"best": True, "last": 2}):
         with pytest.raises(ValueError, match="KeepPolicies"):
             KeepPolicies(**fields)

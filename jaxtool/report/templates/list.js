@@ -7,6 +7,7 @@ class AnswerList {
   constructor(onSelect) {
     this.onSelect = onSelect;
     this.rows = [];
+    this.told = []; // what answers differ in: what is the same for all is not said
     this.at = 0;
     this.whole = 0; // milliseconds of the longest time line
     this.space = el('div', { class: 'list-space' });
@@ -37,7 +38,8 @@ class AnswerList {
 
   item(row, place) {
     const given = row.lost ? 'lost' : isKnown(row.given) ? row.given : '(none)';
-    const facts = [sourceOf(row), row.level, plural(row.calls, 'call'), `${count(row.tokens)} tokens`].filter(Boolean).join(' · ');
+    const source = this.told.filter((name) => isKnown(row[name])).map((name) => (name === 'step' ? `step ${row.step}` : row[name]));
+    const facts = [plural(row.calls, 'call'), plural(row.tokens, 'token'), ...source].join(' · ');
     return el('button', {
       class: 'item',
       type: 'button',
@@ -51,7 +53,7 @@ class AnswerList {
     verdict(row),
     el('span', { class: 'name', title: row.text }, row.text.trim() || row.problem),
     el('span', { class: 'reward' }, isNumber(row.reward) ? format(row.reward) : ''),
-    el('span', { class: 'sub' }, el('code', null, given), ' for ', el('code', null, row.references[0])),
+    el('span', { class: 'sub' }, el('code', null, given), ' · reference ', el('code', null, row.references[0])),
     el('span', { class: 'sub' }, facts),
     el('span', { class: 'sub' }, timeline(spansOf(row.spans), this.whole)));
   }

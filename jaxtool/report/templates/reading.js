@@ -33,6 +33,10 @@ function textNodes(text, query, marks = []) {
 // A part's text; of a long one its beginning and end, until it is unfolded or a match stands in between.
 function partText(part, query) {
   const node = el('div', { class: `part ${PART_NAMES[part.k]}` });
+  if (!part.x) { // control tokens that a record does not spell
+    node.append(el('span', { class: 'muted' }, isNumber(part.n) ? `(${plural(part.n, 'token')} without text)` : '(no text)'));
+    return node;
+  }
   const whole = () => node.replaceChildren(...textNodes(part.x, query, part.m));
   const holdsMatch = query && part.x.toLowerCase().includes(query.toLowerCase());
   if (part.x.length <= LONG || holdsMatch) { whole(); return node; }
@@ -86,7 +90,7 @@ function answers(row, body) {
 }
 
 // True labels: what a row has no value of is not shown, so answers of a test claim no reward, step or advantage.
-function chips(row) {
+function chips(row, isBrief) {
   return el('div', { class: 'chips' },
     row.lost ? el('span', { class: 'chip lost', title: 'The infrastructure failed. It was never scored and nothing is learned from it.' }, '○ masked: lost to the infrastructure')
       : el('span', { class: `chip ${row.right ? 'right' : 'wrong'}` }, row.right ? '✓ right' : '✗ wrong'),
@@ -100,10 +104,12 @@ function chips(row) {
     chip('tokens', `${count(row.tokens)} = ${count(row.policy_tokens)} policy + ${count(row.tool_tokens)} tool`, '', 'Tokens of the response.'),
     isNumber(row.ms) ? chip('time', seconds(row.ms), '', 'From leaving the queue to the judge’s verdict.') : null,
     row.finish ? chip('ended by', row.finish, CUT_OFF.includes(row.finish) ? 'failed' : '') : null,
-    row.variant ? chip('policy', row.variant) : null,
-    row.condition ? chip('condition', row.condition) : null,
-    row.level ? chip('level', row.level) : null,
-    isNumber(row.step) ? chip('step', String(row.step)) : null);
+    isBrief ? null : [
+      row.variant ? chip('policy', row.variant) : null,
+      row.condition ? chip('condition', row.condition) : null,
+      row.level ? chip('level', row.level) : null,
+      isNumber(row.step) ? chip('step', String(row.step)) : null,
+    ]);
 }
 
 const bodySpans = (row, body) => (body && body.spans ? body.spans.map(([kind, start, stop]) => ({ kind, start, stop })) : spansOf(row.spans));
@@ -112,6 +118,6 @@ const bodySpans = (row, body) => (body && body.spans ? body.spans.map(([kind, st
 function columnNode(row, body, whole, query, onOpen) {
   return el('article', { class: 'card column' },
     el('header', null, el('button', { class: 'link', type: 'button', onclick: onOpen }, `${sourceOf(row)} · sample ${row.sample}`)),
-    answers(row, body), chips(row), timeline(bodySpans(row, body), whole),
+    answers(row, body), chips(row, true), timeline(bodySpans(row, body), whole),
     el('div', { class: 'text' }, body ? partNodes(body, query).filter((node) => !node.classList.contains('fold')) : el('p', { class: 'muted' }, 'loading …')));
 }

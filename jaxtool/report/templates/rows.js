@@ -56,9 +56,11 @@ const SORTS = [
   ['ms', 'time'], ['tool_ms', 'time in tools'], ['given', 'answer given'], ['finish', 'ended by'], ['sample', 'sample'],
 ];
 
+const alphabet = new Intl.Collator('en', { numeric: true }); // made once: it sorts 10,000 questions in a blink
+
 function compare(a, b) {
   if (typeof a === 'number' && typeof b === 'number') return a - b;
-  return String(a).localeCompare(String(b), 'en', { numeric: true });
+  return alphabet.compare(String(a), String(b));
 }
 
 // Sorted copies; what a row has no value of comes last either way, and equal ones keep their order.
@@ -67,8 +69,8 @@ function sortedRows(rows, key, isDescending) {
   const value = (row) => (typeof row[key] === 'boolean' ? Number(row[key]) : row[key]);
   return [...rows].sort((a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (!isKnown(x) || !isKnown(y)) return Number(isKnown(y)) - Number(isKnown(x)) || a.i - b.i;
-    return (isDescending ? compare(y, x) : compare(x, y)) || a.i - b.i;
+    if (!isKnown(x) || !isKnown(y)) return Number(isKnown(y)) - Number(isKnown(x));
+    return isDescending ? compare(y, x) : compare(x, y);
   });
 }
 

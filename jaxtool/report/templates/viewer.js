@@ -15,6 +15,7 @@ class Viewer {
     Object.assign(this, { shown: this.rows, at: 0, mode: 'text', view: 'one', source: '', chosen: {}, flags: [], sort: 'order', isDescending: false });
     Object.assign(this, { query: '', scope: 'all', hits: null, turn: 0, searching: 0 });
     this.list = new AnswerList((place) => this.select(place));
+    this.list.told = ['variant', 'condition', 'step', 'level'].filter((name) => new Set(this.rows.map((row) => row[name])).size > 1);
     this.detail = el('div', { class: 'card detail', 'aria-live': 'off' });
     this.help = el('dialog', { class: 'card keys' }, el('h3', null, 'Keys'), termList(KEYS));
     this.node = el('div', null, this.controls(), el('div', { class: 'viewer' }, this.list.node, this.detail), this.help);
@@ -30,7 +31,7 @@ class Viewer {
   controls() {
     this.count = el('span', { class: 'muted count', 'aria-live': 'polite' });
     this.search = el('input', {
-      type: 'search', class: 'search', placeholder: 'Search text and code  /', 'aria-label': 'Search text and code', oninput: () => this.find(),
+      type: 'text', role: 'searchbox', class: 'search', placeholder: 'Search text and code  /', 'aria-label': 'Search text and code', oninput: () => this.find(),
     });
     const scope = el('select', { 'aria-label': 'Where to search', onchange: (event) => { this.scope = event.target.value; this.find(); } },
       Object.entries(SCOPES).map(([key, [label]]) => el('option', { value: key }, label)));
@@ -165,7 +166,7 @@ class Viewer {
     if (this.view === 'two' && !others.length) this.view = 'one';
     if (!others.includes(this.source)) [this.source] = others;
     const head = [this.bar(row, others), el('div', { class: 'facts' }, el('p', { class: 'question' }, row.text))];
-    this.token = null;
+    Object.assign(this, { token: null, call: -1, match: -1 });
     if (this.view === 'group' || this.view === 'two') {
       const members = this.view === 'group' ? groupOf(this.rows, row).slice(0, MAX_COLUMNS) : [row, counterpart(this.rows, row, this.source)];
       this.detail.replaceChildren(...head, this.columns(members, this.view === 'group'));
@@ -179,8 +180,6 @@ class Viewer {
       spans.length ? el('div', { class: 'times' }, timeline(spans, row.ms), timelineLegend()) : '',
       el('div', { class: 'reading' }, tokenLegend(body, this.mode), row.figures[0] < 0 ? null : this.modes()),
       text ? el('div', { class: 'text' }, partNodes(body, this.query)) : this.token.node);
-    this.call = -1;
-    this.match = -1;
     if (this.query) this.jump('mark', 1);
   }
 
