@@ -60,6 +60,9 @@ _SUITES = "tests/experiments/test_suite_command.py"
 _YOUR_RUN = "tests/docs/test_your_run_page.py"
 
 RULES = (
+    Rule(
+        module="experiments.quickstart", contains="--log", instead="tests/rundir/test_trackers.py"
+    ),
     Rule(module="experiments.quickstart", flags=("--steps", "3", "--problems", "8", *_FEW_ROWS)),
     Rule(
         module="experiments.reproduce",
@@ -110,6 +113,10 @@ RULES = (
         module="experiments.evaluate", contains="--data", instead="tests/study/test_evaluating.py"
     ),
     Rule(module="experiments.evaluate", flags=("--problems", "8")),
+    Rule(module="experiments.compare", instead="tests/experiments/test_compare_command.py"),
+    Rule(
+        module="jaxtool.report", contains="--figures", instead="tests/report/test_figure_files.py"
+    ),
     Rule(module="experiments.data", instead="tests/experiments/test_data_command.py"),
     Rule(module="experiments.judge", instead="tests/experiments/test_judge_command.py"),
     Rule(

@@ -210,17 +210,26 @@ def read_records(path: str | Path, *, has_texts: bool = True) -> list[AnswerReco
 
     try:
         file = pq.ParquetFile(path)
-        if missing := set(_schema().names) - set(file.schema_arrow.names):
+        if missing := _required() - set(file.schema_arrow.names):
             raise ValueError(
                 f"{path} holds no answers: it has no column {', '.join(sorted(missing))}"
             )
         if not has_texts:
-            rows = file.read(columns=_NUMBERS).to_pylist()
+            there = file.schema_arrow.names
+            names = [name for name in _NUMBERS if name.partition(".")[0] in there]
+            rows = file.read(columns=names).to_pylist()
             return [_record(_NO_TEXTS | row | {"calls": _bare(row["calls"])}) for row in rows]
         table = file.read()
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no parquet file of answers: {error}") from None
-    return [_record(row) for row in table.select(_schema().names).to_pylist()]
+    known = [name for name in _schema().names if name in table.column_names]
+    return [_record(row) for row in table.select(known).to_pylist()]
+
+
+def _required() -> set[str]:
+    """Columns that every file of answers has; those with a default may be missing in one of before."""
+    fields = dataclasses.fields(AnswerRecord)
+    return {field.name for field in fields if field.default is dataclasses.MISSING}
 
 
 _NO_TEXTS: dict[str, Any] = {"question": "", "references": (), "parts": (), "spans": ()}
@@ -248,7 +257,7 @@ def _record(row: dict[str, Any]) -> AnswerRecord:
             "references": tuple(row["references"]),
             "parts": tuple(Part(**part) for part in row["parts"]),
             "calls": tuple(CallRecord(**call) for call in row["calls"]),
-            "spans": tuple(Span(**span) for span in row["spans"]),
+            "spans": tuple(Span(**span) for span in row.get("spans", ())),
         }
     )
 

@@ -4,6 +4,7 @@ A pair is a question of which both sides have every answer that was asked for. W
 of one id with another text or other references are refused: their difference would be no policy's. Knows no figures.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 
@@ -108,11 +109,17 @@ def pair_answers(
     )
 
 
-def by_question(records: Iterable[AnswerRecord]) -> dict[str, list[AnswerRecord]]:
-    """Answers of each question by sample, questions in order of first appearance."""
-    found: dict[str, list[AnswerRecord]] = {}
+def by_question(records: Iterable[AnswerRecord]) -> dict[tuple[str, int], list[AnswerRecord]]:
+    """Answers of each question by sample, questions in order of first appearance.
+
+    A split may ask a question twice: by (id, 0), and by (id, 1) the second time.
+    """
+    found: dict[tuple[str, int], list[AnswerRecord]] = {}
+    times: collections.Counter[tuple[str, int]] = collections.Counter()
     for record in records:
-        found.setdefault(record.problem_id, []).append(record)
+        key = record.problem_id, record.sample
+        found.setdefault((record.problem_id, times[key]), []).append(record)
+        times[key] += 1
     return {question: sorted(same, key=lambda a: a.sample) for question, same in found.items()}
 
 
@@ -140,8 +147,8 @@ def mean(values: Iterable[float]) -> float:
     return sum(known) / len(known)
 
 
-def _first(found: dict[str, list[AnswerRecord]]) -> str:
-    return next(iter(found), "nothing")
+def _first(found: dict[tuple[str, int], list[AnswerRecord]]) -> str:
+    return next((problem_id for problem_id, _ in found), "nothing")
 
 
 def _check_same(new: AnswerRecord, old: AnswerRecord, names: tuple[str, str]) -> None:

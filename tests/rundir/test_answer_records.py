@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers.answers import answer
 
 from jaxtool.core.types import (
     FinishReason,
@@ -100,3 +101,14 @@ def test_other_files_are_refused_by_name(tmp_path) -> None:
     other.write_text("no")
     with pytest.raises(ValueError, match=r"other\.parquet is no parquet file of answers"):
         read_records(other)
+
+
+def test_a_file_of_before_has_no_column_for_what_lost_an_answer(tmp_path):
+    import pyarrow.parquet as pq
+
+    path = write_records(tmp_path / "a.parquet", [answer(right=True)])
+    pq.write_table(pq.read_table(path).drop_columns(["lost_to"]), path)
+    assert read_records(path) == [answer(right=True)]
+    pq.write_table(pq.read_table(path).drop_columns(["level"]), path)
+    with pytest.raises(ValueError, match="it has no column level"):
+        read_records(path)

@@ -120,6 +120,14 @@ def test_one_question_has_no_interval():
     assert found.changes["accuracy"].difference == 1.0
 
 
+def test_a_question_that_is_asked_twice_is_two_pairs():
+    new, old = side([(True, 0)], [(True, 1)]), side([(False, 0)], [(True, 1)])
+    found = pairing([*new, new[0]], [*old, old[0]])
+    assert [pair.problem_id for pair in found.pairs] == ["q0", "q1", "q0"]
+    assert differences([found]).test.name == "McNemar, exact"
+    assert pairing([*new, new[0]], old).only_new == 1
+
+
 def test_lost_answers_and_questions_of_one_side_are_left_out_and_counted():
     new = side([(True, 0)], [None], [(True, 0)], [(True, 0)], [(True, 1)])[:5]
     old = side([(True, 0)], [(True, 0)], [None], [(False, 0)])
