@@ -13,7 +13,7 @@ A lower-case letter is a local variable holding that size.
 import dataclasses
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -83,15 +83,6 @@ class ToolCall:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Span:
-    """What an answer did for a while, in milliseconds since the answer left the queue."""
-
-    kind: Literal["generate", "tool", "judge"]
-    start_ms: int
-    stop_ms: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
     """One question with its reference answer, or with several of which any one is right."""
 
@@ -134,9 +125,6 @@ class Trajectory:
     finish_reason: FinishReason = FinishReason.EOS
     response_text: str = ""  # decoded once for scoring and display, never tokenised again
     final_text: str = ""  # policy text after the last observation: the only text that is scored
-    spans: tuple[Span, ...] = dataclasses.field(
-        default=(), compare=False
-    )  # () where nobody measured
 
     @property
     def num_tool_calls(self) -> int:

@@ -323,7 +323,6 @@ class Collector:
             self._told[row.cache_row] = ids
 
     def _start_call(self, row: LiveSample, call: Call) -> None:
-        row.end_span(waits_for_tool=True)
         self._tasks.add(asyncio.create_task(self._run_tool(row, call)))
 
     async def _run_tool(self, row: LiveSample, call: Call) -> _Observation:

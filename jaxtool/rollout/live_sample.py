@@ -4,21 +4,12 @@ Append only; frozen into a Trajectory at the end. Knows no engine.
 """
 
 import dataclasses
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from jaxtool.core.calls import Call
-from jaxtool.core.types import (
-    FinishReason,
-    Origin,
-    Problem,
-    Span,
-    ToolCall,
-    ToolResult,
-    Trajectory,
-)
+from jaxtool.core.types import FinishReason, Origin, Problem, ToolCall, ToolResult, Trajectory
 from jaxtool.data.tokenizer import Tokenizer, decode, written_bytes
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.policy_text import Reader, Stop
@@ -55,13 +46,10 @@ class LiveSample:
     segment_start: int = 0  # first token that the policy wrote since the last observation
     reader: Reader = dataclasses.field(init=False)  # of the text of its tokens
     decoded: int = 0  # tokens that the reader has
-    spans: list[Span] = dataclasses.field(default_factory=list)
-    began_s: float = 0.0  # when it left the queue, by the monotonic clock
-    waits_for_tool: bool = False
 
     def begin(self, cache_row: int) -> None:
         """Leaves the queue for a row of the cache."""
-        self.cache_row, self.began_s = cache_row, time.monotonic()
+        self.cache_row = cache_row
         self._extend(self.prompt, Origin.PROMPT, [0.0] * len(self.prompt), -1)
         self._begin_segment(is_first=True)
 
@@ -75,7 +63,6 @@ class LiveSample:
 
     def add_observation(self, call: Call, result: ToolResult, ids: Sequence[int]) -> None:
         """Closes the current segment with what the tool said and begins the next one."""
-        self.end_span(waits_for_tool=False)
         start, stop = self.segment_start, len(self.ids)
         self._extend(ids, Origin.TOOL, [0.0] * len(ids), -1)
         self.calls.append(
@@ -110,20 +97,7 @@ class LiveSample:
         """Whether the policy's last token is an end token."""
         return self.ids[-1] in tokenizer.eos_ids
 
-    def end_span(self, *, waits_for_tool: bool) -> None:
-        """What it did until now is over.
-
-        Args:
-          waits_for_tool: what comes next; False: it generates.
-        """
-        start = self.spans[-1].stop_ms if self.spans else 0
-        now = round(1000 * (time.monotonic() - self.began_s))
-        kind = "tool" if self.waits_for_tool else "generate"
-        self.spans.append(Span(kind=kind, start_ms=start, stop_ms=max(start, now)))
-        self.waits_for_tool = waits_for_tool
-
     def freeze(self, reason: FinishReason, tokenizer: Tokenizer) -> Trajectory:
-        self.end_span(waits_for_tool=False)
         return Trajectory(
             problem=self.problem,
             sample=self.sample,
@@ -137,7 +111,6 @@ class LiveSample:
             finish_reason=reason,
             response_text=decode(tokenizer, self.ids[len(self.prompt) :]),
             final_text=decode(tokenizer, self.ids[self.segment_start :]),
-            spans=tuple(self.spans),
         )
 
     def _extend(

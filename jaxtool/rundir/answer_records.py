@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtool.core.calls import CODE
-from jaxtool.core.types import Origin, Sample, Span, ToolCall, Trajectory
+from jaxtool.core.types import Origin, Sample, ToolCall, Trajectory
 
 Author = Literal["policy", "tool"]
 
@@ -50,6 +50,15 @@ class CallRecord:
     start: int
     stop: int
     observation_stop: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """What an answer did for a while, in milliseconds since the answer left the queue."""
+
+    kind: Literal["generate", "tool", "judge"]
+    start_ms: int
+    stop_ms: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +142,6 @@ def record_of(
         unexecuted_calls=trajectory.unexecuted_calls,
         invalid_calls=trajectory.invalid_calls,
         calls=tuple(_call(call, prompt) for call in trajectory.tool_calls),
-        spans=trajectory.spans,
     )
 
 
