@@ -13,7 +13,7 @@ A lower-case letter is a local variable holding that size.
 import dataclasses
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
