@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxtool.config.record import RECORD_NAME
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.files import write_text
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
 from jaxtool.rundir.trajectory_log import (
@@ -114,6 +115,7 @@ class Report:
 def write_report(path: str | pathlib.Path, report: Report) -> pathlib.Path:
     """Writes the page in one atomic replacement and returns its path."""
     report.check()
+    check_local(path, "the report")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_text(path, _page(report))
