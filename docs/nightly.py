@@ -85,6 +85,13 @@ RULES = (
     Rule(module="experiments.train", contains="search", instead=_SEARCH),
     Rule(module="experiments.train", contains="--steps", instead="tests/train/test_rl_loop.py"),
     Rule(module="experiments.train", contains="--log", instead="tests/rundir/test_trackers.py"),
+    Rule(
+        module="experiments.doctor",
+        contains="--coordinator",
+        instead="tests/cluster/test_reach_checks.py",
+    ),
+    Rule(module="experiments.doctor"),
+    Rule(module="experiments.launch_tpu", instead="tests/docs/test_pods_page.py"),
     Rule(module="experiments.runs", instead="tests/experiments/test_runs_command.py"),
     Rule(
         module="experiments.train",
