@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 from jaxtool.study.closing import key as key_of_pair
 from jaxtool.study.closing import needed
 from jaxtool.study.intervals import t_interval
@@ -282,7 +282,7 @@ def parser() -> argparse.ArgumentParser:
         "--one_core", action="store_true", help="binds each job to a core of its own"
     )
     flags.add_argument("--workdir", type=Path, default=Path("runs/quickstart_seeds"))
-    launch.add_json_flag(flags, "write the table here as well")
+    entry.add_json_flag(flags, "write the table here as well")
     return flags
 
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 
 from docs.commands import Command, commands, documents, name_of
-from experiments import launch
+from experiments import entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 _LAST_LINES = 15  # of a command that failed
@@ -236,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--list", action="store_true", help="print what would be run, and end")
     flags.add_argument("--workdir", type=pathlib.Path, help="where they run; default: a new folder")
     flags.add_argument("--timeout_s", type=float, default=1800, help="of each command")
-    launch.add_json_flag(flags, "write the records here as well")
+    entry.add_json_flag(flags, "write the records here as well")
     return flags
 
 

@@ -17,7 +17,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments import check_flags, launch
+from experiments import check_flags, entry
 
 
 def parse() -> argparse.Namespace:
@@ -30,12 +30,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--answer_key", default="answer", help="of the reference in a row")
     parser.add_argument("--answers", type=Path, help="JSON lines of `question` and `answer`")
-    parser.add_argument("--out", type=launch.writable, help="write the rows that pass here")
+    parser.add_argument("--out", type=entry.writable, help="write the rows that pass here")
     parser.add_argument(
-        "--rejected", type=launch.writable, help="write the others here, with reasons"
+        "--rejected", type=entry.writable, help="write the others here, with reasons"
     )
     check_flags.add(parser)
-    launch.add_json_flag(parser, "write the counts here as well")
+    entry.add_json_flag(parser, "write the counts here as well")
     arguments = parser.parse_args()
     if arguments.out and arguments.out.absolute() == arguments.file.absolute():
         parser.error(f"--out {arguments.out} is the file that is checked: name another one")
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

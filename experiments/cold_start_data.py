@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments import check_flags, launch
+from experiments import check_flags, entry
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.making import Made, Order, Plan
@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry_run", action="store_true", help="say what it costs, and end")
     _add_endpoint(parser)
     check_flags.add(parser)
-    launch.add_json_flag(parser, "write the counts here as well")
+    entry.add_json_flag(parser, "write the counts here as well")
     return parser.parse_args()
 
 
@@ -221,4 +221,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

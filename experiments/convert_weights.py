@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.model.config import ModelConfig
@@ -73,7 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=[],
         help="a field of config.json known to change nothing, may be repeated",
     )
-    launch.add_json_flag(parser, "write what is printed here as well")
+    entry.add_json_flag(parser, "write what is printed here as well")
     return parser.parse_args(arguments)
 
 
@@ -271,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
         default=[],
         help="host:port that must be reached; may be repeated",
     )
-    launch.add_json_flag(parser, "write the findings here as well")
+    entry.add_json_flag(parser, "write the findings here as well")
     arguments = parser.parse_args()
     if not arguments.needs_gib > 0:
         parser.error(f"--needs_gib {arguments.needs_gib:g} must be above 0")
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

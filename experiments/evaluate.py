@@ -28,7 +28,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from experiments import launch
+from experiments import entry
 
 USUAL_PROBLEMS = 400  # of a test split, where --problems says nothing
 
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
         help="NAME=WEIGHTS, or WEIGHTS: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
         "directory, a .gguf file, or org/name on the hub; may be repeated",
     )
-    launch.add_data_flag(
+    entry.add_data_flag(
         parser, "test set in place of the task's test split; may be repeated", is_repeated=True
     )
     parser.add_argument(
@@ -75,9 +75,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    launch.add_tool_flag(parser)
+    entry.add_tool_flag(parser)
     parser.add_argument("--html", type=Path, help="write tables and some trajectories here")
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     return parser.parse_args()
 
 
@@ -171,4 +171,4 @@ def _asked(problems: int | None, data: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -18,7 +18,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
         "--sandbox", action="append", default=[], help="address of a running server, for unit_tests"
     )
     parser.add_argument("--quiet", action="store_true", help="print only what is not as wanted")
-    launch.add_json_flag(parser, "write the verdicts here as well")
+    entry.add_json_flag(parser, "write the verdicts here as well")
     return parser.parse_args()
 
 
@@ -64,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -60,8 +60,8 @@ def parse() -> argparse.Namespace:
     run.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    launch.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
-    launch.add_tool_flag(parser)
+    entry.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
+    entry.add_tool_flag(parser)
     parser.add_argument(
         "--max_restarts", type=int, default=20, help="after preemptions; default: 20"
     )
@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
         "--skip_doctor", action="store_true", help="start where experiments.doctor finds a failure"
     )
     parser.add_argument("--dry_run", action="store_true", help="print all commands and run none")
-    launch.add_json_flag(parser, "write what is planned, or how it ended, here as well")
+    entry.add_json_flag(parser, "write what is planned, or how it ended, here as well")
     arguments = parser.parse_args()
     if arguments.max_restarts < 0 or not arguments.poll_s > 0:
         parser.error("--max_restarts must be 0 or more, and --poll_s above 0")
@@ -199,4 +199,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -19,7 +19,7 @@ import argparse
 import os
 from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--response_tokens", type=float, help="mean; default: half the limit")
     parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")
     parser.add_argument("--tool_calls", type=float, help="mean; default: half the limit")
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     parser.add_argument("--html", type=Path, help="write a page here as well")
     return parser.parse_args()
 
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.rundir.run_start import Launch
@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
         help="a binding of the two stages with rollouts and of the test, may be repeated",
     )
     flags.add_argument("--problems", type=int, default=TEST_PROBLEMS, help="questions of the test")
-    launch.add_json_flag(flags, "write results.json here as well")
+    entry.add_json_flag(flags, "write results.json here as well")
     return flags
 
 
@@ -301,4 +301,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

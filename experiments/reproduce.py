@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from experiments import launch
+from experiments import entry
 
 
 class _OldFlag(argparse.Action):
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="a binding of every variant with rollouts"
     )
-    launch.add_json_flag(parser, "write results.json here as well")
+    entry.add_json_flag(parser, "write results.json here as well")
     return parser.parse_args()
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         problems=suite.problems if arguments.problems is None else arguments.problems,
         changes=Changes(steps=arguments.steps, params=tuple(arguments.gin_param)),
     )
-    jobs = launch.share_accelerator(arguments.jobs) or arguments.jobs or len(usable_cores())
+    jobs = entry.share_accelerator(arguments.jobs) or arguments.jobs or len(usable_cores())
     runner.run(plan, jobs=jobs, report=lambda line: print(line, flush=True))
     found = results.results(plan)
     found["suite"] = arguments.suite
@@ -107,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 
 _NARROWEST = 160  # columns of a table that goes to a file
 
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     compared.add_argument("run", type=Path)
     compared.add_argument("other", type=Path)
     for action in (listed, shown, compared):
-        launch.add_json_flag(action, "write what is printed here as well")
+        entry.add_json_flag(action, "write what is printed here as well")
     return parser.parse_args()
 
 
@@ -185,4 +185,4 @@ def _age(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
         "--run", type=Path, action="append", required=True, help="work directory; may be repeated"
     )
     parser.add_argument(
-        "--out", type=launch.writable, required=True, help="the file of demonstrations"
+        "--out", type=entry.writable, required=True, help="the file of demonstrations"
     )
     parser.add_argument(
         "--order",
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max_calls", type=int, help="answers with more are left out")
     parser.add_argument("--first_step", type=int, default=0, help="of the run")
     parser.add_argument("--last_step", type=int, help="of the run; without it all")
-    launch.add_json_flag(parser, "write the counts here as well")
+    entry.add_json_flag(parser, "write the counts here as well")
     return parser.parse_args()
 
 
@@ -82,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -1,4 +1,4 @@
-"""What every entry point does before jax starts: allocator, compilation cache, one-line errors."""
+"""What every entry point shares: flags, allocator, compilation cache, a main whose errors are one line."""
 
 from __future__ import annotations
 
