@@ -234,7 +234,9 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--only", default="", help="commands that contain this")
     flags.add_argument("--list", action="store_true", help="print what would be run, and end")
-    flags.add_argument("--workdir", type=pathlib.Path, help="where they run; default: a new folder")
+    flags.add_argument(
+        "--workdir", type=entry.local_path, help="where they run; default: a new folder"
+    )
     flags.add_argument("--timeout_s", type=float, default=1800, help="of each command")
     entry.add_json_flag(flags, "write the records here as well")
     return flags

@@ -15,7 +15,6 @@ to it}}. The exit code is 1 if rows are lost.
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from experiments import check_flags, entry
 
@@ -24,12 +23,16 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="JSON lines of messages")
+    parser.add_argument(
+        "file", type=entry.input_path, metavar="FILE", help="JSON lines of messages"
+    )
     parser.add_argument(
         "--question_after", help="the question is what follows this in the user's turn"
     )
     parser.add_argument("--answer_key", default="answer", help="of the reference in a row")
-    parser.add_argument("--answers", type=Path, help="JSON lines of `question` and `answer`")
+    parser.add_argument(
+        "--answers", type=entry.input_path, help="JSON lines of `question` and `answer`"
+    )
     parser.add_argument("--out", type=entry.writable, help="write the rows that pass here")
     parser.add_argument(
         "--rejected", type=entry.writable, help="write the others here, with reasons"

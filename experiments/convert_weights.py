@@ -63,8 +63,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="where a run's weights came from: a .gguf file, a Hugging Face directory, org/name on the hub, or "
         "smollm2",
     )
-    parser.add_argument("--target", required=True, type=Path, help="a directory without weights")
-    parser.add_argument("--adapter", type=Path, help="a PEFT adapter to merge in")
+    parser.add_argument(
+        "--target", required=True, type=entry.local_path, help="a directory without weights"
+    )
+    parser.add_argument("--adapter", type=entry.input_path, help="a PEFT adapter to merge in")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--max_shard_gib", type=float, default=4.0, help="size of one file")
     parser.add_argument(

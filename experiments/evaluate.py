@@ -25,7 +25,6 @@ asks the whole test split; `--sampling greedy` leaves the other way out, in the 
 
 import argparse
 import json
-from pathlib import Path
 from typing import Literal
 
 from experiments import entry
@@ -76,7 +75,9 @@ def parse() -> argparse.Namespace:
         "--search", action="append", default=[], help="address of a running search server"
     )
     entry.add_tool_flag(parser)
-    parser.add_argument("--html", type=Path, help="write tables and some trajectories here")
+    parser.add_argument(
+        "--html", type=entry.local_path, help="write tables and some trajectories here"
+    )
     entry.add_json_flag(parser, "write the figures here as well")
     return parser.parse_args()
 

@@ -16,7 +16,6 @@ what was judged or null, "judge", "counts": whether it is compared with want}], 
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from experiments import entry
 
@@ -26,7 +25,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--judge", default="math", help="for rows that name none")
-    parser.add_argument("--cases", type=Path, required=True, help="JSON lines")
+    parser.add_argument("--cases", type=entry.input_path, required=True, help="JSON lines")
     parser.add_argument(
         "--renderer",
         help="template whose answer tag and box count; without it <answer> and \\boxed",

@@ -17,7 +17,6 @@ sum of these, "tflop", "roofline_ms", "compiler_ms", "collectives_ms", "collecti
 
 import argparse
 import os
-from pathlib import Path
 
 from experiments import entry
 
@@ -40,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")
     parser.add_argument("--tool_calls", type=float, help="mean; default: half the limit")
     entry.add_json_flag(parser, "write the figures here as well")
-    parser.add_argument("--html", type=Path, help="write a page here as well")
+    parser.add_argument("--html", type=entry.local_path, help="write a page here as well")
     return parser.parse_args()
 
 

@@ -120,7 +120,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--tool", choices=tuple(KINDS), default="python", help="what the policy may call"
     )
-    flags.add_argument("--workdir", type=Path, help="default: runs/quickstart, or with the tool")
+    flags.add_argument(
+        "--workdir", type=entry.local_path, help="default: runs/quickstart, or with the tool"
+    )
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--steps", type=int, help="of every stage, in place of its own")
     flags.add_argument(

@@ -44,10 +44,10 @@ def parse() -> argparse.Namespace:
         "--tools", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION"
     )
     entry.add_mcp_flag(parser)
-    parser.add_argument("--spec", type=Path, help="tools as JSON, in place of --tools")
+    parser.add_argument("--spec", type=entry.input_path, help="tools as JSON, in place of --tools")
     parser.add_argument("--question", default="What is 6 * 7?")
     parser.add_argument(
-        "--response", type=Path, help="what the policy writes; - reads standard input"
+        "--response", type=entry.input_path, help="what the policy writes; - reads standard input"
     )
     parser.add_argument(
         "--result", default="(a result)", help="what every call says, without --run"

@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suite", choices=("arithmetic", "smollm2"), default="arithmetic")
-    parser.add_argument("--workdir", type=Path, help="runs/study, or runs/study_SUITE")
+    parser.add_argument("--workdir", type=entry.local_path, help="runs/study, or runs/study_SUITE")
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas between them")
     parser.add_argument("--set", choices=("default", "ablations", "all"), default="default")
     parser.add_argument("--variants", default="", help="variants in place of a set, with commas")

@@ -11,7 +11,6 @@ Reads the sampled answers that RL runs log. Of each question it takes those that
 
 import argparse
 import json
-from pathlib import Path
 
 from experiments import entry
 
@@ -21,7 +20,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--run", type=Path, action="append", required=True, help="work directory; may be repeated"
+        "--run",
+        type=entry.local_path,
+        action="append",
+        required=True,
+        help="work directory; may be repeated",
     )
     parser.add_argument(
         "--out", type=entry.writable, required=True, help="the file of demonstrations"

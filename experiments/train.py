@@ -40,14 +40,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
-    parser.add_argument("--workdir", type=Path, help="directory of this run")
+    parser.add_argument("--workdir", type=entry.local_path, help="directory of this run")
     parser.add_argument(
         "--steps", type=int, help="of the run; more than it has made: it goes on (docs/runs.md)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--init_from",
-        type=Path,
+        type=entry.weights_name,
         help="weights in place of the run's: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
         "directory, a .gguf file, or org/name on the hub",
     )

@@ -8,6 +8,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.report.page import REPORT_NAME, report_of_workdir, write_report
 from jaxtool.report.replacing import lost_by, refusal
 
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="replace a page that holds more")
     arguments = parser.parse_args(argv)
     try:
+        check_local(arguments.workdir, "WORKDIR")
+        check_local(arguments.output or "", "--output")
         report = report_of_workdir(arguments.workdir)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
