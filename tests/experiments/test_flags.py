@@ -48,7 +48,17 @@ def test_json_into_a_directory_that_cannot_be_written_is_refused(tmp_path, capsy
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "evaluate", "quickstart", "reproduce", "plan", "convert_weights", "data"],
+    [
+        "train",
+        "evaluate",
+        "quickstart",
+        "reproduce",
+        "plan",
+        "convert_weights",
+        "data",
+        "doctor",
+        "launch_tpu",
+    ],
 )
 def test_every_command_takes_json_from_the_one_helper(command):
     text = (entry.Path(entry.__file__).parent / f"{command}.py").read_text()
