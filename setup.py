@@ -38,6 +38,7 @@ TRAINER = [
     "flax>=0.12.8",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.4",
+    "tensorstore>=0.1.78",  # of Orbax's own; reads buckets
     "grain>=0.2.18",
     "transformers>=5.0",
     "tokenizers>=0.22",
@@ -53,6 +54,7 @@ TRAINER = [
     "jsonschema>=4.20",
     "pyarrow>=20",  # parquet files
     "rich>=13",
+    "packaging>=24",
     "tensorboardX>=2.6",
 ]
 
@@ -66,6 +68,7 @@ TEST = [
     "grpcio-tools>=1.80",
     "import-linter>=2.5",
     "pyright>=1.1.400",
+    "pyyaml>=6.0",  # files of docs/launch
     "ruff>=0.12",
     "mcp-server-time>=2026.10",  # an MCP server that is not ours
     "selenium>=4.30",  # clicks through the report in headless Chromium, where there is one

@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from experiments import launch
+from experiments import entry
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.problems import Split
 from jaxtool.data.tokenizer import VocabularyTokenizer
@@ -169,7 +169,7 @@ def measured(max_staleness: int, latency_s: float, steps: int, seed: int) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description="Step time of overlapped rollouts against turns.")
     parser.add_argument("--quick", action="store_true", help="one latency, one run of each")
-    launch.add_json_flag(parser, "where to write all figures")
+    entry.add_json_flag(parser, "where to write all figures")
     flags = parser.parse_args()
     latencies_s = (0.5,) if flags.quick else (0.0, 0.5, 2.0)
     rounds, steps = (1, 10) if flags.quick else (2, 10)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import SHAPES, machine
-from experiments import launch
+from experiments import entry
 from jaxtool.model.attention import cached_attention
 from jaxtool.model.attention_backends import keys_go_first
 from jaxtool.model.kv_cache import LayerCache
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     rows = []
     for case in CASES:

@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 
-from experiments import launch
+from experiments import entry
 from jaxtool.decode.config import doublings
 
 BUDGET, PROMPT, PAGE = 16_384, 512, 16
@@ -52,7 +52,7 @@ def simulate(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     record = []
     for median in (1500, 4000, 9000):

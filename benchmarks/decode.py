@@ -56,7 +56,7 @@ from benchmarks.peers import (  # noqa: E402
     machine,
     parse_case,
 )
-from experiments import launch  # noqa: E402
+from experiments import entry  # noqa: E402
 
 _LONG_PROMPT = 1024  # tokens
 
@@ -309,7 +309,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="within 20 minutes on two cores")
-    launch.add_json_flag(parser, "write all figures here")
+    entry.add_json_flag(parser, "write all figures here")
     add_peer_flags(parser)
     parser.add_argument(
         "--part", choices=("plain", "tools", "overheads"), help="only this part; no summary"
@@ -343,5 +343,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.prepare()
+    entry.prepare()
     main()

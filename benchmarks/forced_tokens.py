@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.peers import SHAPES
-from experiments import launch
+from experiments import entry
 
 LENGTHS = (4, 8, 16, 32, 64, 128)
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=7)
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     record = {}
     for shape in arguments.shape or ["small"]:
@@ -130,5 +130,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.prepare()
+    entry.prepare()
     main()

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from benchmarks.peers import SMALL, machine
-from experiments import launch
+from experiments import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_json_flag(parser, "write all figures here")
+    entry.add_json_flag(parser, "write all figures here")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     points = measure(arguments.rounds)
@@ -158,5 +158,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.prepare()
+    entry.prepare()
     main()

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 from jaxtool.core.types import Problem
 from jaxtool.judges.base import Case
 from jaxtool.judges.mathematics import Mathematics
@@ -71,14 +71,14 @@ def resident_bytes(root: int) -> int:
     """Of a process and all below it."""
     parents: dict[int, list[int]] = {}
     sizes: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
             try:
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                stat = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            parents.setdefault(int(stat[1]), []).append(int(entry.name))
-            sizes[int(entry.name)] = int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
+            parents.setdefault(int(stat[1]), []).append(int(folder.name))
+            sizes[int(folder.name)] = int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
     total, pending = 0, [root]
     while pending:
         process = pending.pop()
@@ -131,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--answers", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     args = parser.parse_args()
     draw = random.Random(0)
     kinds = {

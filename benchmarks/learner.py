@@ -57,7 +57,7 @@ from benchmarks.peers import (  # noqa: E402
     machine,
     parse_case,
 )
-from experiments import launch  # noqa: E402
+from experiments import entry  # noqa: E402
 
 Round = Callable[[], float]
 _LONG = 16_384
@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="fewer rounds, torch in bfloat16 without autocast"
     )
-    launch.add_json_flag(parser, "write all figures here")
+    entry.add_json_flag(parser, "write all figures here")
     add_peer_flags(parser)
     parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
     parser.add_argument("--shape", choices=("small", "Qwen2.5-0.5B"), help="of updates: only this")
@@ -376,5 +376,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.prepare()
+    entry.prepare()
     main()

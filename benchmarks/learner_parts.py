@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import QWEN, SMALL, machine
-from experiments import launch
+from experiments import entry
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.float_product import float_product
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_json_flag(parser, "write all figures here")
+    entry.add_json_flag(parser, "write all figures here")
     arguments = parser.parse_args()
     seconds: dict[str, Any] = {}
     ratios: dict[str, Any] = {}

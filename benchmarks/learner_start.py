@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.learner_setup import make_batch, make_setup, random_state
 from benchmarks.peers import START_SHAPES
-from experiments import launch
+from experiments import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
@@ -126,5 +126,5 @@ def _sample_once(engine: Any) -> None:
 
 
 if __name__ == "__main__":
-    launch.prepare()
+    entry.prepare()
     main(pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import launch
+from experiments import entry
 from jaxtool.learn.adam8bit import dequantize_blocks, quantize_blocks
 from jaxtool.learn.optimizer import (
     Adafactor,
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     result: dict[str, Any] = {"python": platform.python_version(), "memory": memory(), "errors": []}
     print("Qwen2.5-7B                 trained      optimizer state")

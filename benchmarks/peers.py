@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, Self
 
-from experiments import launch
+from experiments import entry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODULES = {"transformers": "torch, transformers", "tunix": "tunix"}
@@ -72,7 +72,7 @@ START_SHAPES = SHAPES | {"Qwen2.5-1.5B": QWEN_1_5B, "Qwen2.5-7B": QWEN_7B}
 
 def _without_our_allocator() -> dict[str, str]:
     """The environment, but for the allocator that our own entry points give themselves."""
-    ours = ("GLIBC_TUNABLES", launch.allocator())
+    ours = ("GLIBC_TUNABLES", entry.allocator())
     return {name: value for name, value in os.environ.items() if (name, value) != ours}
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import launch
+from experiments import entry
 from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.decode.publish import DecoderNumerics, publish
@@ -129,7 +129,7 @@ def num_bytes(tree: Any) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    launch.add_json_flag(parser, "where to write the figures")
+    entry.add_json_flag(parser, "where to write the figures")
     parser.add_argument("--rounds", type=int, default=5, help="of timing; 0: none")
     args = parser.parse_args()
     learner, params = GgufFile(scans_layers=False).load(SHARDING, seed=0)

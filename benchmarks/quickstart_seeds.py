@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 from jaxtool.study.closing import key as key_of_pair
 from jaxtool.study.closing import needed
 from jaxtool.study.intervals import t_interval
@@ -274,15 +274,18 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", default="0-14", help="such as 0-14 or 0,3,5; none: the table alone"
     )
     flags.add_argument(
-        "--rows", type=Path, default=Path("runs/quickstart_seeds/rows.jsonl"), help="file of rows"
+        "--rows",
+        type=entry.local_path,
+        default=Path("runs/quickstart_seeds/rows.jsonl"),
+        help="file of rows",
     )
     flags.add_argument("--python", default=sys.executable, help="interpreter of the quickstarts")
     flags.add_argument("--jobs", type=int, default=1, help="quickstarts at a time")
     flags.add_argument(
         "--one_core", action="store_true", help="binds each job to a core of its own"
     )
-    flags.add_argument("--workdir", type=Path, default=Path("runs/quickstart_seeds"))
-    launch.add_json_flag(flags, "write the table here as well")
+    flags.add_argument("--workdir", type=entry.local_path, default=Path("runs/quickstart_seeds"))
+    entry.add_json_flag(flags, "write the table here as well")
     return flags
 
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from experiments import entry
 from jaxtool.report.page import Report, write_report
 from jaxtool.rundir.answer_records import AnswerRecord, CallRecord, Part, Span
 
@@ -245,7 +246,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the answers")
-    parser.add_argument("--json", type=pathlib.Path, help="file for the figures")
+    parser.add_argument("--json", type=entry.local_path, help="file for the figures")
     arguments = parser.parse_args()
     part = 10 if arguments.quick else 1
     found = []

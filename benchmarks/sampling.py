@@ -10,7 +10,7 @@ import json
 import time
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 
 
 def ways() -> dict[str, Any]:
@@ -61,7 +61,7 @@ def ways() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     import jax
@@ -96,5 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.prepare()
+    entry.prepare()
     main()

@@ -31,6 +31,7 @@ import grpc
 import numpy as np
 
 from benchmarks.sandbox import PROGRAMS, ROOT, tree_cpu_s
+from experiments import entry
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 
@@ -171,13 +172,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--old", type=pathlib.Path, required=True, help="a checkout")
-    parser.add_argument("--new", type=pathlib.Path, default=ROOT, help="a checkout (this one)")
+    parser.add_argument("--old", type=entry.local_path, required=True, help="a checkout")
+    parser.add_argument("--new", type=entry.local_path, default=ROOT, help="a checkout (this one)")
     parser.add_argument(
         "--tier", action="append", choices=("namespace", "landlock"), help="may be repeated (both)"
     )
     parser.add_argument("--rounds", type=int, default=20, help="turns of each server (20)")
-    parser.add_argument("--json", type=pathlib.Path, help="write the figures here as well")
+    parser.add_argument("--json", type=entry.local_path, help="write the figures here as well")
     arguments = parser.parse_args()
     if arguments.rounds < 2:
         parser.error(f"--rounds {arguments.rounds} must be at least 2")

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 
 from docs.commands import Command, commands, documents, name_of
-from experiments import launch
+from experiments import entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 _LAST_LINES = 15  # of a command that failed
@@ -95,6 +95,13 @@ RULES = (
     Rule(module="experiments.train", contains="search", instead=_SEARCH),
     Rule(module="experiments.train", contains="--steps", instead="tests/train/test_rl_loop.py"),
     Rule(module="experiments.train", contains="--log", instead="tests/rundir/test_trackers.py"),
+    Rule(
+        module="experiments.doctor",
+        contains="--coordinator",
+        instead="tests/cluster/test_reach_checks.py",
+    ),
+    Rule(module="experiments.doctor"),
+    Rule(module="experiments.launch_tpu", instead="tests/docs/test_pods_page.py"),
     Rule(module="experiments.runs", instead="tests/experiments/test_runs_command.py"),
     Rule(
         module="experiments.train",
@@ -249,9 +256,11 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--only", default="", help="commands that contain this")
     flags.add_argument("--list", action="store_true", help="print what would be run, and end")
-    flags.add_argument("--workdir", type=pathlib.Path, help="where they run; default: a new folder")
+    flags.add_argument(
+        "--workdir", type=entry.local_path, help="where they run; default: a new folder"
+    )
     flags.add_argument("--timeout_s", type=float, default=1800, help="of each command")
-    launch.add_json_flag(flags, "write the records here as well")
+    entry.add_json_flag(flags, "write the records here as well")
     return flags
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import launch
+from experiments import entry
 from jaxtool.core.types import (
     Origin,
     Problem,
@@ -229,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_json_flag(parser, "write the numbers here as well")
+    entry.add_json_flag(parser, "write the numbers here as well")
     arguments = parser.parse_args()
     rows = variants()
     print(markdown(rows))

@@ -15,27 +15,30 @@ to it}}. The exit code is 1 if rows are lost.
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from experiments import check_flags, launch
+from experiments import check_flags, entry
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="JSON lines of messages")
+    parser.add_argument(
+        "file", type=entry.input_path, metavar="FILE", help="JSON lines of messages"
+    )
     parser.add_argument(
         "--question_after", help="the question is what follows this in the user's turn"
     )
     parser.add_argument("--answer_key", default="answer", help="of the reference in a row")
-    parser.add_argument("--answers", type=Path, help="JSON lines of `question` and `answer`")
-    parser.add_argument("--out", type=launch.writable, help="write the rows that pass here")
     parser.add_argument(
-        "--rejected", type=launch.writable, help="write the others here, with reasons"
+        "--answers", type=entry.input_path, help="JSON lines of `question` and `answer`"
+    )
+    parser.add_argument("--out", type=entry.writable, help="write the rows that pass here")
+    parser.add_argument(
+        "--rejected", type=entry.writable, help="write the others here, with reasons"
     )
     check_flags.add(parser)
-    launch.add_json_flag(parser, "write the counts here as well")
+    entry.add_json_flag(parser, "write the counts here as well")
     arguments = parser.parse_args()
     if arguments.out and arguments.out.absolute() == arguments.file.absolute():
         parser.error(f"--out {arguments.out} is the file that is checked: name another one")
@@ -72,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -1,8 +1,9 @@
 """Flags that the commands which check demonstrations share."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from experiments import entry
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.pipeline import CheckOptions
@@ -47,7 +48,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="an evaluation set, JSON lines with the question under KEY; may be repeated",
     )
     group.add_argument("--max_chars", type=int, default=100_000, help="of a response")
-    group.add_argument("--tokenizer", type=Path, help="directory of the policy's tokenizer")
+    group.add_argument(
+        "--tokenizer", type=entry.input_path, help="directory of the policy's tokenizer"
+    )
     group.add_argument("--row_tokens", type=int, help="longest row in tokens; needs --tokenizer")
     group.add_argument(
         "--sandbox", action="append", default=[], help="address of a running sandbox server"

@@ -21,10 +21,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments import check_flags, launch
+from experiments import check_flags, entry
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.making import Made, Order, Plan
@@ -34,8 +33,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", type=Path, required=True, help="JSON lines of text reasoning")
-    parser.add_argument("--workdir", type=Path, required=True, help="directory of this data set")
+    parser.add_argument(
+        "--source", type=entry.input_path, required=True, help="JSON lines of text reasoning"
+    )
+    parser.add_argument(
+        "--workdir", type=entry.local_path, required=True, help="directory of this data set"
+    )
     parser.add_argument(
         "--layout",
         choices=("plain", "gsm8k", "open_thoughts"),
@@ -51,11 +54,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, help="only the first rows of the file")
     parser.add_argument("--samples", type=int, default=1, help="replies for each row")
-    parser.add_argument("--prompt", type=Path, help="template of your own")
+    parser.add_argument("--prompt", type=entry.input_path, help="template of your own")
     parser.add_argument("--dry_run", action="store_true", help="say what it costs, and end")
     _add_endpoint(parser)
     check_flags.add(parser)
-    launch.add_json_flag(parser, "write the counts here as well")
+    entry.add_json_flag(parser, "write the counts here as well")
     return parser.parse_args()
 
 
@@ -221,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -19,7 +19,7 @@ import argparse
 import json
 from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 ROWS = 10  # of a table on the console; the page and the files have all
 
@@ -51,12 +51,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--html",
-        type=launch.writable,
+        type=entry.writable,
         metavar="PATH",
         help="write the page here, answers side by side",
     )
-    launch.add_json_flag(parser, "write the figures here as well")
-    launch.add_figure_flags(parser)
+    entry.add_json_flag(parser, "write the figures here as well")
+    entry.add_figure_flags(parser)
     arguments = parser.parse_args()
     if arguments.show < 0:
         parser.error(f"--show {arguments.show} must be 0 or more questions")
@@ -85,10 +85,10 @@ def main() -> None:
     page = paired_tables.comparison_page(found, side_by_side.sections(found))
     if arguments.html:
         print(f"page {write_report(Path(arguments.html), page)}")
-    launch.write_figures(arguments, page)
+    entry.write_figures(arguments, page)
     if arguments.json:
         write_text(arguments.json, json.dumps(found.as_json(), indent=1))
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.model.config import ModelConfig
@@ -63,8 +63,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="where a run's weights came from: a .gguf file, a Hugging Face directory, org/name on the hub, or "
         "smollm2",
     )
-    parser.add_argument("--target", required=True, type=Path, help="a directory without weights")
-    parser.add_argument("--adapter", type=Path, help="a PEFT adapter to merge in")
+    parser.add_argument(
+        "--target", required=True, type=entry.local_path, help="a directory without weights"
+    )
+    parser.add_argument("--adapter", type=entry.input_path, help="a PEFT adapter to merge in")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--max_shard_gib", type=float, default=4.0, help="size of one file")
     parser.add_argument(
@@ -73,7 +75,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=[],
         help="a field of config.json known to change nothing, may be repeated",
     )
-    launch.add_json_flag(parser, "write what is printed here as well")
+    entry.add_json_flag(parser, "write what is printed here as well")
     return parser.parse_args(arguments)
 
 
@@ -271,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -64,9 +64,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     check.add_argument(
         "--renderer", default="retool", help="template of the prompts that are measured"
     )
-    launch.add_json_flag(check, "write the figures here as well")
+    entry.add_json_flag(check, "write the figures here as well")
     layouts = commands.add_parser("layouts", help="list the layouts that have a name")
-    launch.add_json_flag(layouts, "write the list here as well")
+    entry.add_json_flag(layouts, "write the list here as well")
     return parser.parse_args(arguments)
 
 
@@ -190,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -46,10 +46,9 @@ are lost (1 %) there are counts and no figures, and the exit code is 1.
 import argparse
 import json
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Literal
 
-from experiments import launch
+from experiments import entry
 
 USUAL_PROBLEMS = 400  # of a test split, where --problems says nothing
 
@@ -74,7 +73,7 @@ def parse() -> argparse.Namespace:
         help="NAME=WEIGHTS, or WEIGHTS: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
         "directory, a .gguf file, or org/name on the hub; may be repeated",
     )
-    launch.add_data_flag(
+    entry.add_data_flag(
         parser, "test set in place of the task's test split; may be repeated", is_repeated=True
     )
     parser.add_argument(
@@ -84,7 +83,7 @@ def parse() -> argparse.Namespace:
         help=f"questions of the test split ({USUAL_PROBLEMS}), or of each set of --data (all)",
     )
     parser.add_argument(
-        "--workdir", type=Path, help="keeps every answer here; the same command goes on"
+        "--workdir", type=entry.local_path, help="keeps every answer here; the same command goes on"
     )
     _add_suite(parser)
     _add_conditions(parser)
@@ -95,9 +94,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    launch.add_tool_flag(parser)
-    parser.add_argument("--html", type=Path, help="write tables and some answers here")
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_tool_flag(parser)
+    parser.add_argument("--html", type=entry.local_path, help="write tables and some answers here")
+    entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     _check(parser, arguments)
     return arguments
@@ -344,4 +343,4 @@ def _asked(problems: int | None, data: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -16,9 +16,8 @@ what was judged or null, "judge", "counts": whether it is compared with want}], 
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -26,7 +25,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--judge", default="math", help="for rows that name none")
-    parser.add_argument("--cases", type=Path, required=True, help="JSON lines")
+    parser.add_argument("--cases", type=entry.input_path, required=True, help="JSON lines")
     parser.add_argument(
         "--renderer",
         help="template whose answer tag and box count; without it <answer> and \\boxed",
@@ -35,7 +34,7 @@ def parse() -> argparse.Namespace:
         "--sandbox", action="append", default=[], help="address of a running server, for unit_tests"
     )
     parser.add_argument("--quiet", action="store_true", help="print only what is not as wanted")
-    launch.add_json_flag(parser, "write the verdicts here as well")
+    entry.add_json_flag(parser, "write the verdicts here as well")
     return parser.parse_args()
 
 
@@ -64,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

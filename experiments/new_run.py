@@ -19,7 +19,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:
     from jaxtool.plan.wish import Wish
@@ -46,7 +46,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--hardware", required=True, help="cpu, a100-80g, h100-8, v5e-16, v6e-64 and the like"
     )
-    parser.add_argument("--out", required=True, type=launch.writable, help="the gin file to write")
+    parser.add_argument("--out", required=True, type=entry.writable, help="the gin file to write")
     parser.add_argument(
         "--layout", help="of a FILE that is not recognised, as experiments.data knows layouts"
     )
@@ -84,7 +84,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--corpus", default="", help="file of passages for a search server that the run starts"
     )
-    launch.add_json_flag(parser, "write what was derived here as well")
+    entry.add_json_flag(parser, "write what was derived here as well")
     return parser.parse_args(arguments)
 
 
@@ -137,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -21,9 +21,8 @@ sum of these, "tflop", "roofline_ms", "products_ms", "compiler_ms", "kernels_ms"
 
 import argparse
 import os
-from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -43,8 +42,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--response_tokens", type=float, help="mean; default: half the limit")
     parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")
     parser.add_argument("--tool_calls", type=float, help="mean; default: half the limit")
-    launch.add_json_flag(parser, "write the figures here as well")
-    parser.add_argument("--html", type=Path, help="write a page here as well")
+    entry.add_json_flag(parser, "write the figures here as well")
+    parser.add_argument("--html", type=entry.local_path, help="write a page here as well")
     return parser.parse_args()
 
 
@@ -81,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

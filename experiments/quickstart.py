@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.report.page import Report
@@ -123,7 +123,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--tool", choices=tuple(KINDS), default="python", help="what the policy may call"
     )
-    flags.add_argument("--workdir", type=Path, help="default: runs/quickstart, or with the tool")
+    flags.add_argument(
+        "--workdir", type=entry.local_path, help="default: runs/quickstart, or with the tool"
+    )
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--steps", type=int, help="of every stage, in place of its own")
     flags.add_argument(
@@ -133,9 +135,9 @@ def parser() -> argparse.ArgumentParser:
         help="a binding of the two stages with rollouts and of the test, may be repeated",
     )
     flags.add_argument("--problems", type=int, default=TEST_PROBLEMS, help="questions of the test")
-    launch.add_log_flag(flags)
-    launch.add_figure_flags(flags)
-    launch.add_json_flag(flags, "write results.json here as well")
+    entry.add_log_flag(flags)
+    entry.add_figure_flags(flags)
+    entry.add_json_flag(flags, "write results.json here as well")
     return flags
 
 
@@ -150,7 +152,7 @@ def main() -> None:
     from jaxtool.train.rl_config import RlConfig
 
     started = time.monotonic()
-    trackers = launch.trackers_of(arguments)
+    trackers = entry.trackers_of(arguments)
     runs = _configs(arguments, kind, trackers)
     configs = {stage: config for stage, (config, _) in runs.items()}
     tested = configs["otc_grpo"]
@@ -193,7 +195,7 @@ def main() -> None:
     print("\n".join(closing.statements(results, kind.word(), kind.one_draw())))
     report = _report(arguments, configs, comparison, results)
     page = write_report(arguments.workdir / "report.html", report)
-    launch.write_figures(arguments, report)
+    entry.write_figures(arguments, report)
     log_outcome(trackers, arguments.workdir, page, tracked.of_evaluations(results["variants"]))
     print(f"report {page}\n{time.monotonic() - started:.0f} s in this process")
 
@@ -309,4 +311,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

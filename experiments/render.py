@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:  # imported where they are used: prepare() comes first
     from jaxtool.core.types import Problem, Verdict
@@ -43,11 +43,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--tools", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION"
     )
-    launch.add_mcp_flag(parser)
-    parser.add_argument("--spec", type=Path, help="tools as JSON, in place of --tools")
+    entry.add_mcp_flag(parser)
+    parser.add_argument("--spec", type=entry.input_path, help="tools as JSON, in place of --tools")
     parser.add_argument("--question", default="What is 6 * 7?")
     parser.add_argument(
-        "--response", type=Path, help="what the policy writes; - reads standard input"
+        "--response", type=entry.input_path, help="what the policy writes; - reads standard input"
     )
     parser.add_argument(
         "--result", default="(a result)", help="what every call says, without --run"
@@ -59,7 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--answer", help="the reference: judges the response")
     parser.add_argument("--judge", default="math", help="see experiments.judge, or calls")
     parser.add_argument("--tokens", action="store_true", help="a line for each token")
-    launch.add_json_flag(parser, "write all of it here as well")
+    entry.add_json_flag(parser, "write all of it here as well")
     return parser.parse_args()
 
 
@@ -227,4 +227,4 @@ def as_json(
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from experiments import launch
+from experiments import entry
 
 
 class _OldFlag(argparse.Action):
@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suite", choices=("arithmetic", "smollm2"), default="arithmetic")
-    parser.add_argument("--workdir", type=Path, help="runs/study, or runs/study_SUITE")
+    parser.add_argument("--workdir", type=entry.local_path, help="runs/study, or runs/study_SUITE")
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas between them")
     parser.add_argument("--set", choices=("default", "ablations", "all"), default="default")
     parser.add_argument("--variants", default="", help="variants in place of a set, with commas")
@@ -55,9 +55,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="a binding of every variant with rollouts"
     )
-    launch.add_log_flag(parser)
-    launch.add_figure_flags(parser)
-    launch.add_json_flag(parser, "write results.json here as well")
+    entry.add_log_flag(parser)
+    entry.add_figure_flags(parser)
+    entry.add_json_flag(parser, "write results.json here as well")
     return parser.parse_args()
 
 
@@ -87,9 +87,9 @@ def main() -> None:
         split=arguments.split,
         problems=suite.problems if arguments.problems is None else arguments.problems,
         changes=Changes(steps=arguments.steps, params=tuple(arguments.gin_param)),
-        trackers=launch.trackers_of(arguments),
+        trackers=entry.trackers_of(arguments),
     )
-    jobs = launch.share_accelerator(arguments.jobs) or arguments.jobs or len(usable_cores())
+    jobs = entry.share_accelerator(arguments.jobs) or arguments.jobs or len(usable_cores())
     runner.run(plan, jobs=jobs, report=lambda line: print(line, flush=True))
     found = results.results(plan)
     found["suite"] = arguments.suite
@@ -107,10 +107,10 @@ def main() -> None:
     tables.print_tables(found)
     report = tables.study_report(found, "jaxtool study")
     page = page.write_report(plan.workdir / "report.html", report)
-    launch.write_figures(arguments, report)
+    entry.write_figures(arguments, report)
     log_outcome(plan.trackers, plan.workdir, page, tracked.of_study(found))
     print(f"{json.dumps(found['summary'], indent=1)}\nreport {page}\n{found['how']['seconds']} s")
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 
 _NARROWEST = 160  # columns of a table that goes to a file
 
@@ -32,15 +32,15 @@ def parse() -> argparse.Namespace:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     listed = actions.add_parser("list", help="a line for each run")
-    listed.add_argument("directory", type=Path, nargs="?", default=Path("runs"))
+    listed.add_argument("directory", type=entry.local_path, nargs="?", default=Path("runs"))
     shown = actions.add_parser("show", help="everything that is known of one run")
-    shown.add_argument("run", type=Path, help="its work directory")
+    shown.add_argument("run", type=entry.local_path, help="its work directory")
     shown.add_argument("--all", action="store_true", help="settings that are defaults, too")
     compared = actions.add_parser("diff", help="settings and versions in which two runs differ")
-    compared.add_argument("run", type=Path)
-    compared.add_argument("other", type=Path)
+    compared.add_argument("run", type=entry.local_path)
+    compared.add_argument("other", type=entry.local_path)
     for action in (listed, shown, compared):
-        launch.add_json_flag(action, "write what is printed here as well")
+        entry.add_json_flag(action, "write what is printed here as well")
     return parser.parse_args()
 
 
@@ -185,4 +185,4 @@ def _age(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -18,7 +18,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from experiments import launch
+from experiments import entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +71,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    launch.add_tool_flag(parser)
-    launch.add_json_flag(parser, "write the answers here as well")
+    entry.add_tool_flag(parser)
+    entry.add_json_flag(parser, "write the answers here as well")
     return parser.parse_args(arguments)
 
 
@@ -197,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

@@ -11,9 +11,8 @@ Reads the sampled answers that RL runs log, and with --evaluation those of an ev
 
 import argparse
 import json
-from pathlib import Path
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -21,7 +20,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--run", type=Path, action="append", default=[], help="work directory; may be repeated"
+        "--run",
+        type=entry.local_path,
+        action="append",
+        default=[],
+        help="work directory; may be repeated",
     )
     parser.add_argument(
         "--evaluation",
@@ -31,7 +34,7 @@ def parse() -> argparse.Namespace:
         help="work directory of experiments.evaluate, of which answers with tools are taken; may be repeated",
     )
     parser.add_argument(
-        "--out", type=launch.writable, required=True, help="the file of demonstrations"
+        "--out", type=entry.writable, required=True, help="the file of demonstrations"
     )
     parser.add_argument(
         "--order",
@@ -46,7 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max_calls", type=int, help="answers with more are left out")
     parser.add_argument("--first_step", type=int, default=0, help="of the run")
     parser.add_argument("--last_step", type=int, help="of the run; without it all")
-    launch.add_json_flag(parser, "write the counts here as well")
+    entry.add_json_flag(parser, "write the counts here as well")
     return parser.parse_args()
 
 
@@ -93,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

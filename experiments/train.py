@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import launch
+from experiments import entry
 
 
 def parse() -> argparse.Namespace:
@@ -40,14 +40,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gin_param", action="append", default=[], help="one binding, may be repeated"
     )
-    parser.add_argument("--workdir", type=Path, help="directory of this run")
+    parser.add_argument("--workdir", type=entry.local_path, help="directory of this run")
     parser.add_argument(
         "--steps", type=int, help="of the run; more than it has made: it goes on (docs/runs.md)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--init_from",
-        type=Path,
+        type=entry.weights_name,
         help="weights in place of the run's: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
         "directory, a .gguf file, or org/name on the hub",
     )
@@ -57,14 +57,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    launch.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
-    launch.add_tool_flag(parser)
-    launch.add_log_flag(parser)
-    launch.add_json_flag(parser, "write the figures here as well")
+    entry.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
+    entry.add_tool_flag(parser)
+    entry.add_log_flag(parser)
+    entry.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--print_config", action="store_true", help="print the composed run and end")
     only.add_argument("--dry_run", action="store_true", help="check all but the steps and end")
-    launch.add_host_flags(parser)
+    entry.add_host_flags(parser)
     arguments = parser.parse_args()
     if arguments.print_config and (arguments.tool or arguments.mcp):
         parser.error(
@@ -122,7 +122,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from jaxtool.train import run_data, run_files, run_tools, sft_loop
 
     params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
-    trackers = launch.trackers_of(arguments)
+    trackers = entry.trackers_of(arguments)
     config, launched = run_files.launched_run(arguments.gin_file, params, trackers)
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool or arguments.mcp:
@@ -149,7 +149,7 @@ def main() -> None:
     if arguments.print_config:
         print_config(arguments)
         return
-    launch.join_hosts(arguments)
+    entry.join_hosts(arguments)
     if arguments.dry_run:
         dry_run(arguments)
         return
@@ -199,4 +199,4 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    entry.run(main)

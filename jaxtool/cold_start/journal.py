@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from jaxtool.cold_start.chat_wire import Reply
 from jaxtool.cold_start.spending import Tokens
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.locks import Held, hold
 
 NAME = "journal.jsonl"
@@ -91,6 +92,7 @@ def open_journal(workdir: Path, settings: Mapping[str, Any]) -> Iterator[tuple[J
       ValueError: other settings than those it was begun with, or no journal of ours; one line.
       Held: another process has the directory.
     """
+    check_local(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     with hold(workdir / "lock"):
         path = workdir / NAME

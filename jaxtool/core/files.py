@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+from jaxtool.core.bucket_names import check_local
+
 _UNFINISHED = ".unfinished"
 
 
@@ -18,6 +20,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Puts `content` at `path` in one step: a reader, a kill or a full disk sees the old file or the new one."""
+    check_local(path, "a file at")
     path = Path(path)
     temporary = path.with_name(f"{path.name}{_UNFINISHED}.{os.getpid()}")
     try:
@@ -41,6 +44,7 @@ def unfinished(directory: Path) -> Path:
 
 def begin_directory(directory: Path) -> Path:
     """An empty `unfinished` directory, without what an earlier attempt left."""
+    check_local(directory, "a directory at")
     temporary = unfinished(directory)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

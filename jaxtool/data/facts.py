@@ -33,6 +33,7 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.files import write_text
 from jaxtool.core.ranges import check_range
 from jaxtool.core.seeds import stream_seed
@@ -249,6 +250,7 @@ def main() -> None:
     )
     parser.add_argument("corpus", type=Path, help="the file to write, such as runs/facts.jsonl")
     path = parser.parse_args().corpus
+    check_local(path, "the corpus")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_corpus(path)
     print(f"{path}: {len(facts()):,} passages")

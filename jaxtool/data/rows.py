@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxtool.core import json_lines
+from jaxtool.core.bucket_files import local_copy
+from jaxtool.core.bucket_names import bucket_url
 from jaxtool.core.files import one_line
 from jaxtool.data.hub import HubName, hub_batches
 from jaxtool.data.json_array import array_objects
@@ -38,16 +40,17 @@ class Row:
 
 
 def source_of(text: str | Path) -> tuple[Path, ...] | HubName:
-    """Files, or the name of a data set on the hub: `org/name[:config][@split]`.
+    """Files, or the name of a data set on the hub: `org/name[:config][@split]`. A bucket's are copied here first.
 
     `train-*.parquet` names all files that fit, in the order of their names. A file that is there comes first;
     a name that could be either and is no file is taken for the hub's.
 
     Raises:
       FileNotFoundError: there is no such file, and it could not be a hub name.
-      ValueError: it is a directory.
+      ValueError: it is a directory, or a URL that is not read.
+      OSError: the bucket cannot be read.
     """
-    path = Path(text)
+    path = _on_this_machine(text)
     if path.is_dir():
         raise ValueError(
             f"{path} is a directory: name a file in it, or several as {path}/*.parquet"
@@ -62,6 +65,15 @@ def source_of(text: str | Path) -> tuple[Path, ...] | HubName:
     if found is None or path.name.endswith(_SUFFIXES):
         raise FileNotFoundError(f"there is no problem file {path}")
     return found
+
+
+def _on_this_machine(text: str | Path) -> Path:
+    """The path itself, or that of the copy of what is in a bucket, wildcards of the name included."""
+    url = bucket_url(text)
+    folder, _, name = (url or "").rpartition("/")
+    if "*" in name:
+        return local_copy(folder, (name,)) / name
+    return local_copy(text)
 
 
 def stem_of(text: str | Path) -> str:

@@ -15,6 +15,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.local_files import read_json_object
 from jaxtool.model.config import Dtype, ModelConfig
 from jaxtool.model.hf_config import config_from_hf, config_to_hf
@@ -132,6 +133,7 @@ def write_hf(
     Args:
       tensor_of: one parameter of one layer, in our shape; None for those outside the layers.
     """
+    check_local(path, "the directory")
     path = Path(path)
     fields = config_to_hf(config, carried) | {"torch_dtype": dtype}
     if path.exists() and any(path.glob("*.safetensors*")):

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.local_files import read_json_object
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import MODULES, LoraConfig, Target, adapter_shapes
@@ -92,6 +93,7 @@ def save_peft(
         "target_modules": [_hf_module(target) for target in config.targets],
         "inference_mode": True,
     }
+    check_local(directory, "the directory")
     directory.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, directory / _WEIGHTS)
     text = json.dumps(fields, indent=2) + "\n"

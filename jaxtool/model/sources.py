@@ -11,7 +11,10 @@ from typing import Any, Protocol
 import jax
 
 from jaxtool.core import rng
+from jaxtool.core.bucket_files import local_copy, names_below
+from jaxtool.core.bucket_names import bucket_url
 from jaxtool.core.gguf_file import find_smollm2, open_gguf
+from jaxtool.core.hub_files import TEXT_FILES
 from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
 from jaxtool.model.gguf_weights import GgufTensors, check_gguf_header, config_from_gguf, load_gguf
 from jaxtool.model.hf_weights import check_hf_header, load_hf, read_model_config
@@ -101,11 +104,11 @@ class GgufFile:
         return _with_run_options(config_from_gguf(GgufTensors(open_gguf(self._path))), self)
 
     def check_header(self) -> str:
-        return f"{check_gguf_header(self._path)} tensors in {self._path}"
+        return f"{check_gguf_header(self._path)} tensors in {self.path or self._path}"
 
     @property
     def _path(self) -> str | Path:
-        return find_smollm2() if self.path is None else self.path
+        return find_smollm2() if self.path is None else local_copy(self.path)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,27 +130,38 @@ class HfDirectory:
         self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
     ) -> tuple[ModelConfig, Params]:
         """`seed` is not used: every number is in the files."""
-        self.model_config()  # another model than expected is refused before its weights are read
+        path = local_copy(self.path)
+        self._config_in(path)  # another model than expected is refused before its weights are read
         config, params = load_hf(
-            self.path, sharding=sharding, ignored_fields=self.ignored_fields, dtype=dtype
+            path, sharding=sharding, ignored_fields=self.ignored_fields, dtype=dtype
         )
         return _with_run_options(config, self), params
 
     def model_config(self) -> ModelConfig:
-        """Of config.json, or of `expected` where there is no directory.
+        """Of config.json, or of `expected` where there is no directory; a bucket is not asked for it then.
 
         Raises:
           ValueError: both are there and differ; the message names the fields.
         """
-        if self.expected is not None and not Path(self.path).exists():
+        is_away = bucket_url(self.path) is not None or not Path(self.path).exists()
+        if self.expected is not None and is_away:
             return _with_run_options(self.expected, self)
-        config = read_model_config(self.path, self.ignored_fields)
+        return self._config_in(local_copy(self.path, TEXT_FILES))
+
+    def _config_in(self, path: Path) -> ModelConfig:
+        """Of the directory's config.json, which must agree with `expected`."""
+        config = read_model_config(path, self.ignored_fields)
         config = _with_run_options(config, self)
         if self.expected is not None:
             _check_expected(config, _with_run_options(self.expected, self), self.path)
         return config
 
     def check_header(self) -> str:
+        """In a bucket nothing of the weights is looked at: they are copied when the run begins."""
+        if (url := bucket_url(self.path)) is not None:
+            self._config_in(local_copy(self.path, TEXT_FILES))
+            count = sum(name.endswith(".safetensors") for name in names_below(url))
+            return f"{count} safetensors files in {self.path}, copied here when the run begins"
         return f"{check_hf_header(self.path, self.ignored_fields)} tensors in {self.path}"
 
 

@@ -143,6 +143,18 @@ def agree(decide: Callable[[], _Value]) -> _Value:
     return value  # type: ignore[return-value]
 
 
+def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
+    """GPUs of a SLURM task that is alone on its node: all of the node; None: what jax makes of it.
+
+    jax gives a task the one device of its number on the node, so a task alone would leave all but the first idle.
+    """
+    names = ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES", "SLURM_GPUS_ON_NODE")
+    if "JAX_LOCAL_DEVICE_IDS" in environment or not all(name in environment for name in names):
+        return None
+    tasks, nodes, gpus = (int(environment[name]) for name in names)
+    return list(range(gpus)) if tasks == nodes else None
+
+
 def _number(value: int | None, name: str, environment: Mapping[str, str]) -> int | None:
     if value is not None or name not in environment:
         return value
@@ -156,7 +168,9 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
     # Only CPU devices read it; the default of some versions knows one process only.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, local_device_ids=slurm_devices(os.environ)
+        )
     except ValueError as error:
         raise ValueError(
             f"no TPU pod, SLURM job or MPI job found ({error}) "

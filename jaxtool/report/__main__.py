@@ -11,6 +11,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.report.figure_files import report_of_page, write_figures
 from jaxtool.report.page import REPORT_NAME, write_report
 from jaxtool.report.replacing import lost_by, refusal
@@ -29,24 +30,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", help=f"the page; WORKDIR/{REPORT_NAME} by default")
     parser.add_argument("--force", action="store_true", help="replace a page that holds more")
-    parser.add_argument("--figures", type=pathlib.Path, help="directory for all three kinds")
+    parser.add_argument("--figures", help="directory for all three kinds")
     for kind, what in (("svg", "charts"), ("csv", "tables"), ("latex", "tables")):
-        parser.add_argument(f"--{kind}", type=pathlib.Path, help=f"directory for the {what} alone")
+        parser.add_argument(f"--{kind}", help=f"directory for the {what} alone")
     arguments = parser.parse_args(argv)
-    folders = {
+    places = {
         kind: getattr(arguments, kind) or arguments.figures for kind in ("svg", "csv", "latex")
     }
     is_page = pathlib.Path(arguments.workdir).is_file()
-    if is_page and not any(folders.values()):
+    if is_page and not any(places.values()):
         parser.error(f"{arguments.workdir} is a page: say where its figures go, as --figures DIR")
     try:
+        for name, place in (("WORKDIR", arguments.workdir), ("--output", arguments.output)):
+            check_local(place or "", name)
+        for kind, place in places.items():
+            check_local(place or "", f"--{kind}")
         report = (report_of_page if is_page else report_of_workdir)(arguments.workdir)
-        files = write_figures(report, **folders)
+        files = write_figures(
+            report, **{kind: place and pathlib.Path(place) for kind, place in places.items()}
+        )
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if any(folders.values()):
-        places = dict.fromkeys(map(str, filter(None, folders.values())))
-        print(f"{len(files)} files in {', '.join(places)}")
+    if any(places.values()):
+        print(f"{len(files)} files in {', '.join(dict.fromkeys(filter(None, places.values())))}")
         return
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.workdir) / REPORT_NAME)
     if not arguments.force and (lost := lost_by(output, report)):

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.files import write_text
 from jaxtool.report.answer_pairs import AnswerPair
 from jaxtool.report.chunks import Chunked, chunked, folder_of, remove_others, write_beside
@@ -151,6 +152,7 @@ def write_report(path: str | pathlib.Path, report: Report) -> pathlib.Path:
       ValueError: tables or curves do not agree in length, or a line of a log is no trajectory; names it.
     """
     report.check()
+    check_local(path, "the report")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     found = chunked(_rows(report))

@@ -7,6 +7,7 @@ checkpoint that a disk or a copy has changed is noticed: Orbax finds a missing f
 """
 
 import dataclasses
+import functools
 import gc
 import hashlib
 import json
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from jaxtool.core.bucket_files import local_copy
 from jaxtool.core.files import begin_directory, finish_directory, one_line, unfinished, write_text
 from jaxtool.core.trees import abstract_like, bit_sum, non_finite
 from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
@@ -198,8 +200,13 @@ def save_policy(directory: Path, params: Params, config: ModelConfig) -> None:
         ) from error
 
 
+def policy_config(directory: Path) -> Path:
+    """The file that makes a directory a policy."""
+    return directory / _POLICY_CONFIG
+
+
 def is_policy(directory: Path) -> bool:
-    return (directory / _POLICY_CONFIG).is_file()
+    return policy_config(directory).is_file()
 
 
 def saved_at(directory: Path) -> float:
@@ -269,9 +276,9 @@ class SavedPolicy:
             fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
         return ModelConfig(**fields)
 
-    @property
+    @functools.cached_property
     def _directory(self) -> Path:
-        return Path(self.path).absolute()
+        return local_copy(self.path).absolute()
 
 
 def check_can_save(tree: Any, what: str) -> None:

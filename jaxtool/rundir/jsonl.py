@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TextIO
 
+from jaxtool.core.bucket_names import check_local
+
 
 class Closes(abc.ABC):
     """For `with`: leaving the block closes."""
@@ -23,6 +25,12 @@ class Closes(abc.ABC):
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+def sync(file: TextIO) -> None:
+    """Returns when all rows are on the disk, or in the bucket that is mounted there; a lost host keeps them."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def append_row(file: TextIO, row: Mapping[str, Any]) -> None:
@@ -56,6 +64,7 @@ def open_for_append(path: str | pathlib.Path, resume_step: int | None) -> TextIO
 
     What is dropped is dropped in one atomic replacement.
     """
+    check_local(path, "the file")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if resume_step is None or not path.exists():

@@ -77,6 +77,10 @@ class MetricsWriter(jsonl.Closes):
             flush_secs=10,
         )
 
+    def sync(self) -> None:
+        """See `jsonl.sync`."""
+        jsonl.sync(self._file)
+
     def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Writes the row of `step`; values are numbers or arrays without axes.
 

@@ -62,6 +62,11 @@ class RunLog:
         for tracker in self._trackers:
             tracker.log_table(step, rows)
 
+    def sync(self) -> None:
+        """Before a checkpoint: a resume from it counts on the rows of its steps."""
+        self._metrics.sync()
+        self._views.sync()
+
     def __enter__(self) -> Self:
         return self
 

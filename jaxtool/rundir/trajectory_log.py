@@ -321,6 +321,10 @@ class TrajectoryLog(jsonl.Closes):
         for view in views:
             jsonl.append_row(self._file, view_to_row(view))
 
+    def sync(self) -> None:
+        """See `jsonl.sync`."""
+        jsonl.sync(self._file)
+
     def close(self) -> None:
         self._file.close()
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ParamSpec
 
+from jaxtool.core.bucket_names import check_local
 from jaxtool.core.locks import Held, hold, temporary_directory
 from jaxtool.parallel import hosts
 from jaxtool.rundir.run_record import LOCK
@@ -36,7 +37,7 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
     """Keeps other processes out of the directory, which is made; several hosts call it together.
 
     Raises:
-      ValueError: a process is in it, which the message names.
+      ValueError: a process is in it, which the message names; or it is in a bucket.
     """
     with ExitStack() as stack:
         hosts.agree(lambda: _hold(stack, workdir))
@@ -67,6 +68,7 @@ def records_dir(stack: ExitStack, workdir: Path) -> Path:
 
 
 def _hold(stack: ExitStack, workdir: Path) -> None:
+    check_local(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         stack.enter_context(hold(workdir / LOCK))

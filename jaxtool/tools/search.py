@@ -9,10 +9,10 @@ where its passages go (renderers).
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxtool.core.bucket_files import local_copy
 from jaxtool.core.calls import ToolSpec
 from jaxtool.core.ranges import check_range
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
@@ -78,7 +78,7 @@ class Search:
     def open(self, runner: CodeRunner | None = None) -> "SearchTool":
         """Raises FileNotFoundError without the corpus, ServerStartError if the run's own server does not come up."""
         del runner
-        if self.corpus and not pathlib.Path(self.corpus).is_file():
+        if self.corpus and not local_copy(self.corpus).is_file():
             raise FileNotFoundError(
                 f"Search.corpus = {self.corpus!r}: there is no such file: name one, or give running servers with "
                 "--search or Search.addresses"
@@ -91,7 +91,7 @@ class Search:
 
     @contextlib.contextmanager
     def _own_server(self) -> Iterator[LocalServer]:
-        flags = ["--corpus", self.corpus]
+        flags = ["--corpus", str(local_copy(self.corpus))]
         try:
             with run_local_search(flags=flags, start_timeout_s=self.start_timeout_s) as server:
                 yield server

@@ -133,6 +133,7 @@ def train(
             progress.update(step + 1, _shown(metrics))
             # The last step has one too, from which a longer run goes on.
             if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+                log.sync()
                 checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
             keep(step + 1, may_be_best=is_validated)
         trained = run.learner.trained(run.state)

@@ -192,6 +192,7 @@ def _train(
                     skipped.check()
                 # The last step has a checkpoint too, from which a longer run goes on.
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                    log.sync()
                     checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
                 save_kept(workdir, step + 1, *kept, state.params, view, model, sharding)
     save_result(workdir, state.params, view, model, sharding, source)

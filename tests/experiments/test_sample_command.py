@@ -6,14 +6,14 @@ import json
 import pytest
 from helpers.tiny_hf import write_model
 
-from experiments import launch, sample
+from experiments import entry, sample
 from jaxtool.core.types import Origin, Problem
 from jaxtool.train import one_answer
 from jaxtool.train.one_answer import Follower
 
 
 def run(monkeypatch, *flags):
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     monkeypatch.setattr("sys.argv", ["sample", *map(str, flags)])
     sample.main()
 

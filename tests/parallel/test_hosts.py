@@ -92,3 +92,21 @@ def test_metrics_of_hosts_are_summed_averaged_or_the_slowest():
         "timing/decode_s": 2.0,
         "tokens/useful_fraction": 0.625,
     }
+
+
+SLURM = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "8"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices"),
+    [
+        (SLURM, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (SLURM | {"SLURM_NTASKS": "16"}, None),  # a task a GPU: jax's own rule is right
+        (SLURM | {"JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
+        ({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, None),  # nodes without GPUs
+        ({}, None),
+    ],
+    ids=["alone", "a task a GPU", "chosen", "no GPUs", "no SLURM"],
+)
+def test_a_slurm_task_that_is_alone_on_its_node_gets_all_of_its_gpus(environment, devices):
+    assert hosts.slurm_devices(environment) == devices

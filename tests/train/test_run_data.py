@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.small_runs import rl_config
 
-from experiments import launch
+from experiments import entry
 from experiments import train as train_entry_point
 from jaxtool.data.layouts import PRESETS
 from jaxtool.data.named_sets import evaluation_data, training_data
@@ -91,9 +91,9 @@ def test_a_run_without_data_flags_is_the_same_object(tmp_path: Path):
 
 
 def start(monkeypatch, *flags: str) -> None:
-    monkeypatch.setattr(launch, "prepare", lambda: None)
+    monkeypatch.setattr(entry, "prepare", lambda: None)
     monkeypatch.setattr("sys.argv", ["train", "--gin_file", RUN, "--dry_run", *flags])
-    launch.run(train_entry_point.main)
+    entry.run(train_entry_point.main)
 
 
 SMALL = ("--gin_param", "Schedule.pool = None", "--gin_param", "Schedule.problems_per_step = 4")

@@ -15,7 +15,8 @@ from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import demonstration
 from jaxtool.rollout.batching import PackConfig
-from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir import jsonl
+from jaxtool.rundir.checkpoints import Checkpoints, SavedPolicy
 from jaxtool.rundir.run_record import read_record
 from jaxtool.tools.function import Function
 from jaxtool.train import sft_loop
@@ -142,3 +143,14 @@ def test_the_tools_of_a_stream_stand_in_its_prompts_and_must_fit_its_renderer():
         stream("hermes", "length", "length")
     with pytest.raises(ValueError, match="renderer 'retool' cannot call the tool 'length'"):
         stream("retool", "length")
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_that_counts_on_them(tmp_path, monkeypatch):
+    order, sync, save = [], jsonl.sync, Checkpoints.save
+    monkeypatch.setattr(jsonl, "sync", lambda file: order.append("rows") or sync(file))
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, step, *rest: order.append(step) or save(self, step, *rest)
+    )
+    cold_start(config_of(tmp_path, Demonstrations()), workdir=tmp_path / "run", seed=0)
+    rows = ["rows", "rows"]  # of metrics and of trajectories
+    assert order == [*rows, 2, *rows, 4, *rows, 5]

@@ -1,4 +1,4 @@
-"""What every entry point does before jax starts: allocator, compilation cache, one-line errors."""
+"""What every entry point shares: flags, allocator, compilation cache, a main whose errors are one line."""
 
 from __future__ import annotations
 
@@ -133,6 +133,32 @@ def add_data_flag(parser: argparse.ArgumentParser, text: str, *, is_repeated: bo
     )
 
 
+def local_path(text: str) -> Path:
+    """A place that a command writes, or a run of this machine; a name in a bucket is refused at once."""
+    from jaxtool.core.bucket_names import check_local
+
+    try:
+        check_local(text, "the path")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
+def input_path(text: str) -> Path:
+    """A file or directory that a command reads; what is in a bucket is copied to this machine first."""
+    from jaxtool.core.bucket_files import local_copy
+
+    try:
+        return local_copy(text)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def weights_name(text: str) -> Path:
+    """A name of weights, also one in a bucket; `weights_named` finds them."""
+    return Path(text)
+
+
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
     parser.add_argument("--json", type=writable, help=text, metavar="PATH")
@@ -171,7 +197,7 @@ def writable_folder(text: str) -> Path:
 
 def writable(text: str) -> Path:
     """The path of a file that a command writes at its end, refused at once where that could not be."""
-    path = Path(text)
+    path = local_path(text)
     folder = path.absolute().parent
     problem = None
     if path.is_dir():
