@@ -97,6 +97,7 @@ def parse() -> argparse.Namespace:
     )
     launch.add_tool_flag(parser)
     parser.add_argument("--html", type=Path, help="write tables and some answers here")
+    launch.add_figure_flags(parser)
     launch.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     _check(parser, arguments)
@@ -127,7 +128,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     if arguments.suite is None:
         return
     said = [name for name in _OF_A_SUITE if getattr(arguments, name) is not None]
-    said += ["samples"] * (arguments.samples != 1) + ["html"] * (arguments.html is not None)
+    said += ["samples"] * (arguments.samples != 1)
+    said += [name for name in ("html", "svg", "csv", "latex") if getattr(arguments, name)]
     if said:
         parser.error(
             f"--{said[0]} beside --suite: how rows are asked is the suite's; leave it out, or copy the suite's file "
@@ -305,9 +307,12 @@ def main() -> None:
     comparison_tables.print_tables(results.comparison)
     record_tables.print_figures(results)
     record_tables.print_behaviour(results)
+    subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
     if arguments.html:
-        subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
         print(f"page {record_tables.write_page(arguments.html, results, plan.config, subtitle)}")
+    if any((arguments.svg, arguments.csv, arguments.latex)):
+        report = record_tables.evaluation_report(results, plan.config, subtitle)
+        launch.write_figures(arguments, report)
     if arguments.json:
         write_text(arguments.json, json.dumps(results.as_json(), indent=1))
     if arguments.workdir:
