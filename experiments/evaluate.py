@@ -15,7 +15,7 @@ split; `--sampling greedy` leaves the other way out, in the tables and in the JS
 reports it), "tool_calls", "tool_calls_stderr", "tool_productivity" (null without calls), "tool_calls_by_tool": {tool:
 calls}, "by_tool": {tool: {"tool_calls", "tool_calls_stderr", "tool_productivity", "answers_with_call",
 "accuracy_with_call" (null without such answers), "failed_fraction" of its calls (null without any)}}, "problems",
-"answers", "lost", "levels": {level: the same}}}}, "paired": {name: {way: against the first policy: "questions",
+"answers", "lost", "lost_to" {who: how many}, "levels": {level: the same}}}}, "paired": {name: {way: against the first policy: "questions",
 "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr", "accuracy_difference_points",
 "accuracy_difference_points_stderr", "productivity_gain", "by_tool": {tool: those about calls}}}, "figures": {name: {way:
 {"questions", "samples", "answers", "lost", "accuracy_lenient", and as {"value", "low", "high", "over"}: "accuracy" (avg@k),
