@@ -4,8 +4,8 @@
   python -m experiments.sample --policy Qwen2.5-1.5B-Instruct --tools off --temperature 0 "What is 37 * 24?"
 
 --policy takes every name of weights (docs/weights.md). A run's policy is asked as the run asks: its prompt, tools, limits.
-Other weights get ReTool's prompt with the sandbox's Python, or with --tools off a plain one; through the tokenizer's chat
-template where it has one. --gin_file names a run file in place of that. The prompt is dim, the policy green, what tools say is
+Other weights get the sandbox's Python, called as their chat template says or in ReTool's tags; with --tools off the same
+question without tools. --gin_file names a run file in place of that. The prompt is dim, the policy green, what tools say is
 cyan; control tokens are framed, as ⟨|im_end|⟩.
 
 --json PATH writes {"policy", "renderer", "question", "samples": [{"response", "finish_reason", "tokens": {"prompt", "policy",
@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--response_tokens",
         type=_count,
-        help="most tokens of an answer, tools included (the run's, or 2048)",
+        help="most tokens of an answer, tools included (the run's, or 1024)",
     )
     parser.add_argument("--answer", help="the reference: judges the answer")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other answers (0)")

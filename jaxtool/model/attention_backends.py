@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 from jaxtool.model.attention import Places, attention, cached_attention, segment_mask
 from jaxtool.model.blockwise_attention import blockwise_attention, row_attention
 from jaxtool.model.config import AttentionBackend, ModelConfig
-from jaxtool.model.kv_cache import LayerCache
-from jaxtool.model.pallas_attention import LANES, flash_cached_attention
+from jaxtool.model.kv_cache import LayerCache, write_values
+from jaxtool.model.pallas_attention import LANES, flash_cached_attention, flash_writing_attention
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.parallel.axis_rules import Sharding
 
@@ -108,6 +108,40 @@ def attend_to_cache(
         out_specs=queries,
         check_vma=False,
     )(q, cache, positions)
+
+
+def write_and_attend(
+    q: Float[Array, "B 1 N H"],
+    k: Float[Array, "B 1 K H"],
+    v: Float[Array, "B 1 K H"],
+    cache: LayerCache,
+    positions: Int[Array, "B 1"],
+    sharding: Sharding,
+) -> tuple[Float[Array, "B 1 N H"], LayerCache]:
+    """Writes one token a row into an int8 cache and attends to it by the TPU kernel, which writes the scales."""
+    cache, new_scales = write_values(cache, k, v, positions)
+    if sharding.mesh.size == 1:
+        return flash_writing_attention(q, cache, positions, new_scales)
+    rules, (heads, kv_heads) = sharding.rules, sharding.mapped_heads
+    queries, of_token = rules.spec("batch", None, heads, None), rules.spec("batch", kv_heads)
+    cache_specs = jax.tree.map(
+        lambda x: rules.spec("batch", kv_heads, *(None,) * (x.ndim - 2)), cache
+    )
+    return jax.shard_map(
+        flash_writing_attention,
+        mesh=sharding.mesh,
+        in_specs=(queries, cache_specs, rules.spec("batch", None), (of_token, of_token)),
+        out_specs=(queries, cache_specs),
+        check_vma=False,
+    )(q, cache, positions, new_scales)
+
+
+def kernel_writes_scales(
+    cache: LayerCache, columns: int, view: int, config: ModelConfig, sharding: Sharding
+) -> bool:
+    """Whether `write_and_attend` serves: a decode step on TPUs over all positions of an int8 cache."""
+    is_step = columns == 1 and cache.k_scale is not None and view == cache.k.shape[2]
+    return is_step and cached_backend(config, view, sharding) == "pallas_tpu"
 
 
 def keys_go_first(q: Array, cache: LayerCache, sharding: Sharding) -> bool:

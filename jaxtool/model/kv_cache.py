@@ -78,6 +78,22 @@ def write(
     )
 
 
+def write_values(
+    cache: LayerCache,
+    k: Float[Array, "B 1 K H"],
+    v: Float[Array, "B 1 K H"],
+    positions: Int[Array, "B 1"],
+) -> tuple[LayerCache, tuple[Float[Array, "B K"], Float[Array, "B K"]]]:
+    """`write` into all rows of an int8 cache without the scales, and the scales: a kernel writes them itself."""
+    (k_int8, k_scale), (v_int8, v_scale) = quantize(k, (-1,)), quantize(v, (-1,))
+    rows = jnp.arange(k.shape[0])
+    values = cache._replace(
+        k=put_columns(cache.k, rows, positions, k_int8.swapaxes(1, 2)),
+        v=put_columns(cache.v, rows, positions, v_int8.swapaxes(1, 2)),
+    )
+    return values, (k_scale[:, 0], v_scale[:, 0])
+
+
 def put_columns(
     into: jax.Array, rows: Int[Array, " B"], columns: Int[Array, "B C"], x: jax.Array
 ) -> jax.Array:

@@ -40,6 +40,9 @@ _PARTS = 2  # of the grid: a chip of v4 or v5p has two cores, and each takes one
 _MOST_STEPS = 1 << 16  # of a grid: 2 tables of 4 bytes a step are half of the scalar memory
 
 
+NewScales = tuple[Float[Array, "B K"], Float[Array, "B K"]]
+
+
 class Walk(NamedTuple):
     """The grid's steps: which queries meet which block of positions, one entry a step.
 
@@ -69,6 +72,35 @@ def flash_cached_attention(
     Args:
       interpret: runs the kernel's operations one by one on any platform, for tests.
     """
+    return _attend(q, cache, positions, None, interpret=interpret)[0]
+
+
+def flash_writing_attention(
+    q: Float[Array, "B 1 N H"],
+    cache: LayerCache,
+    positions: Int[Array, "B 1"],
+    new_scales: NewScales,
+    *,
+    interpret: bool = False,
+) -> tuple[Float[Array, "B 1 N H"], LayerCache]:
+    """`flash_cached_attention` of one token a row over an int8 cache that lacks the scales of that token.
+
+    The kernel writes them in place while it is at their block. Written by a scatter, the scales of the whole
+    cache change their layout, there and back, in every layer of every step.
+
+    Args:
+      cache: holds the values of the new tokens already.
+      positions: those >= S are not written.
+      new_scales: of keys and of values.
+    """
+    out, scales = _attend(q, cache, positions, new_scales, interpret=interpret)
+    return out, LayerCache(cache.k, cache.v, *scales)
+
+
+def _attend(
+    q: Array, cache: LayerCache, positions: Array, new_scales: NewScales | None, *, interpret: bool
+) -> tuple[Array, list[Array]]:
+    """Attention, and the cache's scales with the new ones in them: none without new ones."""
     b, c, n, h = q.shape
     kv, s = cache.k.shape[1:3]
     group = n // kv
@@ -77,11 +109,12 @@ def flash_cached_attention(
     query_block, position_block = blocks_of(c * group, s, kv * h * cache.k.dtype.itemsize)
     per_row = -(-c * group // query_block)  # query blocks of a row
     num_blocks = -(-s // position_block)
-    if b > 1 and b * per_row * num_blocks > _MOST_STEPS:  # whole prompts, many and long
+    is_long = b * per_row * num_blocks > _MOST_STEPS  # whole prompts, many and long
+    if is_long and b > 1 and new_scales is None:
         first = jax.tree.map(lambda x: x[: b // 2], (q, cache, positions))
         second = jax.tree.map(lambda x: x[b // 2 :], (q, cache, positions))
         halves = [flash_cached_attention(*x, interpret=interpret) for x in (first, second)]
-        return jnp.concatenate(halves)
+        return jnp.concatenate(halves), []
     # 2) Queries [P, K, block, H], P = B x blocks of a row. Those that fill up the last block stand at
     #    position 0: they see one key, so no softmax is empty.
     padding = per_row * query_block - c * group
@@ -110,14 +143,31 @@ def flash_cached_attention(
         return positions_at(part, t, *walk)[:3]
 
     query_spec = pl.BlockSpec((1, kv, query_block, h), queries_at)
+
+    def last_scales_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
+        queries = walk[1][_step(part, t, walk[0])]
+        return _row(queries, per_row), 0, walk[3][queries]
+
     position_spec = pl.BlockSpec((1, kv, position_block, h), positions_at)
     scales = [x for x in (cache.k_scale, cache.v_scale) if x is not None]
     # 4) One step after the other ("arbitrary"), so that the scratch memory carries maximum, sum and
     #    values from block to block.
-    out = pl.pallas_call(
-        functools.partial(_kernel, is_scaled=bool(scales), end=s if s % position_block else None),
+    tables: tuple[Array, ...] = walk
+    is_writing = new_scales is not None
+    if new_scales is not None:
+        tables = (*walk, positions[:, 0], *(x.reshape(-1) for x in new_scales))
+    written = scales if is_writing else []
+    # Aliases count all arguments, the tables as well; the scales are the last two.
+    first_scale = len(tables) + 4
+    out, *written = pl.pallas_call(
+        functools.partial(
+            _kernel,
+            is_scaled=bool(scales),
+            is_writing=is_writing,
+            end=s if s % position_block else None,
+        ),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=len(walk),
+            num_scalar_prefetch=len(tables),
             grid=(parts, steps),
             in_specs=[
                 query_spec,
@@ -126,22 +176,25 @@ def flash_cached_attention(
                 pl.BlockSpec((1, query_block, 1), at_at),
             ]
             + [pl.BlockSpec((1, kv, position_block), scales_at)] * len(scales),
-            out_specs=query_spec,
+            out_specs=[query_spec]
+            + [pl.BlockSpec((1, kv, position_block), last_scales_at)] * len(written),
             scratch_shapes=[
                 pltpu.VMEM((kv, query_block, LANES), jnp.float32),
                 pltpu.VMEM((kv, query_block, LANES), jnp.float32),
                 pltpu.VMEM((kv, query_block, h), jnp.float32),
             ],
         ),
-        out_shape=jax.ShapeDtypeStruct(queries.shape, q.dtype),
+        out_shape=[jax.ShapeDtypeStruct(queries.shape, q.dtype)]
+        + [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in written],
+        input_output_aliases={first_scale + i: 1 + i for i in range(len(written))},
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         name=KERNEL,
         interpret=interpret,
-    )(*walk, queries, cache.k, cache.v, at[:, :, None], *scales)
+    )(*tables, queries, cache.k, cache.v, at[:, :, None], *scales)
     # 5) Back to the order of the queries, without those that filled up.
     out = out.reshape(b, per_row, kv, query_block, h).swapaxes(1, 2)
     out = out.reshape(b, kv, per_row * query_block, h)[:, :, : c * group]
-    return out.reshape(b, kv, c, group, h).transpose(0, 2, 1, 3, 4).reshape(b, c, n, h)
+    return out.reshape(b, kv, c, group, h).transpose(0, 2, 1, 3, 4).reshape(b, c, n, h), written
 
 
 def blocks_of(queries: int, positions: int, position_bytes: int) -> tuple[int, int]:
@@ -194,15 +247,19 @@ def _row(queries: Any, per_row: int) -> Any:
     return queries if per_row == 1 else jax.lax.div(queries, jnp.int32(per_row))
 
 
-def _kernel(*refs: Any, is_scaled: bool, end: int | None):
+def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, end: int | None):
     """One block of positions of one block of queries: max, sum and weighted values so far, by key head.
 
     Args:
+      is_writing: `new_refs` are the row's position and the scales of its new token, by row and head.
       end: of the cache's positions, where the last block goes beyond it; None: it does not.
     """
-    first_ref, queries_ref, block_ref, last_ref, q_ref, k_ref, v_ref, at_ref, *rest = refs
-    scale_refs = rest[:2] if is_scaled else None
-    out_ref, max_ref, sum_ref, values_ref = rest[-4:]
+    first_ref, queries_ref, block_ref, last_ref, *rest = refs
+    new_refs, rest = (rest[:3], rest[3:]) if is_writing else ([], rest)
+    q_ref, k_ref, v_ref, at_ref, *rest = rest
+    scale_refs = rest[:2] if is_scaled else []
+    max_ref, sum_ref, values_ref = rest[-3:]
+    out_ref, *written_refs = rest[2 if is_scaled else 0 : -3]
     kv, positions = k_ref.shape[1:3]
     part, t = pl.program_id(0), pl.program_id(1)
     step = _step(part, t, first_ref)
@@ -227,9 +284,20 @@ def _kernel(*refs: Any, is_scaled: bool, end: int | None):
                 q, k.astype(q.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
             )
             scores = scores * q.shape[-1] ** -0.5
-            if scale_refs is not None:
-                scores = scores * scale_refs[0][0, i : i + 1]
             position = block * positions + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+            scales = [ref[0, i : i + 1] for ref in scale_refs]
+            if (
+                is_writing
+            ):  # of the last block what is written here stays; one token a row, one query block
+                row, (new_at_ref, *new) = queries_ref[step], new_refs
+                scales = [
+                    jnp.where(position[:1] == new_at_ref[row], ref[row * kv + i], scale)
+                    for ref, scale in zip(new, scales, strict=True)
+                ]
+                for ref, scale in zip(written_refs, scales, strict=True):
+                    ref[0, i : i + 1] = scale
+            if scales:
+                scores = scores * scales[0]
             scores = jnp.where(position <= at_ref[0], scores, MASKED_SCORE)
             # 4) The highest score so far; what was summed under a lower one shrinks to the new one. All
             #    lanes of a scratch row hold the same number, for a register cannot be narrower.
@@ -239,8 +307,8 @@ def _kernel(*refs: Any, is_scaled: bool, end: int | None):
             weights = jnp.exp(scores - highest)
             total = shrink * sum_ref[i][:, :1] + jnp.sum(weights, axis=1, keepdims=True)
             # 5) Values of this block. The int8 scale comes after the sum, which is of weights alone.
-            if scale_refs is not None:
-                weights = weights * scale_refs[1][0, i : i + 1]
+            if scales:
+                weights = weights * scales[1]
             if end is not None:  # what lies beyond the cache may be no number, and 0 x NaN is NaN
                 weights = jnp.where(position < end, weights, 0.0)
                 row = block * positions + jax.lax.broadcasted_iota(jnp.int32, v.shape, 0)

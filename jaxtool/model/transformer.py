@@ -15,7 +15,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.attention_backends import attend_to_cache, training_attention
+from jaxtool.model.attention_backends import (
+    attend_to_cache,
+    kernel_writes_scales,
+    training_attention,
+    write_and_attend,
+)
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
 from jaxtool.model.layers import AttentionProjections, GatedMlp, RMSNorm, rms_norm, rotary_angles
@@ -130,6 +135,9 @@ def cached_hidden_states(
         def attend(
             q: Array, k: Array, v: Array, layer_cache: LayerCache = layer_cache
         ) -> tuple[Array, LayerCache]:
+            is_whole = rows is None
+            if is_whole and kernel_writes_scales(layer_cache, q.shape[1], view, config, sharding):
+                return write_and_attend(q, k, v, layer_cache, positions, sharding)
             updated = write(layer_cache, k, v, positions, rows)
             seen = updated.view(view) if rows is None else view_rows(updated, rows, view)
             return attend_to_cache(q, seen, positions, config, sharding), updated

@@ -269,10 +269,7 @@ class _Shown:
         """A window is over; `answers` more are there and not written yet."""
         seconds = time.monotonic() - self._started
         tokens = self._collector.engine.counts.sampled_tokens - self._tokens
-        figures: dict[str, float | str] = {
-            "calls": str(self._calls),
-            "tokens per s": tokens / seconds,
-        }
+        figures: dict[str, float | str] = {"calls": str(self._calls), "tok/s": tokens / seconds}
         if self._lost:
             figures["lost"] = str(self._lost)
         self._display.update(self._done + answers, figures)

@@ -62,12 +62,12 @@ def test_the_five_commands_make_a_table(tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "eval.json").read_text())
     assert set(found["variants"]) == {"base", "trained"}
     assert found["variants"]["trained"]["sampled"]["answers"] == 4 * 8
-    # 4) Their differences.
+    # 5) The report.
+    call(monkeypatch, report.module, *report.arguments)
+    assert "trajectories" in (tmp_path / "runs" / "mine" / "report.html").read_text()
+    # 4) Their differences. Last, so that a checkout without the command has the other four tested.
     if importlib.util.find_spec(compare.module) is None:
         pytest.skip("experiments.compare is not in this checkout")
     capsys.readouterr()
     call(monkeypatch, compare.module, *compare.arguments)
     assert "base" in capsys.readouterr().out
-    # 5) The report.
-    call(monkeypatch, report.module, *report.arguments)
-    assert "trajectories" in (tmp_path / "runs" / "mine" / "report.html").read_text()

@@ -18,8 +18,13 @@ from jaxtool.model.attention_backends import (
     keys_go_first,
     training_backend,
 )
-from jaxtool.model.kv_cache import LayerCache
-from jaxtool.model.pallas_attention import blocks_of, flash_cached_attention, walk_of
+from jaxtool.model.kv_cache import LayerCache, write, write_values
+from jaxtool.model.pallas_attention import (
+    blocks_of,
+    flash_cached_attention,
+    flash_writing_attention,
+    walk_of,
+)
 from jaxtool.model.quantize import quantize
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.parallel.axis_rules import single_device
@@ -80,6 +85,23 @@ def test_flash_kernel_equals_xla_over_a_cache(columns, positions, dtype, int8, t
     got, wanted = (np.asarray(x, np.float32) for x in (got, wanted))
     assert np.std(wanted) > 0.02
     np.testing.assert_allclose(got, wanted, atol=tolerance)
+
+
+@pytest.mark.parametrize("positions", [384, 4096, 2176])
+def test_the_kernel_writes_scales_as_a_scatter_does(positions):
+    """Rows that end at the edges of blocks; the last is beyond the cache and is not written."""
+    cache, q = cache_of(5, positions, int8=True), normal(0, 5, 1, 4, 128)
+    k, v = normal(5, 5, 1, 2, 128), normal(6, 5, 1, 2, 128)
+    edge = positions // 2
+    at = jnp.asarray([0, edge - 1, edge, positions - 1, positions], jnp.int32)[:, None]
+    wanted = write(cache, k, v, at)
+    values, scales = write_values(cache, k, v, at)
+    out, got = flash_writing_attention(q, values, at, scales, interpret=True)
+    assert not np.array_equal(wanted.k_scale, cache.k_scale)
+    for x, y in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(x, y)
+    plain = flash_cached_attention(q, wanted, at, interpret=True)
+    np.testing.assert_array_equal(out, plain)
 
 
 def test_a_row_does_not_depend_on_its_neighbours_lengths():

@@ -16,7 +16,7 @@ from helpers.tiny_models import FAMILIES, next_token_loss
 from jax.experimental import topologies
 
 from jaxtool.model.kv_cache import LayerCache, make_cache
-from jaxtool.model.pallas_attention import flash_cached_attention
+from jaxtool.model.pallas_attention import flash_cached_attention, flash_writing_attention
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
@@ -85,19 +85,21 @@ def test_the_kernel_over_a_cache_compiles_at_the_shapes_of_runs(
     for positions in (18432, 4992):
         values = array("int8" if cache == "int8" else "bfloat16", 4, heads, positions, 128)
         scale = array("float32", 4, heads, positions) if cache == "int8" else None
-        compiled = (
-            jax.jit(flash_cached_attention)
-            .lower(
-                array("bfloat16", 4, columns, heads * group, 128),
-                LayerCache(values, values, scale, scale),
-                array("int32", 4, columns),
-            )
-            .compile()
+        arguments = (
+            array("bfloat16", 4, columns, heads * group, 128),
+            LayerCache(values, values, scale, scale),
+            array("int32", 4, columns),
         )
-        text = compiled.as_text()
-        assert text.count("tpu_custom_call") == 1
-        # Values and scales are read as they lie: no copy of them is made.
-        assert not re.search(rf"\[4,{heads},{positions}[,\]].* copy\(", text)
+        programs = [jax.jit(flash_cached_attention).lower(*arguments)]
+        if cache == "int8" and columns == 1:
+            new = array("float32", 4, heads)
+            writing = jax.jit(flash_writing_attention, donate_argnames="cache")
+            programs.append(writing.lower(*arguments, (new, new)))
+        for program in programs:
+            text = program.compile().as_text()
+            assert text.count("tpu_custom_call") == 1
+            # Values and scales are read and written as they lie: no copy of them is made.
+            assert not re.search(rf"\[4,{heads},{positions}[,\]].* copy\(", text)
 
 
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
