@@ -15,7 +15,7 @@ split; `--sampling greedy` leaves the other way out, in the tables and in the JS
 reports it), "tool_calls", "tool_calls_stderr", "tool_productivity" (null without calls), "tool_calls_by_tool": {tool:
 calls}, "by_tool": {tool: {"tool_calls", "tool_calls_stderr", "tool_productivity", "answers_with_call",
 "accuracy_with_call" (null without such answers), "failed_fraction" of its calls (null without any)}}, "problems",
-"answers", "lost", "levels": {level: the same}}}}, "paired": {name: {way: against the first policy: "questions",
+"answers", "lost", "lost_to" {who: how many}, "levels": {level: the same}}}}, "paired": {name: {way: against the first policy: "questions",
 "questions_left_out", "calls_cut", "calls_difference", "calls_difference_stderr", "accuracy_difference_points",
 "accuracy_difference_points_stderr", "productivity_gain", "by_tool": {tool: those about calls}}}, "figures": {name: {way:
 {"questions", "samples", "answers", "lost", "accuracy_lenient", and as {"value", "low", "high", "over"}: "accuracy" (avg@k),
@@ -96,6 +96,7 @@ def parse() -> argparse.Namespace:
     )
     entry.add_tool_flag(parser)
     parser.add_argument("--html", type=entry.local_path, help="write tables and some answers here")
+    entry.add_figure_flags(parser)
     entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
     _check(parser, arguments)
@@ -126,7 +127,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     if arguments.suite is None:
         return
     said = [name for name in _OF_A_SUITE if getattr(arguments, name) is not None]
-    said += ["samples"] * (arguments.samples != 1) + ["html"] * (arguments.html is not None)
+    said += ["samples"] * (arguments.samples != 1)
+    said += [name for name in ("html", "svg", "csv", "latex") if getattr(arguments, name)]
     if said:
         parser.error(
             f"--{said[0]} beside --suite: how rows are asked is the suite's; leave it out, or copy the suite's file "
@@ -304,9 +306,12 @@ def main() -> None:
     comparison_tables.print_tables(results.comparison)
     record_tables.print_figures(results)
     record_tables.print_behaviour(results)
+    subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
     if arguments.html:
-        subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
         print(f"page {record_tables.write_page(arguments.html, results, plan.config, subtitle)}")
+    if any((arguments.svg, arguments.csv, arguments.latex)):
+        report = record_tables.evaluation_report(results, plan.config, subtitle)
+        entry.write_figures(arguments, report)
     if arguments.json:
         write_text(arguments.json, json.dumps(results.as_json(), indent=1))
     if arguments.workdir:

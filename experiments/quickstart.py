@@ -11,7 +11,7 @@ That is one draw: another seed, processor or version ends elsewhere (docs/experi
 
 WORKDIR/results.json (and --json PATH) hold {"variants": {"cold_start"|"grpo"|"otc_grpo" (with two tools "cheap_search"|"cheap_python" too): {"greedy"|
 "sampled": {"accuracy", "accuracy_stderr", "tool_calls", "tool_calls_stderr", "tool_productivity" (null
-without calls), "by_tool": {tool: see experiments.evaluate}, "problems", "answers", "lost", "levels": {level: the same}}}},
+without calls), "by_tool": {tool: see experiments.evaluate}, "problems", "answers", "lost", "lost_to" {who: how many}, "levels": {level: the same}}}},
 "otc_against_grpo": {"greedy"|"sampled": {"questions", "questions_left_out", "calls_cut", "calls_difference",
 "calls_difference_stderr", "accuracy_difference_points", "accuracy_difference_points_stderr", "productivity_gain",
 "by_tool": {tool: those about calls}}}, "otc_against_cold_start" and "grpo_against_cold_start": the same, "call_use":

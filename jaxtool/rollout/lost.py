@@ -12,9 +12,8 @@ from jaxtool.core.types import Group, Problem
 
 def lost_to_text(lost_to: Mapping[str, int]) -> str:
     """Who lost how many, in words: `3 to python, 1 to the judge`; "" where nobody noted it."""
-    known = {name: count for name, count in lost_to.items() if name}
     return ", ".join(
-        f"{count} to {'the judge' if name == 'judge' else name}" for name, count in known.items()
+        f"{count} to {'the judge' if name == 'judge' else name}" for name, count in lost_to.items()
     )
 
 

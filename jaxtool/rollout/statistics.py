@@ -37,7 +37,7 @@ class Counts:
     problems: int  # with an answer
     answers: int  # judged: all figures are of these
     lost: int  # to the infrastructure: asked for, and in no figure
-    # How many of them each tool lost, or the judge; "" where nobody noted it.
+    # How many of them each tool lost, or the judge, where somebody noted it.
     lost_to: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
@@ -80,7 +80,7 @@ def counts_of(answers: Sequence[JudgedAnswer]) -> Counts:
         problems=len({answer.problem_id for answer in present}),
         answers=len(present),
         lost=len(answers) - len(present),
-        lost_to=dict(collections.Counter(a.lost_to for a in answers if a.is_lost).most_common()),
+        lost_to=dict(collections.Counter(a.lost_to for a in answers if a.lost_to).most_common()),
     )
 
 

@@ -82,21 +82,23 @@ def spot_of_figures(part: Mapping[str, Any], *, name: str, label: str = "") -> S
 
 
 def pictures_of_evaluations(variants: Mapping[str, Mapping[str, Evaluation]]) -> tuple[Curve, ...]:
-    """A picture for each way of sampling; evaluations that lost too many answers are in none.
+    """A picture for greedy and for sampled answers; evaluations that lost too many answers are in none.
 
     Args:
-      variants: by name, then by way of sampling.
+      variants: by name, then by way of sampling; ways such as "sampled_calls_2" are points of one curve.
     """
-    made = []
-    for way in next(iter(variants.values()), {}):
-        spots = [
-            spot_of_figures(ways[way].overall, name=name)
-            for name, ways in variants.items()
-            if not ways[way].is_refused
-        ]
-        if spots:
-            made.append(accuracy_over_calls(spots, title=f"{TITLE}, {way}"))
-    return tuple(made)
+    by_sampling: dict[str, list[Spot]] = {}
+    for name, ways in variants.items():
+        for way, evaluation in ways.items():
+            sampling, _, condition = way.partition("_")
+            if not evaluation.is_refused:
+                label = condition.replace("_", " ")
+                spot = spot_of_figures(evaluation.overall, name=name, label=label)
+                by_sampling.setdefault(sampling, []).append(spot)
+    return tuple(
+        accuracy_over_calls(spots, title=f"{TITLE}, {sampling}")
+        for sampling, spots in by_sampling.items()
+    )
 
 
 def spot_of_means(part: Mapping[str, Any], *, name: str, label: str = "") -> Spot | None:

@@ -54,8 +54,15 @@ class Pairing:
         return tuple(dict.fromkeys(pair.level for pair in self.pairs if pair.level))
 
     def records(self, side: str) -> list[AnswerRecord]:
-        """Every answer of the pairs of "new" or "old"."""
-        return [a for pair in self.pairs for a in (pair.new if side == "new" else pair.old)]
+        """Every answer of the pairs of "new" or "old", under the number of the pair in place of the question's id.
+
+        So a question that is asked twice is two for what groups answers by question.
+        """
+        return [
+            dataclasses.replace(answer, problem_id=str(number))
+            for number, pair in enumerate(self.pairs)
+            for answer in (pair.new if side == "new" else pair.old)
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

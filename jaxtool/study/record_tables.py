@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from jaxtool.config.loader import operative_config
 from jaxtool.judges.same_answer import same_by
-from jaxtool.report.page import Section, Table, write_report
+from jaxtool.report.page import Report, Section, Table, write_report
 from jaxtool.rollout.judged_answers import JudgedAnswer, of_records
 from jaxtool.rundir.answer_files import (
     Condition,
@@ -215,6 +215,11 @@ def _print(tables: Sequence[Table]) -> None:
 
 def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitle: str) -> Path:
     """Tables and some answers as a page."""
+    return write_report(path, evaluation_report(results, config, subtitle))
+
+
+def evaluation_report(results: EvaluationResults, config: RlConfig, subtitle: str) -> Report:
+    """The page: accuracy over calls, tables with intervals, behaviour, some answers."""
     report = comparison_report(
         results.comparison,
         title="Evaluation",
@@ -232,7 +237,7 @@ def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitl
         curves=results.behaviour.curves(),
     )
     sections = (report.sections[0], figures, behaviour, *report.sections[1:])
-    return write_report(path, dataclasses.replace(report, sections=sections))
+    return dataclasses.replace(report, sections=sections)
 
 
 def _percent(figure: Figure | None) -> str:

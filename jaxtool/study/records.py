@@ -109,7 +109,7 @@ def check_few_are_lost(parts: Mapping[str, Sequence[EvalRecord]], max_fraction: 
     """Raises ValueError if more of a part is lost than figures may go without."""
     for part, answers in parts.items():
         if lost_fraction(answers) > max_fraction:
-            said = lost_to_text(Counter(a.lost_to for a in answers if a.is_lost))
+            said = lost_to_text(Counter(a.lost_to for a in answers if a.lost_to))
             who = f", {said}," * bool(said)
             raise ValueError(
                 f"{sum(a.is_lost for a in answers)} of {len(answers)} {part} answers were "

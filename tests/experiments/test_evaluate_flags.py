@@ -147,7 +147,7 @@ def test_above_the_share_the_table_is_refused(monkeypatch, tmp_path, capsys):
         run(monkeypatch, tmp_path, answers(200, lost=3))
     found = json.loads(pathlib.Path(tmp_path / "out.json").read_text())
     part = found["variants"]["new"]["sampled"]
-    assert part == {"problems": 197, "answers": 197, "lost": 3, "levels": {}}
+    assert part == {"problems": 197, "answers": 197, "lost": 3, "lost_to": {}, "levels": {}}
     assert found["paired"]["new"]["sampled"] == {"questions": 197, "questions_left_out": 3}
     assert found["paired"]["new"]["greedy"]["calls_cut"] is None
     assert "sampled" not in found["figures"]["new"]
