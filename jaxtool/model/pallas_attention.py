@@ -286,9 +286,8 @@ def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, end: int | None):
             scores = scores * q.shape[-1] ** -0.5
             position = block * positions + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
             scales = [ref[0, i : i + 1] for ref in scale_refs]
-            if (
-                is_writing
-            ):  # of the last block what is written here stays; one token a row, one query block
+            if is_writing:
+                # What the last block writes stays. One token a row is one block of queries.
                 row, (new_at_ref, *new) = queries_ref[step], new_refs
                 scales = [
                     jnp.where(position[:1] == new_at_ref[row], ref[row * kv + i], scale)

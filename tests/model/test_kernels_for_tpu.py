@@ -105,15 +105,17 @@ def test_the_kernel_over_a_cache_compiles_at_the_shapes_of_runs(
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
 @pytest.mark.parametrize(
-    ("shape", "columns"), [((1, 1, 1, 1), 1), ((1, 1, 1, 1), 200), ((1, 2, 1, 2), 1)], ids=str
+    ("shape", "columns", "view"),
+    [((1, 1, 1, 1), 1, SLOTS), ((1, 1, 1, 1), 200, SLOTS), ((1, 2, 1, 2), 1, 2 * SLOTS)],
+    ids=str,
 )
-def test_cached_attention_of_a_decode_step_compiles(topology, cache, shape, columns):
+def test_cached_attention_of_a_decode_step_compiles(topology, cache, shape, columns, view):
     sharding = sharding_on(topology, shape, decode())
     config = dataclasses.replace(MODEL, cache=cache)
 
     def step(params, tokens, positions, cache):
         return cached_hidden_states(
-            unstack_layers(params), config, tokens, positions, cache, view=SLOTS, sharding=sharding
+            unstack_layers(params), config, tokens, positions, cache, view=view, sharding=sharding
         )
 
     def positions(x):
