@@ -186,7 +186,7 @@ def write_figures(arguments: argparse.Namespace, report: Report) -> None:
 
 def writable_folder(text: str) -> Path:
     """A directory that a command writes into at its end, refused at once where that could not be."""
-    path = Path(text)
+    path = local_path(text)
     there = next(part for part in (path, *path.absolute().parents) if part.exists())
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: {there} is no directory: choose another place")
