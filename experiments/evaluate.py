@@ -95,7 +95,7 @@ def parse() -> argparse.Namespace:
         "--search", action="append", default=[], help="address of a running search server"
     )
     entry.add_tool_flag(parser)
-    parser.add_argument("--html", type=entry.local_path, help="write tables and some answers here")
+    parser.add_argument("--html", type=entry.local_path, help="write tables and every answer here")
     entry.add_figure_flags(parser)
     entry.add_json_flag(parser, "write the figures here as well")
     arguments = parser.parse_args()
@@ -303,12 +303,14 @@ def main() -> None:
             search_addresses=tuple(arguments.search),
         )
         results = record_tables.results_of(workdir, asked.ks)
-    comparison_tables.print_tables(results.comparison)
-    record_tables.print_figures(results)
-    record_tables.print_behaviour(results)
-    subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
-    if arguments.html:
-        print(f"page {record_tables.write_page(arguments.html, results, plan.config, subtitle)}")
+        comparison_tables.print_tables(results.comparison)
+        record_tables.print_figures(results)
+        record_tables.print_behaviour(results)
+        subtitle = f"{_asked(problems, arguments.data)}, seed {arguments.seed}"
+        if arguments.html:
+            print(
+                f"page {record_tables.write_page(arguments.html, results, plan.config, subtitle)}"
+            )
     if any((arguments.svg, arguments.csv, arguments.latex)):
         report = record_tables.evaluation_report(results, plan.config, subtitle)
         entry.write_figures(arguments, report)

@@ -27,7 +27,7 @@ from jaxtool.report.safe_json import json_for_html
 from jaxtool.report.table_files import slug, table_csv, table_latex
 from jaxtool.report.viewer_rows import ViewerRow, row_of_record, row_of_view
 from jaxtool.rundir import jsonl
-from jaxtool.rundir.answer_records import AnswerRecord
+from jaxtool.rundir.answer_records import AnswerRecord, read_records
 from jaxtool.rundir.trajectory_log import TrajectoryView, view_to_row
 
 REPORT_NAME = "report.html"
@@ -106,6 +106,14 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerFile:
+    """A parquet file of answers, read while the page is written."""
+
+    path: pathlib.Path
+    prefix: str = ""  # before the name of each policy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     title: str
     subtitle: str = ""
@@ -117,12 +125,13 @@ class Report:
         pathlib.Path, ...
     ] = ()  # trajectories.jsonl of runs, read while the page is written
     answers: tuple[AnswerRecord, ...] = ()
+    answer_files: tuple[AnswerFile, ...] = ()
     config: str = ""  # gin text
 
     @property
     def has_answers(self) -> bool:
         """Whether the viewer has anything to show; an empty log counts as something."""
-        return bool(self.trajectories or self.logs or self.answers)
+        return bool(self.trajectories or self.logs or self.answers or self.answer_files)
 
     def check(self) -> None:
         """Raises ValueError if lengths do not agree, naming the table or series."""
@@ -168,6 +177,9 @@ def _rows(report: Report) -> Iterator[ViewerRow]:
     yield from map(row_of_view, map(view_to_row, report.trajectories))
     yield from itertools.chain.from_iterable(map(_logged, report.logs))
     yield from map(row_of_record, report.answers)
+    for file in report.answer_files:
+        for record in read_records(file.path):
+            yield row_of_record(dataclasses.replace(record, policy=file.prefix + record.policy))
 
 
 def _logged(log: pathlib.Path) -> Iterator[ViewerRow]:

@@ -7,13 +7,12 @@ two policies and their intervals.
 
 import collections
 import dataclasses
-import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from jaxtool.config.record import RECORD_NAME
-from jaxtool.report.page import Curve, Headline, Report, Section, Series, Table
+from jaxtool.report.page import AnswerFile, Curve, Headline, Report, Section, Series, Table
 from jaxtool.rundir.answer_records import AnswerRecord, read_records
 from jaxtool.rundir.metric_table import meaning_of
 from jaxtool.rundir.metrics import METRICS_NAME, read_metrics
@@ -86,11 +85,17 @@ def _report_of_answers(
     workdir: pathlib.Path, files: Mapping[str, Sequence[pathlib.Path]]
 ) -> Report:
     """Args: files: by the name of the evaluation, which the policies' names begin with if there are several."""
-    records = []
-    for evaluation, paths in files.items():
-        for record in itertools.chain.from_iterable(map(read_records, paths)):
-            name = record.policy if len(files) == 1 else f"{evaluation}:{record.policy}"
-            records.append(dataclasses.replace(record, policy=name))
+    prefix = "{}:" if len(files) > 1 else ""
+    shown = [
+        AnswerFile(path=path, prefix=prefix.format(evaluation))
+        for evaluation, paths in files.items()
+        for path in paths
+    ]
+    records = [
+        dataclasses.replace(record, policy=file.prefix + record.policy)
+        for file in shown
+        for record in read_records(file.path, has_texts=False)
+    ]
     policies = dict.fromkeys(record.policy for record in records)
     questions = len({record.problem_id for record in records})
     return Report(
@@ -98,7 +103,7 @@ def _report_of_answers(
         subtitle=f"{len(records):,} answers of {', '.join(policies)} to {questions} question{'' if questions == 1 else 's'}",
         variants=tuple(policies),
         sections=(Section(title="figures", tables=(answer_table(records),)),),
-        answers=tuple(records),
+        answer_files=tuple(shown),
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures, tables and views of a finished evaluation, out of its work directory.
+"""Figures, tables and page of a finished evaluation, out of its work directory.
 
 Numbers are read chunk by chunk and without texts, so memory holds a few numbers an answer. Not covered: the equations
 (`jaxtool.rollout.answer_equations`), the tables that a comparison in memory has as well (`comparison_tables`).
@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from jaxtool.config.loader import operative_config
 from jaxtool.judges.same_answer import same_by
-from jaxtool.report.page import Report, Section, Table, write_report
+from jaxtool.report.page import AnswerFile, Report, Section, Table, write_report
 from jaxtool.rollout.judged_answers import JudgedAnswer, of_records
 from jaxtool.rundir.answer_files import (
     Condition,
@@ -23,8 +23,6 @@ from jaxtool.rundir.answer_files import (
     iterate_answers,
     read_settings,
 )
-from jaxtool.rundir.answer_records import AnswerRecord, read_records
-from jaxtool.rundir.trajectory_log import TokenView, ToolCallView, TrajectoryView
 from jaxtool.study.answer_figures import AnswerFigures, Figure, figures_of, table_of
 from jaxtool.study.behaviour import Behaviour, behaviour_of
 from jaxtool.study.comparison_tables import Comparison, comparison_report
@@ -32,7 +30,6 @@ from jaxtool.study.paired import paired
 from jaxtool.train.evaluation import Evaluation, evaluation_of_answers
 from jaxtool.train.rl_config import RlConfig
 
-_VIEWS = 24  # answers of a policy on the page
 _NARROWEST = 140  # columns of a table that goes to a file
 
 
@@ -46,6 +43,7 @@ class EvaluationResults:
         str, Mapping[str, AnswerFigures]
     ]  # by policy, then by way; refused ones are not there
     behaviour: Behaviour
+    files: tuple[AnswerFile, ...]  # of all answers, in order
 
     def as_json(self) -> dict[str, Any]:
         """{"variants", "paired", "figures", "behaviour", "settings"}, as the docstring of `experiments.evaluate` lists them."""
@@ -80,7 +78,6 @@ def results_of(workdir: str | Path, ks: Sequence[int] | None = None) -> Evaluati
     same = same_by(settings.judge)
     variants: dict[str, dict[str, Evaluation]] = {}
     figures: dict[str, dict[str, AnswerFigures]] = {}
-    views: list[TrajectoryView] = []
     for policy in settings.policies:
         variants[policy], figures[policy] = {}, {}
         for condition in settings.conditions:
@@ -103,15 +100,15 @@ def results_of(workdir: str | Path, ks: Sequence[int] | None = None) -> Evaluati
                     else [k for k in ks if k <= condition.samples(settings.samples)]
                 )
                 figures[policy][way] = figures_of(table_of(slim), same, ks=own, seed=settings.seed)
-        views += _views(workdir, policy, settings.conditions[0])
     comparison = Comparison(
-        variants=variants, views=tuple(views), max_lost_fraction=settings.max_lost_fraction
+        variants=variants, views=(), max_lost_fraction=settings.max_lost_fraction
     )
     return EvaluationResults(
         settings=settings,
         comparison=comparison,
         figures=figures,
         behaviour=behaviour_of(workdir),
+        files=tuple(AnswerFile(path=path) for path in answer_paths(workdir)),
     )
 
 
@@ -214,12 +211,12 @@ def _print(tables: Sequence[Table]) -> None:
 
 
 def write_page(path: Path, results: EvaluationResults, config: RlConfig, subtitle: str) -> Path:
-    """Tables and some answers as a page."""
+    """Tables and every answer as a page."""
     return write_report(path, evaluation_report(results, config, subtitle))
 
 
 def evaluation_report(results: EvaluationResults, config: RlConfig, subtitle: str) -> Report:
-    """The page: accuracy over calls, tables with intervals, behaviour, some answers."""
+    """The page: accuracy over calls, tables with intervals, behaviour, every answer."""
     report = comparison_report(
         results.comparison,
         title="Evaluation",
@@ -237,7 +234,7 @@ def evaluation_report(results: EvaluationResults, config: RlConfig, subtitle: st
         curves=results.behaviour.curves(),
     )
     sections = (report.sections[0], figures, behaviour, *report.sections[1:])
-    return dataclasses.replace(report, sections=sections)
+    return dataclasses.replace(report, sections=sections, answer_files=results.files)
 
 
 def _percent(figure: Figure | None) -> str:
@@ -258,41 +255,3 @@ def _pair(figures: AnswerFigures, k: int) -> str:
     if k not in figures.pass_at:
         return "–"
     return f"{100 * figures.pass_at[k].value:.1f} / {100 * figures.majority_at[k].value:.1f}"
-
-
-def _views(workdir: str | Path, policy: str, condition: Condition) -> list[TrajectoryView]:
-    """Some answers, spread over the questions: one of each of the chunks that are read."""
-    paths = answer_paths(workdir, policy, condition)
-    chunks = min(len(paths), _VIEWS)
-    each = -(-_VIEWS // chunks)
-    views = []
-    for number in range(chunks):
-        kept = [r for r in read_records(paths[number * len(paths) // chunks]) if not r.is_lost]
-        step = max(1, len(kept) // each)
-        views += [view_of(record) for record in kept[::step][:each]]
-    return views[:_VIEWS]
-
-
-def view_of(record: AnswerRecord) -> TrajectoryView:
-    """A record as pages of runs show it; a piece of text is what one side wrote at a time, not a token."""
-    return TrajectoryView(
-        variant=record.policy,
-        step=None,
-        problem_id=record.problem_id,
-        level=record.level,
-        question=record.question,
-        reference_answer=record.references[0],
-        sample=record.sample,
-        reward=record.score,
-        is_correct=record.is_correct,
-        tool_calls=tuple(
-            ToolCallView(
-                status=call.status, error_type=call.error_type, wall_ms=call.wall_ms, tool=call.tool
-            )
-            for call in record.calls
-        ),
-        finish_reason=record.finish_reason,
-        tokens=tuple(
-            TokenView(text=part.text, token_id=-1, origin=part.author) for part in record.parts
-        ),
-    )

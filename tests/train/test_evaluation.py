@@ -55,10 +55,11 @@ def test_half_of_the_calls_lost_twice_is_refused_and_counted():
         "problems": 3,
         "answers": 3,
         "lost": 1,
-        "levels": {"easy": {"problems": 3, "answers": 3, "lost": 1}},
+        "lost_to": {"python": 1},
+        "levels": {"easy": {"problems": 3, "answers": 3, "lost": 1, "lost_to": {"python": 1}}},
     }
     assert found.metrics() == {"validation/answers_count": 3, "validation/lost_count": 1}
-    assert lost_text(found.overall) == "1 of 4 answers lost (25.0%)"
+    assert lost_text(found.overall) == "1 of 4 answers lost (25.0%: 1 to python)"
     allowed = evaluated([CALLING, PLAIN, CALLING, PLAIN], 3, max_lost_fraction=0.25)
     assert allowed.overall["tool_calls"] == pytest.approx(1 / 3)
     assert (allowed.overall["answers"], allowed.overall["lost"]) == (3, 1)
@@ -91,7 +92,7 @@ def test_a_level_that_lost_too_many_has_counts_while_the_whole_has_figures():
     assert not found.is_refused
     assert (found.overall["answers"], found.overall["lost"]) == (198, 2)
     assert found.levels["easy"]["accuracy"] == 1.0
-    assert found.levels["hard"] == {"problems": 8, "answers": 8, "lost": 2}
+    assert found.levels["hard"] == {"problems": 8, "answers": 8, "lost": 2, "lost_to": {}}
     metrics = found.metrics()
     assert metrics["validation/calls_per_answer/easy"] == 1.0
     assert "validation/calls_per_answer/hard" not in metrics
