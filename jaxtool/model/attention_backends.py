@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.attention import Places, attention, cached_attention, segment_mask
-from jaxtool.model.blockwise_attention import blockwise_attention, row_attention
+from jaxtool.model.attention import cached_attention, segment_mask
+from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache, write_values
 from jaxtool.model.pallas_attention import LANES, flash_cached_attention, flash_writing_attention
 from jaxtool.model.splash_attention import splash_attention
+from jaxtool.model.split_attention import split_attention
 from jaxtool.parallel.axis_rules import Sharding
 
 Attend = Callable[[Array, Array, Array], Array]
@@ -72,7 +73,7 @@ def training_attention(
     if backend == "pallas_tpu":
         return lambda q, k, v: splash_attention(q, k, v, segment_ids, sharding=sharding)
     if sharding.parts("queries") > 1:
-        return _over_queries(config.attention_block, (segment_ids, positions), sharding)
+        return split_attention(config.attention_block, (segment_ids, positions), sharding)
     if backend == "cudnn":
         mask = segment_mask(segment_ids, positions)
         return functools.partial(fused_attention, mask=mask, implementation="cudnn")
@@ -153,30 +154,6 @@ def keys_go_first(q: Array, cache: LayerCache, sharding: Sharding) -> bool:
     key_bytes = 4 * cache.k.size // sharding.mesh.size
     is_step = q.shape[1] == 1 and q.dtype == jnp.float32
     return is_cpu and is_step and key_bytes > _NEAR_KEY_BYTES
-
-
-def _over_queries(attention_block: int | None, places: Places, sharding: Sharding) -> Attend:
-    """Where packed rows are sharded over their tokens: each part of the queries sees all keys.
-
-    XLA gathers keys and values, in the compute dtype; their gradients are summed over the parts.
-    """
-
-    def attend(q: Array, k: Array, v: Array, queries: Places, keys: Places) -> Array:
-        if attention_block is None:
-            return attention(q, k, v, segment_mask(*queries, keys))
-        return blockwise_attention(q, k, v, *queries, keys, attention_block=attention_block)
-
-    spec, (heads, kv_heads) = sharding.rules.spec, sharding.mapped_heads
-    queries, keys = spec("batch", "queries", heads, None), spec("batch", None, kv_heads, None)
-    own, all_tokens = spec("batch", "queries"), spec("batch", None)
-    mapped = jax.shard_map(
-        attend,
-        mesh=sharding.mesh,
-        in_specs=(queries, keys, keys, (own, own), (all_tokens, all_tokens)),
-        out_specs=queries,
-        check_vma=False,
-    )
-    return lambda q, k, v: mapped(q, k, v, places, places)
 
 
 def fused_attention(q: Array, k: Array, v: Array, *, mask: Array, implementation: str) -> Array:

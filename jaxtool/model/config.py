@@ -1,7 +1,8 @@
 """Shape and features of a policy. One configurable decoder covers Llama, Qwen2, Qwen3 and SmolLM2."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 
@@ -27,6 +28,40 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearScaling:
+    """Every frequency divided by `factor` (`rope_type: linear`): positions interpolated, 2306.15595."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        check_range(self, "factor", least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class YarnScaling:
+    """YaRN (2309.00071; `rope_type: yarn`): rows of `factor` times `original_max_position` tokens."""
+
+    factor: float
+    original_max_position: int  # tokens of a row before the extension
+    attention_factor: float | None = None  # of cos and sin; None: 0.1 ln(factor) + 1
+    beta_fast: float = 32.0  # turns within the original length above which a frequency is kept
+    beta_slow: float = 1.0  # turns below which it is divided by `factor`
+    truncates: bool = True  # the two borders are rounded outwards to whole pairs
+
+    def __post_init__(self) -> None:
+        check_range(self, "factor", "original_max_position", least=1)
+        check_range(self, "attention_factor", "beta_fast", "beta_slow", above=0)
+        if self.beta_fast <= self.beta_slow:
+            raise ValueError(
+                f"YarnScaling.beta_fast={self.beta_fast} must be larger than "
+                f"beta_slow={self.beta_slow}"
+            )
+
+
+Scaling = RopeScaling | LinearScaling | YarnScaling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape of a decoder-only transformer with RMSNorm, RoPE, GQA and SwiGLU."""
 
@@ -38,7 +73,7 @@ class ModelConfig:
     num_kv_heads: int  # K
     head_dim: int  # H
     rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
+    rope_scaling: Scaling | None = None
     rms_norm_eps: float = 1e-6
     ties_embeddings: bool = True  # the LM head is the embedding table
     has_qkv_bias: bool = False  # Qwen2
@@ -64,6 +99,8 @@ class ModelConfig:
         )
         check_range(self, *sizes, least=1)
         check_range(self, "rope_theta", "rms_norm_eps", above=0)
+        if isinstance(self.rope_scaling, YarnScaling) and self.rope_theta <= 1:
+            raise ValueError(f"YaRN needs ModelConfig.rope_theta > 1, got {self.rope_theta}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads=} must be a multiple of {self.num_kv_heads=}")
         if self.head_dim % 2:
@@ -79,6 +116,14 @@ class ModelConfig:
     def group_heads(self) -> int:
         """Query heads that share a key/value head."""
         return self.num_heads // self.num_kv_heads
+
+
+def scaling_from_fields(fields: Mapping[str, Any]) -> Scaling:
+    """What `dataclasses.asdict` made these fields of: no two kinds have the same."""
+    for kind in get_args(Scaling):
+        if {field.name for field in dataclasses.fields(kind)} == set(fields):
+            return kind(**fields)
+    raise ValueError(f"rope_scaling={dict(fields)!r} is of no known kind")
 
 
 def tiny(vocab_size: int) -> ModelConfig:

@@ -1,7 +1,7 @@
 """GGUF files (llama.cpp) in: config and weights, dequantised tensor by tensor.
 
 Covered: architectures llama (SmolLM2, Llama 3 with its rope_freqs), qwen2 and qwen3, every
-quantisation that the gguf package can undo. Not covered: split files, GGUF out, other rope scaling.
+quantisation that the gguf package can undo, linear and YaRN scaling. Not covered: split files, GGUF out.
 The tokenizer inside the file is read by jaxtool.data.gguf_tokenizer.
 """
 
@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtool.core.gguf_file import gguf_fields, open_gguf
-from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
-from jaxtool.model.layers import rotary_frequencies
+from jaxtool.model.config import Dtype, ModelConfig
+from jaxtool.model.gguf_rope import (
+    ROPE_SCALING,
+    scaling_from_gguf,
+    scaling_of_divisors,
+    shortest,
+)
 from jaxtool.model.transformer import Params
 from jaxtool.model.weight_layout import Layout, check_finite, check_tensors, load_params
 from jaxtool.parallel.axis_rules import Sharding
@@ -38,10 +43,7 @@ _SIZES = (
     "rope.dimension_count",
 )
 _USED_FIELDS = (*_SIZES, "attention.layer_norm_rms_epsilon", "rope.freq_base")
-_ATTENTION_FACTOR = "rope.scaling.attn_factor"  # what the rotated halves are multiplied by
 _MOST = 2.0**31
-# The scalings of Llama 3.1 and 3.2: a GGUF keeps only the divisors they give.
-_LLAMA3_FACTORS = (8.0, 32.0)
 
 
 def load_gguf(
@@ -143,7 +145,15 @@ def _config(file: GgufTensors) -> ModelConfig:
     for name in ("rope.dimension_count", "attention.value_length"):
         if fields.get(name, head_dim) != head_dim:
             raise ValueError(f"GGUF field {prefix + name}={fields[name]} must equal {head_dim=}")
-    theta = _shortest(fields.get("rope.freq_base", 10_000.0))
+    theta = shortest(fields.get("rope.freq_base", 10_000.0))
+    scaling = scaling_from_gguf(prefix, fields)
+    if file.rope_divisors is not None:
+        if scaling is not None:
+            raise ValueError(
+                f"GGUF field {prefix}rope.scaling.type={fields['rope.scaling.type']!r} and tensor "
+                f"{_ROPE_FREQS!r} are two scalings: one of them is wrong"
+            )
+        scaling = scaling_of_divisors(file.rope_divisors, theta, head_dim, _ROPE_FREQS)
     return ModelConfig(
         vocab_size=file.shape("token_embd.weight")[0],
         d_model=d_model,
@@ -153,8 +163,8 @@ def _config(file: GgufTensors) -> ModelConfig:
         num_kv_heads=fields.get("attention.head_count_kv", num_heads),
         head_dim=head_dim,
         rope_theta=theta,
-        rope_scaling=_rope_scaling(file.rope_divisors, theta, head_dim),
-        rms_norm_eps=_shortest(fields["attention.layer_norm_rms_epsilon"]),
+        rope_scaling=scaling,
+        rms_norm_eps=shortest(fields["attention.layer_norm_rms_epsilon"]),
         ties_embeddings="output.weight" not in file.names,
         has_qkv_bias=architecture == "qwen2",
         has_qk_norm=architecture == "qwen3",
@@ -174,7 +184,7 @@ def carried_from_gguf(file: GgufTensors) -> dict[str, Any]:
 
 def _check_fields(prefix: str, fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
-        is_off = not value or value == "none" or (name == _ATTENTION_FACTOR and value == 1.0)
+        is_off = not value or value == "none" or name.startswith(ROPE_SCALING)
         if name not in _USED_FIELDS + _NEUTRAL_FIELDS and not is_off:
             raise ValueError(f"GGUF field {prefix + name}={value!r} is not supported")
     optional = ("attention.head_count_kv", "attention.key_length", "rope.dimension_count")
@@ -188,24 +198,6 @@ def _check_fields(prefix: str, fields: Mapping[str, Any]) -> None:
             raise ValueError(f"GGUF field {prefix + name}={value!r} must be one positive number")
 
 
-def _rope_scaling(divisors: np.ndarray | None, theta: float, head_dim: int) -> RopeScaling | None:
-    """The Llama 3 scaling whose divisors [H/2] the file keeps."""
-    if divisors is None:
-        return None
-    for factor in _LLAMA3_FACTORS:
-        scaling = RopeScaling(
-            factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192
-        )
-        plain = np.array(rotary_frequencies(head_dim, theta, None))
-        scaled = np.array(rotary_frequencies(head_dim, theta, scaling))
-        if divisors.shape == plain.shape and np.allclose(plain / scaled, divisors, rtol=1e-5):
-            return scaling
-    raise ValueError(
-        f"tensor {_ROPE_FREQS!r} (largest divisor {divisors.max():g}) is no Llama 3 rope scaling "
-        f"with factor in {_LLAMA3_FACTORS}, low 1, high 4, original length 8192: not supported"
-    )
-
-
 def _undo_permutation(rows: np.ndarray, head_dim: int) -> np.ndarray:
     """Llama GGUFs interleave the two halves of each rotated pair; back to halves one after another.
 
@@ -213,8 +205,3 @@ def _undo_permutation(rows: np.ndarray, head_dim: int) -> np.ndarray:
     """
     pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
-
-
-def _shortest(value: float) -> float:
-    """The decimal that was rounded to float32: 1e-5, not 9.999999747378752e-06."""
-    return float(str(np.float32(value)))

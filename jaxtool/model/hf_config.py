@@ -2,15 +2,15 @@
 
 Covered: LlamaForCausalLM (Llama 3, SmolLM2), Qwen2ForCausalLM (Qwen2, Qwen2.5, R1-Distill-Qwen) and
 Qwen3ForCausalLM, in the spellings of transformers 4 and 5. Not covered: mixtures of experts, sliding
-windows, quantised checkpoints, rope scaling other than Llama 3's: each is refused by name, because
-a field that is skipped is another model computed in silence.
+windows, quantised checkpoints, rope scaling by the length of a row: each is refused by name, because a
+field that is skipped is another model computed in silence.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.hf_rope import rope_from_hf
+from jaxtool.model.hf_rope import rope_from_hf, rope_to_hf
 
 LLAMA, QWEN2, QWEN3 = "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 _MODEL_TYPES = {LLAMA: "llama", QWEN2: "qwen2", QWEN3: "qwen3"}
@@ -138,16 +138,8 @@ def config_to_hf(config: ModelConfig, carried: Mapping[str, Any]) -> dict[str, A
         "use_cache": True,
         **{name: value for name, value in carried.items() if value is not None},
     }
-    scaling = config.rope_scaling
-    if scaling is not None:
-        # The spelling of transformers 4, which version 5, vLLM and SGLang read as well.
-        fields["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position,
-        }
+    if config.rope_scaling is not None:
+        fields["rope_scaling"] = rope_to_hf(config.rope_scaling)
     return fields
 
 

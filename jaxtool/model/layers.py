@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.config import ModelConfig, RopeScaling
+from jaxtool.model.config import ModelConfig
 from jaxtool.model.low_rank import LoraWeight, adapted_product
 from jaxtool.model.quantize import product
 from jaxtool.model.remat import keep_product
+from jaxtool.model.rope import attention_factor, rotary_frequencies
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
@@ -106,32 +107,16 @@ class AttentionProjections(nnx.Module):
 def rotary_angles(
     positions: Int[Array, "B T"], config: ModelConfig
 ) -> tuple[Float[Array, "B T h"], Float[Array, "B T h"]]:
-    """cos and sin of position · frequency for each rotated pair, h = H / 2, float32."""
+    """cos and sin of position · frequency for each rotated pair, h = H / 2, float32.
+
+    YaRN multiplies both by its attention factor, so scores grow by its square.
+    """
     frequencies = jnp.asarray(
         rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling), jnp.float32
     )
     angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> list[float]:
-    """θ^(-2i/H) for i = 0..H/2-1 (RoFormer, 2104.09864, section 3.2.2), scaled where asked."""
-    frequencies = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    if scaling is None:
-        return frequencies
-    return [_scale_frequency(f, scaling) for f in frequencies]
-
-
-def _scale_frequency(frequency: float, scaling: RopeScaling) -> float:
-    """Llama 3: keep high frequencies, divide low ones by `factor`, blend linearly in between."""
-    turns = scaling.original_max_position * frequency / (2 * math.pi)
-    if turns > scaling.high_freq_factor:
-        return frequency
-    if turns < scaling.low_freq_factor:
-        return frequency / scaling.factor
-    width = scaling.high_freq_factor - scaling.low_freq_factor
-    blend = (turns - scaling.low_freq_factor) / width
-    return (1 - blend) * frequency / scaling.factor + blend * frequency
+    factor = attention_factor(config.rope_scaling)
+    return factor * jnp.cos(angles), factor * jnp.sin(angles)
 
 
 def rotate(x: Array, rotary: tuple[Array, Array]) -> Array:

@@ -14,7 +14,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from jaxtool.model.pallas_attention import LANES
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.zigzag import from_zigzag, to_zigzag, zigzag_columns
 
 _MOST_TOKENS = 512  # per block of queries or keys; a multiple of 128
 
@@ -35,11 +37,12 @@ def splash_attention(
 
     Args:
       sharding: None for a single device; T must be a multiple of 128 times the parts that its rules
-        split queries into, and each part sees all keys.
+        split queries into, and each part sees all keys. Of 256 times: the parts are balanced (zigzag.py).
       interpret: runs the kernel's operations one by one on any platform, for tests.
     """
     parts = 1 if sharding is None else sharding.parts("queries")
-    kernel = _kernel(q.shape[1], q.shape[2] // k.shape[2], parts, interpret)
+    chunks = 2 * parts if parts > 1 and q.shape[1] % (2 * parts * LANES) == 0 else parts
+    kernel = _kernel(q.shape[1], q.shape[2] // k.shape[2], parts, chunks, interpret)
     if sharding is None or sharding.mesh.size == 1:
         return _attend(kernel, q, k, v, segment_ids, segment_ids)
     spec, mesh_axes = sharding.rules.spec, sharding.rules.queries
@@ -47,8 +50,15 @@ def splash_attention(
     queries, keys = spec("batch", "queries", heads, None), spec("batch", None, kv_heads, None)
     # The kernel's table of blocks: which of them each part of the queries must look at.
     blocks = NamedSharding(sharding.mesh, PartitionSpec(None, mesh_axes or None))
+
+    def attend(kernel: Any, q: Array, k: Array, v: Array, own: Array, all_ids: Array) -> Array:
+        if chunks == parts:
+            return _attend(kernel, q, k, v, own, all_ids)
+        q, own = to_zigzag((q, own), mesh_axes, parts)
+        return from_zigzag(_attend(kernel, q, k, v, own, all_ids), mesh_axes, parts)
+
     return jax.shard_map(
-        _attend,
+        attend,
         mesh=sharding.mesh,
         in_specs=(
             kernel.manual_sharding_spec(blocks),
@@ -63,9 +73,16 @@ def splash_attention(
     )(kernel, q, k, v, segment_ids, segment_ids)
 
 
-def _kernel(length: int, group: int, parts: int, interpret: bool) -> Any:
-    """Of `group` query heads that share a key head."""
-    size = math.gcd(length // parts, _MOST_TOKENS)
+def _kernel(length: int, group: int, parts: int, chunks: int, interpret: bool) -> Any:
+    """Of `group` query heads that share a key head.
+
+    Args:
+      chunks: of the row, which no block crosses; where there are two a part, queries are in zigzag order.
+    """
+    size = math.gcd(length // chunks, _MOST_TOKENS)
+    mask = masks.CausalMask((length, length))
+    if chunks > parts:
+        mask.q_sequence = zigzag_columns(length, parts)
     blocks = splash.BlockSizes(
         block_q=size,
         block_kv=size,
@@ -76,7 +93,7 @@ def _kernel(length: int, group: int, parts: int, interpret: bool) -> Any:
         block_kv_dq=size,
     )
     return splash.make_splash_mqa(
-        masks.MultiHeadMask([masks.CausalMask((length, length))] * group),
+        masks.MultiHeadMask([mask] * group),
         block_sizes=blocks,
         head_shards=1,
         q_seq_shards=parts,

@@ -74,7 +74,8 @@ def kernel_s(steps: KernelSteps, cycles: StepCycles | None, chip: Chip) -> float
 def causal_steps(grid: tuple[int | None, ...]) -> KernelSteps:
     """Of splash attention: of n x n blocks of queries and keys, n (n + 1) / 2 are on or below the diagonal.
 
-    The last two axes of its grid are those blocks, in either order.
+    The last two axes of its grid are those blocks, in either order. Where queries are sharded they are a
+    part of them, which has this share on every device if the split is balanced (`jaxtool.parallel.zigzag`).
     """
     sizes = [size for size in grid if size is not None]
     total, (rows, columns) = math.prod(sizes), sizes[-2:]

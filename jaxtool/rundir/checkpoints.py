@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jaxtool.core.bucket_files import local_copy
 from jaxtool.core.files import begin_directory, finish_directory, one_line, unfinished, write_text
 from jaxtool.core.trees import abstract_like, bit_sum, non_finite
-from jaxtool.model.config import Dtype, ModelConfig, RopeScaling
+from jaxtool.model.config import Dtype, ModelConfig, scaling_from_fields
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel import hosts
@@ -273,7 +273,7 @@ class SavedPolicy:
             )
         fields = json.loads((self._directory / _POLICY_CONFIG).read_text())
         if fields["rope_scaling"] is not None:
-            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+            fields["rope_scaling"] = scaling_from_fields(fields["rope_scaling"])
         return ModelConfig(**fields)
 
     @functools.cached_property

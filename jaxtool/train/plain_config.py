@@ -225,7 +225,11 @@ def _response_tokens(model: NamedModel, longest: int, asked: int | None) -> int:
     if context is not None and longest + (asked or 1) > context:
         raise ValueError(
             f"{model.name}: positions reach to {context} tokens, and the longest prompt has {longest}"
-            + (f", with {asked} of response too many: ask for fewer" if asked else "")
+            + (
+                f", with {asked} of response too many: ask for fewer, or extend them by YaRN (docs/weights.md)"
+                if asked
+                else ""
+            )
         )
     if asked is not None:
         return asked

@@ -24,7 +24,7 @@ def write_gguf(
     *,
     qtype: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     rope_freqs: np.ndarray | None = None,
-    more_fields: dict[str, int] | None = None,
+    more_fields: dict[str, Any] | None = None,
 ) -> None:
     """Matrices in `qtype`, vectors in float32, as llama.cpp's converter lays them out."""
     writer = gguf.GGUFWriter(path, architecture)
@@ -39,7 +39,8 @@ def write_gguf(
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     for name, value in (more_fields or {}).items():
-        writer.add_uint32(f"{architecture}.{name}", value)
+        adders = {str: writer.add_string, bool: writer.add_bool, float: writer.add_float32}
+        adders.get(type(value), writer.add_uint32)(f"{architecture}.{name}", value)
     if rope_freqs is not None:
         writer.add_tensor("rope_freqs.weight", rope_freqs.astype(np.float32))
     heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}

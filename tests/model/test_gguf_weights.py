@@ -12,9 +12,9 @@ from helpers.tiny_models import FAMILIES, random_params
 from jaxtool.core import gguf_file
 from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.model import gguf_weights
-from jaxtool.model.config import RopeScaling
+from jaxtool.model.config import LinearScaling, RopeScaling, YarnScaling
 from jaxtool.model.gguf_weights import load_gguf
-from jaxtool.model.layers import rotary_frequencies
+from jaxtool.model.rope import rotary_frequencies
 from jaxtool.parallel.axis_rules import Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
@@ -75,6 +75,49 @@ def test_rope_freqs_become_the_llama3_scaling_they_came_from(tmp_path, factor):
     write_gguf(path, "llama", config, random_params(config), rope_freqs=divisors + 0.5)
     with pytest.raises(ValueError, match=r"rope_freqs.weight.*not supported"):
         load_gguf(path, sharding=single_device())
+
+
+YARN = {"type": "yarn", "factor": 4.0, "original_context_length": 32}
+
+
+@pytest.mark.parametrize(
+    ("fields", "scaling"),
+    [
+        (YARN | {"finetuned": True}, YarnScaling(factor=4.0, original_max_position=32)),
+        ({"type": "yarn", "factor": 2.0}, YarnScaling(factor=2.0, original_max_position=128)),
+        (
+            YARN | {"attn_factor": 1.0, "yarn_beta_fast": 24.1, "yarn_log_multiplier": 0.0},
+            YarnScaling(factor=4.0, original_max_position=32, beta_fast=24.1),
+        ),
+        ({"type": "linear", "factor": 4.0}, LinearScaling(factor=4.0)),
+        ({"type": "none", "attn_factor": 1.0}, None),
+    ],
+)
+def test_fields_of_rope_scaling_are_read(tmp_path, fields, scaling):
+    path, config = tmp_path / "model.gguf", dataclasses.replace(PLAIN_LLAMA, rope_scaling=scaling)
+    more = {f"rope.scaling.{name}": value for name, value in fields.items()}
+    write_gguf(path, "llama", config, random_params(config), more_fields=more)
+    assert gguf_weights.config_from_gguf(gguf_weights.GgufTensors(open_gguf(path))) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"type": "longrope", "factor": 4.0}, "type='longrope' is not supported"),
+        ({"type": "yarn"}, "factor=None must be a number of 1 or more"),
+        (YARN | {"yarn_ext_factor": 0.0}, "yarn_ext_factor=0.0 is not supported: only 1.0 is"),
+        (YARN | {"yarn_log_multiplier": 0.5}, "yarn_log_multiplier=0.5 .* with .*type='yarn'"),
+        (YARN | {"yarn_beta_slow": 0.0}, "yarn_beta_slow=0.0 must be a number"),
+        ({"factor": 4.0}, "factor=4.0 is not supported with llama.rope.scaling.type='none'"),
+    ],
+)
+def test_rope_scaling_that_is_not_supported_is_named(tmp_path, fields, message):
+    path = tmp_path / "model.gguf"
+    more = {f"rope.scaling.{name}": value for name, value in fields.items()}
+    write_gguf(path, "llama", PLAIN_LLAMA, random_params(PLAIN_LLAMA), more_fields=more)
+    with pytest.raises(ValueError, match=message) as error:
+        load_gguf(path, sharding=single_device())
+    assert str(path) in str(error.value)
 
 
 def test_refusals_name_what_is_not_supported(tmp_path):

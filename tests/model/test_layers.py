@@ -9,7 +9,8 @@ import pytest
 from jaxtool.model.attention import attention, cached_attention
 from jaxtool.model.config import RopeScaling
 from jaxtool.model.kv_cache import LayerCache
-from jaxtool.model.layers import rms_norm, rotary_frequencies, rotate
+from jaxtool.model.layers import rms_norm, rotate
+from jaxtool.model.rope import rotary_frequencies
 
 
 def test_frequencies_fall_from_one_by_the_formula():

@@ -41,11 +41,18 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 MODELS = {
     "llama": (LlamaForCausalLM, LlamaConfig, {"rope_parameters": LLAMA3_ROPE}),
     "llama_head_dim": (LlamaForCausalLM, LlamaConfig, {"head_dim": 10, "rms_norm_eps": 1e-5}),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 12}),
+    "qwen3_yarn": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 12, "rope_parameters": YARN_ROPE}),
 }
 
 

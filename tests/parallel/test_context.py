@@ -27,7 +27,7 @@ from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode, single_devi
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rollout.batching import PackConfig, to_batch
 
-# Segments that cross the borders of the parts, which are 8, 16 or 4 tokens long, and padding.
+# Segments that cross the borders of the parts and their chunks, which are 16, 8 or 4 tokens long, and padding.
 SHAPES = ("QQpppppttpppppppp", "QQppppppp", "QQppppptttpppppppppppp", "Qppp", "QQQpppp")
 QWEN2 = FAMILIES["qwen2"]
 
@@ -95,7 +95,12 @@ def test_loss_and_gradients_equal_one_device(one_device, mesh, rules, fields):
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
 
 
-def test_the_kernel_for_tpus_takes_parts_of_the_queries():
+@pytest.mark.parametrize(
+    "mesh",
+    [MeshConfig(fsdp=2, context=4), MeshConfig(fsdp=2, context=2, tensor=2)],
+    ids=["contiguous", "balanced"],  # 4 parts of 128 tokens are one block each
+)
+def test_the_kernel_for_tpus_takes_parts_of_the_queries(mesh):
     segments = jnp.asarray(np.repeat([[1, 2, 3, 0], [1, 1, 1, 2]], [100, 300, 80, 32], axis=1))
     segments = segments.astype(jnp.int32)
     columns = np.arange(512)
@@ -105,7 +110,7 @@ def test_the_kernel_for_tpus_takes_parts_of_the_queries():
     )
     weights = q * (segments != 0)[:, :, None, None]
     mask = segment_mask(segments, jnp.broadcast_to(columns, (2, 512)))
-    sharding = Sharding(make_mesh(MeshConfig(fsdp=2, context=4)))
+    sharding = Sharding(make_mesh(mesh))
 
     def weighted(attend):
         total = lambda *x: jnp.sum(attend(*x) * weights)  # noqa: E731
