@@ -15,6 +15,7 @@ from jaxtool.rollout.judged_answers import of_records
 from jaxtool.rollout.statistics import figures_of
 from jaxtool.rundir import answer_files
 from jaxtool.rundir.answer_files import Condition, chunk_path, read_answers, read_settings
+from jaxtool.rundir.answer_records import read_records
 from jaxtool.rundir.run_listing import read_run
 from jaxtool.study import evaluating, evaluation_plan
 from jaxtool.study.comparison_tables import check_rests_on_enough
@@ -139,6 +140,11 @@ def test_figures_and_json_are_those_of_the_records(config, tmp_path):
     assert set(found["figures"]["b"]["sampled"]["pass_at"]) == {"1", "2", "4", "8"}
     assert set(found["figures"]["b"]["greedy"]["pass_at"]) == {"1"}
     assert found["settings"]["samples"] == 8
+    # The page holds every answer: nobody else knows which of them somebody looks for.
+    shown = [record for file in results.files for record in read_records(file.path)]
+    assert [dataclasses.replace(record, spans=()) for record in shown] == [
+        dataclasses.replace(record, spans=()) for record in records
+    ]
 
 
 def test_another_evaluation_in_the_directory_is_refused_with_what_differs(config, tmp_path):
