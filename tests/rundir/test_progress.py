@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from jaxtool.core.durations import format_duration
 from jaxtool.rundir import progress
 
 
@@ -21,7 +22,7 @@ def text_of(output: Console) -> str:
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
 )
 def test_durations(seconds, text):
-    assert progress.format_duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_without_a_terminal_a_line_is_printed_every_few_steps_and_at_the_end():

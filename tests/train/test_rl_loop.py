@@ -23,8 +23,12 @@ from jaxtool.decode.sampling import Sampling
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rundir.bottleneck import PARTS
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.health import WatchConfig
+from jaxtool.rundir.live_status import read_live
 from jaxtool.rundir.metric_table import without_clock
+from jaxtool.rundir.metrics import read_metrics
 from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
@@ -101,6 +105,34 @@ def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(unint
     config = dataclasses.replace(two_tools(folder), unloads_decoder=True)
     train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+
+
+def test_a_run_that_is_watched_all_the_time_has_the_same_numbers(uninterrupted, tmp_path, capsys):
+    """Lines and states come as fast as the thread can; the rows say who the step waited for."""
+    folder, _ = uninterrupted
+    config = dataclasses.replace(two_tools(folder), watch=WatchConfig(line_every_s=1e-3))
+    train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+    for ours, theirs in zip(
+        read_trajectories(tmp_path / "run" / "trajectories.jsonl"),
+        read_trajectories(folder / "run" / "trajectories.jsonl"),
+        strict=True,
+    ):
+        assert [token.text for token in ours.tokens] == [token.text for token in theirs.tokens]
+    printed = capsys.readouterr().out
+    assert re.search(r"^run  step \d/4  \w+ 0:\d\d", printed, re.M)
+    assert re.search(
+        r"^run  4/4 .* bottleneck (decoder|tool|judge|learner|data) \d+%$", printed, re.M
+    )
+    last = read_live(tmp_path / "run")
+    assert last is not None
+    assert (last.step, last.steps, last.phase) == (4, 4, "")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    for row in rows:
+        shares = [row[f"timing/share_fraction/{part}"] for part in PARTS]
+        assert all(share >= 0 for share in shares)
+        assert 0 < sum(shares) <= 1 + 1e-6
+        assert row["health/beyond_count/late_programs"] == 0
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
