@@ -111,7 +111,7 @@ def train(
         )
         log = stack.enter_context(open_log(stack, workdir, resume, this_start, launch))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
-        watch = stack.enter_context(open_watch(run, workdir, progress.note))
+        watch = stack.enter_context(open_watch(run, workdir, start, progress.note))
         worker.engine.load(run.policy)
         with run.phase(COMPILE), progress_of("compile decoder") as report:
             worker.compile(report, *samplings_of(config))

@@ -36,6 +36,7 @@ class RunWatch:
 
     Args:
       steps: of the run.
+      start: its first step in this process.
       note: prints a line.
       health: reads the rows; None for a run without rollouts.
     """
@@ -47,6 +48,7 @@ class RunWatch:
         activity: Activity,
         *,
         steps: int,
+        start: int,
         note: Callable[[str], None],
         health: Health | None = None,
     ):
@@ -54,14 +56,15 @@ class RunWatch:
         self._steps, self._note, self._health = steps, note, health
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self._step = self._made = 0
+        self._step, self._made = start, 0
         self._row: Mapping[str, float] = {}  # of the last step
         self._first_s: float | None = None  # when the first step began
-        self._began_s = self._said_s = self._wrote_s = time.monotonic()
+        self._began_s = self._ended_s = self._said_s = self._wrote_s = time.monotonic()
         self._before = self._last = activity.snapshot()
         self._has_failed = False
 
     def __enter__(self) -> Self:
+        self._write()
         if hosts.is_first() and self._every_s:
             self._thread.start()
         return self
@@ -83,8 +86,7 @@ class RunWatch:
             self._first_s = self._began_s
         with self._activity.timeline.phase(STEP):
             yield
-        self._made += 1
-        self._step = step + 1
+        self._made, self._step, self._ended_s = self._made + 1, step + 1, time.monotonic()
         if time.monotonic() - self._wrote_s >= _REST_S:
             self._write()
 
@@ -109,7 +111,7 @@ class RunWatch:
         left_s = self._left_step_s(phase, done, asked, done - before, now.at_s - begun_s)
         span_s = now.at_s - self._last.at_s
         tokens, self._last = now.tokens - self._last.tokens, now
-        mean_s = (now.at_s - (self._first_s or 0)) / self._made if self._made else None
+        mean_s = (self._ended_s - (self._first_s or 0.0)) / self._made if self._made else None
         return LiveStatus(
             written_at=time.time(),
             every_s=self._every_s,
@@ -181,7 +183,7 @@ class RunWatch:
                 print(f"warning: live.json was not written: {error}", file=sys.stderr, flush=True)
 
 
-def open_watch(run: Run, workdir: Path, note: Callable[[str], None]) -> RunWatch:
+def open_watch(run: Run, workdir: Path, start: int, note: Callable[[str], None]) -> RunWatch:
     """Of an RL run that is set to its checkpoint; every host must call it."""
     config = run.config
     leaves_out: set[Kind] = set()
@@ -197,6 +199,7 @@ def open_watch(run: Run, workdir: Path, note: Callable[[str], None]) -> RunWatch
         config.watch,
         run.worker.collector.activity,
         steps=config.schedule.steps,
+        start=start,
         note=note,
         health=Health(config.watch.limits, frozenset(leaves_out), late),
     )

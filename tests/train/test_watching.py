@@ -21,7 +21,7 @@ def clock(monkeypatch):
 
 def watch_of(folder, activity, *, every_s=0.0, note=print, **options):
     config = WatchConfig(line_every_s=every_s)
-    return RunWatch(folder, config, activity, steps=10, note=note, **options)
+    return RunWatch(folder, config, activity, steps=10, start=2, note=note, **options)
 
 
 def test_a_step_by_hand(tmp_path, clock):
@@ -30,6 +30,9 @@ def test_a_step_by_hand(tmp_path, clock):
     phase = activity.timeline.phase
     with watch_of(tmp_path, activity) as watch:
         watch.read({"timing/update_s": 6.0, "timing/judge_s": 1.0})
+        began = read_live(tmp_path)
+        assert began is not None
+        assert (began.step, began.phase, began.left_run_s) == (2, "", None)
         with watch.step(3):
             with phase(ROLLOUTS):
                 activity.ask(("train", 3), 8)
