@@ -49,7 +49,7 @@ from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
-from jaxtool.train.watching import open_watch
+from jaxtool.train.watching import new_activity, open_watch
 from jaxtool.train.weights import weights_named
 
 
@@ -95,6 +95,7 @@ def train(
         worker, params = open_worker(
             *(stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text),
             search_addresses=search_addresses,
+            activity=new_activity(launch),
         )
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run

@@ -26,7 +26,6 @@ from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.renderers.tool_checks import check_tools
-from jaxtool.rollout.activity import Activity
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.rundir.health import WatchConfig
@@ -43,7 +42,7 @@ from jaxtool.train.resume_rules import MAY_CHANGE, say_changes
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.skipped_updates import SkippedUpdates
 from jaxtool.train.sources import TokenizerSource
-from jaxtool.train.watching import RunWatch
+from jaxtool.train.watching import RunWatch, new_activity
 from jaxtool.train.weights import weights_named
 
 
@@ -183,7 +182,7 @@ def _train(
         ):
             kept = (config.steps, config.keep_policies)
             save_kept(workdir, start, *kept, state.params, view, model, sharding)
-            activity = Activity()
+            activity = new_activity(launch)
             watch = stack.enter_context(
                 RunWatch(
                     *(workdir, WatchConfig(), activity),

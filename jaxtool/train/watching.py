@@ -16,6 +16,7 @@ from jaxtool.parallel import hosts
 from jaxtool.rollout.activity import Activity, Snapshot
 from jaxtool.rundir.health import Health, Kind, WatchConfig
 from jaxtool.rundir.live_status import (
+    LIVE,
     ROLLOUTS,
     UPDATE,
     VALIDATION,
@@ -25,10 +26,14 @@ from jaxtool.rundir.live_status import (
     status_line,
     write_live,
 )
+from jaxtool.rundir.run_start import Launch
+from jaxtool.rundir.timeline import Timeline
+from jaxtool.rundir.trace import KEPT_SPANS, TRACE, write_trace
 from jaxtool.train.run_state import Run
 
 STEP = "step"
 _REST_S = 5.0  # between two states that are written at the ends of steps
+_TRACE_REST_S = 600.0  # between two traces: as much a kill may lose
 
 
 class RunWatch:
@@ -52,6 +57,7 @@ class RunWatch:
         note: Callable[[str], None],
         health: Health | None = None,
     ):
+        self._traced_s = time.monotonic()
         self._workdir, self._every_s, self._activity = workdir, config.line_every_s, activity
         self._steps, self._note, self._health = steps, note, health
         self._ends = threading.Event()
@@ -61,7 +67,7 @@ class RunWatch:
         self._first_s: float | None = None  # when the first step began
         self._began_s = self._ended_s = self._said_s = self._wrote_s = time.monotonic()
         self._before = self._last = activity.snapshot()
-        self._has_failed = False
+        self._failed: set[str] = set()  # files
 
     def __enter__(self) -> Self:
         self._write()
@@ -74,6 +80,7 @@ class RunWatch:
         if self._thread.ident is not None:
             self._thread.join()
         self._write()
+        self._trace()
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:
@@ -89,6 +96,8 @@ class RunWatch:
         self._made, self._step, self._ended_s = self._made + 1, step + 1, time.monotonic()
         if time.monotonic() - self._wrote_s >= _REST_S:
             self._write()
+        if time.monotonic() - self._traced_s >= _TRACE_REST_S:
+            self._trace()
 
     def read(self, row: Mapping[str, float]) -> dict[str, float]:
         """Takes a step's row of metrics; returns what its health adds to it, and prints warnings."""
@@ -173,14 +182,30 @@ class RunWatch:
     def _write(self, status: LiveStatus | None = None) -> None:
         """Replaces live.json on the first host; a disk that fails is said once and stops nothing."""
         self._wrote_s = time.monotonic()
-        if not hosts.is_first():
-            return
+        if hosts.is_first():
+            self._try(LIVE, lambda: write_live(self._workdir, status or self.status()))
+
+    def _trace(self) -> None:
+        """Replaces the trace on the first host, if the time line is kept."""
+        self._traced_s = time.monotonic()
+        if hosts.is_first() and self._activity.timeline.is_kept:
+            spans, lost = self._activity.timeline.kept()
+            path, title = self._workdir / TRACE, self._workdir.name
+            self._try(TRACE, lambda: write_trace(path, spans, lost=lost, title=title))
+
+    def _try(self, name: str, write: Callable[[], None]) -> None:
+        """What is for watching alone ends no run."""
         try:
-            write_live(self._workdir, status or self.status())
+            write()
         except OSError as error:
-            if not self._has_failed:
-                self._has_failed = True
-                print(f"warning: live.json was not written: {error}", file=sys.stderr, flush=True)
+            if name not in self._failed:
+                self._failed.add(name)
+                print(f"warning: {name} was not written: {error}", file=sys.stderr, flush=True)
+
+
+def new_activity(launch: Launch) -> Activity:
+    """Of a run; its time line keeps spans where a trace is wanted."""
+    return Activity(Timeline(keeps=KEPT_SPANS if launch.traces else 0))
 
 
 def open_watch(run: Run, workdir: Path, start: int, note: Callable[[str], None]) -> RunWatch:
