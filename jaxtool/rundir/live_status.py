@@ -27,7 +27,7 @@ class LiveStatus:
     every_s: float  # how often it is written; 0: at the ends of steps only
     step: int  # in the making, from 0; `steps` behind the last one
     steps: int  # of the run
-    phase: str  # of the step: data, rollouts, judge, update, ...; "" between two
+    phase: str  # of the step: data, rollouts, judge, update, ...; "" for statistics and files
     phase_s: float  # since it began
     step_s: float  # since the step began
     answers_done: int = 0  # of this host, in rollouts and validations
@@ -65,7 +65,7 @@ def left_in_run(
 def status_line(status: LiveStatus) -> str:
     """`step 13/100  rollouts 1:30  answers 3012/8192  calls 2210  waiting 41  18.1k tok/s  left 31:10`."""
     parts = [f"step {min(status.step + 1, status.steps)}/{status.steps}"]
-    parts.append(f"{status.phase or 'between steps'} {format_duration(status.phase_s)}")
+    parts.append(f"{status.phase or 'bookkeeping'} {format_duration(status.phase_s)}")
     if status.phase in (ROLLOUTS, VALIDATION):
         parts.append(f"answers {status.answers_done}/{status.answers_asked}")
         parts.append(f"calls {status.calls}")

@@ -41,6 +41,11 @@ class TopView:
         return bool(self.status.every_s) and self.seen_s > _SILENT_AFTER * self.status.every_s
 
     @property
+    def is_of_this_step(self) -> bool:
+        """Whether no step has ended since the state was written, as short ones do."""
+        return self.status is not None and self.status.step >= self.run.step
+
+    @property
     def step(self) -> int:
         """Steps made; the state in the file may be some steps old."""
         return max(self.run.step, self.status.step if self.status is not None else 0)
@@ -90,11 +95,13 @@ def lines(view: TopView) -> list[str]:
     if view.is_running and status is None:
         found.append("no step yet: it reads weights and compiles")
     elif view.is_running and status is not None:
-        found.append(status_line(status))
+        if view.is_of_this_step:
+            found.append(status_line(status))
         left = "?" if status.left_run_s is None else format_duration(status.left_run_s)
         found.append(f"left of the run: {left}  (seen {format_duration(view.seen_s or 0)} ago)")
     elif status is not None and run.state != "finished":
-        found.append(f"last seen {format_duration(view.seen_s or 0)} ago: {status_line(status)}")
+        now = f": {status_line(status)}" if view.is_of_this_step else ""
+        found.append(f"last seen {format_duration(view.seen_s or 0)} ago{now}")
     if view.is_silent:
         found.append(
             f"warning: no sign of life for {format_duration(view.seen_s or 0)}, although its process is there: "

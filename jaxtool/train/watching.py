@@ -112,7 +112,7 @@ class RunWatch:
 
     def status(self) -> LiveStatus:
         """What goes on now. Tokens a second are those since the call before."""
-        now, (phase, since_s) = self._activity.snapshot(), self._activity.timeline.present
+        (phase, since_s), now = self._activity.timeline.present, self._activity.snapshot()
         phase = "" if phase == STEP else phase
         done, asked = self._answers(now, phase)
         before = self._before.of("train", self._step)[0] if phase == ROLLOUTS else 0

@@ -140,6 +140,16 @@ def test_a_killed_an_interrupted_a_failed_and_a_finished_run_say_so(tmp_path, se
     assert record["ending"] == "finished"
 
 
+def test_a_state_that_is_older_than_the_last_row_is_not_shown_as_the_present(tmp_path, see):
+    run = tmp_path / "run"
+    with started(run), hold(run / LOCK):
+        write_live(run, status(step=9))
+        printed, record = see(run)
+    assert "rollouts" not in printed
+    assert "left of the run: 1:00:00" in printed
+    assert record["step"] == 11
+
+
 def test_a_run_of_an_earlier_version_has_no_state_and_is_shown(tmp_path, see):
     run = tmp_path / "run"
     with started(run):
