@@ -53,6 +53,14 @@ def test_answers_calls_and_rows_that_wait_are_counted(made):
     assert all(seen.of(*stream)[1] == 4 for seen in tool.seen)
 
 
+def test_a_row_waits_until_its_call_is_back():
+    activity = Activity()
+    activity.call()
+    activity.call()
+    activity.called()
+    assert (activity.snapshot().waiting, activity.snapshot().calls) == (1, 1)
+
+
 def test_streams_that_are_answered_are_forgotten_and_others_are_not(made):
     found, _ = made
     collect(found)

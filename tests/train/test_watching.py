@@ -64,6 +64,17 @@ def test_a_step_by_hand(tmp_path, clock):
     assert last.step == 4
 
 
+def test_answers_that_were_there_before_the_step_say_nothing_of_its_rate(tmp_path, clock):
+    """Rollouts that overlap: 3 of 8 were back, a fourth came in 10 s: the other four take 40 s."""
+    activity = Activity()
+    activity.ask(("train", 4), 8)
+    activity._answers[("train", 4)] = (3, 8)
+    with watch_of(tmp_path, activity) as watch, watch.step(4), activity.timeline.phase(ROLLOUTS):
+        activity._answers[("train", 4)] = (4, 8)
+        clock[0] += 10
+        assert watch.status().left_step_s == 40.0
+
+
 def test_lines_come_within_a_step_from_a_thread(tmp_path):
     said, lines = threading.Event(), []
 
