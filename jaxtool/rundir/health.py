@@ -26,25 +26,25 @@ class HealthLimits:
 
     # One call in 100 answers: below it a batch of 128 has about one call, and the reward cannot teach when to call.
     min_calls_per_answer: float = 0.01
-    # Calls with an error. A base model's programs fail in about one of three at first and in fewer as it learns
-    # (ToRL, figure 5): half of them is a wrong prompt, a missing package or a tool that does not work.
+    # Calls with an error. Under plain GRPO 10 to 15 % of the calls of right answers go on failing (rStar2-Agent,
+    # 2508.20722): half of them is a wrong prompt, a missing package or a tool that does not work.
     max_failed_calls_fraction: float = 0.5
     # Of the answers, lost to tools or judge. ToolHealthConfig ends a run at 0.05; those that are lost are those that
     # call, so less than that biases what is learned.
     max_lost_answers_fraction: float = 0.02
-    # k3 of sampler and learner. One forward gives 1e-10 in float32 and about 1e-3 in bfloat16; ten times that is
-    # another program, another temperature or weights that were not copied. On-policy runs only.
+    # k3 of sampler and learner, about d²/2 for a difference of d nats at each token. In float32 it is below 1e-10.
+    # d = 0.1 at every token, the most of bfloat16 and int8 (docs/reproducibility.md), gives 0.005: twice that is another
+    # program, another temperature or weights that were not copied. On-policy runs only.
     max_mismatch_kl_nats: float = 0.01
     # Programs that were compiled within a step: each may cost a minute, and a shape was forgotten.
     max_late_programs: int = 0
-    # Of the policy's tokens. Usual are 0.001 (GRPO) to 0.15 (GSPO, 2507.18071, figure 2); twice that is a learning
-    # rate or a number of updates per batch that is too high.
+    # Of the policy's tokens: the learning rate or the updates per batch are too high. GSPO clips a hundred times as many
+    # tokens as GRPO and learns (2507.18071, 5.2): raise it there if it warns.
     max_clipped_fraction: float = 0.3
     # Groups whose rewards are all equal have no gradient: with 9 of 10 the batch is a tenth of what was paid for.
     max_equal_groups_fraction: float = 0.9
-    steps_in_a_row: int = (
-        3  # beyond a limit before a warning: one batch is noise. Late programs warn at once
-    )
+    # Beyond a limit before a warning: one batch is noise. Late programs warn at once.
+    steps_in_a_row: int = 3
 
     def __post_init__(self) -> None:
         fractions = [field.name for field in dataclasses.fields(self) if "fraction" in field.name]

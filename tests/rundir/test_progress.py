@@ -64,3 +64,11 @@ def test_a_terminal_shows_a_bar_with_the_figures():
     assert "grpo" in text
     assert "5/10" in text
     assert "reward 0.5" in text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_note_is_a_line_of_its_own_under_the_loops_name(is_terminal):
+    output = console(is_terminal)
+    with progress.ProgressDisplay("grpo", 10, console=output) as display:
+        display.note("step 3/10  [rollouts]  answers 1/8")
+    assert "grpo  step 3/10  [rollouts]  answers 1/8\n" in text_of(output).replace("\r", "")
