@@ -15,8 +15,8 @@ with a lost answer are in no mean; `tools/infrastructure_failed_fraction` says h
 
 `experiments.train --log` sends them to W&B, MLflow or Trackio as well ([runs.md](runs.md)).
 
-Two equal runs have equal metrics but for those of the clock: `time_s`, `timing/...`, `tokens/sampled_per_s` and
-`tokens/useful_...`. How full the decoder was depends on how fast tools answered. What servers and caches count
+Two equal runs have equal metrics but for those of the clock: `time_s`, `timing/...`, `tokens/sampled_per_s`,
+`tokens/useful_...` and `health/beyond_count/late_programs`. How full the decoder was depends on how fast tools answered. What servers and caches count
 (`tools/..._hits_total`, `tools/executions_total`) also depends on what they did before.
 
 This page is written by `python -m docs.metrics_table` from `jaxtool/rundir/metric_table.py`; a test compares.

@@ -19,6 +19,7 @@ or "default"}}}; with --dry_run {"is_ok", "error": null or the line that says wh
 """
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -60,6 +61,11 @@ def parse() -> argparse.Namespace:
     entry.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
     entry.add_tool_flag(parser)
     entry.add_log_flag(parser)
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="write WORKDIR/trace.json.gz, a time line for ui.perfetto.dev; see docs/runs.md",
+    )
     entry.add_json_flag(parser, "write the figures here as well")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--print_config", action="store_true", help="print the composed run and end")
@@ -73,6 +79,8 @@ def parse() -> argparse.Namespace:
         )
     if arguments.print_config and arguments.data:
         parser.error("--print_config shows gin files: bind ProblemFile there, in place of --data")
+    if arguments.trace and (arguments.print_config or arguments.dry_run):
+        parser.error("--trace: no step is made with --print_config and --dry_run")
     if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
         parser.error("--workdir is required but with --print_config and --dry_run")
     return arguments
@@ -161,11 +169,13 @@ def train(arguments: argparse.Namespace) -> None:
     from jaxtool.report.replacing import write_beside_richer
     from jaxtool.report.run_page import report_of_workdir
     from jaxtool.rundir.metrics import read_metrics
+    from jaxtool.rundir.trace import TRACE
     from jaxtool.rundir.trackers.opening import log_outcome
     from jaxtool.train import rl_loop, sft_loop
 
     started = time.monotonic()
     config, launched = _load(arguments)
+    launched = dataclasses.replace(launched, traces=arguments.trace)
     flags = {
         "workdir": arguments.workdir,
         "seed": arguments.seed,
@@ -186,6 +196,8 @@ def train(arguments: argparse.Namespace) -> None:
     page = arguments.workdir / "report.html"
     report = write_beside_richer(page, report_of_workdir(arguments.workdir))
     print(f"policy {policy}\nreport {report}")
+    if arguments.trace:
+        print(f"trace {arguments.workdir / TRACE}: open it in https://ui.perfetto.dev")
     log_outcome(launched.trackers, arguments.workdir, report)
     rows = read_metrics(arguments.workdir / "metrics.jsonl")
     record = {

@@ -18,18 +18,20 @@ import numpy as np
 
 from jaxtool.core import rng
 from jaxtool.core.calls import Call, InvalidCall
-from jaxtool.core.types import FinishReason, Group, Problem, ToolResult, ToolUnavailable
+from jaxtool.core.types import FinishReason, Group, Problem
 from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import Renderer, notice_ids, observation_ids
+from jaxtool.rollout.activity import PREFILL, TOOL_WAIT, WINDOW, Activity
 from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.call_rules import AtToolLimit, CallRules, Notice, OnInvalidCall
 from jaxtool.rollout.collect_times import CollectTimes
 from jaxtool.rollout.job import Job
 from jaxtool.rollout.live_sample import LiveSample
 from jaxtool.rollout.prompt_lengths import LongPrompts, check_prompts_fit
+from jaxtool.rollout.tool_task import Observation, run_call
 from jaxtool.tools.menu import Menu
 
 Kv = Literal["kept", "reprefill"]
@@ -83,13 +85,6 @@ class RolloutConfig:
         return CallRules(**{name: getattr(self, name) for name in names})
 
 
-@dataclasses.dataclass(frozen=True)
-class _Observation:
-    row: LiveSample
-    call: Call
-    result: ToolResult | None  # None: the infrastructure failed
-
-
 class Collector:
     """Answers problems on one engine: one set at a time with `collect`, or several with `begin`."""
 
@@ -101,7 +96,9 @@ class Collector:
         renderer: Renderer,
         tools: Menu,
         config: RolloutConfig,
+        activity: Activity | None = None,
     ):
+        """`activity` is told what goes on."""
         if renderer.tool is not None and not tools.specs:
             raise ValueError(f"renderer {renderer.name!r} has a tool format but no tool was given")
         self.engine = engine
@@ -110,6 +107,7 @@ class Collector:
         self.tools = tools
         self._rules = config.call_rules
         self.config = config
+        self.activity = activity or Activity()
         self.times = CollectTimes()
         self.group_order: list[str] = []  # problem ids as their groups were complete
         self._started = time.monotonic()
@@ -119,7 +117,7 @@ class Collector:
         self._numbers = itertools.count()  # of prompts
         self._rows: dict[int, LiveSample] = {}  # by cache row
         self._calls: list[tuple[LiveSample, Call]] = []  # for the end of a lock-step batch
-        self._tasks: set[asyncio.Task[_Observation]] = set()
+        self._tasks: set[asyncio.Task[Observation]] = set()
         self._told: dict[int, Sequence[int]] = {}  # by cache row: texts to be put behind it
         self._closing: set[asyncio.Task[None]] = set()  # sessions of rows that have ended
         self._fetching: asyncio.Future[Window] | None = None
@@ -191,7 +189,7 @@ class Collector:
         Args:
           is_urgent: they go before all that wait.
         """
-        job = Job(problems, samples)
+        job = Job(problems, samples, tuple(stream))
         prompts = [self.renderer.prompt_ids(self.tokenizer, problem) for problem in problems]
         check_prompts_fit(
             problems, prompts, self.config.max_response_tokens, self.engine.config.max_tokens
@@ -217,6 +215,7 @@ class Collector:
             for sample in range(samples)
         ]
         self._admission.add(queued, is_urgent=is_urgent)
+        self.activity.ask(stream, len(queued))
         return job
 
     async def advance(self, version: int, wake: asyncio.Future[None] | None = None) -> None:
@@ -238,7 +237,7 @@ class Collector:
         if self.config.schedule == "continuous" or not self._rows:
             self._rows |= {sample.cache_row: sample for sample in self._admission.take()}
         self._admission.advance()
-        self.times.prefill_s += time.monotonic() - started
+        self.times.prefill_s += self.activity.took(PREFILL, started)
 
     async def _decode_or_wait(self, version: int, wake: asyncio.Future[None] | None) -> None:
         """One window, or a wait for a tool when no row can decode; then what came back."""
@@ -252,7 +251,7 @@ class Collector:
             # Shielded: a thread cannot be cancelled, so `abandon` must be able to wait for it.
             log = await asyncio.shield(self._fetching)
             self._fetching = None
-            self.times.decode_s += time.monotonic() - started
+            self.times.decode_s += self.activity.took(WINDOW, started)
             self._consume(log, version)
             await asyncio.sleep(0)
         elif self._calls or self._tasks:
@@ -261,7 +260,7 @@ class Collector:
             until = asyncio.ALL_COMPLETED if is_lockstep else asyncio.FIRST_COMPLETED
             waited = self._tasks if wake is None else {*self._tasks, wake}
             await asyncio.wait(waited, return_when=until)
-            self.times.tool_wait_s += time.monotonic() - started
+            self.times.tool_wait_s += self.activity.took(TOOL_WAIT, started)
         self._observe([task for task in self._tasks if task.done()])
 
     def _consume(self, log: Window, version: int) -> None:
@@ -269,6 +268,7 @@ class Collector:
             steps = np.flatnonzero(log.is_sampled[:, cache_row])
             if not steps.size:
                 continue
+            self.activity.sample(steps.size)
             row.add_policy(
                 log.tokens[steps, cache_row].tolist(),
                 log.logprobs[steps, cache_row].tolist(),
@@ -310,6 +310,7 @@ class Collector:
         else:
             row.end_span("generate")
             self._calls.append((row, following))
+            self.activity.call()
             if self.config.schedule != "lockstep":
                 self._start_calls()
 
@@ -323,21 +324,15 @@ class Collector:
             self._told[row.cache_row] = ids
 
     def _start_calls(self) -> None:
-        self._tasks |= {asyncio.create_task(self._run_tool(*call)) for call in self._calls}
+        self._tasks |= {asyncio.create_task(run_call(*call)) for call in self._calls}
         self._calls = []
 
-    async def _run_tool(self, row: LiveSample, call: Call) -> _Observation:
-        try:
-            result = await row.sessions.call(self.renderer.to_run(call))
-            return _Observation(row, call, result)
-        except ToolUnavailable:
-            return _Observation(row, call, None)
-
-    def _observe(self, tasks: Sequence[asyncio.Task[_Observation]]) -> None:
+    def _observe(self, tasks: Sequence[asyncio.Task[Observation]]) -> None:
         """Puts finished tool outputs behind their rows."""
         outputs, self._told = self._told, {}
         for task in tasks:
             self._tasks.remove(task)
+            self.activity.called()
             observation = task.result()
             row = observation.row
             if observation.result is None:
@@ -372,6 +367,7 @@ class Collector:
         if row.job.add(row.index, row.freeze(reason, self.tokenizer, lost_to), row.times):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
+        self.activity.answer(row)
 
     def _close_sessions(self, row: LiveSample) -> None:
         """In the background: the other rows go on."""
@@ -392,6 +388,7 @@ class Collector:
         self._tasks.clear()
         self._calls.clear()
         self._told.clear()
+        self.activity.abandon()
         for cache_row, row in list(self._rows.items()):
             self._close_sessions(row)
             self.engine.release(cache_row)

@@ -8,11 +8,18 @@ from jaxtool.core.types import Group, Problem, Sample, SampleTimes, Trajectory
 
 
 class Job:
-    """`samples` rollouts of each of `problems`. Several jobs may hold the same problem."""
+    """`samples` rollouts of each of `problems`. Several jobs may hold the same problem.
 
-    def __init__(self, problems: Sequence[Problem], samples: int):
+    Args:
+      stream: name of their random stream.
+    """
+
+    def __init__(
+        self, problems: Sequence[Problem], samples: int, stream: tuple[str | int, ...] = ()
+    ):
         self.problems = tuple(problems)
         self.samples = samples
+        self.stream = stream
         # Fulfilled in the collector's thread; other threads may wait for it.
         self.finished: Future[list[Group]] = Future()
         self._done: dict[tuple[int, int], Sample] = {}

@@ -116,10 +116,15 @@ METRICS: dict[str, str] = {
     "sft/loss_nats": "Cross-entropy of the demonstrations' trained tokens, mean.",
     "sft/grad_norm": "Global norm of its gradient before clipping.",
     "sft/skipped_updates": "Updates since the last row that were left out: loss or gradient was not finite.",
-    "timing/step_s": "Seconds of the whole step.",
+    "health/beyond_count/{kind}": "1 where the step's number of this kind is beyond its limit in `HealthLimits`, else 0 (docs/runs.md).",
+    "timing/step_s": "Seconds of the whole step, from the weights that go to the decoder; without validation and checkpoint.",
     "timing/collect_s": "Seconds of its rollouts and rewards.",
     "timing/update_s": "Seconds of its update, with the packing of the batch.",
     "timing/decode_s": "Seconds in which the decoder ran.",
+    "timing/prefill_s": "Seconds in which prompts ran and were copied into cache rows.",
+    "timing/judge_s": "Seconds in which the answers were judged; on several hosts with the wait for the others.",
+    "timing/data_s": "Seconds in which problems were drawn.",
+    "timing/share_fraction/{part}": "Share of the step that was spent waiting for the decoder, tool, judge, learner or data. The largest is the bottleneck.",
     "timing/tool_wait_s": "Seconds in which nothing could be decoded because all rows waited for a tool.",
     "timing/call_p50_s/{tool}": "Seconds of a call, without the wait for a place; half of the calls took no longer.",
     "timing/call_p95_s/{tool}": "Seconds of a call, without the wait for a place; 95 of 100 calls took no longer.",
@@ -146,7 +151,11 @@ def meaning_of(name: str) -> str:
 
 # Beginnings of the names whose values are times, or depend on them: a row that waits for a tool leaves its place in the
 # decoder to others or to nobody, so how full the decoder was depends on how fast tools answered.
-OF_THE_CLOCK = ("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_")
+# Whether a program is late is a matter of what this process has compiled.
+OF_THE_CLOCK = (
+    *("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_"),
+    "health/beyond_count/late_programs",
+)
 
 _V = TypeVar("_V")
 

@@ -11,14 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxtool.core.durations import format_duration
 from jaxtool.parallel import hosts
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def format_figures(figures: Mapping[str, float | str]) -> str:
@@ -82,6 +76,10 @@ class ProgressDisplay:
         if is_time or is_step or step >= self._total:
             self._print_line()
 
+    def note(self, text: str) -> None:
+        """A line of its own, from any thread; on a terminal above the bar."""
+        self._print(f"{self._title}  {text}")
+
     def _print_line(self) -> None:
         self._line_s, self._line_step = time.monotonic(), self._step
         elapsed_s = self._line_s - self._start_s
@@ -90,14 +88,14 @@ class ProgressDisplay:
         if done > 0:
             remaining = format_duration(elapsed_s / done * (self._total - self._step))
         percent = 100 * self._step // max(self._total, 1)
-        self._console.print(
+        self._print(
             f"{self._title}  {self._step}/{self._total}  {percent}%  "
             f"elapsed {format_duration(elapsed_s)}  left {remaining}  "
-            f"{format_figures(self._figures)}".rstrip(),
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{format_figures(self._figures)}".rstrip()
         )
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         if self._bar is not None:

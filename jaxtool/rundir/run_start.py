@@ -46,6 +46,7 @@ class Launch:
     origin: OriginOf | None = None  # where a value of the configuration was set
     command: tuple[str, ...] | None = None  # None: that of this process
     trackers: tuple[TrackerSpec, ...] = ()  # of --log
+    traces: bool = False  # --trace: what the run does when, as a file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Says at once when tools stop working or stop being used. Counts only; the run loop decides when to ask.
+"""Says at once when tools stop working. Counts only; the run loop decides when to ask.
 
-A broken sandbox must abort the run instead of turning into reward noise, and a policy that has quietly
-stopped calling its tool must be seen. The loop asks before it updates the policy.
+A broken sandbox must abort the run instead of turning into reward noise. The loop asks before it updates the policy.
+A policy that stops calling its tool is seen by `jaxtool.rundir.health`.
 
 Too many are lost when the share is above `max_failure_rate`. Of few trajectories a share says little, so
 there the losses must also be rare by chance: at a true rate of `max_failure_rate`, so many or more would
@@ -26,7 +26,6 @@ class ToolHealthConfig:
     max_failure_rate: float = 0.05  # of trajectories lost to infrastructure
     window: int = 512  # latest trajectories that decide whether the run ends
     min_trajectories: int = 64  # from here on the share alone decides, below it chance as well
-    quiet_steps: int = 5  # steps without a single tool call before a warning
     # Each server runs two programs with known answers every so many steps, before the update; 0: never.
     known_answers_every: int = 1
 
@@ -35,8 +34,6 @@ class ToolHealthConfig:
             raise ValueError(f"{self.max_failure_rate=} must be in [0, 1]")
         if not 1 <= self.min_trajectories <= self.window:
             raise ValueError(f"{self.min_trajectories=} must be in [1, {self.window=}]")
-        if self.quiet_steps < 1:
-            raise ValueError(f"{self.quiet_steps=} must be at least 1")
         if self.known_answers_every < 0:
             raise ValueError(f"{self.known_answers_every=} must be >= 0")
 
@@ -73,15 +70,12 @@ class ToolHealth:
     def __init__(self, config: ToolHealthConfig):
         self.config = config
         self._lost: collections.deque[bool] = collections.deque(maxlen=config.window)
-        self._quiet = 0
 
     @property
     def failure_rate(self) -> float:
         return sum(self._lost) / len(self._lost) if self._lost else 0.0
 
-    def observe(
-        self, *, lost: int, trajectories: int, tool_calls: int, reason: str = ""
-    ) -> StepHealth:
+    def observe(self, *, lost: int, trajectories: int, reason: str = "") -> StepHealth:
         """One step: `lost` of `trajectories` were masked.
 
         Args:
@@ -107,7 +101,4 @@ class ToolHealth:
                 f"{lost} of {trajectories} trajectories were lost to the tool's infrastructure: "
                 "nothing is learned from this step" + (f"; {why}" if reason else "")
             )
-        self._quiet = 0 if tool_calls else self._quiet + 1
-        if self._quiet and self._quiet % self.config.quiet_steps == 0:
-            warnings.append(f"no tool calls for {self._quiet} steps")
         return StepHealth(may_learn=may_learn, warnings=tuple(warnings))

@@ -32,6 +32,7 @@ from jaxtool.rollout.job import Job
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
+from jaxtool.rundir.live_status import DATA, JUDGE, ROLLOUTS
 from jaxtool.train.rl_config import RlConfig, validation_sampling
 from jaxtool.train.rollout_worker import RolloutWorker
 from jaxtool.train.rollouts import OnPolicyRollouts, Rollouts, train_stream
@@ -67,6 +68,7 @@ class OverlappedRollouts:
         check_one_host(config.schedule.max_staleness, jax.process_count())
         self._config, self._worker, self._seed = config, worker, seed
         self._batches = batches
+        self._timeline = worker.collector.activity.timeline
         self._redrawn = collections.deque(list(problems) for problems in queued)
         self._jobs: dict[int, Job] = {}  # by step
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
@@ -122,11 +124,14 @@ class OverlappedRollouts:
             job = self._await(begun)
         else:
             job = self._jobs[step]
-        groups = self._await(job.finished)
+        started = time.monotonic()
+        with self._timeline.phase(ROLLOUTS):
+            groups = self._await(job.finished)
+        self._waited_s += time.monotonic() - started
         check_staleness(trajectories_of(groups), step, self._config.schedule.max_staleness)
         if not draw:
             del self._jobs[step]
-        return self._worker.judging.judged(groups)
+        return self._judged(groups)
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         """`Schedule.eval_samples` of each problem by one version of the policy, before all that wait."""
@@ -146,7 +151,7 @@ class OverlappedRollouts:
             job = self._await(self._stream.between_windows(lambda: begin(asked)))
             return self._await(job.finished)
 
-        return self._worker.judging.judged(ask_lost_again(collect(problems), collect))
+        return self._judged(ask_lost_again(collect(problems), collect))
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         """Makes a call that computes for the learner: here, or on several devices where rows decode.
@@ -174,8 +179,13 @@ class OverlappedRollouts:
             "timing/decoder_wait_s": idle_s,
         }
 
+    def _judged(self, groups: Sequence[Group]) -> list[Group]:
+        with self._timeline.phase(JUDGE):
+            return self._worker.judging.judged(groups)
+
     def _next_batch(self) -> list[Problem]:
-        return self._redrawn.popleft() if self._redrawn else next(self._batches)
+        with self._timeline.phase(DATA):
+            return self._redrawn.popleft() if self._redrawn else next(self._batches)
 
     def _load(self, version: int, params: Params) -> None:
         if version == self._stream.version:
@@ -199,10 +209,8 @@ class OverlappedRollouts:
     def _await(self, future: Future[_Result]) -> _Result:
         """Its result; what ended the stream is raised here, with its traceback."""
         assert self._running is not None, "OverlappedRollouts is a context manager"
-        started = time.monotonic()
         either: set[Future[Any]] = {future, self._running}
         wait(either, return_when=FIRST_COMPLETED)
-        self._waited_s += time.monotonic() - started
         if self._running.done():
             self._running.result()
         return future.result()
@@ -220,4 +228,10 @@ def open_rollouts(
     if config.schedule.max_staleness:
         overlapped = OverlappedRollouts(config, worker, batches, seed, queued)
         return stack.enter_context(overlapped)
-    return OnPolicyRollouts(config=config, worker=worker, batches=batches, seed=seed)
+    return OnPolicyRollouts(
+        config=config,
+        worker=worker,
+        batches=batches,
+        seed=seed,
+        activity=worker.collector.activity,
+    )

@@ -28,6 +28,7 @@ LOGS = (
     *("SftRunConfig.checkpoint_every", "SftRunConfig.log_every"),
     *("SftRunConfig.stop_after_skipped", "SftRunConfig.keep_policies"),
     *("RlConfig.keep_policies", "KeepPolicies.*"),
+    *("RlConfig.watch", "WatchConfig.*", "HealthLimits.*"),
 )
 # Where servers are and with how much patience they are asked. What a program may use stays.
 SERVERS = (

@@ -28,6 +28,7 @@ from jaxtool.rollout.batching import PackConfig
 from jaxtool.rollout.collector import RolloutConfig
 from jaxtool.rollout.selection import Selection
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION
+from jaxtool.rundir.health import WatchConfig
 from jaxtool.rundir.kept_policies import KeepPolicies
 from jaxtool.tools.base import ToolServer, ToolSource
 from jaxtool.train.contradictions import (
@@ -113,6 +114,7 @@ class RlConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
     keep_policies: KeepPolicies | None = None  # besides the last one; None: none
+    watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)  # what is said of a step
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
 
     def __post_init__(self) -> None:

@@ -27,7 +27,9 @@ from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
+from jaxtool.rundir.bottleneck import bottleneck_text, share_metrics
 from jaxtool.rundir.checkpoints import Checkpoints
+from jaxtool.rundir.live_status import CHECKPOINT, COMPILE, DATA, JUDGE, UPDATE, VALIDATION, WEIGHTS
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_log import RunLog, open_log
 from jaxtool.rundir.run_start import Identity, Launch, open_start
@@ -47,6 +49,7 @@ from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
 from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
+from jaxtool.train.watching import new_activity, open_watch
 from jaxtool.train.weights import weights_named
 
 
@@ -92,6 +95,7 @@ def train(
         worker, params = open_worker(
             *(stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text),
             search_addresses=search_addresses,
+            activity=new_activity(launch),
         )
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
@@ -108,8 +112,9 @@ def train(
         )
         log = stack.enter_context(open_log(stack, workdir, resume, this_start, launch))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
+        watch = stack.enter_context(open_watch(run, workdir, start, progress.note))
         worker.engine.load(run.policy)
-        with progress_of("compile decoder") as report:
+        with run.phase(COMPILE), progress_of("compile decoder") as report:
             worker.compile(report, *samplings_of(config))
 
         def keep(step: int, may_be_best: bool) -> None:
@@ -123,19 +128,22 @@ def train(
         keep(start, may_be_best=True)
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
-            rollouts.begin_step(step, run.policy)
-            metrics = _step(run, rollouts, log, workdir, step)
-            is_validated = schedule.validates_after(step + 1)
-            if is_validated:
-                metrics |= _validate(run, rollouts, step)
-            log.write(step, metrics)
-            run.skipped.check()
-            progress.update(step + 1, _shown(metrics))
-            # The last step has one too, from which a longer run goes on.
-            if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
-                log.sync()
-                checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
-            keep(step + 1, may_be_best=is_validated)
+            with watch.step(step):
+                metrics = _step(run, rollouts, log, workdir, step)
+                metrics |= watch.read(metrics)
+                is_validated = schedule.validates_after(step + 1)
+                if is_validated:
+                    with run.phase(VALIDATION):
+                        metrics |= _validate(run, rollouts, step)
+                log.write(step, metrics)
+                run.skipped.check()
+                progress.update(step + 1, _shown(metrics))
+                with run.phase(CHECKPOINT):
+                    # The last step has one too, from which a longer run goes on.
+                    if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+                        log.sync()
+                        checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
+                    keep(step + 1, may_be_best=is_validated)
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
         this_start.finish()
@@ -158,20 +166,24 @@ def _checked(
     return sharding, text, problems
 
 
-def _shown(metrics: dict[str, float]) -> dict[str, float]:
+def _shown(metrics: dict[str, float]) -> dict[str, float | str]:
     """The figures of the progress line."""
     names = {
         "reward": "reward/mean",
         "accuracy": "reward/accuracy_fraction",
         "calls": "tools/calls_per_answer",
     }
-    return {short: metrics.get(name, float("nan")) for short, name in names.items()}
+    figures = {short: metrics.get(name, float("nan")) for short, name in names.items()}
+    return figures | {"bottleneck": bottleneck_text(metrics)}
 
 
 def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -> dict[str, float]:
     """Collect, score, learn. Changes `run`; returns the step's metrics."""
-    started = time.monotonic()
+    begun = time.monotonic()
     config, worker = run.config, run.worker
+    with run.phase(WEIGHTS):
+        rollouts.begin_step(step, run.policy)
+    started = time.monotonic()
     # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
     batch = gather(config, rollouts, run.store, run.seed, step)
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
@@ -181,9 +193,14 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
     metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
+    metrics |= {
+        "timing/data_s": run.timeline.seconds(DATA),
+        "timing/judge_s": run.timeline.seconds(JUDGE),
+    }
     collected = time.monotonic()
     # 2) Learn from the chosen groups, and keep some samples for the report.
-    advantages, learned = _learn(run, rollouts, batch, step)
+    with run.phase(UPDATE):
+        advantages, learned = _learn(run, rollouts, batch, step)
     if _is_logged(config, step):
         views = logged_views(
             batch.samples,
@@ -195,17 +212,18 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
             advantages=advantages,
         )
         log.write_views(step, views)
-    run.skipped.settle()
-    learned = jax.device_get(learned)
+    with run.phase(UPDATE):
+        run.skipped.settle()
+        learned = jax.device_get(learned)
     metrics |= {name: float(value) for name, value in learned.items()}
     sampled = sum(trajectory.num_policy_tokens for trajectory in batch.trajectories)
     metrics |= {
         "tokens/sampled_per_s": sampled / (collected - started),
         "timing/collect_s": collected - started,
         "timing/update_s": time.monotonic() - collected,
-        "timing/step_s": time.monotonic() - started,
+        "timing/step_s": time.monotonic() - begun,
     }
-    return metrics
+    return metrics | share_metrics(metrics)
 
 
 def _is_logged(config: RlConfig, step: int) -> bool:

@@ -23,6 +23,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.renderers.renderer import Renderer, stop_token_mask
 from jaxtool.renderers.tool_checks import check_tools
+from jaxtool.rollout.activity import PREFILL, TOOL_WAIT, WINDOW, Activity
 from jaxtool.rollout.collector import Collector, RolloutConfig
 from jaxtool.rundir.metrics import over_hosts
 from jaxtool.tools.base import CodeRunner
@@ -55,11 +56,13 @@ class RolloutWorker:
     runner: Runner
 
     def metrics(self) -> dict[str, float]:
-        """Figures of the last collection and of engine and client since the start, over all hosts."""
+        """Seconds of the step, figures of the last collection, and totals since the start, over all hosts."""
         times, counts = self.collector.times, self.engine.counts
+        seconds = self.collector.activity.timeline.seconds
         metrics = {
-            "timing/decode_s": times.decode_s,
-            "timing/tool_wait_s": times.tool_wait_s,
+            "timing/decode_s": seconds(WINDOW),
+            "timing/prefill_s": seconds(PREFILL),
+            "timing/tool_wait_s": seconds(TOOL_WAIT),
             "timing/half_of_groups_s": times.half_of_groups_s,
             "tokens/reprefilled_total": counts.reprefilled_tokens,
             "tokens/sampled_total": counts.sampled_tokens,
@@ -127,6 +130,7 @@ def open_worker(
     text: tuple[Renderer, Tokenizer] | None = None,
     search_addresses: tuple[str, ...] = (),
     further_stops: Sequence[str] = (),
+    activity: Activity | None = None,
 ) -> tuple[RolloutWorker, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
@@ -137,6 +141,7 @@ def open_worker(
       text: what `load_text` gave, where the caller has it.
       search_addresses: running search servers, in place of what the tools name.
       further_stops: stop tags of other renderers that the same engine will serve.
+      activity: is told what goes on.
     """
     renderer, tokenizer = text or load_text(config)
     check_vocabulary(tokenizer, source.model_config())
@@ -173,6 +178,7 @@ def open_worker(
         renderer=renderer,
         tools=menu,
         config=config.rollout,
+        activity=activity,
     )
     judge = stack.enter_context(config.judge.open(programs_in(tool, runner) if tool else None))
     worker = RolloutWorker(

@@ -14,8 +14,10 @@ from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
+from jaxtool.rollout.activity import Activity
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
+from jaxtool.rundir.live_status import DATA, JUDGE, ROLLOUTS
 from jaxtool.train.evaluation import judged_by_all_hosts
 from jaxtool.train.rl_config import RlConfig, validation_sampling
 from jaxtool.train.rollout_worker import RolloutWorker
@@ -97,6 +99,7 @@ def tool_free_collector(worker: RolloutWorker) -> Collector:
         renderer=collector.renderer,
         tools=collector.tools,
         config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
+        activity=collector.activity,
     )
 
 
@@ -111,6 +114,7 @@ class OnPolicyRollouts:
     worker: RolloutWorker
     batches: ProblemBatches
     seed: int
+    activity: Activity = dataclasses.field(default_factory=Activity)  # of the worker's collector
     tool_free_of: Callable[[RolloutWorker], Collector] = tool_free_collector
 
     @property
@@ -122,9 +126,11 @@ class OnPolicyRollouts:
         self.worker.engine.load(params)
 
     def draw(self, step: int, draw: int) -> list[Group]:
-        problems = hosts.share(next(self.batches))
-        own = self._groups(problems, train_stream(step, draw), step)
-        return judged_by_all_hosts(self.worker.judging, own)
+        with self.activity.timeline.phase(DATA):
+            problems = hosts.share(next(self.batches))
+        with self.activity.timeline.phase(ROLLOUTS):
+            own = self._groups(problems, train_stream(step, draw), step)
+        return self._judged(own)
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         self.worker.engine.load(params)
@@ -135,8 +141,7 @@ class OnPolicyRollouts:
                 self.worker.collector, asked, samples, ("validation",), version, sampling
             )
 
-        own = ask_lost_again(collect(hosts.share(problems)), collect)
-        return judged_by_all_hosts(self.worker.judging, own)
+        return self._judged(ask_lost_again(collect(hosts.share(problems)), collect))
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         return call()
@@ -147,6 +152,10 @@ class OnPolicyRollouts:
     def metrics(self, groups: Sequence[Group], step: int) -> dict[str, float]:
         del groups, step
         return {}
+
+    def _judged(self, own: Sequence[Group]) -> list[Group]:
+        with self.activity.timeline.phase(JUDGE):
+            return judged_by_all_hosts(self.worker.judging, own)
 
     def _groups(
         self, problems: Sequence[Problem], stream: tuple[str | int, ...], version: int

@@ -4,6 +4,7 @@ Not covered: the steps (`rl_loop`).
 """
 
 import dataclasses
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rundir.checkpoints import Checkpoints
+from jaxtool.rundir.timeline import Timeline
 from jaxtool.tools.health import ToolHealth
 from jaxtool.tools.sandbox_client import Totals
 from jaxtool.train.lora_run import check_frozen, frozen_record
@@ -48,6 +50,14 @@ class Run:
     @property
     def policy(self) -> Params:
         return self.learner.policy(self.state)
+
+    @property
+    def timeline(self) -> Timeline:
+        return self.worker.collector.activity.timeline
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """What the loop does in a block, for those who watch it."""
+        return self.timeline.phase(name)
 
     def meta(self, queued: list[list[Problem]]) -> dict[str, Any]:
         """What a checkpoint keeps besides the learner's state; every host must call it."""

@@ -28,7 +28,9 @@ from jaxtool.renderers.renderer import Renderer, load_renderer
 from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.batching import PackConfig, to_batch
 from jaxtool.rundir.checkpoints import Checkpoints
+from jaxtool.rundir.health import WatchConfig
 from jaxtool.rundir.kept_policies import KeepPolicies
+from jaxtool.rundir.live_status import UPDATE
 from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.run_log import open_log
 from jaxtool.rundir.run_start import Identity, Launch, RunStart, open_start
@@ -40,6 +42,7 @@ from jaxtool.train.resume_rules import MAY_CHANGE, say_changes
 from jaxtool.train.rollout_worker import check_vocabulary
 from jaxtool.train.skipped_updates import SkippedUpdates
 from jaxtool.train.sources import TokenizerSource
+from jaxtool.train.watching import RunWatch, new_activity
 from jaxtool.train.weights import weights_named
 
 
@@ -179,22 +182,34 @@ def _train(
         ):
             kept = (config.steps, config.keep_policies)
             save_kept(workdir, start, *kept, state.params, view, model, sharding)
+            activity = new_activity(launch)
+            watch = stack.enter_context(
+                RunWatch(
+                    *(workdir, WatchConfig(), activity),
+                    steps=config.steps,
+                    start=start,
+                    note=progress.note,
+                )
+            )
             for step in range(start, config.steps):
-                demonstrations = take(config.streams, renderers, tokenizer, seed, step)
-                batch = to_batch(demonstrations, config.pack)
-                state, metrics = learner.update(state, batch)
-                skipped.observe(step, metrics, batch)
-                is_row = (step + 1) % config.log_every == 0 or step + 1 == config.steps
-                if is_row or skipped.is_over:
-                    values = jax.device_get(metrics) | {"sft/skipped_updates": skipped.settle()}
-                    log.write(step, values)
-                    progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
-                    skipped.check()
-                # The last step has a checkpoint too, from which a longer run goes on.
-                if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                    log.sync()
-                    checkpoints.save(step + 1, state, {"seed": seed} | frozen_record(view.frozen))
-                save_kept(workdir, step + 1, *kept, state.params, view, model, sharding)
+                with watch.step(step), activity.timeline.phase(UPDATE):
+                    demonstrations = take(config.streams, renderers, tokenizer, seed, step)
+                    batch = to_batch(demonstrations, config.pack)
+                    state, metrics = learner.update(state, batch)
+                    skipped.observe(step, metrics, batch)
+                    is_row = (step + 1) % config.log_every == 0 or step + 1 == config.steps
+                    if is_row or skipped.is_over:
+                        values = jax.device_get(metrics) | {"sft/skipped_updates": skipped.settle()}
+                        log.write(step, values)
+                        progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
+                        skipped.check()
+                    # The last step has a checkpoint too, from which a longer run goes on.
+                    if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                        log.sync()
+                        checkpoints.save(
+                            step + 1, state, {"seed": seed} | frozen_record(view.frozen)
+                        )
+                    save_kept(workdir, step + 1, *kept, state.params, view, model, sharding)
     save_result(workdir, state.params, view, model, sharding, source)
     this_start.finish()
 

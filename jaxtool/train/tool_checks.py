@@ -32,7 +32,6 @@ def check_tools(
     found = health.observe(
         lost=sum(trajectory.is_masked for trajectory in trajectories),
         trajectories=len(trajectories),
-        tool_calls=sum(trajectory.num_tool_calls for trajectory in trajectories),
         reason=worker.collector.tools.last_trouble,
     )
     _warn(step, found.warnings)

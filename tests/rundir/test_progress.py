@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from jaxtool.core.durations import format_duration
 from jaxtool.rundir import progress
 
 
@@ -21,7 +22,7 @@ def text_of(output: Console) -> str:
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
 )
 def test_durations(seconds, text):
-    assert progress.format_duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_without_a_terminal_a_line_is_printed_every_few_steps_and_at_the_end():
@@ -63,3 +64,11 @@ def test_a_terminal_shows_a_bar_with_the_figures():
     assert "grpo" in text
     assert "5/10" in text
     assert "reward 0.5" in text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_note_is_a_line_of_its_own_under_the_loops_name(is_terminal):
+    output = console(is_terminal)
+    with progress.ProgressDisplay("grpo", 10, console=output) as display:
+        display.note("step 3/10  [rollouts]  answers 1/8")
+    assert "grpo  step 3/10  [rollouts]  answers 1/8\n" in text_of(output).replace("\r", "")

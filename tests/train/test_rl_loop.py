@@ -17,15 +17,22 @@ from helpers.small_runs import (
     train,
     two_tools,
 )
+from helpers.traces import check_nests, read_trace
 
 from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rundir.bottleneck import PARTS
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.health import WatchConfig
+from jaxtool.rundir.live_status import read_live
 from jaxtool.rundir.metric_table import without_clock
+from jaxtool.rundir.metrics import read_metrics
 from jaxtool.rundir.run_record import read_record
+from jaxtool.rundir.run_start import Launch
+from jaxtool.rundir.trace import TRACE
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
@@ -101,6 +108,52 @@ def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(unint
     config = dataclasses.replace(two_tools(folder), unloads_decoder=True)
     train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+
+
+def test_a_run_that_is_watched_all_the_time_has_the_same_numbers(uninterrupted, tmp_path, capsys):
+    """Lines and states come as fast as the thread can; the rows say who the step waited for."""
+    folder, _ = uninterrupted
+    config = dataclasses.replace(two_tools(folder), watch=WatchConfig(line_every_s=1e-3))
+    options = {"tool": CountingTool(), "launch": Launch(traces=True)}
+    train(config, workdir=tmp_path / "run", seed=1, **options)
+    assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+    for ours, theirs in zip(
+        read_trajectories(tmp_path / "run" / "trajectories.jsonl"),
+        read_trajectories(folder / "run" / "trajectories.jsonl"),
+        strict=True,
+    ):
+        assert [token.text for token in ours.tokens] == [token.text for token in theirs.tokens]
+    printed = capsys.readouterr().out
+    assert re.search(r"^run  step \d/4  \w+ 0:\d\d", printed, re.M)
+    assert re.search(
+        r"^run  4/4 .* bottleneck (decoder|tool|judge|learner|data) \d+%$", printed, re.M
+    )
+    last = read_live(tmp_path / "run")
+    assert last is not None
+    assert (last.step, last.steps, last.phase) == (4, 4, "")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    for row in rows:
+        shares = [row[f"timing/share_fraction/{part}"] for part in PARTS]
+        assert all(share >= 0 for share in shares)
+        assert 0 < sum(shares) <= 1 + 1e-6
+        assert row["health/beyond_count/late_programs"] == 0
+    _check_trace(tmp_path / "run" / TRACE, calls=options["tool"].calls)
+    assert not (folder / "run" / TRACE).exists()
+
+
+def _check_trace(path, calls):
+    """A file that can be drawn, with windows, calls, judging, updates and copies where they belong."""
+    whole, tracks = read_trace(path)
+    assert whole["otherData"]["earlier_spans_left_out"] == 0
+    for events in tracks.values():
+        check_nests(events)
+    names = {track: [event["name"] for event in events] for track, events in tracks.items()}
+    assert names["loop"].count("step") == 4
+    assert {"weights", "data", "rollouts", "judge", "update", "checkpoint"} <= set(names["loop"])
+    assert {"prefill", "window"} <= set(names["decoder"])
+    rows = [name for track, held in names.items() if track.startswith("row ") for name in held]
+    assert rows.count("tool") >= calls  # and those of the function beside it
+    assert sum("/" in name for name in rows) == 4 * 2 * 8  # every sample of every step
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])

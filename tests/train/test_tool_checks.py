@@ -137,5 +137,5 @@ def test_too_many_lost_end_the_run_or_empty_the_step(opened, capsys):
 def test_without_a_tool_nothing_is_asked(opened):
     worker, rollouts = opened(None, name=None)
     given = batch(0, 2, calls=False)
-    health = ToolHealth(ToolHealthConfig(quiet_steps=1))
+    health = ToolHealth(ToolHealthConfig())
     assert check_tools(health, worker, rollouts, given, 0) == (given, {})
