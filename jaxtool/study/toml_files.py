@@ -79,6 +79,11 @@ class TomlFile:
                 return number
         return self.line(f"[{table}]") if table else 1
 
+    def line_of_text(self, text: str, start: int) -> int:
+        """The first line from `start` on that holds the text; `start` where it is written another way."""
+        lines = self._text.split("\n")
+        return next((i for i in range(start, len(lines) + 1) if text in lines[i - 1]), start)
+
     def fault(self, line: int, message: str) -> ValueError:
         return ValueError(f"{self.file}:{line}: {message}")
 
