@@ -113,7 +113,9 @@ def composed(sweep: Sweep) -> tuple[Composed, ...]:
         params = run_files.steps_params(sweep.run, [], sweep.steps)
         run_files.load_run(sweep.run, params)
     except ValueError as error:
-        raise ConfigError(f"{sweep.file}: run does not load: {one_line(error)}") from None
+        raise ConfigError(
+            f"{sweep.file}:{sweep.lines['run']}: run does not load: {one_line(error)}"
+        ) from None
     found: dict[tuple[tuple[str, str], ...], Point] = {}
     points = []
     for point in sweep.points:
@@ -176,7 +178,7 @@ def _check_bound_once(sweep: Sweep, point: Point, params: Sequence[str]) -> None
         other = (
             f"line {point.bindings[first].line}"
             if number < own
-            else f"`steps`, line {sweep.steps_line}"
+            else f"`steps`, line {sweep.lines['steps']}"
         )
         shown = params[number if number < own else first]
         raise ConfigError(
@@ -192,8 +194,9 @@ def check(sweep: Sweep, jobs: Sequence[SweepJob], workdir: Path) -> None:
     """What would be refused later, before anything starts. Reads no weights and writes nothing.
 
     Raises:
-      ValueError: the directory holds another sweep or a run, or that of a job another run; one line.
-      FileNotFoundError: weights to start from, or a tokenizer, are not there.
+      ValueError: the directory holds another sweep or a run, or that of a job another run, or there are no weights to
+        start from; one line.
+      FileNotFoundError: a tokenizer is not there.
     """
     if is_begun(workdir):
         raise ValueError(f"{workdir} holds a run: choose another --workdir for the sweep")
@@ -205,10 +208,19 @@ def check(sweep: Sweep, jobs: Sequence[SweepJob], workdir: Path) -> None:
     for job in jobs:
         if job.init_from is not None and job.init_from not in starts:
             starts.add(job.init_from)
-            weights_named(job.init_from, job.composed.config.policy)
+            _check_weights(sweep, job)
         if (tokenizer := job.composed.config.tokenizer) not in tokenizers:
             tokenizers.append(tokenizer)
             tokenizer.load()
+
+
+def _check_weights(sweep: Sweep, job: SweepJob) -> None:
+    assert job.init_from is not None
+    try:
+        weights_named(job.init_from, job.composed.config.policy)
+    except (ValueError, OSError) as error:
+        place = f"{sweep.file}:{sweep.lines['init_from']}"
+        raise ValueError(f"{place}: job {job.name}: init_from: {one_line(error)}") from None
 
 
 def settings_of(sweep: Sweep) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Sweep:
     steps: int | None  # of every job; None: as the run says
     init_from: str | None  # name of weights; "{seed}" in it is the job's seed
     metrics: tuple[str, ...]  # columns of the table
-    steps_line: int
+    lines: Mapping[str, int]  # of run, steps and init_from in the file
 
     def start_of(self, seed: int) -> str | None:
         """The weights that the jobs of a seed start from; None: those of the run."""
@@ -123,7 +123,7 @@ def load_sweep(path: str | Path, most_jobs: int | None = MOST_JOBS) -> Sweep:
         steps=values.steps,
         init_from=values.init_from,
         metrics=values.metrics,
-        steps_line=file.line_of_key("steps"),
+        lines={key: file.line_of_key(key) for key in ("run", "steps", "init_from")},
     )
 
 

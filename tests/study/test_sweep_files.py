@@ -71,7 +71,7 @@ def test_the_start_may_be_another_one_for_each_seed(tmp_path):
         ('a.text = ["@m.One()", "@m.One"]', ["text=0", "text=1"]),
         # Names that end alike are written out.
         ('a.rate = [1]\n"critic/a.rate" = [2]', ["a.rate=1,critic_a.rate=2"]),
-        ('a.axes = [["\'x\'", 1], [2]]', ["axes=x_1", "axes=2"]),
+        ("a.axes = [[\"'x'\", 1], [2]]", ["axes=x_1", "axes=2"]),
     ],
     ids=["numbers", "references", "alike", "same last part", "lists"],
 )
