@@ -4,12 +4,14 @@ import json
 import re
 
 import pytest
+from helpers.small_runs import one_device_mesh
 from helpers.sweeps import GRID, HEAD, InProcess, make_run, sweep_of
 
 from jaxtool.core.locks import hold
 from jaxtool.rundir.run_listing import find_runs
-from jaxtool.rundir.run_record import LOCK
+from jaxtool.rundir.run_record import LOCK, read_record
 from jaxtool.study import sweep as sweeps
+from jaxtool.study import sweep_figures
 
 OPTIONS = sweeps.Options(places=((0,),), sandbox_addresses=("localhost:1",))
 
@@ -194,3 +196,41 @@ def test_the_record_is_there_while_jobs_run(tmp_path, monkeypatch):
     run(tmp_path, monkeypatch=monkeypatch)
     record = json.loads((tmp_path / "w" / "sweep.json").read_text())
     assert record["settings"]["points"]["samples=8"] == ["Schedule.samples = 8"]
+
+
+SMALL = """
+run = ["gin_configs/runs/quickstart_pretrain.gin"]
+seeds = [3]
+steps = 1
+metrics = ["sft/loss_nats"]
+
+[points]
+small = [
+  "ModelConfig.num_layers = 1", "ModelConfig.d_model = 32", "ModelConfig.d_ff = 32",
+  "DemonstrationStream.count = 8", "SftConfig.micro_batch_rows = 4", "SftRunConfig.log_every = 1",
+]
+"""
+
+
+def test_a_job_is_a_run_of_train_and_resumes_as_one(tmp_path, monkeypatch):
+    """The loop itself, in this process: one step, then the sweep with two."""
+
+    def in_process(jobs, places, run, report, *, goes_on):
+        for job in jobs:
+            assert not job.is_done()
+            run(job.argument, one_device_mesh())
+            assert job.is_done()
+
+    monkeypatch.setattr(sweeps, "run_jobs", in_process)
+    for text in (SMALL, SMALL.replace("steps = 1", "steps = 2")):
+        sweep, jobs = jobs_in(tmp_path, text)
+        sweeps.check(sweep, jobs, tmp_path / "w")
+        sweeps.run(sweep, jobs, tmp_path / "w", OPTIONS)
+    [result] = sweep_figures.results_of(jobs)
+    assert [row["step"] for row in result.rows] == [0, 1]
+    assert result.figure("sft/loss_nats") == result.rows[-1]["sft/loss_nats"]
+    record = read_record(tmp_path / "w" / "small" / "seed3")
+    assert record is not None
+    assert [start.from_step for start in record.starts] == [0, 1]
+    assert record.starts[0].files == ("gin_configs/runs/quickstart_pretrain.gin",)
+    assert record.settings["policy.config.d_model"].origin.startswith("--gin_param 'ModelConfig")
