@@ -58,6 +58,7 @@ def test_json_into_a_directory_that_cannot_be_written_is_refused(tmp_path, capsy
         "data",
         "doctor",
         "launch_tpu",
+        "sweep",
     ],
 )
 def test_every_command_takes_json_from_the_one_helper(command):
