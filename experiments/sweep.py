@@ -158,6 +158,7 @@ def _repeated(arguments: argparse.Namespace, name: str) -> list[str]:
 def _checked_bucket(sweep: Sweep, left: Sequence[SweepJob], flags: list[str]) -> str:
     """The bucket of --launch_flags, which launch_tpu takes for every job."""
     from experiments import launch_tpu
+    from jaxtool.cluster import shipping
     from jaxtool.cluster.tpu_job import TpuJob
     from jaxtool.cluster.tpu_types import tpu_type
     from jaxtool.study.sweep_commands import cloud_name
@@ -170,6 +171,8 @@ def _checked_bucket(sweep: Sweep, left: Sequence[SweepJob], flags: list[str]) ->
                 f"--launch_flags: --{name} is the sweep's: write it in {sweep.file}, not here"
             )
     for job in left:
+        if job.init_from is not None:
+            shipping.check_path(job.init_from, f"{sweep.file}: init_from {job.init_from}", set())
         TpuJob(
             name=cloud_name(sweep, job),
             project=given.project,

@@ -126,6 +126,16 @@ def test_flags_of_a_slice_are_checked_before_a_command_is_printed(call, capsys, 
     assert capsys.readouterr().out == ""
 
 
+def test_weights_of_this_machine_are_refused_for_a_slice(call):
+    policy = call.folder / "policy"
+    policy.mkdir()
+    (policy / "model_config.json").write_text("{}")
+    path = call.folder / "grid.toml"
+    path.write_text(path.read_text().replace("steps", f"init_from = '{policy}'\nsteps", 1))
+    with pytest.raises(ValueError, match=r"grid.toml: init_from .*policy"):
+        call("--print_jobs", "launch_tpu", "--launch_flags", SLICE)
+
+
 @pytest.mark.parametrize(
     "flags",
     [("--print_jobs", "launch_tpu"), ("--launch_flags", SLICE), ("--dry_run", "--table")],

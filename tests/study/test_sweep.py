@@ -204,11 +204,12 @@ seeds = [3]
 steps = 1
 metrics = ["sft/loss_nats"]
 
-[points]
-small = [
-  "ModelConfig.num_layers = 1", "ModelConfig.d_model = 32", "ModelConfig.d_ff = 32",
-  "DemonstrationStream.count = 8", "SftConfig.micro_batch_rows = 4", "SftRunConfig.log_every = 1",
-]
+[grid]
+ModelConfig.num_layers = [1]
+ModelConfig.d_model = [32]
+DemonstrationStream.count = [8]
+SftConfig.micro_batch_rows = [4]
+SftRunConfig.log_every = [1]
 """
 
 
@@ -229,8 +230,9 @@ def test_a_job_is_a_run_of_train_and_resumes_as_one(tmp_path, monkeypatch):
     [result] = sweep_figures.results_of(jobs)
     assert [row["step"] for row in result.rows] == [0, 1]
     assert result.figure("sft/loss_nats") == result.rows[-1]["sft/loss_nats"]
-    record = read_record(tmp_path / "w" / "small" / "seed3")
+    record = read_record(jobs[0].workdir)
     assert record is not None
+    assert jobs[0].name == "num_layers=1,d_model=32,count=8,micro_batch_rows=4,log_every=1/seed3"
     assert [start.from_step for start in record.starts] == [0, 1]
     assert record.starts[0].files == ("gin_configs/runs/quickstart_pretrain.gin",)
     assert record.settings["policy.config.d_model"].origin.startswith("--gin_param 'ModelConfig")
