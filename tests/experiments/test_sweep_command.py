@@ -1,15 +1,17 @@
 """`experiments.sweep`: what it prints, writes and refuses."""
 
 import json
+import re
 import shlex
 import sys
 
 import pytest
-from helpers.sweeps import GRID, InProcess, make_run, sweep_of
+from helpers.sweeps import GRID, HEAD, InProcess, make_run, sweep_of
 
 from experiments import entry, launch_tpu, sweep, train
 from jaxtool.study import sweep as sweeps
 from jaxtool.study.job_pool import JobFailed
+from jaxtool.study.sweep_commands import cloud_name
 from jaxtool.train import run_files
 
 SLICE = "--type v5e-8 --zone us-west4-a --project my-project --bucket gs://my-bucket/sweep --spot"
@@ -108,6 +110,16 @@ def test_each_slice_has_a_name_of_its_own_and_a_command_that_fetches_its_run(cal
         place = f"gs://my-bucket/sweep/{flags.name}/workdir"
         assert row["fetch"][-2:] == [place, str(job.workdir)]
     assert len(names) == 6
+
+
+def test_names_of_slices_that_look_alike_or_are_long_stay_apart(tmp_path):
+    long = "x" * 80
+    text = HEAD + f'[points]\n"a.b" = []\na_b = ["Schedule.samples = 4"]\n{long} = ["STEPS = 4"]\n'
+    one = sweep_of(tmp_path, text.replace("steps = 4\n", "") + f'{long}y = ["STEPS = 5"]\n')
+    names = [cloud_name(one, job) for job in sweeps.jobs_of(one, tmp_path)]
+    assert len(set(names)) == 8
+    assert names[0].startswith("s-grid-a-b-seed0-")
+    assert all(re.fullmatch(r"[a-z][-a-z0-9]{0,61}[a-z0-9]", name) for name in names)
 
 
 @pytest.mark.parametrize(
