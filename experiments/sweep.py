@@ -12,7 +12,7 @@ command for each job that is not finished, to run elsewhere; --table shows what 
 WORKDIR/sweep.json (and --json PATH) hold {"settings": {"run", "points": {point: [binding]}, "seeds", "steps", "init_from",
 "file", "metrics"}, "jobs": [{"job", "point", "seed", "workdir", "state", "is_done", "step", "steps", "metrics": {name: value
 or null}}], "points": {point: {metric: {"mean", "low", "high": of the t-interval of 95 %, null below two seeds, "seeds": {seed:
-value}}}}, "how": {"command", "commit", "machine", "seconds"}, "commands": of --print_jobs, [{"job", "command": words, "fetch":
+value}}}}, "differences": the same of each point less the first, seed by seed, "how": {"command", "commit", "machine", "seconds"}, "commands": of --print_jobs, [{"job", "command": words, "fetch":
 words or null}]}; WORKDIR/report.html is the page. The exit status is 1 if a job failed.
 """
 
@@ -227,7 +227,7 @@ def show(
         found, results, title=workdir.name, config=Path(sweep.file).read_text(encoding="utf-8")
     )
     page = write_report(workdir / "report.html", report)
-    print_tables([sweep_figures.point_table(found)])
+    print_tables(sweep_figures.tables(found))
     entry.write_figures(arguments, report)
     log_outcome(entry.trackers_of(arguments), workdir, page)
     print(f"report {page}")

@@ -1,7 +1,7 @@
 """What the runs of a sweep came to: a mean with a t-interval over seeds for each point, as JSON, table and page.
 
 A run's figure is the mean of the last tenth of the steps that have the metric. Only finished runs count. Seeds are the
-units of an interval. Not covered: figures on questions of a test (`experiments.evaluate` asks the policies).
+units of an interval. Points share their seeds, so each point is also compared with the first one seed by seed. Not covered: figures on questions of a test (`experiments.evaluate` asks the policies).
 """
 
 import dataclasses
@@ -61,10 +61,16 @@ def _result(job: SweepJob) -> JobResult:
 
 
 def as_json(sweep: Sweep, results: Sequence[JobResult]) -> dict[str, Any]:
-    """{"settings", "jobs": [...], "points": {point: {metric: {"mean", "low", "high", "seeds": {seed: value}}}}}.
+    """{"settings", "jobs": [...], "points": {point: {metric: {"mean", "low", "high", "seeds": {seed: value}}}}, "differences"}.
 
-    Ends of the interval are null where fewer than two seeds have the figure.
+    "differences" has of each point but the first the same figures less those of the first point, of their common seeds. Ends of the interval are null where fewer than two seeds have the figure.
     """
+    by_seed = {
+        (point.name, metric): _seeds(results, point.name, metric)
+        for point in sweep.points
+        for metric in sweep.metrics
+    }
+    first, *others = (point.name for point in sweep.points)
     return {
         "settings": settings_of(sweep) | {"file": sweep.file, "metrics": list(sweep.metrics)},
         "jobs": [
@@ -82,10 +88,15 @@ def as_json(sweep: Sweep, results: Sequence[JobResult]) -> dict[str, Any]:
             for one in results
         ],
         "points": {
-            point.name: {
-                metric: figure(_seeds(results, point.name, metric)) for metric in sweep.metrics
+            point: {metric: figure(by_seed[point, metric]) for metric in sweep.metrics}
+            for point in (first, *others)
+        },
+        "differences": {
+            point: {
+                metric: figure(_less(by_seed[point, metric], by_seed[first, metric]))
+                for metric in sweep.metrics
             }
-            for point in sweep.points
+            for point in others
         },
     }
 
@@ -101,6 +112,11 @@ def figure(seeds: Mapping[int, float]) -> dict[str, Any]:
         "high": None if found is None else found.high,
         "seeds": {str(seed): value for seed, value in seeds.items()},
     }
+
+
+def _less(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
+    """Differences of the seeds that both have."""
+    return {seed: value - other[seed] for seed, value in one.items() if seed in other}
 
 
 def _seeds(results: Sequence[JobResult], point: str, metric: str) -> dict[int, float]:
@@ -137,6 +153,33 @@ def point_table(found: Mapping[str, Any]) -> Table:
     )
 
 
+def tables(found: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Points, and their differences from the first one where there are any."""
+    differences = difference_table(found)
+    return (point_table(found), differences) if differences.rows else (point_table(found),)
+
+
+def difference_table(found: Mapping[str, Any]) -> Table:
+    """A line for each point but the first that has a seed in common with it."""
+    shown = [
+        metric
+        for metric in found["settings"]["metrics"]
+        if any(point[metric]["seeds"] for point in found["differences"].values())
+    ]
+    rows = [
+        (name, *(_cell(metrics[one], "+") for one in shown))
+        for name, metrics in found["differences"].items()
+        if any(metrics[one]["seeds"] for one in shown)
+    ]
+    return Table(
+        title=f"Less {next(iter(found['points']))}, seed by seed",
+        columns=("Point", *map(_title, shown)),
+        rows=tuple(rows),
+        note="Mean over the seeds that both points have, with the t-interval of 95 % of the differences. One that leaves "
+        "out zero is a difference; of twenty points without any, one interval is expected to leave it out.",
+    )
+
+
 def job_table(found: Mapping[str, Any]) -> Table:
     """A line for each job."""
     metrics = found["settings"]["metrics"]
@@ -159,7 +202,7 @@ def job_table(found: Mapping[str, Any]) -> Table:
 def sweep_report(
     found: Mapping[str, Any], results: Sequence[JobResult], *, title: str, config: str
 ) -> Report:
-    """The page: both tables, and each metric over the steps with a line for each point.
+    """The page: the tables, and each metric over the steps with a line for each point.
 
     Args:
       found: what `as_json` gives of `results`.
@@ -175,7 +218,7 @@ def sweep_report(
     )
     left = len(points) - _MOST_LINES
     note = f"The first {_MOST_LINES} points; {left} more are in the table." if left > 0 else ""
-    figures = Section(title="figures", tables=(point_table(found), job_table(found)))
+    figures = Section(title="figures", tables=(*tables(found), job_table(found)))
     training = Section(title="training", curves=curves, note=note)
     return Report(
         title=title,
@@ -212,9 +255,12 @@ def _title(metric: str) -> str:
     return _SHORT.get(metric, metric)
 
 
-def _cell(value: Mapping[str, Any]) -> str:
-    """`0.52 (0.41..0.63)`; a dash where there is no figure."""
+def _cell(value: Mapping[str, Any], sign: str = "") -> str:
+    """`0.52 (0.41..0.63)`, with `sign` + of a difference `+0.52 (+0.41..+0.63)`; a dash where there is no figure."""
     if value["mean"] is None:
         return "–"
-    text = f"{value['mean']:.3g}"
-    return text if value["low"] is None else f"{text} ({value['low']:.3g}..{value['high']:.3g})"
+    mean, low, high = (
+        None if value[name] is None else f"{value[name]:{sign}.3g}"
+        for name in ("mean", "low", "high")
+    )
+    return f"{mean}" if low is None else f"{mean} ({low}..{high})"

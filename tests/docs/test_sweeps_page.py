@@ -25,7 +25,7 @@ def test_each_file_of_the_page_builds(tmp_path):
         sweep = loaded(tmp_path, name, text)
         counts[name] = [point.point.name for point in sweeps.composed(sweep)]
         assert sweep.seeds == (0, 1, 2)
-    assert counts["my_rates"] == [f"matrix_learning_rate={rate}" for rate in (0.005, 0.02, 0.08)]
+    assert counts["my_rates"] == [f"matrix_learning_rate={rate}" for rate in (0.02, 0.005, 0.08)]
     assert len(counts["my_rewards"]) == 6
     assert counts["my_rewards"][-2:] == ["otc", "otc_c9"]
     for point in counts["my_rates"]:

@@ -38,6 +38,22 @@ def test_a_figure_is_the_mean_over_seeds_with_its_t_interval(found):
     assert points["never"]["reward/mean"] == points["samples=4"]["sft/loss_nats"] == none
 
 
+def test_points_are_compared_with_the_first_by_their_common_seeds(found, tmp_path):
+    """0.5 less 1 of seed 0. Differences 1 and 3 over seeds would have the interval of the test above."""
+    differences = found[2]["differences"]
+    assert list(differences) == ["samples=8", "never"]
+    assert differences["samples=8"]["reward/mean"]["seeds"] == {"0": -0.5}
+    assert differences["never"]["reward/mean"]["mean"] is None
+    table = sweep_figures.difference_table(found[2])
+    assert (table.title, table.rows) == ("Less samples=4, seed by seed", (("samples=8", "-0.5"),))
+    sweep = sweep_of(tmp_path)
+    jobs = jobs_of(sweep, tmp_path / "v")
+    for job, reward in zip(jobs, (10.0, 11.0, 20.0, 23.0), strict=True):
+        make_run(job, [reward])
+    record = sweep_figures.as_json(sweep, sweep_figures.results_of(jobs))
+    assert sweep_figures.difference_table(record).rows == (("samples=8", "+2 (-10.7..+14.7)"),)
+
+
 def test_a_runs_figure_is_the_mean_of_its_last_tenth_of_steps(tmp_path):
     """20 steps: the last two, 18 and 19; a step without the metric, and one of nan, are none."""
     [job, *_] = jobs_of(sweep_of(tmp_path), tmp_path / "w")
@@ -62,12 +78,12 @@ def test_the_tables_say_what_is_finished(found):
     assert jobs["never/seed0"] == ("not begun", "0/4", None)
 
 
-def test_the_page_has_both_tables_and_a_line_for_each_point_with_a_finished_run(found, tmp_path):
+def test_the_page_has_all_tables_and_a_line_for_each_point_with_a_finished_run(found, tmp_path):
     _, results, record = found
     report = sweep_figures.sweep_report(record, results, title="grid", config="run = []")
     page = write_report(tmp_path / "report.html", report)
     figures, training = report_of_page(page).sections
-    assert [len(table.rows) for table in figures.tables] == [3, 6]
+    assert [len(table.rows) for table in figures.tables] == [3, 1, 6]
     [curve] = training.curves
     lines = {series.name: (list(series.xs), list(series.ys)) for series in curve.series}
     assert lines == {"samples=4": ([0, 1], [8.0, 2.0]), "samples=8": ([0], [0.5])}
