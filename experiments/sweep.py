@@ -104,8 +104,9 @@ def main() -> None:
     if left and not arguments.table:
         cores = usable_cores()
         asked = entry.share_accelerator(arguments.jobs) or arguments.jobs
+        # Not of the jobs that are left: a resumed run has the cores that it had, and so its bits.
         options = sweeps.Options(
-            places=split_cores(cores, min(len(cores), len(left)) if asked is None else asked),
+            places=split_cores(cores, min(len(cores), len(jobs)) if asked is None else asked),
             sandbox_addresses=tuple(arguments.sandbox),
             search_addresses=tuple(arguments.search),
             trackers=trackers,

@@ -9,6 +9,7 @@ import pytest
 from helpers.sweeps import GRID, HEAD, InProcess, make_run, sweep_of
 
 from experiments import entry, launch_tpu, sweep, train
+from jaxtool.study import job_pool
 from jaxtool.study import sweep as sweeps
 from jaxtool.study.job_pool import JobFailed
 from jaxtool.study.sweep_commands import cloud_name
@@ -157,6 +158,18 @@ def test_flags_that_do_not_go_together_are_refused(call, flags):
     with pytest.raises(SystemExit) as ended:
         call(*flags)
     assert ended.value.code == 2
+
+
+def test_a_resumed_sweep_gives_each_process_the_cores_that_it_had(call, monkeypatch):
+    """With one job of six left there are still as many places."""
+    monkeypatch.setattr(job_pool, "usable_cores", lambda: [0, 1, 2, 3])
+    seen = []
+    monkeypatch.setattr(sweeps, "run_jobs", lambda jobs, places, *_, **__: seen.append(places))
+    call()
+    for job in call.jobs[1:]:
+        make_run(job, [1.0])
+    call()
+    assert seen == [[(0,), (1,), (2,), (3,)]] * 2
 
 
 def test_more_jobs_than_cores_are_refused_before_a_record_is_written(call):
