@@ -59,7 +59,6 @@ def test_json_into_a_directory_that_cannot_be_written_is_refused(tmp_path, capsy
         "data",
         "doctor",
         "launch_tpu",
-        "top",
     ],
 )
 def test_every_command_takes_json_from_the_one_helper(command):
