@@ -12,6 +12,7 @@ from jaxtool.rundir.run_listing import find_runs
 from jaxtool.rundir.run_record import LOCK, read_record
 from jaxtool.study import sweep as sweeps
 from jaxtool.study import sweep_figures
+from jaxtool.train.rl_config import RlConfig
 
 OPTIONS = sweeps.Options(places=((0,),), sandbox_addresses=("localhost:1",))
 
@@ -38,7 +39,8 @@ def test_jobs_are_points_times_seeds_all_points_of_a_seed_first(tmp_path):
         "samples=4/seed1",
         "samples=8/seed1",
     ]
-    assert [job.composed.config.schedule.samples for job in jobs] == [4, 8, 4, 8]
+    configs = [job.composed.config for job in jobs]
+    assert [one.schedule.samples for one in configs if isinstance(one, RlConfig)] == [4, 8, 4, 8]
     # `steps` is STEPS, which the run has, and its warm-up ends before.
     assert {job.composed.steps for job in jobs} == {4}
     assert jobs[0].composed.config.optimizer.warmup_steps == 3
