@@ -103,6 +103,7 @@ RULES = (
     Rule(module="experiments.doctor"),
     Rule(module="experiments.launch_tpu", instead="tests/docs/test_pods_page.py"),
     Rule(module="experiments.top", instead="tests/experiments/test_top_command.py"),
+    Rule(module="experiments.sweep", instead="tests/experiments/test_sweep_command.py"),
     Rule(module="experiments.runs", instead="tests/experiments/test_runs_command.py"),
     Rule(
         module="experiments.train",

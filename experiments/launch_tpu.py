@@ -17,13 +17,15 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import entry
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Args: words: None: those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,7 +79,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--dry_run", action="store_true", help="print all commands and run none")
     entry.add_json_flag(parser, "write what is planned, or how it ended, here as well")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.max_restarts < 0 or not arguments.poll_s > 0:
         parser.error("--max_restarts must be 0 or more, and --poll_s above 0")
     return arguments

@@ -155,11 +155,16 @@ def headlines(rows: Rows) -> tuple[Headline, ...]:
         values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
         if not values:
             continue
-        size = max(1, int(_EDGE * len(values)))
-        start, end = _mean(values[:size]), _mean(values[-size:])
+        start, end = edges(values)
         change = f" {_shown(start)} in the first steps." if len(values) > 1 else ""
         found.append(Headline(label=title, value=_shown(end), note=f"{meaning_of(name)}{change}"))
     return tuple(found)
+
+
+def edges(values: Sequence[float]) -> tuple[float, float]:
+    """Means of the first and of the last tenth of some values, of one at least: 1, 2, 3 have the edges 1 and 3."""
+    size = max(1, int(_EDGE * len(values)))
+    return sum(values[:size]) / size, sum(values[-size:]) / size
 
 
 def _shown(value: float | None) -> str:

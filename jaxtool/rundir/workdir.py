@@ -40,7 +40,7 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
       ValueError: a process is in it, which the message names; or it is in a bucket.
     """
     with ExitStack() as stack:
-        hosts.agree(lambda: _hold(stack, workdir))
+        hosts.agree(lambda: hold_here(stack, workdir))
         yield
 
 
@@ -67,7 +67,8 @@ def records_dir(stack: ExitStack, workdir: Path) -> Path:
     return stack.enter_context(temporary_directory("jaxtool-records-"))
 
 
-def _hold(stack: ExitStack, workdir: Path) -> None:
+def hold_here(stack: ExitStack, workdir: Path) -> None:
+    """As `hold_workdir`, until `stack` ends, in one process and without asking jax, which would take the devices."""
     check_local(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     try:

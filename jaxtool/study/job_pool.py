@@ -2,9 +2,9 @@
 
 Knows nothing of what a job does. A process runs one job after another, so that imports and programs
 that are compiled already serve the next one too. A job that is done is skipped; one that fails ends its
-process and is tried again in a fresh one, because a busy machine can fail the sandbox's first checks,
-and in the end it ends the pool, whose next start resumes. Processes that this pool started end with it,
-also on Ctrl-C.
+process and is tried again in a fresh one, because a busy machine can fail the sandbox's first checks.
+In the end it ends the pool, whose next start resumes, or the pool goes on with the jobs that do not need it. Processes
+that this pool started end with it, also on Ctrl-C.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -70,6 +70,8 @@ def run_jobs(
     places: Sequence[tuple[int, ...]],
     run: Callable[[str], object],
     report: Callable[[str], None] = print,
+    *,
+    goes_on: bool = False,
 ) -> None:
     """Runs what is not done, one at each place, earlier jobs first but for the rule of `Job.kind`.
 
@@ -77,6 +79,7 @@ def run_jobs(
       places: the cores of each place; its process is bound to them where the system can.
       run: gets `Job.argument`, in a place's process: a function that can be imported there.
       report: gets one line for each job that ended.
+      goes_on: after a job that failed the others are run, but for those that need it, before the error is raised.
 
     Raises:
       ValueError: if a job needs one that is not in `jobs`.
@@ -88,6 +91,7 @@ def run_jobs(
     if done:
         report(f"{len(done)} of {len(jobs)} stages are done already")
     failures: Counter[str] = Counter()
+    given_up: dict[str, str] = {}  # with what is said of it
     workers = [_Worker(cores, run) for cores in places]
     running: dict[_Worker, tuple[Job, float]] = {}
     try:
@@ -110,7 +114,9 @@ def run_jobs(
                     continue
                 failures[job.name] += 1
                 if failures[job.name] == _ATTEMPTS:
-                    raise JobFailed(f"{job.name} ended {how}; {_tail(job)}")
+                    given_up[job.name] = _give_up(job, how, goes_on, report)
+                    waiting = _without_those_that_need(waiting, set(given_up))
+                    continue
                 waiting.insert(0, job)
                 report(f"{job.name} ended {how}; once more")
             time.sleep(_POLL_S)
@@ -119,6 +125,30 @@ def run_jobs(
             worker.terminate()
         for worker in workers:
             worker.stop()
+    _raise_failures(given_up, len(jobs))
+
+
+def _give_up(job: Job, how: str, goes_on: bool, report: Callable[[str], None]) -> str:
+    """What is said of a job that failed once too often; raised where the pool ends with it."""
+    text = f"{job.name} ended {how}; {_tail(job)}"
+    if not goes_on:
+        raise JobFailed(text)
+    report(f"{job.name} ended {how}, {_ATTEMPTS} times: given up, see {job.log}")
+    return text
+
+
+def _raise_failures(given_up: Mapping[str, str], count: int) -> None:
+    if given_up:
+        first = next(iter(given_up.values()))
+        raise JobFailed(f"{len(given_up)} of {count} jobs failed; the first: {first}")
+
+
+def _without_those_that_need(waiting: Sequence[Job], given_up: set[str]) -> list[Job]:
+    """Jobs that need none of `given_up`, also not through others."""
+    lost = set(given_up)
+    while more := {job.name for job in waiting if lost & set(job.needs)} - lost:
+        lost |= more
+    return [job for job in waiting if job.name not in lost]
 
 
 def _next_job(waiting: Sequence[Job], done: Set[str], running_kinds: Set[str]) -> Job | None:

@@ -131,7 +131,8 @@ def _train_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
         "workdir": str(study.run_dir(variant.name, seed)),
         "seed": seed,
         "init_from": None if variant.start is None else str(study.policy(variant.start, seed)),
-        "sandbox": sandbox,
+        "sandbox_addresses": [sandbox],
+        "search_addresses": [],
         "command": sys.orig_argv,  # for the record of the run
         "log": [
             str(spec_of_part(spec, study.workdir, f"{variant.name}-seed{seed}"))

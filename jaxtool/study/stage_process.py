@@ -1,4 +1,4 @@
-"""One job of the study, in a process of the pool; `runner` writes the files that describe them."""
+"""One job of the study or of a sweep, in a process of the pool; `runner` and `sweep` write the files that describe them."""
 
 import dataclasses
 import json
@@ -55,7 +55,10 @@ def _train(
     if isinstance(config, sft_loop.SftRunConfig):
         sft_loop.train(config, **flags)
     else:
-        rl_loop.train(config, sandbox_addresses=(job["sandbox"],), **flags)
+        servers = {
+            f"{kind}_addresses": tuple(job[f"{kind}_addresses"]) for kind in ("sandbox", "search")
+        }
+        rl_loop.train(config, **servers, **flags)
 
 
 def _take(

@@ -4,20 +4,16 @@ Every key is read, known and of its type, or refused in one line with file, line
 explains them. Not covered: what the values mean (`paper_suites`).
 """
 
-import dataclasses
-import difflib
 import re
-import tomllib
-import typing
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jaxtool.config.types import coerce, type_name
 from jaxtool.data.layouts import PRESETS
 from jaxtool.rundir.answer_files import check_policy_name
 from jaxtool.study.paper_suites import AVERAGE, PaperSuite, Row, SuiteSet, SuiteTable
+from jaxtool.study.toml_files import TomlFile
 
 _OWN = "suites"
 
@@ -50,38 +46,33 @@ def load_suite(name_or_path: str) -> PaperSuite:
             )
         raw = (resources.files("jaxtool.study") / _OWN / f"{name_or_path}.toml").read_bytes()
         name = name_or_path
-    return _Reader(name_or_path, raw).suite(name)
+    return _Reader(TomlFile(name_or_path, raw)).suite(name)
 
 
 class _Reader:
-    """Makes dataclasses of tables; faults name file and line."""
+    """Makes a suite of a file's tables; faults name file and line."""
 
-    def __init__(self, file: str, raw: bytes) -> None:
+    def __init__(self, file: TomlFile) -> None:
         self._file = file
-        try:
-            self._text = raw.decode("utf-8-sig").replace("\r\n", "\n")
-            self._values = tomllib.loads(self._text)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{file}: not TOML: {error}") from None
 
     def suite(self, name: str) -> PaperSuite:
-        values = dict(self._values)
+        values = dict(self._file.values)
         for key, header in (("sets", "[sets.NAME]"), ("tables", "[[tables]]")):
             if not values.get(key):
-                raise self._fault(1, f"{key} is missing: write {header}")
+                raise self._file.fault(1, f"{key} is missing: write {header}")
         sets = self._table_of_tables(values.pop("sets"))
         tables = self._list_of_tables(values.pop("tables"), "tables", "[[tables]]")
-        suite = self._made(
+        suite = self._file.made(
             PaperSuite,
             values,
             1,
             "the suite",
             name=name,
-            file=self._file,
+            file=self._file.file,
             sets={
-                one: self._made(SuiteSet, each, self._line(f"[sets.{one}]"), f"sets.{one}")
+                one: self._file.made(
+                    SuiteSet, each, self._file.line(f"[sets.{one}]"), f"sets.{one}"
+                )
                 for one, each in sets.items()
             },
             tables=tuple(self._suite_table(table, number) for number, table in enumerate(tables)),
@@ -91,54 +82,31 @@ class _Reader:
 
     def _suite_table(self, values: Mapping[str, Any], number: int) -> SuiteTable:
         where = f"tables[{number}]"
-        line = self._line("[[tables]]", number)
+        line = self._file.line("[[tables]]", number)
         rows = self._list_of_tables(values.get("rows", []), f"{where}.rows", "[[tables.rows]]")
         if not rows:
-            raise self._fault(line, f"{where} has no rows: write [[tables.rows]] below it")
-        before = sum(len(table.get("rows", ())) for table in self._values["tables"][:number])
+            raise self._file.fault(line, f"{where} has no rows: write [[tables.rows]] below it")
+        before = sum(len(table.get("rows", ())) for table in self._file.values["tables"][:number])
         made = tuple(
-            self._made(Row, row, self._line("[[tables.rows]]", before + i), f"{where}.rows[{i}]")
+            self._file.made(
+                Row, row, self._file.line("[[tables.rows]]", before + i), f"{where}.rows[{i}]"
+            )
             for i, row in enumerate(rows)
         )
         rest = {key: value for key, value in values.items() if key != "rows"}
-        return self._made(SuiteTable, rest, line, where, rows=made)
-
-    def _made(
-        self, kind: type, values: Mapping[str, Any], line: int, where: str, **ready: Any
-    ) -> Any:
-        """An object of the values, with fields that are made already."""
-        hints = typing.get_type_hints(kind)
-        fields = {field.name: field for field in dataclasses.fields(kind)}
-        given: dict[str, Any] = dict(ready)
-        for key, value in values.items():
-            if key not in fields or key in ready:
-                known = [name for name in fields if name not in ready]
-                near = difflib.get_close_matches(key, known, 1)
-                meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise self._fault(line, f"{where} has no key {key!r}: {meant}")
-            try:
-                given[key] = coerce(value, hints[key])
-            except TypeError as error:
-                raise self._fault(line, f"{where}.{key}: {error}") from None
-        for key, field in fields.items():
-            has_default = field.default is not field.default_factory
-            if key not in given and not has_default:
-                raise self._fault(
-                    line, f"{where}.{key} is missing: write it, a {type_name(hints[key])}"
-                )
-        return kind(**given)
+        return self._file.made(SuiteTable, rest, line, where, rows=made)
 
     def _table_of_tables(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
-            raise self._fault(
-                self._line("sets"), "sets must be tables: write [sets.NAME] over each"
+            raise self._file.fault(
+                self._file.line("sets"), "sets must be tables: write [sets.NAME] over each"
             )
         return value
 
     def _list_of_tables(self, value: Any, where: str, header: str) -> list[dict[str, Any]]:
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-            raise self._fault(
-                self._line(where.rpartition(".")[2]),
+            raise self._file.fault(
+                self._file.line(where.rpartition(".")[2]),
                 f"{where} must be tables: write {header} over each",
             )
         return value
@@ -147,24 +115,26 @@ class _Reader:
         """What the values mean together."""
         for name, one in suite.sets.items():
             if name == AVERAGE or not re.fullmatch(r"\w+", name):
-                raise self._fault(self._line(f"[sets.{name}]"), f"a set cannot be called {name!r}")
+                raise self._file.fault(
+                    self._file.line(f"[sets.{name}]"), f"a set cannot be called {name!r}"
+                )
             if one.layout not in PRESETS:
-                raise self._fault(
-                    self._line(f"[sets.{name}]"),
+                raise self._file.fault(
+                    self._file.line(f"[sets.{name}]"),
                     f"sets.{name}.layout={one.layout!r} is no layout: there are {', '.join(PRESETS)}",
                 )
         names = [table.name for table in suite.tables]
         rows, known = 0, {}
         for number, table in enumerate(suite.tables):
-            line = self._line("[[tables]]", number)
+            line = self._file.line("[[tables]]", number)
             self._check_table(suite, table, line, names)
             seen: list[str] = []
             for row in table.rows:
-                self._check_row(table, row, self._line("[[tables.rows]]", rows), seen)
+                self._check_row(table, row, self._file.line("[[tables.rows]]", rows), seen)
                 same = known.setdefault(row.name, row)
                 if (row.weights, row.commands) != (same.weights, same.commands):
-                    raise self._fault(
-                        self._line("[[tables.rows]]", rows),
+                    raise self._file.fault(
+                        self._file.line("[[tables.rows]]", rows),
                         f"row {row.name!r} of {table.name!r} has other weights or commands than the row of that "
                         "name in an earlier table: one name is one policy, name one of them otherwise",
                     )
@@ -176,19 +146,21 @@ class _Reader:
     ) -> None:
         where = f"tables {table.name!r}"
         if names.count(table.name) > 1 or not re.fullmatch(r"\w+", table.name):
-            raise self._fault(line, f"{where}: a table needs a name of its own, letters and digits")
+            raise self._file.fault(
+                line, f"{where}: a table needs a name of its own, letters and digits"
+            )
         if unknown := [one for one in table.sets if one not in suite.sets]:
-            raise self._fault(
+            raise self._file.fault(
                 line, f"{where}.sets names {unknown[0]!r}, of which there is no [sets.{unknown[0]}]"
             )
         if not table.sets or not table.figures or not table.gin_files:
-            raise self._fault(line, f"{where}: sets, figures and gin_files must not be empty")
+            raise self._file.fault(line, f"{where}: sets, figures and gin_files must not be empty")
         if table.samples < 1 or table.temperature < 0 or not 0 < table.top_p <= 1:
-            raise self._fault(
+            raise self._file.fault(
                 line, f"{where}: samples must be >= 1, temperature >= 0 and 0 < top_p <= 1"
             )
         if table.temperature == 0 and (table.samples > 1 or table.top_p < 1):
-            raise self._fault(
+            raise self._file.fault(
                 line,
                 f"{where} is greedy (temperature 0): all answers to a question are equal; set samples = 1 and "
                 "leave top_p out",
@@ -199,39 +171,29 @@ class _Reader:
         try:
             check_policy_name(row.name)
         except ValueError as error:
-            raise self._fault(line, str(error)) from None
+            raise self._file.fault(line, str(error)) from None
         if row.name in seen or "=" in row.name or "/" in row.name:
-            raise self._fault(line, f"{where}: a row needs a name of its own in its table")
+            raise self._file.fault(line, f"{where}: a row needs a name of its own in its table")
         if bool(row.weights) == bool(row.why):
-            raise self._fault(
+            raise self._file.fault(
                 line, f"{where} needs weights, or a line in `why` that says why there are none"
             )
         if row.commands and not row.weights:
-            raise self._fault(line, f"{where} has commands: say in `weights` what they leave")
+            raise self._file.fault(line, f"{where} has commands: say in `weights` what they leave")
         if row.calls is not None and (row.calls < 1 or not row.tools):
-            raise self._fault(
+            raise self._file.fault(
                 line, f"{where}: calls={row.calls} needs tools = true and must be >= 1"
             )
         for figure, values in row.paper.items():
             if figure not in table.figures:
-                raise self._fault(
+                raise self._file.fault(
                     line,
                     f"{where}.paper.{figure}: the table's figures are {', '.join(table.figures)}",
                 )
             for one in values:
                 if one not in (*table.sets, AVERAGE):
-                    raise self._fault(
+                    raise self._file.fault(
                         line,
                         f"{where}.paper.{figure}.{one}: the table's sets are {', '.join(table.sets)}, and "
                         f"{AVERAGE}",
                     )
-
-    def _line(self, header: str, number: int = 0) -> int:
-        """The line on which the n-th such header or key stands; 1 where it is written another way."""
-        starts = [
-            i for i, line in enumerate(self._text.split("\n"), 1) if line.strip().startswith(header)
-        ]
-        return starts[number] if number < len(starts) else 1
-
-    def _fault(self, line: int, message: str) -> ValueError:
-        return ValueError(f"{self._file}:{line}: {message}")

@@ -53,6 +53,7 @@ def test_json_into_a_directory_that_cannot_be_written_is_refused(tmp_path, capsy
         "evaluate",
         "quickstart",
         "reproduce",
+        "sweep",
         "plan",
         "convert_weights",
         "data",

@@ -96,6 +96,22 @@ def test_a_failure_names_the_job_shows_its_log_and_stops_the_others(tmp_path):
         os.kill(int(note.read_text()), 0)
 
 
+def test_a_pool_that_goes_on_leaves_out_what_needs_the_failed_job_and_raises_at_the_end(tmp_path):
+    lines = []
+    jobs = [
+        job(tmp_path, "broken", "raise OSError('no salt')"),
+        job(tmp_path, "child", needs=("broken",)),
+        job(tmp_path, "grandchild", needs=("child",)),
+        job(tmp_path, "other"),
+    ]
+    with pytest.raises(JobFailed, match=r"1 of 4 jobs failed; the first: broken(.|\n)*no salt"):
+        run_jobs(jobs, [PLACE], run_code, lines.append, goes_on=True)
+    assert (tmp_path / "other").exists()
+    assert not (tmp_path / "child").exists()
+    assert lines[2].startswith("broken ended with code 1, 3 times: given up, see ")
+    assert lines[3].startswith("[1/4] other")
+
+
 @pytest.mark.parametrize(
     ("failure", "shown"), [("assert done", "code 1"), ("os.kill(os.getpid(), 9)", "code -9")]
 )
