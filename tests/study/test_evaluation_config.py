@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import pytest
+from helpers.tiny_hf import write_shape
 from helpers.tiny_tokenizers import CHAT_TEMPLATE, write_byte_level
 
 from jaxtool.judges.mathematics import Mathematics
 from jaxtool.judges.text_judges import ExactMatch
+from jaxtool.model.config import tiny
 from jaxtool.study import evaluation_config
 from jaxtool.study.evaluation_config import evaluated_config, run_file
 from jaxtool.train import plain_config
@@ -27,12 +29,11 @@ def questions(path, *rows):
 
 @pytest.fixture
 def model(tmp_path):
-    """A Hugging Face directory without weights: its configuration is not looked at here."""
+    """A Hugging Face directory without weights."""
     folder = tmp_path / "model"
     folder.mkdir()
     write_byte_level(folder)
-    (folder / "config.json").write_text("{}")
-    return folder
+    return write_shape(folder, tiny(512), context=4096)
 
 
 def test_gin_files_win(model):
