@@ -89,9 +89,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(
-        include=["jaxtool*", "sandbox_server*", "search_server*", "experiments*"]
-    ),
+    packages=find_packages(include=["jaxtool*", "sandbox_server*", "search_server*"]),
     package_data={
         "jaxtool.renderers": ["templates/*"],
         "jaxtool.report": ["templates/*"],

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:

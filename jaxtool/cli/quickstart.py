@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.report.page import Report
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.sft_loop import SftRunConfig
 
-CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
+CONFIGS = Path(__file__).resolve().parents[2] / "gin_configs" / "runs"
 STAGES = ("pretrain", "cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
 

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 class _OldFlag(argparse.Action):
