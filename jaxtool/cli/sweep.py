@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtool.cli import entry
+from jaxtool.config.places import command_words
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.study.sweep import SweepJob
@@ -116,7 +117,7 @@ def main() -> None:
         except JobFailed as error:  # the others' figures first
             failure = error
     how = {
-        "command": shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
+        "command": shlex.join([*command_words("sweep"), *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "seconds": round(time.monotonic() - started),
     }
