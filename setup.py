@@ -25,7 +25,7 @@ def version() -> str:
     text = Path("jaxtool/__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
     if found is None:
-        raise ValueError("jaxtool/__init__.py has no line __version__ = \"...\"")
+        raise ValueError('jaxtool/__init__.py has no line __version__ = "..."')
     return found[1]
 
 
@@ -138,6 +138,7 @@ TEST = [
     "pyright>=1.1.400",
     "pyyaml>=6.0",  # files of docs/launch
     "ruff>=0.12",
+    "setuptools>=77",  # builds wheel and source distribution
     "mcp-server-time>=2026.10",  # an MCP server that is not ours
     "selenium>=4.30",  # clicks through the report in headless Chromium, where there is one
 ]

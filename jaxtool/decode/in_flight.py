@@ -73,7 +73,8 @@ def apply_window(
       Out:  tokens [[11 0 12 0 0 13] [14 0 15 0 0 16]], a column for each of the 6 cache rows
 
     Args:
-      after, log: the results of the window as host arrays.
+      after: where the window ended, as host arrays.
+      log: what it did, as host arrays.
       rows: of all cache rows.
 
     Returns:
