@@ -23,7 +23,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from experiments import check_flags, entry
+from jaxtool.cli import check_flags, entry
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.making import Made, Order, Plan
