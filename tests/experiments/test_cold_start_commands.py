@@ -13,7 +13,7 @@ from helpers.chat_endpoint import KEY, Answer, endpoint, refusal, reply
 from helpers.chat_of_letters import ChatOfLetters
 from helpers.demonstration_rows import program, read_rows, solution, source_row, write_rows
 
-from experiments import check_demonstrations, cold_start_data
+from jaxtool.cli import check_demonstrations, cold_start_data
 from jaxtool.cold_start.journal import NAME
 from jaxtool.cold_start.rewriter import RewriterStopped
 from jaxtool.core.types import Origin

@@ -8,7 +8,7 @@ import pytest
 from helpers.demonstration_rows import read_rows, source_row, write_rows
 from helpers.tiny_hf import CONTEXT, write_model
 
-from experiments import cold_start_data
+from jaxtool.cli import cold_start_data
 from jaxtool.cold_start.journal import NAME, Journal, open_journal, recorded_in
 from jaxtool.cold_start.prompt import RewritePrompt
 from jaxtool.cold_start.rewriting import requests_of, rewrite

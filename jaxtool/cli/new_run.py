@@ -19,7 +19,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from experiments import entry
+from jaxtool.cli import entry
 
 if TYPE_CHECKING:
     from jaxtool.plan.wish import Wish

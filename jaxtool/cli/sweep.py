@@ -29,7 +29,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import entry
+from jaxtool.cli import entry
+from jaxtool.config.places import command_words
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.study.sweep import SweepJob
@@ -116,7 +117,7 @@ def main() -> None:
         except JobFailed as error:  # the others' figures first
             failure = error
     how = {
-        "command": shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
+        "command": shlex.join([*command_words("sweep"), *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "seconds": round(time.monotonic() - started),
     }
@@ -158,7 +159,7 @@ def _repeated(arguments: argparse.Namespace, name: str) -> list[str]:
 
 def _checked_bucket(sweep: Sweep, left: Sequence[SweepJob], flags: list[str]) -> str:
     """The bucket of --launch_flags, which launch_tpu takes for every job."""
-    from experiments import launch_tpu
+    from jaxtool.cli import launch_tpu
     from jaxtool.cluster import shipping
     from jaxtool.cluster.tpu_job import TpuJob
     from jaxtool.cluster.tpu_types import tpu_type

@@ -18,7 +18,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from experiments import entry
+from jaxtool.cli import entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

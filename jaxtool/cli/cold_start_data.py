@@ -27,7 +27,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from experiments import check_flags, entry, rewriter_flags
+from jaxtool.cli import check_flags, entry, rewriter_flags
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.making import Made, Order, Plan

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:
@@ -57,6 +57,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from jaxtool.cluster import doctor, findings
+    from jaxtool.config.places import as_typed
 
     peers = ([arguments.coordinator] if arguments.coordinator else []) + arguments.peer
     checks = doctor.checks_of(
@@ -69,7 +70,7 @@ def main() -> None:
     )
     found = []
     for one in findings.run_checks(checks):
-        print(one, flush=True)
+        print(as_typed(str(one)), flush=True)
         found.append(one)
     record = findings.as_json(found)
     if arguments.json:

@@ -232,7 +232,7 @@ def run(main: Callable[[], None]) -> None:
         _exit("\nstopped; the same command resumes from the last checkpoint")
     except ModuleNotFoundError as error:
         if error.name in ("jax", "flax", "grain", "gin"):
-            sys.exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")
+            _exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")
         raise
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("JAXTOOL_TRACEBACK"):
@@ -242,6 +242,9 @@ def run(main: Callable[[], None]) -> None:
 
 def _exit(message: str) -> NoReturn:
     """Ends with a message; at once where other processes wait, because jax would wait for them first."""
+    from jaxtool.config.places import as_typed
+
+    message = as_typed(message)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         print(message, file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -108,12 +108,17 @@ def main() -> None:
     from jaxtool.cluster.same_run import check_same_run
     from jaxtool.cluster.tpu_job import TpuJob
     from jaxtool.cluster.tpu_types import tpu_type
-    from jaxtool.config.loader import REPOSITORY_ROOT
+    from jaxtool.config.places import DOCS, IS_CHECKOUT, REPOSITORY_ROOT
     from jaxtool.core.files import write_text
     from jaxtool.rundir.run_start import Identity
     from jaxtool.train import run_data, run_files, run_tools
     from jaxtool.train.rl_config import RlConfig
 
+    if not IS_CHECKOUT:
+        raise ValueError(
+            "launch_tpu sends a checkout to the slice, and this is an installed wheel: unpack the source distribution "
+            "and start the command there"
+        )
     params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
     listed = run_files.list_run(arguments.gin_file, params)
     config: Any = listed.config
@@ -148,7 +153,7 @@ def main() -> None:
     plan = fit.check_fits(
         config,
         job.tpu.slice,
-        records=REPOSITORY_ROOT / "docs" / "plans",
+        records=DOCS / "plans",
         files=arguments.gin_file,
         without_params=run_files.load_run(arguments.gin_file),
         plans=not (arguments.skip_plan or arguments.dry_run),

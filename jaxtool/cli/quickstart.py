@@ -30,7 +30,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import entry
+from jaxtool.cli import entry
+from jaxtool.config.places import CONFIGS
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.report.page import Report
@@ -41,7 +42,6 @@ if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.train.rl_config import RlConfig
     from jaxtool.train.sft_loop import SftRunConfig
 
-CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs" / "runs"
 STAGES = ("pretrain", "cold_start", "grpo", "otc_grpo")
 TEST_PROBLEMS = 400
 
@@ -71,7 +71,7 @@ class Kind:
         return before.get(stage, "cold_start")
 
     def file(self, stage: str) -> Path:
-        return CONFIGS / f"{self.name}_{stage}.gin"
+        return CONFIGS / "runs" / f"{self.name}_{stage}.gin"
 
     def word(self) -> Word:
         from jaxtool.study.closing import CALL, Word

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 _NARROWEST = 160  # columns of a table that goes to a file
 

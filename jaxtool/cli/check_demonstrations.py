@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 
-from experiments import check_flags, entry
+from jaxtool.cli import check_flags, entry
 
 
 def parse() -> argparse.Namespace:

@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:

@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 if TYPE_CHECKING:  # imported where they are used: prepare() comes first
     from jaxtool.core.types import Problem, Verdict

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -48,7 +48,7 @@ import json
 from contextlib import ExitStack
 from typing import Literal
 
-from experiments import entry
+from jaxtool.cli import entry
 
 USUAL_PROBLEMS = 400  # of a test split, where --problems says nothing
 

@@ -22,7 +22,7 @@ sum of these, "tflop", "roofline_ms", "products_ms", "compiler_ms", "kernels_ms"
 import argparse
 import os
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:

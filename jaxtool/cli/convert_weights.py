@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 if TYPE_CHECKING:  # imported where they are used: the flags need no jax
     from jaxtool.model.config import ModelConfig

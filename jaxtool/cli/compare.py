@@ -19,7 +19,7 @@ import argparse
 import json
 from pathlib import Path
 
-from experiments import entry
+from jaxtool.cli import entry
 
 ROWS = 10  # of a table on the console; the page and the files have all
 

@@ -26,7 +26,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from experiments import entry
+from jaxtool.cli import entry
+from jaxtool.config.places import command_words
 
 
 class _OldFlag(argparse.Action):
@@ -94,7 +95,7 @@ def main() -> None:
     found = results.results(plan)
     found["suite"] = arguments.suite
     found["how"] = {
-        "command": shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]]),
+        "command": shlex.join([*command_words("reproduce"), *sys.argv[1:]]),
         "commit": git_commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "jobs": jobs,

@@ -12,7 +12,7 @@ Reads the sampled answers that RL runs log, and with --evaluation those of an ev
 import argparse
 import json
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:

@@ -18,7 +18,7 @@ import json
 import time
 from pathlib import Path
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse() -> argparse.Namespace:
