@@ -78,10 +78,15 @@ def hidden_states(
     positions: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"],
     sharding: Sharding,
+    prefix_ids: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T D"]:
-    """Last hidden states of packed rows, normalised, in the compute dtype."""
+    """Last hidden states of packed rows, normalised, in the compute dtype.
+
+    Args:
+      prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
+    """
     rotary = rotary_angles(positions, config)
-    attend_rows = training_attention(config, segment_ids, positions, sharding)
+    attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
         # Whole rows of some heads, also where the residual stream is sharded over the row; with

@@ -287,7 +287,9 @@ def _learn(
             shown[i] = float(aim)
     elif packed is not None and of_tokens is not None:
         for k, i in enumerate(in_batch):
-            shown[batch.chosen[i]] = of_tokens[packed.trajectory_ids == k]
+            own = of_tokens[packed.trajectory_ids == k]  # without a prompt's shared tokens: 0 there
+            shared = len(trajectories[k].ids) - len(own)
+            shown[batch.chosen[i]] = np.pad(own, (shared, 0))
     return shown, metrics
 
 
