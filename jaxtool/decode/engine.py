@@ -9,7 +9,9 @@ Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`), p
 
 import dataclasses
 import heapq
+import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -19,6 +21,8 @@ import numpy as np
 from jaxtool.decode import compile_ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
 from jaxtool.decode.device_program import DeviceProgram
+from jaxtool.decode.draft_check import windows_agree
+from jaxtool.decode.drafting import make_drafting
 from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows
 from jaxtool.decode.memory import plan_memory
@@ -83,6 +87,7 @@ class DecodeEngine:
         # Programs of `compile`; None: it was not called.
         self._known: set[tuple[int | str, ...]] | None = None
         self._params: Params | None = None
+        self.drafting = make_drafting(config)
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
 
@@ -149,6 +154,15 @@ class DecodeEngine:
             report=report,
         )
         self._known = (self._known or set()) | made
+        if self.config.drafts is not None:
+            shapes = itertools.product(self.config.widths, self.config.views, modes)
+            is_empty = self.num_free == self.config.num_cache_rows
+            if is_empty:  # its memory serves the checks
+                self._cache = None
+            for key in shapes:
+                self.drafting.check(key, self._may_draft)
+            if is_empty:
+                self._cache = self._table.empty_cache()
         return len(made)
 
     def take_cache_row(self) -> int:
@@ -188,6 +202,7 @@ class DecodeEngine:
         long: dict[int, Sequence[int]] = {}
         for cache_row, ids in outputs.items():
             self.counts.appended_tokens += len(ids)
+            self.drafting.write(cache_row, int(self._rows.lengths[cache_row]) + 1, ids)
             if len(ids) <= self.config.forced_tokens:
                 self._rows.forced[cache_row, : len(ids)] = ids
                 self._rows.forced_next[cache_row] = 0
@@ -214,6 +229,7 @@ class DecodeEngine:
             self._copy(list(copies))
         for cache_row in cache_rows:
             ids = rows[cache_row]
+            self.drafting.write(cache_row, 0, ids)
             known = int(self._rows.lengths[cache_row])
             self.counts.reprefilled_tokens += known
             self.counts.appended_tokens += len(ids) - 1 - known
@@ -227,6 +243,7 @@ class DecodeEngine:
 
     def release(self, cache_row: int) -> None:
         """Frees a cache row; it is overwritten by whoever comes next."""
+        self.drafting.end(cache_row)
         self._rows.is_running[cache_row] = False
         self._rows.lengths[cache_row] = 0
         self._rows.forced_count[cache_row] = self._rows.forced_next[cache_row] = 0
@@ -250,16 +267,28 @@ class DecodeEngine:
         others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
         mode = common_sampling_mode(self._sampling_modes[cache_row] for cache_row in running)
-        window = self._use(self._table.window(width, view, mode))
-        self._cache, after, log = window(
+        started = time.perf_counter()
+        columns = self.drafting.choose((width, view, mode), running, self._may_draft)
+        program = self._use(self._table.window_of(columns, width, view, mode))
+        self._cache, after, log, *guesses = program(
             self._loaded(),
             self._loaded_cache(),
             rows,
+            *(() if columns == 1 else (self.drafting.rows(chosen),)),
             None if width == count else chosen,
             np.int32(max(1, least)),
             self._is_stop,
         )
-        return InFlightWindow(chosen=chosen, lengths=rows.lengths.copy(), rows=after, log=log)
+        return InFlightWindow(
+            chosen=chosen,
+            lengths=rows.lengths.copy(),
+            rows=after,
+            log=log,
+            key=(width, view, mode),
+            columns=columns,
+            guesses=guesses[0] if guesses else None,
+            dispatched_s=started,
+        )
 
     def fetch(self, in_flight: InFlightWindow) -> Window:
         """Waits for a window; afterwards rows with is_running False wait for the host.
@@ -267,8 +296,9 @@ class DecodeEngine:
         Returns:
           The log with a column for each cache row, decoded in this window or not.
         """
-        after, log = jax.device_get((in_flight.rows, in_flight.log))
+        after, log, guesses = jax.device_get((in_flight.rows, in_flight.log, in_flight.guesses))
         log = apply_window(in_flight, after, log, self._rows, self.counts)
+        self.drafting.observe(in_flight, log, guesses, self._rows.lengths)
         np.maximum(self._high_water, self._rows.lengths, out=self._high_water)
         return log
 
@@ -284,6 +314,7 @@ class DecodeEngine:
         self._sampling_modes[cache_row] = placement.sampling.sampling_mode
         self._placed += 1
         self._ages[cache_row] = self._placed
+        self.drafting.start(cache_row, placement.prompt.ids)
 
     def _copy(self, prompts: Sequence[tuple[int, Prefilled]]) -> None:
         """Prefilled caches into cache rows, `prefill_rows` at a time."""
@@ -326,6 +357,11 @@ class DecodeEngine:
             self._cache = append(self._loaded(), self._loaded_cache(), cache_rows, tokens, starts)
         for cache_row, ids in outputs.items():
             self._rows.pending[cache_row] = ids[-1]
+
+    def _may_draft(self, key: tuple[int, int, SamplingMode], columns: int) -> bool:
+        """Whether the window of so many columns computes the bits of the ordinary one."""
+        table = dataclasses.replace(self._table, params=self._loaded(), is_stop=self._is_stop)
+        return windows_agree(table, key, columns)
 
     def _use(self, program: DeviceProgram) -> DeviceProgram:
         """The program; counts it where `compile` should have made it."""

@@ -78,7 +78,7 @@ def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, positions
 
 @functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "positions"))
 def _zeros(*, config: ModelConfig, sharding: Sharding, rows: int, positions: int) -> KVCache:
-    return _constrain(make_cache(config, rows, positions), sharding)
+    return constrain(make_cache(config, rows, positions), sharding)
 
 
 def cache_shardings(cache: KVCache, sharding: Sharding) -> Any:
@@ -100,9 +100,9 @@ def prefill(
     r, c = tokens.shape
     cache = make_cache(config, r, c)
     _, cache = cached_hidden_states(
-        params, config, tokens, _columns(r, c), cache, view=c, sharding=sharding
+        params, config, tokens, columns_of(r, c), cache, view=c, sharding=sharding
     )
-    return _constrain(cache, sharding)
+    return constrain(cache, sharding)
 
 
 @functools.partial(jax.jit, static_argnames=_STATICS, donate_argnames=("cache",))
@@ -118,11 +118,11 @@ def prefill_chunk(
     """Columns start..start+C-1 of R prompts whose earlier columns are in `cache` [R, K, bucket, H]."""
     r, c = tokens.shape
     view = jax.tree.leaves(cache)[0].shape[2]
-    positions = start + _columns(r, c)
+    positions = start + columns_of(r, c)
     _, cache = cached_hidden_states(
         params, config, tokens, positions, cache, view=view, sharding=sharding
     )
-    return _constrain(cache, sharding)
+    return constrain(cache, sharding)
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",), donate_argnames=("cache",))
@@ -135,7 +135,7 @@ def place(
     sharding: Sharding,
 ) -> KVCache:
     """Copies prompt `sources[i]` into cache row `cache_rows[i]`; indices out of range are dropped."""
-    return _constrain(scatter_rows(cache, cache_rows, gather_rows(prompts, sources)), sharding)
+    return constrain(scatter_rows(cache, cache_rows, gather_rows(prompts, sources)), sharding)
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATICS, "view"), donate_argnames=("cache",))
@@ -152,11 +152,11 @@ def append(
 ) -> KVCache:
     """Runs C tokens of R rows from `starts` on; padding lands beyond the row and is overwritten."""
     r, c = tokens.shape
-    positions = starts[:, None] + _columns(r, c)
+    positions = starts[:, None] + columns_of(r, c)
     _, cache = cached_hidden_states(
         params, config, tokens, positions, cache, view=view, sharding=sharding, rows=cache_rows
     )
-    return _constrain(cache, sharding)
+    return constrain(cache, sharding)
 
 
 @functools.partial(
@@ -190,17 +190,17 @@ def window(
     """
     if chosen is not None:
         first = rows.lengths
-        part = _constrain(view_rows(cache, chosen, view), sharding)
+        part = constrain(view_rows(cache, chosen, view), sharding)
         part, rows, log = _decode(
             params, part, rows, least, is_stop, config, sampling_mode, steps, view, sharding
         )
-        return _constrain(_scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
+        return constrain(scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
     return _decode(
         params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding
     )
 
 
-def _scatter_columns(
+def scatter_columns(
     whole: KVCache, part: KVCache, chosen: Array, first: Array, count: int
 ) -> KVCache:
     """Copies columns first[b]..first[b]+count-1 of row b of `part` to row chosen[b] of `whole`."""
@@ -276,19 +276,19 @@ def _decode(
         scores = logits(params, config, hidden[:, 0])
         tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, rows.sampling, sampling_mode)
         # 5) Choose between forced and drawn token, and write the step into the log.
-        rows, is_sampled = _advance(rows, tokens, is_stop)
+        rows, is_sampled = advance(rows, tokens, is_stop)
         log = Window(
             tokens=log.tokens.at[log.steps].set(tokens),
             logprobs=log.logprobs.at[log.steps].set(logprobs),
             is_sampled=log.is_sampled.at[log.steps].set(is_sampled),
             steps=log.steps + 1,
         )
-        return _constrain(cache, sharding), rows, log
+        return constrain(cache, sharding), rows, log
 
     return jax.lax.while_loop(has_work, step, (cache, rows, log))
 
 
-def _advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRows, Array]:
+def advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRows, Array]:
     """Each running row takes its next forced token, or else the sampled one.
 
     Step 0 of the example in `_decode`, where 8 and 12 were drawn:
@@ -316,11 +316,11 @@ def _advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRow
     ), is_sampled
 
 
-def _columns(rows: int, columns: int) -> Array:
+def columns_of(rows: int, columns: int) -> Array:
     return jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32), (rows, columns))
 
 
-def _constrain(cache: KVCache, sharding: Sharding) -> KVCache:
+def constrain(cache: KVCache, sharding: Sharding) -> KVCache:
     return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES[: x.ndim]), cache)
 
 
