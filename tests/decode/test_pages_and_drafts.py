@@ -29,5 +29,3 @@ def test_pages_and_drafts_change_no_token(rounding):
     assert engine.counts.moved_rows > 0
     if rounding == "same_program":
         assert engine.drafting.counts.accepted > 0
-    else:  # float32 and few rows: the wide program adds up in the same order
-        assert engine.drafting.counts.refused_programs == 0
