@@ -99,6 +99,15 @@ class Retrying(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsEarlier(Protocol):
+    """A runner that counts over all processes of a run."""
+
+    def count_earlier(self) -> None:
+        """A program was run by an earlier process, whose result is read back."""
+        ...
+
+
 class SharedSession:
     """The session of a tool without state: all trajectories have it, and closing it ends nothing."""
 

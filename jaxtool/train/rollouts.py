@@ -95,7 +95,7 @@ def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
 def tool_free_collector(worker: RolloutWorker) -> Collector:
     """The same engine and prompts; the first call ends the trajectory, unanswered."""
     collector = worker.collector
-    return Collector(
+    tool_free = Collector(
         engine=collector.engine,
         tokenizer=collector.tokenizer,
         renderer=collector.renderer,
@@ -103,6 +103,8 @@ def tool_free_collector(worker: RolloutWorker) -> Collector:
         config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
         activity=collector.activity,
     )
+    tool_free.stop, tool_free.journal = collector.stop, collector.journal
+    return tool_free
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
