@@ -104,9 +104,7 @@ def _kernel(length: int, group: int, parts: int, chunks: int, interpret: bool) -
     )
 
 
-def _attend(
-    kernel: Any, q: Array, k: Array, v: Array, own: _Ids, key_segments: Array
-) -> Array:
+def _attend(kernel: Any, q: Array, k: Array, v: Array, own: _Ids, key_segments: Array) -> Array:
     b, t, n, h = q.shape
     kv = k.shape[2]
     queries = (q * h**-0.5).astype(q.dtype).reshape(b, t, kv, n // kv, h).transpose(0, 2, 3, 1, 4)
@@ -129,9 +127,7 @@ def _attend(
 
 
 @jax.custom_vjp
-def _merged(
-    kernels: tuple[Any, Any], q: Array, k: Array, v: Array, ids: tuple[Any, Any]
-) -> Array:
+def _merged(kernels: tuple[Any, Any], q: Array, k: Array, v: Array, ids: tuple[Any, Any]) -> Array:
     """Attention [G, T, H] over keys that two calls of the kernel share, no key in both.
 
     With oₖ and lₖ the output of call k and the logarithm of its softmax's sum, l = log(e^l₁ + e^l₂) and
@@ -178,7 +174,9 @@ def _merged_backward(kept: Any, cotangent: Array) -> tuple[None, Array, Array, A
             cotangent,
         )
         found.append(given[3:6])
-    dq, dk, dv = (x.astype(jnp.float32) + y.astype(jnp.float32) for x, y in zip(*found, strict=True))
+    dq, dk, dv = (
+        x.astype(jnp.float32) + y.astype(jnp.float32) for x, y in zip(*found, strict=True)
+    )
     return None, dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 

@@ -47,7 +47,9 @@ def busy_blocks(kernel: Any, segments: Int[Array, " Q"], key_segments: Int[Array
         following = following.T if by_keys else following
         return info._replace(
             data_next=following.astype(info.data_next.dtype)[None],
-            block_mask=jnp.where(is_busy, info.block_mask[0], 0).astype(info.block_mask.dtype)[None],
+            block_mask=jnp.where(is_busy, info.block_mask[0], 0).astype(info.block_mask.dtype)[
+                None
+            ],
         )
 
     return splash.SplashAttentionKernel(
