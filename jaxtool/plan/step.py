@@ -208,9 +208,27 @@ def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict
 def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:
     """Packed rows that one update learns from."""
     updates = 1 if isinstance(config, SftRunConfig) else config.grpo.updates_per_batch
-    tokens = trajectories_of(config) * (assumed.response_tokens + assumed.prompt_tokens)
-    rows = tokens / config.pack.row_tokens / assumed.packed_share
+    rows = learned_tokens(config, assumed) / config.pack.row_tokens / assumed.packed_share
     return math.ceil(rows / updates)
+
+
+def learned_tokens(config: RlConfig | SftRunConfig, assumed: Assumptions) -> float:
+    """Tokens of all packed rows of a step, padding left out.
+
+    With shared prompts a row holds one copy of a prompt for as many samples as fit beside it, each of which
+    begins with the prompt's last token. An example: 16 samples of 1000 tokens to a prompt of 2000, rows of
+    8192. (8192 - 1999) / 1001 = 6 samples go to a copy, so 3 copies: 3 x 1999 + 16 x 1001 = 22 013 tokens in
+    place of 16 x 3000 = 48 000. Demonstrations of a cold start are taken to have prompts of their own.
+    """
+    prompt, response = assumed.prompt_tokens, assumed.response_tokens
+    apart = trajectories_of(config) * (response + prompt)
+    if isinstance(config, SftRunConfig) or not config.pack.shares_prompts:
+        return apart
+    samples = config.schedule.samples
+    beside = math.floor((config.pack.row_tokens - (prompt - 1)) / (response + 1))
+    copies = math.ceil(samples / max(1, min(samples, beside)))
+    of_problem = copies * (prompt - 1) + samples * (response + 1)
+    return min(apart, config.schedule.problems_per_step * of_problem)
 
 
 def trajectories_of(config: RlConfig | SftRunConfig) -> int:

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.data.tokenizer import Tokenizer
@@ -281,6 +282,10 @@ def _learn(
         return aims, of_tokens, metrics
 
     aims, of_tokens, metrics = rollouts.dispatch(learn)
+    if packed is not None and run.config.pack.shares_prompts:
+        apart = sum(len(trajectory.ids) for trajectory in trajectories)
+        saved = 1 - packed.num_tokens / apart
+        metrics = metrics | {"tokens/shared_prompts_fraction": jnp.float32(saved)}
     # 3) For people to look at: with a critic the aims are rewards, and each token has an advantage of its own.
     if run.config.critic is None:
         for i, aim in zip(batch.chosen, aims, strict=True):
