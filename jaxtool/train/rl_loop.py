@@ -24,6 +24,7 @@ from jaxtool.model.lora import source_dtype
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import check_has_host_memory
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
@@ -97,6 +98,8 @@ def train(
             search_addresses=search_addresses,
             activity=new_activity(launch),
         )
+        if config.offloads_learner:
+            worker.engine.unload()  # the whole state comes first; `load` makes the cache again
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
@@ -113,9 +116,12 @@ def train(
         log = stack.enter_context(open_log(stack, workdir, resume, this_start, launch))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         watch = stack.enter_context(open_watch(run, workdir, start, progress.note))
+        run.begin_decoding()
         worker.engine.load(run.policy)
         with run.phase(COMPILE), progress_of("compile decoder") as report:
             worker.compile(report, *samplings_of(config))
+        if config.offloads_learner:
+            run.end_decoding()
 
         def keep(step: int, may_be_best: bool) -> None:
             trained, view = run.learner.trained(run.state), run.learner.view
@@ -157,6 +163,8 @@ def _checked(
     check_one_host(config.schedule.max_staleness, jax.process_count())
     model = source.model_config()
     sharding, _ = make_shardings(config, model, mesh)
+    if config.offloads_learner:
+        check_has_host_memory(sharding.mesh, "RlConfig.offloads_learner=True")
     text = load_text(config)
     check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
@@ -182,14 +190,14 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     begun = time.monotonic()
     config, worker = run.config, run.worker
     with run.phase(WEIGHTS):
+        run.begin_decoding()
         rollouts.begin_step(step, run.policy)
     started = time.monotonic()
     # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
     batch = gather(config, rollouts, run.store, run.seed, step)
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
     check_sampled(batch.groups, f"step {step}", workdir)
-    if config.unloads_decoder:
-        worker.engine.unload()
+    run.end_decoding()
     metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
     metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
@@ -284,7 +292,10 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     Counts only, and a warning, where too many answers were lost: the curve has no point there.
     """
     schedule = run.config.schedule
+    run.begin_decoding()
     groups = rollouts.validate(run.validation, step + 1, run.policy)
+    if run.config.offloads_learner:
+        run.end_decoding()
     tools = run.worker.collector.tools.names
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():
