@@ -56,7 +56,7 @@ from benchmarks.peers import (  # noqa: E402
     machine,
     parse_case,
 )
-from experiments import entry  # noqa: E402
+from jaxtool.cli import entry  # noqa: E402
 
 _LONG_PROMPT = 1024  # tokens
 

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.peers import SHAPES
-from experiments import entry
+from jaxtool.cli import entry
 
 LENGTHS = (4, 8, 16, 32, 64, 128)
 

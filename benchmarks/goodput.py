@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from benchmarks.peers import SMALL, machine
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement

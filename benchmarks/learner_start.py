@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.learner_setup import make_batch, make_setup, random_state
 from benchmarks.peers import START_SHAPES
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.engine import DecodeEngine, Placement

@@ -4,7 +4,8 @@ Which program runs a token, and in which shape, depends on that token's own row 
 length bucket, its tool output's length), never on its neighbours, as long as there is one view and one
 window width. With several, neighbours choose among programs that differ by rounding.
 
-Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`), paged caches.
+With `EngineConfig.pages` rows hold pages of a pool (`paged_cache`), else each a row of the cache.
+Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`).
 """
 
 import dataclasses
@@ -20,8 +21,9 @@ from jaxtool.decode import compile_ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.host_copy import publish_to_host
-from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows
+from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows, places_of
 from jaxtool.decode.memory import plan_memory
+from jaxtool.decode.paged_cache import PagedCache
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import Window
@@ -85,14 +87,25 @@ class DecodeEngine:
         self._params: Params | None = None
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
+        is_paged = config.pages is not None
+        self._paged = PagedCache(config, self._table, self.counts, self._use) if is_paged else None
 
     @property
     def cache_bytes(self) -> int:
+        pages = self.config.pages
+        if pages is not None:
+            return cache_bytes(self.model, pages.num_pages, pages.page_tokens)
         return cache_bytes(self.model, self.config.num_cache_rows, self.config.max_tokens)
 
     @property
     def num_free(self) -> int:
         return len(self._free)
+
+    def has_room(self, prompt_tokens: int) -> bool:
+        """Whether a row with such a prompt should begin; with pages it may wait though a cache row is free."""
+        if self._paged is None or not self._free:
+            return bool(self._free)
+        return self._paged.has_room(prompt_tokens, self._rows.lengths)
 
     @property
     def num_running(self) -> int:
@@ -151,8 +164,16 @@ class DecodeEngine:
         self._known = (self._known or set()) | made
         return len(made)
 
-    def take_cache_row(self) -> int:
-        return heapq.heappop(self._free)
+    def take_cache_row(self, prompt_tokens: int = 1, response_tokens: float = 0.0) -> int:
+        """A free row. With pages what it will need counts from now on, see `has_room`.
+
+        Args:
+          response_tokens: that are expected of it; 0: unknown.
+        """
+        cache_row = heapq.heappop(self._free)
+        if self._paged is not None:
+            self._paged.promise(cache_row, prompt_tokens, response_tokens)
+        return cache_row
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
         """Runs all but the last token of each prompt, once, in calls of one fixed shape."""
@@ -195,8 +216,10 @@ class DecodeEngine:
             else:
                 long[cache_row] = [int(self._rows.pending[cache_row]), *ids]
             self._rows.is_running[cache_row] = True
-        for cache_rows in _chunks(sorted(long), self.config.append_rows):
-            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
+        if self._paged is None:
+            self._append_long(long)
+        else:  # when they have pages for it
+            self._paged.defer(long)
 
     def rerun(self, rows: dict[int, Sequence[int]]) -> None:
         """In place of `append`: forgets each row's cache and runs all its tokens again.
@@ -231,6 +254,8 @@ class DecodeEngine:
         self._rows.lengths[cache_row] = 0
         self._rows.forced_count[cache_row] = self._rows.forced_next[cache_row] = 0
         heapq.heappush(self._free, cache_row)
+        if self._paged is not None:
+            self._paged.release(self._cache, cache_row)
 
     def is_running(self, cache_row: int) -> bool:
         return bool(self._rows.is_running[cache_row])
@@ -244,18 +269,27 @@ class DecodeEngine:
           others_wait: rows that are not placed yet could use cache rows that become free, so the
             window may end when fewer than `EngineConfig.refill_below` of its rows run.
         """
-        chosen, running, view = choose_rows(self._rows, self._ages, self.config)
-        width, count = len(chosen), self.config.num_cache_rows
-        rows = self._rows if width == count else self._rows.take(chosen)
+        where: np.ndarray | None
+        if self._paged is None:
+            chosen, running, view = choose_rows(self._rows, self._ages, self.config)
+            is_whole = len(chosen) == self.config.num_cache_rows
+            where, rows = (None, self._rows) if is_whole else (chosen, self._rows.take(chosen))
+        else:
+            self._cache, running, long = self._paged.ready(
+                self._loaded_cache(), self._rows, self._ages
+            )
+            self._append_long(long)
+            chosen, view = places_of(self._rows, running, self.config)
+            where, rows = self._paged.tables(chosen, view), self._rows.take(chosen)
         others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
         mode = common_sampling_mode(self._sampling_modes[cache_row] for cache_row in running)
-        window = self._use(self._table.window(width, view, mode))
+        window = self._use(self._table.window(len(chosen), view, mode))
         self._cache, after, log = window(
             self._loaded(),
             self._loaded_cache(),
             rows,
-            None if width == count else chosen,
+            where,
             np.int32(max(1, least)),
             self._is_stop,
         )
@@ -287,6 +321,9 @@ class DecodeEngine:
 
     def _copy(self, prompts: Sequence[tuple[int, Prefilled]]) -> None:
         """Prefilled caches into cache rows, `prefill_rows` at a time."""
+        if self._paged is not None:
+            self._cache = self._paged.place(self._loaded_cache(), prompts, self._rows, self._ages)
+            return
         by_call: dict[int, list[tuple[int, Prefilled]]] = {}
         for cache_row, prompt in prompts:
             by_call.setdefault(id(prompt.cache), []).append((cache_row, prompt))
@@ -301,6 +338,10 @@ class DecodeEngine:
                 for i, (cache_row, prompt) in enumerate(part):
                     sources[i], cache_rows[i] = prompt.source, cache_row
                 self._cache = place(self._loaded_cache(), cache, sources, cache_rows)
+
+    def _append_long(self, long: dict[int, Sequence[int]]) -> None:
+        for cache_rows in _chunks(sorted(long), self.config.append_rows):
+            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
 
     def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
@@ -322,8 +363,10 @@ class DecodeEngine:
                 self.counts.reprefilled_tokens += max(0, int(self._high_water[cache_row]) - start)
                 self._rows.lengths[cache_row] = self._high_water[cache_row] = start + len(part)
                 end = max(end, start + len(part))
-            append = self._use(self._table.append(next(v for v in self.config.views if v >= end)))
-            self._cache = append(self._loaded(), self._loaded_cache(), cache_rows, tokens, starts)
+            view = next(v for v in self.config.views if v >= end)
+            append = self._use(self._table.append(view))
+            where = cache_rows if self._paged is None else self._paged.tables(cache_rows, view)
+            self._cache = append(self._loaded(), self._loaded_cache(), where, tokens, starts)
         for cache_row, ids in outputs.items():
             self._rows.pending[cache_row] = ids[-1]
 

@@ -107,7 +107,10 @@ class ScriptedEngine:
         assert not self._is_in_flight, "weights changed inside a window"
         self.loads.append((params, self.windows))
 
-    def take_cache_row(self) -> int:
+    def has_room(self, prompt_tokens: int) -> bool:
+        return bool(self._free)
+
+    def take_cache_row(self, prompt_tokens: int = 1, response_tokens: float = 0.0) -> int:
         return self._free.pop(0)
 
     def start_prefill(self, prompts: Sequence[Sequence[int]]) -> list[PrefillCall]:
