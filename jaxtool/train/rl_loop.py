@@ -102,8 +102,6 @@ def train(
             activity=new_activity(launch),
         )
         stop.check()
-        if config.offloads_learner:
-            worker.engine.unload()  # the whole state comes first; `load` makes the cache again
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
@@ -125,12 +123,7 @@ def train(
         due = CheckpointTimes(
             schedule.checkpoint_every, schedule.checkpoint_minutes, schedule.steps
         )
-        run.begin_decoding()
-        worker.engine.load(run.policy)
-        with run.phase(COMPILE), progress_of("compile decoder") as report:
-            worker.compile(report, *samplings_of(config))
-        if config.offloads_learner:
-            run.end_decoding()
+        _compile_decoder(run)
 
         def keep(step: int, may_be_best: bool) -> None:
             trained, view = run.learner.trained(run.state), run.learner.view
@@ -166,6 +159,16 @@ def train(
         kept.finish(schedule.steps)
         this_start.finish()
     return policy_dir
+
+
+def _compile_decoder(run: Run) -> None:
+    """Every program that the rollouts can need, with the parameters as they are."""
+    run.begin_decoding()
+    run.worker.engine.load(run.policy)
+    with run.phase(COMPILE), progress_of("compile decoder") as report:
+        run.worker.compile(report, *samplings_of(run.config))
+    if run.config.offloads_learner:
+        run.end_decoding()
 
 
 def _checked(

@@ -93,6 +93,8 @@ def open_run(
     problems: ProblemSets,
 ) -> Run:
     """The run before its first step; says how learner and decoder compute."""
+    if config.offloads_learner:
+        worker.engine.unload()  # there is room for the whole state first; `load` makes the cache again
     trained, view = split_policy(
         params,
         worker.model,
