@@ -43,7 +43,9 @@ def trajectories(case: SharedCase) -> list[Trajectory]:
         Trajectory(
             problem=Problem(problem_id="p", question="q", answer="a"),
             sample=sample,
-            ids=np.concatenate([prompt, numbers.integers(3, vocab, case.response)]).astype(np.int32),
+            ids=np.concatenate([prompt, numbers.integers(3, vocab, case.response)]).astype(
+                np.int32
+            ),
             origins=np.where(is_policy, Origin.POLICY, Origin.PROMPT).astype(np.int8),
             behaviour_logprobs=np.where(is_policy, -np.log(vocab), 0).astype(np.float32),
             policy_versions=np.where(is_policy, 0, -1).astype(np.int32),

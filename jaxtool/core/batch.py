@@ -63,7 +63,9 @@ class TrainBatch:
         if self.sampled_mask is not None and np.any(np.asarray(self.sampled_mask) & ~mask):
             raise ValueError("the mask of sampled tokens covers one that the loss mask does not")
         is_padding = np.asarray(self.segment_ids) == 0
-        if np.any((np.asarray(self.trajectory_ids) == NO_TRAJECTORY) != (is_padding | self._shared())):
+        if np.any(
+            (np.asarray(self.trajectory_ids) == NO_TRAJECTORY) != (is_padding | self._shared())
+        ):
             raise ValueError("trajectory_ids and segment_ids disagree about padding")
         for name in ("behaviour_logprobs", "advantages", "token_rewards"):
             if getattr(self, name) is None:

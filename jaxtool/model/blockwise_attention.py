@@ -84,9 +84,7 @@ def blockwise_attention(
     k, v = k.astype(jnp.float32), v.astype(jnp.float32)
 
     @jax.checkpoint
-    def attend(
-        carry: None, xs: tuple[Array, Array, Array, Array | None]
-    ) -> tuple[None, Array]:
+    def attend(carry: None, xs: tuple[Array, Array, Array, Array | None]) -> tuple[None, Array]:
         queries, segments, at, prefixes = xs
         mask = segment_mask(segments, at, keys, prefixes)
         return carry, attention(queries, k.astype(dtype), v.astype(dtype), mask)

@@ -38,9 +38,7 @@ def split_attention(
     length = places[0].shape[1]
     is_balanced = length % (2 * parts) == 0
 
-    def attend(
-        q: Array, k: Array, v: Array, queries: _Queries, keys: Places
-    ) -> Array:
+    def attend(q: Array, k: Array, v: Array, queries: _Queries, keys: Places) -> Array:
         if not is_balanced:
             return _look(q, k, v, queries, keys, attention_block)
         q, queries = to_zigzag((q, queries), axes, parts)

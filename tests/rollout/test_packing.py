@@ -78,9 +78,7 @@ def test_a_batch_with_a_shared_prompt_by_hand():
     two = ledger("QQQpttp", calls=[ToolStatus.OK], first_id=10)
     other = ledger("QQp", first_id=30)
     batch = to_batch([one, other, two], PackConfig(row_tokens=16, shares_prompts=True))
-    assert batch.tokens.tolist() == [
-        [10, 11, 12, 13, 14, 15, 16, 12, 13, 14, 30, 31, 32, 0, 0, 0]
-    ]
+    assert batch.tokens.tolist() == [[10, 11, 12, 13, 14, 15, 16, 12, 13, 14, 30, 31, 32, 0, 0, 0]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 0, 1, 2, 0, 0, 0]]
     assert batch.segment_ids.tolist() == [[1] * 2 + [2] * 5 + [3] * 3 + [4] * 3 + [0] * 3]
     assert batch.prefix_ids.tolist() == [[0] * 2 + [1] * 8 + [0] * 6]
