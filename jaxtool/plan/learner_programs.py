@@ -24,6 +24,9 @@ from jaxtool.rollout.batching import PackConfig, empty_batch
 from jaxtool.train.numerics import learner_setup
 from jaxtool.train.rl_config import RlConfig
 
+# What `RlConfig.offloads_learner` moves to the host while rows decode: see `Learner.with_rest`.
+RESTING = ("optimizer state", "critic", "critic optimizer state")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnerPrograms:
@@ -32,7 +35,8 @@ class LearnerPrograms:
     programs: tuple[Program, ...]
     policy: Any  # shapes of the parameters that are published, with LoRA frozen and trained ones
     resident: dict[str, float]
-    held: tuple[str, ...]  # of `resident`: what is in memory while the decoder works
+    held: tuple[str, ...]  # of `resident`: what is in memory between updates
+    decoding: tuple[str, ...]  # of `held`: what is there while the decoder works too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,10 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
     if critic is not None:
         assert config.critic is not None
         programs += parts.of_critic(critic, config.critic)
-    return LearnerPrograms(programs=programs, policy=full, resident=resident, held=held)
+    decoding = tuple(name for name in held if not config.offloads_learner or name not in RESTING)
+    return LearnerPrograms(
+        programs=programs, policy=full, resident=resident, held=held, decoding=decoding
+    )
 
 
 def tower_of(params: Any, optimizer: OptimizerConfig, sharding: Sharding) -> Tower:

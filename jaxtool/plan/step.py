@@ -25,6 +25,9 @@ class Assumptions:
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
+    host_link_bytes_per_s: float = (
+        10e9  # of one chip, each way: half of a PCIe 3.0 x16 link, measured nowhere
+    )
     length_spread: float = 0.7  # σ of log-lengths before the limit cuts them
     problem_share: float = 0.5  # of σ²: the samples of a problem have it in common
     slowest_host_quantile: float = (
@@ -89,6 +92,7 @@ class StepPlan:
     tpu: Slice
     programs: tuple[ProgramPlan, ...]
     resident: dict[str, float]  # bytes per device
+    resting: float = 0.0  # see `RunPrograms`
     runs: dict[str, float]  # how often each program runs in one step
     trajectories: int  # of one step, on all hosts; of a cold start demonstrations
     assumptions: Assumptions
@@ -118,6 +122,9 @@ class StepPlan:
         if self.decodes:
             windows = self.runs[names.WINDOW]
             parts["host between windows"] = windows * self.assumptions.host_s_per_window
+        if self.resting:
+            link = self.assumptions.host_link_bytes_per_s
+            parts["learner to the host and back"] = 2 * self.resting / link
         return parts
 
     @property
