@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxtool.decode import compile_ahead, programs
+from jaxtool.decode.appends import append_chunks
 from jaxtool.decode.config import EngineConfig, EngineCounts
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.host_copy import publish_to_host
@@ -341,34 +342,22 @@ class DecodeEngine:
 
     def _append_long(self, long: dict[int, Sequence[int]]) -> None:
         for cache_rows in _chunks(sorted(long), self.config.append_rows):
-            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
+            append_chunks(
+                {cache_row: long[cache_row] for cache_row in cache_rows},
+                rows=self._rows,
+                high_water=self._high_water,
+                config=self.config,
+                counts=self.counts,
+                run=self._append_chunk,
+            )
 
-    def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
-        """Runs every token but the last of each output; the last becomes pending."""
-        c = self.config.forced_tokens
-        r = self.config.append_rows
-        longest = max(len(ids) - 1 for ids in outputs.values())
-        for begin in range(0, longest, c):
-            tokens = np.zeros((r, c), np.int32)
-            cache_rows = np.full(r, self.config.num_cache_rows, np.int32)
-            starts = np.full(r, self.config.max_tokens, np.int32)
-            end = 0
-            for i, (cache_row, ids) in enumerate(outputs.items()):
-                part = ids[begin : min(begin + c, len(ids) - 1)]
-                if not part:
-                    continue
-                start = int(self._rows.lengths[cache_row])
-                cache_rows[i], starts[i] = cache_row, start
-                tokens[i, : len(part)] = part
-                self.counts.reprefilled_tokens += max(0, int(self._high_water[cache_row]) - start)
-                self._rows.lengths[cache_row] = self._high_water[cache_row] = start + len(part)
-                end = max(end, start + len(part))
-            view = next(v for v in self.config.views if v >= end)
-            append = self._use(self._table.append(view))
-            where = cache_rows if self._paged is None else self._paged.tables(cache_rows, view)
-            self._cache = append(self._loaded(), self._loaded_cache(), where, tokens, starts)
-        for cache_row, ids in outputs.items():
-            self._rows.pending[cache_row] = ids[-1]
+    def _append_chunk(
+        self, cache_rows: np.ndarray, tokens: np.ndarray, starts: np.ndarray, end: int
+    ) -> None:
+        view = next(v for v in self.config.views if v >= end)
+        append = self._use(self._table.append(view))
+        where = cache_rows if self._paged is None else self._paged.tables(cache_rows, view)
+        self._cache = append(self._loaded(), self._loaded_cache(), where, tokens, starts)
 
     def _use(self, program: DeviceProgram) -> DeviceProgram:
         """The program; counts it where `compile` should have made it."""

@@ -6,7 +6,7 @@ Not covered: which page is whose (`page_pool`), and prefill, which is the same w
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ _STATICS = ("config", "sharding")
 class PageContent(NamedTuple):
     """What all layers hold in one page: two arrays, for a copy of each costs its own time."""
 
-    values: jax.Array  # [L, 2, K, page, H], keys and values
-    scales: jax.Array | None  # [L, 2, K, page] float32, with int8 only
+    values: Any  # [L, 2, K, page, H], keys and values
+    scales: Any  # [L, 2, K, page] float32, with int8 only
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",), donate_argnames=("cache",))

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from jaxtool.plan.chips import GIB
 from jaxtool.plan.compiled import ProgramPlan
 from jaxtool.plan.kernels import KernelPlan
+from jaxtool.plan.paged_rows import PagedRows
 from jaxtool.plan.step import StepPlan
 from jaxtool.report.page import Headline, Report, Section, Table, write_report
 
@@ -55,6 +56,7 @@ def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
         "assumptions": dataclasses.asdict(plan.assumptions),
         "programs": [_program_json(plan, program) for program in plan.programs],
         "advice": list(plan.advice),
+        "paged_rows": None if plan.paged is None else _rounded(plan.paged),
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "libtpu") if _is_there(name)
         },
@@ -285,3 +287,7 @@ def _is_there(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _rounded(paged: PagedRows) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in dataclasses.asdict(paged).items()}

@@ -3,8 +3,6 @@
 import dataclasses
 import random
 
-import jax
-import numpy as np
 import pytest
 from helpers.decoding import SMALL, assert_same_rows, make_engine, random_jobs, run_jobs
 from helpers.tiny_models import FAMILIES, random_params

@@ -88,18 +88,26 @@ def run_jobs(
     sampling: Sampling | None = None,
     latency: Callable[[], int] = lambda: 0,
     reruns: bool = False,
+    shares_prompts: bool = False,
 ) -> dict[str, Row]:
     """Finished rows by job name. A free cache row is refilled from the queue at once.
 
     Args:
       reruns: run the whole row again at each tool output, in place of appending to it.
+      shares_prompts: jobs with equal prompts that begin together are one prefilled prompt.
     """
     queue = list(jobs)
     rows: dict[int, Row] = {}
     done: dict[str, Row] = {}
     while queue or rows:
         admitted = [queue.pop(0) for _ in range(min(engine.num_free, len(queue)))]
-        prompts = engine.prefill([job.prompt for job in admitted])
+        asked = [job.prompt for job in admitted]
+        if shares_prompts:
+            fresh = list(dict.fromkeys(asked))
+            by_ids = dict(zip(fresh, engine.prefill(fresh), strict=True))
+            prompts = [by_ids[ids] for ids in asked]
+        else:
+            prompts = engine.prefill(asked)
         placements = []
         for job, prompt in zip(admitted, prompts, strict=True):
             cache_row = engine.take_cache_row()
