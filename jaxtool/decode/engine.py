@@ -238,6 +238,9 @@ class DecodeEngine:
             while not call.is_done:
                 self.advance_prefill(call)
             copies = zip([cache_rows[i] for i in call.indices], call.prefilled(), strict=True)
+            if self._paged is not None:
+                for i in call.indices:
+                    self._paged.release(self._cache, cache_rows[i])
             self._copy(list(copies))
         for cache_row in cache_rows:
             ids = rows[cache_row]

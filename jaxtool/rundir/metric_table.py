@@ -73,6 +73,8 @@ METRICS: dict[str, str] = {
     "tokens/sampled_per_s": "Sampled tokens of this step over the seconds of its rollouts.",
     "tokens/reprefilled_total": "Tokens that were run a second time. 0, or the cache was not kept.",
     "tokens/read_back_answers_count": "Answers of the step that an earlier process finished and a resume read back. Missing where none was.",
+    "tokens/moved_rows_total": "Rows that went to the memory of the host because the pool of pages was dry. Only with EngineConfig.pages.",
+    "tokens/moved_pages_total": "Pages that went to the memory of the host or came back. Only with EngineConfig.pages.",
     "tokens/useful_row_steps_fraction": "Share of the decoded rows and steps in which a row had something to do, since the run began.",
     "tokens/useful_until_queue_empty_fraction": "Share of the decoded rows and steps with something to do, in this step, until nobody waits for a row.",
     "level/accuracy_fraction/{level}": "Accuracy on the questions of one level.",
