@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxtool.decode import compile_ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.device_copies import HostCopy, to_host_memory
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows
@@ -85,6 +86,7 @@ class DecodeEngine:
         self._params: Params | None = None
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
+        self._cache_on_host: HostCopy | None = None
 
     @property
     def cache_bytes(self) -> int:
@@ -109,18 +111,26 @@ class DecodeEngine:
         weights = self.config.numerics.weights
         self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
-            self._cache = self._table.empty_cache()
+            kept, self._cache_on_host = self._cache_on_host, None
+            self._cache = self._table.empty_cache() if kept is None else kept.to_devices()
 
-    def unload(self) -> None:
-        """Frees parameters and cache for the learner; `load` makes both again.
+    def unload(self, *, keeps_rows: bool = False) -> None:
+        """Frees parameters and cache for the learner; `load` makes both again. Not while a window is in flight.
+
+        Args:
+          keeps_rows: rows that are taken go on after `load`, bit for bit: the cache waits in this host's memory.
+            Prompts that have run and are not placed yet stay on the devices.
 
         Raises:
           RuntimeError: a cache row is taken and would be lost.
         """
         taken = self.config.num_cache_rows - len(self._free)
-        if taken:
+        if taken and not keeps_rows:
             raise RuntimeError(f"{taken} cache rows are still taken")
-        self._params = self._cache = None
+        self._params = None
+        if taken:
+            self._cache_on_host = to_host_memory(self._loaded_cache())
+        self._cache = None
 
     def compile(
         self,

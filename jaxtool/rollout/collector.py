@@ -126,15 +126,16 @@ class Collector:
         self,
         problems: Sequence[Problem],
         *,
-        samples: int,
+        samples: int | Sequence[Sequence[int]],
         sampling: Sampling,
         seed: int,
         stream: Sequence[str | int],
         version: int,
     ) -> list[Group]:
-        """A group of `samples` rollouts of each problem, in the order of the problems.
+        """A group of rollouts of each problem, in the order of the problems.
 
         Args:
+          samples: how many of each problem, or for each problem the numbers of its samples.
           stream: names the random stream, for example ("train", step).
           version: learner step of the parameters in the engine, stored with every token.
         """
@@ -178,7 +179,7 @@ class Collector:
         self,
         problems: Sequence[Problem],
         *,
-        samples: int,
+        samples: int | Sequence[Sequence[int]],
         sampling: Sampling,
         seed: int,
         stream: Sequence[str | int],
@@ -187,6 +188,7 @@ class Collector:
         """Queues the rows of a set of problems behind those of earlier sets; `advance` runs them.
 
         Args:
+          samples: as of `collect`.
           is_urgent: they go before all that wait.
         """
         job = Job(problems, samples, tuple(stream))
@@ -212,7 +214,7 @@ class Collector:
                 ),
             )
             for i in self._expected.order(problems)
-            for sample in range(samples)
+            for sample in job.numbers[i]
         ]
         self._admission.add(queued, is_urgent=is_urgent)
         self.activity.ask(stream, len(queued))
