@@ -57,7 +57,7 @@ from benchmarks.peers import (  # noqa: E402
     machine,
     parse_case,
 )
-from experiments import entry  # noqa: E402
+from jaxtool.cli import entry  # noqa: E402
 
 Round = Callable[[], float]
 _LONG = 16_384

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.decode.publish import DecoderNumerics, publish

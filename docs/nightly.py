@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 
 from docs.commands import Command, commands, documents, name_of
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 _LAST_LINES = 15  # of a command that failed

@@ -24,6 +24,7 @@ from jaxtool.model.attention_backends import (
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
 from jaxtool.model.layers import AttentionProjections, GatedMlp, RMSNorm, rms_norm, rotary_angles
+from jaxtool.model.paged_attention import write_and_attend_to_pages
 from jaxtool.model.quantize import Int8Weight, product
 from jaxtool.model.remat import keep, rematerialized
 from jaxtool.parallel.axis_rules import Sharding
@@ -77,10 +78,15 @@ def hidden_states(
     positions: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"],
     sharding: Sharding,
+    prefix_ids: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T D"]:
-    """Last hidden states of packed rows, normalised, in the compute dtype."""
+    """Last hidden states of packed rows, normalised, in the compute dtype.
+
+    Args:
+      prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
+    """
     rotary = rotary_angles(positions, config)
-    attend_rows = training_attention(config, segment_ids, positions, sharding)
+    attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
         # Whole rows of some heads, also where the residual stream is sharded over the row; with
@@ -113,6 +119,7 @@ def cached_hidden_states(
     view: int,
     sharding: Sharding,
     rows: Int[Array, " B"] | None = None,
+    table: Int[Array, "B n"] | None = None,
 ) -> tuple[Float[Array, "B C D"], KVCache]:
     """Runs C new tokens per row, writing their keys and values at `positions` of the cache.
 
@@ -123,6 +130,8 @@ def cached_hidden_states(
       rows: the cache's row of each row of tokens; one out of range is not written. They are copied out
         for attention layer by layer: all layers at once took as much memory as their part of the cache.
         None: all rows, in place.
+      table: the cache is a pool of pages, and these are the rows' (`paged_attention`); `view` and `rows` are
+        not read then.
 
     Returns:
       Last hidden states and the cache with the new tokens in it.
@@ -135,6 +144,10 @@ def cached_hidden_states(
         def attend(
             q: Array, k: Array, v: Array, layer_cache: LayerCache = layer_cache
         ) -> tuple[Array, LayerCache]:
+            if table is not None:
+                return write_and_attend_to_pages(
+                    q, k, v, layer_cache, positions, table, config, sharding
+                )
             is_whole = rows is None
             if is_whole and kernel_writes_scales(layer_cache, q.shape[1], view, config, sharding):
                 return write_and_attend(q, k, v, layer_cache, positions, sharding)

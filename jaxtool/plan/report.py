@@ -38,7 +38,7 @@ _NARROW = ("program", "HBM GiB", "collectives ms", "runs", "s per step")
 
 
 def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
-    """The record of `--json`; its keys are in the docstring of experiments/plan.py."""
+    """The record of `--json`; its keys are in the docstring of jaxtool/cli/plan.py."""
     return {
         "topology": plan.tpu.name,
         "devices": plan.tpu.num_devices,

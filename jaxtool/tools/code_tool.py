@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtool.core.calls import CODE, PYTHON, ToolSpec
 from jaxtool.core.types import Problem, ToolResult
-from jaxtool.tools.base import CodeRunner, SharedSession, ToolSession
+from jaxtool.tools.base import CodeRunner, CountsEarlier, SharedSession, ToolSession
 from jaxtool.tools.code_sessions import SessionRunner
 from jaxtool.tools.interpreter import Interpreter, SessionRules
 
@@ -61,6 +61,11 @@ class CodeTool:
         if self._interpreters is None:
             return self._shared
         return Interpreter(*self._interpreters, key)
+
+    def count_earlier(self) -> None:
+        """A program that an earlier process of the run had run counts among the runner's."""
+        if isinstance(self._runner, CountsEarlier):
+            self._runner.count_earlier()
 
     async def close(self) -> None:
         return None

@@ -161,6 +161,10 @@ class SandboxClient:
         """Counts on from what an earlier process of the run counted."""
         self._before = before
 
+    def count_earlier(self) -> None:
+        """An earlier process ran a program behind its last checkpoint, whose result is read back."""
+        self._before = dataclasses.replace(self._before, executions=self._before.executions + 1)
+
     @property
     def totals(self) -> "Totals":
         """Counters since the run began, those of earlier processes included."""

@@ -26,6 +26,7 @@ LOGS = (
     *("Schedule.eval_max_lost_fraction", "Schedule.log_trajectories_every"),
     *("Schedule.log_trajectories", "Schedule.stop_after_skipped"),
     *("SftRunConfig.checkpoint_every", "SftRunConfig.log_every"),
+    *("Schedule.checkpoint_minutes", "SftRunConfig.checkpoint_minutes", "Schedule.keep_answers"),
     *("SftRunConfig.stop_after_skipped", "SftRunConfig.keep_policies"),
     *("RlConfig.keep_policies", "KeepPolicies.*"),
     *("RlConfig.watch", "WatchConfig.*", "HealthLimits.*"),

@@ -62,6 +62,12 @@ class Schedule:
     # Of an evaluation's answers that the sandbox may lose; above it there are no figures.
     eval_max_lost_fraction: float = MAX_LOST_FRACTION
     checkpoint_every: int = 10  # steps
+    checkpoint_minutes: float = (
+        0.0  # between checkpoints at the most, looked at after each step; 0: steps alone
+    )
+    # Finished answers of the steps since the last checkpoint stay on the disk, about 6 bytes a token: a resume reads
+    # them back and draws only the others.
+    keep_answers: bool = True
     log_trajectories_every: int = 10  # steps between trajectories kept for the report; 0: never
     log_trajectories: int = 8  # of such a step
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
@@ -76,6 +82,7 @@ class Schedule:
         check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
         if self.share_by not in get_args(HostShare):
             raise ValueError(f"Schedule.share_by={self.share_by!r} must be 'samples' or 'problems'")
+        check_range(self, "checkpoint_minutes", least=0)
         check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helpers import fake_gcloud
 
-from experiments import doctor, train
+from jaxtool.cli import doctor, train
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 FOLDER = REPOSITORY_ROOT / "docs" / "launch"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from helpers.small_runs import rl_config
 
-from experiments import entry
-from experiments import train as train_entry_point
+from jaxtool.cli import entry
+from jaxtool.cli import train as train_entry_point
 from jaxtool.data.layouts import PRESETS
 from jaxtool.data.named_sets import evaluation_data, training_data
 from jaxtool.data.problems import EvaluationSet, EvaluationSets, ProblemFile
