@@ -144,7 +144,7 @@ class HostNetwork:
                 if kind == _DATA:
                     peer.inbox.put(payload)
                 elif kind == _END:
-                    text = payload.decode(errors="replace")
+                    text, peer.has_ended = payload.decode(errors="replace"), True
                     self._report(peer, text)
         except (OSError, EOFError):
             peer.has_ended = True
