@@ -252,12 +252,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _exit(message: str) -> NoReturn:
-    """Ends with a message; at once where other processes wait, because jax would wait for them first."""
+    """Ends with a message; of several hosts the others end too, because they would wait for this one."""
     from jaxtool.config.places import as_typed
 
     message = as_typed(message)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
-        print(message, file=sys.stderr, flush=True)
-        os._exit(1)
+        from jaxtool.parallel import hosts
+
+        hosts.end(message)
     sys.exit(message)

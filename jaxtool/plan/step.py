@@ -185,24 +185,30 @@ def runs_per_step(
 ) -> dict[str, float]:
     """How often each program runs in one RL step.
 
-    Decoding: the slowest host, with the most problems and, by a quantile, longer answers than the mean.
+    Decoding: the slowest host, with the most answers and, by a quantile, longer ones than the mean. Where problems are
+    spread over the hosts (`Schedule.share_by`), each prompt runs on every host that answers it.
     Decode rows are refilled at once, so that all its rows take (sum of tokens) / decode_rows steps, and the
     last of them runs on alone to the limit. An observation too long to ride a window is appended by chunks
     and takes no steps. With pages the windows are those that the pool takes (`paged_rows`), which end with the
     last rows as well, times what the slowest host has more. Learning: rows of all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
-    problems = math.ceil(schedule.problems_per_step / num_hosts)
-    trajectories = problems * schedule.samples
+    if schedule.share_by == "problems":
+        prompts = math.ceil(schedule.problems_per_step / num_hosts)
+        trajectories = prompts * schedule.samples
+    else:
+        trajectories = math.ceil(schedule.problems_per_step * schedule.samples / num_hosts)
+        prompts = min(schedule.problems_per_step, trajectories)
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
     is_appended = assumed.observation_tokens > engine.forced_tokens
     appended = min(mean, assumed.tool_calls * assumed.observation_tokens) if is_appended else 0.0
     slowest = slowest_host(
         assumed.lengths(config),
         hosts=num_hosts,
-        problems=problems,
+        problems=trajectories / schedule.samples,
         samples=schedule.samples,
         quantile=assumed.slowest_host_quantile,
+        by=schedule.share_by,
     )
     steps = slowest * trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
     if trajectories <= engine.decode_rows:  # all at once: as long as the longest
@@ -222,7 +228,7 @@ def runs_per_step(
         appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
     return {
         names.WINDOW: math.ceil(steps / engine.window_steps),
-        names.PREFILL: math.ceil(problems / engine.prefill_rows),
+        names.PREFILL: math.ceil(prompts / engine.prefill_rows),
         names.PLACE: math.ceil(trajectories / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
