@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 
 from docs.commands import Command, commands, documents, name_of
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 _LAST_LINES = 15  # of a command that failed
@@ -169,6 +169,7 @@ RULES = (
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
     Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),
+    Rule(module="docs.plan_table", instead="tests/docs/test_plan_table.py"),
     Rule(module="docs.seven_seeds", instead="tests/docs/test_seven_seeds.py"),
     Rule(module="docs.", runs_inline=True),
 )

@@ -115,7 +115,7 @@ class Collector:
         self.group_order: list[str] = []  # problem ids as their groups were complete
         self._started = time.monotonic()
         self._expected = ExpectedLengths()
-        self._admission = Admission(engine)
+        self._admission = Admission(engine, self._expected)
         self._useful = UsefulSteps(engine.counts)
         self._numbers = itertools.count()  # of prompts
         self._rows: dict[int, LiveSample] = {}  # by cache row
@@ -396,5 +396,5 @@ class Collector:
             self._close_sessions(row)
             self.engine.release(cache_row)
             del self._rows[cache_row]
-        self._admission = Admission(self.engine)
+        self._admission = Admission(self.engine, self._expected)
         await asyncio.gather(*self._closing, return_exceptions=True)

@@ -85,7 +85,7 @@ class ToolServer(Protocol):
         """One for each tool, in the order of the menu. Those of one call of this share what they open.
 
         Raises:
-          ValueError or RuntimeError, in one line, if there are no such tools.
+          ValueError: there are no such tools; a RuntimeError where they cannot be reached. One line each.
         """
         ...
 

@@ -66,12 +66,7 @@ class Rollouts(Protocol):
 
 
 class OpenRollouts(Protocol):
-    """Makes the rollouts of a run, which `stack` ends.
-
-    Args:
-      batches: of the problems to train on; the rollouts draw from it.
-      queued: batches that were drawn before the checkpoint and not learned; they come first.
-    """
+    """Makes the rollouts of a run."""
 
     def __call__(
         self,
@@ -82,7 +77,14 @@ class OpenRollouts(Protocol):
         seed: int,
         queued: Sequence[Sequence[Problem]],
         /,
-    ) -> Rollouts: ...
+    ) -> Rollouts:
+        """The rollouts, which `stack` ends.
+
+        Args:
+          batches: of the problems to train on; the rollouts draw from it.
+          queued: batches that were drawn before the checkpoint and not learned; they come first.
+        """
+        ...
 
 
 def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
