@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from jaxtool.core.stopped import Stopped
+
 if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.report.page import Report
     from jaxtool.rundir.trackers.spec import TrackerSpec
@@ -239,6 +241,9 @@ def run(main: Callable[[], None]) -> None:
     prepare()
     try:
         main()
+    except Stopped as stopped:
+        _end_now_if_shared(0)  # the status that it carries
+        raise stopped
     except KeyboardInterrupt:
         _exit("\nstopped; the same command resumes from the last checkpoint")
     except ModuleNotFoundError as error:
@@ -256,8 +261,16 @@ def _exit(message: str) -> NoReturn:
     from jaxtool.config.places import as_typed
 
     message = as_typed(message)
+    _end_now_if_shared(1, message)
+    sys.exit(message)
+
+
+def _end_now_if_shared(status: int, message: str = "") -> None:
+    """Ends the process where it is one of several: at its usual end jax waits for the others, who may be gone."""
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
-        print(message, file=sys.stderr, flush=True)
-        os._exit(1)
-    sys.exit(message)
+        if message:
+            print(message, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
