@@ -8,7 +8,7 @@ from jaxtool.plan import bundles
 from jaxtool.plan.chips import GIB, Chip, Slice
 from jaxtool.plan.flops import count_flops, kernel_calls
 from jaxtool.plan.hlo import Collective, collectives, estimated_cycles
-from jaxtool.plan.kernels import KernelPlan, plan_kernels
+from jaxtool.plan.kernels import KernelPlan, PackedRow, plan_kernels
 from jaxtool.plan.program import Program
 
 # Of the peak, that matrix products reach. The compiler's own estimates miss most of them in programs whose
@@ -67,12 +67,14 @@ def compile_program(
     tpu: Slice,
     *,
     product_efficiency: float = PRODUCT_EFFICIENCY,
+    row: PackedRow | None = None,
 ) -> ProgramPlan:
     """Compiles for the slice. A program that does not fit comes back with `error`.
 
     Args:
       resident: bytes per device of what stays in memory, by name.
       product_efficiency: of the peak, what matrix products reach.
+      row: of the learner, see `plan_kernels`.
     """
     started = time.monotonic()
     traced = program.trace()
@@ -116,7 +118,7 @@ def compile_program(
         compiler_s=estimate / clock if clock and estimate else None,
         roofline_s=roofline_s(flops, touched, tpu.chip),
         products_s=flops / tpu.chip.peak_flops / product_efficiency,
-        kernels=plan_kernels(calls, cycles, program.over_cache, tpu.chip),
+        kernels=plan_kernels(calls, cycles, program.over_cache, tpu.chip, row),
         collectives=found,
         collectives_s=collectives_s(found, tpu.chip),
         compile_s=time.monotonic() - started,

@@ -11,6 +11,7 @@ from jaxtool.plan.sft_programs import cold_start_programs
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
+    packed_row,
     rows_of_update,
     runs_per_cold_start_step,
     runs_per_step,
@@ -53,7 +54,9 @@ def plan_run(
     for program in built.programs:
         plans.append(
             compile_program(
-                program, built.resident, tpu, product_efficiency=assumed.product_efficiency
+                *(program, built.resident, tpu),
+                product_efficiency=assumed.product_efficiency,
+                row=packed_row(config, assumed),
             )
         )
         report(plans[-1])
