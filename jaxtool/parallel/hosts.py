@@ -19,7 +19,7 @@ import jax
 
 from jaxtool.parallel import wire
 from jaxtool.parallel.host_network import HostNetwork, open_network
-from jaxtool.parallel.host_watch import HostWatch
+from jaxtool.parallel.host_watch import LAST_S, HostWatch
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
     "JAX_COORDINATOR_ADDRESS",
@@ -27,7 +27,7 @@ COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
     "JAX_PROCESS_ID",
 )
 _PLACE: list[str] = []  # the coordinator, where it is named: says which network the hosts share
-_LAST_S = 5.0  # seconds that the first host waits for the others, so that its coordinator ends last
+
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
@@ -151,7 +151,7 @@ def leave() -> NoReturn:
         network = _network()
         network.leave("")
         if jax.process_index() == 0:  # its coordinator serves the others until they have ended
-            network.wait_until_left(_LAST_S)
+            network.wait_until_left(LAST_S)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
