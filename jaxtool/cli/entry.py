@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from jaxtool.core.stopped import Stopped
+from jaxtool.core.stopped import Stopped, stop_status
 
 if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.report.page import Report
@@ -242,7 +242,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except Stopped as stopped:
-        _end_now_if_shared(0)  # the status that it carries
+        _end_now_if_shared(stop_status())
         raise stopped
     except KeyboardInterrupt:
         _exit("\nstopped; the same command resumes from the last checkpoint")
