@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from jaxtool.core.stopped import Stopped
+from jaxtool.core.stopped import Stopped, stop_status
 
 if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.report.page import Report
@@ -245,7 +245,7 @@ def run(main: Callable[[], None]) -> None:
         if _is_one_of_several():
             from jaxtool.parallel import hosts
 
-            hosts.leave()
+            hosts.leave(stop_status())
         raise
     except KeyboardInterrupt:
         _exit("\nstopped; the same command resumes from the last checkpoint")

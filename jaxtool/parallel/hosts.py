@@ -145,8 +145,8 @@ def end(line: str) -> NoReturn:
     os._exit(1)  # jax would wait for the others first
 
 
-def leave() -> NoReturn:
-    """Ends this process of several with status 0, after a stop that was asked for: jax's own end waits for the others."""
+def leave(status: int) -> NoReturn:
+    """Ends this process of several after a stop that was asked for: jax's own end waits for the others."""
     if _network.cache_info().currsize:
         network = _network()
         network.leave("")
@@ -154,7 +154,7 @@ def leave() -> NoReturn:
             network.wait_until_left(LAST_S)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from jaxtool.core.stopped import Stopped
+from jaxtool.core.stopped import Stopped, stop_status
 from jaxtool.parallel import hosts
 
 STOP = "stop"  # in a work directory: touch it to stop the run
@@ -188,7 +188,7 @@ class StopNotice:
         for call in reversed(self._last_words):
             with contextlib.suppress(Exception):
                 call()
-        self._end(0)
+        self._end(stop_status())
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     """One run whose clock jumps back a day, whose data file vanishes, and whose disk is full for a step."""
     folder = tmp_path_factory.mktemp("loop")
     data = folder / "sums.jsonl"
-    rows = [{"question": f"{i}+{i + 1}", "answer": str(2 * i + 1)} for i in range(5)] * 1
+    rows = [{"question": f"{i}+{i + 1}", "answer": str(2 * i + 1)} for i in range(5)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = rl_config(folder, task=ProblemFile(path=str(data)))
     schedule = dataclasses.replace(config.schedule, pool=None, checkpoint_minutes=1.0, steps=3)
@@ -83,6 +83,9 @@ def test_a_clock_that_jumps_back_a_day_makes_no_time_negative(run):
 
 def test_a_vanished_data_file_is_no_matter_until_the_next_start_which_names_it(run):
     folder, config, data, rows, _ = run
+    config = dataclasses.replace(
+        config, task=ProblemFile(path=str(data))
+    )  # as a new process has it
     with pytest.raises(FileNotFoundError, match=r"no problem file .*sums\.jsonl") as caught:
         train(config, workdir=folder / "run", seed=1, tool=CountingTool())
     assert "\n" not in str(caught.value)
