@@ -68,6 +68,7 @@ METRICS: dict[str, str] = {
     "tokens/response_mean": "Tokens of an answer with the tool's output, mean.",
     "tokens/policy_mean": "Tokens of an answer that the policy wrote, mean.",
     "tokens/finish_fraction/{reason}": "Share of the answers that ended so (stop tag, length, tool limit, ...).",
+    "tokens/shared_prompts_fraction": "Share of the learner's tokens that it does not read because samples share a prompt. Only with `PackConfig.shares_prompts`.",
     "tokens/sampled_total": "Tokens sampled since the run began, on all hosts.",
     "tokens/sampled_per_s": "Sampled tokens of this step over the seconds of its rollouts.",
     "tokens/reprefilled_total": "Tokens that were run a second time. 0, or the cache was not kept.",

@@ -36,6 +36,7 @@ from jaxtool.train.contradictions import (
     check_critic,
     check_kl,
     check_loss,
+    check_offload,
     with_constant_tokens,
 )
 from jaxtool.train.host_shares import HostShare
@@ -130,6 +131,8 @@ class RlConfig:
     keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)  # what is said of a step
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
+    # The decoder gets the memory of the optimizer state, and of a critic: they wait in the host's while rows decode.
+    offloads_learner: bool = False
 
     def __post_init__(self) -> None:
         check_takes(self.reward, ARGUMENTS, "RlConfig.reward")
@@ -155,6 +158,7 @@ class RlConfig:
             optimizer.check_goes_with(self.lora)
         if self.schedule.max_staleness:
             check_can_overlap(self)
+        check_offload(self.offloads_learner, self.unloads_decoder)
         if (
             self.keep_policies is not None
             and self.keep_policies.best
@@ -214,6 +218,7 @@ def samplings_of(config: RlConfig) -> tuple[Sampling, ...]:
 def check_can_overlap(config: RlConfig) -> None:
     """Raises ValueError if the run asks for what needs the decoder for itself, or all rows to stop."""
     for name, is_wanted in (
+        ("RlConfig.offloads_learner", config.offloads_learner),
         ("RolloutConfig.schedule='lockstep'", config.rollout.schedule == "lockstep"),
         ("Selection.tool_free_samples", config.selection.tool_free_samples > 0),
     ):

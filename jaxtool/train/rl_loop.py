@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.data.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ from jaxtool.model.lora import source_dtype
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import check_has_host_memory
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
@@ -123,9 +125,7 @@ def train(
         due = CheckpointTimes(
             schedule.checkpoint_every, schedule.checkpoint_minutes, schedule.steps
         )
-        worker.engine.load(run.policy)
-        with run.phase(COMPILE), progress_of("compile decoder") as report:
-            worker.compile(report, *samplings_of(config))
+        _compile_decoder(run)
 
         def keep(step: int, may_be_best: bool) -> None:
             trained, view = run.learner.trained(run.state), run.learner.view
@@ -164,12 +164,28 @@ def train(
     return policy_dir
 
 
+def _compile_decoder(run: Run) -> None:
+    """Every program that the rollouts can need, with the parameters as they are."""
+    run.begin_decoding()
+    run.worker.engine.load(run.policy)
+    with run.phase(COMPILE), progress_of("compile decoder") as report:
+        run.worker.compile(report, *samplings_of(run.config))
+    if run.config.offloads_learner:
+        run.end_decoding()
+
+
 def _checked(
     config: RlConfig, source: PolicySource, seed: int, mesh: jax.sharding.Mesh | None
 ) -> tuple[Sharding, tuple[Renderer, Tokenizer], ProblemSets]:
     """What a run can be refused for before its weights are read: devices, text, problems."""
     model = source.model_config()
     sharding, _ = make_shardings(config, model, mesh)
+    if config.offloads_learner:
+        check_has_host_memory(sharding.mesh, "RlConfig.offloads_learner=True")
+    if config.unloads_decoder and config.schedule.max_staleness:
+        check_has_host_memory(
+            sharding.mesh, "RlConfig.unloads_decoder beside Schedule.max_staleness"
+        )
     text = load_text(config)
     check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
@@ -195,6 +211,7 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     begun = time.monotonic()
     config, worker = run.config, run.worker
     with run.phase(WEIGHTS):
+        run.begin_decoding()
         rollouts.begin_step(step, run.policy)
     started = time.monotonic()
     # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
@@ -202,8 +219,7 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     worker.collector.stop.check()  # all of it is kept, and an update may take minutes
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
     check_sampled(batch.groups, f"step {step}", workdir)
-    if config.unloads_decoder:
-        rollouts.unload()
+    run.end_decoding(rollouts.unload)
     metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
     metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
@@ -282,6 +298,10 @@ def _learn(
         return aims, of_tokens, metrics
 
     aims, of_tokens, metrics = rollouts.dispatch(learn)
+    if packed is not None and run.config.pack.shares_prompts:
+        apart = sum(len(trajectory.ids) for trajectory in trajectories)
+        saved = 1 - packed.num_tokens / apart
+        metrics = metrics | {"tokens/shared_prompts_fraction": jnp.float32(saved)}
     # 3) For people to look at: with a critic the aims are rewards, and each token has an advantage of its own.
     if run.config.critic is None:
         for i, aim in zip(batch.chosen, aims, strict=True):
@@ -300,7 +320,10 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     Counts only, and a warning, where too many answers were lost: the curve has no point there.
     """
     schedule = run.config.schedule
+    run.begin_decoding()
     groups = rollouts.validate(run.validation, step + 1, run.policy)
+    if run.config.offloads_learner:
+        run.end_decoding()
     tools = run.worker.collector.tools.names
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():
