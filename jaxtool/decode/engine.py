@@ -20,7 +20,6 @@ import numpy as np
 
 from jaxtool.decode import compile_ahead, programs
 from jaxtool.decode.config import EngineConfig, EngineCounts
-from jaxtool.decode.device_copies import HostCopy, to_host_memory
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.draft_check import windows_agree
 from jaxtool.decode.drafting import make_drafting
@@ -37,6 +36,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import to_device_memory, to_host_memory
 
 
 class DecodeEngine:
@@ -82,7 +82,7 @@ class DecodeEngine:
         self.drafting = make_drafting(config)
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
-        self._kept: HostCopy | None = None  # the cache, while it is unloaded with rows
+        self._kept: KVCache | None = None  # on the host, while unloaded with rows
         is_paged = config.pages is not None
         self._paged = PagedCache(config, self._table, self.counts, self._use) if is_paged else None
 
@@ -119,7 +119,7 @@ class DecodeEngine:
         self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
             kept, self._kept = self._kept, None
-            self._cache = self._table.empty_cache() if kept is None else kept.to_devices()
+            self._cache = self._table.empty_cache() if kept is None else to_device_memory(kept)
 
     def unload(self, *, keeps_rows: bool = False) -> None:
         """Frees parameters and cache for the learner, between windows; `load` makes both again.

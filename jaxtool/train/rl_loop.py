@@ -182,6 +182,10 @@ def _checked(
     sharding, _ = make_shardings(config, model, mesh)
     if config.offloads_learner:
         check_has_host_memory(sharding.mesh, "RlConfig.offloads_learner=True")
+    if config.unloads_decoder and config.schedule.max_staleness:
+        check_has_host_memory(
+            sharding.mesh, "RlConfig.unloads_decoder beside Schedule.max_staleness"
+        )
     text = load_text(config)
     check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
