@@ -78,7 +78,7 @@ def empty_cache(*, config: ModelConfig, sharding: Sharding, rows: int, positions
 
 @functools.partial(jax.jit, static_argnames=(*_STATICS, "rows", "positions"))
 def _zeros(*, config: ModelConfig, sharding: Sharding, rows: int, positions: int) -> KVCache:
-    return _constrain(make_cache(config, rows, positions), sharding)
+    return constrain(make_cache(config, rows, positions), sharding)
 
 
 def cache_shardings(cache: KVCache, sharding: Sharding) -> Any:
@@ -100,9 +100,9 @@ def prefill(
     r, c = tokens.shape
     cache = make_cache(config, r, c)
     _, cache = cached_hidden_states(
-        params, config, tokens, _columns(r, c), cache, view=c, sharding=sharding
+        params, config, tokens, columns_of(r, c), cache, view=c, sharding=sharding
     )
-    return _constrain(cache, sharding)
+    return constrain(cache, sharding)
 
 
 @functools.partial(jax.jit, static_argnames=_STATICS, donate_argnames=("cache",))
@@ -118,11 +118,11 @@ def prefill_chunk(
     """Columns start..start+C-1 of R prompts whose earlier columns are in `cache` [R, K, bucket, H]."""
     r, c = tokens.shape
     view = jax.tree.leaves(cache)[0].shape[2]
-    positions = start + _columns(r, c)
+    positions = start + columns_of(r, c)
     _, cache = cached_hidden_states(
         params, config, tokens, positions, cache, view=view, sharding=sharding
     )
-    return _constrain(cache, sharding)
+    return constrain(cache, sharding)
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",), donate_argnames=("cache",))
@@ -135,7 +135,7 @@ def place(
     sharding: Sharding,
 ) -> KVCache:
     """Copies prompt `sources[i]` into cache row `cache_rows[i]`; indices out of range are dropped."""
-    return _constrain(scatter_rows(cache, cache_rows, gather_rows(prompts, sources)), sharding)
+    return constrain(scatter_rows(cache, cache_rows, gather_rows(prompts, sources)), sharding)
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATICS, "view"), donate_argnames=("cache",))
@@ -152,11 +152,11 @@ def append(
 ) -> KVCache:
     """Runs C tokens of R rows from `starts` on; padding lands beyond the row and is overwritten."""
     r, c = tokens.shape
-    positions = starts[:, None] + _columns(r, c)
+    positions = starts[:, None] + columns_of(r, c)
     _, cache = cached_hidden_states(
         params, config, tokens, positions, cache, view=view, sharding=sharding, rows=cache_rows
     )
-    return _constrain(cache, sharding)
+    return constrain(cache, sharding)
 
 
 @functools.partial(
@@ -190,17 +190,17 @@ def window(
     """
     if chosen is not None:
         first = rows.lengths
-        part = _constrain(view_rows(cache, chosen, view), sharding)
-        part, rows, log = _decode(
+        part = constrain(view_rows(cache, chosen, view), sharding)
+        part, rows, log = decode_loop(
             params, part, rows, least, is_stop, config, sampling_mode, steps, view, sharding
         )
-        return _constrain(_scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
-    return _decode(
+        return constrain(scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
+    return decode_loop(
         params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding
     )
 
 
-def _scatter_columns(
+def scatter_columns(
     whole: KVCache, part: KVCache, chosen: Array, first: Array, count: int
 ) -> KVCache:
     """Copies columns first[b]..first[b]+count-1 of row b of `part` to row chosen[b] of `whole`."""
@@ -216,7 +216,7 @@ def _scatter_columns(
     return jax.tree.map(copy, whole, part)
 
 
-def _decode(
+def decode_loop(
     params: Params,
     cache: KVCache,
     rows: DecodeRows,
@@ -227,6 +227,7 @@ def _decode(
     steps: int,
     view: int,
     sharding: Sharding,
+    table: Array | None = None,
 ) -> tuple[KVCache, DecodeRows, Window]:
     """The loop of a window: each step runs every row's pending token and makes the next one pending.
 
@@ -243,6 +244,9 @@ def _decode(
                tokens  [[8 .] [3 .] [. 14] [. 15]], is_sampled True where there is a number
 
     Row 0 keeps its stop token pending: the host may resume it, or append a tool's output behind it.
+
+    Args:
+      table: [B, n], the cache is a pool of pages (`paged_programs`). Idle rows then write nothing.
     """
     # 1) An empty log: K lines, of which the loop fills as many as it runs.
     b = rows.lengths.shape[0]
@@ -262,36 +266,40 @@ def _decode(
         cache, rows, log = carry
         # 3) Run the pending token at position `lengths`. Idle rows run theirs as well, for shapes are
         #    fixed: they write the same key and value to the same position again, which harms nothing.
+        positions = rows.lengths
+        if table is not None:  # beyond the table: nothing is written, and the kernel takes no step
+            positions = jnp.where(rows.is_running, positions, view)
         hidden, cache = cached_hidden_states(
             params,
             config,
             rows.pending[:, None],
-            rows.lengths[:, None],
+            positions[:, None],
             cache,
             view=view,
             sharding=sharding,
+            table=table,
         )
         # 4) Draw a token for each row, also where a forced one will take its place. The key is folded
         #    with the drawn token's own position, so a draw depends on no neighbour and no window.
         scores = logits(params, config, hidden[:, 0])
         tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, rows.sampling, sampling_mode)
         # 5) Choose between forced and drawn token, and write the step into the log.
-        rows, is_sampled = _advance(rows, tokens, is_stop)
+        rows, is_sampled = advance(rows, tokens, is_stop)
         log = Window(
             tokens=log.tokens.at[log.steps].set(tokens),
             logprobs=log.logprobs.at[log.steps].set(logprobs),
             is_sampled=log.is_sampled.at[log.steps].set(is_sampled),
             steps=log.steps + 1,
         )
-        return _constrain(cache, sharding), rows, log
+        return constrain(cache, sharding), rows, log
 
     return jax.lax.while_loop(has_work, step, (cache, rows, log))
 
 
-def _advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRows, Array]:
+def advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRows, Array]:
     """Each running row takes its next forced token, or else the sampled one.
 
-    Step 0 of the example in `_decode`, where 8 and 12 were drawn:
+    Step 0 of the example in `decode_loop`, where 8 and 12 were drawn:
 
       In:   tokens [8 12]  lengths [2 4]  pending [7  9]  forced_next [0 0]  forced_count [0 2]
       Out:                 lengths [3 5]  pending [8 30]  forced_next [0 1]  is_sampled [T F]
@@ -316,11 +324,12 @@ def _advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRow
     ), is_sampled
 
 
-def _columns(rows: int, columns: int) -> Array:
+def columns_of(rows: int, columns: int) -> Array:
     return jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32), (rows, columns))
 
 
-def _constrain(cache: KVCache, sharding: Sharding) -> KVCache:
+def constrain(cache: KVCache, sharding: Sharding) -> KVCache:
+    """`cache` with its layout fixed: rows over the batch's axes, heads over theirs."""
     return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES[: x.ndim]), cache)
 
 

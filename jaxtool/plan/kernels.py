@@ -106,7 +106,8 @@ def cache_steps(
       start: the mean over rows.
       positions: of the cache.
       group: query heads of a key head.
-      value_bytes, scale_bytes: of one number, and of what scales a token's numbers.
+      value_bytes: of one number.
+      scale_bytes: of what scales a token's numbers.
       is_anywhere: rows end at any place of a block, not all at `start`.
 
     An example: 24 rows of 5632 tokens in blocks of 2048 read 5632 / 2048 + 1/2 = 3.25 blocks each where they

@@ -78,7 +78,7 @@ def run_programs(config: RlConfig, tpu: Slice, *, live_tokens: float | None = No
     learner = learner_programs(config, sharding, params)
     publishers, published = _publication(config, over_all, decoding, learner)
     live = config.engine.max_tokens / 2 if live_tokens is None else live_tokens
-    decoder_programs, cache = _decoder(config, decoding, published, learner.held, live)
+    decoder_programs, cache = _decoder(config, decoding, published, learner.decoding, live)
     resident = learner.resident | {
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
@@ -88,6 +88,7 @@ def run_programs(config: RlConfig, tpu: Slice, *, live_tokens: float | None = No
         resident=resident,
         engine=config.engine,
         host=dict(decoding.mesh.shape),
+        resting=sum(learner.resident[x] for x in learner.held if x not in learner.decoding),
     )
 
 
@@ -117,7 +118,7 @@ def _publication(
 
     ends_shapes, layer_shapes = result(ends), result(layer)
     moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
-    others = tuple(name for name in learner.held if name != "parameters")
+    others = tuple(name for name in learner.decoding if name != "parameters")
     other_resident = (*others, *(() if config.unloads_decoder else ("KV cache",)))
 
     def planned(name: str, program: DeviceProgram, shapes: Any, *more: str) -> Program:
