@@ -63,7 +63,7 @@ CASES = [
 @pytest.mark.parametrize(("columns", "dtype", "int8", "tolerance"), CASES)
 def test_the_paged_kernel_equals_xla_over_rows(columns, dtype, int8, tolerance):
     """Rows that end at and beside the edges of pages, and one that does nothing."""
-    starts = np.array([0, PAGE - 1, PAGE, COLUMNS * PAGE - columns])
+    starts = np.minimum([0, PAGE - 1, PAGE, COLUMNS * PAGE], COLUMNS * PAGE - columns)
     at = jnp.asarray(starts[:, None] + np.arange(columns), jnp.int32)
     q = normal(0, ROWS, columns, 2, 128, dtype=dtype)
     cache = cache_of(ROWS, COLUMNS * PAGE, dtype=dtype, int8=int8)
