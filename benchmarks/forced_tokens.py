@@ -26,7 +26,8 @@ def measure(shape: str, dtype: str, decode_rows: int, rounds: int) -> dict[str, 
 
     from jaxtool.core import rng
     from jaxtool.decode.config import EngineConfig
-    from jaxtool.decode.engine import DecodeEngine, Placement
+    from jaxtool.decode.engine import DecodeEngine
+    from jaxtool.decode.pieces import Placement
     from jaxtool.model.config import ModelConfig
     from jaxtool.model.transformer import init_params
     from jaxtool.parallel.axis_rules import single_device

@@ -30,7 +30,8 @@ from benchmarks.peers import SMALL, machine
 from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
-from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.pieces import Placement
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel.axis_rules import single_device

@@ -169,6 +169,7 @@ RULES = (
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
     Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),
+    Rule(module="docs.plan_table", instead="tests/docs/test_plan_table.py"),
     Rule(module="docs.seven_seeds", instead="tests/docs/test_seven_seeds.py"),
     Rule(module="docs.", runs_inline=True),
 )

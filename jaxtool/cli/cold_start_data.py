@@ -3,9 +3,13 @@
   python -m experiments.cold_start_data --source data/reasoning.jsonl --workdir runs/cold_start_data \\
       --endpoint http://127.0.0.1:8000/v1 --model my-model --budget_tokens 2000000 --dry_run
 
+  python -m experiments.cold_start_data --source data/reasoning.jsonl --workdir runs/cold_start_data \\
+      --policy Qwen2.5-7B-Instruct --max_tokens 4096
+
 ReTool's first half (arXiv 2504.11536, section 2.2; docs/cold_start_data.md). A row of --source holds `question`,
 `reasoning` and `answer`. Any endpoint with POST {base}/chat/completions will do. Its key comes from the environment
-(--api_key_variable) and is never written. --dry_run says what it would cost and asks nothing. The same command resumes
+(--api_key_variable) and is never written. --policy in place of --endpoint rewrites with weights of any name
+(docs/weights.md) on this machine's devices. --dry_run says what it would cost and asks nothing. The same command resumes
 after a kill, a full budget or an outage: what was answered is never asked again.
 
 Writes into --workdir: demonstrations.jsonl for `sft`, rejected.jsonl with a reason for each row, journal.jsonl.
@@ -23,7 +27,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from jaxtool.cli import check_flags, entry
+from jaxtool.cli import check_flags, entry, rewriter_flags
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.making import Made, Order, Plan
@@ -56,52 +60,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1, help="replies for each row")
     parser.add_argument("--prompt", type=entry.input_path, help="template of your own")
     parser.add_argument("--dry_run", action="store_true", help="say what it costs, and end")
-    _add_endpoint(parser)
+    rewriter_flags.add(parser)
     check_flags.add(parser)
     entry.add_json_flag(parser, "write the counts here as well")
-    return parser.parse_args()
-
-
-def _add_endpoint(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "endpoint", "OpenAI's chat completions, of whoever serves them"
-    )
-    group.add_argument("--endpoint", required=True, help="URL up to /chat/completions")
-    group.add_argument("--model", required=True, help="name of the model there")
-    group.add_argument(
-        "--api_key_variable", default="OPENAI_API_KEY", help="of the environment, with the key"
-    )
-    group.add_argument("--max_tokens", type=int, default=8192, help="of one reply")
-    group.add_argument(
-        "--limit_name",
-        choices=("max_tokens", "max_completion_tokens"),
-        default="max_tokens",
-        help="how the endpoint calls that limit",
-    )
-    group.add_argument(
-        "--temperature", type=float, default=0.7, help="negative: the endpoint's own is not touched"
-    )
-    group.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    group.add_argument("--timeout_s", type=float, default=600.0, help="of one attempt")
-    group.add_argument("--attempts", type=int, default=6)
-    group.add_argument("--use_proxy", action="store_true", help="that of HTTPS_PROXY")
-    group.add_argument("--budget_tokens", type=int, help="read and written, over all starts")
-    group.add_argument("--budget_money", type=float, help="over all starts; needs --prices")
-    group.add_argument(
-        "--prices",
-        type=float,
-        nargs=2,
-        default=(0.0, 0.0),
-        metavar=("PROMPT", "WRITTEN"),
-        help="money for a million tokens read and for a million written",
-    )
+    arguments = parser.parse_args()
+    rewriter_flags.check(parser, arguments)
+    return arguments
 
 
 def order_of(arguments: argparse.Namespace) -> "Order":
-    from jaxtool.cold_start.chat_client import EndpointConfig
     from jaxtool.cold_start.making import Order
     from jaxtool.cold_start.source_rows import LAYOUTS
-    from jaxtool.cold_start.spending import Prices
 
     keys = {part: getattr(arguments, f"{part}_key") for part in ("question", "reasoning", "answer")}
     changed = keys | {"answer_in": arguments.answer_in}
@@ -110,19 +79,8 @@ def order_of(arguments: argparse.Namespace) -> "Order":
         source=arguments.source,
         layout=dataclasses.replace(LAYOUTS[arguments.layout], **changed),
         workdir=arguments.workdir,
-        endpoint=EndpointConfig(
-            base_url=arguments.endpoint,
-            model=arguments.model,
-            api_key_variable=arguments.api_key_variable,
-            max_tokens=arguments.max_tokens,
-            limit_name=arguments.limit_name,
-            temperature=None if arguments.temperature < 0 else arguments.temperature,
-            timeout_s=arguments.timeout_s,
-            attempts=arguments.attempts,
-            concurrency=arguments.concurrency,
-            uses_proxy=arguments.use_proxy,
-        ),
-        prices=Prices(prompt=arguments.prices[0], written=arguments.prices[1]),
+        rewriter=rewriter_flags.rewriter_of(arguments),
+        prices=rewriter_flags.prices_of(arguments),
         rows=arguments.rows,
         samples=arguments.samples,
         prompt=arguments.prompt,
@@ -148,10 +106,9 @@ def dry_run(planned: "Plan") -> dict[str, float]:
         f"rows {record['rows']}, of which {record['screened_out']} fall out before they are asked"
     )
     print(f"requests {found.requests}, and {found.recorded} replies are recorded already")
-    print(f"prompt tokens about {found.prompt_tokens} (one for three bytes)")
+    print(f"prompt tokens about {found.prompt_tokens}")
     print(
-        f"tokens at most {found.most.total} (a prompt token for each byte, and "
-        f"{planned.order.endpoint.max_tokens} written for each request)"
+        f"tokens at most {found.most.total}, of which {found.most.written} written: each reply at its limit"
     )
     print(f"money at most {record['most_money']:.4f}; spent so far {record['spent_money']:.4f}")
     return record
@@ -191,31 +148,25 @@ def main() -> None:
     from rich.console import Console
 
     from jaxtool.cold_start import making, pipeline
-    from jaxtool.cold_start.spending import Budget
     from jaxtool.core.files import write_text
-    from jaxtool.rundir.progress import ProgressDisplay
+    from jaxtool.rundir.progress import progress_of
 
     order = order_of(arguments)
     planned = making.plan(order, pipeline.read_options(check_flags.options_of(arguments)))
-    if order.endpoint.sends_key_in_the_clear:
-        print(
-            f"warning: the key in ${arguments.api_key_variable} goes over plain HTTP",
-            file=sys.stderr,
-        )
+    rewriter_flags.warn(arguments, order.rewriter)
     if arguments.dry_run:
         record, is_whole = dry_run(planned), True
     else:
-        budget = Budget(tokens=arguments.budget_tokens, money=arguments.budget_money)
+        budget = rewriter_flags.budget_of(arguments)
         todo = planned.estimate()
         total = todo.requests + todo.recorded
-        console = Console()  # given, because a display that asks for its host would start jax
-        display = ProgressDisplay("replies", total, initial=todo.recorded, console=console)
-        with display:
+        # Console: given, because a display that asks for its host would start jax.
+        with progress_of("replies", initial=todo.recorded, console=Console()) as told:
             made = making.make(
                 planned,
                 budget,
                 sandbox_addresses=tuple(arguments.sandbox),
-                on_row=display.update,
+                on_row=lambda done: told(done, total, ""),
             )
         record, is_whole = report(made, order), not made.summary.lost
     if arguments.json:

@@ -73,9 +73,7 @@ def parse() -> argparse.Namespace:
         help="NAME=WEIGHTS, or WEIGHTS: a run such as runs/mine, a step such as runs/mine@100, a Hugging Face "
         "directory, a .gguf file, or org/name on the hub; may be repeated",
     )
-    entry.add_data_flag(
-        parser, "test set in place of the task's test split; may be repeated", is_repeated=True
-    )
+    entry.add_data_flag(parser, "test set in place of the task's test split")
     parser.add_argument(
         "--problems",
         type=_number,

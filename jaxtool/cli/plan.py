@@ -42,6 +42,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--response_tokens", type=float, help="mean; default: half the limit")
     parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")
     parser.add_argument("--tool_calls", type=float, help="mean; default: half the limit")
+    parser.add_argument(
+        "--keep",
+        type=entry.writable_folder,
+        metavar="DIR",
+        help="keep what the compiler says here; the next plan compiles only programs that have changed",
+    )
     entry.add_json_flag(parser, "write the figures here as well")
     parser.add_argument("--html", type=entry.local_path, help="write a page here as well")
     return parser.parse_args()
@@ -70,7 +76,9 @@ def main() -> None:
         state = program.error or "compiled"
         print(f"{program.name}: {state} in {program.compile_s:.0f} s", flush=True)
 
-    found = plan.plan_run(config, arguments.topology, assumed, report=tell)
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+    found = plan.plan_run(config, arguments.topology, assumed, report=tell, kept=arguments.keep)
     reports.print_plan(found)
     if arguments.json:
         reports.write_json(arguments.json, found, *arguments.gin_file)

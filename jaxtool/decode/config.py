@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxtool.core.ranges import check_range
+from jaxtool.decode.drafts_config import DraftsConfig
 from jaxtool.decode.pages_config import PagesConfig
 from jaxtool.decode.publish import DecoderNumerics
 
@@ -31,13 +32,14 @@ class EngineConfig:
         default_factory=DecoderNumerics
     )  # dtype, int8 and attention of the decoder
     pages: PagesConfig | None = None  # rows take pages as they grow; None: max_tokens for each
+    drafts: DraftsConfig | None = None  # guesses that are kept where a row draws them; None: off
 
     def __post_init__(self) -> None:
         check_range(self, "refill_below", "memory_share", least=0, most=1)
         check_range(self, "memory_gib", least=0)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in ("numerics", "pages"):
+            if field.name in ("numerics", "pages", "drafts"):
                 continue
             least = 0 if field.name == "decode_rows" or field.default == 0 else 1e-9
             if value < least:
@@ -51,6 +53,11 @@ class EngineConfig:
             )
         if self.memory_share > 1:
             raise ValueError(f"EngineConfig.{self.memory_share=} must be in (0, 1]")
+        if self.drafts is not None and self.drafts.widest > self.window_steps:
+            raise ValueError(
+                f"DraftsConfig.columns={self.drafts.columns} must not exceed "
+                f"EngineConfig.window_steps={self.window_steps}"
+            )
         if self.min_decode_rows > self.decode_rows > 0:
             raise ValueError(f"EngineConfig.{self.min_decode_rows=} must be <= {self.decode_rows=}")
         if self.pages is not None:

@@ -10,21 +10,24 @@ Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`).
 
 import dataclasses
 import heapq
+import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import jax
 import numpy as np
 
 from jaxtool.decode import compile_ahead, programs
-from jaxtool.decode.appends import append_chunks
 from jaxtool.decode.config import EngineConfig, EngineCounts
 from jaxtool.decode.device_program import DeviceProgram
+from jaxtool.decode.draft_check import windows_agree
+from jaxtool.decode.drafting import make_drafting
 from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows, places_of
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.paged_cache import PagedCache
+from jaxtool.decode.pieces import Placement, append_pieces, chunks, place_pieces
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import Window
@@ -33,17 +36,6 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
-
-_Item = TypeVar("_Item")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
-    cache_row: int
-    prompt: Prefilled
-    row_key: np.ndarray  # [2] uint32
-    max_length: int  # tokens the row may hold, prompt included
-    sampling: Sampling = dataclasses.field(default_factory=Sampling)
 
 
 class DecodeEngine:
@@ -86,6 +78,7 @@ class DecodeEngine:
         # Programs of `compile`; None: it was not called.
         self._known: set[tuple[int | str, ...]] | None = None
         self._params: Params | None = None
+        self.drafting = make_drafting(config)
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
         is_paged = config.pages is not None
@@ -163,6 +156,15 @@ class DecodeEngine:
             report=report,
         )
         self._known = (self._known or set()) | made
+        if self.config.drafts is not None:
+            shapes = itertools.product(self.config.widths, self.config.views, modes)
+            is_empty = self.num_free == self.config.num_cache_rows
+            if is_empty:  # its memory serves the checks
+                self._cache = None
+            for key in shapes:
+                self.drafting.check(key, self._may_draft)
+            if is_empty:
+                self._cache = self._table.empty_cache()
         return len(made)
 
     def take_cache_row(self, prompt_tokens: int = 1, response_tokens: float = 0.0) -> int:
@@ -210,6 +212,7 @@ class DecodeEngine:
         long: dict[int, Sequence[int]] = {}
         for cache_row, ids in outputs.items():
             self.counts.appended_tokens += len(ids)
+            self.drafting.write(cache_row, int(self._rows.lengths[cache_row]) + 1, ids)
             if len(ids) <= self.config.forced_tokens:
                 self._rows.forced[cache_row, : len(ids)] = ids
                 self._rows.forced_next[cache_row] = 0
@@ -241,6 +244,7 @@ class DecodeEngine:
             self._copy(list(copies))
         for cache_row in cache_rows:
             ids = rows[cache_row]
+            self.drafting.write(cache_row, 0, ids)
             known = int(self._rows.lengths[cache_row])
             self.counts.reprefilled_tokens += known
             self.counts.appended_tokens += len(ids) - 1 - known
@@ -254,6 +258,7 @@ class DecodeEngine:
 
     def release(self, cache_row: int) -> None:
         """Frees a cache row; it is overwritten by whoever comes next."""
+        self.drafting.end(cache_row)
         self._rows.is_running[cache_row] = False
         self._rows.lengths[cache_row] = 0
         self._rows.forced_count[cache_row] = self._rows.forced_next[cache_row] = 0
@@ -288,16 +293,29 @@ class DecodeEngine:
         others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
         mode = common_sampling_mode(self._sampling_modes[cache_row] for cache_row in running)
-        window = self._use(self._table.window(len(chosen), view, mode))
-        self._cache, after, log = window(
+        started = time.perf_counter()
+        key = (len(chosen), view, mode)
+        columns = self.drafting.choose(key, running, self._may_draft)
+        program = self._use(self._table.window_of(columns, *key))
+        self._cache, after, log, *guesses = program(
             self._loaded(),
             self._loaded_cache(),
             rows,
+            *(() if columns == 1 else (self.drafting.rows(chosen),)),
             where,
             np.int32(max(1, least)),
             self._is_stop,
         )
-        return InFlightWindow(chosen=chosen, lengths=rows.lengths.copy(), rows=after, log=log)
+        return InFlightWindow(
+            chosen=chosen,
+            lengths=rows.lengths.copy(),
+            rows=after,
+            log=log,
+            key=key,
+            columns=columns,
+            guesses=guesses[0] if guesses else None,
+            dispatched_s=started,
+        )
 
     def fetch(self, in_flight: InFlightWindow) -> Window:
         """Waits for a window; afterwards rows with is_running False wait for the host.
@@ -305,8 +323,9 @@ class DecodeEngine:
         Returns:
           The log with a column for each cache row, decoded in this window or not.
         """
-        after, log = jax.device_get((in_flight.rows, in_flight.log))
+        after, log, guesses = jax.device_get((in_flight.rows, in_flight.log, in_flight.guesses))
         log = apply_window(in_flight, after, log, self._rows, self.counts)
+        self.drafting.observe(in_flight, log, guesses, self._rows.lengths)
         np.maximum(self._high_water, self._rows.lengths, out=self._high_water)
         return log
 
@@ -322,45 +341,45 @@ class DecodeEngine:
         self._sampling_modes[cache_row] = placement.sampling.sampling_mode
         self._placed += 1
         self._ages[cache_row] = self._placed
+        self.drafting.start(cache_row, placement.prompt.ids)
 
     def _copy(self, prompts: Sequence[tuple[int, Prefilled]]) -> None:
         """Prefilled caches into cache rows, `prefill_rows` at a time."""
         if self._paged is not None:
             self._cache = self._paged.place(self._loaded_cache(), prompts, self._rows, self._ages)
             return
-        by_call: dict[int, list[tuple[int, Prefilled]]] = {}
-        for cache_row, prompt in prompts:
-            by_call.setdefault(id(prompt.cache), []).append((cache_row, prompt))
-        for group in by_call.values():
-            cache = group[0][1].cache
-            place = self._use(self._table.place(group[0][1].bucket))
-            for part in _chunks(group, self.config.prefill_rows):
-                sources = np.zeros(self.config.prefill_rows, np.int32)
-                cache_rows = np.full_like(
-                    sources, self.config.num_cache_rows
-                )  # out of range: dropped
-                for i, (cache_row, prompt) in enumerate(part):
-                    sources[i], cache_rows[i] = prompt.source, cache_row
-                self._cache = place(self._loaded_cache(), cache, sources, cache_rows)
-
-    def _append_long(self, long: dict[int, Sequence[int]]) -> None:
-        for cache_rows in _chunks(sorted(long), self.config.append_rows):
-            append_chunks(
-                {cache_row: long[cache_row] for cache_row in cache_rows},
-                rows=self._rows,
-                high_water=self._high_water,
-                config=self.config,
-                counts=self.counts,
-                run=self._append_chunk,
+        for piece in place_pieces(prompts, self.config):
+            place = self._use(self._table.place(piece.prompt.bucket))
+            self._cache = place(
+                self._loaded_cache(), piece.prompt.cache, piece.sources, piece.cache_rows
             )
 
-    def _append_chunk(
-        self, cache_rows: np.ndarray, tokens: np.ndarray, starts: np.ndarray, end: int
-    ) -> None:
-        view = next(v for v in self.config.views if v >= end)
-        append = self._use(self._table.append(view))
-        where = cache_rows if self._paged is None else self._paged.tables(cache_rows, view)
-        self._cache = append(self._loaded(), self._loaded_cache(), where, tokens, starts)
+    def _append_long(self, long: dict[int, Sequence[int]]) -> None:
+        for cache_rows in chunks(sorted(long), self.config.append_rows):
+            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
+
+    def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
+        """Runs every token but the last of each output; the last becomes pending."""
+        for piece in append_pieces(outputs, self._rows.lengths, self.config):
+            for cache_row, count in piece.counts.items():
+                start = int(self._rows.lengths[cache_row])
+                self.counts.reprefilled_tokens += max(0, int(self._high_water[cache_row]) - start)
+                self._rows.lengths[cache_row] = self._high_water[cache_row] = start + count
+            view = next(v for v in self.config.views if v >= piece.end)
+            append = self._use(self._table.append(view))
+            where = piece.cache_rows
+            if self._paged is not None:
+                where = self._paged.tables(where, view)
+            self._cache = append(
+                self._loaded(), self._loaded_cache(), where, piece.tokens, piece.starts
+            )
+        for cache_row, ids in outputs.items():
+            self._rows.pending[cache_row] = ids[-1]
+
+    def _may_draft(self, key: tuple[int, int, SamplingMode], columns: int) -> bool:
+        """Whether the window of so many columns computes the bits of the ordinary one."""
+        table = dataclasses.replace(self._table, params=self._loaded(), is_stop=self._is_stop)
+        return windows_agree(table, key, columns)
 
     def _use(self, program: DeviceProgram) -> DeviceProgram:
         """The program; counts it where `compile` should have made it."""
@@ -378,7 +397,3 @@ class DecodeEngine:
         if self._cache is None:
             raise RuntimeError("the KV cache was freed by unload(); call load(params) first")
         return self._cache
-
-
-def _chunks(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 
 from jaxtool.decode.config import EngineConfig, EngineCounts
+from jaxtool.decode.draft_window import DraftLog
 from jaxtool.decode.programs import DecodeRows, Window
+from jaxtool.decode.sampling import SamplingMode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,10 @@ class InFlightWindow:
     lengths: np.ndarray  # [W] int32, before
     rows: DecodeRows
     log: Window
+    key: tuple[int, int, SamplingMode] = (0, 0, "plain")  # width, view and sampling mode
+    columns: int = 1  # tokens of a row in one pass; 1: no drafts
+    guesses: DraftLog | None = None  # what became of them, of a window with drafts
+    dispatched_s: float = 0.0  # by `time.perf_counter`
 
 
 def choose_rows(
@@ -87,7 +93,8 @@ def apply_window(
       Out:  tokens [[11 0 12 0 0 13] [14 0 15 0 0 16]], a column for each of the 6 cache rows
 
     Args:
-      after, log: the results of the window as host arrays.
+      after: where the window ended, as host arrays.
+      log: what it did, as host arrays.
       rows: of all cache rows.
 
     Returns:
@@ -100,10 +107,11 @@ def apply_window(
     # 2) Only these four fields change on the device.
     for name in ("lengths", "pending", "is_running", "forced_next"):
         getattr(rows, name)[chosen] = getattr(after, name)[places]
-    # 3) A row's length grows by one in each step in which it ran: the useful part of what was paid.
-    steps = int(log.steps)
+    # 3) A row's length grows by one in each step in which it ran: the useful part of what was paid. With
+    #    drafts that is so of each column that was right, and the log has a line for each column of a pass.
     counts.windows += 1
-    counts.steps += steps
+    counts.steps += int(log.steps)
+    steps = int(log.steps) * in_flight.columns
     counts.row_steps += steps * len(in_flight.chosen)
     counts.useful_row_steps += int((after.lengths - in_flight.lengths)[places].sum())
     counts.sampled_tokens += int(log.is_sampled[:steps].sum())
@@ -120,5 +128,5 @@ def apply_window(
         tokens=widened(log.tokens),
         logprobs=widened(log.logprobs),
         is_sampled=widened(log.is_sampled),
-        steps=steps,
+        steps=int(log.steps),
     )

@@ -27,7 +27,7 @@ class PageContent(NamedTuple):
     """What all layers hold in one page: two arrays, for a copy of each costs its own time."""
 
     values: Any  # [L, 2, K, page, H], keys and values
-    scales: Any  # [L, 2, K, page] float32, with int8 only
+    scales: Any  # [L, 2, K, page] float32 with int8, else None
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",), donate_argnames=("cache",))

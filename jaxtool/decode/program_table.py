@@ -14,6 +14,8 @@ import numpy as np
 from jaxtool.decode import paged_programs, programs
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.device_program import DeviceProgram
+from jaxtool.decode.draft_lookup import Lookup
+from jaxtool.decode.draft_window import DraftRows, draft_window
 from jaxtool.decode.sampling import SamplingMode
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
@@ -30,6 +32,7 @@ class ProgramTable:
     | place | prompt bucket | copies prefilled prompts into cache rows |
     | append | view | runs a chunk of tool output |
     | window | width, view, sampling mode | decodes up to K steps |
+    | draft_window | width, view, sampling mode, columns | the same with drafts |
     | take page, put page | | with `EngineConfig.pages`: a page on its way to the host, and back |
 
     With pages the cache is a pool of them, and place, append and window take tables of pages in place of
@@ -50,12 +53,10 @@ class ProgramTable:
         """What rows with these sampling modes and prompts of up to so many tokens can need."""
         config = self.config
         listed = [self.append(view) for view in config.views]
-        listed += [
-            self.window(width, view, mode)
-            for view in config.views
-            for width in config.widths
-            for mode in sampling_modes
-        ]
+        for view in config.views:
+            for width in config.widths:
+                for mode in sampling_modes:
+                    listed += self.windows(width, view, mode)
         longest = config.bucket_of(longest_prompt)
         for bucket in (bucket for bucket in config.prompt_buckets if bucket <= longest):
             listed += [self.prefill(bucket), self.place(bucket)]
@@ -186,6 +187,65 @@ class ProgramTable:
         """Shapes and shardings of a page on its way."""
         assert self.config.pages is not None
         return paged_programs.page_shapes(self.model, self.config.pages.page_tokens, self.sharding)
+
+    def windows(
+        self, width: int, view: int, sampling_mode: SamplingMode
+    ) -> tuple[DeviceProgram, ...]:
+        """The windows that may decode the same rows: the ordinary one, and those with drafts."""
+        drafts = self.config.drafts
+        if drafts is None:
+            return (self.window(width, view, sampling_mode),)
+        wide = [self.draft_window(width, view, sampling_mode, c) for c in drafts.columns]
+        if drafts.rounding == "same_program":
+            return (wide[-1],)
+        return (self.window(width, view, sampling_mode), *wide)
+
+    def window_of(
+        self, columns: int, width: int, view: int, sampling_mode: SamplingMode
+    ) -> DeviceProgram:
+        """The one of `windows` that runs so many tokens of a row in a pass."""
+        if columns == 1:
+            return self.window(width, view, sampling_mode)
+        return self.draft_window(width, view, sampling_mode, columns)
+
+    def draft_window(
+        self, width: int, view: int, sampling_mode: SamplingMode, columns: int
+    ) -> DeviceProgram:
+        """K // C passes over C columns: (params, cache, rows, drafts, where, least, is_stop).
+
+        A row makes at most K tokens, as in `window`, so that the same view holds it.
+        """
+        drafts = self.config.drafts
+        assert drafts is not None
+        where = None if width == self.config.num_cache_rows else np.zeros(width, np.int32)
+        if self.config.pages is not None:
+            where = self._no_pages(width, view)
+        corpus = drafts.source_tokens + self.config.max_tokens
+        return self._of_model(
+            "draft_window",
+            (width, view, sampling_mode, columns),
+            draft_window,
+            lambda: (
+                self.cache,
+                programs.idle_rows(width, self.config.forced_tokens),
+                DraftRows(
+                    corpus=np.full((width, corpus), -1, np.int32),
+                    is_drafting=np.zeros(width, bool),
+                ),
+                where,
+                np.int32(1),
+                self.is_stop,
+            ),
+            sampling_mode=sampling_mode,
+            passes=self.config.window_steps // columns,
+            columns=columns,
+            lookup=Lookup(
+                own_start=drafts.source_tokens,
+                least_match=drafts.least_match,
+                most_match=drafts.most_match,
+            ),
+            view=view,
+        )
 
     def empty_cache(self) -> Any:
         """The cache of an engine, on its devices."""

@@ -67,19 +67,29 @@ def training_attention(
     segment_ids: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     sharding: Sharding,
+    prefix_ids: Int[Array, "B T"] | None = None,
 ) -> Attend:
-    """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H] under the mask of packed segments."""
+    """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H] under the mask of packed segments.
+
+    Args:
+      prefix_ids: as for `segment_mask`.
+    """
     backend = training_backend(config, segment_ids.shape[1], sharding)
     if backend == "pallas_tpu":
-        return lambda q, k, v: splash_attention(q, k, v, segment_ids, sharding=sharding)
+        return functools.partial(
+            splash_attention, segment_ids=segment_ids, prefix_ids=prefix_ids, sharding=sharding
+        )
     if sharding.parts("queries") > 1:
-        return split_attention(config.attention_block, (segment_ids, positions), sharding)
+        places = segment_ids, positions
+        return split_attention(config.attention_block, places, sharding, prefix_ids)
     if backend == "cudnn":
-        mask = segment_mask(segment_ids, positions)
+        mask = segment_mask(segment_ids, positions, None, prefix_ids)
         return functools.partial(fused_attention, mask=mask, implementation="cudnn")
     attention_block = config.attention_block
     return lambda q, k, v: row_attention(
-        q, k, v, segment_ids, positions, attention_block=attention_block
+        *(q, k, v, segment_ids, positions),
+        attention_block=attention_block,
+        prefix_ids=prefix_ids,
     )
 
 

@@ -22,6 +22,7 @@ from jaxtool.model.attention_backends import (
     write_and_attend,
 )
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.cut_table import looked_up, looked_up_in_parts
 from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
 from jaxtool.model.layers import AttentionProjections, GatedMlp, RMSNorm, rms_norm, rotary_angles
 from jaxtool.model.paged_attention import write_and_attend_to_pages
@@ -78,10 +79,15 @@ def hidden_states(
     positions: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"],
     sharding: Sharding,
+    prefix_ids: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T D"]:
-    """Last hidden states of packed rows, normalised, in the compute dtype."""
+    """Last hidden states of packed rows, normalised, in the compute dtype.
+
+    Args:
+      prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
+    """
     rotary = rotary_angles(positions, config)
-    attend_rows = training_attention(config, segment_ids, positions, sharding)
+    attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
         # Whole rows of some heads, also where the residual stream is sharded over the row; with
@@ -132,7 +138,7 @@ def cached_hidden_states(
       Last hidden states and the cache with the new tokens in it.
     """
     rotary = rotary_angles(positions, config)
-    x = _embed(params, config, tokens, sharding)
+    x = _embed_cached(params, config, tokens, sharding)
     layers: list[LayerCache] = []
     for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
 
@@ -189,15 +195,18 @@ _slices.defvjp(lambda x, count: (_slices(x, count), None), lambda _, __, dy: (jn
 
 
 def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
+    # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
+    table = sharding.constrain(params["embedding"].astype(config.dtype), None, None)
+    x = looked_up(table, tokens, config.dtype)
+    return sharding.constrain(x, "batch", "length", "activation_embed")
+
+
+def _embed_cached(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
     table = params["embedding"]
-    if isinstance(table, Int8Weight):
-        values, scale = sharding.constrain(table.values, None, None), table.scale
-        x = jnp.take(values, tokens, axis=0) * jnp.take(scale, tokens, axis=0)[..., None]
-        x = x.astype(config.dtype)
+    if sharding.parts("vocab") == 1:
+        x = looked_up(table, tokens, config.dtype)
     else:
-        # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
-        table = sharding.constrain(table.astype(config.dtype), None, None)
-        x = jnp.take(table, tokens, axis=0)
+        x = looked_up_in_parts(table, tokens, config.dtype, sharding)
     return sharding.constrain(x, "batch", "length", "activation_embed")
 
 

@@ -107,7 +107,8 @@ def cache_steps(
       start: the mean over rows.
       positions: of the cache.
       group: query heads of a key head.
-      value_bytes, scale_bytes: of one number, and of what scales a token's numbers.
+      value_bytes: of one number.
+      scale_bytes: of what scales a token's numbers.
       is_anywhere: rows end at any place of a block, not all at `start`.
       page: positions of a page; None: the cache has none.
 

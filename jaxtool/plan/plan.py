@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 from jaxtool.plan.advice import advise
 from jaxtool.plan.chips import GIB, parse_slice
@@ -28,6 +29,7 @@ def plan_run(
     assumed: Assumptions,
     *,
     report: Callable[[ProgramPlan], None] = lambda program: None,
+    kept: Path | None = None,
 ) -> StepPlan:
     """Compiles every program of one step for a slice; nothing is run and no weight is read.
 
@@ -35,6 +37,7 @@ def plan_run(
       config: of an RL run or of a cold start.
       topology: "v5p:4x4x8" or "v5p-128", see `parse_slice`.
       report: called with each program as it is compiled.
+      kept: what the compiler says is kept in this directory and read from it: see `facts_of`.
 
     Raises:
       RuntimeError: libtpu is missing.
@@ -60,7 +63,11 @@ def plan_run(
     for program in built.programs:
         plans.append(
             compile_program(
-                program, built.resident, tpu, product_efficiency=assumed.product_efficiency
+                program,
+                built.resident,
+                tpu,
+                product_efficiency=assumed.product_efficiency,
+                kept=kept,
             )
         )
         report(plans[-1])
@@ -76,5 +83,6 @@ def plan_run(
         paged=built.paged,
         page_bytes=built.page_bytes,
         assumptions=assumed,
+        resting=built.resting,
         advice=advise(config, plans, built.resident, limit, built.host, rows),
     )

@@ -50,6 +50,8 @@ class RunPrograms:
     programs: tuple[Program, ...]
     resident: dict[str, float]
     engine: EngineConfig | None  # with the number of decode rows filled in; None in a cold start
+    # Bytes per device that go to the host's memory when rows decode, and come back for the update.
+    resting: float = 0.0
     host: dict[str, int]  # axis sizes of the mesh that a host decodes on; none in a cold start
     paged: PagedRows | None = None  # with `EngineConfig.pages`: what a host's pool does in a step
     page_bytes: float = 0.0  # of a page on one device

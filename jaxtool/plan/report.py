@@ -1,7 +1,6 @@
 """A plan for people and for programs: table in the terminal, one HTML file, JSON."""
 
 import dataclasses
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.table import Table as RichTable
 
 from jaxtool.plan.chips import GIB
 from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.plan.facts import compiler_versions
 from jaxtool.plan.kernels import KernelPlan
 from jaxtool.plan.paged_rows import PagedRows
 from jaxtool.plan.step import StepPlan
@@ -57,9 +57,7 @@ def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
         "programs": [_program_json(plan, program) for program in plan.programs],
         "advice": list(plan.advice),
         "paged_rows": None if plan.paged is None else _rounded(plan.paged),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "libtpu") if _is_there(name)
-        },
+        "versions": compiler_versions(),
     }
 
 
@@ -279,14 +277,6 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
 
 def _shown(cell: str | float | None) -> str:
     return "-" if cell is None else str(cell)
-
-
-def _is_there(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _rounded(paged: PagedRows) -> dict[str, float]:

@@ -90,7 +90,7 @@ def run_programs(
     live = config.engine.max_tokens / 2 if live_tokens is None else live_tokens
     is_paged = memory.config.pages is not None and rows_of is not None
     paged = rows_of(memory.config) if is_paged and rows_of is not None else None
-    decoder_programs, cache = _decoder(config, decoding, published, learner.held, live, paged)
+    decoder_programs, cache = _decoder(config, decoding, published, learner.decoding, live, paged)
     resident = learner.resident | {
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
@@ -102,6 +102,7 @@ def run_programs(
         host=dict(decoding.mesh.shape),
         paged=paged,
         page_bytes=shard_bytes(cache) / config.engine.pages.num_pages if config.engine.pages else 0,
+        resting=sum(learner.resident[x] for x in learner.held if x not in learner.decoding),
     )
 
 
@@ -131,7 +132,7 @@ def _publication(
 
     ends_shapes, layer_shapes = result(ends), result(layer)
     moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
-    others = tuple(name for name in learner.held if name != "parameters")
+    others = tuple(name for name in learner.decoding if name != "parameters")
     other_resident = (*others, *(() if config.unloads_decoder else ("KV cache",)))
 
     def planned(name: str, program: DeviceProgram, shapes: Any, *more: str) -> Program:

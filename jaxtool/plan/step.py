@@ -27,13 +27,15 @@ class Assumptions:
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
+    host_link_bytes_per_s: float = (
+        10e9  # of one chip, each way: half of a PCIe 3.0 x16 link, measured nowhere
+    )
     length_spread: float = 0.7  # σ of log-lengths before the limit cuts them
     problem_share: float = 0.5  # of σ²: the samples of a problem have it in common
     slowest_host_quantile: float = (
         0.5  # share of the steps whose slowest host is not slower than planned
     )
     product_efficiency: float = PRODUCT_EFFICIENCY  # of the peak, that matrix products reach
-    host_link_bytes_per_s: float = 10e9  # between a device and its host, for pages that move
 
     def lengths(self, config: RlConfig) -> Lengths:
         return lengths_of(
@@ -92,6 +94,7 @@ class StepPlan:
     tpu: Slice
     programs: tuple[ProgramPlan, ...]
     resident: dict[str, float]  # bytes per device
+    resting: float = 0.0  # see `RunPrograms`
     runs: dict[str, float]  # how often each program runs in one step
     trajectories: int  # of one step, on all hosts; of a cold start demonstrations
     assumptions: Assumptions
@@ -127,6 +130,9 @@ class StepPlan:
             # Both ways, as if no copy overlapped with a window.
             moved = self.paged.moved_pages * self.page_bytes
             parts[names.MOVED_PAGES] = moved / self.assumptions.host_link_bytes_per_s
+        if self.resting:
+            link = self.assumptions.host_link_bytes_per_s
+            parts["learner to the host and back"] = 2 * self.resting / link
         return parts
 
     @property
@@ -238,9 +244,27 @@ def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict
 def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:
     """Packed rows that one update learns from."""
     updates = 1 if isinstance(config, SftRunConfig) else config.grpo.updates_per_batch
-    tokens = trajectories_of(config) * (assumed.response_tokens + assumed.prompt_tokens)
-    rows = tokens / config.pack.row_tokens / assumed.packed_share
+    rows = learned_tokens(config, assumed) / config.pack.row_tokens / assumed.packed_share
     return math.ceil(rows / updates)
+
+
+def learned_tokens(config: RlConfig | SftRunConfig, assumed: Assumptions) -> float:
+    """Tokens of all packed rows of a step, padding left out.
+
+    With shared prompts a row holds one copy of a prompt for as many samples as fit beside it, each of which
+    begins with the prompt's last token. An example: 16 samples of 1000 tokens to a prompt of 2000, rows of
+    8192. (8192 - 1999) / 1001 = 6 samples go to a copy, so 3 copies: 3 x 1999 + 16 x 1001 = 22 013 tokens in
+    place of 16 x 3000 = 48 000. Demonstrations of a cold start are taken to have prompts of their own.
+    """
+    prompt, response = assumed.prompt_tokens, assumed.response_tokens
+    apart = trajectories_of(config) * (response + prompt)
+    if isinstance(config, SftRunConfig) or not config.pack.shares_prompts:
+        return apart
+    samples = config.schedule.samples
+    beside = math.floor((config.pack.row_tokens - (prompt - 1)) / (response + 1))
+    copies = math.ceil(samples / max(1, min(samples, beside)))
+    of_problem = copies * (prompt - 1) + samples * (response + 1)
+    return min(apart, config.schedule.problems_per_step * of_problem)
 
 
 def trajectories_of(config: RlConfig | SftRunConfig) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Problem
 from jaxtool.decode.config import EngineCounts
-from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.prefill import PrefillCall, Prefilled
 from jaxtool.rollout.live_sample import LiveSample
 

@@ -33,8 +33,13 @@ class RolloutStream:
 
     async def run(self) -> None:
         """Decodes until `close`; what a row or a tool raises ends it. Nothing stays behind."""
+        with self.collector.stop.noticed(lambda: self._loop.call_soon_threadsafe(self._notify)):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             while True:
+                self.collector.stop.check()
                 self._make_calls()
                 if self._is_closing:
                     break

@@ -38,6 +38,7 @@ from jaxtool.train.rollout_worker import RolloutWorker
 from jaxtool.train.rollouts import OnPolicyRollouts, Rollouts, train_stream
 
 _Result = TypeVar("_Result")
+_LOOK_EVERY_S = 0.5
 
 
 def check_one_host(max_staleness: int, num_hosts: int) -> None:
@@ -210,7 +211,9 @@ class OverlappedRollouts:
         """Its result; what ended the stream is raised here, with its traceback."""
         assert self._running is not None, "OverlappedRollouts is a context manager"
         either: set[Future[Any]] = {future, self._running}
-        wait(either, return_when=FIRST_COMPLETED)
+        # Looked at now and then: a signal that comes just before the wait, or to another thread, does not end it.
+        while not wait(either, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED).done:
+            continue
         if self._running.done():
             self._running.result()
         return future.result()

@@ -66,12 +66,7 @@ class Rollouts(Protocol):
 
 
 class OpenRollouts(Protocol):
-    """Makes the rollouts of a run, which `stack` ends.
-
-    Args:
-      batches: of the problems to train on; the rollouts draw from it.
-      queued: batches that were drawn before the checkpoint and not learned; they come first.
-    """
+    """Makes the rollouts of a run."""
 
     def __call__(
         self,
@@ -82,7 +77,14 @@ class OpenRollouts(Protocol):
         seed: int,
         queued: Sequence[Sequence[Problem]],
         /,
-    ) -> Rollouts: ...
+    ) -> Rollouts:
+        """The rollouts, which `stack` ends.
+
+        Args:
+          batches: of the problems to train on; the rollouts draw from it.
+          queued: batches that were drawn before the checkpoint and not learned; they come first.
+        """
+        ...
 
 
 def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
@@ -93,7 +95,7 @@ def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
 def tool_free_collector(worker: RolloutWorker) -> Collector:
     """The same engine and prompts; the first call ends the trajectory, unanswered."""
     collector = worker.collector
-    return Collector(
+    tool_free = Collector(
         engine=collector.engine,
         tokenizer=collector.tokenizer,
         renderer=collector.renderer,
@@ -101,6 +103,8 @@ def tool_free_collector(worker: RolloutWorker) -> Collector:
         config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
         activity=collector.activity,
     )
+    tool_free.stop, tool_free.journal = collector.stop, collector.journal
+    return tool_free
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from helpers.decoding import (
 from helpers.tiny_models import FAMILIES, random_params
 
 from jaxtool.core import rng
-from jaxtool.decode.engine import Placement
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.pages_config import PagesConfig
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.publish import DecoderNumerics
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.kv_cache import cache_bytes

@@ -34,7 +34,7 @@ def stops():
 
 
 def test_a_step_takes_the_forced_token_or_else_the_drawn_one():
-    rows, is_sampled = programs._advance(paused_rows(), jnp.array([8, 12]), stops())
+    rows, is_sampled = programs.advance(paused_rows(), jnp.array([8, 12]), stops())
     assert rows.lengths.tolist() == [3, 5]
     assert rows.pending.tolist() == [8, 30]
     assert rows.forced_next.tolist() == [0, 1]

@@ -9,7 +9,8 @@ import numpy as np
 from helpers.tiny_models import VOCAB, full_logits
 
 from jaxtool.core import rng
-from jaxtool.decode.engine import DecodeEngine, EngineConfig, Placement
+from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.prefill import Prefilled
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtool.core.types import Problem, Trajectory, trajectories_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineCounts
-from jaxtool.decode.engine import Placement
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.prefill import PrefillCall
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling

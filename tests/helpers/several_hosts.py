@@ -63,6 +63,8 @@ def ppo_config_of(folder: Path, mesh: MeshConfig) -> RlConfig:
         schedule=dataclasses.replace(plain.schedule, steps=2, eval_every=0, checkpoint_every=9),
         grpo=GrpoConfig(micro_batch_rows=8, lm_head_chunk=32, reward_kl_coef=0.01),
         critic=CriticConfig(optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batches=1),
+        unloads_decoder=True,
+        offloads_learner=True,  # moments and critic, each host its own shards
     )
 
 

@@ -19,7 +19,8 @@ from jaxtool.plan import program as names
 from jaxtool.plan import report
 from jaxtool.plan.advice import advise
 from jaxtool.plan.chips import CHIPS, GIB, parse_slice
-from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, out_of_memory_bytes, roofline_s
+from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, roofline_s
+from jaxtool.plan.facts import out_of_memory_bytes
 from jaxtool.plan.hlo import Collective
 from jaxtool.plan.kernels import KernelPlan, KernelSteps
 from jaxtool.plan.lengths import slowest_host
@@ -27,6 +28,7 @@ from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
     default_assumptions,
+    learned_tokens,
     runs_per_cold_start_step,
     runs_per_step,
 )
@@ -112,6 +114,20 @@ def test_runs_per_step_by_hand(tmp_path):
     grpo = dataclasses.replace(grpo, reward_kl_coef=0.1)
     runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
     assert runs[names.OLD] == 4 + 2 * 4
+
+
+def test_shared_prompts_are_learned_once_a_row(tmp_path):
+    """8 samples of 12 tokens to a prompt of 11, rows of 64: (64 - 10) / 13 = 4 samples share a copy."""
+    config = config_of(tmp_path)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=11, tool_calls=0)
+    pack = dataclasses.replace(config.pack, row_tokens=64, shares_prompts=True)
+    config = dataclasses.replace(config, pack=pack)
+    assert learned_tokens(config, assumed) == 2 * (2 * 10 + 8 * 13)
+    apart = dataclasses.replace(pack, shares_prompts=False)
+    assert learned_tokens(dataclasses.replace(config, pack=apart), assumed) == 16 * 23
+    # Rows that hold one sample have nothing to share.
+    short = dataclasses.replace(pack, row_tokens=32)
+    assert learned_tokens(dataclasses.replace(config, pack=short), assumed) == 16 * 23
 
 
 def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
@@ -325,6 +341,23 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
         assumptions=default_assumptions(config),
         advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST, 8),
     )
+
+
+def test_the_way_to_the_host_and_back_takes_its_time(tmp_path):
+    """5 GiB there and 5 GiB back at 10 GB/s."""
+    plan = dataclasses.replace(plan_of(tmp_path, 15), resting=5 * GIB)
+    assert plan.seconds["learner to the host and back"] == pytest.approx(2 * 5 * GIB / 10e9)
+    assert plan.step_s == pytest.approx(14.015 + 2 * 5 * GIB / 10e9)
+
+
+def test_a_decoder_that_does_not_fit_may_have_the_learners_room(tmp_path):
+    config = config_of(tmp_path, unloads_decoder=True)
+    over = [program(names.WINDOW, 17.2)]
+    [line, *_] = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
+    rests = RESIDENT["optimizer state"] / GIB
+    assert line.startswith(f"RlConfig.offloads_learner = True  # {rests:.1f} GiB on the host")
+    away = dataclasses.replace(config, offloads_learner=True)
+    assert advise(away, over, RESIDENT, 15 * GIB, HOST, 8)[0].startswith("EngineConfig.decode_rows")
 
 
 def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
