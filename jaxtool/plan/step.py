@@ -37,7 +37,6 @@ class Assumptions:
         0.5  # share of the steps whose slowest host is not slower than planned
     )
     product_efficiency: float = PRODUCT_EFFICIENCY  # of the peak, that matrix products reach
-    host_link_bytes_per_s: float = 10e9  # between a device and its host, for pages that move
 
     def lengths(self, config: RlConfig) -> Lengths:
         return lengths_of(

@@ -14,7 +14,7 @@ from jaxtool.model.pallas_attention import (
 )
 from jaxtool.model.quantize import quantize
 
-ROWS, COLUMNS, PAGE = 4, 3, 256
+ROWS, COLUMNS, PAGE = 4, 3, 128
 
 
 def normal(seed: int, *shape: int, dtype: str = "float32") -> jax.Array:
@@ -22,7 +22,7 @@ def normal(seed: int, *shape: int, dtype: str = "float32") -> jax.Array:
 
 
 def cache_of(rows: int, positions: int, *, dtype: str, int8: bool) -> LayerCache:
-    k, v = (normal(seed, rows, 2, positions, 128, dtype=dtype) for seed in (1, 2))
+    k, v = (normal(seed, rows, 1, positions, 128, dtype=dtype) for seed in (1, 2))
     if not int8:
         return LayerCache(k, v)
     (k, k_scale), (v, v_scale) = quantize(k, (-1,)), quantize(v, (-1,))
@@ -55,7 +55,7 @@ def shuffled_table(lengths: np.ndarray, pages: int) -> np.ndarray:
 
 CASES = [
     (1, "float32", False, 2e-6),
-    (300, "float32", False, 2e-6),  # two blocks of queries
+    (260, "float32", False, 2e-6),  # two blocks of queries
     (4, "bfloat16", True, 2e-2),
 ]
 
@@ -63,9 +63,9 @@ CASES = [
 @pytest.mark.parametrize(("columns", "dtype", "int8", "tolerance"), CASES)
 def test_the_paged_kernel_equals_xla_over_rows(columns, dtype, int8, tolerance):
     """Rows that end at and beside the edges of pages, and one that does nothing."""
-    starts = np.array([0, PAGE - 1, PAGE, COLUMNS * PAGE - columns])
+    starts = np.minimum([0, PAGE - 1, PAGE, COLUMNS * PAGE], COLUMNS * PAGE - columns)
     at = jnp.asarray(starts[:, None] + np.arange(columns), jnp.int32)
-    q = normal(0, ROWS, columns, 4, 128, dtype=dtype)
+    q = normal(0, ROWS, columns, 2, 128, dtype=dtype)
     cache = cache_of(ROWS, COLUMNS * PAGE, dtype=dtype, int8=int8)
     table = shuffled_table(starts + columns, 12)
     pool, table = in_pages(cache, table, 12), jnp.asarray(table)
@@ -92,7 +92,7 @@ def test_tokens_are_written_into_pages_as_into_rows(int8):
     cache = cache_of(ROWS, COLUMNS * PAGE, dtype="float32", int8=int8)
     table = shuffled_table(np.array([1, PAGE, PAGE + 1, 2 * PAGE]), 12)
     pool, table = in_pages(cache, table, 12), jnp.asarray(table)
-    k, v, q = normal(5, ROWS, 1, 2, 128), normal(6, ROWS, 1, 2, 128), normal(0, ROWS, 1, 4, 128)
+    k, v, q = normal(5, ROWS, 1, 1, 128), normal(6, ROWS, 1, 1, 128), normal(0, ROWS, 1, 2, 128)
     wanted = write(cache, k, v, at)
     got, none = write_pages(pool, k, v, at, table)
     assert none is None
