@@ -137,6 +137,8 @@ TEST = [
     "import-linter>=2.5",
     "pyright>=1.1.400",
     "pyyaml>=6.0",  # files of docs/launch
+    "nbclient>=0.10",  # runs docs/launch/v5e_8.ipynb
+    "ipykernel>=6.29",
     "ruff>=0.12",
     "setuptools>=77",  # builds wheel and source distribution
     "mcp-server-time>=2026.10",  # an MCP server that is not ours
@@ -146,6 +148,9 @@ TEST = [
 # What our numbers are compared with. Apart from `test`, because pip takes torch with three gigabytes of CUDA on Linux
 # where its index has no CPU wheel. Tests marked `parity` are skipped without it and say so.
 PARITY = ["torch>=2.9,<2.14", "accelerate>=1.10", "peft>=0.17", "trl>=1.16"]
+
+# The site of docs/: mkdocs build --strict.
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2.0", "ruff>=0.12"]
 
 # Where metrics can go besides the run directory, by `--log`. Each is optional and imported only when it is asked for.
 TRACKERS = ["wandb>=0.20", "mlflow>=3.1", "trackio>=0.30"]
@@ -187,6 +192,7 @@ setup(
         "search-qdrant": SEARCH + SEARCH_QDRANT,
         "hub": HUB,
         "test": TRAINER + SANDBOX + HUB + SEARCH + SEARCH_DENSE + SEARCH_QDRANT + MCP + TEST,
+        "docs": DOCS,
         "parity": PARITY,
         "trackers": TRACKERS,
     },

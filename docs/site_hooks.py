@@ -19,21 +19,16 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
-PACKAGES = ("jaxtool", "sandbox_server", "search_server")
-_WITHOUT_REFERENCE = {"jaxtool.cli", "sandbox_server.attacks", "sandbox_server.wire"}
+_WITHOUT_REFERENCE = "jaxtool.cli"  # its docstrings are the page of commands
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _ITEM = re.compile(r"(?:[-*+]|\d+\.) ")
 
 
 def packages() -> list[str]:
-    """Packages that the reference shows: those of jaxtool, and the servers with their parts."""
-    found = []
-    for name in PACKAGES:
-        inner = [
-            f"{name}.{file.parent.name}" for file in sorted((ROOT / name).glob("*/__init__.py"))
-        ]
-        found += inner if name == "jaxtool" else [name, *inner]
-    return [name for name in found if name not in _WITHOUT_REFERENCE]
+    """Those of jaxtool that the reference shows. The servers are used by their protocols, which have pages."""
+    folders = sorted(file.parent for file in (ROOT / "jaxtool").glob("*/__init__.py"))
+    found = [f"jaxtool.{folder.name}" for folder in folders]
+    return [name for name in found if name != _WITHOUT_REFERENCE]
 
 
 def modules(package: str) -> list[str]:

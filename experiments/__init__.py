@@ -1,5 +1,1 @@
-"""The commands of `jaxtool.cli` under the names that they have in a checkout: `python -m experiments.train`."""
-
-from jaxtool import cli
-
-__path__ = [*__path__, *cli.__path__]
+"""Doors of a checkout: `python -m experiments.train` is the command `train` of `jaxtool.cli`, and so on."""

@@ -122,14 +122,25 @@ def trackers_of(arguments: argparse.Namespace) -> tuple[TrackerSpec, ...]:
     return specs
 
 
-def add_data_flag(parser: argparse.ArgumentParser, text: str, *, is_repeated: bool) -> None:
-    """--data NAME[=FILE], see docs/data.md."""
+def add_data_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """--data NAME[=FILE], once for each set, see docs/data.md."""
     parser.add_argument(
         "--data",
-        action="append" if is_repeated else "store",
-        default=[] if is_repeated else None,
+        action="append",
+        default=[],
         metavar="NAME[=FILE]",
-        help=f"{text}; NAME is a layout of docs/data.md, FILE parquet, JSONL, JSON, CSV or a name on the hub",
+        help=f"{text}; NAME is a layout of docs/data.md, FILE parquet, JSONL, JSON, CSV or a name on the hub; may "
+        "be repeated",
+    )
+
+
+def add_training_data_flags(parser: argparse.ArgumentParser) -> None:
+    """--data of a run, and --mix for the weights of several."""
+    add_data_flag(parser, "problems in place of the run's task, several sets as a mixture")
+    parser.add_argument(
+        "--mix",
+        metavar="NAME=WEIGHT,...",
+        help="shares of several --data, as gsm8k=3,mine=1; without it all weigh the same",
     )
 
 
@@ -241,12 +252,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _exit(message: str) -> NoReturn:
-    """Ends with a message; at once where other processes wait, because jax would wait for them first."""
+    """Ends with a message; of several hosts the others end too, because they would wait for this one."""
     from jaxtool.config.places import as_typed
 
     message = as_typed(message)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
-        print(message, file=sys.stderr, flush=True)
-        os._exit(1)
+        from jaxtool.parallel import hosts
+
+        hosts.end(message)
     sys.exit(message)

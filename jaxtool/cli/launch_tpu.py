@@ -62,7 +62,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    entry.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
+    entry.add_training_data_flags(parser)
     entry.add_tool_flag(parser)
     parser.add_argument(
         "--max_restarts", type=int, default=20, help="after preemptions; default: 20"
@@ -94,10 +94,10 @@ def default_name(file: str, seed: int) -> str:
 def train_flags(arguments: argparse.Namespace) -> tuple[str, ...]:
     """What experiments.train gets besides the composed run and its directory."""
     flags = ["--seed", str(arguments.seed)]
-    for name in ("init_from", "data"):
+    for name in ("init_from", "mix"):
         if (value := getattr(arguments, name)) is not None:
             flags += [f"--{name}", value]
-    for name in ("tool", "mcp", "sandbox", "search"):
+    for name in ("data", "tool", "mcp", "sandbox", "search"):
         flags += [word for value in getattr(arguments, name) for word in (f"--{name}", value)]
     return tuple(flags)
 
@@ -123,19 +123,18 @@ def main() -> None:
     listed = run_files.list_run(arguments.gin_file, params)
     config: Any = listed.config
     if isinstance(config, RlConfig):
-        config = run_data.with_data(config, arguments.data)
+        config = run_data.with_data(config, arguments.data, arguments.mix)
         config = run_tools.with_functions(config, arguments.tool, arguments.mcp)
         steps = config.schedule.steps
     else:
-        if arguments.data or arguments.tool or arguments.mcp:
+        if arguments.data or arguments.mix or arguments.tool or arguments.mcp:
             raise ValueError(
                 "--data, --tool, --mcp: a cold start has none; give them to the RL run"
             )
         steps = config.steps
     shipping.check_paths(listed.values, REPOSITORY_ROOT)
-    for flag in ("init_from", "data"):
-        path = (getattr(arguments, flag) or "").rpartition("=")[2]
-        if path:
+    for flag, text in [("init_from", arguments.init_from), *(("data", t) for t in arguments.data)]:
+        if path := (text or "").rpartition("=")[2]:
             shipping.check_path(path, f"--{flag} {path}", set())
     name, packed = shipping.archive(REPOSITORY_ROOT)
     job = TpuJob(

@@ -6,7 +6,8 @@
 --steps N with more steps than a finished run has made goes on with it; docs/runs.md says what else may change on a
 resume, and what --log sends to a tracker.
 
---data NAME[=FILE] takes the problems of a file or of the hub, see docs/data.md. --init_from names weights, see
+--data NAME[=FILE] takes the problems of a file or of the hub; several of them are a mixture, whose weights --mix says
+(docs/data.md). --init_from names weights, see
 docs/weights.md.
 
 --print_config prints the composed run as gin, each value with the file and line that set it, and ends. --dry_run does
@@ -58,7 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--search", action="append", default=[], help="address of a running search server"
     )
-    entry.add_data_flag(parser, "problems in place of the run's task", is_repeated=False)
+    entry.add_training_data_flags(parser)
     entry.add_tool_flag(parser)
     entry.add_log_flag(parser)
     parser.add_argument(
@@ -77,8 +78,10 @@ def parse() -> argparse.Namespace:
             "--print_config shows gin files: bind Function.call or Mcp.command there, in place of "
             "--tool and --mcp"
         )
-    if arguments.print_config and arguments.data:
-        parser.error("--print_config shows gin files: bind ProblemFile there, in place of --data")
+    if arguments.print_config and (arguments.data or arguments.mix):
+        parser.error(
+            "--print_config shows gin files: bind ProblemFile or Mixture there, in place of --data and --mix"
+        )
     if arguments.trace and (arguments.print_config or arguments.dry_run):
         parser.error("--trace: no step is made with --print_config and --dry_run")
     if arguments.workdir is None and not (arguments.print_config or arguments.dry_run):
@@ -135,13 +138,13 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     if isinstance(config, sft_loop.SftRunConfig):
         if arguments.tool or arguments.mcp:
             raise ValueError("--tool, --mcp: a cold start calls no tools; give them to the RL run")
-        if arguments.data:
+        if arguments.data or arguments.mix:
             raise ValueError(
                 "--data: a cold start learns from demonstrations: bind DemonstrationFile.path, by --gin_param "
                 "for one"
             )
         return config, launched
-    config = run_data.with_data(config, arguments.data)
+    config = run_data.with_data(config, arguments.data, arguments.mix)
     return run_tools.with_functions(config, arguments.tool, arguments.mcp), launched
 
 

@@ -41,6 +41,11 @@ class TrainBatch:
         rows, length = self.tokens.shape
         return rows, length
 
+    @property
+    def num_tokens(self) -> int:
+        """Padding left out; a shared prompt counts once. Host arrays only."""
+        return int(np.count_nonzero(self.segment_ids))
+
     def without_targets(self) -> "TrainBatch":
         """What a forward pass reads: one type of argument before and after targets are filled in."""
         return dataclasses.replace(self, advantages=None, token_rewards=None)

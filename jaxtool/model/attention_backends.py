@@ -76,7 +76,9 @@ def training_attention(
     """
     backend = training_backend(config, segment_ids.shape[1], sharding)
     if backend == "pallas_tpu":
-        return lambda q, k, v: splash_attention(q, k, v, segment_ids, sharding=sharding)
+        return functools.partial(
+            splash_attention, segment_ids=segment_ids, prefix_ids=prefix_ids, sharding=sharding
+        )
     if sharding.parts("queries") > 1:
         places = segment_ids, positions
         return split_attention(config.attention_block, places, sharding, prefix_ids)

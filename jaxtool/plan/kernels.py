@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxtool.model.pallas_attention import KERNEL, blocks_of
+from jaxtool.model.pallas_attention import KERNEL, blocks_of, part_of_page
 from jaxtool.plan.bundles import StepCycles
 from jaxtool.plan.chips import Chip
 from jaxtool.plan.flops import KernelCall
@@ -96,6 +96,7 @@ def cache_steps(
     value_bytes: int,
     scale_bytes: int,
     is_anywhere: bool,
+    page: int | None = None,
 ) -> KernelSteps:
     """Attention of `columns` new tokens of each row over a cache that holds `start` tokens of it.
 
@@ -109,11 +110,14 @@ def cache_steps(
       value_bytes: of one number.
       scale_bytes: of what scales a token's numbers.
       is_anywhere: rows end at any place of a block, not all at `start`.
+      page: positions of a page; None: the cache has none.
 
     An example: 24 rows of 5632 tokens in blocks of 2048 read 5632 / 2048 + 1/2 = 3.25 blocks each where they
     end anywhere: 78 steps, and 1.6 skipped ones.
     """
-    query_block, block = blocks_of(columns * group, positions, kv_heads * head_dim * value_bytes)
+    held = positions if page is None else page
+    query_block, block = blocks_of(columns * group, held, kv_heads * head_dim * value_bytes)
+    block = block if page is None else part_of_page(page, block)
     per_row = -(-columns * group // query_block)
     seen = 0.0
     for number in range(per_row):

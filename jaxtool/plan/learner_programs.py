@@ -20,7 +20,7 @@ from jaxtool.model.param_axes import param_axes
 from jaxtool.model.value_head import with_value_head
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.plan.program import Program, placed, results, shard_bytes
-from jaxtool.rollout.batching import empty_batch
+from jaxtool.rollout.batching import PackConfig, empty_batch
 from jaxtool.train.numerics import learner_setup
 from jaxtool.train.rl_config import RlConfig
 
@@ -119,11 +119,12 @@ def trained_shapes(
     return adapter, PolicyView(frozen=FrozenPolicy(params=frozen, config=lora))
 
 
-def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
+def block_shapes(rows: int, pack: PackConfig, sharding: Sharding) -> Any:
     """A TrainBatch of a gradient block without targets, as it is placed on the devices."""
     layout = sharding.named("batch", "length")
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), empty_batch(rows, length)
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
+        empty_batch(rows, pack.row_tokens, shares_prompts=pack.shares_prompts),
     )
 
 
@@ -220,7 +221,7 @@ class _Parts:
         """With shapes in place of the arrays of a run. `held_arguments`: see `_other_resident`."""
         config, full = self.config, self.view.full(tower.params)
         rows, length = config.grpo.micro_batch_rows, config.pack.row_tokens
-        inputs = block_shapes(rows, length, self.setup.sharding)
+        inputs = block_shapes(rows, config.pack, self.setup.sharding)
         return Program(
             name=program.name,
             shape=f"{rows} rows x {length} tokens",

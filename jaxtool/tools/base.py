@@ -103,8 +103,8 @@ class Retrying(Protocol):
 class CountsEarlier(Protocol):
     """A runner that counts over all processes of a run."""
 
-    def count_earlier(self) -> None:
-        """A program was run by an earlier process, whose result is read back."""
+    def count_earlier(self, programs: int) -> None:
+        """An earlier process had them run; their results are read back."""
         ...
 
 

@@ -62,10 +62,12 @@ class CodeTool:
             return self._shared
         return Interpreter(*self._interpreters, key)
 
-    def count_earlier(self) -> None:
-        """A program that an earlier process of the run had run counts among the runner's."""
-        if isinstance(self._runner, CountsEarlier):
-            self._runner.count_earlier()
+    def count_earlier(self, programs: int) -> None:
+        """Programs of one trajectory that an earlier process of the run had run, in one session if there are any."""
+        if self._interpreters is not None:
+            self._interpreters[0].session_counts.opened += 1
+        elif isinstance(self._runner, CountsEarlier):
+            self._runner.count_earlier(programs)
 
     async def close(self) -> None:
         return None

@@ -77,9 +77,10 @@ class Menu:
         for call in calls:
             if call.tool in self._figures:
                 self._count(call.tool, call.result, call.result.wall_ms / 1000)
-                tool = self._tools[call.tool]
-                if isinstance(tool, CodeTool):
-                    tool.count_earlier()
+        for name, tool in self._tools.items():
+            programs = sum(call.tool == name for call in calls)
+            if programs and isinstance(tool, CodeTool):
+                tool.count_earlier(programs)
         for tool in invalid:
             if tool in self._figures:
                 self._figures[tool].invalid += 1

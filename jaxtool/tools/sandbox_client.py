@@ -161,9 +161,10 @@ class SandboxClient:
         """Counts on from what an earlier process of the run counted."""
         self._before = before
 
-    def count_earlier(self) -> None:
-        """An earlier process ran a program behind its last checkpoint, whose result is read back."""
-        self._before = dataclasses.replace(self._before, executions=self._before.executions + 1)
+    def count_earlier(self, programs: int) -> None:
+        """An earlier process had them run behind its last checkpoint; their results are read back."""
+        executions = self._before.executions + programs
+        self._before = dataclasses.replace(self._before, executions=executions)
 
     @property
     def totals(self) -> "Totals":

@@ -105,7 +105,7 @@ class PolicyRewriter:
 
     def cost(self, prompt: str) -> tuple[int, Tokens]:
         """Prompt tokens are known; a prompt that is too long will not be asked and costs nothing."""
-        count = len(self.prompt_ids(prompt))
+        count = self._length(prompt)
         if self._refusal(count) is not None:
             return 0, Tokens()
         return count, Tokens(prompt=count, written=self.reply_tokens)
@@ -117,7 +117,7 @@ class PolicyRewriter:
           ValueError: no prompt fits the model's context.
         """
         del log  # an attempt that came to nothing cost nothing
-        lengths = [len(self.prompt_ids(prompt)) for prompt in prompts]
+        lengths = [self._length(prompt) for prompt in prompts]
         fitting = [length for length in lengths if self._refusal(length) is None]
         if not fitting:
             raise ValueError(f"{self.policy}: {self._refusal(min(lengths))}; no row's is shorter")
@@ -125,7 +125,7 @@ class PolicyRewriter:
 
     def refusal(self, prompt: str) -> str | None:
         """Why a prompt cannot be asked; None: it can."""
-        return self._refusal(len(self.prompt_ids(prompt)))
+        return self._refusal(self._length(prompt))
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """One turn of the user in the model's chat template; as it is where there is none."""
@@ -195,6 +195,17 @@ class PolicyRewriter:
             tools=Menu(),
             config=RolloutConfig(max_response_tokens=self.reply_tokens, max_tool_calls=0),
         )
+
+    def _length(self, prompt: str) -> int:
+        """Tokens of a prompt, counted once: a chat template takes a millisecond."""
+        known = self._lengths.get(prompt)
+        if known is None:
+            known = self._lengths[prompt] = len(self.prompt_ids(prompt))
+        return known
+
+    @functools.cached_property
+    def _lengths(self) -> dict[str, int]:
+        return {}
 
     def _refusal(self, length: int) -> str | None:
         context = self._model.context

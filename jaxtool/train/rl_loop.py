@@ -12,9 +12,11 @@ import sys
 import time
 from asyncio import Runner
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.data.tokenizer import Tokenizer
@@ -41,7 +43,7 @@ from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_kept, save_result
-from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
+from jaxtool.train.overlapped_rollouts import open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.resume_rules import MAY_CHANGE, optimizers_of, say_changes
 from jaxtool.train.rl_config import RlConfig, samplings_of
@@ -151,9 +153,10 @@ def train(
                     # The last step has one too, from which a longer run goes on.
                     if due.is_due(step + 1) or (stop.is_asked and hosts.is_single()):
                         log.sync()
-                        checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
+                        meta = run.meta(rollouts.queued)
+                        rollouts.dispatch(partial(checkpoints.save, step + 1, run.state, meta))
                     kept.end_step()
-                    keep(step + 1, may_be_best=is_validated)
+                    rollouts.dispatch(partial(keep, step + 1, may_be_best=is_validated))
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
         kept.finish(schedule.steps)
@@ -175,7 +178,6 @@ def _checked(
     config: RlConfig, source: PolicySource, seed: int, mesh: jax.sharding.Mesh | None
 ) -> tuple[Sharding, tuple[Renderer, Tokenizer], ProblemSets]:
     """What a run can be refused for before its weights are read: devices, text, problems."""
-    check_one_host(config.schedule.max_staleness, jax.process_count())
     model = source.model_config()
     sharding, _ = make_shardings(config, model, mesh)
     if config.offloads_learner:
@@ -213,7 +215,7 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     worker.collector.stop.check()  # all of it is kept, and an update may take minutes
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
     check_sampled(batch.groups, f"step {step}", workdir)
-    run.end_decoding()
+    run.end_decoding(rollouts.unload)
     metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
     metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
@@ -292,6 +294,10 @@ def _learn(
         return aims, of_tokens, metrics
 
     aims, of_tokens, metrics = rollouts.dispatch(learn)
+    if packed is not None and run.config.pack.shares_prompts:
+        apart = sum(len(trajectory.ids) for trajectory in trajectories)
+        saved = 1 - packed.num_tokens / apart
+        metrics = metrics | {"tokens/shared_prompts_fraction": jnp.float32(saved)}
     # 3) For people to look at: with a critic the aims are rewards, and each token has an advantage of its own.
     if run.config.critic is None:
         for i, aim in zip(batch.chosen, aims, strict=True):
@@ -313,7 +319,7 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     run.begin_decoding()
     groups = rollouts.validate(run.validation, step + 1, run.policy)
     if run.config.offloads_learner:
-        run.end_decoding()
+        run.end_decoding(rollouts.unload)
     tools = run.worker.collector.tools.names
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():

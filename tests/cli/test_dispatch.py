@@ -118,3 +118,28 @@ def test_the_record_of_a_command_is_what_was_typed():
     assert command_line(script) == "jaxtool train --seed 1"
     module = [sys.orig_argv[0], "-m", "experiments.train"]
     assert command_line(module) == "python -m experiments.train"
+
+
+COMMANDS = sorted(set(dispatch.commands()) - set(dispatch.ELSEWHERE))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_checkout_has_a_door_to_each_command(name):
+    text = (REPOSITORY_ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+    assert text == DOOR.format(name=name), (
+        f"a door is these lines and no more: {DOOR.format(name=name)}"
+    )
+
+
+def test_a_checkout_has_no_other_doors():
+    doors = {path.stem for path in (REPOSITORY_ROOT / "experiments").glob("*.py")}
+    assert doors == {"__init__", *COMMANDS}
+
+
+DOOR = '''"""The command {name}; its flags and what it does are in jaxtool/cli/{name}.py."""
+
+from jaxtool.cli.{name} import entry, main
+
+if __name__ == "__main__":
+    entry.run(main)
+'''

@@ -184,7 +184,9 @@ def _rl(spec: Spec) -> None:
         config.schedule, **{"eval_every": 2, "eval_problems": 3} | spec.fields
     )
     config = dataclasses.replace(config, schedule=schedule)
-    train(config, workdir=spec.workdir, seed=spec.seed, tool=DrillTool(spec))
+    tool = DrillTool(spec)
+    train(config, workdir=spec.workdir, seed=spec.seed, tool=tool)
+    spec.note(calls=tool.calls)
 
 
 def _pretrain(spec: Spec) -> None:

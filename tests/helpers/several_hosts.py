@@ -111,21 +111,11 @@ def run(folder: Path) -> dict[str, Any]:
     index, count = jax.process_index(), jax.process_count()
     assert hosts.exchange("x" * (10 * index + 1)) == ["x" * (10 * i + 1) for i in range(count)]
     assert hosts.agree(lambda: index) == 0
-    parts = hosts.exchange(hosts.share(range(5)))
-    assert hosts.together(parts) == list(range(5))
+    assert hosts.exchange(hosts.share(range(5))) == [[0, 2, 4], [1, 3]][:count] or count == 1
     spread_copies()
     run_all(folder, MeshConfig(fsdp=4, tensor=2))
-    late = config_of(folder, MeshConfig(fsdp=4, tensor=2))
-    late = dataclasses.replace(late, schedule=dataclasses.replace(late.schedule, max_staleness=1))
-    try:
-        rl_loop.train(late, workdir=folder / "late", seed=1, tool=CountingTool())
-    except ValueError as error:
-        refusal = str(error)
-    else:
-        refusal = None
     return {
         "process": index,
-        "refusal": refusal,
         "files": sorted(p.name for p in (folder / "run").iterdir()),
     }
 

@@ -19,7 +19,7 @@ from jaxtool.learn.off_policy_choices import TokenTruncation
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.ppo import CriticConfig
-from jaxtool.learn.programs import critic_programs, policy_programs
+from jaxtool.learn.programs import LearnerProgram, critic_programs, policy_programs
 from jaxtool.model.value_head import with_value_head
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rollout.batching import PackConfig, to_batch
@@ -113,15 +113,13 @@ def test_old_and_reference_logprobs_and_values_equal_separate_copies(params):
     critic = critic_programs(setup, CriticConfig()).values
     head = np.random.default_rng(2).normal(size=MODEL.d_model).astype(np.float32)
     tower = with_value_head(params, MODEL) | {"value_head": head}
+
+    def found(config: PackConfig, program: LearnerProgram, tree) -> list[np.ndarray]:
+        placed = place_batch(BATCHES[config], setup)
+        return of_trajectories(config, placed.gathered(lambda x: program.run(tree, x)))
+
     for program, tree in ((old, params), (critic, tower)):
-        shared, apart = (
-            of_trajectories(
-                config,
-                place_batch(BATCHES[config], setup).gathered(lambda x: program.run(tree, x)),
-            )
-            for config in (SHARED, APART)
-        )
-        assert_same_by_trajectory(shared, apart)
+        assert_same_by_trajectory(found(SHARED, program, tree), found(APART, program, tree))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from jax.experimental import topologies
 from jaxtool.model.kv_cache import LayerCache, make_cache
 from jaxtool.model.pallas_attention import flash_cached_attention, flash_writing_attention
 from jaxtool.model.param_axes import param_axes, param_shapes
+from jaxtool.model.splash_attention import splash_attention
 from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
 from jaxtool.parallel.mesh import AXES
@@ -72,6 +73,27 @@ def test_splash_attention_of_a_gradient_compiles(topology, shape):
     assert text.count("tpu_custom_call") >= 3  # forward, queries' and keys' gradients
     is_split = shape[AXES.index("context")] > 1
     assert not is_split or "collective-permute" in text  # chunks change places
+
+
+@pytest.mark.parametrize(
+    ("topology", "shape"), [("v5e:2x2", (1, 1, 1, 1)), ("v6e:2x2", (1, 1, 2, 2))], ids=str
+)
+def test_splash_attention_with_shared_prompts_compiles(topology, shape):
+    """Two calls forward and two backward, whose tables of blocks are made from segments and prefixes."""
+    sharding = sharding_on(topology, shape, AxisRules())
+
+    def total(q, k, v, segments, prefixes):
+        out = splash_attention(q, k, v, segments, prefix_ids=prefixes, sharding=sharding)
+        return jnp.sum(out.astype(jnp.float32))
+
+    def heads(count: int) -> jax.ShapeDtypeStruct:
+        on = sharding.named("batch", "queries", None, None)
+        return jax.ShapeDtypeStruct((2, 1024, count, 128), jnp.bfloat16, sharding=on)
+
+    ids = shapes(sharding, 2, 1024)
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    compiled = gradient.lower(heads(4), heads(2), heads(2), ids, ids).compile()
+    assert compiled.as_text().count("tpu_custom_call") >= 6
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])

@@ -62,7 +62,6 @@ def runs(tmp_path_factory):
         run_all(one, MeshConfig(fsdp=4, tensor=2))
         records = pending.result()
     assert [record["process"] for record in records] == [0, 1]
-    assert all("one host only" in record["refusal"] for record in records)
     return two, one
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.ledgers import random_ledgers
 from helpers.small_runs import MODEL, rl_config
 from helpers.targets import with_advantages
@@ -44,10 +45,12 @@ def test_what_waits_on_the_host_is_not_there_while_rows_decode(tmp_path):
     assert [p.other_resident for p in away.programs] == [p.other_resident for p in beside.programs]
 
 
-def test_a_plan_traces_what_a_run_calls(tmp_path):
+@pytest.mark.parametrize("shares_prompts", [False, True])
+def test_a_plan_traces_what_a_run_calls(tmp_path, shares_prompts):
     base = rl_config(tmp_path)
     grpo = dataclasses.replace(base.grpo, updates_per_batch=2, kl_coef=0.1)
-    config = dataclasses.replace(base, grpo=grpo, critic=CriticConfig())
+    pack = dataclasses.replace(base.pack, shares_prompts=shares_prompts)
+    config = dataclasses.replace(base, grpo=grpo, critic=CriticConfig(), pack=pack)
     assert config.critic is not None
     sharding = single_device()
     shapes = param_shapes(MODEL)

@@ -1,19 +1,26 @@
 """A policy of ours as the rewriter: the same replies whoever is beside them, kills that cost nothing, bad input refused."""
 
 import asyncio
+import collections
+import dataclasses
 import json
+import re
 import sys
 
 import pytest
-from helpers.demonstration_rows import read_rows, source_row, write_rows
+from helpers.demonstration_rows import read_rows, solution, source_row, write_rows
 from helpers.tiny_hf import CONTEXT, write_model
 
 from jaxtool.cli import cold_start_data
+from jaxtool.cold_start.chat_wire import Reply
+from jaxtool.cold_start.checking import CheckSettings
 from jaxtool.cold_start.journal import NAME, Journal, open_journal, recorded_in
+from jaxtool.cold_start.making import Order, make, plan
+from jaxtool.cold_start.pipeline import CheckOptions, read_options
 from jaxtool.cold_start.prompt import RewritePrompt
 from jaxtool.cold_start.rewriting import requests_of, rewrite
-from jaxtool.cold_start.source_rows import SourceRow
-from jaxtool.cold_start.spending import UNLIMITED, Budget, Prices
+from jaxtool.cold_start.source_rows import SourceLayout, SourceRow
+from jaxtool.cold_start.spending import UNLIMITED, Budget, Prices, Tokens
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.train.own_rewriter import PolicyRewriter, files_mark
 
@@ -27,6 +34,12 @@ ROWS = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("rewriter") / "model")
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with start_local_server() as address:
+        yield address
 
 
 def rewriter_of(model, **settings):
@@ -170,7 +183,7 @@ def call(monkeypatch, *argv):
     return end.value.code
 
 
-def test_the_command_end_to_end(model, tmp_path, monkeypatch, capsys):
+def test_the_command_end_to_end(model, tmp_path, sandbox, monkeypatch, capsys):
     """Random weights write no solution: every row falls out at its form, and says why."""
     write_rows(tmp_path / "rows.jsonl", [source_row(n, 3) for n in range(1, 4)])
     out, made = tmp_path / "out.json", tmp_path / "made"
@@ -182,18 +195,17 @@ def test_the_command_end_to_end(model, tmp_path, monkeypatch, capsys):
     planned = json.loads(out.read_text())
     assert (planned["requests"], made.exists()) == (3, False)
     assert planned["most_tokens"] == planned["prompt_tokens"] + 3 * 16
-    with start_local_server() as sandbox:
-        assert call(monkeypatch, *flags, "--sandbox", sandbox) == 0
-        record = json.loads(out.read_text())
-        assert (record["rows"], record["kept"], record["rejected"]) == (3, 0, 3)
-        assert record["prompt_tokens"] == planned["prompt_tokens"]
-        assert {row["step"] for row in read_rows(made / "rejected.jsonl")} <= {"reply", "form"}
-        assert (made / "demonstrations.jsonl").read_text() == ""
-        journal = (made / NAME).read_bytes()
-        # A second start has nothing to ask, so it reads no weights.
-        monkeypatch.setattr(PolicyRewriter, "decoder", None)
-        assert call(monkeypatch, *flags, "--sandbox", sandbox) == 0
-        assert (made / NAME).read_bytes() == journal
+    assert call(monkeypatch, *flags, "--sandbox", sandbox) == 0
+    record = json.loads(out.read_text())
+    assert (record["rows"], record["kept"], record["rejected"]) == (3, 0, 3)
+    assert record["prompt_tokens"] == planned["prompt_tokens"]
+    assert {row["step"] for row in read_rows(made / "rejected.jsonl")} <= {"reply", "form"}
+    assert (made / "demonstrations.jsonl").read_text() == ""
+    journal = (made / NAME).read_bytes()
+    # A second start has nothing to ask, so it reads no weights.
+    monkeypatch.setattr(PolicyRewriter, "decoder", None)
+    assert call(monkeypatch, *flags, "--sandbox", sandbox) == 0
+    assert (made / NAME).read_bytes() == journal
     assert "tokens: " in capsys.readouterr().out
 
 
@@ -218,3 +230,58 @@ def test_rewriters_that_are_none_are_refused_in_one_line(
     assert call(monkeypatch, "--source", rows, "--workdir", tmp_path / "made", *flags) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+USED = Tokens(prompt=7, written=5)
+
+
+@dataclasses.dataclass
+class Scripted:
+    """Writes a solution of the question in the prompt, wrong for every third row."""
+
+    settings: dict = dataclasses.field(default_factory=lambda: {"policy": "scripted"})
+    concurrency: int = 4
+    failures: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    asked: list = dataclasses.field(default_factory=list)
+    prompts: list = dataclasses.field(default_factory=list)
+
+    def cost(self, prompt):
+        return USED.prompt, USED
+
+    def open(self, account, log, prompts):
+        del account, log
+        self.prompts = list(prompts)
+        return self
+
+    async def ask(self, row, prompt):
+        await asyncio.sleep(0)
+        self.asked.append(row)
+        boxes, apples = map(int, re.findall(r"(\d+) (?:boxes|apples)", prompt)[:2])
+        wrong = {"answer": 0} if boxes % 3 == 0 else {}
+        return Reply(text=solution(boxes, apples, **wrong), finish_reason="stop", used=USED)
+
+    async def close(self):
+        pass
+
+
+def test_any_rewriter_goes_through_the_same_checks_and_is_asked_once(tmp_path, sandbox):
+    rows = [source_row(n, 2) for n in range(1, 7)]
+    rewriter = Scripted()
+    order = Order(
+        source=write_rows(tmp_path / "rows.jsonl", rows),
+        layout=SourceLayout(),
+        workdir=tmp_path / "made",
+        rewriter=rewriter,
+        prices=Prices(),
+    )
+    options = CheckOptions(settings=CheckSettings(near=None))
+    planned = plan(order, read_options(options))
+    assert (planned.estimate().requests, planned.estimate().most.total) == (6, 6 * 12)
+    made = make(planned, UNLIMITED, sandbox_addresses=(sandbox,))
+    assert len(rewriter.asked) == len(rewriter.prompts) == 6
+    kept = read_rows(made.demonstrations)
+    assert [row["row"] for row in kept] == [f"rows/{n}#0" for n in (1, 2, 4, 5)]
+    reasons = [f"{row['step']}/{row['reason']}" for row in read_rows(made.rejected)]
+    assert reasons == ["answer/wrong_answer"] * 2
+    make(planned, UNLIMITED, sandbox_addresses=(sandbox,))
+    assert len(rewriter.asked) == 6
