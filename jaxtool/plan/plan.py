@@ -13,6 +13,7 @@ from jaxtool.plan.sft_programs import cold_start_programs
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
+    packed_row,
     rows_in_pages,
     rows_of_update,
     runs_per_cold_start_step,
@@ -63,10 +64,9 @@ def plan_run(
     for program in built.programs:
         plans.append(
             compile_program(
-                program,
-                built.resident,
-                tpu,
+                *(program, built.resident, tpu),
                 product_efficiency=assumed.product_efficiency,
+                row=packed_row(config, assumed),
                 kept=kept,
             )
         )

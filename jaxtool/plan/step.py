@@ -10,6 +10,7 @@ from jaxtool.decode.config import EngineConfig
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB, Slice
 from jaxtool.plan.compiled import PRODUCT_EFFICIENCY, ProgramPlan
+from jaxtool.plan.kernels import PackedRow
 from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
 from jaxtool.plan.paged_rows import PagedRows, paged_rows
 from jaxtool.tools.base import ToolServer
@@ -269,6 +270,26 @@ def learned_tokens(config: RlConfig | SftRunConfig, assumed: Assumptions) -> flo
     copies = math.ceil(samples / max(1, min(samples, beside)))
     of_problem = copies * (prompt - 1) + samples * (response + 1)
     return min(apart, config.schedule.problems_per_step * of_problem)
+
+
+def packed_row(config: RlConfig | SftRunConfig, assumed: Assumptions) -> PackedRow | None:
+    """A row of the learner as its attention sees it. None with shared prompts: both calls count as whole rows."""
+    if not isinstance(config, SftRunConfig) and config.pack.shares_prompts:
+        return None
+    prompt, response, row = (
+        assumed.prompt_tokens,
+        assumed.response_tokens,
+        config.pack.row_tokens,
+    )
+    square = response**2
+    if not isinstance(config, SftRunConfig):
+        square = assumed.lengths(config).square
+    mean = (prompt + response) / row
+    return PackedRow(
+        count=assumed.packed_share / mean,
+        mean=mean,
+        square=(prompt**2 + 2 * prompt * response + square) / row**2,
+    )
 
 
 def trajectories_of(config: RlConfig | SftRunConfig) -> int:
