@@ -37,6 +37,15 @@ class DraftCounts:
     tokens: int = 0  # made in windows with drafts, forced ones included
     refused_programs: int = 0  # wide programs that round otherwise, see `draft_check`
 
+    def metrics(self, windows: int) -> dict[str, float]:
+        """Of a run whose engine has run so many windows; see `jaxtool.rundir.metric_table`."""
+        return {
+            "tokens/draft_guessed_total": self.guessed,
+            "tokens/draft_accepted_total": self.accepted,
+            "tokens/draft_windows_fraction": self.windows / max(1, windows),
+            "tokens/draft_per_pass_mean": self.tokens / self.passes if self.passes else 1.0,
+        }
+
 
 class NoDrafts:
     """`Drafting` of an engine without drafts: every window is the ordinary one."""

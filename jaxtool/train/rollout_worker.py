@@ -70,6 +70,8 @@ class RolloutWorker:
             "tokens/useful_until_queue_empty_fraction": times.useful_fraction,
             "timing/late_programs_total": counts.late_programs,
         }
+        if self.engine.config.drafts is not None:
+            metrics |= self.engine.drafting.counts.metrics(counts.windows)
         if self.client is not None:
             totals = self.client.totals
             metrics |= {
