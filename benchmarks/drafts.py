@@ -4,7 +4,7 @@
       [--way exact:2,4 --way any:4 ...] [--new 96] [--rounds 4] [--temperature 1.0] [--json PATH]
 
 `calculations` asks SmolLM2 for products and sums with the run's two-shot prompt, `arithmetic` asks the study's
-policy (--policy DIR of a cold start or a run). Rows are samples of the same problems, 8 each or 4 with 4 rows.
+policy (--policy DIR of a cold start or a run). --policy random is the worst case: nothing of it can be guessed. Rows are samples of the same problems, 8 each or 4 with 4 rows.
 Each round is a step of its own: its rows draw by other keys, and the earlier rounds' answers are there to guess
 from, as in a run that asks a problem again. --same_keys asks each round by the same keys: then a row's own answer
 is among the earlier ones, and nearly every guess is right. That is the most that drafts can give at these widths,
@@ -46,6 +46,8 @@ from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.drafts_config import DraftsConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
+from jaxtool.model.config import ModelConfig
+from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.policy_text import Reader
 from jaxtool.renderers.renderer import (
@@ -59,6 +61,18 @@ from jaxtool.train.weights import weights_named
 
 _SUM = re.compile(r"\s*print\(([-+*/ ()\d.]{1,60})\)\s*")
 _MOST_CALLS = 3
+_RANDOM = "random"
+_STUDY = ModelConfig(  # gin_configs/models/tiny_arithmetic.gin
+    vocab_size=120,
+    d_model=128,
+    d_ff=352,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    rope_theta=100.0,
+    scans_layers=False,
+)
 _WAYS = ("exact:2,4", "any:2,4", "same_program:4")
 
 
@@ -208,7 +222,8 @@ def measure(
 ) -> dict[str, Any]:
     """One case: every way at so many rows."""
     sharding = single_device()
-    model, params = weights_named(policy).load(sharding, 0)
+    source = RandomInit(config=_STUDY) if policy == _RANDOM else weights_named(policy)
+    model, params = source.load(sharding, 0)
     is_small = task == "arithmetic"
     samples = min(8, max(2, rows))
     of = ArithmeticTask() if is_small else CalculationTask()
@@ -251,7 +266,7 @@ def measure(
                 seen[name].append(done)
     jax.clear_caches()
     return {
-        "policy": policy if policy == "smollm2" else "of the study",
+        "policy": policy if policy in ("smollm2", _RANDOM) else "of the study",
         "rows": rows,
         "samples": samples,
         "same_keys": arguments.same_keys,
@@ -291,7 +306,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--policy", type=entry.weights_name, default="smollm2", metavar="NAME")
+    parser.add_argument(
+        "--policy",
+        type=entry.weights_name,
+        default="smollm2",
+        metavar="NAME",
+        help="random: of the study's shape, for --task arithmetic",
+    )
     parser.add_argument("--task", choices=("calculations", "arithmetic"), default="calculations")
     parser.add_argument("--rows", type=int, action="append")
     parser.add_argument("--way", action="append", help="rounding:columns, may be repeated")

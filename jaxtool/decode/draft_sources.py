@@ -50,6 +50,10 @@ class DraftSources:
         """Cache rows that hold a row."""
         return self._prompts.keys()
 
+    def has_answer(self, prompt: Sequence[int]) -> bool:
+        """Whether an earlier answer to this prompt is kept."""
+        return tuple(prompt) in self._answers
+
     def start(self, cache_row: int, prompt: Sequence[int]) -> None:
         """A row begins with its prompt."""
         key = tuple(prompt)
