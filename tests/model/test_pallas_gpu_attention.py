@@ -82,7 +82,9 @@ def test_what_lies_beyond_a_row_is_not_read():
     _, block, _ = shapes_of(3, 2, 2, 512, 32, 4)
     assert all(length % block == 0 for length in lengths[1:])
     positions = at(*(length - 1 for length in lengths))
-    ours = split_cached_attention(q[1:], LayerCache(spoiled.k[1:], spoiled.v[1:]), positions[1:], interpret=True)
+    ours = split_cached_attention(
+        q[1:], LayerCache(spoiled.k[1:], spoiled.v[1:]), positions[1:], interpret=True
+    )
     theirs = cached_attention(q[1:], LayerCache(cache.k[1:], cache.v[1:]), positions[1:])
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
