@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from jaxtool.core.stopped import Stopped, stop_status
+
 if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.report.page import Report
     from jaxtool.rundir.trackers.spec import TrackerSpec
@@ -240,6 +242,12 @@ def run(main: Callable[[], None]) -> None:
     prepare()
     try:
         main()
+    except Stopped:
+        if _is_one_of_several():
+            from jaxtool.parallel import hosts
+
+            hosts.leave(stop_status())
+        raise
     except KeyboardInterrupt:
         _exit("\nstopped; the same command resumes from the last checkpoint")
     except ModuleNotFoundError as error:
@@ -268,9 +276,13 @@ def _exit(message: str) -> NoReturn:
     from jaxtool.config.places import as_typed
 
     message = as_typed(message)
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
+    if _is_one_of_several():
         from jaxtool.parallel import hosts
 
         hosts.end(message)
     sys.exit(message)
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()

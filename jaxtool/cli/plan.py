@@ -16,7 +16,8 @@ that make it fit, or may make it quicker, "versions", "programs": [{"name", "sha
 sum of these, "tflop", "roofline_ms", "products_ms", "compiler_ms", "kernels_ms", "kernels": {name: {"calls",
 "active_steps" and "skipped_steps" of a call, "active_cycles" and "skipped_cycles" of a step (null: not known),
 "read_gib", "ms"}}, "collectives_ms", "collectives": {kind: {"count", "gib"}},
-"runs_per_step", "compile_s", "error"}]}; all figures per device.
+"runs_per_step", "compile_s", "error"}], "paged_rows": with pages {"windows", "rows", "most_rows", "live_tokens", "moved_rows",
+"moved_pages"} of a host with the mean of tokens, else null}; all figures of programs per device.
 """
 
 import argparse

@@ -27,7 +27,7 @@ from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows, places_of
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.paged_cache import PagedCache
-from jaxtool.decode.pieces import Placement, append_pieces, chunks, place_pieces
+from jaxtool.decode.pieces import Placement, append_pieces, place_pieces
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import Window
@@ -242,6 +242,9 @@ class DecodeEngine:
             while not call.is_done:
                 self.advance_prefill(call)
             copies = zip([cache_rows[i] for i in call.indices], call.prefilled(), strict=True)
+            if self._paged is not None:
+                for i in call.indices:
+                    self._paged.release(self._cache, cache_rows[i])
             self._copy(list(copies))
         for cache_row in cache_rows:
             ids = rows[cache_row]
@@ -355,11 +358,7 @@ class DecodeEngine:
                 self._loaded_cache(), piece.prompt.cache, piece.sources, piece.cache_rows
             )
 
-    def _append_long(self, long: dict[int, Sequence[int]]) -> None:
-        for cache_rows in chunks(sorted(long), self.config.append_rows):
-            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
-
-    def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
+    def _append_long(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
         for piece in append_pieces(outputs, self._rows.lengths, self.config):
             for cache_row, count in piece.counts.items():

@@ -14,6 +14,7 @@ Who moves and who waits, with a pool of 6 pages of 4 tokens and windows of 4 ste
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,9 +24,20 @@ from jaxtool.decode.host_pages import HostPages, on_device
 from jaxtool.decode.page_pool import Copies, PagePool, PoolIsDry
 from jaxtool.decode.paged_programs import PageContent
 from jaxtool.decode.prefill import Prefilled
-from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import DecodeRows
 from jaxtool.model.kv_cache import KVCache
+
+
+class PagePrograms(Protocol):
+    """What a paged cache asks of `ProgramTable`."""
+
+    def place(self, bucket: int) -> Any: ...
+
+    def take_page(self) -> Any: ...
+
+    def put_page(self) -> Any: ...
+
+    def page_shapes(self) -> PageContent: ...
 
 
 class PagedCache:
@@ -34,7 +46,7 @@ class PagedCache:
     def __init__(
         self,
         config: EngineConfig,
-        table: ProgramTable,
+        table: PagePrograms,
         counts: EngineCounts,
         use: Callable[[DeviceProgram], DeviceProgram] = lambda program: program,
     ):

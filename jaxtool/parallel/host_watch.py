@@ -19,7 +19,7 @@ _RESUMES = "the same command on all hosts resumes from the last checkpoint"
 _OWN_WORD_S = (
     2.0  # hosts that fail together each say why, before one of them is named by the others
 )
-_LAST_S = 5.0  # that host 0, which jax's service lives in, waits for the others to end
+LAST_S = 5.0  # that host 0, which jax's service lives in, waits for the others to end
 
 
 _KEPT: list[object] = []
@@ -63,7 +63,7 @@ class HostWatch:
         if self.network is not None:
             self.network.leave(" ".join(line.removeprefix("error: ").split()))
             if self._own == 0:
-                self.network.wait_until_left(_LAST_S)
+                self.network.wait_until_left(LAST_S)
         os._exit(1)
 
     def _after_abort(self) -> None:

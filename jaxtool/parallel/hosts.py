@@ -19,7 +19,7 @@ import jax
 
 from jaxtool.parallel import wire
 from jaxtool.parallel.host_network import HostNetwork, open_network
-from jaxtool.parallel.host_watch import HostWatch
+from jaxtool.parallel.host_watch import LAST_S, HostWatch
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
     "JAX_COORDINATOR_ADDRESS",
@@ -27,6 +27,7 @@ COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
     "JAX_PROCESS_ID",
 )
 _PLACE: list[str] = []  # the coordinator, where it is named: says which network the hosts share
+
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
@@ -142,6 +143,18 @@ def end(line: str) -> NoReturn:
         _watch().end(line)
     print(line, file=sys.stderr, flush=True)
     os._exit(1)  # jax would wait for the others first
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process of several after a stop that was asked for: jax's own end waits for the others."""
+    if _network.cache_info().currsize:
+        network = _network()
+        network.leave("")
+        if jax.process_index() == 0:  # its coordinator serves the others until they have ended
+            network.wait_until_left(LAST_S)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:

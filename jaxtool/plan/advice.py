@@ -90,7 +90,13 @@ def _decoder_lines(
             "optimizer state and critic"
         )
     if excess:
-        row = resident["KV cache"] / config.engine.decode_rows
+        pages = config.engine.pages
+        if pages is not None:
+            kept = int((resident["KV cache"] - excess) / resident["KV cache"] * pages.num_pages)
+            lines.append(
+                f"PagesConfig.pool_tokens = {kept * pages.page_tokens}  # {excess / GIB:.1f} GiB less"
+            )
+        row = resident["KV cache"] / config.engine.decode_rows if pages is None else 0
         decode_rows = int((resident["KV cache"] - excess) / row) if row else 0
         row_parts = math.prod(host.values()) // host["tensor"]
         decode_rows -= decode_rows % row_parts

@@ -6,6 +6,7 @@ of z is the problem's, for the samples of a hard problem are all long. Not cover
 
 import dataclasses
 import math
+import random
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Literal
@@ -39,10 +40,7 @@ def lengths_of(mean: float, limit: float, *, spread: float, problem_share: float
         return Lengths(mean=mean, problem_variance=0.0, sample_variance=0.0)
     own = spread * math.sqrt(1 - problem_share)
     between = spread * math.sqrt(problem_share)
-    low, high = math.log(mean) - 10 * spread, math.log(limit) + 10 * spread
-    for _ in range(100):  # bisection: the mean rises with μ
-        middle = (low + high) / 2
-        low, high = (middle, high) if _cut(middle, spread, limit)[0] < mean else (low, middle)
+    low = _mu(mean, limit, spread)
 
     def over_problems(moment: Callable[[float, float], float]) -> float:
         return _expected(lambda z: moment(*_cut(low + between * z, own, limit)))
@@ -52,6 +50,28 @@ def lengths_of(mean: float, limit: float, *, spread: float, problem_share: float
         problem_variance=over_problems(lambda first, second: first**2) - mean**2,
         sample_variance=over_problems(lambda first, second: second - first**2),
     )
+
+
+def draw_lengths(
+    mean: float,
+    limit: int,
+    *,
+    spread: float,
+    problem_share: float,
+    problems: int,
+    samples: int,
+    seed: int = 0,
+) -> list[int]:
+    """Lengths of a host's answers, problem by problem, as `lengths_of` describes them."""
+    if spread <= 0 or mean >= limit:
+        return [max(1, min(limit, round(mean)))] * (problems * samples)
+    numbers, mu = random.Random(seed), _mu(mean, limit, spread)
+    own, between = spread * math.sqrt(1 - problem_share), spread * math.sqrt(problem_share)
+    drawn = []
+    for _ in range(problems):
+        of_problem = mu + between * numbers.gauss()
+        drawn += [of_problem + own * numbers.gauss() for _ in range(samples)]
+    return [max(1, min(limit, round(math.exp(x)))) for x in drawn]
 
 
 def live_tokens(lengths: Lengths, prompt_tokens: float) -> float:
@@ -90,6 +110,15 @@ def slowest_host(
     of_problem = common + lengths.sample_variance / samples
     deviation = math.sqrt(of_problem / problems) / lengths.mean
     return 1.0 + deviation * max(0.0, _NORMAL.inv_cdf(quantile ** (1 / hosts)))
+
+
+def _mu(mean: float, limit: float, spread: float) -> float:
+    """μ of lengths with this mean after the cut, by bisection: the mean rises with μ."""
+    low, high = math.log(mean) - 10 * spread, math.log(limit) + 10 * spread
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _cut(middle, spread, limit)[0] < mean else (low, middle)
+    return low
 
 
 def _cut(mu: float, sigma: float, limit: float) -> tuple[float, float]:

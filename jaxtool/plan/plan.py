@@ -1,6 +1,7 @@
 """Plans a run: every program compiled for the slice, one after the other."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from jaxtool.plan.sft_programs import cold_start_programs
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
+    packed_row,
+    rows_in_pages,
     rows_of_update,
     runs_per_cold_start_step,
     runs_per_step,
@@ -48,10 +51,15 @@ def plan_run(
         built = cold_start_programs(config, tpu)
         runs = runs_per_cold_start_step(config, assumed)
     else:
-        built = run_programs(config, tpu, live_tokens=assumed.live_tokens(config))
+        built = run_programs(
+            config,
+            tpu,
+            live_tokens=assumed.live_tokens(config),
+            rows_of=functools.partial(rows_in_pages, config, assumed, tpu.num_hosts),
+        )
         assert built.engine is not None
         config = dataclasses.replace(config, engine=built.engine)
-        runs = runs_per_step(config, assumed, tpu.num_hosts)
+        runs = runs_per_step(config, assumed, tpu.num_hosts, paged=built.paged)
     plans = []
     for program in built.programs:
         plans.append(
@@ -60,6 +68,7 @@ def plan_run(
                 built.resident,
                 tpu,
                 product_efficiency=assumed.product_efficiency,
+                row=packed_row(config, assumed),
                 kept=kept,
             )
         )
@@ -73,6 +82,8 @@ def plan_run(
         resident=built.resident,
         runs=runs,
         trajectories=trajectories_of(config),
+        paged=built.paged,
+        page_bytes=built.page_bytes,
         assumptions=assumed,
         resting=built.resting,
         advice=advise(config, plans, built.resident, limit, built.host, rows),

@@ -12,6 +12,7 @@ from jaxtool.plan.chips import GIB
 from jaxtool.plan.compiled import ProgramPlan
 from jaxtool.plan.facts import compiler_versions
 from jaxtool.plan.kernels import KernelPlan
+from jaxtool.plan.paged_rows import PagedRows
 from jaxtool.plan.step import StepPlan
 from jaxtool.report.page import Headline, Report, Section, Table, write_report
 
@@ -55,6 +56,7 @@ def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
         "assumptions": dataclasses.asdict(plan.assumptions),
         "programs": [_program_json(plan, program) for program in plan.programs],
         "advice": list(plan.advice),
+        "paged_rows": None if plan.paged is None else _rounded(plan.paged),
         "versions": compiler_versions(),
     }
 
@@ -275,3 +277,7 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
 
 def _shown(cell: str | float | None) -> str:
     return "-" if cell is None else str(cell)
+
+
+def _rounded(paged: PagedRows) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in dataclasses.asdict(paged).items()}

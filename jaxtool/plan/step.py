@@ -6,10 +6,13 @@ Times are predictions from stated assumptions, not measurements.
 import dataclasses
 import math
 
+from jaxtool.decode.config import EngineConfig
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB, Slice
 from jaxtool.plan.compiled import PRODUCT_EFFICIENCY, ProgramPlan
+from jaxtool.plan.kernels import PackedRow
 from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
+from jaxtool.plan.paged_rows import PagedRows, paged_rows
 from jaxtool.tools.base import ToolServer
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
@@ -25,9 +28,6 @@ class Assumptions:
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
-    host_link_bytes_per_s: float = (
-        10e9  # of one chip, each way: half of a PCIe 3.0 x16 link, measured nowhere
-    )
     length_spread: float = 0.7  # σ of log-lengths before the limit cuts them
     problem_share: float = 0.5  # of σ²: the samples of a problem have it in common
     slowest_host_quantile: float = (
@@ -97,6 +97,8 @@ class StepPlan:
     trajectories: int  # of one step, on all hosts; of a cold start demonstrations
     assumptions: Assumptions
     advice: tuple[str, ...]
+    paged: PagedRows | None = None  # of a host with the mean of tokens
+    page_bytes: float = 0.0  # of a device
 
     @property
     def decodes(self) -> bool:
@@ -125,6 +127,10 @@ class StepPlan:
         if self.resting:
             link = self.assumptions.host_link_bytes_per_s
             parts["learner to the host and back"] = 2 * self.resting / link
+        if self.paged is not None:
+            # Both ways, as if no copy overlapped with a window.
+            moved = self.paged.moved_pages * self.page_bytes
+            parts[names.MOVED_PAGES] = moved / self.assumptions.host_link_bytes_per_s
         return parts
 
     @property
@@ -135,7 +141,7 @@ class StepPlan:
         """
         if not self.decodes or self.step_s is None:
             return None
-        parts = (names.WINDOW, names.APPEND, "host between windows")
+        parts = (names.WINDOW, names.APPEND, "host between windows", names.MOVED_PAGES)
         seconds = sum(self.seconds.get(part, 0.0) for part in parts)
         return self.trajectories * self.assumptions.response_tokens / seconds / self.tpu.num_chips
 
@@ -155,14 +161,33 @@ class StepPlan:
         return sum(self.seconds.values())
 
 
-def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dict[str, float]:
+def rows_in_pages(
+    config: RlConfig, assumed: Assumptions, num_hosts: int, engine: EngineConfig
+) -> PagedRows:
+    """What the pool of a host does in a step, if its answers have the mean length."""
+    return paged_rows(
+        engine,
+        problems=math.ceil(config.schedule.problems_per_step / num_hosts),
+        samples=config.schedule.samples,
+        prompt_tokens=assumed.prompt_tokens,
+        response_tokens=assumed.response_tokens,
+        limit=config.rollout.max_response_tokens,
+        spread=assumed.length_spread,
+        problem_share=assumed.problem_share,
+    )
+
+
+def runs_per_step(
+    config: RlConfig, assumed: Assumptions, num_hosts: int, *, paged: PagedRows | None = None
+) -> dict[str, float]:
     """How often each program runs in one RL step.
 
     Decoding: the slowest host, with the most answers and, by a quantile, longer ones than the mean. Where problems are
     spread over the hosts (`Schedule.share_by`), each prompt runs on every host that answers it.
     Decode rows are refilled at once, so that all its rows take (sum of tokens) / decode_rows steps, and the
     last of them runs on alone to the limit. An observation too long to ride a window is appended by chunks
-    and takes no steps. Learning: rows of all hosts are packed; mini-batches are strided.
+    and takes no steps. With pages the windows are those that the pool takes (`paged_rows`), which end with the
+    last rows as well, times what the slowest host has more. Learning: rows of all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
     if schedule.share_by == "problems":
@@ -185,6 +210,8 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
     steps = slowest * trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
     if trajectories <= engine.decode_rows:  # all at once: as long as the longest
         steps = limit - appended
+    if paged is not None:
+        steps = slowest * paged.windows * engine.window_steps * (mean - appended) / mean
     updates = config.grpo.updates_per_batch
     rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
@@ -242,6 +269,26 @@ def learned_tokens(config: RlConfig | SftRunConfig, assumed: Assumptions) -> flo
     copies = math.ceil(samples / max(1, min(samples, beside)))
     of_problem = copies * (prompt - 1) + samples * (response + 1)
     return min(apart, config.schedule.problems_per_step * of_problem)
+
+
+def packed_row(config: RlConfig | SftRunConfig, assumed: Assumptions) -> PackedRow | None:
+    """A row of the learner as its attention sees it. None with shared prompts: both calls count as whole rows."""
+    if not isinstance(config, SftRunConfig) and config.pack.shares_prompts:
+        return None
+    prompt, response, row = (
+        assumed.prompt_tokens,
+        assumed.response_tokens,
+        config.pack.row_tokens,
+    )
+    square = response**2
+    if not isinstance(config, SftRunConfig):
+        square = assumed.lengths(config).square
+    mean = (prompt + response) / row
+    return PackedRow(
+        count=assumed.packed_share / mean,
+        mean=mean,
+        square=(prompt**2 + 2 * prompt * response + square) / row**2,
+    )
 
 
 def trajectories_of(config: RlConfig | SftRunConfig) -> int:

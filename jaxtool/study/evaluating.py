@@ -29,6 +29,7 @@ from jaxtool.rundir.answer_files import Condition
 from jaxtool.rundir.answer_records import AnswerRecord, read_records, record_of
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_start import Identity, Launch, check_start, open_start
+from jaxtool.rundir.stopping import ends_on_sigterm
 from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study.evaluation_plan import MAY_CHANGE, EvaluationPlan
 from jaxtool.tools.base import CodeRunner
@@ -77,7 +78,7 @@ def run_evaluation(
     steps = settings.chunks * len(settings.conditions) * len(settings.policies)
     identity = Identity(config=plan.identity, seed=settings.seed, init_from=None, steps=steps)
     launch = launch or Launch()
-    with hold_workdir(workdir):
+    with ends_on_sigterm(), hold_workdir(workdir):
         # 1) Is it this evaluation's directory, and what is left to do?
         def looked() -> list[Work]:
             check_start(workdir, identity, identity.settings(launch.origin), MAY_CHANGE)

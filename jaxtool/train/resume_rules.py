@@ -51,6 +51,8 @@ LAYOUT = (
     *("EngineConfig.prefill_chunk", "EngineConfig.min_prompt_bucket"),
     *("EngineConfig.forced_tokens", "EngineConfig.append_rows", "EngineConfig.memory_gib"),
     *("EngineConfig.memory_share", "EngineConfig.most_decode_rows"),
+    *("EngineConfig.pages", "PagesConfig.*"),
+    *("EngineConfig.drafts", "DraftsConfig.*"),
     *("GrpoConfig.micro_batch_rows", "GrpoConfig.lm_head_chunk", "SftConfig.micro_batch_rows"),
     *("SftConfig.last_block_rows", "SftConfig.lm_head_chunk"),
 )

@@ -323,7 +323,7 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     run.begin_decoding()
     groups = rollouts.validate(run.validation, step + 1, run.policy)
     if run.config.offloads_learner:
-        run.end_decoding()
+        run.end_decoding(rollouts.unload)
     tools = run.worker.collector.tools.names
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():

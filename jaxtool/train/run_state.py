@@ -67,7 +67,11 @@ class Run:
             self.state = self.learner.with_rest(self.state, to_host_memory)
 
     def end_decoding(self, unload: Callable[[], None] | None = None) -> None:
-        """When no row is decoded until parameters are published. With `RlConfig.unloads_decoder` the devices are the learner's again."""
+        """When no row is decoded any more. With `RlConfig.unloads_decoder` the devices are the learner's again.
+
+        Args:
+          unload: `Rollouts.unload`, once there are rollouts.
+        """
         if self.config.unloads_decoder:
             (unload or self.worker.engine.unload)()
         if self.config.offloads_learner:

@@ -29,6 +29,7 @@ from jaxtool.plan.step import (
     StepPlan,
     default_assumptions,
     learned_tokens,
+    packed_row,
     runs_per_cold_start_step,
     runs_per_step,
 )
@@ -128,6 +129,22 @@ def test_shared_prompts_are_learned_once_a_row(tmp_path):
     # Rows that hold one sample have nothing to share.
     short = dataclasses.replace(pack, row_tokens=32)
     assert learned_tokens(dataclasses.replace(config, pack=short), assumed) == 16 * 23
+
+
+def test_a_packed_row_by_hand(tmp_path):
+    """Rows of 64 with answers of 12 to prompts of 4: 16 tokens are a quarter; 3.6 of them at 90 %."""
+    config = config_of(tmp_path)
+    pack = dataclasses.replace(config.pack, row_tokens=64)
+    config = dataclasses.replace(config, pack=pack)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=0, length_spread=0)
+    row = packed_row(config, assumed)
+    assert row is not None
+    assert (row.count, row.mean, row.square) == pytest.approx((3.6, 0.25, 0.0625))
+    spread = packed_row(config, dataclasses.replace(assumed, length_spread=0.5))
+    assert spread is not None
+    assert spread.square >= row.square
+    shared = dataclasses.replace(pack, shares_prompts=True)
+    assert packed_row(dataclasses.replace(config, pack=shared), assumed) is None
 
 
 def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
