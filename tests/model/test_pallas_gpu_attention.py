@@ -1,6 +1,7 @@
 """The GPU's kernel over the cache: equal to XLA's in interpret mode, lowered for CUDA without a GPU. Speed is not tested."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
+from jaxtool.model import attention_backends, paged_attention
 from jaxtool.model.attention import cached_attention
+from jaxtool.model.config import tiny
 from jaxtool.model.kv_cache import LayerCache
 from jaxtool.model.pallas_gpu_attention import (
     KERNEL,
@@ -18,6 +21,7 @@ from jaxtool.model.pallas_gpu_attention import (
     summed_parts,
 )
 from jaxtool.model.quantize import quantize
+from jaxtool.parallel.axis_rules import single_device
 
 # Of numbers around 1. bfloat16: weights are rounded to 8 bits under another highest score than XLA's, and the result is.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -174,3 +178,37 @@ def test_it_is_lowered_for_cuda_without_a_gpu(shape, is_int8):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "triton" in text
     assert KERNEL in text
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A model that asks for the kernel, as on a GPU; the kernel's operations run one by one."""
+    for module in (attention_backends, paged_attention):
+        monkeypatch.setattr(module, "cached_backend", lambda *_: "pallas_gpu")
+    kernel = functools.partial(split_cached_attention, interpret=True)
+    monkeypatch.setattr(attention_backends, "split_cached_attention", kernel)
+    return dataclasses.replace(tiny(64), attention="pallas_gpu")
+
+
+def test_the_backend_takes_it_for_contiguous_and_for_paged_caches(asked):
+    """Two rows of up to two pages of 128 positions; the pages hold what the rows hold."""
+    q, cache = inputs("float32", False, rows=2, positions=256)
+    positions = at(40, 200)
+    expected = cached_attention(q, cache, positions)
+    got = attention_backends.attend_to_cache(q, cache, positions, asked, single_device())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    table = jnp.asarray([[3, 1], [0, 2]], jnp.int32)
+
+    def pages_of(x):  # [B, K, 2 x 128, H] -> [P, K, 128, H], page table[b, i] is part i of row b
+        parts = x.reshape(2, 2, 2, 128, -1).swapaxes(1, 2).reshape(4, 2, 128, -1)
+        return jnp.zeros_like(parts).at[table.ravel()].set(parts)
+
+    def token(x):  # its key and value, to be written where they are already
+        rows = x[jnp.arange(2), :, positions[:, 0]]
+        return rows[:, None]
+
+    paged, _ = paged_attention.write_and_attend_to_pages(
+        *(q, token(cache.k), token(cache.v), LayerCache(pages_of(cache.k), pages_of(cache.v))),
+        *(positions, table, asked, single_device()),
+    )
+    np.testing.assert_allclose(paged, expected, rtol=0, atol=1e-5)
