@@ -14,6 +14,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 from setuptools.command.sdist import sdist
 
 # What of the checkout is copied into jaxtool/ of a wheel; an editable install finds it in its place.
@@ -41,6 +42,14 @@ class BuildPy(build_py):
                 target = Path(self.build_lib, "jaxtool", source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+
+
+class EditableWheel(editable_wheel):
+    """An install of a checkout also finds experiments/, from every directory."""
+
+    def run(self) -> None:
+        self.distribution.packages = [*(self.distribution.packages or []), "experiments"]
+        super().run()
 
 
 class Sdist(sdist):
@@ -177,7 +186,7 @@ setup(
         ],
         "search_server": ["deploy/*"],
     },
-    cmdclass={"build_py": BuildPy, "sdist": Sdist},
+    cmdclass={"build_py": BuildPy, "editable_wheel": EditableWheel, "sdist": Sdist},
     entry_points={"console_scripts": ["jaxtool = jaxtool.cli.dispatch:main"]},
     # Nothing by default: the extra says which machine this is, so that a sandbox host never gets jax.
     install_requires=[],

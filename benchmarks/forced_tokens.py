@@ -93,7 +93,7 @@ def _append(engine: Any, outputs: dict[int, list[int]]) -> None:
     import jax
 
     engine._rows.lengths[:] = 40
-    engine._append_chunks(outputs)
+    engine._append_long(outputs)
     jax.block_until_ready(engine._cache)
 
 

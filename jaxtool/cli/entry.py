@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from jaxtool.core.stopped import Stopped, stop_status
+
 if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.report.page import Report
     from jaxtool.rundir.trackers.spec import TrackerSpec
@@ -239,6 +241,12 @@ def run(main: Callable[[], None]) -> None:
     prepare()
     try:
         main()
+    except Stopped:
+        if _is_one_of_several():
+            from jaxtool.parallel import hosts
+
+            hosts.leave(stop_status())
+        raise
     except KeyboardInterrupt:
         _exit("\nstopped; the same command resumes from the last checkpoint")
     except ModuleNotFoundError as error:
@@ -252,12 +260,17 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _exit(message: str) -> NoReturn:
-    """Ends with a message; at once where other processes wait, because jax would wait for them first."""
+    """Ends with a message; of several hosts the others end too, because they would wait for this one."""
     from jaxtool.config.places import as_typed
 
     message = as_typed(message)
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        print(message, file=sys.stderr, flush=True)
-        os._exit(1)
+    if _is_one_of_several():
+        from jaxtool.parallel import hosts
+
+        hosts.end(message)
     sys.exit(message)
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()

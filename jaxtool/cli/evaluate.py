@@ -96,6 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--html", type=entry.local_path, help="write tables and every answer here")
     entry.add_figure_flags(parser)
     entry.add_json_flag(parser, "write the figures here as well")
+    entry.add_host_flags(parser)
     arguments = parser.parse_args()
     _check(parser, arguments)
     return arguments
@@ -209,6 +210,18 @@ def _asked_number(said: int | Literal["all"] | None, data: list[str]) -> int | N
     return None if said == "all" else said
 
 
+def _check_several_hosts(arguments: argparse.Namespace) -> None:
+    """Raises ValueError for what several hosts cannot do together."""
+    from jaxtool.parallel import hosts
+
+    if hosts.is_single():
+        return
+    if arguments.suite is not None:
+        raise ValueError("--suite asks its rows on one host: leave the flags of several hosts out")
+    if arguments.workdir is None:
+        raise ValueError("several hosts need --workdir, a directory that all of them see")
+
+
 def evaluate_suite(arguments: argparse.Namespace) -> None:
     """The rows of --policy, and the tables of all that are there."""
     from jaxtool.core.files import write_text
@@ -248,11 +261,14 @@ def evaluate_suite(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     arguments = parse()
+    entry.join_hosts(arguments)
+    _check_several_hosts(arguments)
     if arguments.suite is not None:
         evaluate_suite(arguments)
         return
     from jaxtool.core.files import write_text
     from jaxtool.core.locks import temporary_directory
+    from jaxtool.parallel import hosts
     from jaxtool.rundir.run_start import Launch
     from jaxtool.study import (
         comparison_tables,
@@ -300,6 +316,8 @@ def main() -> None:
             sandbox_addresses=tuple(arguments.sandbox),
             search_addresses=tuple(arguments.search),
         )
+        if not hosts.is_first():
+            return  # the first one reads what all of them wrote
         results = record_tables.results_of(workdir, asked.ks)
         comparison_tables.print_tables(results.comparison)
         record_tables.print_figures(results)

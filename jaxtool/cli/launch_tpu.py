@@ -104,21 +104,22 @@ def train_flags(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def main() -> None:
     arguments = parse()
-    from jaxtool.cluster import fit, gcloud, shipping, tpu_launch
-    from jaxtool.cluster.same_run import check_same_run
-    from jaxtool.cluster.tpu_job import TpuJob
-    from jaxtool.cluster.tpu_types import tpu_type
     from jaxtool.config.places import DOCS, IS_CHECKOUT, REPOSITORY_ROOT
-    from jaxtool.core.files import write_text
-    from jaxtool.rundir.run_start import Identity
-    from jaxtool.train import run_data, run_files, run_tools
-    from jaxtool.train.rl_config import RlConfig
 
     if not IS_CHECKOUT:
         raise ValueError(
             "launch_tpu sends a checkout to the slice, and this is an installed wheel: unpack the source distribution "
             "and start the command there"
         )
+    from jaxtool.cluster import fit, gcloud, shipping, tpu_launch
+    from jaxtool.cluster.same_run import check_same_run
+    from jaxtool.cluster.tpu_job import TpuJob
+    from jaxtool.cluster.tpu_types import tpu_type
+    from jaxtool.core.files import write_text
+    from jaxtool.rundir.run_start import Identity
+    from jaxtool.train import run_data, run_files, run_tools
+    from jaxtool.train.rl_config import RlConfig
+
     params = run_files.steps_params(arguments.gin_file, arguments.gin_param, arguments.steps)
     listed = run_files.list_run(arguments.gin_file, params)
     config: Any = listed.config

@@ -50,6 +50,10 @@ class DraftSources:
         """Cache rows that hold a row."""
         return self._prompts.keys()
 
+    def has_answer(self, prompt: Sequence[int]) -> bool:
+        """Whether an earlier answer to this prompt is kept."""
+        return tuple(prompt) in self._answers
+
     def start(self, cache_row: int, prompt: Sequence[int]) -> None:
         """A row begins with its prompt."""
         key = tuple(prompt)
@@ -73,10 +77,11 @@ class DraftSources:
         live.remove(cache_row)
         if not live:
             del self._live[prompt]
-        if not self._answers_kept:
+        written = self._written(cache_row, len(prompt))
+        if not self._answers_kept or not len(written):
             return
         answers = self._answers.setdefault(prompt, collections.deque(maxlen=self._answers_kept))
-        answers.append(self._written(cache_row, len(prompt)).copy())
+        answers.append(written.copy())
         self._answers.move_to_end(prompt)
         while len(self._answers) > self._problems_kept:
             self._answers.popitem(last=False)
@@ -98,7 +103,7 @@ class DraftSources:
             texts += [self._written(row, len(prompt)) for row in live]
         out = np.full(self.own_start, NOTHING, np.int32)
         stop = self.own_start - 1  # a place without a token before the row's own
-        for text in reversed(texts):
+        for text in reversed([text for text in texts if len(text)]):
             begin = max(0, stop - len(text))
             out[begin:stop] = text[len(text) - (stop - begin) :]
             stop = begin - 1

@@ -7,6 +7,7 @@ kinds of window compute the same bits, and this decides about speed alone.
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,15 @@ class DraftCounts:
     accepted: int = 0
     tokens: int = 0  # made in windows with drafts, forced ones included
     refused_programs: int = 0  # wide programs that round otherwise, see `draft_check`
+
+    def metrics(self, windows: int) -> dict[str, float]:
+        """Of a run whose engine has run so many windows; see `jaxtool.rundir.metric_table`."""
+        return {
+            "tokens/draft_guessed_total": self.guessed,
+            "tokens/draft_accepted_total": self.accepted,
+            "tokens/draft_windows_fraction": self.windows / max(1, windows),
+            "tokens/draft_per_pass_mean": self.tokens / self.passes if self.passes else 1.0,
+        }
 
 
 class NoDrafts:
@@ -80,7 +90,9 @@ class Drafting:
         # Of each cache row: share of its passes with a guess, share of its guesses that were right.
         self._coverage = np.ones(cache_rows)
         self._right = np.full(cache_rows, _FIRST_GUESS)
-        self._mean_coverage, self._mean_right = 1.0, _FIRST_GUESS
+        # What a new row is expected to do: as those did lately that had an earlier answer, or none, at their start.
+        self._has_answer = np.zeros(cache_rows, int)
+        self._mean_coverage, self._mean_right = np.ones(2), np.full(2, _FIRST_GUESS)
         self._waited = 0  # ordinary windows since drafts were tried
         self._tries = 0
         self._pass_s: dict[tuple[_Key, int], float] = {}  # by window and columns
@@ -88,10 +100,11 @@ class Drafting:
         self._agrees: dict[tuple[_Key, int], bool] = {}  # by `draft_check`
 
     def start(self, cache_row: int, prompt: Sequence[int]) -> None:
-        """A row begins: it is expected to guess as rows did lately."""
+        """A row begins: it is expected to guess as rows of its kind did lately."""
         self.sources.start(cache_row, prompt)
-        self._coverage[cache_row] = self._mean_coverage
-        self._right[cache_row] = self._mean_right
+        kind = self._has_answer[cache_row] = int(self.sources.has_answer(prompt))
+        self._coverage[cache_row] = self._mean_coverage[kind]
+        self._right[cache_row] = self._mean_right[kind]
 
     def write(self, cache_row: int, position: int, ids: Sequence[int]) -> None:
         """Tokens of a row from `position` on, which it did not sample."""
@@ -162,11 +175,12 @@ class Drafting:
         _blend(self._coverage, rows, with_guess / passes)
         was_tested = tested > 0
         _blend(self._right, rows[was_tested], accepted[was_tested] / tested[was_tested])
-        if passes.sum():
-            share = with_guess.sum() / passes.sum()
-            self._mean_coverage += _FRESH * (share - self._mean_coverage)
-        if tested.sum():
-            self._mean_right += _FRESH * (accepted.sum() / tested.sum() - self._mean_right)
+        for kind in (0, 1):
+            of = self._has_answer[rows] == kind
+            if of.any():
+                _blend(self._mean_coverage, kind, with_guess[of].sum() / passes[of].sum())
+            if tested[of].sum():
+                _blend(self._mean_right, kind, accepted[of].sum() / tested[of].sum())
 
     def check(self, key: _Key, agrees: Agrees) -> tuple[int, ...]:
         """Columns that may take the ordinary window's place; asks about each program once."""
@@ -211,5 +225,5 @@ def make_drafting(config: EngineConfig) -> Drafting | NoDrafts:
     return Drafting(config.drafts, cache_rows=config.num_cache_rows, max_tokens=config.max_tokens)
 
 
-def _blend(means: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+def _blend(means: np.ndarray, rows: np.ndarray | int, values: Any) -> None:
     means[rows] += _FRESH * (values - means[rows])

@@ -27,7 +27,7 @@ from jaxtool.decode.host_copy import publish_to_host
 from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows, places_of
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.paged_cache import PagedCache
-from jaxtool.decode.pieces import Placement, append_pieces, chunks, place_pieces
+from jaxtool.decode.pieces import Placement, append_pieces, place_pieces
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import Window
@@ -36,6 +36,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import to_device_memory, to_host_memory
 
 
 class DecodeEngine:
@@ -81,6 +82,7 @@ class DecodeEngine:
         self.drafting = make_drafting(config)
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
+        self._kept: KVCache | None = None  # on the host, while unloaded with rows
         is_paged = config.pages is not None
         self._paged = PagedCache(config, self._table, self.counts, self._use) if is_paged else None
 
@@ -116,18 +118,20 @@ class DecodeEngine:
         weights = self.config.numerics.weights
         self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
-            self._cache = self._table.empty_cache()
+            kept, self._kept = self._kept, None
+            self._cache = self._table.empty_cache() if kept is None else to_device_memory(kept)
 
-    def unload(self) -> None:
-        """Frees parameters and cache for the learner; `load` makes both again.
+    def unload(self, *, keeps_rows: bool = False) -> None:
+        """Frees parameters and cache for the learner, between windows; `load` makes both again.
 
-        Raises:
-          RuntimeError: a cache row is taken and would be lost.
+        With `keeps_rows` taken rows go on afterwards, bit for bit, from a copy on this host (prompts that are not
+        placed yet stay on the devices). Without it a taken row raises RuntimeError.
         """
-        taken = self.config.num_cache_rows - len(self._free)
-        if taken:
+        if (taken := self.config.num_cache_rows - len(self._free)) and not keeps_rows:
             raise RuntimeError(f"{taken} cache rows are still taken")
-        self._params = self._cache = None
+        self._params = None
+        self._kept = to_host_memory(self._loaded_cache()) if taken else None
+        self._cache = None
 
     def compile(
         self,
@@ -354,11 +358,7 @@ class DecodeEngine:
                 self._loaded_cache(), piece.prompt.cache, piece.sources, piece.cache_rows
             )
 
-    def _append_long(self, long: dict[int, Sequence[int]]) -> None:
-        for cache_rows in chunks(sorted(long), self.config.append_rows):
-            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
-
-    def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
+    def _append_long(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
         for piece in append_pieces(outputs, self._rows.lengths, self.config):
             for cache_row, count in piece.counts.items():

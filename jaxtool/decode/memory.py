@@ -136,7 +136,8 @@ def _demand(
     row = cache_bytes(model, 1, config.max_tokens) if config.pages is None else 0
     bucket = config.bucket_of(config.max_tokens if longest_prompt is None else longest_prompt)
     fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
-    logits = _LOGIT_COPIES * 4 * model.vocab_size
+    columns = 1 if config.drafts is None else config.drafts.widest
+    logits = _LOGIT_COPIES * 4 * model.vocab_size * columns
     plan = MemoryPlan(
         config=config if config.decode_rows else dataclasses.replace(config, decode_rows=row_parts),
         budget=budget,

@@ -76,25 +76,24 @@ def append_pieces(
       piece 1:  cache_rows [5 .]  starts [24 .]   counts {5: 2}
 
     Args:
-      outputs: at most `append_rows`, by cache row.
+      outputs: by cache row; `append_rows` of them go together.
       lengths: [B] of all cache rows, before the first piece.
     """
     c, r = config.forced_tokens, config.append_rows
     before = {cache_row: int(lengths[cache_row]) for cache_row in outputs}
-    longest = max(len(ids) - 1 for ids in outputs.values())
-    for begin in range(0, longest, c):
-        tokens = np.zeros((r, c), np.int32)
-        cache_rows = np.full(r, config.num_cache_rows, np.int32)
-        starts = np.full(r, config.max_tokens, np.int32)
-        counts: dict[int, int] = {}
-        for i, (cache_row, ids) in enumerate(outputs.items()):
-            part = ids[begin : min(begin + c, len(ids) - 1)]
-            if not part:
-                continue
-            cache_rows[i], starts[i] = cache_row, before[cache_row] + begin
-            tokens[i, : len(part)] = part
-            counts[cache_row] = len(part)
-        yield AppendPiece(cache_rows=cache_rows, starts=starts, tokens=tokens, counts=counts)
+    for part in chunks(sorted(outputs), r):
+        for begin in range(0, max(len(outputs[cache_row]) - 1 for cache_row in part), c):
+            tokens = np.zeros((r, c), np.int32)
+            cache_rows = np.full(r, config.num_cache_rows, np.int32)
+            starts = np.full(r, config.max_tokens, np.int32)
+            counts: dict[int, int] = {}
+            for i, cache_row in enumerate(part):
+                ids = outputs[cache_row][begin : min(begin + c, len(outputs[cache_row]) - 1)]
+                if ids:
+                    cache_rows[i], starts[i] = cache_row, before[cache_row] + begin
+                    tokens[i, : len(ids)] = ids
+                    counts[cache_row] = len(ids)
+            yield AppendPiece(cache_rows=cache_rows, starts=starts, tokens=tokens, counts=counts)
 
 
 def chunks(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:

@@ -10,7 +10,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jaxtyping import Array, Bool, Int
 
-_MOST_TOKENS = 512  # per block of queries or keys; a multiple of 128
+# Per block of queries or keys, and keys that the forward kernel computes at once; multiples of 128. Chosen by the
+# bundles of the three kernels and by what larger blocks cannot skip (docs/plans.md).
+_MOST_TOKENS = 1024
+_MOST_AT_ONCE = 512
 
 
 def block_sizes(length: int) -> splash.BlockSizes:
@@ -19,6 +22,7 @@ def block_sizes(length: int) -> splash.BlockSizes:
     return splash.BlockSizes(
         block_q=size,
         block_kv=size,
+        block_kv_compute=min(size, _MOST_AT_ONCE),
         block_q_dkv=size,
         block_kv_dkv=size,
         block_kv_dkv_compute=size,

@@ -7,7 +7,7 @@ from jaxtool.plan.chips import GIB, Chip, Slice
 from jaxtool.plan.facts import facts_of
 from jaxtool.plan.flops import count_flops, kernel_calls
 from jaxtool.plan.hlo import Collective
-from jaxtool.plan.kernels import KernelPlan, plan_kernels
+from jaxtool.plan.kernels import KernelPlan, PackedRow, plan_kernels
 from jaxtool.plan.program import Program
 
 # Of the peak, that matrix products reach. The compiler's own estimates miss most of them in programs whose
@@ -63,6 +63,7 @@ def compile_program(
     *,
     product_efficiency: float = PRODUCT_EFFICIENCY,
     kept: Path | None = None,
+    row: PackedRow | None = None,
 ) -> ProgramPlan:
     """Compiles for the slice. A program that does not fit comes back with `error`.
 
@@ -70,6 +71,7 @@ def compile_program(
       resident: bytes per device of what stays in memory, by name.
       product_efficiency: of the peak, what matrix products reach.
       kept: see `facts_of`.
+      row: of the learner, see `plan_kernels`.
     """
     traced = program.trace()
     trips = program.while_trips
@@ -106,7 +108,7 @@ def compile_program(
         compiler_s=facts.cycles / clock if clock and facts.cycles else None,
         roofline_s=roofline_s(flops, touched, tpu.chip),
         products_s=flops / tpu.chip.peak_flops / product_efficiency,
-        kernels=plan_kernels(calls, facts.kernels, program.over_cache, tpu.chip),
+        kernels=plan_kernels(calls, facts.kernels, program.over_cache, tpu.chip, row),
         collectives=found,
         collectives_s=collectives_s(found, tpu.chip),
     )

@@ -33,20 +33,41 @@ class KernelPlan:
     seconds: float  # of all calls
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedRow:
+    """The trajectories of a learner's row, lengths as shares of it."""
+
+    count: float  # of them, on average
+    mean: float
+    square: float  # the mean of the squares
+
+    def busy_blocks(self, blocks: float) -> float:
+        """Pairs of a query block and a key block of a row that have a trajectory, or the padding, in common.
+
+        One of l blocks that begins anywhere touches (l + 1) (l + 2) / 2 pairs on or below the diagonal. An
+        example: 2 of 4 blocks each in a row of 9 give 2 x 15 pairs, and the padding of 1 block 3 more, of 45.
+        """
+        rest = blocks * max(0.0, 1 - self.count * self.mean)
+        of_one = (self.square * blocks**2 + 3 * self.mean * blocks + 2) / 2
+        return self.count * of_one + ((rest + 1) * (rest + 2) / 2 if rest > 0 else 0.0)
+
+
 def plan_kernels(
     calls: Sequence[KernelCall],
     cycles: Mapping[str, StepCycles],
     over_cache: KernelSteps | None,
     chip: Chip,
+    row: PackedRow | None = None,
 ) -> tuple[KernelPlan, ...]:
     """Kernels of a program with their time: the longer of their cycles and their reads.
 
     Args:
       over_cache: of attention over the cache, whose grid depends on the lengths of rows.
+      row: of the learner; None: one trajectory fills it.
     """
     plans = []
     for call in calls:
-        steps = over_cache if call.name == KERNEL else causal_steps(call.grid)
+        steps = over_cache if call.name == KERNEL else causal_steps(call.grid, row)
         assert steps is not None, call.name
         of_step = cycles.get(call.name) if chip.clock_hz else None
         work = kernel_s(steps, of_step, chip)
@@ -71,16 +92,20 @@ def kernel_s(steps: KernelSteps, cycles: StepCycles | None, chip: Chip) -> float
     return max(work, steps.read_bytes / chip.hbm_bytes_per_s)
 
 
-def causal_steps(grid: tuple[int | None, ...]) -> KernelSteps:
+def causal_steps(grid: tuple[int | None, ...], row: PackedRow | None = None) -> KernelSteps:
     """Of splash attention: of n x n blocks of queries and keys, n (n + 1) / 2 are on or below the diagonal.
 
     The last two axes of its grid are those blocks, in either order. Where queries are sharded they are a
     part of them, which has this share on every device if the split is balanced (`jaxtool.parallel.zigzag`).
+    Of these only those work that have a trajectory of the row in common.
     """
     sizes = [size for size in grid if size is not None]
     total, (rows, columns) = math.prod(sizes), sizes[-2:]
     most = max(rows, columns)
-    active = total * (most + 1) / (2 * most)
+    share = (most + 1) / (2 * most)
+    if row is not None:
+        share = min(share, row.busy_blocks(most) / most**2)
+    active = total * share
     return KernelSteps(active=active, skipped=total - active)
 
 

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Literal
 
 _NORMAL = NormalDist()
 _STEPS = 400  # of a trapezoid rule from -8 to 8 standard deviations
@@ -83,20 +84,30 @@ def live_tokens(lengths: Lengths, prompt_tokens: float) -> float:
 
 
 def slowest_host(
-    lengths: Lengths, *, hosts: int, problems: int, samples: int, quantile: float
+    lengths: Lengths,
+    *,
+    hosts: int,
+    problems: float,
+    samples: int,
+    quantile: float,
+    by: Literal["problems", "samples"],
 ) -> float:
     """Tokens of the host with the most of them, as a multiple of the mean.
 
-    The sum over a host's problems is taken as normal. The largest of H such sums is below the q-quantile of
+    The sum over a host's answers is taken as normal. With "problems" its variance is that of the sums of so many
+    problems. With "samples" every host has answers to every problem: that a problem is long adds the same to all hosts,
+    and what is left is the samples' own variance, problems x samples times. The largest of H such sums is below the q-quantile of
     the maximum, Φ⁻¹(q^(1/H)) standard deviations, in a share q of the steps.
 
     Args:
-      problems: of a host.
-      samples: of a problem.
+      problems: of all hosts, over the number of hosts.
+      samples: of a problem, on all hosts.
+      by: `Schedule.share_by`.
     """
     if hosts == 1 or not lengths.mean:
         return 1.0
-    of_problem = lengths.problem_variance + lengths.sample_variance / samples
+    common = lengths.problem_variance if by == "problems" else 0.0
+    of_problem = common + lengths.sample_variance / samples
     deviation = math.sqrt(of_problem / problems) / lengths.mean
     return 1.0 + deviation * max(0.0, _NORMAL.inv_cdf(quantile ** (1 / hosts)))
 

@@ -13,6 +13,7 @@ from jaxtool.plan.sft_programs import cold_start_programs
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
+    packed_row,
     rows_in_pages,
     rows_of_update,
     runs_per_cold_start_step,
@@ -67,6 +68,7 @@ def plan_run(
                 built.resident,
                 tpu,
                 product_efficiency=assumed.product_efficiency,
+                row=packed_row(config, assumed),
                 kept=kept,
             )
         )

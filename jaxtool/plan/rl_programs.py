@@ -47,7 +47,6 @@ from jaxtool.plan.program import (
     shard_bytes,
 )
 from jaxtool.train.devices import check_shardings
-from jaxtool.train.overlapped_rollouts import check_one_host
 from jaxtool.train.rl_config import RlConfig, samplings_of
 from jaxtool.train.rollout_worker import longest_prompt
 
@@ -67,13 +66,12 @@ def run_programs(
 
     Raises:
       ValueError: what the run refuses at its start, by the same functions: `make_mesh`, `decode_mesh`,
-        `check_one_host`, `check_shardings` and `plan_memory`.
+        `check_shardings` and `plan_memory`.
     """
     model = config.policy.model_config()
     mesh = make_mesh(config.mesh, slice_devices(tpu))
     sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, decode(config.axes))
     decoding = Sharding(_host_mesh(mesh, tpu), decode(config.axes))
-    check_one_host(config.schedule.max_staleness, tpu.num_hosts)
     check_shardings(config, model, sharding, decoding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
@@ -100,9 +98,9 @@ def run_programs(
         resident=resident,
         engine=config.engine,
         host=dict(decoding.mesh.shape),
+        resting=sum(learner.resident[x] for x in learner.held if x not in learner.decoding),
         paged=paged,
         page_bytes=shard_bytes(cache) / config.engine.pages.num_pages if config.engine.pages else 0,
-        resting=sum(learner.resident[x] for x in learner.held if x not in learner.decoding),
     )
 
 

@@ -10,6 +10,7 @@ from jaxtool.decode.config import EngineConfig
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB, Slice
 from jaxtool.plan.compiled import PRODUCT_EFFICIENCY, ProgramPlan
+from jaxtool.plan.kernels import PackedRow
 from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
 from jaxtool.plan.paged_rows import PagedRows, paged_rows
 from jaxtool.tools.base import ToolServer
@@ -27,9 +28,6 @@ class Assumptions:
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
-    host_link_bytes_per_s: float = (
-        10e9  # of one chip, each way: half of a PCIe 3.0 x16 link, measured nowhere
-    )
     length_spread: float = 0.7  # σ of log-lengths before the limit cuts them
     problem_share: float = 0.5  # of σ²: the samples of a problem have it in common
     slowest_host_quantile: float = (
@@ -126,13 +124,13 @@ class StepPlan:
         if self.decodes:
             windows = self.runs[names.WINDOW]
             parts["host between windows"] = windows * self.assumptions.host_s_per_window
+        if self.resting:
+            link = self.assumptions.host_link_bytes_per_s
+            parts["learner to the host and back"] = 2 * self.resting / link
         if self.paged is not None:
             # Both ways, as if no copy overlapped with a window.
             moved = self.paged.moved_pages * self.page_bytes
             parts[names.MOVED_PAGES] = moved / self.assumptions.host_link_bytes_per_s
-        if self.resting:
-            link = self.assumptions.host_link_bytes_per_s
-            parts["learner to the host and back"] = 2 * self.resting / link
         return parts
 
     @property
@@ -184,24 +182,30 @@ def runs_per_step(
 ) -> dict[str, float]:
     """How often each program runs in one RL step.
 
-    Decoding: the slowest host, with the most problems and, by a quantile, longer answers than the mean.
+    Decoding: the slowest host, with the most answers and, by a quantile, longer ones than the mean. Where problems are
+    spread over the hosts (`Schedule.share_by`), each prompt runs on every host that answers it.
     Decode rows are refilled at once, so that all its rows take (sum of tokens) / decode_rows steps, and the
     last of them runs on alone to the limit. An observation too long to ride a window is appended by chunks
     and takes no steps. With pages the windows are those that the pool takes (`paged_rows`), which end with the
     last rows as well, times what the slowest host has more. Learning: rows of all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
-    problems = math.ceil(schedule.problems_per_step / num_hosts)
-    trajectories = problems * schedule.samples
+    if schedule.share_by == "problems":
+        prompts = math.ceil(schedule.problems_per_step / num_hosts)
+        trajectories = prompts * schedule.samples
+    else:
+        trajectories = math.ceil(schedule.problems_per_step * schedule.samples / num_hosts)
+        prompts = min(schedule.problems_per_step, trajectories)
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
     is_appended = assumed.observation_tokens > engine.forced_tokens
     appended = min(mean, assumed.tool_calls * assumed.observation_tokens) if is_appended else 0.0
     slowest = slowest_host(
         assumed.lengths(config),
         hosts=num_hosts,
-        problems=problems,
+        problems=trajectories / schedule.samples,
         samples=schedule.samples,
         quantile=assumed.slowest_host_quantile,
+        by=schedule.share_by,
     )
     steps = slowest * trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
     if trajectories <= engine.decode_rows:  # all at once: as long as the longest
@@ -221,7 +225,7 @@ def runs_per_step(
         appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
     return {
         names.WINDOW: math.ceil(steps / engine.window_steps),
-        names.PREFILL: math.ceil(problems / engine.prefill_rows),
+        names.PREFILL: math.ceil(prompts / engine.prefill_rows),
         names.PLACE: math.ceil(trajectories / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
@@ -265,6 +269,26 @@ def learned_tokens(config: RlConfig | SftRunConfig, assumed: Assumptions) -> flo
     copies = math.ceil(samples / max(1, min(samples, beside)))
     of_problem = copies * (prompt - 1) + samples * (response + 1)
     return min(apart, config.schedule.problems_per_step * of_problem)
+
+
+def packed_row(config: RlConfig | SftRunConfig, assumed: Assumptions) -> PackedRow | None:
+    """A row of the learner as its attention sees it. None with shared prompts: both calls count as whole rows."""
+    if not isinstance(config, SftRunConfig) and config.pack.shares_prompts:
+        return None
+    prompt, response, row = (
+        assumed.prompt_tokens,
+        assumed.response_tokens,
+        config.pack.row_tokens,
+    )
+    square = response**2
+    if not isinstance(config, SftRunConfig):
+        square = assumed.lengths(config).square
+    mean = (prompt + response) / row
+    return PackedRow(
+        count=assumed.packed_share / mean,
+        mean=mean,
+        square=(prompt**2 + 2 * prompt * response + square) / row**2,
+    )
 
 
 def trajectories_of(config: RlConfig | SftRunConfig) -> int:

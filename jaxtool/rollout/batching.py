@@ -20,7 +20,7 @@ class PackConfig:
     row_tokens: int = 512  # T; at least the longest trajectory
     # Whether observations carry the loss as well: Search-R1's ablation (2503.09516), in which it learns worse.
     learns_observations: bool = False
-    # Whether trajectories of one prompt read one copy of it in a row (docs/your_run.md says when that pays).
+    # Whether trajectories of one prompt read one copy of it in a row (docs/memory.md says when that pays).
     shares_prompts: bool = False
 
     def __post_init__(self) -> None:

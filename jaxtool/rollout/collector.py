@@ -129,13 +129,13 @@ class Collector:
         self,
         problems: Sequence[Problem],
         *,
-        samples: int,
+        samples: int | Sequence[Sequence[int]],
         sampling: Sampling,
         seed: int,
         stream: Sequence[str | int],
         version: int,
     ) -> list[Group]:
-        """A group of `samples` rollouts of each problem, in the order of the problems.
+        """A group of each problem, in their order, of `samples` rollouts or of those with these numbers.
 
         Args:
           stream: names the random stream, for example ("train", step).
@@ -183,7 +183,7 @@ class Collector:
         self,
         problems: Sequence[Problem],
         *,
-        samples: int,
+        samples: int | Sequence[Sequence[int]],
         sampling: Sampling,
         seed: int,
         stream: Sequence[str | int],

@@ -34,7 +34,7 @@ def take_read_back(
         return []
     taken: list[ReadBack] = []
     for index, (problem, prompt) in enumerate(zip(job.problems, prompts, strict=True)):
-        for sample in range(job.samples):
+        for sample in job.numbers[index]:
             found = journal.find(job.stream, problem, sample, prompt)
             if found is not None:
                 job.add(index, found.trajectory)
@@ -90,7 +90,7 @@ def rows_to_draw(
             ),
         )
         for i in order
-        for sample in range(job.samples)
+        for sample in job.numbers[i]
         if job.trajectory(i, sample) is None
     ]
 

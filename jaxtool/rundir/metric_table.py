@@ -72,11 +72,15 @@ METRICS: dict[str, str] = {
     "tokens/sampled_total": "Tokens sampled since the run began, on all hosts.",
     "tokens/sampled_per_s": "Sampled tokens of this step over the seconds of its rollouts.",
     "tokens/reprefilled_total": "Tokens that were run a second time. 0, or the cache was not kept.",
+    "tokens/read_back_answers_count": "Answers of the step that an earlier process finished and a resume read back. Missing where none was.",
     "tokens/moved_rows_total": "Rows that went to the memory of the host because the pool of pages was dry. Only with EngineConfig.pages.",
     "tokens/moved_pages_total": "Pages that went to the memory of the host or came back. Only with EngineConfig.pages.",
-    "tokens/read_back_answers_count": "Answers of the step that an earlier process finished and a resume read back. Missing where none was.",
     "tokens/useful_row_steps_fraction": "Share of the decoded rows and steps in which a row had something to do, since the run began.",
     "tokens/useful_until_queue_empty_fraction": "Share of the decoded rows and steps with something to do, in this step, until nobody waits for a row.",
+    "tokens/draft_guessed_total": "Tokens guessed by drafts since the run began, on all hosts. Only with `EngineConfig.drafts`.",
+    "tokens/draft_accepted_total": "Guesses that the row drew itself, and that so cost no pass of their own.",
+    "tokens/draft_per_pass_mean": "Tokens that a row made in a pass of a window with drafts, mean; 1 without a right guess.",
+    "tokens/draft_windows_fraction": "Share of the windows that ran with drafts, since the run began.",
     "level/accuracy_fraction/{level}": "Accuracy on the questions of one level.",
     "level/calls_per_answer/{level}": "Calls of an answer on the questions of one level.",
     "filter/draws": "Batches of problems drawn for this step; more than 1 only with refilling.",
@@ -161,6 +165,7 @@ OF_THE_CLOCK = (
     *("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_"),
     "tokens/read_back_answers_count",  # of what was stopped, not of what was computed
     "health/beyond_count/late_programs",
+    "health/beyond_count/gradient_spike",  # against the steps that this process has seen
 )
 
 _V = TypeVar("_V")

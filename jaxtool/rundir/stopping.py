@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from jaxtool.core.stopped import Stopped
+from jaxtool.core.stopped import Stopped, stop_status
 from jaxtool.parallel import hosts
 
 STOP = "stop"  # in a work directory: touch it to stop the run
@@ -56,7 +56,7 @@ class StopNotice:
         self._grace_s, self._end = grace_s, end
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
-        self._last_words: list[Callable[[], None]] = []
+        self._last_words: list[Callable[[], object]] = []
         self._asked_s: float | None = None
         self._is_left = threading.Event()
         self._interrupts = 0
@@ -115,7 +115,7 @@ class StopNotice:
             with self._lock:
                 self._callbacks.remove(call)
 
-    def before_the_end(self, call: Callable[[], None]) -> None:
+    def before_the_end(self, call: Callable[[], object]) -> None:
         """Has `call` made where the thread ends the process itself, the last one given first."""
         self._last_words.append(call)
 
@@ -188,7 +188,7 @@ class StopNotice:
         for call in reversed(self._last_words):
             with contextlib.suppress(Exception):
                 call()
-        self._end(0)
+        self._end(stop_status())
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ SERVERS = (
 )
 # Devices and the shapes of programs: the same mathematics, added up in another order.
 LAYOUT = (
-    *("MeshConfig.*", "AxisRules.*", "RlConfig.unloads_decoder"),
+    *("Schedule.share_by", "MeshConfig.*", "AxisRules.*", "RlConfig.unloads_decoder"),
     *("RlConfig.offloads_learner", "EngineConfig.decode_rows", "DecoderNumerics.sums"),
     *("EngineConfig.cache_rows", "EngineConfig.min_decode_rows", "EngineConfig.window_steps"),
     *("EngineConfig.refill_below", "EngineConfig.min_view", "EngineConfig.prefill_rows"),
@@ -52,6 +52,7 @@ LAYOUT = (
     *("EngineConfig.forced_tokens", "EngineConfig.append_rows", "EngineConfig.memory_gib"),
     *("EngineConfig.memory_share", "EngineConfig.most_decode_rows"),
     *("EngineConfig.pages", "PagesConfig.*"),
+    *("EngineConfig.drafts", "DraftsConfig.*"),
     *("GrpoConfig.micro_batch_rows", "GrpoConfig.lm_head_chunk", "SftConfig.micro_batch_rows"),
     *("SftConfig.last_block_rows", "SftConfig.lm_head_chunk"),
 )

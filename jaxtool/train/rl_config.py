@@ -4,6 +4,7 @@ Checked when it is built, before any weight is read. Knows no loop.
 """
 
 import dataclasses
+from typing import get_args
 
 from jaxtool.config.callables import check_takes
 from jaxtool.core.ranges import check_range
@@ -38,6 +39,7 @@ from jaxtool.train.contradictions import (
     check_offload,
     with_constant_tokens,
 )
+from jaxtool.train.host_shares import HostShare
 from jaxtool.train.sources import Sandbox, TokenizerSource
 
 
@@ -50,6 +52,9 @@ class Schedule:
     samples: int = 8  # G, per problem
     # Training problems, drawn once and gone through in shuffled passes; None: the whole split.
     pool: int | None = 4096
+    # Of several hosts each answers some samples of every problem, or all samples of some problems. The first keeps the
+    # slowest host near the mean; the second runs each prompt on one host, which pays where prompts are longer than answers.
+    share_by: HostShare = "samples"
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
     eval_samples: int = 1  # answers to each of them: with k of them avg@k and pass@k are logged
@@ -76,6 +81,8 @@ class Schedule:
         counts += ("eval_samples", "log_trajectories", "stop_after_skipped")
         check_range(self, *counts, least=1)
         check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
+        if self.share_by not in get_args(HostShare):
+            raise ValueError(f"Schedule.share_by={self.share_by!r} must be 'samples' or 'problems'")
         check_range(self, "checkpoint_minutes", least=0)
         check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
@@ -211,7 +218,6 @@ def samplings_of(config: RlConfig) -> tuple[Sampling, ...]:
 def check_can_overlap(config: RlConfig) -> None:
     """Raises ValueError if the run asks for what needs the decoder for itself, or all rows to stop."""
     for name, is_wanted in (
-        ("RlConfig.unloads_decoder", config.unloads_decoder),
         ("RlConfig.offloads_learner", config.offloads_learner),
         ("RolloutConfig.schedule='lockstep'", config.rollout.schedule == "lockstep"),
         ("Selection.tool_free_samples", config.selection.tool_free_samples > 0),

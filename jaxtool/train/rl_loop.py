@@ -12,6 +12,7 @@ import sys
 import time
 from asyncio import Runner
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -42,7 +43,7 @@ from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_kept, save_result
-from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
+from jaxtool.train.overlapped_rollouts import open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.resume_rules import MAY_CHANGE, optimizers_of, say_changes
 from jaxtool.train.rl_config import RlConfig, samplings_of
@@ -152,9 +153,10 @@ def train(
                     # The last step has one too, from which a longer run goes on.
                     if due.is_due(step + 1) or (stop.is_asked and hosts.is_single()):
                         log.sync()
-                        checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
+                        meta = run.meta(rollouts.queued)
+                        rollouts.dispatch(partial(checkpoints.save, step + 1, run.state, meta))
                     kept.end_step()
-                    keep(step + 1, may_be_best=is_validated)
+                    rollouts.dispatch(partial(keep, step + 1, may_be_best=is_validated))
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
         kept.finish(schedule.steps)
@@ -176,11 +178,14 @@ def _checked(
     config: RlConfig, source: PolicySource, seed: int, mesh: jax.sharding.Mesh | None
 ) -> tuple[Sharding, tuple[Renderer, Tokenizer], ProblemSets]:
     """What a run can be refused for before its weights are read: devices, text, problems."""
-    check_one_host(config.schedule.max_staleness, jax.process_count())
     model = source.model_config()
     sharding, _ = make_shardings(config, model, mesh)
     if config.offloads_learner:
         check_has_host_memory(sharding.mesh, "RlConfig.offloads_learner=True")
+    if config.unloads_decoder and config.schedule.max_staleness:
+        check_has_host_memory(
+            sharding.mesh, "RlConfig.unloads_decoder beside Schedule.max_staleness"
+        )
     text = load_text(config)
     check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
@@ -214,7 +219,7 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     worker.collector.stop.check()  # all of it is kept, and an update may take minutes
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
     check_sampled(batch.groups, f"step {step}", workdir)
-    run.end_decoding()
+    run.end_decoding(rollouts.unload)
     metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
     metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
@@ -318,7 +323,7 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     run.begin_decoding()
     groups = rollouts.validate(run.validation, step + 1, run.policy)
     if run.config.offloads_learner:
-        run.end_decoding()
+        run.end_decoding(rollouts.unload)
     tools = run.worker.collector.tools.names
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():

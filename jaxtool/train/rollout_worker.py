@@ -75,6 +75,8 @@ class RolloutWorker:
                 "tokens/moved_rows_total": counts.moved_rows,
                 "tokens/moved_pages_total": counts.moved_pages,
             }
+        if self.engine.config.drafts is not None:
+            metrics |= self.engine.drafting.counts.metrics(counts.windows)
         if self.client is not None:
             totals = self.client.totals
             metrics |= {

@@ -4,6 +4,7 @@ Not covered: the steps (`rl_loop`).
 """
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,14 @@ class Run:
         if self.config.offloads_learner:
             self.state = self.learner.with_rest(self.state, to_host_memory)
 
-    def end_decoding(self) -> None:
-        """When no row is decoded any more. With `RlConfig.unloads_decoder` the devices are the learner's again."""
+    def end_decoding(self, unload: Callable[[], None] | None = None) -> None:
+        """When no row is decoded any more. With `RlConfig.unloads_decoder` the devices are the learner's again.
+
+        Args:
+          unload: `Rollouts.unload`, once there are rollouts.
+        """
         if self.config.unloads_decoder:
-            self.worker.engine.unload()
+            (unload or self.worker.engine.unload)()
         if self.config.offloads_learner:
             self.state = self.learner.with_rest(self.state, to_device_memory)
 

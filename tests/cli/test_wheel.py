@@ -4,8 +4,10 @@ They are built by the installed setuptools and installed without an index. That 
 is not covered here.
 """
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +91,15 @@ def start(installed, folder, *words):
     )
 
 
+def test_an_install_of_a_checkout_finds_its_doors_too(tmp_path, built):
+    out = build(tmp_path, ("editable",), age_s=0, umask=0o022)
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
+        (finder,) = [name for name in wheel.namelist() if name.endswith("finder.py")]
+        mapped = re.search(r"^MAPPING.*?= (\{.*\})$", wheel.read(finder).decode(), re.MULTILINE)
+    assert mapped is not None
+    assert set(ast.literal_eval(mapped[1])) == {*PACKAGES, "experiments"}
+
+
 def test_two_source_distributions_have_the_same_bytes(built, tmp_path):
     again = build(tmp_path, ("sdist",), age_s=_SPREAD_S, umask=0o077)
     one, other = (folder / f"{NAME}.tar.gz" for folder in (built, again))
@@ -147,10 +158,10 @@ def test_an_installed_wheel_reads_its_gin_files_and_one_of_the_reader(installed,
     )
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "found.json").read_text())["values"]
-    assert values["Schedule.steps"]["value"] == "3"
-    assert any(
-        one["from"].startswith("gin_configs/tasks/arithmetic.gin") for one in values.values()
-    )
+    steps = values["rl_config.Schedule.steps"]
+    assert steps["value"] == "3"
+    assert steps["from"].startswith("gin_configs/runs/quickstart_otc_grpo.gin:")
+    assert steps["from"].endswith("(STEPS of mine.gin:4)")
 
 
 def test_an_installed_wheel_names_its_commands_as_they_are_typed(installed, tmp_path):

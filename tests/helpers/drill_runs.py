@@ -62,10 +62,11 @@ class DrillTool(CountingTool):
 
     def __init__(self, spec: Spec):
         super().__init__()
-        self._spec = spec
+        self._spec, self._begun = spec, 0
 
     async def execute(self, code):
-        fault, call = self._spec.fault, self.calls
+        fault, call = self._spec.fault, self._begun
+        self._begun += 1
         if call == fault.sigterm_at_call:
             self._spec.note(told=True)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -76,7 +77,6 @@ class DrillTool(CountingTool):
             self._spec.note(told=True)
             os.kill(os.getpid(), signal.SIGINT)
         if call in (fault.sigterm_at_call, fault.stop_file_at_call, fault.interrupts_at_call):
-            self.calls += 1
             await hang()
         await asyncio.sleep(0.003)
         return await super().execute(code)

@@ -1,7 +1,9 @@
 """Kills at random points of a phase, resumes, and compares; the tests draw a few points, the nightly command 20 a phase."""
 
 import dataclasses
+import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +79,22 @@ def drill(
         )
         shutil.rmtree(workdir)
     return Result(kills=kills, survived=count - kills, differing=differing)
+
+
+def main() -> None:
+    """`python -m helpers.kill_drills FOLDER RESULTS SEED COUNT PHASE ...`, for benchmarks.kill_drill."""
+    folder, results, seed, count, *phases = sys.argv[1:]
+    found = {}
+    for name in phases:
+        result = drill(DRILLS[name], Path(folder), seed=int(seed), count=int(count), report=_say)
+        found[name] = dataclasses.asdict(result)
+        _say(f"{name}: {result.kills} kills, {result.survived} over before, {result.differing}")
+        Path(results).write_text(json.dumps(found))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

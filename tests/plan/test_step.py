@@ -29,6 +29,7 @@ from jaxtool.plan.step import (
     StepPlan,
     default_assumptions,
     learned_tokens,
+    packed_row,
     runs_per_cold_start_step,
     runs_per_step,
 )
@@ -130,8 +131,24 @@ def test_shared_prompts_are_learned_once_a_row(tmp_path):
     assert learned_tokens(dataclasses.replace(config, pack=short), assumed) == 16 * 23
 
 
+def test_a_packed_row_by_hand(tmp_path):
+    """Rows of 64 with answers of 12 to prompts of 4: 16 tokens are a quarter; 3.6 of them at 90 %."""
+    config = config_of(tmp_path)
+    pack = dataclasses.replace(config.pack, row_tokens=64)
+    config = dataclasses.replace(config, pack=pack)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=0, length_spread=0)
+    row = packed_row(config, assumed)
+    assert row is not None
+    assert (row.count, row.mean, row.square) == pytest.approx((3.6, 0.25, 0.0625))
+    spread = packed_row(config, dataclasses.replace(assumed, length_spread=0.5))
+    assert spread is not None
+    assert spread.square >= row.square
+    shared = dataclasses.replace(pack, shares_prompts=True)
+    assert packed_row(dataclasses.replace(config, pack=shared), assumed) is None
+
+
 def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
-    """Of 3 problems on 2 hosts one has 2: as much as above, but 3 x 8 answers are learned."""
+    """Of 3 x 8 answers on 2 hosts each has 12, 4 to each of the 3 prompts; all 24 are learned."""
     config = config_of(tmp_path)
     schedule = dataclasses.replace(config.schedule, problems_per_step=3)
     config = dataclasses.replace(config, schedule=schedule)
@@ -144,7 +161,7 @@ def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
     )
     equal = dataclasses.replace(assumed, length_spread=0.0)
     runs = runs_per_step(config, equal, 2)
-    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (4, 1, 8)
+    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (3, 2, 6)
     assert runs[names.LEARN] == 4  # 24 x 16 tokens are 12 rows, 15 at 80 %
     assert (runs[names.PUBLISH], runs[names.PUBLISH_ENDS]) == (1, 1)  # of one layer
 
@@ -158,9 +175,20 @@ def test_the_slowest_host_has_more_tokens_than_the_mean(tmp_path):
     equal = dataclasses.replace(assumed, length_spread=0.0)
     assert runs_per_step(config, equal, 4)[names.WINDOW] == 14
     spread = assumed.lengths(config)
-    slowest = slowest_host(spread, hosts=4, problems=8, samples=8, quantile=0.5)
-    assert 1.1 < slowest < 1.3
-    assert runs_per_step(config, assumed, 4)[names.WINDOW] == math.ceil((96 * slowest + 12) / 8)
+    shape = {"hosts": 4, "problems": 8, "samples": 8, "quantile": 0.5}
+    slowest = slowest_host(spread, **shape, by="samples")
+    assert 1.03 < slowest < 1.1
+    runs = runs_per_step(config, assumed, 4)
+    assert runs[names.WINDOW] == math.ceil((96 * slowest + 12) / 8)
+    assert runs[names.PREFILL] == 16  # each host has a sample of each of the 32 prompts, two a call
+    # All samples of a problem on one host: longer problems stay together, and each prompt runs once.
+    schedule = dataclasses.replace(schedule, share_by="problems")
+    config = dataclasses.replace(config, schedule=schedule)
+    whole = slowest_host(spread, **shape, by="problems")
+    assert 1.1 < whole < 1.3
+    runs = runs_per_step(config, assumed, 4)
+    assert runs[names.WINDOW] == math.ceil((96 * whole + 12) / 8)
+    assert runs[names.PREFILL] == 4
 
 
 def test_all_rows_at_once_take_as_long_as_the_longest(tmp_path):

@@ -1,5 +1,7 @@
 """Rows in which equal prompts stand once: by hand, and nothing lost, doubled or too long."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers.ledgers import ledger
@@ -89,6 +91,17 @@ def test_a_batch_with_a_shared_prompt_by_hand():
     apart = to_batch([one, other, two], PackConfig(row_tokens=16))
     assert apart.prefix_ids is None
     assert apart.loss_mask.sum() == batch.loss_mask.sum()
+
+
+def test_a_prefix_behind_what_continues_it_is_refused():
+    made = [ledger("QQp"), ledger("QQpp")]
+    batch = to_batch(made, PackConfig(row_tokens=8, shares_prompts=True))
+    assert batch.prefix_ids.tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
+    late = np.where(batch.segment_ids == 2, 3, batch.prefix_ids)
+    chained = np.where(batch.segment_ids == 3, 2, batch.prefix_ids)
+    for prefixes in (late, chained):
+        with pytest.raises(ValueError, match=r"row 0 continues segment .* whole in front of it"):
+            dataclasses.replace(batch, prefix_ids=prefixes.astype(np.int32)).check()
 
 
 def test_without_equal_prompts_rows_hold_the_same_segments_as_without_sharing():

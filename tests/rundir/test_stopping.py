@@ -124,3 +124,9 @@ def test_a_pool_of_jobs_ends_on_sigterm_with_status_0(capsys):
         stopped_by_sigterm()
     assert stopped.value.code == 0
     assert "SIGTERM: stopped" in capsys.readouterr().err
+
+
+def test_the_status_of_a_stop_is_a_setting_of_the_environment(monkeypatch):
+    for text, status in (("143", 143), ("0", 0), ("", 0), ("no", 0), ("999", 0)):
+        monkeypatch.setenv("JAXTOOL_STOP_STATUS", text)
+        assert Stopped().code == status
