@@ -40,7 +40,7 @@ def write_and_attend_to_pages(
     By the TPU kernel where it serves, else by gathering the pages and `cached_attention`. What rows get whose
     positions are beyond the table is arbitrary, but finite.
     """
-    if cached_backend(config, cache.k.shape[2], sharding) == "xla":
+    if cached_backend(config, cache.k.shape[2], sharding) != "pallas_tpu":
         updated, _ = write_pages(cache, k, v, positions, table)
         return cached_attention(q, gather_pages(updated, table), positions), updated
     # In a step the kernel writes the scales of int8 pages: a scatter would change the layout of all of them.

@@ -138,7 +138,6 @@ def test_a_row_that_has_moved_comes_back_bit_for_bit(params):
     assert paged_cache.host_pages == 0
 
 
-@pytest.mark.slow  # the kernel's int8 is compared in tests/model
 def test_int8_pages_give_the_tokens_of_the_int8_cache():
     params = random_params(THIN)
     numerics = DecoderNumerics(cache="int8")
