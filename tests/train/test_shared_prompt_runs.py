@@ -35,7 +35,7 @@ def test_a_run_that_began_with_copies_cannot_go_on_without_them(tmp_path):
     config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, steps=1))
     train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
     shared = dataclasses.replace(config.pack, shares_prompts=True)
-    with pytest.raises(ValueError, match="PackConfig.shares_prompts"):
+    with pytest.raises(ValueError, match=r"PackConfig\.shares_prompts"):
         train(
             dataclasses.replace(config, pack=shared),
             workdir=tmp_path / "run",
