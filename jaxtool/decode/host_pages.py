@@ -1,12 +1,13 @@
 """Pages in the memory of the host: copied while the device goes on, and back bit for bit.
 
 A page is copied on the device first (`paged_programs.take_page`), so its place there is free at once. The
-copy then travels to pinned memory of the host in the background, and a few are on their way at a time.
+copy then travels to pinned memory of the host in the background, and a few are on their way at a time. The
+first pages of the row that comes back next are sent to the device while a window still runs.
 Not covered: which pages move (`paged_cache`).
 """
 
 import collections
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import jax
@@ -21,10 +22,11 @@ class HostPages:
     """Pages by the name of who they belong to."""
 
     def __init__(self, *, in_flight: int):
-        """`in_flight`: copies that may be on the device at once."""
+        """`in_flight`: copies that may be on the device at once, and as many on their way back."""
         self._in_flight = in_flight
         self._held: dict[Hashable, list[HostPage]] = {}
         self._moving: collections.deque[HostPage] = collections.deque()
+        self._staged: dict[Hashable, list[PageContent]] = {}  # of one name, on the device
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._held
@@ -41,11 +43,22 @@ class HostPages:
         self._moving.append(moving)
         self._held.setdefault(name, []).append(moving)
 
-    def pages(self, name: Hashable) -> list[HostPage]:
-        return self._held.get(name, [])
+    def stage(self, name: Hashable, shapes: PageContent) -> None:
+        """Sends the first pages of `name` to the device, in place of those of another."""
+        if name not in self._staged:
+            pages = self._held.get(name, [])[: self._in_flight]
+            self._staged = {name: [on_device(page, shapes) for page in pages]}
+
+    def bring(self, name: Hashable, shapes: PageContent) -> Iterator[PageContent]:
+        """The pages of `name` on the device, one after the other; the host keeps its own."""
+        staged = self._staged.pop(name, [])
+        yield from staged
+        for page in self._held.get(name, [])[len(staged) :]:
+            yield on_device(page, shapes)
 
     def drop(self, name: Hashable) -> None:
         self._held.pop(name, None)
+        self._staged.pop(name, None)
 
 
 def on_device(page: HostPage, shapes: PageContent) -> PageContent:

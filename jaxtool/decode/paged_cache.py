@@ -16,11 +16,12 @@ Who moves and who waits, with a pool of 6 pages of 4 tokens and windows of 4 ste
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from jaxtool.decode.config import EngineConfig, EngineCounts
 from jaxtool.decode.device_program import DeviceProgram
-from jaxtool.decode.host_pages import HostPages, on_device
+from jaxtool.decode.host_pages import HostPages
 from jaxtool.decode.page_pool import Copies, PagePool, PoolIsDry
 from jaxtool.decode.paged_programs import PageContent
 from jaxtool.decode.prefill import Prefilled
@@ -158,6 +159,10 @@ class PagedCache:
                     break
                 cache = self._return(cache, row, rows, ages)
                 chosen.append(row)
+        # 3) Who will come back next is sent to the device while the window runs.
+        waiting = next((row for row in wanted if self.pool.is_moved(row)), None)
+        if waiting is not None:
+            self._host.stage(("row", waiting), self._table.page_shapes())
         appended = {row: self._appended.pop(row) for row in chosen if row in self._appended}
         return cache, np.asarray(sorted(chosen), np.int32), appended
 
@@ -223,8 +228,12 @@ class PagedCache:
         copies = self.pool.move_in(row)
         for name, pages in ((("row", row), copies.own), (("prompt", copies.key), copies.prompt)):
             # The prompt is not there where another row of the group brought it back.
-            for page, content in zip(pages, self._host.pages(name)[: len(pages)], strict=True):
-                cache = self._put(cache, content, page)
+            contents = self._host.bring(name, self._table.page_shapes()) if pages else ()
+            for i, (page, content) in enumerate(zip(pages, contents, strict=True)):
+                cache = self._use(self._table.put_page())(cache, content, np.int32(page))
+                self._counts.moved_pages += 1
+                if not (i + 1) % self._pages.pages_in_flight:
+                    jax.block_until_ready(cache)  # no more than these are on the device
         self._host.drop(("row", row))
         if copies.frees_host_prompt:
             self._host.drop(("prompt", copies.key))
@@ -268,11 +277,6 @@ class PagedCache:
     def _take(self, cache: KVCache, name: Hashable, page: int) -> None:
         self._host.add(name, self._use(self._table.take_page())(cache, np.int32(page)))
         self._counts.moved_pages += 1
-
-    def _put(self, cache: KVCache, content: PageContent, page: int) -> KVCache:
-        self._counts.moved_pages += 1
-        moved = on_device(content, self._table.page_shapes())
-        return self._use(self._table.put_page())(cache, moved, np.int32(page))
 
     def _write(self, cache: KVCache, writes: Sequence[tuple[Prefilled, int, int]]) -> KVCache:
         """Chunks of prompts into pages, `prefill_rows` at a time."""

@@ -30,7 +30,7 @@ def plan_pool(
 
     An example: room for 10 GiB, pages of 0.25 GiB of which 4 may be on their way, rows of 9 pages.
 
-      room: 10 - 4 x 0.25 = 9 GiB, which 36 pages fill: 4 of the longest rows
+      room: 10 - 2 x 4 x 0.25 = 8 GiB, which 32 pages fill: 3 of the longest rows, and a half
 
     Args:
       room: bytes that weights, prompts and logits leave; None: unknown.
@@ -43,7 +43,7 @@ def plan_pool(
     pages = config.pages
     assert pages is not None
     page = cache_bytes(model, 1, pages.page_tokens)
-    moving, row_pages = pages.pages_in_flight * page, pages.pages_of(config.max_tokens)
+    moving, row_pages = 2 * pages.pages_in_flight * page, pages.pages_of(config.max_tokens)
     fitting = None if room is None else max(0, room - moving) // page
     wanted = pages.num_pages or fitting
     if wanted is None:

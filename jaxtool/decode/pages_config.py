@@ -15,7 +15,7 @@ class PagesConfig:
     pool_tokens: int = 0  # of all pages of a host; 0: what its memory leaves
     # Free positions that admission keeps for each row in flight. Fewer: more rows, moved more often.
     headroom_tokens: int = 1024
-    # On their way to or from the host at once: each is copied on the device first.
+    # On their way to the host at once, and as many on their way back: each has a copy on the device.
     pages_in_flight: int = 4
 
     def __post_init__(self) -> None:

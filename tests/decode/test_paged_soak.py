@@ -97,6 +97,10 @@ class StubTable:
 
         return self._of(("window", width, view, mode), window)
 
+    def window_of(self, columns, width, view, mode):
+        assert columns == 1
+        return self.window(width, view, mode)
+
     def take_page(self):
         def take(cache, page):
             return PageContent(Content(tuple(cache[page].tolist())), None)
@@ -164,7 +168,7 @@ def engine(monkeypatch):
     table = StubTable(made.config)
     made._table = made._paged._table = table
     made._cache = np.zeros((POOL, PAGE), np.int64)
-    monkeypatch.setattr("jaxtool.decode.paged_cache.on_device", lambda page, shapes: page)
+    monkeypatch.setattr("jaxtool.decode.host_pages.on_device", lambda page, shapes: page)
     return made
 
 
