@@ -21,7 +21,8 @@ from jaxtool.train.rl_config import RlConfig
 
 NOTEBOOK = run_notebook.notebook()
 CODE = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
-SMOLLM2 = re.findall(r'^SMOLLM2 = "(.*?)"', "\n".join(CODE), re.MULTILINE)[0]
+DEFAULTS: dict[str, str] = {}
+exec(next(source for source in CODE if "SMOLLM2 = " in source), DEFAULTS)
 
 
 def test_the_notebook_holds_no_outputs_and_its_cells_compile():
@@ -36,7 +37,12 @@ def test_the_notebook_holds_no_outputs_and_its_cells_compile():
 def named_commands():
     """Each jaxtool("...") of the cells, with stand-ins for what it fills in."""
     found = re.findall(r'jaxtool\(\s*f?"([^"]*)"\s*\)', "\n".join(CODE))
-    values = {"WORK": "runs", "TOPOLOGY": "v5e:2x4", "QUICKSTART": "", "SMOLLM2": SMOLLM2}
+    values = {
+        "WORK": "runs",
+        "TOPOLOGY": "v5e:2x4",
+        "QUICKSTART": "",
+        "SMOLLM2": DEFAULTS["SMOLLM2"],
+    }
     return [re.sub(r"\{(\w+)\}", lambda match: values[match[1]], line) for line in found]
 
 
@@ -46,7 +52,9 @@ def test_the_notebook_does_what_it_says():
 
 
 @pytest.mark.parametrize("line", named_commands())
-def test_each_command_of_the_notebook_parses(line, monkeypatch):
+def test_each_command_of_the_notebook_parses(line, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
     name, *words = shlex.split(line)
     if name == "--version":
         return
@@ -83,7 +91,7 @@ def test_a_kernel_runs_the_notebook_up_to_the_plan(tmp_path):
 def test_the_real_models_run_takes_all_eight_devices():
     smollm2_or_skip()
     file = "gin_configs/runs/smollm2_products.gin"
-    config = loader.load(RlConfig, files=[file], params=shlex.split(SMOLLM2)[1::2])
+    config = loader.load(RlConfig, files=[file], params=shlex.split(DEFAULTS["SMOLLM2"])[1::2])
     model = config.policy.model_config()
     mesh = make_mesh(
         config.mesh,
