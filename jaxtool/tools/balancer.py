@@ -73,6 +73,10 @@ class Balancer:
         endpoint.ejected_until = self._clock() + pause_s
 
     @property
+    def has_several(self) -> bool:
+        return len(self._endpoints) > 1
+
+    @property
     def num_ejected(self) -> int:
         now = self._clock()
         return sum(endpoint.ejected_until > now for endpoint in self._endpoints)

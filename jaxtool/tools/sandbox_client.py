@@ -385,4 +385,5 @@ class SandboxClient:
             is_busy=code is grpc.StatusCode.RESOURCE_EXHAUSTED,
             is_sick=code not in _NOT_SICK,
             pause_s=retry_after_s(error),
+            has_hung=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
