@@ -113,6 +113,7 @@ def cached_hidden_states(
     view: int,
     sharding: Sharding,
     rows: Int[Array, " B"] | None = None,
+    attends_apart: bool = False,
 ) -> tuple[Float[Array, "B C D"], KVCache]:
     """Runs C new tokens per row, writing their keys and values at `positions` of the cache.
 
@@ -123,6 +124,7 @@ def cached_hidden_states(
       rows: the cache's row of each row of tokens; one out of range is not written. They are copied out
         for attention layer by layer: all layers at once took as much memory as their part of the cache.
         None: all rows, in place.
+      attends_apart: each of the C columns attends by itself, in the shape and so with the rounding of C = 1.
 
     Returns:
       Last hidden states and the cache with the new tokens in it.
@@ -140,7 +142,13 @@ def cached_hidden_states(
                 return write_and_attend(q, k, v, layer_cache, positions, sharding)
             updated = write(layer_cache, k, v, positions, rows)
             seen = updated.view(view) if rows is None else view_rows(updated, rows, view)
-            return attend_to_cache(q, seen, positions, config, sharding), updated
+            if not attends_apart:
+                return attend_to_cache(q, seen, positions, config, sharding), updated
+            columns = zip(
+                jnp.split(q, q.shape[1], 1), jnp.split(positions, q.shape[1], 1), strict=True
+            )
+            parts = [attend_to_cache(one, seen, at, config, sharding) for one, at in columns]
+            return jnp.concatenate(parts, axis=1), updated
 
         x, updated = _merge_block(config, layer_params)(x, rotary, attend)
         x = sharding.constrain(x, "batch", "length", "activation_embed")
