@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
 from jaxtool.data.problems import Split
 from jaxtool.data.tokenizer import VocabularyTokenizer

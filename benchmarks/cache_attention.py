@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import SHAPES, machine
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.model.attention import cached_attention
 from jaxtool.model.attention_backends import keys_go_first
 from jaxtool.model.kv_cache import LayerCache

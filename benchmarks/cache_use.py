@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.decode.config import doublings
 
 BUDGET, PROMPT, PAGE = 16_384, 512, 16

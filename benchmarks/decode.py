@@ -56,7 +56,7 @@ from benchmarks.peers import (  # noqa: E402
     machine,
     parse_case,
 )
-from experiments import entry  # noqa: E402
+from jaxtool.cli import entry  # noqa: E402
 
 _LONG_PROMPT = 1024  # tokens
 
@@ -119,7 +119,7 @@ class Ours:
     def tokens_per_s(self) -> float:
         """Of one round."""
         from jaxtool.core import rng
-        from jaxtool.decode.engine import Placement
+        from jaxtool.decode.pieces import Placement
 
         case, engine, vocab = self.case, self.engine, self.engine.model.vocab_size
         prompts = [

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtool.core import rng
 from jaxtool.core.types import Problem, ToolResult, ToolStatus, trajectories_of
 from jaxtool.decode.config import EngineConfig
-from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.model.config import ModelConfig

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.peers import SHAPES
-from experiments import entry
+from jaxtool.cli import entry
 
 LENGTHS = (4, 8, 16, 32, 64, 128)
 
@@ -26,7 +26,8 @@ def measure(shape: str, dtype: str, decode_rows: int, rounds: int) -> dict[str, 
 
     from jaxtool.core import rng
     from jaxtool.decode.config import EngineConfig
-    from jaxtool.decode.engine import DecodeEngine, Placement
+    from jaxtool.decode.engine import DecodeEngine
+    from jaxtool.decode.pieces import Placement
     from jaxtool.model.config import ModelConfig
     from jaxtool.model.transformer import init_params
     from jaxtool.parallel.axis_rules import single_device
@@ -92,7 +93,7 @@ def _append(engine: Any, outputs: dict[int, list[int]]) -> None:
     import jax
 
     engine._rows.lengths[:] = 40
-    engine._append_chunks(outputs)
+    engine._append_long(outputs)
     jax.block_until_ready(engine._cache)
 
 

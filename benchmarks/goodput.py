@@ -27,10 +27,11 @@ import jax
 import numpy as np
 
 from benchmarks.peers import SMALL, machine
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
-from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.pieces import Placement
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import Params, init_params
 from jaxtool.parallel.axis_rules import single_device

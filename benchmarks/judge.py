@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core.types import Problem
 from jaxtool.judges.base import Case
 from jaxtool.judges.mathematics import Mathematics

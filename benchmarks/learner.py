@@ -1,7 +1,7 @@
 """Speed and memory of the policy update against its peers, and how long a run takes to begin.
 
   python benchmarks/learner.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
-      [--part updates|memory|start] [--shape small] [--dtype float32] [--start-shape Qwen2.5-0.5B]
+      [--part updates|shared|memory|start] [--shape small] [--dtype float32] [--start-shape Qwen2.5-0.5B]
   python benchmarks/learner.py --part updates --case Qwen2.5-1.5B,bfloat16,1,16384 --peak-tflops 989
 
 Peers: transformers under torch and google-tunix's Qwen2, each with the same loss and optimizer, in its
@@ -9,10 +9,12 @@ own interpreter (the current one where it can import them; a peer that is missin
 Rounds of all take turns at the small shape; at 0.5B one ends before the next begins, since three do not
 fit into 24 GiB. Medians are compared. Data transfer is not part of it.
 
---json writes {"summary", "updates", "memory", "start", "machine"}. `summary`:
+--json writes {"summary", "updates", "shared", "memory", "start", "machine"}. `summary`:
   ratio_small_float32            tokens/s of ours over the better peer's, 16 rows of 320 tokens
   ratio_05b_float32              the same at Qwen2.5-0.5B's shape, 2 rows of 256 tokens
   ratio_05b_torch_bfloat16       ours in bfloat16 over torch with parameters in bfloat16, 0.5B
+  shared_prompts_ratio           seconds of an update of 16 samples of 60 tokens to one prompt of 250, SmolLM2's
+                                 shape: with a copy of the prompt for each, over one copy for all
   loss_memory_ratio              temporary memory of the loss with all logits at once over ours:
                                  16 384 tokens, 151 936 words, by the compiler's account
   update_memory_ratio            the same of one whole gradient block at Qwen2.5-0.5B's shape
@@ -24,6 +26,7 @@ the rate of the feed-forward's product in this run; `share_of_bound` of ours and
 over each peer's tokens/s: what ours could reach at most; `tflops_per_s` of those products in ours, and
 `utilization` (MFU) of --peak-tflops, the device's figure, where it is given. A --case is
 shape,dtype,rows,tokens, in place of the table's.
+`shared` has both ways' `rows` and `update_s`, and what their first update measured (benchmarks/learner_shared.py).
 The start part keeps three float32 copies of the parameters and a checkpoint of that size in a temporary
 folder. With `--start-option adapter` it reads a bfloat16 model from a Hugging Face directory that it writes
 there and trains an adapter, with `--start-option no-decoder` it leaves the decoder (a second copy) out.
@@ -57,7 +60,7 @@ from benchmarks.peers import (  # noqa: E402
     machine,
     parse_case,
 )
-from experiments import entry  # noqa: E402
+from jaxtool.cli import entry  # noqa: E402
 
 Round = Callable[[], float]
 _LONG = 16_384
@@ -272,6 +275,17 @@ def memory() -> dict[str, Any]:
     return out
 
 
+def shared(is_quick: bool) -> dict[str, Any]:
+    """Updates with and without a shared prompt, in turns."""
+    from benchmarks.learner_shared import SharedCase, shared_prompts
+
+    found = shared_prompts(SharedCase(rounds=3 if is_quick else 5))
+    apart, together = (found["update_s"][way] for way in ("apart", "shared"))
+    text = f"a copy of the prompt for each sample {apart:.1f} s, one for all {together:.1f} s"
+    print(f"{found['shape']}: {text}, {found['ratio']:.2f} x", flush=True)
+    return found
+
+
 def start(shape: str, options: list[str]) -> dict[str, Any]:
     """Figures of a process that begins, and of one that resumes; weights come from the disk, not from its cache."""
     environment = dict(os.environ)
@@ -320,6 +334,7 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
         "ratio_05b_torch_bfloat16": ratio(
             "Qwen2.5-0.5B", "bfloat16", "transformers, parameters too", "transformers"
         ),
+        "shared_prompts_ratio": record["shared"]["ratio"],
         "loss_memory_ratio": record["memory"]["loss_memory_ratio"],
         "update_memory_ratio": record["memory"]["update_memory_ratio"],
     }
@@ -338,7 +353,9 @@ def main() -> None:
     )
     entry.add_json_flag(parser, "write all figures here")
     add_peer_flags(parser)
-    parser.add_argument("--part", choices=("updates", "memory", "start"), help="only this part")
+    parser.add_argument(
+        "--part", choices=("updates", "shared", "memory", "start"), help="only this part"
+    )
     parser.add_argument("--shape", choices=("small", "Qwen2.5-0.5B"), help="of updates: only this")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of updates: only this")
     parser.add_argument("--case", action="append", help="of --part updates, in place of its cases")
@@ -365,6 +382,8 @@ def main() -> None:
         record["updates"], versions = updates(
             chosen, arguments.quick, pythons, arguments.peak_tflops
         )
+    if arguments.part in (None, "shared"):
+        record["shared"] = shared(arguments.quick)
     if arguments.part in (None, "start"):
         record["start"] = start(arguments.start_shape, arguments.start_option)
     record["machine"] = machine(versions)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peers import QWEN, SMALL, machine
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.model.attention import attention, segment_mask
 from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.float_product import float_product

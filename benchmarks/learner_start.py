@@ -20,10 +20,11 @@ import numpy as np
 
 from benchmarks.learner_setup import make_batch, make_setup, random_state
 from benchmarks.peers import START_SHAPES
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.decode.config import EngineConfig
-from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.learn.grpo_learner import GrpoLearner, place_batch
 from jaxtool.learn.policy_view import PolicyView, split_policy

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.learn.adam8bit import dequantize_blocks, quantize_blocks
 from jaxtool.learn.optimizer import (
     Adafactor,

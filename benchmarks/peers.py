@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, Self
 
-from experiments import entry
+from jaxtool.cli import entry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODULES = {"transformers": "torch, transformers", "tunix": "tunix"}

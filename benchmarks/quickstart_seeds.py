@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.study.closing import key as key_of_pair
 from jaxtool.study.closing import needed
 from jaxtool.study.intervals import t_interval

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.report.page import Report, write_report
 from jaxtool.rundir.answer_records import AnswerRecord, CallRecord, Part, Span
 

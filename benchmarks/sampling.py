@@ -10,7 +10,7 @@ import json
 import time
 from typing import Any
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def ways() -> dict[str, Any]:

@@ -31,7 +31,7 @@ import grpc
 import numpy as np
 
 from benchmarks.sandbox import PROGRAMS, ROOT, tree_cpu_s
-from experiments import entry
+from jaxtool.cli import entry
 from sandbox_server.wire import sandbox_pb2 as pb
 from sandbox_server.wire import sandbox_pb2_grpc
 

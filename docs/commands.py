@@ -1,6 +1,6 @@
 """What the documents of the repository name: commands, gin files and gin names, read from their text.
 
-Covered: `python -m` in fenced blocks and between backticks, `name.gin`, `Class.field`. Not covered: shell commands of
+Covered: `python -m` and `jaxtool` commands in fenced blocks and between backticks, `name.gin`, `Class.field`. Not covered: shell commands of
 other kinds, flags that prose names without their command.
 """
 
@@ -10,12 +10,18 @@ import pathlib
 import re
 import shlex
 
+from jaxtool.cli import dispatch
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.config.record import RECORD_NAME
 
 CONFIGS = REPOSITORY_ROOT / "gin_configs"
+# `jaxtool NAME` of commands that lie elsewhere than in jaxtool.cli, as `python -m`.
+ELSEWHERE = {
+    name: module.removesuffix(".__main__") for name, (module, _) in dispatch.ELSEWHERE.items()
+}
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_JAXTOOL = re.compile(r"(?:^|(?<=\s)|(?<='))jaxtool (?=[a-z])(\w+)([^\n]*)")
 _COMMAND = re.compile(r"(?:^|(?<=\s)|(?<='))python -m ([\w.]+)([^\n]*)")
 _GIN_FILE = re.compile(r"[\w./*-]*[\w*]\.gin\b")
 _GIN_NAME = re.compile(r"(?<![\w.])([A-Z][a-z]\w*)\.([a-z_]\w*)\b(?!\()")
@@ -23,7 +29,7 @@ _GIN_NAME = re.compile(r"(?<![\w.])([A-Z][a-z]\w*)\.([a-z_]\w*)\b(?!\()")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """A `python -m` command of a document."""
+    """A `python -m` or `jaxtool` command of a document."""
 
     document: str
     module: str
@@ -57,7 +63,13 @@ def inline(text: str) -> list[str]:
 def commands(text: str, document: str) -> list[Command]:
     found = []
     for is_whole, pieces in ((True, fenced(text)), (False, inline(text))):
-        for module, rest in (match for piece in pieces for match in _COMMAND.findall(piece)):
+        here = [match for piece in pieces for match in _COMMAND.findall(piece)]
+        here += [
+            (ELSEWHERE.get(name, f"experiments.{name}"), rest)
+            for piece in pieces
+            for name, rest in _JAXTOOL.findall(piece)
+        ]
+        for module, rest in here:
             found.append(
                 Command(
                     document=document,

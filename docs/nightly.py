@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 
 from docs.commands import Command, commands, documents, name_of
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 _LAST_LINES = 15  # of a command that failed
@@ -170,11 +170,14 @@ RULES = (
         runs_inline=True,
     ),
     Rule(module="benchmarks.goodput", flags=("--rounds", "1"), runs_inline=True),
+    Rule(module="benchmarks.kill_drill", contains="--phase", flags=("--count", "1")),
+    Rule(module="benchmarks.kill_drill"),
     Rule(module="benchmarks.quickstart_seeds", instead="tests/study/test_quickstart_seeds.py"),
     Rule(module="benchmarks.report_page", instead="tests/report/test_in_browser.py"),
     Rule(module="benchmarks.", runs_inline=True),
     Rule(module="docs.nightly", instead="tests/docs/test_nightly.py"),
     Rule(module="docs.metrics_table", instead="tests/docs/test_metrics_page.py"),
+    Rule(module="docs.plan_table", instead="tests/docs/test_plan_table.py"),
     Rule(module="docs.seven_seeds", instead="tests/docs/test_seven_seeds.py"),
     Rule(module="docs.", runs_inline=True),
 )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core.types import (
     Origin,
     Problem,

@@ -1,1 +1,1 @@
-"""Entry points: flags and gin, nothing else."""
+"""Doors of a checkout: `python -m experiments.train` is the command `train` of `jaxtool.cli`, and so on."""

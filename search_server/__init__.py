@@ -1,3 +1,1 @@
 """Passages for queries over HTTP, in Search-R1's protocol. Stands alone: knows neither jaxtool nor jax."""
-
-__version__ = "0.1.0"

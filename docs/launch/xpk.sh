@@ -20,7 +20,8 @@ xpk cluster create "${place[@]}" --tpu-type="$TYPE" --num-slices=1 --spot --enab
 xpk storage attach "$BUCKET" "${place[@]}" --type=gcsfuse --bucket="$BUCKET" --size=1 \
   --mount-point=/bucket --readonly=false --auto-mount=true \
   --mount-options=implicit-dirs,rename-dir-limit=1000000,metadata-cache:ttl-secs:0
-command="python -m experiments.train --distributed --workdir /bucket/jaxtool/$name/workdir $(printf '%q ' "$@")"
+# A pod that is taken away must not look finished: status 143 is restarted.
+command="JAXTOOL_STOP_STATUS=143 python -m experiments.train --distributed --workdir /bucket/jaxtool/$name/workdir $(printf '%q ' "$@")"
 xpk workload create "${place[@]}" --workload="$name" --tpu-type="$TYPE" --num-slices=1 \
   --docker-image="$IMAGE" --max-restarts=50 --command="$command"
 xpk workload list "${place[@]}" --wait-for-job-completion="$name"

@@ -84,7 +84,8 @@ def offloading(
     """See above; None where the two have no question in common.
 
     Args:
-      with_tools, without: answers of one policy, with tools and without any.
+      with_tools: answers of a policy.
+      without: answers of the same policy without any tools.
       threshold: solve rate from which on a question counts as solved.
 
     Raises:

@@ -36,7 +36,8 @@ def behaviour_shares(
     """Shares of `new` against `old`; None where they have no question in common.
 
     Args:
-      new, old: answers of one policy under one condition each.
+      new: answers of one policy under one condition.
+      old: those of another policy, or under another condition.
     """
     ours, theirs = _by_question(new), _by_question(old)
     common = [question for question in ours if question in theirs]

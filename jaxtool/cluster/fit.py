@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtool.config.places import command_words
 from jaxtool.config.settings import changes, settings_of
 from jaxtool.plan.chips import Slice
 from jaxtool.plan.plan import plan_run
@@ -49,7 +50,9 @@ def check_fits(
             advice = "; ".join(record["advice"]) or "take a larger slice"
             raise ValueError(f"{files[0]}: {headline(record)}: {advice}")
         return f"plan: {headline(record)}"
-    command = "python -m experiments.plan " + " ".join(f"--gin_file {file}" for file in files)
+    command = (
+        " ".join(command_words("plan")) + " " + " ".join(f"--gin_file {file}" for file in files)
+    )
     if not plans or importlib.util.find_spec("libtpu") is None:
         why = "--skip_plan" if not plans else "libtpu is not installed here"
         return f"plan: none was made ({why}); `{command} --topology {tpu.name}` makes one"

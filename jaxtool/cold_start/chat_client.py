@@ -13,13 +13,15 @@ import os
 import random
 import time
 import urllib.parse
-from typing import Literal, Protocol, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import aiohttp
 
 from jaxtool.cold_start import chat_wire
 from jaxtool.cold_start.chat_wire import Reply, UnreadableReply
-from jaxtool.cold_start.spending import Account, Tokens, worst
+from jaxtool.cold_start.rewriter import AttemptLog, RequestLost, RequestRefused, RewriterStopped
+from jaxtool.cold_start.spending import Account, Tokens, expected_prompt_tokens, worst
 from jaxtool.core.ranges import check_range
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
@@ -31,18 +33,6 @@ _BUSY = (429, 503, 529)
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached")
 _SHORTEST_KEY = 6  # shorter ones are stand-ins, such as EMPTY
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-class EndpointStopped(RuntimeError):
-    """No further request can pass; one line."""
-
-
-class RequestRefused(Exception):
-    """The endpoint will not answer this request, whenever it is asked."""
-
-
-class RequestLost(Exception):
-    """All attempts failed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +74,20 @@ class EndpointConfig:
         return {name: value for name, value in named.items() if value is not None}
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What a recorded reply rests on. The address may change: it is the model that answers."""
+        return {"model": self.model, "max_tokens": self.max_tokens, "sampling": self.sampling}
+
+    def cost(self, prompt: str) -> tuple[int, Tokens]:
+        """Prompt tokens to be expected, one for three bytes; and the most, one a byte."""
+        return expected_prompt_tokens(prompt), worst(prompt, self.max_tokens)
+
+    def open(self, account: Account, log: AttemptLog, prompts: Sequence[str]) -> "ChatClient":
+        """A client; close it when done."""
+        del prompts  # a server takes them as they come
+        return ChatClient(self, account, log)
+
+    @property
     def sends_key_in_the_clear(self) -> bool:
         """Whether the key would go over plain HTTP to another machine."""
         parts = urllib.parse.urlsplit(self.base_url)
@@ -91,14 +95,6 @@ class EndpointConfig:
         return (
             parts.scheme == "http" and not is_near and bool(os.environ.get(self.api_key_variable))
         )
-
-
-class AttemptLog(Protocol):
-    """Is told of each attempt, so that a killed process knows what it may have paid for."""
-
-    def sent(self, row: str, most: Tokens) -> None: ...
-
-    def unanswered(self, row: str, *, is_billed: bool, why: str) -> None: ...
 
 
 class _Failed(Exception):
@@ -144,7 +140,7 @@ class ChatClient:
 
         Raises:
           BudgetReached: it might not fit.
-          EndpointStopped: no request can pass.
+          RewriterStopped: no request can pass.
           RequestRefused: this one cannot.
           RequestLost: all attempts failed.
         """
@@ -185,7 +181,7 @@ class ChatClient:
         except _Failed as failure:
             is_billed, why = failure.is_billed, str(failure)
             raise
-        except (EndpointStopped, RequestRefused) as error:
+        except (RewriterStopped, RequestRefused) as error:
             is_billed, why = False, str(error)
             raise
         finally:
@@ -223,7 +219,7 @@ class ChatClient:
         told = self._without_key(chat_wire.error_text(content))
         message = f"{self._config.url}: HTTP {status}: {told}".rstrip(": ")
         if status in _HOPELESS or chat_wire.error_code(content) in _NO_MONEY:
-            return EndpointStopped(f"{message} ({self._remedy(status)})")
+            return RewriterStopped(f"{message} ({self._remedy(status)})")
         if status in _OF_THE_REQUEST:
             return RequestRefused(message)
         pause_s = chat_wire.retry_after_s(answer.headers.get("Retry-After", ""), time.time())

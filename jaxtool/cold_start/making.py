@@ -1,4 +1,4 @@
-"""Makes demonstrations of a file of text reasoning: screened, rewritten by an endpoint, checked, written.
+"""Makes demonstrations of a file of text reasoning: screened, rewritten by an endpoint or a decoder, checked, written.
 
 Everything that can be refused is refused before the first request: source, template, settings of an earlier
 start, sandbox, judge. What a kill leaves is gone on with by the same command; the checks cost nothing and are
@@ -13,9 +13,9 @@ from typing import Any
 from jaxtool.cold_start import journal as journals
 from jaxtool.cold_start import pipeline, summary
 from jaxtool.cold_start.candidates import Rejection
-from jaxtool.cold_start.chat_client import EndpointConfig
 from jaxtool.cold_start.pipeline import Checker
 from jaxtool.cold_start.prompt import RewritePrompt, load_prompt
+from jaxtool.cold_start.rewriter import Rewriter
 from jaxtool.cold_start.rewriting import (
     Estimate,
     Request,
@@ -38,7 +38,7 @@ class Order:
     source: Path
     layout: SourceLayout
     workdir: Path
-    endpoint: EndpointConfig
+    rewriter: Rewriter
     prices: Prices
     rows: int | None = None  # the first of the file; None: all
     samples: int = 1  # replies for each row
@@ -62,7 +62,7 @@ class Plan:
     def estimate(self) -> Estimate:
         """What is still to be asked, and its cost. Writes nothing."""
         recorded = journals.recorded_in(self.order.workdir, self.settings)
-        return estimate(self.requests, self.prompt, self.order.endpoint.max_tokens, recorded)
+        return estimate(self.requests, self.prompt, self.order.rewriter, recorded)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def make(
 
     Raises:
       ValueError: the directory was begun with other settings, or another process has it.
-      EndpointStopped: no request can pass.
+      RewriterStopped: no request can pass.
     """
     order, checker = planned.order, planned.checker
     budget.check_prices(order.prices)
@@ -122,7 +122,7 @@ def make(
             rewrite(
                 planned.requests,
                 prompt=planned.prompt,
-                endpoint=order.endpoint,
+                rewriter=order.rewriter,
                 budget=budget,
                 prices=order.prices,
                 journal=journal,
@@ -142,14 +142,11 @@ def make(
 
 def _settings(order: Order, prompt: RewritePrompt) -> dict[str, Any]:
     """What a recorded reply rests on. Checks, prices, budget, patience and the server's address may change."""
-    endpoint = order.endpoint
     return {
         "source": digest(order.source),
         "layout": dataclasses.asdict(order.layout),
         "prompt": prompt.text,
-        "model": endpoint.model,
-        "max_tokens": endpoint.max_tokens,
-        "sampling": endpoint.sampling,
+        **order.rewriter.settings,
     }
 
 

@@ -1,7 +1,7 @@
-"""Rewrites text reasoning into reasoning with programs, by an endpoint, and keeps every reply in the journal.
+"""Rewrites text reasoning into reasoning with programs, by a `Rewriter`, and keeps every reply in the journal.
 
 Covered: requests side by side, the budget, what a start before this one recorded, an endpoint that is down.
-Not covered: one request (`chat_client`), whether a reply is any good (`checking`).
+Not covered: one request (`chat_client`, `jaxtool.train.own_rewriter`), whether a reply is any good (`checking`).
 """
 
 import asyncio
@@ -10,17 +10,17 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from jaxtool.cold_start.candidates import Candidate
-from jaxtool.cold_start.chat_client import (
-    ChatClient,
-    EndpointConfig,
-    EndpointStopped,
-    RequestLost,
-    RequestRefused,
-)
 from jaxtool.cold_start.chat_wire import Reply
 from jaxtool.cold_start.journal import Journal, Recorded
 from jaxtool.cold_start.plain_replies import without_thought
 from jaxtool.cold_start.prompt import RewritePrompt
+from jaxtool.cold_start.rewriter import (
+    Client,
+    RequestLost,
+    RequestRefused,
+    Rewriter,
+    RewriterStopped,
+)
 from jaxtool.cold_start.source_rows import SourceRow
 from jaxtool.cold_start.spending import (
     Account,
@@ -28,8 +28,6 @@ from jaxtool.cold_start.spending import (
     BudgetReached,
     Prices,
     Tokens,
-    expected_prompt_tokens,
-    worst,
 )
 from jaxtool.cold_start.traces import Fault
 from jaxtool.renderers.conversations import Conversation, Turn
@@ -65,8 +63,8 @@ class Estimate:
 
     requests: int
     recorded: int
-    prompt_tokens: int  # expected: one for three bytes
-    most: Tokens  # one a byte, and replies of the greatest length
+    prompt_tokens: int  # expected
+    most: Tokens  # at the worst, with replies of the greatest length
     spent: Tokens  # so far
 
 
@@ -78,15 +76,17 @@ def requests_of(rows: Sequence[SourceRow], samples: int) -> list[Request]:
 
 
 def estimate(
-    requests: Sequence[Request], prompt: RewritePrompt, max_tokens: int, recorded: Recorded
+    requests: Sequence[Request], prompt: RewritePrompt, rewriter: Rewriter, recorded: Recorded
 ) -> Estimate:
     """Nothing is asked."""
-    texts = [prompt.of(each.row) for each in requests if not recorded.is_done(each.key)]
+    costs = [
+        rewriter.cost(prompt.of(each.row)) for each in requests if not recorded.is_done(each.key)
+    ]
     return Estimate(
-        requests=len(texts),
-        recorded=len(requests) - len(texts),
-        prompt_tokens=sum(map(expected_prompt_tokens, texts)),
-        most=sum((worst(text, max_tokens) for text in texts), Tokens()),
+        requests=len(costs),
+        recorded=len(requests) - len(costs),
+        prompt_tokens=sum(expected for expected, _ in costs),
+        most=sum((most for _, most in costs), Tokens()),
         spent=recorded.spent + recorded.uncertain,
     )
 
@@ -95,7 +95,7 @@ async def rewrite(
     requests: Sequence[Request],
     *,
     prompt: RewritePrompt,
-    endpoint: EndpointConfig,
+    rewriter: Rewriter,
     budget: Budget,
     prices: Prices,
     journal: Journal,
@@ -108,10 +108,10 @@ async def rewrite(
       on_row: is told after each row how many are done, recorded ones included.
 
     Raises:
-      EndpointStopped: no request can pass, or one after the other fails; what was recorded is kept.
+      RewriterStopped: no request can pass, or one after the other fails; what was recorded is kept.
     """
     account = Account(budget, prices, recorded.spent, recorded.uncertain)
-    client = ChatClient(endpoint, account, journal)
+    client = rewriter.open(account, journal, [prompt.of(each.row) for each in requests])
     work = _Work(
         queue=iter([each for each in requests if not recorded.is_done(each.key)]),
         prompt=prompt,
@@ -121,9 +121,10 @@ async def rewrite(
         refused=dict(recorded.refused),
         on_row=on_row,
     )
+    on_row(len(recorded.answers) + len(recorded.refused))
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(endpoint.concurrency):
+            for _ in range(rewriter.concurrency):
                 group.create_task(work.run())
     except ExceptionGroup as group:  # the first of them ended the others
         raise group.exceptions[0] from None
@@ -147,7 +148,7 @@ class _Work:
 
     queue: Iterator[Request]
     prompt: RewritePrompt
-    client: ChatClient
+    client: Client
     journal: Journal
     answers: dict[str, Reply]
     refused: dict[str, str]
@@ -168,8 +169,7 @@ class _Work:
                 self.is_over = True
                 self.not_asked += 1
             except RequestRefused as error:
-                self.refusals[request.key] = str(error)
-                self._count_failure(str(error))
+                self._refuse(request.key, error)
             except RequestLost as error:
                 self._count_failure(str(error))
                 self.lost[request.key] = str(error)
@@ -181,6 +181,13 @@ class _Work:
                 self.record_refusals()
             self.on_row(len(self.answers) + len(self.refused) + len(self.refusals) + len(self.lost))
 
+    def _refuse(self, key: str, error: RequestRefused) -> None:
+        self.refusals[key] = str(error)
+        if error.is_of_the_row:
+            self.record_refusals()
+        else:
+            self._count_failure(str(error))
+
     def record_refusals(self) -> None:
         """They are of the rows: other rows were answered, or none is left."""
         for key, why in self.refusals.items():
@@ -189,10 +196,10 @@ class _Work:
         self.refusals = {}
 
     def _count_failure(self, why: str) -> None:
-        """Raises EndpointStopped where it is the endpoint or the settings, not the rows."""
+        """Raises RewriterStopped where it is the endpoint or the settings, not the rows."""
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= _MOST_FAILURES:
-            raise EndpointStopped(
+            raise RewriterStopped(
                 f"{self.failures_in_a_row} rows in a row failed, the last one with: {why}. The same "
                 "command resumes"
             )

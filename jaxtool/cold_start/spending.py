@@ -76,6 +76,10 @@ class Budget:
         return is_few and (self.money is None or prices.of(tokens) <= self.money)
 
 
+# Of a rewriter that nobody bills.
+UNLIMITED = Budget(tokens=1 << 62)
+
+
 def expected_prompt_tokens(text: str) -> int:
     """One token for three bytes of UTF-8, and what a chat template adds."""
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN) + TEMPLATE_TOKENS

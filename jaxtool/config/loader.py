@@ -23,6 +23,7 @@ from typing import Any, TypeVar, overload
 from gin import config_parser
 
 from jaxtool.config.build import Builder, check_parameter, suggestion
+from jaxtool.config.places import REPOSITORY_ROOT
 from jaxtool.config.record import operative_config, write_operative_config
 from jaxtool.config.syntax import (
     Binding,
@@ -38,6 +39,7 @@ __all__ = [
     "BoundFunction",
     "ConfigError",
     "OldNames",
+    "REPOSITORY_ROOT",
     "compose",
     "load",
     "operative_config",
@@ -47,7 +49,6 @@ __all__ = [
 
 Built = TypeVar("Built")
 NO_OLD_NAMES = OldNames()
-REPOSITORY_ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET_HEADER = "# target:"
 
 
@@ -79,7 +80,8 @@ def load(
     Args:
       target: a frozen keyword-only dataclass, which is built, or a function, which is returned
         with its arguments bound and not called.
-      files: a run file, then overlays, relative to the working directory or the repository.
+      files: a run file, then overlays, relative to the working directory, to the checkout, or
+        without one to what the wheel holds.
         Overlays win over the run file. Two overlays that set one thing differently are refused.
       params: bindings of the command line such as "RlConfig.steps = 5" or "STEPS = 5"; they win
         over all files. Names need only as many of their last parts as make them unambiguous.

@@ -140,6 +140,11 @@ class Trajectory:
     def num_policy_tokens(self) -> int:
         return int(np.sum(self.origins == Origin.POLICY))
 
+    @property
+    def prompt_ids(self) -> np.ndarray:
+        """[P] int32, what the policy was given before its first token."""
+        return self.ids[: int(np.sum(self.origins == Origin.PROMPT))]
+
     def check(self) -> None:
         """Raises ValueError if an invariant of the ledger does not hold."""
         t = self.ids.shape[0]

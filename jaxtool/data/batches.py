@@ -2,7 +2,7 @@
 
 Covered: a new order each epoch, no problem twice in a batch, exact resumption, parts in fixed shares.
 Not covered: where problems come from (`problems`, `arithmetic`), shares between hosts: each host draws all batches and
-answers its part of each (`jaxtool.parallel.hosts.share`).
+answers its part of each (`jaxtool.train.host_shares`).
 """
 
 import dataclasses

@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxtool.core.ranges import check_range
 from jaxtool.decode.drafts_config import DraftsConfig
+from jaxtool.decode.pages_config import PagesConfig
 from jaxtool.decode.publish import DecoderNumerics
 
 
@@ -30,6 +31,7 @@ class EngineConfig:
     numerics: DecoderNumerics = dataclasses.field(
         default_factory=DecoderNumerics
     )  # dtype, int8 and attention of the decoder
+    pages: PagesConfig | None = None  # rows take pages as they grow; None: max_tokens for each
     drafts: DraftsConfig | None = None  # guesses that are kept where a row draws them; None: off
 
     def __post_init__(self) -> None:
@@ -37,7 +39,7 @@ class EngineConfig:
         check_range(self, "memory_gib", least=0)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in ("numerics", "drafts"):
+            if field.name in ("numerics", "pages", "drafts"):
                 continue
             least = 0 if field.name == "decode_rows" or field.default == 0 else 1e-9
             if value < least:
@@ -58,6 +60,8 @@ class EngineConfig:
             )
         if self.min_decode_rows > self.decode_rows > 0:
             raise ValueError(f"EngineConfig.{self.min_decode_rows=} must be <= {self.decode_rows=}")
+        if self.pages is not None:
+            self.pages.check_rows(self.max_tokens, self.decode_rows)
 
     @property
     def num_cache_rows(self) -> int:
@@ -70,7 +74,10 @@ class EngineConfig:
 
     @property
     def views(self) -> tuple[int, ...]:
-        return doublings(self.min_view, self.max_tokens)
+        views = doublings(self.min_view, self.max_tokens)
+        if self.pages is None:
+            return views
+        return tuple(sorted({self.pages.pages_of(v) * self.pages.page_tokens for v in views}))
 
     @property
     def prompt_buckets(self) -> tuple[int, ...]:
@@ -98,6 +105,8 @@ class EngineCounts:
     prefilled_tokens: int = 0  # prompt tokens run, once per problem
     appended_tokens: int = 0  # tool tokens, riding or by chunk
     reprefilled_tokens: int = 0  # tokens run a second time; 0 is the promise
+    moved_rows: int = 0  # to the memory of the host, where the pool of pages was dry
+    moved_pages: int = 0  # there and back
     late_programs: int = 0  # programs first used after `compile`: each is a stall; 0 is the promise
 
 

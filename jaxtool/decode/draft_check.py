@@ -44,16 +44,18 @@ def windows_agree(table: ProgramTable, key: tuple[int, int, SamplingMode], colum
       key: width, view and sampling mode of the windows.
     """
     width, view, mode = key
-    chosen = None if width == table.config.num_cache_rows else np.arange(width, dtype=np.int32)
     rows, is_stop = _rows(table, width, view), jnp.zeros_like(table.is_stop)
-    end = (chosen, np.int32(1), is_stop)
+    where = _where(table, rows, view)
+    if where is not None and where.ndim == 2 and where.shape[0] < width:
+        return False
+    end = (where, np.int32(1), is_stop)
     ordinary, wide = table.window(width, view, mode), table.draft_window(width, view, mode, columns)
     cache, after, log = ordinary(table.params, _random_cache(table), rows, *end)
-    wanted = _made(cache, rows, after, log)
+    wanted = _made(cache, rows, where, after, log)
     del cache
     drafts = _guesses(table, rows, wanted)
     cache, after, log, counts = wide(table.params, _random_cache(table), rows, drafts, *end)
-    got = _made(cache, rows, after, log)
+    got = _made(cache, rows, where, after, log)
     # A wrong guess ends a pass, so the second window may be over before its rows are.
     count = np.minimum((got.tokens >= 0).sum(axis=1), (wanted.tokens >= 0).sum(axis=1))
     is_compared = np.arange(_TOKENS)[None] < count[:, None]
@@ -63,7 +65,35 @@ def windows_agree(table: ProgramTable, key: tuple[int, int, SamplingMode], colum
     return is_equal and guessed >= max(1, _LEAST_GUESSED * is_compared.sum())
 
 
-def _made(cache: KVCache, rows: DecodeRows, after: DecodeRows, log: Window) -> _Made:
+def _where(table: ProgramTable, rows: DecodeRows, view: int) -> np.ndarray | None:
+    """Which cache rows the windows decode; with pages a table, in which each row writes to pages of its own.
+
+    Pages that rows only read are shared, so that a pool of twice as many pages as rows serves. A smaller one gives
+    a table of no rows: nothing can be checked in it.
+
+    An example: pages of 16, two rows of 30 and 40 tokens, of which 12 more are compared. Row 0 writes to its
+    pages 1 and 2, row 1 to its pages 2 and 3: these are pages 1 to 4 of the pool, all others are page 0.
+    """
+    width = len(rows.lengths)
+    pages = table.config.pages
+    if pages is None:
+        return None if width == table.config.num_cache_rows else np.arange(width, dtype=np.int32)
+    first = rows.lengths // pages.page_tokens
+    last = np.minimum((rows.lengths + _TOKENS) // pages.page_tokens, pages.pages_of(view) - 1)
+    if 1 + int((last - first + 1).sum()) > pages.num_pages:
+        return np.zeros((0, pages.pages_of(view)), np.int32)
+    where = np.zeros((width, pages.pages_of(view)), np.int32)
+    used = 1
+    for row in range(width):
+        count = int(last[row] - first[row] + 1)
+        where[row, first[row] : last[row] + 1] = np.arange(used, used + count)
+        used += count
+    return where
+
+
+def _made(
+    cache: KVCache, rows: DecodeRows, where: np.ndarray | None, after: DecodeRows, log: Window
+) -> _Made:
     after, log = jax.device_get((after, log))
     tokens = np.full((len(rows.lengths), _TOKENS), NOTHING, np.int32)
     logprobs = np.zeros(tokens.shape, np.float32)
@@ -72,9 +102,12 @@ def _made(cache: KVCache, rows: DecodeRows, after: DecodeRows, log: Window) -> _
         tokens[row, : len(lines)] = log.tokens[lines, row]
         logprobs[row, : len(lines)] = log.logprobs[lines, row]
     columns = rows.lengths[:, None] + np.arange(_TOKENS)
-    layer = jax.tree.map(
-        lambda x: np.asarray(x[np.arange(len(tokens))[:, None], :, columns]), cache[-1]
-    )
+    into_rows = np.arange(len(tokens))[:, None]
+    if where is not None and where.ndim == 2:
+        page_tokens = cache[-1].k.shape[2]
+        into_rows = where[into_rows, np.minimum(columns // page_tokens, where.shape[1] - 1)]
+        columns = columns % page_tokens
+    layer = jax.tree.map(lambda x: np.asarray(x[into_rows, :, columns]), cache[-1])
     return _Made(tokens=tokens, logprobs=logprobs, layer=layer)
 
 

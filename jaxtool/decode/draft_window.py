@@ -65,7 +65,7 @@ def draft_window(
     cache: KVCache,
     rows: DecodeRows,
     drafts: DraftRows,
-    chosen: Int[Array, " B"] | None,
+    where: Int[Array, " B"] | Int[Array, "B n"] | None,
     least: Int[Array, ""],
     is_stop: Bool[Array, " V"],
     *,
@@ -79,10 +79,15 @@ def draft_window(
 ) -> tuple[KVCache, DecodeRows, Window, DraftLog]:
     """Up to `passes` x `columns` tokens for every running row; see `programs.window`.
 
+    Args:
+      where: rows of the cache that `rows` are, or with pages their table (`paged_programs.window`); None: all.
+
     Returns:
       Cache and rows; the log, whose line k C + c is column c of pass k and whose `steps` are passes.
     """
     whole, first = cache, rows.lengths
+    table = where if where is not None and where.ndim == 2 else None
+    chosen = None if table is not None else where
     if chosen is not None:
         cache = constrain(view_rows(cache, chosen, view), sharding)
     log = Window(
@@ -114,6 +119,7 @@ def draft_window(
             cache,
             view=view,
             sharding=sharding,
+            table=table,
             attends_apart=_attends_apart(sharding),
         )
         # 2) What each row draws behind each column, if it comes that far.

@@ -4,7 +4,8 @@ Which program runs a token, and in which shape, depends on that token's own row 
 length bucket, its tool output's length), never on its neighbours, as long as there is one view and one
 window width. With several, neighbours choose among programs that differ by rounding.
 
-Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`), paged caches.
+With `EngineConfig.pages` rows hold pages of a pool (`paged_cache`), else each a row of the cache.
+Not covered here: text, tags, tools, queues (see `jaxtool.rollout.collector`).
 """
 
 import dataclasses
@@ -13,7 +14,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import jax
 import numpy as np
@@ -24,8 +24,10 @@ from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.draft_check import windows_agree
 from jaxtool.decode.drafting import make_drafting
 from jaxtool.decode.host_copy import publish_to_host
-from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows
+from jaxtool.decode.in_flight import InFlightWindow, apply_window, choose_rows, places_of
 from jaxtool.decode.memory import plan_memory
+from jaxtool.decode.paged_cache import PagedCache
+from jaxtool.decode.pieces import Placement, append_pieces, place_pieces
 from jaxtool.decode.prefill import PrefillCall, Prefilled, advance_prefill, start_prefill
 from jaxtool.decode.program_table import ProgramTable
 from jaxtool.decode.programs import Window
@@ -34,17 +36,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, cache_bytes
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
-
-_Item = TypeVar("_Item")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
-    cache_row: int
-    prompt: Prefilled
-    row_key: np.ndarray  # [2] uint32
-    max_length: int  # tokens the row may hold, prompt included
-    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+from jaxtool.parallel.host_memory import to_device_memory, to_host_memory
 
 
 class DecodeEngine:
@@ -90,14 +82,26 @@ class DecodeEngine:
         self.drafting = make_drafting(config)
         self._table = ProgramTable(model=model, config=config, sharding=sharding)
         self._cache: KVCache | None = self._table.empty_cache()
+        self._kept: KVCache | None = None  # on the host, while unloaded with rows
+        is_paged = config.pages is not None
+        self._paged = PagedCache(config, self._table, self.counts, self._use) if is_paged else None
 
     @property
     def cache_bytes(self) -> int:
+        pages = self.config.pages
+        if pages is not None:
+            return cache_bytes(self.model, pages.num_pages, pages.page_tokens)
         return cache_bytes(self.model, self.config.num_cache_rows, self.config.max_tokens)
 
     @property
     def num_free(self) -> int:
         return len(self._free)
+
+    def has_room(self, prompt_tokens: int) -> bool:
+        """Whether a row with such a prompt should begin; with pages it may wait though a cache row is free."""
+        if self._paged is None or not self._free:
+            return bool(self._free)
+        return self._paged.has_room(prompt_tokens, self._rows.lengths)
 
     @property
     def num_running(self) -> int:
@@ -114,18 +118,20 @@ class DecodeEngine:
         weights = self.config.numerics.weights
         self._params = publish_to_host(params, self.model, self.sharding, weights)
         if self._cache is None:
-            self._cache = self._table.empty_cache()
+            kept, self._kept = self._kept, None
+            self._cache = self._table.empty_cache() if kept is None else to_device_memory(kept)
 
-    def unload(self) -> None:
-        """Frees parameters and cache for the learner; `load` makes both again.
+    def unload(self, *, keeps_rows: bool = False) -> None:
+        """Frees parameters and cache for the learner, between windows; `load` makes both again.
 
-        Raises:
-          RuntimeError: a cache row is taken and would be lost.
+        With `keeps_rows` taken rows go on afterwards, bit for bit, from a copy on this host (prompts that are not
+        placed yet stay on the devices). Without it a taken row raises RuntimeError.
         """
-        taken = self.config.num_cache_rows - len(self._free)
-        if taken:
+        if (taken := self.config.num_cache_rows - len(self._free)) and not keeps_rows:
             raise RuntimeError(f"{taken} cache rows are still taken")
-        self._params = self._cache = None
+        self._params = None
+        self._kept = to_host_memory(self._loaded_cache()) if taken else None
+        self._cache = None
 
     def compile(
         self,
@@ -165,8 +171,16 @@ class DecodeEngine:
                 self._cache = self._table.empty_cache()
         return len(made)
 
-    def take_cache_row(self) -> int:
-        return heapq.heappop(self._free)
+    def take_cache_row(self, prompt_tokens: int = 1, response_tokens: float = 0.0) -> int:
+        """A free row. With pages what it will need counts from now on, see `has_room`.
+
+        Args:
+          response_tokens: that are expected of it; 0: unknown.
+        """
+        cache_row = heapq.heappop(self._free)
+        if self._paged is not None:
+            self._paged.promise(cache_row, prompt_tokens, response_tokens)
+        return cache_row
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
         """Runs all but the last token of each prompt, once, in calls of one fixed shape."""
@@ -210,8 +224,10 @@ class DecodeEngine:
             else:
                 long[cache_row] = [int(self._rows.pending[cache_row]), *ids]
             self._rows.is_running[cache_row] = True
-        for cache_rows in _chunks(sorted(long), self.config.append_rows):
-            self._append_chunks({cache_row: long[cache_row] for cache_row in cache_rows})
+        if self._paged is None:
+            self._append_long(long)
+        else:  # when they have pages for it
+            self._paged.defer(long)
 
     def rerun(self, rows: dict[int, Sequence[int]]) -> None:
         """In place of `append`: forgets each row's cache and runs all its tokens again.
@@ -226,6 +242,9 @@ class DecodeEngine:
             while not call.is_done:
                 self.advance_prefill(call)
             copies = zip([cache_rows[i] for i in call.indices], call.prefilled(), strict=True)
+            if self._paged is not None:
+                for i in call.indices:
+                    self._paged.release(self._cache, cache_rows[i])
             self._copy(list(copies))
         for cache_row in cache_rows:
             ids = rows[cache_row]
@@ -248,6 +267,8 @@ class DecodeEngine:
         self._rows.lengths[cache_row] = 0
         self._rows.forced_count[cache_row] = self._rows.forced_next[cache_row] = 0
         heapq.heappush(self._free, cache_row)
+        if self._paged is not None:
+            self._paged.release(self._cache, cache_row)
 
     def is_running(self, cache_row: int) -> bool:
         return bool(self._rows.is_running[cache_row])
@@ -261,21 +282,31 @@ class DecodeEngine:
           others_wait: rows that are not placed yet could use cache rows that become free, so the
             window may end when fewer than `EngineConfig.refill_below` of its rows run.
         """
-        chosen, running, view = choose_rows(self._rows, self._ages, self.config)
-        width, count = len(chosen), self.config.num_cache_rows
-        rows = self._rows if width == count else self._rows.take(chosen)
+        where: np.ndarray | None
+        if self._paged is None:
+            chosen, running, view = choose_rows(self._rows, self._ages, self.config)
+            is_whole = len(chosen) == self.config.num_cache_rows
+            where, rows = (None, self._rows) if is_whole else (chosen, self._rows.take(chosen))
+        else:
+            self._cache, running, long = self._paged.ready(
+                self._loaded_cache(), self._rows, self._ages
+            )
+            self._append_long(long)
+            chosen, view = places_of(self._rows, running, self.config)
+            where, rows = self._paged.tables(chosen, view), self._rows.take(chosen)
         others_wait = others_wait or self.num_running > len(running)
         least = math.ceil(self.config.refill_below * len(running)) if others_wait else 1
         mode = common_sampling_mode(self._sampling_modes[cache_row] for cache_row in running)
         started = time.perf_counter()
-        columns = self.drafting.choose((width, view, mode), running, self._may_draft)
-        program = self._use(self._table.window_of(columns, width, view, mode))
+        key = (len(chosen), view, mode)
+        columns = self.drafting.choose(key, running, self._may_draft)
+        program = self._use(self._table.window_of(columns, *key))
         self._cache, after, log, *guesses = program(
             self._loaded(),
             self._loaded_cache(),
             rows,
             *(() if columns == 1 else (self.drafting.rows(chosen),)),
-            None if width == count else chosen,
+            where,
             np.int32(max(1, least)),
             self._is_stop,
         )
@@ -284,7 +315,7 @@ class DecodeEngine:
             lengths=rows.lengths.copy(),
             rows=after,
             log=log,
-            key=(width, view, mode),
+            key=key,
             columns=columns,
             guesses=guesses[0] if guesses else None,
             dispatched_s=started,
@@ -318,43 +349,30 @@ class DecodeEngine:
 
     def _copy(self, prompts: Sequence[tuple[int, Prefilled]]) -> None:
         """Prefilled caches into cache rows, `prefill_rows` at a time."""
-        by_call: dict[int, list[tuple[int, Prefilled]]] = {}
-        for cache_row, prompt in prompts:
-            by_call.setdefault(id(prompt.cache), []).append((cache_row, prompt))
-        for group in by_call.values():
-            cache = group[0][1].cache
-            place = self._use(self._table.place(group[0][1].bucket))
-            for part in _chunks(group, self.config.prefill_rows):
-                sources = np.zeros(self.config.prefill_rows, np.int32)
-                cache_rows = np.full_like(
-                    sources, self.config.num_cache_rows
-                )  # out of range: dropped
-                for i, (cache_row, prompt) in enumerate(part):
-                    sources[i], cache_rows[i] = prompt.source, cache_row
-                self._cache = place(self._loaded_cache(), cache, sources, cache_rows)
+        if self._paged is not None:
+            self._cache = self._paged.place(self._loaded_cache(), prompts, self._rows, self._ages)
+            return
+        for piece in place_pieces(prompts, self.config):
+            place = self._use(self._table.place(piece.prompt.bucket))
+            self._cache = place(
+                self._loaded_cache(), piece.prompt.cache, piece.sources, piece.cache_rows
+            )
 
-    def _append_chunks(self, outputs: dict[int, Sequence[int]]) -> None:
+    def _append_long(self, outputs: dict[int, Sequence[int]]) -> None:
         """Runs every token but the last of each output; the last becomes pending."""
-        c = self.config.forced_tokens
-        r = self.config.append_rows
-        longest = max(len(ids) - 1 for ids in outputs.values())
-        for begin in range(0, longest, c):
-            tokens = np.zeros((r, c), np.int32)
-            cache_rows = np.full(r, self.config.num_cache_rows, np.int32)
-            starts = np.full(r, self.config.max_tokens, np.int32)
-            end = 0
-            for i, (cache_row, ids) in enumerate(outputs.items()):
-                part = ids[begin : min(begin + c, len(ids) - 1)]
-                if not part:
-                    continue
+        for piece in append_pieces(outputs, self._rows.lengths, self.config):
+            for cache_row, count in piece.counts.items():
                 start = int(self._rows.lengths[cache_row])
-                cache_rows[i], starts[i] = cache_row, start
-                tokens[i, : len(part)] = part
                 self.counts.reprefilled_tokens += max(0, int(self._high_water[cache_row]) - start)
-                self._rows.lengths[cache_row] = self._high_water[cache_row] = start + len(part)
-                end = max(end, start + len(part))
-            append = self._use(self._table.append(next(v for v in self.config.views if v >= end)))
-            self._cache = append(self._loaded(), self._loaded_cache(), cache_rows, tokens, starts)
+                self._rows.lengths[cache_row] = self._high_water[cache_row] = start + count
+            view = next(v for v in self.config.views if v >= piece.end)
+            append = self._use(self._table.append(view))
+            where = piece.cache_rows
+            if self._paged is not None:
+                where = self._paged.tables(where, view)
+            self._cache = append(
+                self._loaded(), self._loaded_cache(), where, piece.tokens, piece.starts
+            )
         for cache_row, ids in outputs.items():
             self._rows.pending[cache_row] = ids[-1]
 
@@ -379,7 +397,3 @@ class DecodeEngine:
         if self._cache is None:
             raise RuntimeError("the KV cache was freed by unload(); call load(params) first")
         return self._cache
-
-
-def _chunks(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]

@@ -52,8 +52,7 @@ def choose_rows(
     # 2) The oldest rows first: otherwise a row could wait for ever while others come and go.
     running = running[np.argsort(ages[running], kind="stable")][:width]
     # 3) The view is fixed for the whole window, so it must hold K tokens more than there are now.
-    longest = int(rows.lengths[running].max()) + config.window_steps + 1
-    view = next((v for v in config.views if v >= longest), config.views[-1])
+    view = _view(rows, running, config)
     # 4) A window of all cache rows works on the cache in place, idle rows included. Any other copies its
     #    rows out and back; an empty place has an index out of range, whose copy back is dropped.
     count = config.num_cache_rows
@@ -62,6 +61,21 @@ def choose_rows(
     chosen = np.full(width, count, np.int32)
     chosen[: len(running)] = np.sort(running)
     return chosen, running, view
+
+
+def places_of(
+    rows: DecodeRows, running: np.ndarray, config: EngineConfig
+) -> tuple[np.ndarray, int]:
+    """As `choose_rows`, where it is known which rows decode (with pages): places and view."""
+    width = next(w for w in config.widths if w >= len(running))
+    chosen = np.full(width, config.num_cache_rows, np.int32)
+    chosen[: len(running)] = np.sort(running)
+    return chosen, _view(rows, running, config)
+
+
+def _view(rows: DecodeRows, running: np.ndarray, config: EngineConfig) -> int:
+    longest = int(rows.lengths[running].max()) + config.window_steps + 1
+    return next((v for v in config.views if v >= longest), config.views[-1])
 
 
 def apply_window(
@@ -79,7 +93,8 @@ def apply_window(
       Out:  tokens [[11 0 12 0 0 13] [14 0 15 0 0 16]], a column for each of the 6 cache rows
 
     Args:
-      after, log: the results of the window as host arrays.
+      after: where the window ended, as host arrays.
+      log: what it did, as host arrays.
       rows: of all cache rows.
 
     Returns:
@@ -103,7 +118,7 @@ def apply_window(
 
     # 4) Columns by cache row, so that callers need not know which rows were chosen.
     def widened(x: np.ndarray) -> np.ndarray:
-        if len(in_flight.chosen) == count:
+        if len(places) == count:
             return x[:steps]
         out = np.zeros((steps, count), x.dtype)
         out[:, chosen] = x[:steps, places]

@@ -2,7 +2,7 @@
 
 An estimate from shapes, before anything is allocated. It counts the published weights, the cache, two
 prefill calls, the window's copy of its rows where it decodes a part of them, and logits with what sampling
-makes of them. The margin is for XLA's own buffers and a backend's fragmentation.
+makes of them. With pages a pool takes the cache's place (`paged_memory`). The margin is for XLA's own buffers and a backend's fragmentation.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import os
 import jax
 
 from jaxtool.decode.config import EngineConfig
+from jaxtool.decode.paged_memory import check_one_part, plan_pool
 from jaxtool.decode.publish import publish
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import cache_bytes
@@ -32,19 +33,26 @@ class MemoryPlan:
     weights: int
     per_row: int
     fixed: int  # prefill calls
+    pool: int = 0  # pages
+    host: int = 0  # of the host's memory, for rows that have moved, at most
 
     @property
     def total(self) -> int:
-        return self.weights + self.fixed + self.per_row * self.config.num_cache_rows
+        rows = self.config.decode_rows if self.config.pages else self.config.num_cache_rows
+        return self.weights + self.fixed + self.pool + self.per_row * rows
 
     def __str__(self) -> str:
         rows, config = self.config.num_cache_rows, self.config
         text = f"decoder: {rows} rows of {config.max_tokens} tokens"
+        if config.pages is not None:
+            text += f" share {config.pages.num_pages} pages of {config.pages.page_tokens}"
         if rows != config.decode_rows:
             text += f", {config.decode_rows} decoded at a time"
         text += f", {self.total / _GIB:.2f} GiB"
         if self.budget is not None:
             text += f" of {self.budget / _GIB:.2f} GiB ({self.source})"
+        if self.host:
+            text += f"; at most {self.host / _GIB:.1f} GiB of the host"
         return text
 
 
@@ -75,6 +83,8 @@ def plan_memory(
     """
     row_parts = check_rows(config, sharding)
     plan = _demand(model, config, sharding, row_parts, longest_prompt, free)
+    if config.pages is not None:
+        return _with_pool(plan, model)
     budget, is_auto = plan.budget, config.decode_rows == 0
     # 3) Without a budget rows that were asked for are taken on trust.
     if budget is None:
@@ -123,7 +133,7 @@ def _demand(
     )
     # 2) What each row costs, and what is needed however many there are. Two prefill calls: one whose
     #    prompts wait for cache rows, one that runs.
-    row = cache_bytes(model, 1, config.max_tokens)
+    row = cache_bytes(model, 1, config.max_tokens) if config.pages is None else 0
     bucket = config.bucket_of(config.max_tokens if longest_prompt is None else longest_prompt)
     fixed = 2 * config.prefill_rows * cache_bytes(model, 1, bucket)
     columns = 1 if config.drafts is None else config.drafts.widest
@@ -141,9 +151,24 @@ def _demand(
     return plan
 
 
+def _with_pool(plan: MemoryPlan, model: ModelConfig) -> MemoryPlan:
+    room = None if plan.budget is None else int(_MARGIN * plan.budget) - plan.total
+    source = "" if plan.budget is None else f"{plan.budget / _GIB:.2f} GiB ({plan.source})"
+    pool = plan_pool(model, plan.config, room=room, source=f"{_MARGIN:.0%} of {source}")
+    return dataclasses.replace(
+        plan,
+        config=pool.config,
+        fixed=plan.fixed + pool.moving,
+        pool=pool.pool,
+        host=pool.host,
+    )
+
+
 def check_rows(config: EngineConfig, sharding: Sharding) -> int:
     """Raises ValueError if rows do not divide over the mesh; returns how many parts it shards them in."""
     row_parts, sizes = sharding.parts("batch"), sharding.mesh.shape
+    if config.pages is not None:
+        check_one_part(sharding)
     axes = " x ".join(name for name in sharding.rules.batch if sizes[name] > 1)
     for name in ("decode_rows", "cache_rows", "min_decode_rows", "prefill_rows"):
         if getattr(config, name) % row_parts:

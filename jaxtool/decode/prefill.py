@@ -19,6 +19,8 @@ class Prefilled:
     cache: KVCache  # of the prefill call it was part of
     source: int  # row of that call
     ids: tuple[int, ...]
+    # Rows of one prompt share its full pages, see `page_pool`; no number, for those are used again.
+    key: object = dataclasses.field(default_factory=object, compare=False)
 
     @property
     def bucket(self) -> int:

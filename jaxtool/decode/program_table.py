@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtool.decode import programs
+from jaxtool.decode import paged_programs, programs
 from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.draft_lookup import Lookup
@@ -33,6 +33,10 @@ class ProgramTable:
     | append | view | runs a chunk of tool output |
     | window | width, view, sampling mode | decodes up to K steps |
     | draft_window | width, view, sampling mode, columns | the same with drafts |
+    | take page, put page | | with `EngineConfig.pages`: a page on its way to the host, and back |
+
+    With pages the cache is a pool of them, and place, append and window take tables of pages in place of
+    cache rows (`paged_programs`).
     """
 
     model: ModelConfig  # the decoder's, see `DecoderNumerics.model`
@@ -56,7 +60,7 @@ class ProgramTable:
         longest = config.bucket_of(longest_prompt)
         for bucket in (bucket for bucket in config.prompt_buckets if bucket <= longest):
             listed += [self.prefill(bucket), self.place(bucket)]
-        return listed
+        return listed if config.pages is None else [*listed, self.take_page(), self.put_page()]
 
     def largest(
         self, sampling_mode: SamplingMode, longest_prompt: int
@@ -84,21 +88,36 @@ class ProgramTable:
         )
 
     def place(self, bucket: int) -> DeviceProgram:
-        """Prefilled prompts of one bucket into cache rows: (cache, prompts, sources, cache_rows)."""
+        """Prefilled prompts of one bucket into the cache: (cache, prompts, sources, cache_rows).
+
+        With pages (cache, prompts, sources, chunks, pages).
+        """
         indices = np.zeros(self.config.prefill_rows, np.int32)
+        is_paged = self.config.pages is not None
         return DeviceProgram(
             name="place",
             shape=(bucket,),
-            function=programs.place,
+            function=paged_programs.place if is_paged else programs.place,
             statics={"sharding": self.sharding},
-            arguments=lambda: (self.cache, self.prompt_shapes(bucket), indices, indices),
+            arguments=lambda: (
+                self.cache,
+                self.prompt_shapes(bucket),
+                *(indices,) * (3 if is_paged else 2),
+            ),
         )
 
     def append(self, view: int) -> DeviceProgram:
-        """A chunk of tool output: (params, cache, cache_rows, tokens, starts)."""
+        """A chunk of tool output: (params, cache, cache_rows or table, tokens, starts)."""
         rows = self.config.append_rows
         cache_rows = starts = np.zeros(rows, np.int32)
         tokens = np.zeros((rows, self.config.forced_tokens), np.int32)
+        if self.config.pages is not None:
+            return self._of_model(
+                "append",
+                (view,),
+                paged_programs.append,
+                lambda: (self.cache, self._no_pages(rows, view), tokens, starts),
+            )
         return self._of_model(
             "append",
             (view,),
@@ -110,9 +129,24 @@ class ProgramTable:
     def window(self, width: int, view: int, sampling_mode: SamplingMode) -> DeviceProgram:
         """K steps of `width` rows: (params, cache, rows, chosen, least, is_stop).
 
-        `chosen` is None where a window decodes every cache row.
+        `chosen` is None where a window decodes every cache row. With pages a table stands in its place.
         """
         is_whole = width == self.config.num_cache_rows
+        if self.config.pages is not None:
+            return self._of_model(
+                "window",
+                (width, view, sampling_mode),
+                paged_programs.window,
+                lambda: (
+                    self.cache,
+                    programs.idle_rows(width, self.config.forced_tokens),
+                    self._no_pages(width, view),
+                    np.int32(1),
+                    self.is_stop,
+                ),
+                sampling_mode=sampling_mode,
+                steps=self.config.window_steps,
+            )
         return self._of_model(
             "window",
             (width, view, sampling_mode),
@@ -128,6 +162,31 @@ class ProgramTable:
             steps=self.config.window_steps,
             view=view,
         )
+
+    def take_page(self) -> DeviceProgram:
+        """A copy of a page: (cache, page)."""
+        return DeviceProgram(
+            name="take_page",
+            shape=(),
+            function=paged_programs.take_page,
+            statics={"sharding": self.sharding},
+            arguments=lambda: (self.cache, np.int32(0)),
+        )
+
+    def put_page(self) -> DeviceProgram:
+        """A page from the host: (cache, content, page)."""
+        return DeviceProgram(
+            name="put_page",
+            shape=(),
+            function=paged_programs.put_page,
+            statics={"sharding": self.sharding},
+            arguments=lambda: (self.cache, self.page_shapes(), np.int32(0)),
+        )
+
+    def page_shapes(self) -> paged_programs.PageContent:
+        """Shapes and shardings of a page on its way."""
+        assert self.config.pages is not None
+        return paged_programs.page_shapes(self.model, self.config.pages.page_tokens, self.sharding)
 
     def windows(
         self, width: int, view: int, sampling_mode: SamplingMode
@@ -152,13 +211,15 @@ class ProgramTable:
     def draft_window(
         self, width: int, view: int, sampling_mode: SamplingMode, columns: int
     ) -> DeviceProgram:
-        """K // C passes over C columns: (params, cache, rows, drafts, chosen, least, is_stop).
+        """K // C passes over C columns: (params, cache, rows, drafts, where, least, is_stop).
 
         A row makes at most K tokens, as in `window`, so that the same view holds it.
         """
         drafts = self.config.drafts
         assert drafts is not None
-        is_whole = width == self.config.num_cache_rows
+        where = None if width == self.config.num_cache_rows else np.zeros(width, np.int32)
+        if self.config.pages is not None:
+            where = self._no_pages(width, view)
         corpus = drafts.source_tokens + self.config.max_tokens
         return self._of_model(
             "draft_window",
@@ -171,7 +232,7 @@ class ProgramTable:
                     corpus=np.full((width, corpus), -1, np.int32),
                     is_drafting=np.zeros(width, bool),
                 ),
-                None if is_whole else np.zeros(width, np.int32),
+                where,
                 np.int32(1),
                 self.is_stop,
             ),
@@ -188,7 +249,7 @@ class ProgramTable:
 
     def empty_cache(self) -> Any:
         """The cache of an engine, on its devices."""
-        return self._zeros(self.config.num_cache_rows, self.config.max_tokens)
+        return self._zeros(*self._cache_size)
 
     def empty_prompts(self, bucket: int) -> Any:
         """What a prefill by chunks starts from, on the devices."""
@@ -196,7 +257,7 @@ class ProgramTable:
 
     def cache_shapes(self) -> Any:
         """Shapes and shardings of `empty_cache`."""
-        return self._shapes(self.config.num_cache_rows, self.config.max_tokens)
+        return self._shapes(*self._cache_size)
 
     def prompt_shapes(self, bucket: int) -> Any:
         """Shapes and shardings of what `prefill` gives."""
@@ -206,6 +267,20 @@ class ProgramTable:
         return jax.ShapeDtypeStruct(
             (self.model.vocab_size,), bool, sharding=self.sharding.named(None)
         )
+
+    @property
+    def _cache_size(self) -> tuple[int, int]:
+        """Rows of the cache and their positions; with pages, pages and theirs."""
+        pages = self.config.pages
+        if pages is None:
+            return self.config.num_cache_rows, self.config.max_tokens
+        return pages.num_pages, pages.page_tokens
+
+    def _no_pages(self, rows: int, view: int) -> np.ndarray:
+        """A table of rows without a page."""
+        pages = self.config.pages
+        assert pages is not None
+        return np.full((rows, pages.pages_of(view)), pages.num_pages, np.int32)
 
     def _of_model(
         self, name: str, shape: tuple[int | str, ...], function: Any, rest: Any, **statics: Any

@@ -191,11 +191,11 @@ def window(
     if chosen is not None:
         first = rows.lengths
         part = constrain(view_rows(cache, chosen, view), sharding)
-        part, rows, log = _decode(
+        part, rows, log = decode_loop(
             params, part, rows, least, is_stop, config, sampling_mode, steps, view, sharding
         )
         return constrain(scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
-    return _decode(
+    return decode_loop(
         params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding
     )
 
@@ -216,7 +216,7 @@ def scatter_columns(
     return jax.tree.map(copy, whole, part)
 
 
-def _decode(
+def decode_loop(
     params: Params,
     cache: KVCache,
     rows: DecodeRows,
@@ -227,6 +227,7 @@ def _decode(
     steps: int,
     view: int,
     sharding: Sharding,
+    table: Array | None = None,
 ) -> tuple[KVCache, DecodeRows, Window]:
     """The loop of a window: each step runs every row's pending token and makes the next one pending.
 
@@ -243,6 +244,9 @@ def _decode(
                tokens  [[8 .] [3 .] [. 14] [. 15]], is_sampled True where there is a number
 
     Row 0 keeps its stop token pending: the host may resume it, or append a tool's output behind it.
+
+    Args:
+      table: [B, n], the cache is a pool of pages (`paged_programs`). Idle rows then write nothing.
     """
     # 1) An empty log: K lines, of which the loop fills as many as it runs.
     b = rows.lengths.shape[0]
@@ -262,14 +266,18 @@ def _decode(
         cache, rows, log = carry
         # 3) Run the pending token at position `lengths`. Idle rows run theirs as well, for shapes are
         #    fixed: they write the same key and value to the same position again, which harms nothing.
+        positions = rows.lengths
+        if table is not None:  # beyond the table: nothing is written, and the kernel takes no step
+            positions = jnp.where(rows.is_running, positions, view)
         hidden, cache = cached_hidden_states(
             params,
             config,
             rows.pending[:, None],
-            rows.lengths[:, None],
+            positions[:, None],
             cache,
             view=view,
             sharding=sharding,
+            table=table,
         )
         # 4) Draw a token for each row, also where a forced one will take its place. The key is folded
         #    with the drawn token's own position, so a draw depends on no neighbour and no window.
@@ -291,7 +299,7 @@ def _decode(
 def advance(rows: DecodeRows, tokens: Array, is_stop: Array) -> tuple[DecodeRows, Array]:
     """Each running row takes its next forced token, or else the sampled one.
 
-    Step 0 of the example in `_decode`, where 8 and 12 were drawn:
+    Step 0 of the example in `decode_loop`, where 8 and 12 were drawn:
 
       In:   tokens [8 12]  lengths [2 4]  pending [7  9]  forced_next [0 0]  forced_count [0 2]
       Out:                 lengths [3 5]  pending [8 30]  forced_next [0 1]  is_sampled [T F]
@@ -321,6 +329,7 @@ def columns_of(rows: int, columns: int) -> Array:
 
 
 def constrain(cache: KVCache, sharding: Sharding) -> KVCache:
+    """`cache` with its layout fixed: rows over the batch's axes, heads over theirs."""
     return jax.tree.map(lambda x: sharding.constrain(x, *CACHE_AXES[: x.ndim]), cache)
 
 

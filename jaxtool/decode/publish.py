@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.model.config import AttentionBackend, ModelConfig
-from jaxtool.model.int8_params import quantize_layers, quantized_axes
+from jaxtool.model.int8_params import is_matrix, quantize_layers, quantized_axes
 from jaxtool.model.lora import merge_layers, without_adapters
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.quantize import Int8Weight
@@ -32,6 +33,9 @@ class DecoderNumerics:
     weights: Literal["dtype", "int8"] = "dtype"  # int8: one scale per output channel
     cache: Literal["dtype", "int8"] = "dtype"  # int8: one scale per token and head
     attention: AttentionBackend = "auto"
+    # Of products whose inputs are sharded over `tensor`: what devices send each other. dtype: half of float32's bytes
+    # in bfloat16; each device's part of a sum is rounded once more. Nothing on one device a copy.
+    sums: Literal["float32", "dtype"] = "float32"
 
     def __post_init__(self) -> None:
         for field, choices in (
@@ -39,6 +43,7 @@ class DecoderNumerics:
             ("weights", ("dtype", "int8")),
             ("cache", ("dtype", "int8")),
             ("attention", get_args(AttentionBackend)),
+            ("sums", ("float32", "dtype")),
         ):
             if getattr(self, field) not in choices:
                 raise ValueError(
@@ -52,6 +57,7 @@ class DecoderNumerics:
             compute_dtype=learner.compute_dtype if self.dtype == "learner" else self.dtype,
             cache="int8" if self.cache == "int8" else "compute_dtype",
             attention=self.attention,
+            device_sums="compute_dtype" if self.sums == "dtype" else "float32",
         )
 
     def differs_from(self, learner: ModelConfig) -> str | None:
@@ -78,7 +84,8 @@ def publish(
     Args:
       params: stacked layers, float32; still the caller's afterwards. Adapters are merged in.
       model: the decoder's, see `DecoderNumerics.model`.
-      weights: "int8" quantises what is multiplied; norms and biases stay in the compute dtype.
+      weights: "int8" quantises what is multiplied; norms and biases are float32 in any case, as the
+        learner's are.
       moved: applied to each part as soon as it is made.
     """
     ends, layer = publication(params, model, sharding, weights)
@@ -150,8 +157,13 @@ def _numerics(
     if weights == "int8":
         axes, params = quantized_axes(axes), quantize_layers(params)
 
-    def cast(x: Any) -> Any:
-        return x if isinstance(x, Int8Weight) else x.astype(model.dtype)
+    def cast(path: tuple[Any, ...], x: Any) -> Any:
+        if isinstance(x, Int8Weight):
+            return x
+        # Norms and biases work in float32: a bfloat16 one would be converted in every step of decoding.
+        return x.astype(model.dtype) if is_matrix(path) else x.astype(jnp.float32)
 
-    published = jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, Int8Weight))
+    published = jax.tree_util.tree_map_with_path(
+        cast, params, is_leaf=lambda x: isinstance(x, Int8Weight)
+    )
     return jax.lax.with_sharding_constraint(published, sharding.tree(axes))

@@ -1,6 +1,8 @@
 """The learner without a critic: advantages from groups, and the updates of the policy (GRPO and relatives)."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,9 @@ class GrpoLearner:
 
     def policy(self, state: TrainState) -> Params:
         return self.view.full(state.params)
+
+    def with_rest(self, state: TrainState, move: Callable[[Any], Any]) -> TrainState:
+        return dataclasses.replace(state, opt_state=move(state.opt_state))
 
     def packed(self, members: Members) -> list[int]:
         """Those that carry a loss; with a KL in the reward also those dropped, whose groups count it."""

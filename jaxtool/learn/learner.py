@@ -1,5 +1,6 @@
 """What learners have in common: the policy's loss alone (GRPO and relatives), or with a critic (PPO)."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -41,6 +42,10 @@ class Learner(Protocol[State]):
 
     def policy(self, state: State) -> Params:
         """All parameters of the policy: what to sample from."""
+        ...
+
+    def with_rest(self, state: State, move: Callable[[Any], Any]) -> State:
+        """The state with `move` applied to what updates alone need: all but the policy's parameters."""
         ...
 
     def packed(self, members: Members) -> list[int]:

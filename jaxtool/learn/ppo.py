@@ -45,7 +45,8 @@ class CriticConfig:
 def critic_values(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> jax.Array:
     """V [B, T] of a block."""
     return token_values(
-        params, setup.model, block.tokens, block.positions, block.segment_ids, setup.sharding
+        *(params, setup.model, block.tokens, block.positions, block.segment_ids, setup.sharding),
+        prefix_ids=block.prefix_ids,
     )
 
 

@@ -7,6 +7,7 @@ policy's.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,6 +63,11 @@ class PpoLearner:
 
     def policy(self, state: PpoState) -> Params:
         return self.view.full(state.policy.params)
+
+    def with_rest(self, state: PpoState, move: Callable[[Any], Any]) -> PpoState:
+        """The critic rests too."""
+        policy = self._policy_learner.with_rest(state.policy, move)
+        return dataclasses.replace(state, policy=policy, critic=move(state.critic))
 
     def packed(self, members: Members) -> list[int]:
         """Those that carry a loss: a trajectory's targets need no other member of its group."""

@@ -145,7 +145,8 @@ def batch_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probs and entropies [B, T] of packed rows; those of tokens without a loss mean nothing."""
     hidden = hidden_states(
-        params, model, batch.tokens, batch.positions, batch.segment_ids, sharding
+        *(params, model, batch.tokens, batch.positions, batch.segment_ids, sharding),
+        prefix_ids=batch.prefix_ids,
     )
     return token_logprobs(
         hidden,

@@ -18,15 +18,30 @@ Places = tuple[Int[Array, "B T"], Int[Array, "B T"]]
 
 
 def segment_mask(
-    segment_ids: Int[Array, "B Q"], positions: Int[Array, "B Q"], keys: Places | None = None
+    segment_ids: Int[Array, "B Q"],
+    positions: Int[Array, "B Q"],
+    keys: Places | None = None,
+    prefix_ids: Int[Array, "B Q"] | None = None,
 ) -> Bool[Array, "B Q T"]:
-    """mask[b, t, s]: token t may look at token s: same segment, not later, not padding.
+    """mask[b, t, s]: token t may look at token s: same segment or its prefix, not later, not padding.
 
     Args:
       keys: of the tokens that are looked at, where the others are a part of them; None: the same.
+      prefix_ids: the segment that a token's own continues, 0 for none; None: of no token.
+
+    An example: a prompt "a b" once, and two answers to it. `x` may look at `y` where there is a 1.
+
+      segment  prefix  position      a b c d e
+         1       0        0       a  1
+         1       0        1       b  1 1
+         2       1        2       c  1 1 1
+         2       1        3       d  1 1 1 1
+         3       1        2       e  1 1     1
     """
     key_segments, key_positions = keys or (segment_ids, positions)
     same = segment_ids[:, :, None] == key_segments[:, None, :]
+    if prefix_ids is not None:
+        same |= prefix_ids[:, :, None] == key_segments[:, None, :]
     causal = positions[:, :, None] >= key_positions[:, None, :]
     real = (key_segments != 0)[:, None, :]
     return same & causal & real

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxtool.core.ranges import check_range
 
-AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn"]
+AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn", "pallas_gpu"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "dots", "named"]
 
@@ -85,6 +85,8 @@ class ModelConfig:
         None  # training: queries whose scores exist at once; None: an eighth
     )
     cache: Literal["compute_dtype", "int8"] = "compute_dtype"  # keys and values of decoded tokens
+    # What devices of a tensor group send each other of a sum over their heads or widths. The learner's is float32.
+    device_sums: Literal["float32", "compute_dtype"] = "float32"
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 
     def __post_init__(self) -> None:
@@ -111,6 +113,11 @@ class ModelConfig:
     @property
     def dtype(self) -> jnp.dtype:
         return jnp.dtype(self.compute_dtype)
+
+    @property
+    def sums_dtype(self) -> jnp.dtype | None:
+        """Of `device_sums`; None: float32."""
+        return self.dtype if self.device_sums == "compute_dtype" else None
 
     @property
     def group_heads(self) -> int:

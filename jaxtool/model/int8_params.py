@@ -23,6 +23,11 @@ _INPUT_AXES = {
 }
 
 
+def is_matrix(path: tuple[Any, ...]) -> bool:
+    """Whether a parameter is multiplied as a matrix or looked up; norms and biases are not."""
+    return _input_axes(path) is not None
+
+
 def quantize_layers(params: Any) -> Any:
     """A tree with unstacked layers; its matrices become `Int8Weight`s."""
 

@@ -46,18 +46,21 @@ class Projection(nnx.Module):
         rngs: nnx.Rngs,
         std: float,
         has_bias: bool = False,
+        sums: jnp.dtype | None = None,
     ):
+        """`sums`: see `product`."""
         kernel = std * jax.random.normal(rngs.params(), in_shape + out_shape, jnp.float32)
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros(out_shape, jnp.float32)) if has_bias else None
         self.num_in = len(in_shape)
+        self.sums = sums
 
     def __call__(self, x: Array) -> Array:
         kernel = self.kernel.get_value()
         if isinstance(kernel, LoraWeight):
             y = adapted_product(x, kernel, self.num_in)
         else:
-            y = product(x, kernel, self.num_in)
+            y = product(x, kernel, self.num_in, self.sums)
         y = keep_product(y)
         if self.bias is not None:
             bias = self.bias[...]
@@ -72,7 +75,9 @@ class GatedMlp(nnx.Module):
         d, f = (config.d_model,), (config.d_ff,)
         self.gate = Projection(d, f, rngs=rngs, std=config.d_model**-0.5)
         self.up = Projection(d, f, rngs=rngs, std=config.d_model**-0.5)
-        self.down = Projection(f, d, rngs=rngs, std=_output_std(config, config.d_ff))
+        self.down = Projection(
+            f, d, rngs=rngs, std=_output_std(config, config.d_ff), sums=config.sums_dtype
+        )
 
     def __call__(self, x: Array) -> Array:
         return self.down(nnx.silu(self.gate(x)) * self.up(x))
@@ -90,7 +95,11 @@ class AttentionProjections(nnx.Module):
         self.key = Projection(d, kv_shape, rngs=rngs, std=std, has_bias=bias)
         self.value = Projection(d, kv_shape, rngs=rngs, std=std, has_bias=bias)
         self.output = Projection(
-            q_shape, d, rngs=rngs, std=_output_std(config, config.num_heads * config.head_dim)
+            q_shape,
+            d,
+            rngs=rngs,
+            std=_output_std(config, config.num_heads * config.head_dim),
+            sums=config.sums_dtype,
         )
         eps = config.rms_norm_eps
         self.query_norm = RMSNorm(config.head_dim, eps) if config.has_qk_norm else None

@@ -4,7 +4,9 @@ The method is FlashAttention-2's (2307.08691, algorithm 1): one pass over the ke
 maximum and sum. A row reads the blocks up to its own longest position and no more, so short rows do
 not pay for long neighbours. All key heads of a device are in one block, so a grid step has work enough
 to hide its own cost. int8 caches are scaled inside: scores by the key's, weights by the value's.
-Not covered: paged caches, gradients, other platforms.
+A paged cache is read through a table: a block of positions is then a part of one page, and rows without a
+position in the table take no step.
+Not covered: gradients, other platforms.
 
 An example of the running softmax: one query whose scores are 1, 2 and 3, values 10, 20 and 30, in blocks
 of two positions. The last position is beyond the query's own and masked.
@@ -17,7 +19,7 @@ In block 1 the highest score rises by 1, so sum and values so far shrink by exp(
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention import MASKED_SCORE
+from jaxtool.model.kernel_walk import walk_of, walk_step, whole_part
 from jaxtool.model.kv_cache import LayerCache
 
 LANES = 128  # of a TPU vector register: last axes come in multiples of it
@@ -36,28 +39,10 @@ _MOST_POSITIONS = 2048
 _MOST_KEY_BYTES = 2 << 20
 _MOST_SCORE_BYTES = 1 << 20
 KERNEL = "attention_over_cache"  # its name in compiled programs
-_PARTS = 2  # of the grid: a chip of v4 or v5p has two cores, and each takes one
 _MOST_STEPS = 1 << 16  # of a grid: 2 tables of 4 bytes a step are half of the scalar memory
 
 
 NewScales = tuple[Float[Array, "B K"], Float[Array, "B K"]]
-
-
-class Walk(NamedTuple):
-    """The grid's steps: which queries meet which block of positions, one entry a step.
-
-    An example of three blocks of queries that see 1, 3 and 2 blocks of positions, of 4 that there are:
-
-      first [0 4 6]  queries [0 1 1 1 2 2 ...]  block [0 0 1 2 0 1 ...]  last [0 2 1]
-
-    The first part of the grid has steps 0 to 3, the second steps 4 and 5. What follows in the tables is not
-    read.
-    """
-
-    first: Int[Array, " bounds"]  # step at which each part begins; at the end, the number of steps
-    queries: Int[Array, " steps"]
-    block: Int[Array, " steps"]
-    last: Int[Array, " P"]  # the last block of positions of each block of queries
 
 
 def flash_cached_attention(
@@ -97,47 +82,100 @@ def flash_writing_attention(
     return out, LayerCache(cache.k, cache.v, *scales)
 
 
+def flash_paged_attention(
+    q: Float[Array, "B C N H"],
+    cache: LayerCache,
+    positions: Int[Array, "B C"],
+    table: Int[Array, "B n"],
+    new_scales: NewScales | None = None,
+    *,
+    interpret: bool = False,
+) -> tuple[Float[Array, "B C N H"], LayerCache]:
+    """The same over a pool of pages [P, K, page, H], see `paged_attention`; page must be a multiple of 128.
+
+    Args:
+      positions: a row all of whose positions are beyond its table takes no time, and gets zeros.
+      table: entries of P are no pages.
+      new_scales: as in `flash_writing_attention`; every row that is written to has a page of its own there.
+    """
+    out, scales = _attend(q, cache, positions, new_scales, table, interpret=interpret)
+    is_seen = positions < table.shape[1] * cache.k.shape[2]
+    out = jnp.where(is_seen[:, :, None, None], out, 0)
+    return out, LayerCache(cache.k, cache.v, *scales) if scales else cache
+
+
 def _attend(
-    q: Array, cache: LayerCache, positions: Array, new_scales: NewScales | None, *, interpret: bool
+    q: Array,
+    cache: LayerCache,
+    positions: Array,
+    new_scales: NewScales | None,
+    table: Array | None = None,
+    *,
+    interpret: bool,
 ) -> tuple[Array, list[Array]]:
     """Attention, and the cache's scales with the new ones in them: none without new ones."""
     b, c, n, h = q.shape
-    kv, s = cache.k.shape[1:3]
+    kv, held = cache.k.shape[1:3]  # positions of a row, or of a page
+    s = held if table is None else held * table.shape[1]
     group = n // kv
     # 1) Blocks of queries: multiples of the 8 rows of a vector register. The query heads of one token
     #    stand together, so a block spans few positions.
-    query_block, position_block = blocks_of(c * group, s, kv * h * cache.k.dtype.itemsize)
+    query_block, position_block = blocks_of(c * group, held, kv * h * cache.k.dtype.itemsize)
+    if table is not None:
+        position_block = part_of_page(held, position_block)
     per_row = -(-c * group // query_block)  # query blocks of a row
     num_blocks = -(-s // position_block)
     is_long = b * per_row * num_blocks > _MOST_STEPS  # whole prompts, many and long
     if is_long and b > 1 and new_scales is None:
-        first = jax.tree.map(lambda x: x[: b // 2], (q, cache, positions))
-        second = jax.tree.map(lambda x: x[b // 2 :], (q, cache, positions))
-        halves = [flash_cached_attention(*x, interpret=interpret) for x in (first, second)]
-        return jnp.concatenate(halves), []
+        rows = (q, positions, cache if table is None else table)
+        halves = [
+            jax.tree.map(lambda x: x[: b // 2], rows),
+            jax.tree.map(lambda x: x[b // 2 :], rows),
+        ]
+        outs = [
+            _attend(q, of, at, None, interpret=interpret)[0]
+            if table is None
+            else _attend(q, cache, at, None, of, interpret=interpret)[0]
+            for q, at, of in halves
+        ]
+        return jnp.concatenate(outs), []
     # 2) Queries [P, K, block, H], P = B x blocks of a row. Those that fill up the last block stand at
-    #    position 0: they see one key, so no softmax is empty.
+    #    position 0: they see one key, so no softmax is empty. In pages at -1, as all that has no position in
+    #    the table: a block of such queries sees no block of positions.
     padding = per_row * query_block - c * group
     queries = q.reshape(b, c, kv, group, h).transpose(0, 2, 1, 3, 4).reshape(b, kv, c * group, h)
     queries = jnp.pad(queries, ((0, 0), (0, 0), (0, padding), (0, 0)))
     queries = queries.reshape(b, kv, per_row, query_block, h).swapaxes(1, 2)
     queries = queries.reshape(b * per_row, kv, query_block, h)
-    at = jnp.repeat(jnp.minimum(positions, s - 1), group, axis=1)
-    at = jnp.pad(at, ((0, 0), (0, padding))).reshape(b * per_row, query_block)
+    at = jnp.minimum(positions, s - 1) if table is None else jnp.where(positions < s, positions, -1)
+    at = jnp.pad(
+        jnp.repeat(at, group, axis=1),
+        ((0, 0), (0, padding)),
+        constant_values=0 if table is None else -1,
+    ).reshape(b * per_row, query_block)
     # 3) The grid has the steps that see something and no others, so it is as long as rows are.
     walk = walk_of(jnp.max(at, axis=1) // position_block, num_blocks)
     parts = walk.first.shape[0] - 1
     steps = jnp.max(walk.first[1:] - walk.first[:-1])
 
     def queries_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        return walk[1][_step(part, t, walk[0])], 0, 0, 0
+        return walk[1][walk_step(part, t, walk[0])], 0, 0, 0
 
     def at_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        return walk[1][_step(part, t, walk[0])], 0, 0
+        return walk[1][walk_step(part, t, walk[0])], 0, 0
+
+    columns, parts_of_page = (0, 1) if table is None else (table.shape[1], held // position_block)
+
+    def block_at(queries: Any, block: Any, *walk: Any) -> tuple[Any, ...]:
+        row = whole_part(queries, per_row)
+        if not columns:
+            return row, 0, block
+        page = walk[4][row * columns + whole_part(block, parts_of_page)]
+        return page, 0, jax.lax.rem(block, jnp.int32(parts_of_page))
 
     def positions_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        step = _step(part, t, walk[0])
-        return _row(walk[1][step], per_row), 0, walk[2][step], 0
+        step = walk_step(part, t, walk[0])
+        return (*block_at(walk[1][step], walk[2][step], *walk), 0)
 
     def scales_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
         return positions_at(part, t, *walk)[:3]
@@ -145,17 +183,19 @@ def _attend(
     query_spec = pl.BlockSpec((1, kv, query_block, h), queries_at)
 
     def last_scales_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        queries = walk[1][_step(part, t, walk[0])]
-        return _row(queries, per_row), 0, walk[3][queries]
+        queries = walk[1][walk_step(part, t, walk[0])]
+        return block_at(queries, walk[3][queries], *walk)
 
     position_spec = pl.BlockSpec((1, kv, position_block, h), positions_at)
     scales = [x for x in (cache.k_scale, cache.v_scale) if x is not None]
     # 4) One step after the other ("arbitrary"), so that the scratch memory carries maximum, sum and
     #    values from block to block.
     tables: tuple[Array, ...] = walk
+    if table is not None:  # any page where there is none: only what is masked is read there
+        tables = (*walk, jnp.minimum(table, cache.k.shape[0] - 1).reshape(-1))
     is_writing = new_scales is not None
     if new_scales is not None:
-        tables = (*walk, positions[:, 0], *(x.reshape(-1) for x in new_scales))
+        tables = (*tables, positions[:, 0], *(x.reshape(-1) for x in new_scales))
     written = scales if is_writing else []
     # Aliases count all arguments, the tables as well; the scales are the last two.
     first_scale = len(tables) + 4
@@ -164,6 +204,7 @@ def _attend(
             _kernel,
             is_scaled=bool(scales),
             is_writing=is_writing,
+            is_paged=table is not None,
             end=s if s % position_block else None,
         ),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -216,38 +257,15 @@ def blocks_of(queries: int, positions: int, position_bytes: int) -> tuple[int, i
     return query_block, -(-positions // count // LANES) * LANES
 
 
-def walk_of(last: Int[Array, " P"], num_blocks: int) -> Walk:
-    """The walk over blocks 0..last[i] of positions for each block i of queries.
+def part_of_page(page: int, position_block: int) -> int:
+    """Positions of a block that divides a page, the largest multiple of 128 up to `position_block`.
 
-    The parts have as equal numbers of steps as whole blocks of queries allow.
-
-    Args:
-      num_blocks: of positions, more than any `last`.
+    A page of 2048 and blocks of up to 512 positions: 512. A page of 2176 = 17 x 128 and 1152: 128.
     """
-    count, counts = last.shape[0], last + 1
-    ends = jnp.cumsum(counts)
-    # Each step is compared with all starts: a scatter or a gather of single numbers is slow on TPUs.
-    steps, starts = jnp.arange(count * num_blocks, dtype=jnp.int32), ends - counts
-    begun = starts[None, :] <= steps[:, None]
-    queries = jnp.sum(begun, axis=1, dtype=jnp.int32) - 1
-    block = steps - jnp.max(jnp.where(begun, starts[None, :], 0), axis=1)
-    bounds = [jnp.zeros(1, jnp.int32), ends[-1:]]
-    if count >= _PARTS:
-        middle = jnp.argmin(jnp.abs(2 * ends[:-1] - ends[-1]))
-        bounds.insert(1, ends[middle][None])
-    return Walk(jnp.concatenate(bounds).astype(jnp.int32), queries, block, last)
+    return next(x for x in range(position_block, 0, -LANES) if page % x == 0)
 
 
-def _step(part: Any, t: Any, first: Any) -> Any:
-    """Where round t of a part is in the tables. A part with fewer rounds names its last one again."""
-    return jnp.minimum(first[part] + t, first[part + 1] - 1)
-
-
-def _row(queries: Any, per_row: int) -> Any:
-    return queries if per_row == 1 else jax.lax.div(queries, jnp.int32(per_row))
-
-
-def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, end: int | None):
+def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, is_paged: bool, end: int | None):
     """One block of positions of one block of queries: max, sum and weighted values so far, by key head.
 
     Args:
@@ -255,6 +273,7 @@ def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, end: int | None):
       end: of the cache's positions, where the last block goes beyond it; None: it does not.
     """
     first_ref, queries_ref, block_ref, last_ref, *rest = refs
+    rest = rest[1:] if is_paged else rest  # the table of pages is for the copies alone
     new_refs, rest = (rest[:3], rest[3:]) if is_writing else ([], rest)
     q_ref, k_ref, v_ref, at_ref, *rest = rest
     scale_refs = rest[:2] if is_scaled else []
@@ -262,7 +281,7 @@ def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, end: int | None):
     out_ref, *written_refs = rest[2 if is_scaled else 0 : -3]
     kv, positions = k_ref.shape[1:3]
     part, t = pl.program_id(0), pl.program_id(1)
-    step = _step(part, t, first_ref)
+    step = walk_step(part, t, first_ref)
     block, last = block_ref[step], last_ref[queries_ref[step]]
     is_live = first_ref[part] + t < first_ref[part + 1]
 

@@ -17,21 +17,28 @@ from jaxtool.model.blockwise_attention import blockwise_attention
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.zigzag import from_zigzag, to_zigzag
 
+# Segment ids, positions and prefixes of queries, [B, Q] each.
+_Queries = tuple[Array, Array, Array | None]
+
 
 def split_attention(
-    attention_block: int | None, places: Places, sharding: Sharding
+    attention_block: int | None,
+    places: Places,
+    sharding: Sharding,
+    prefix_ids: Array | None = None,
 ) -> Callable[[Array, Array, Array], Array]:
     """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H]; the tokens of a segment stand in order.
 
     Args:
       attention_block: as in `ModelConfig`.
       places: segment ids and positions of the rows.
+      prefix_ids: [B, T], as for `segment_mask`.
     """
     axes, parts = sharding.rules.queries, sharding.parts("queries")
     length = places[0].shape[1]
     is_balanced = length % (2 * parts) == 0
 
-    def attend(q: Array, k: Array, v: Array, queries: Places, keys: Places) -> Array:
+    def attend(q: Array, k: Array, v: Array, queries: _Queries, keys: Places) -> Array:
         if not is_balanced:
             return _look(q, k, v, queries, keys, attention_block)
         q, queries = to_zigzag((q, queries), axes, parts)
@@ -42,7 +49,7 @@ def split_attention(
         for begin, seen in ((0, length // 2), (own, length)):
             part = slice(begin, begin + own)
             looked_at = k[:, :seen].astype(dtype), v[:, :seen].astype(dtype)
-            at = queries[0][:, part], queries[1][:, part]
+            at = jax.tree.map(lambda x: x[:, part], queries)  # noqa: B023
             out = _look(
                 q[:, part], *looked_at, at, (keys[0][:, :seen], keys[1][:, :seen]), attention_block
             )
@@ -56,16 +63,19 @@ def split_attention(
     mapped = jax.shard_map(
         attend,
         mesh=sharding.mesh,
-        in_specs=(of_queries, of_keys, of_keys, (own_places,) * 2, (all_places,) * 2),
+        in_specs=(of_queries, of_keys, of_keys, own_places, all_places),
         out_specs=of_queries,
         check_vma=False,
     )
-    return lambda q, k, v: mapped(q, k, v, places, places)
+    return lambda q, k, v: mapped(q, k, v, (*places, prefix_ids), places)
 
 
 def _look(
-    q: Array, k: Array, v: Array, queries: Places, keys: Places, attention_block: int | None
+    q: Array, k: Array, v: Array, queries: _Queries, keys: Places, attention_block: int | None
 ) -> Array:
+    segments, at, prefixes = queries
     if attention_block is None:
-        return attention(q, k, v, segment_mask(*queries, keys))
-    return blockwise_attention(q, k, v, *queries, keys, attention_block=attention_block)
+        return attention(q, k, v, segment_mask(segments, at, keys, prefixes))
+    return blockwise_attention(
+        *(q, k, v, segments, at, keys, prefixes), attention_block=attention_block
+    )

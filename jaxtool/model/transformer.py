@@ -18,12 +18,15 @@ from jaxtyping import Array, Float, Int
 from jaxtool.model.attention_backends import (
     attend_to_cache,
     kernel_writes_scales,
+    needs_no_view,
     training_attention,
     write_and_attend,
 )
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.cut_table import looked_up, looked_up_in_parts
 from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
 from jaxtool.model.layers import AttentionProjections, GatedMlp, RMSNorm, rms_norm, rotary_angles
+from jaxtool.model.paged_attention import write_and_attend_to_pages
 from jaxtool.model.quantize import Int8Weight, product
 from jaxtool.model.remat import keep, rematerialized
 from jaxtool.parallel.axis_rules import Sharding
@@ -77,10 +80,15 @@ def hidden_states(
     positions: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"],
     sharding: Sharding,
+    prefix_ids: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T D"]:
-    """Last hidden states of packed rows, normalised, in the compute dtype."""
+    """Last hidden states of packed rows, normalised, in the compute dtype.
+
+    Args:
+      prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
+    """
     rotary = rotary_angles(positions, config)
-    attend_rows = training_attention(config, segment_ids, positions, sharding)
+    attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
         # Whole rows of some heads, also where the residual stream is sharded over the row; with
@@ -113,6 +121,7 @@ def cached_hidden_states(
     view: int,
     sharding: Sharding,
     rows: Int[Array, " B"] | None = None,
+    table: Int[Array, "B n"] | None = None,
     attends_apart: bool = False,
 ) -> tuple[Float[Array, "B C D"], KVCache]:
     """Runs C new tokens per row, writing their keys and values at `positions` of the cache.
@@ -124,24 +133,36 @@ def cached_hidden_states(
       rows: the cache's row of each row of tokens; one out of range is not written. They are copied out
         for attention layer by layer: all layers at once took as much memory as their part of the cache.
         None: all rows, in place.
-      attends_apart: each of the C columns attends by itself, in the shape and so with the rounding of C = 1.
+      table: the cache is a pool of pages, and these are the rows' (`paged_attention`); `view` and `rows` are
+        not read then.
+      attends_apart: each of the C columns attends by itself, in the shape and so with the rounding of C = 1;
+        not over pages.
 
     Returns:
       Last hidden states and the cache with the new tokens in it.
     """
     rotary = rotary_angles(positions, config)
-    x = _embed(params, config, tokens, sharding)
+    x = _embed_cached(params, config, tokens, sharding)
     layers: list[LayerCache] = []
     for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
 
         def attend(
             q: Array, k: Array, v: Array, layer_cache: LayerCache = layer_cache
         ) -> tuple[Array, LayerCache]:
+            if table is not None:
+                return write_and_attend_to_pages(
+                    q, k, v, layer_cache, positions, table, config, sharding
+                )
             is_whole = rows is None
             if is_whole and kernel_writes_scales(layer_cache, q.shape[1], view, config, sharding):
                 return write_and_attend(q, k, v, layer_cache, positions, sharding)
             updated = write(layer_cache, k, v, positions, rows)
-            seen = updated.view(view) if rows is None else view_rows(updated, rows, view)
+            if rows is not None:
+                seen = view_rows(updated, rows, view)
+            elif needs_no_view(updated.k.shape[2], config, sharding):
+                seen = updated
+            else:
+                seen = updated.view(view)
             if not attends_apart:
                 return attend_to_cache(q, seen, positions, config, sharding), updated
             columns = zip(
@@ -189,15 +210,18 @@ _slices.defvjp(lambda x, count: (_slices(x, count), None), lambda _, __, dy: (jn
 
 
 def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
+    # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
+    table = sharding.constrain(params["embedding"].astype(config.dtype), None, None)
+    x = looked_up(table, tokens, config.dtype)
+    return sharding.constrain(x, "batch", "length", "activation_embed")
+
+
+def _embed_cached(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
     table = params["embedding"]
-    if isinstance(table, Int8Weight):
-        values, scale = sharding.constrain(table.values, None, None), table.scale
-        x = jnp.take(values, tokens, axis=0) * jnp.take(scale, tokens, axis=0)[..., None]
-        x = x.astype(config.dtype)
+    if sharding.parts("vocab") == 1:
+        x = looked_up(table, tokens, config.dtype)
     else:
-        # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
-        table = sharding.constrain(table.astype(config.dtype), None, None)
-        x = jnp.take(table, tokens, axis=0)
+        x = looked_up_in_parts(table, tokens, config.dtype, sharding)
     return sharding.constrain(x, "batch", "length", "activation_embed")
 
 

@@ -22,12 +22,13 @@ def token_values(
     positions: Int[Array, "B T"],
     segment_ids: Int[Array, "B T"],
     sharding: Sharding,
+    prefix_ids: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T"]:
     """V(s_t), s_t what precedes token t, float32: as log-probs, so that both speak of one decision.
 
     Column 0 is 0, and what stands at a segment's first token means nothing.
     """
-    hidden = hidden_states(params, config, tokens, positions, segment_ids, sharding)
+    hidden = hidden_states(params, config, tokens, positions, segment_ids, sharding, prefix_ids)
     values = jnp.einsum(
         "btd,d->bt",
         hidden[:, :-1],

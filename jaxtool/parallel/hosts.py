@@ -4,23 +4,30 @@ Every process runs the same loop. What only one of them can know (its answers, a
 its disk says) is exchanged; whatever follows from that is computed by each, so nothing else has to be
 agreed. With one process nothing here starts anything or waits for anybody.
 
-Not covered: recovery. When a process dies the others end too, and the run resumes from its checkpoint.
+When a process ends before the others, these end too, each with one line (`host_watch`): at once where it was killed or
+failed, within a minute where its machine was lost. The same command on all hosts resumes from the last checkpoint.
 """
 
+import atexit
+import functools
 import os
-import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
+
+from jaxtool.parallel import wire
+from jaxtool.parallel.host_network import HostNetwork, open_network
+from jaxtool.parallel.host_watch import LAST_S, HostWatch
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
     "JAX_COORDINATOR_ADDRESS",
     "JAX_NUM_PROCESSES",
     "JAX_PROCESS_ID",
 )
+_PLACE: list[str] = []  # the coordinator, where it is named: says which network the hosts share
+
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
@@ -90,38 +97,25 @@ def is_single() -> bool:
     return jax.process_count() == 1
 
 
+def place() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return jax.process_index(), jax.process_count()
+
+
 def share(items: Sequence[_Item]) -> list[_Item]:
     """This process's part of `items`: each P-th, so that neighbours go to different hosts."""
     return list(items[jax.process_index() :: jax.process_count()])
 
 
-def together(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
-    """Inverse of `share`: the items in their first order, from the parts of all processes."""
-    out: list[Any] = [None] * sum(map(len, shares))
-    for index, part in enumerate(shares):
-        out[index :: len(shares)] = part
-    return out
-
-
 def exchange(value: _Value) -> list[_Value]:
-    """The values of all processes, by process; every process must call it at the same place.
+    """The values of all processes, by process; every process must call it at the same place, from one thread.
 
-    Pickled, so for processes of one run only. Each device of the mesh holds all processes' bytes for a
-    moment, filled up to the next power of two of the longest: P x 1 MiB for P hosts with 64 answers of
-    1000 tokens each.
+    They travel from host to host and never over a device, so programs of the devices may run meanwhile. What may
+    travel says `wire`: data of jaxtool, no code.
     """
     if is_single():
         return [value]
-    payload = np.frombuffer(pickle.dumps(value), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array([payload.size], np.int32))[:, 0]
-    # Rounded up, so that few shapes are compiled.
-    room = 1 << int(lengths.max() - 1).bit_length()
-    padded = np.pad(payload, (0, room - payload.size))
-    everything = multihost_utils.process_allgather(padded)
-    return [
-        pickle.loads(row[:length].tobytes())
-        for row, length in zip(everything, lengths, strict=True)
-    ]
+    return [wire.unpack(part) for part in _network().gather(wire.pack(value))]
 
 
 def agree(decide: Callable[[], _Value]) -> _Value:
@@ -131,7 +125,7 @@ def agree(decide: Callable[[], _Value]) -> _Value:
     """
     if is_single():
         return decide()
-    outcome: tuple[_Value | None, Exception | None] = None, None
+    outcome: Any = None, None
     if is_first():
         try:
             outcome = decide(), None
@@ -140,7 +134,27 @@ def agree(decide: Callable[[], _Value]) -> _Value:
     value, problem = exchange(outcome)[0]
     if problem is not None:
         raise problem
-    return value  # type: ignore[return-value]
+    return value
+
+
+def end(line: str) -> NoReturn:
+    """Ends this process of several with a line and status 1; the others end too, and say who was the first."""
+    if _network.cache_info().currsize:
+        _watch().end(line)
+    print(line, file=sys.stderr, flush=True)
+    os._exit(1)  # jax would wait for the others first
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process of several after a stop that was asked for: jax's own end waits for the others."""
+    if _network.cache_info().currsize:
+        network = _network()
+        network.leave("")
+        if jax.process_index() == 0:  # its coordinator serves the others until they have ended
+            network.wait_until_left(LAST_S)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
@@ -164,7 +178,24 @@ def _number(value: int | None, name: str, environment: Mapping[str, str]) -> int
         raise ValueError(f"{name}={environment[name]!r} must be a whole number") from None
 
 
+@functools.cache
+def _watch() -> HostWatch:
+    """Of this process, from its first exchange on."""
+    return HostWatch(jax.process_index(), jax.process_count())
+
+
+@functools.cache
+def _network() -> HostNetwork:
+    watch = _watch()
+    watch.network = network = open_network(watch.on_end, *_PLACE[-1:])
+    # Before jax's own, which waits for the others: they shall not take the end of this program for its death.
+    atexit.register(network.leave, "")
+    return network
+
+
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    if coordinator is not None:
+        _PLACE.append(coordinator)
     # Only CPU devices read it; the default of some versions knows one process only.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:

@@ -9,6 +9,7 @@ from jaxtool.learn.sft import SftConfig
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB
 from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.plan.learner_programs import RESTING
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
 
@@ -82,8 +83,20 @@ def _decoder_lines(
 ) -> list[str]:
     lines = []
     excess = max(over.get(n, 0.0) for n in (names.WINDOW, names.APPEND, names.PLACE))
+    if excess and config.unloads_decoder and not config.offloads_learner:
+        rests = sum(resident.get(name, 0.0) for name in RESTING)
+        lines.append(
+            f"RlConfig.offloads_learner = True  # {rests / GIB:.1f} GiB on the host while rows decode: "
+            "optimizer state and critic"
+        )
     if excess:
-        row = resident["KV cache"] / config.engine.decode_rows
+        pages = config.engine.pages
+        if pages is not None:
+            kept = int((resident["KV cache"] - excess) / resident["KV cache"] * pages.num_pages)
+            lines.append(
+                f"PagesConfig.pool_tokens = {kept * pages.page_tokens}  # {excess / GIB:.1f} GiB less"
+            )
+        row = resident["KV cache"] / config.engine.decode_rows if pages is None else 0
         decode_rows = int((resident["KV cache"] - excess) / row) if row else 0
         row_parts = math.prod(host.values()) // host["tensor"]
         decode_rows -= decode_rows % row_parts

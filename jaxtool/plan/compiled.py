@@ -1,14 +1,13 @@
 """One program compiled for a slice: memory, work and time."""
 
 import dataclasses
-import re
-import time
+from pathlib import Path
 
-from jaxtool.plan import bundles
 from jaxtool.plan.chips import GIB, Chip, Slice
+from jaxtool.plan.facts import facts_of
 from jaxtool.plan.flops import count_flops, kernel_calls
-from jaxtool.plan.hlo import Collective, collectives, estimated_cycles
-from jaxtool.plan.kernels import KernelPlan, plan_kernels
+from jaxtool.plan.hlo import Collective
+from jaxtool.plan.kernels import KernelPlan, PackedRow, plan_kernels
 from jaxtool.plan.program import Program
 
 # Of the peak, that matrix products reach. The compiler's own estimates miss most of them in programs whose
@@ -17,10 +16,6 @@ from jaxtool.plan.program import Program
 PRODUCT_EFFICIENCY = 0.7
 # Of one hop between neighbours: the small all-reduces of a decode step are bound by it.
 HOP_S = 1e-6
-_OUT_OF_MEMORY = re.compile(
-    r"Used ([\d.]+)([KMGT]) of |Ran out of memory on HBM\D*\(([\d.]+)([KMGT])\) exceeds"
-)
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +38,7 @@ class ProgramPlan:
     kernels: tuple[KernelPlan, ...] = ()
     collectives: tuple[Collective, ...] = ()
     collectives_s: float = 0.0
-    compile_s: float = 0.0  # on the machine that planned
+    compile_s: float = 0.0  # on the machine that compiled it
     error: str | None = None  # why it does not compile
 
     @property
@@ -67,59 +62,55 @@ def compile_program(
     tpu: Slice,
     *,
     product_efficiency: float = PRODUCT_EFFICIENCY,
+    kept: Path | None = None,
+    row: PackedRow | None = None,
 ) -> ProgramPlan:
     """Compiles for the slice. A program that does not fit comes back with `error`.
 
     Args:
       resident: bytes per device of what stays in memory, by name.
       product_efficiency: of the peak, what matrix products reach.
+      kept: see `facts_of`.
+      row: of the learner, see `plan_kernels`.
     """
-    started = time.monotonic()
     traced = program.trace()
     trips = program.while_trips
     flops = count_flops(traced.jaxpr, while_trips=trips) / program.num_devices
     calls = kernel_calls(traced.jaxpr, while_trips=trips)
     other_resident = sum(resident[name] for name in program.other_resident)
+    facts = facts_of(traced.lower(), calls, program.num_devices, tpu, kept)
     plan = ProgramPlan(
-        name=program.name, shape=program.shape, other_resident=other_resident, flops=flops
+        name=program.name,
+        shape=program.shape,
+        other_resident=other_resident,
+        flops=flops,
+        compile_s=facts.compile_s,
     )
-    try:
-        compiled = traced.lower().compile()
-    except Exception as error:  # jax gives the compiler's errors no type of their own
-        used = out_of_memory_bytes(str(error))
-        if used is None:
-            raise
+    if facts.needed is not None:
         return dataclasses.replace(
             plan,
-            temporaries=used,  # the message does not say which part is which
-            error=f"needs {used / GIB:.1f} GiB alone",
-            compile_s=time.monotonic() - started,
+            temporaries=facts.needed,  # the message does not say which part is which
+            error=f"needs {facts.needed / GIB:.1f} GiB alone",
         )
-    cycles = bundles.cycles_of(calls, tpu.host.name)
-    memory = compiled.memory_analysis()
-    text = compiled.as_text() or ""
     arrays, moved = program.moved
-    found = tuple(collectives(text))
+    found = facts.collectives
     if arrays:
         found += (Collective(kind="to hosts", count=arrays, sent_bytes=moved, hops=arrays),)
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     touched = program.touched_bytes
     if touched is None:
-        touched = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    estimate = estimated_cycles(text)
+        touched = facts.arguments + facts.outputs
     clock = tpu.chip.clock_hz
     return dataclasses.replace(
         plan,
-        arguments=float(memory.argument_size_in_bytes),
-        temporaries=float(memory.temp_size_in_bytes),
-        outputs=float(outputs),
-        compiler_s=estimate / clock if clock and estimate else None,
+        arguments=float(facts.arguments),
+        temporaries=float(facts.temporaries),
+        outputs=float(facts.outputs - facts.replaced),
+        compiler_s=facts.cycles / clock if clock and facts.cycles else None,
         roofline_s=roofline_s(flops, touched, tpu.chip),
         products_s=flops / tpu.chip.peak_flops / product_efficiency,
-        kernels=plan_kernels(calls, cycles, program.over_cache, tpu.chip),
+        kernels=plan_kernels(calls, facts.kernels, program.over_cache, tpu.chip, row),
         collectives=found,
         collectives_s=collectives_s(found, tpu.chip),
-        compile_s=time.monotonic() - started,
     )
 
 
@@ -132,12 +123,3 @@ def collectives_s(found: tuple[Collective, ...], chip: Chip) -> float:
     """Bytes over one torus axis, both directions, and `HOP_S` for every hop of a small message."""
     sent = sum(collective.sent_bytes for collective in found)
     return sent / chip.ici_bytes_per_s + HOP_S * sum(collective.hops for collective in found)
-
-
-def out_of_memory_bytes(message: str) -> float | None:
-    """The bytes that an out-of-memory error of the compiler names; None for any other error."""
-    match = _OUT_OF_MEMORY.search(message)
-    if match is None:
-        return None
-    number, unit = (part for part in match.groups() if part is not None)
-    return float(number) * _UNITS[unit]

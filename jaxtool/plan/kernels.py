@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxtool.model.pallas_attention import KERNEL, blocks_of
+from jaxtool.model.pallas_attention import KERNEL, blocks_of, part_of_page
 from jaxtool.plan.bundles import StepCycles
 from jaxtool.plan.chips import Chip
 from jaxtool.plan.flops import KernelCall
@@ -33,20 +33,41 @@ class KernelPlan:
     seconds: float  # of all calls
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedRow:
+    """The trajectories of a learner's row, lengths as shares of it."""
+
+    count: float  # of them, on average
+    mean: float
+    square: float  # the mean of the squares
+
+    def busy_blocks(self, blocks: float) -> float:
+        """Pairs of a query block and a key block of a row that have a trajectory, or the padding, in common.
+
+        One of l blocks that begins anywhere touches (l + 1) (l + 2) / 2 pairs on or below the diagonal. An
+        example: 2 of 4 blocks each in a row of 9 give 2 x 15 pairs, and the padding of 1 block 3 more, of 45.
+        """
+        rest = blocks * max(0.0, 1 - self.count * self.mean)
+        of_one = (self.square * blocks**2 + 3 * self.mean * blocks + 2) / 2
+        return self.count * of_one + ((rest + 1) * (rest + 2) / 2 if rest > 0 else 0.0)
+
+
 def plan_kernels(
     calls: Sequence[KernelCall],
     cycles: Mapping[str, StepCycles],
     over_cache: KernelSteps | None,
     chip: Chip,
+    row: PackedRow | None = None,
 ) -> tuple[KernelPlan, ...]:
     """Kernels of a program with their time: the longer of their cycles and their reads.
 
     Args:
       over_cache: of attention over the cache, whose grid depends on the lengths of rows.
+      row: of the learner; None: one trajectory fills it.
     """
     plans = []
     for call in calls:
-        steps = over_cache if call.name == KERNEL else causal_steps(call.grid)
+        steps = over_cache if call.name == KERNEL else causal_steps(call.grid, row)
         assert steps is not None, call.name
         of_step = cycles.get(call.name) if chip.clock_hz else None
         work = kernel_s(steps, of_step, chip)
@@ -71,16 +92,20 @@ def kernel_s(steps: KernelSteps, cycles: StepCycles | None, chip: Chip) -> float
     return max(work, steps.read_bytes / chip.hbm_bytes_per_s)
 
 
-def causal_steps(grid: tuple[int | None, ...]) -> KernelSteps:
+def causal_steps(grid: tuple[int | None, ...], row: PackedRow | None = None) -> KernelSteps:
     """Of splash attention: of n x n blocks of queries and keys, n (n + 1) / 2 are on or below the diagonal.
 
     The last two axes of its grid are those blocks, in either order. Where queries are sharded they are a
     part of them, which has this share on every device if the split is balanced (`jaxtool.parallel.zigzag`).
+    Of these only those work that have a trajectory of the row in common.
     """
     sizes = [size for size in grid if size is not None]
     total, (rows, columns) = math.prod(sizes), sizes[-2:]
     most = max(rows, columns)
-    active = total * (most + 1) / (2 * most)
+    share = (most + 1) / (2 * most)
+    if row is not None:
+        share = min(share, row.busy_blocks(most) / most**2)
+    active = total * share
     return KernelSteps(active=active, skipped=total - active)
 
 
@@ -96,6 +121,7 @@ def cache_steps(
     value_bytes: int,
     scale_bytes: int,
     is_anywhere: bool,
+    page: int | None = None,
 ) -> KernelSteps:
     """Attention of `columns` new tokens of each row over a cache that holds `start` tokens of it.
 
@@ -106,13 +132,17 @@ def cache_steps(
       start: the mean over rows.
       positions: of the cache.
       group: query heads of a key head.
-      value_bytes, scale_bytes: of one number, and of what scales a token's numbers.
+      value_bytes: of one number.
+      scale_bytes: of what scales a token's numbers.
       is_anywhere: rows end at any place of a block, not all at `start`.
+      page: positions of a page; None: the cache has none.
 
     An example: 24 rows of 5632 tokens in blocks of 2048 read 5632 / 2048 + 1/2 = 3.25 blocks each where they
     end anywhere: 78 steps, and 1.6 skipped ones.
     """
-    query_block, block = blocks_of(columns * group, positions, kv_heads * head_dim * value_bytes)
+    held = positions if page is None else page
+    query_block, block = blocks_of(columns * group, held, kv_heads * head_dim * value_bytes)
+    block = block if page is None else part_of_page(page, block)
     per_row = -(-columns * group // query_block)
     seen = 0.0
     for number in range(per_row):

@@ -20,9 +20,12 @@ from jaxtool.model.param_axes import param_axes
 from jaxtool.model.value_head import with_value_head
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.plan.program import Program, placed, results, shard_bytes
-from jaxtool.rollout.batching import empty_batch
+from jaxtool.rollout.batching import PackConfig, empty_batch
 from jaxtool.train.numerics import learner_setup
 from jaxtool.train.rl_config import RlConfig
+
+# What `RlConfig.offloads_learner` moves to the host while rows decode: see `Learner.with_rest`.
+RESTING = ("optimizer state", "critic", "critic optimizer state")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,8 @@ class LearnerPrograms:
     programs: tuple[Program, ...]
     policy: Any  # shapes of the parameters that are published, with LoRA frozen and trained ones
     resident: dict[str, float]
-    held: tuple[str, ...]  # of `resident`: what is in memory while the decoder works
+    held: tuple[str, ...]  # of `resident`: what is in memory between updates
+    decoding: tuple[str, ...]  # of `held`: what is there while the decoder works too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,10 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
     if critic is not None:
         assert config.critic is not None
         programs += parts.of_critic(critic, config.critic)
-    return LearnerPrograms(programs=programs, policy=full, resident=resident, held=held)
+    decoding = tuple(name for name in held if not config.offloads_learner or name not in RESTING)
+    return LearnerPrograms(
+        programs=programs, policy=full, resident=resident, held=held, decoding=decoding
+    )
 
 
 def tower_of(params: Any, optimizer: OptimizerConfig, sharding: Sharding) -> Tower:
@@ -112,11 +119,12 @@ def trained_shapes(
     return adapter, PolicyView(frozen=FrozenPolicy(params=frozen, config=lora))
 
 
-def block_shapes(rows: int, length: int, sharding: Sharding) -> Any:
+def block_shapes(rows: int, pack: PackConfig, sharding: Sharding) -> Any:
     """A TrainBatch of a gradient block without targets, as it is placed on the devices."""
     layout = sharding.named("batch", "length")
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), empty_batch(rows, length)
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
+        empty_batch(rows, pack.row_tokens, shares_prompts=pack.shares_prompts),
     )
 
 
@@ -213,7 +221,7 @@ class _Parts:
         """With shapes in place of the arrays of a run. `held_arguments`: see `_other_resident`."""
         config, full = self.config, self.view.full(tower.params)
         rows, length = config.grpo.micro_batch_rows, config.pack.row_tokens
-        inputs = block_shapes(rows, length, self.setup.sharding)
+        inputs = block_shapes(rows, config.pack, self.setup.sharding)
         return Program(
             name=program.name,
             shape=f"{rows} rows x {length} tokens",

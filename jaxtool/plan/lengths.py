@@ -6,8 +6,10 @@ of z is the problem's, for the samples of a hard problem are all long. Not cover
 
 import dataclasses
 import math
+import random
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Literal
 
 _NORMAL = NormalDist()
 _STEPS = 400  # of a trapezoid rule from -8 to 8 standard deviations
@@ -38,10 +40,7 @@ def lengths_of(mean: float, limit: float, *, spread: float, problem_share: float
         return Lengths(mean=mean, problem_variance=0.0, sample_variance=0.0)
     own = spread * math.sqrt(1 - problem_share)
     between = spread * math.sqrt(problem_share)
-    low, high = math.log(mean) - 10 * spread, math.log(limit) + 10 * spread
-    for _ in range(100):  # bisection: the mean rises with μ
-        middle = (low + high) / 2
-        low, high = (middle, high) if _cut(middle, spread, limit)[0] < mean else (low, middle)
+    low = _mu(mean, limit, spread)
 
     def over_problems(moment: Callable[[float, float], float]) -> float:
         return _expected(lambda z: moment(*_cut(low + between * z, own, limit)))
@@ -51,6 +50,28 @@ def lengths_of(mean: float, limit: float, *, spread: float, problem_share: float
         problem_variance=over_problems(lambda first, second: first**2) - mean**2,
         sample_variance=over_problems(lambda first, second: second - first**2),
     )
+
+
+def draw_lengths(
+    mean: float,
+    limit: int,
+    *,
+    spread: float,
+    problem_share: float,
+    problems: int,
+    samples: int,
+    seed: int = 0,
+) -> list[int]:
+    """Lengths of a host's answers, problem by problem, as `lengths_of` describes them."""
+    if spread <= 0 or mean >= limit:
+        return [max(1, min(limit, round(mean)))] * (problems * samples)
+    numbers, mu = random.Random(seed), _mu(mean, limit, spread)
+    own, between = spread * math.sqrt(1 - problem_share), spread * math.sqrt(problem_share)
+    drawn = []
+    for _ in range(problems):
+        of_problem = mu + between * numbers.gauss()
+        drawn += [of_problem + own * numbers.gauss() for _ in range(samples)]
+    return [max(1, min(limit, round(math.exp(x)))) for x in drawn]
 
 
 def live_tokens(lengths: Lengths, prompt_tokens: float) -> float:
@@ -63,22 +84,41 @@ def live_tokens(lengths: Lengths, prompt_tokens: float) -> float:
 
 
 def slowest_host(
-    lengths: Lengths, *, hosts: int, problems: int, samples: int, quantile: float
+    lengths: Lengths,
+    *,
+    hosts: int,
+    problems: float,
+    samples: int,
+    quantile: float,
+    by: Literal["problems", "samples"],
 ) -> float:
     """Tokens of the host with the most of them, as a multiple of the mean.
 
-    The sum over a host's problems is taken as normal. The largest of H such sums is below the q-quantile of
+    The sum over a host's answers is taken as normal. With "problems" its variance is that of the sums of so many
+    problems. With "samples" every host has answers to every problem: that a problem is long adds the same to all hosts,
+    and what is left is the samples' own variance, problems x samples times. The largest of H such sums is below the q-quantile of
     the maximum, Φ⁻¹(q^(1/H)) standard deviations, in a share q of the steps.
 
     Args:
-      problems: of a host.
-      samples: of a problem.
+      problems: of all hosts, over the number of hosts.
+      samples: of a problem, on all hosts.
+      by: `Schedule.share_by`.
     """
     if hosts == 1 or not lengths.mean:
         return 1.0
-    of_problem = lengths.problem_variance + lengths.sample_variance / samples
+    common = lengths.problem_variance if by == "problems" else 0.0
+    of_problem = common + lengths.sample_variance / samples
     deviation = math.sqrt(of_problem / problems) / lengths.mean
     return 1.0 + deviation * max(0.0, _NORMAL.inv_cdf(quantile ** (1 / hosts)))
+
+
+def _mu(mean: float, limit: float, spread: float) -> float:
+    """μ of lengths with this mean after the cut, by bisection: the mean rises with μ."""
+    low, high = math.log(mean) - 10 * spread, math.log(limit) + 10 * spread
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _cut(middle, spread, limit)[0] < mean else (low, middle)
+    return low
 
 
 def _cut(mu: float, sigma: float, limit: float) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 """Plans a run: every program compiled for the slice, one after the other."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from pathlib import Path
 
 from jaxtool.plan.advice import advise
 from jaxtool.plan.chips import GIB, parse_slice
@@ -11,6 +13,8 @@ from jaxtool.plan.sft_programs import cold_start_programs
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
+    packed_row,
+    rows_in_pages,
     rows_of_update,
     runs_per_cold_start_step,
     runs_per_step,
@@ -26,6 +30,7 @@ def plan_run(
     assumed: Assumptions,
     *,
     report: Callable[[ProgramPlan], None] = lambda program: None,
+    kept: Path | None = None,
 ) -> StepPlan:
     """Compiles every program of one step for a slice; nothing is run and no weight is read.
 
@@ -33,6 +38,7 @@ def plan_run(
       config: of an RL run or of a cold start.
       topology: "v5p:4x4x8" or "v5p-128", see `parse_slice`.
       report: called with each program as it is compiled.
+      kept: what the compiler says is kept in this directory and read from it: see `facts_of`.
 
     Raises:
       RuntimeError: libtpu is missing.
@@ -45,15 +51,25 @@ def plan_run(
         built = cold_start_programs(config, tpu)
         runs = runs_per_cold_start_step(config, assumed)
     else:
-        built = run_programs(config, tpu, live_tokens=assumed.live_tokens(config))
+        built = run_programs(
+            config,
+            tpu,
+            live_tokens=assumed.live_tokens(config),
+            rows_of=functools.partial(rows_in_pages, config, assumed, tpu.num_hosts),
+        )
         assert built.engine is not None
         config = dataclasses.replace(config, engine=built.engine)
-        runs = runs_per_step(config, assumed, tpu.num_hosts)
+        runs = runs_per_step(config, assumed, tpu.num_hosts, paged=built.paged)
     plans = []
     for program in built.programs:
         plans.append(
             compile_program(
-                program, built.resident, tpu, product_efficiency=assumed.product_efficiency
+                program,
+                built.resident,
+                tpu,
+                product_efficiency=assumed.product_efficiency,
+                row=packed_row(config, assumed),
+                kept=kept,
             )
         )
         report(plans[-1])
@@ -66,6 +82,9 @@ def plan_run(
         resident=built.resident,
         runs=runs,
         trajectories=trajectories_of(config),
+        paged=built.paged,
+        page_bytes=built.page_bytes,
         assumptions=assumed,
+        resting=built.resting,
         advice=advise(config, plans, built.resident, limit, built.host, rows),
     )

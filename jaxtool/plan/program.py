@@ -16,10 +16,12 @@ from jaxtool.learn.programs import OLD as OLD
 from jaxtool.learn.programs import VALUES as VALUES
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.plan.kernels import KernelSteps
+from jaxtool.plan.paged_rows import PagedRows
 
 PUBLISH, PUBLISH_ENDS = "publish a layer", "publish embedding and head"
 PREFILL, PLACE = "prefill", "place prompts"
 APPEND, WINDOW = "append tool output", "decode window"
+MOVED_PAGES = "pages between device and host"  # no program of its own: copies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,11 @@ class RunPrograms:
     programs: tuple[Program, ...]
     resident: dict[str, float]
     engine: EngineConfig | None  # with the number of decode rows filled in; None in a cold start
+    # Bytes per device that go to the host's memory when rows decode, and come back for the update.
+    resting: float = 0.0
     host: dict[str, int]  # axis sizes of the mesh that a host decodes on; none in a cold start
+    paged: PagedRows | None = None  # with `EngineConfig.pages`: what a host's pool does in a step
+    page_bytes: float = 0.0  # of a page on one device
 
 
 def shard_bytes(tree: Any) -> float:

@@ -1,7 +1,6 @@
 """A plan for people and for programs: table in the terminal, one HTML file, JSON."""
 
 import dataclasses
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from rich.table import Table as RichTable
 
 from jaxtool.plan.chips import GIB
 from jaxtool.plan.compiled import ProgramPlan
+from jaxtool.plan.facts import compiler_versions
 from jaxtool.plan.kernels import KernelPlan
+from jaxtool.plan.paged_rows import PagedRows
 from jaxtool.plan.step import StepPlan
 from jaxtool.report.page import Headline, Report, Section, Table, write_report
 
@@ -38,7 +39,7 @@ _NARROW = ("program", "HBM GiB", "collectives ms", "runs", "s per step")
 
 
 def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
-    """The record of `--json`; its keys are in the docstring of experiments/plan.py."""
+    """The record of `--json`; its keys are in the docstring of jaxtool/cli/plan.py."""
     return {
         "topology": plan.tpu.name,
         "devices": plan.tpu.num_devices,
@@ -55,9 +56,8 @@ def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
         "assumptions": dataclasses.asdict(plan.assumptions),
         "programs": [_program_json(plan, program) for program in plan.programs],
         "advice": list(plan.advice),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "libtpu") if _is_there(name)
-        },
+        "paged_rows": None if plan.paged is None else _rounded(plan.paged),
+        "versions": compiler_versions(),
     }
 
 
@@ -279,9 +279,5 @@ def _shown(cell: str | float | None) -> str:
     return "-" if cell is None else str(cell)
 
 
-def _is_there(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def _rounded(paged: PagedRows) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in dataclasses.asdict(paged).items()}

@@ -10,12 +10,14 @@ on its own devices, and `EngineConfig.decode_rows` is per host. Publication runs
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from jaxtool.decode.config import EngineConfig
 from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.memory import plan_memory
 from jaxtool.decode.program_table import ProgramTable
@@ -30,6 +32,7 @@ from jaxtool.parallel.mesh import make_mesh
 from jaxtool.plan.chips import GIB, Slice, slice_devices
 from jaxtool.plan.kernels import KernelSteps, cache_steps
 from jaxtool.plan.learner_programs import LearnerPrograms, learner_programs
+from jaxtool.plan.paged_rows import PagedRows
 from jaxtool.plan.program import (
     APPEND,
     PLACE,
@@ -44,26 +47,31 @@ from jaxtool.plan.program import (
     shard_bytes,
 )
 from jaxtool.train.devices import check_shardings
-from jaxtool.train.overlapped_rollouts import check_one_host
 from jaxtool.train.rl_config import RlConfig, samplings_of
 from jaxtool.train.rollout_worker import longest_prompt
 
 
-def run_programs(config: RlConfig, tpu: Slice, *, live_tokens: float | None = None) -> RunPrograms:
+def run_programs(
+    config: RlConfig,
+    tpu: Slice,
+    *,
+    live_tokens: float | None = None,
+    rows_of: Callable[[EngineConfig], PagedRows] | None = None,
+) -> RunPrograms:
     """Every program of one RL step on a slice, at the largest shape of each.
 
     Args:
       live_tokens: that a row holds while it decodes, on average; None: half of `max_tokens`.
+      rows_of: what a host's pool of pages does in a step, see `paged_rows`; None: all rows decode all the time.
 
     Raises:
       ValueError: what the run refuses at its start, by the same functions: `make_mesh`, `decode_mesh`,
-        `check_one_host`, `check_shardings` and `plan_memory`.
+        `check_shardings` and `plan_memory`.
     """
     model = config.policy.model_config()
     mesh = make_mesh(config.mesh, slice_devices(tpu))
     sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, decode(config.axes))
     decoding = Sharding(_host_mesh(mesh, tpu), decode(config.axes))
-    check_one_host(config.schedule.max_staleness, tpu.num_hosts)
     check_shardings(config, model, sharding, decoding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
@@ -78,7 +86,9 @@ def run_programs(config: RlConfig, tpu: Slice, *, live_tokens: float | None = No
     learner = learner_programs(config, sharding, params)
     publishers, published = _publication(config, over_all, decoding, learner)
     live = config.engine.max_tokens / 2 if live_tokens is None else live_tokens
-    decoder_programs, cache = _decoder(config, decoding, published, learner.held, live)
+    is_paged = memory.config.pages is not None and rows_of is not None
+    paged = rows_of(memory.config) if is_paged and rows_of is not None else None
+    decoder_programs, cache = _decoder(config, decoding, published, learner.decoding, live, paged)
     resident = learner.resident | {
         "published copy": shard_bytes(published),
         "KV cache": shard_bytes(cache),
@@ -88,6 +98,9 @@ def run_programs(config: RlConfig, tpu: Slice, *, live_tokens: float | None = No
         resident=resident,
         engine=config.engine,
         host=dict(decoding.mesh.shape),
+        resting=sum(learner.resident[x] for x in learner.held if x not in learner.decoding),
+        paged=paged,
+        page_bytes=shard_bytes(cache) / config.engine.pages.num_pages if config.engine.pages else 0,
     )
 
 
@@ -117,7 +130,7 @@ def _publication(
 
     ends_shapes, layer_shapes = result(ends), result(layer)
     moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
-    others = tuple(name for name in learner.held if name != "parameters")
+    others = tuple(name for name in learner.decoding if name != "parameters")
     other_resident = (*others, *(() if config.unloads_decoder else ("KV cache",)))
 
     def planned(name: str, program: DeviceProgram, shapes: Any, *more: str) -> Program:
@@ -140,15 +153,21 @@ def _publication(
 
 
 def _decoder(
-    config: RlConfig, sharding: Sharding, published: Any, held: tuple[str, ...], live: float
+    config: RlConfig,
+    sharding: Sharding,
+    published: Any,
+    held: tuple[str, ...],
+    live: float,
+    paged: PagedRows | None,
 ) -> tuple[tuple[Program, ...], Any]:
     """The largest programs of one host's engine, and its cache.
 
     Args:
       held: what the learner keeps in memory meanwhile.
       live: tokens of a row, on average.
+      paged: rows and their tokens in a pool of pages.
     """
-    engine = config.engine
+    engine, pages = config.engine, config.engine.pages
     table = ProgramTable(
         model=engine.numerics.model(config.policy.model_config()),
         config=engine,
@@ -165,11 +184,16 @@ def _decoder(
     width, view = engine.decode_rows, engine.views[-1]
     bucket = engine.bucket_of(longest)
     of_prompt, of_append = engine.chunk_of(bucket), engine.append_rows
-    weights, cache_row = shard_bytes(published), shard_bytes(table.cache) / engine.num_cache_rows
+    weights = shard_bytes(published)
+    positions = engine.num_cache_rows * engine.max_tokens if pages is None else pages.pool_tokens
+    cache_row = shard_bytes(table.cache) / positions * engine.max_tokens
+    page = None if pages is None else pages.page_tokens
     over_cache = functools.partial(_over_cache, table.model, sharding)
-    of_window = over_cache(rows=width, columns=1, start=live, positions=view)
-    # The kernel counts what it reads itself; XLA reads the whole view.
+    rows, live = (float(width), live) if paged is None else (paged.rows, paged.live_tokens)
+    of_window = over_cache(rows=rows, columns=1, start=live, positions=view, page=page)
+    # The kernel counts what it reads itself; XLA reads the whole view, with pages a copy of it as well.
     read = 0.0 if of_window else width * cache_row * view / engine.max_tokens
+    read *= 1 if page is None else 3
 
     planned = functools.partial(_planned, sharding.mesh.size)
     steps = engine.window_steps
@@ -177,7 +201,7 @@ def _decoder(
         planned(
             WINDOW,
             window,
-            f"{width} rows x {steps} steps, view {view}",
+            f"{width} rows x {steps} steps, view {view}{_pool_text(engine)}",
             held,
             while_trips=steps,
             touched_bytes=steps * (weights + read),
@@ -210,15 +234,24 @@ def _decoder(
             held,
             touched_bytes=weights + of_append * cache_row,
             over_cache=over_cache(
-                rows=of_append, columns=engine.forced_tokens, start=live, positions=view
+                rows=of_append,
+                columns=engine.forced_tokens,
+                start=live,
+                positions=view,
+                page=page,
             ),
         ),
     )
     return programs, table.cache
 
 
+def _pool_text(engine: EngineConfig) -> str:
+    pages = engine.pages
+    return "" if pages is None else f", {pages.num_pages} pages of {pages.page_tokens}"
+
+
 def _over_cache(
-    model: ModelConfig, sharding: Sharding, *, rows: int, is_anywhere: bool = True, **shape: Any
+    model: ModelConfig, sharding: Sharding, *, rows: float, is_anywhere: bool = True, **shape: Any
 ) -> KernelSteps | None:
     """Steps of the kernel over the cache on a device; None where XLA computes this attention.
 
@@ -226,7 +259,8 @@ def _over_cache(
       rows: of all devices.
       shape: of `cache_steps`.
     """
-    if cached_backend(model, shape["positions"], sharding) != "pallas_tpu":
+    held = shape.get("page") or shape["positions"]
+    if cached_backend(model, held, sharding) != "pallas_tpu":
         return None
     _, kv_heads = sharding.mapped_heads
     is_int8 = model.cache == "int8"

@@ -6,6 +6,7 @@ numbers are (`new_run`).
 
 from pathlib import Path
 
+from jaxtool.config.places import as_typed, command_words
 from jaxtool.judges.base import Judge
 from jaxtool.judges.mathematics import Mathematics
 from jaxtool.judges.text_judges import ExactMatch
@@ -37,7 +38,8 @@ def command_of(run: NewRun, out: str) -> str:
     """What trains it."""
     prefix = f"{GPU_FRACTION} " if run.hardware.kind == "gpu" else ""
     name = Path(out).stem
-    return f"{prefix}python -m experiments.train --gin_file {out} --workdir runs/{name}"
+    command = " ".join(command_words("train"))
+    return f"{prefix}{command} --gin_file {out} --workdir runs/{name}"
 
 
 def _header(run: NewRun, out: str) -> str:
@@ -53,7 +55,8 @@ def _header(run: NewRun, out: str) -> str:
         f"command: {command_of(run, out)}",
         f"hardware: {run.hardware.name}, {run.hardware.num_devices} device(s) of {run.hardware.about}.",
         f"By formula a device holds {most:.2f} GiB; {MARGIN:.0%} of its memory is left free.",
-        "Written by experiments.new_run: the numbers are yours to change, docs/your_run.md says how.",
+        as_typed("Written by experiments.new_run")
+        + ": the numbers are yours to change, docs/your_run.md says how.",
     ]
     return "".join(f"# {line}\n" for line in lines)
 

@@ -44,7 +44,7 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
                 total=policy.gradients,
                 params=trained,
                 view=view,
-                inputs=block_shapes(rows, length, sharding),
+                inputs=block_shapes(rows, config.pack, sharding),
                 count=np.float32(1),
             ),
             num_devices=sharding.mesh.size,

@@ -6,10 +6,13 @@ Times are predictions from stated assumptions, not measurements.
 import dataclasses
 import math
 
+from jaxtool.decode.config import EngineConfig
 from jaxtool.plan import program as names
 from jaxtool.plan.chips import GIB, Slice
 from jaxtool.plan.compiled import PRODUCT_EFFICIENCY, ProgramPlan
+from jaxtool.plan.kernels import PackedRow
 from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
+from jaxtool.plan.paged_rows import PagedRows, paged_rows
 from jaxtool.tools.base import ToolServer
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.sft_loop import SftRunConfig
@@ -89,10 +92,13 @@ class StepPlan:
     tpu: Slice
     programs: tuple[ProgramPlan, ...]
     resident: dict[str, float]  # bytes per device
+    resting: float = 0.0  # see `RunPrograms`
     runs: dict[str, float]  # how often each program runs in one step
     trajectories: int  # of one step, on all hosts; of a cold start demonstrations
     assumptions: Assumptions
     advice: tuple[str, ...]
+    paged: PagedRows | None = None  # of a host with the mean of tokens
+    page_bytes: float = 0.0  # of a device
 
     @property
     def decodes(self) -> bool:
@@ -118,6 +124,13 @@ class StepPlan:
         if self.decodes:
             windows = self.runs[names.WINDOW]
             parts["host between windows"] = windows * self.assumptions.host_s_per_window
+        if self.resting:
+            link = self.assumptions.host_link_bytes_per_s
+            parts["learner to the host and back"] = 2 * self.resting / link
+        if self.paged is not None:
+            # Both ways, as if no copy overlapped with a window.
+            moved = self.paged.moved_pages * self.page_bytes
+            parts[names.MOVED_PAGES] = moved / self.assumptions.host_link_bytes_per_s
         return parts
 
     @property
@@ -128,7 +141,7 @@ class StepPlan:
         """
         if not self.decodes or self.step_s is None:
             return None
-        parts = (names.WINDOW, names.APPEND, "host between windows")
+        parts = (names.WINDOW, names.APPEND, "host between windows", names.MOVED_PAGES)
         seconds = sum(self.seconds.get(part, 0.0) for part in parts)
         return self.trajectories * self.assumptions.response_tokens / seconds / self.tpu.num_chips
 
@@ -148,30 +161,57 @@ class StepPlan:
         return sum(self.seconds.values())
 
 
-def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dict[str, float]:
+def rows_in_pages(
+    config: RlConfig, assumed: Assumptions, num_hosts: int, engine: EngineConfig
+) -> PagedRows:
+    """What the pool of a host does in a step, if its answers have the mean length."""
+    return paged_rows(
+        engine,
+        problems=math.ceil(config.schedule.problems_per_step / num_hosts),
+        samples=config.schedule.samples,
+        prompt_tokens=assumed.prompt_tokens,
+        response_tokens=assumed.response_tokens,
+        limit=config.rollout.max_response_tokens,
+        spread=assumed.length_spread,
+        problem_share=assumed.problem_share,
+    )
+
+
+def runs_per_step(
+    config: RlConfig, assumed: Assumptions, num_hosts: int, *, paged: PagedRows | None = None
+) -> dict[str, float]:
     """How often each program runs in one RL step.
 
-    Decoding: the slowest host, with the most problems and, by a quantile, longer answers than the mean.
+    Decoding: the slowest host, with the most answers and, by a quantile, longer ones than the mean. Where problems are
+    spread over the hosts (`Schedule.share_by`), each prompt runs on every host that answers it.
     Decode rows are refilled at once, so that all its rows take (sum of tokens) / decode_rows steps, and the
     last of them runs on alone to the limit. An observation too long to ride a window is appended by chunks
-    and takes no steps. Learning: rows of all hosts are packed; mini-batches are strided.
+    and takes no steps. With pages the windows are those that the pool takes (`paged_rows`), which end with the
+    last rows as well, times what the slowest host has more. Learning: rows of all hosts are packed; mini-batches are strided.
     """
     engine, schedule = config.engine, config.schedule
-    problems = math.ceil(schedule.problems_per_step / num_hosts)
-    trajectories = problems * schedule.samples
+    if schedule.share_by == "problems":
+        prompts = math.ceil(schedule.problems_per_step / num_hosts)
+        trajectories = prompts * schedule.samples
+    else:
+        trajectories = math.ceil(schedule.problems_per_step * schedule.samples / num_hosts)
+        prompts = min(schedule.problems_per_step, trajectories)
     mean, limit = assumed.response_tokens, config.rollout.max_response_tokens
     is_appended = assumed.observation_tokens > engine.forced_tokens
     appended = min(mean, assumed.tool_calls * assumed.observation_tokens) if is_appended else 0.0
     slowest = slowest_host(
         assumed.lengths(config),
         hosts=num_hosts,
-        problems=problems,
+        problems=trajectories / schedule.samples,
         samples=schedule.samples,
         quantile=assumed.slowest_host_quantile,
+        by=schedule.share_by,
     )
     steps = slowest * trajectories * (mean - appended) / engine.decode_rows + (limit - mean)
     if trajectories <= engine.decode_rows:  # all at once: as long as the longest
         steps = limit - appended
+    if paged is not None:
+        steps = slowest * paged.windows * engine.window_steps * (mean - appended) / mean
     updates = config.grpo.updates_per_batch
     rows, block = rows_of_update(config, assumed), config.grpo.micro_batch_rows
     blocks = updates * math.ceil(rows / block)
@@ -185,7 +225,7 @@ def runs_per_step(config: RlConfig, assumed: Assumptions, num_hosts: int) -> dic
         appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
     return {
         names.WINDOW: math.ceil(steps / engine.window_steps),
-        names.PREFILL: math.ceil(problems / engine.prefill_rows),
+        names.PREFILL: math.ceil(prompts / engine.prefill_rows),
         names.PLACE: math.ceil(trajectories / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,
@@ -208,9 +248,47 @@ def runs_per_cold_start_step(config: SftRunConfig, assumed: Assumptions) -> dict
 def rows_of_update(config: RlConfig | SftRunConfig, assumed: Assumptions) -> int:
     """Packed rows that one update learns from."""
     updates = 1 if isinstance(config, SftRunConfig) else config.grpo.updates_per_batch
-    tokens = trajectories_of(config) * (assumed.response_tokens + assumed.prompt_tokens)
-    rows = tokens / config.pack.row_tokens / assumed.packed_share
+    rows = learned_tokens(config, assumed) / config.pack.row_tokens / assumed.packed_share
     return math.ceil(rows / updates)
+
+
+def learned_tokens(config: RlConfig | SftRunConfig, assumed: Assumptions) -> float:
+    """Tokens of all packed rows of a step, padding left out.
+
+    With shared prompts a row holds one copy of a prompt for as many samples as fit beside it, each of which
+    begins with the prompt's last token. An example: 16 samples of 1000 tokens to a prompt of 2000, rows of
+    8192. (8192 - 1999) / 1001 = 6 samples go to a copy, so 3 copies: 3 x 1999 + 16 x 1001 = 22 013 tokens in
+    place of 16 x 3000 = 48 000. Demonstrations of a cold start are taken to have prompts of their own.
+    """
+    prompt, response = assumed.prompt_tokens, assumed.response_tokens
+    apart = trajectories_of(config) * (response + prompt)
+    if isinstance(config, SftRunConfig) or not config.pack.shares_prompts:
+        return apart
+    samples = config.schedule.samples
+    beside = math.floor((config.pack.row_tokens - (prompt - 1)) / (response + 1))
+    copies = math.ceil(samples / max(1, min(samples, beside)))
+    of_problem = copies * (prompt - 1) + samples * (response + 1)
+    return min(apart, config.schedule.problems_per_step * of_problem)
+
+
+def packed_row(config: RlConfig | SftRunConfig, assumed: Assumptions) -> PackedRow | None:
+    """A row of the learner as its attention sees it. None with shared prompts: both calls count as whole rows."""
+    if not isinstance(config, SftRunConfig) and config.pack.shares_prompts:
+        return None
+    prompt, response, row = (
+        assumed.prompt_tokens,
+        assumed.response_tokens,
+        config.pack.row_tokens,
+    )
+    square = response**2
+    if not isinstance(config, SftRunConfig):
+        square = assumed.lengths(config).square
+    mean = (prompt + response) / row
+    return PackedRow(
+        count=assumed.packed_share / mean,
+        mean=mean,
+        square=(prompt**2 + 2 * prompt * response + square) / row**2,
+    )
 
 
 def trajectories_of(config: RlConfig | SftRunConfig) -> int:

@@ -41,10 +41,11 @@ class Activity:
         self._answers: dict[Stream, tuple[int, int]] = {}
         self._calls = self._waiting = self._tokens = 0
 
-    def ask(self, stream: Sequence[str | int], answers: int) -> None:
+    def ask(self, stream: Sequence[str | int], answers: int, there: int = 0) -> None:
+        """`answers` are asked for, of which `there` are already there: an earlier process finished them."""
         with self._lock:
             done, asked = self._answers.get(tuple(stream), (0, 0))
-            self._answers[tuple(stream)] = done, asked + answers
+            self._answers[tuple(stream)] = done + there, asked + answers
 
     def answer(self, sample: LiveSample) -> None:
         """A sample has ended, its times as well."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from jaxtool.core.types import Problem
 from jaxtool.decode.config import EngineCounts
-from jaxtool.decode.engine import DecodeEngine, Placement
+from jaxtool.decode.engine import DecodeEngine
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.prefill import PrefillCall, Prefilled
 from jaxtool.rollout.live_sample import LiveSample
 
@@ -29,9 +30,10 @@ class ExpectedLengths:
 
     def order(self, problems: Sequence[Problem]) -> list[int]:
         """Indices of `problems`, the longest first; as they came where nothing is known."""
-        return sorted(range(len(problems)), key=lambda i: (-self._mean(problems[i]), i))
+        return sorted(range(len(problems)), key=lambda i: (-self.mean(problems[i]), i))
 
-    def _mean(self, problem: Problem) -> float:
+    def mean(self, problem: Problem) -> float:
+        """Tokens of a response; 0 where nothing is known."""
         total, count = self._sums.get(problem.problem_id, self._whole)
         return total / max(1, count)
 
@@ -74,8 +76,9 @@ class Admission:
       A1 ends             take: B0 gets row 1; prompt B is started
     """
 
-    def __init__(self, engine: DecodeEngine):
+    def __init__(self, engine: DecodeEngine, expected: ExpectedLengths | None = None):
         self._engine = engine
+        self._expected = expected or ExpectedLengths()
         self._queue: collections.deque[LiveSample] = collections.deque()
         self._calls: collections.deque[PrefillCall] = collections.deque()
         self._prompts: dict[int, tuple[int, ...]] = {}  # id of a call -> numbers of its prompts
@@ -100,11 +103,13 @@ class Admission:
 
     def take(self) -> list[LiveSample]:
         """Gives free cache rows to the next samples; they hold them but do not run yet."""
-        # 1) As many samples as there are free rows, the front of the queue first.
-        count = min(self._engine.num_free, len(self._queue))
-        taken = [self._queue.popleft() for _ in range(count)]
-        for sample in taken:
-            sample.begin(self._engine.take_cache_row())
+        # 1) As many samples as there is room for, the front of the queue first.
+        taken: list[LiveSample] = []
+        while self._queue and self._engine.has_room(len(self._queue[0].prompt)):
+            sample = self._queue.popleft()
+            expected = self._expected.mean(sample.problem)
+            sample.begin(self._engine.take_cache_row(len(sample.prompt), expected))
+            taken.append(sample)
         # 2) Start each prompt once: not for every sample, and not where it ran for an earlier one.
         prompts = {sample.prompt_number: sample.prompt for sample in taken}
         fresh = sorted(set(prompts) - set(self._prefilled))

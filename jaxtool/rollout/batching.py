@@ -1,4 +1,7 @@
-"""Trajectories to a packed TrainBatch: several per row, masks from origins, shapes from few buckets."""
+"""Trajectories to a packed TrainBatch: several per row, masks from origins, shapes from few buckets.
+
+With `PackConfig.shares_prompts` a prompt stands once in a row for all trajectories of the row that have it.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +10,7 @@ import numpy as np
 
 from jaxtool.core.batch import NO_TRAJECTORY, TrainBatch
 from jaxtool.core.types import Origin, Trajectory
+from jaxtool.rollout.packing import Segment, pack, pack_shared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,6 +20,8 @@ class PackConfig:
     row_tokens: int = 512  # T; at least the longest trajectory
     # Whether observations carry the loss as well: Search-R1's ablation (2503.09516), in which it learns worse.
     learns_observations: bool = False
+    # Whether trajectories of one prompt read one copy of it in a row (docs/memory.md says when that pays).
+    shares_prompts: bool = False
 
     def __post_init__(self) -> None:
         if self.row_tokens < 2:
@@ -25,30 +31,45 @@ class PackConfig:
 def to_batch(trajectories: Sequence[Trajectory], config: PackConfig) -> TrainBatch:
     """Packs trajectories, without targets; those masked by infrastructure failures are left out."""
     kept = [i for i, trajectory in enumerate(trajectories) if not trajectory.is_masked]
-    rows = pack([len(trajectories[i].ids) for i in kept], config.row_tokens)
-    batch = empty_batch(len(rows), config.row_tokens)
+    lengths = [len(trajectories[i].ids) for i in kept]
+    if config.shares_prompts:
+        prompts = [trajectories[i].prompt_ids.tobytes() for i in kept]
+        shared = [len(trajectories[i].prompt_ids) - 1 for i in kept]
+        rows = pack_shared(lengths, prompts, shared, config.row_tokens)
+    else:
+        rows = [
+            [Segment(trajectory=i, stop=lengths[i]) for i in row]
+            for row in pack(lengths, config.row_tokens)
+        ]
+    batch = empty_batch(len(rows), config.row_tokens, shares_prompts=config.shares_prompts)
     sampled = np.zeros(batch.shape, bool)
     for b, row in enumerate(rows):
         at = 0
-        for segment, index in enumerate(row, start=1):
-            trajectory = trajectories[kept[index]]
-            stop = at + len(trajectory.ids)
-            batch.tokens[b, at:stop] = trajectory.ids
-            batch.positions[b, at:stop] = np.arange(stop - at)
-            batch.segment_ids[b, at:stop] = segment
-            batch.trajectory_ids[b, at:stop] = kept[index]
-            sampled[b, at:stop] = trajectory.origins == Origin.POLICY
-            is_learned = trajectory.origins != Origin.PROMPT if config.learns_observations else None
-            batch.loss_mask[b, at:stop] = sampled[b, at:stop] if is_learned is None else is_learned
-            batch.behaviour_logprobs[b, at:stop] = trajectory.behaviour_logprobs
-            at = stop
+        for number, segment in enumerate(row, start=1):
+            trajectory = trajectories[kept[segment.trajectory]]
+            here = b, slice(at, at + segment.num_tokens)
+            part = slice(segment.start, segment.stop)
+            at += segment.num_tokens
+            batch.tokens[here] = trajectory.ids[part]
+            batch.positions[here] = np.arange(segment.start, segment.stop)
+            batch.segment_ids[here] = number
+            if config.shares_prompts:
+                batch.prefix_ids[here] = segment.prefix
+            if segment.is_prefix:
+                continue
+            batch.trajectory_ids[here] = kept[segment.trajectory]
+            origins = trajectory.origins[part]
+            sampled[here] = origins == Origin.POLICY
+            is_learned = origins != Origin.PROMPT if config.learns_observations else None
+            batch.loss_mask[here] = sampled[here] if is_learned is None else is_learned
+            batch.behaviour_logprobs[here] = trajectory.behaviour_logprobs[part]
     if config.learns_observations:
         batch = dataclasses.replace(batch, sampled_mask=sampled)
     batch.check()
     return batch
 
 
-def empty_batch(rows: int, tokens: int) -> TrainBatch:
+def empty_batch(rows: int, tokens: int, *, shares_prompts: bool = False) -> TrainBatch:
     """All padding, on the host, without targets."""
     shape = (rows, tokens)
     return TrainBatch(
@@ -58,24 +79,5 @@ def empty_batch(rows: int, tokens: int) -> TrainBatch:
         trajectory_ids=np.full(shape, NO_TRAJECTORY, np.int32),
         loss_mask=np.zeros(shape, bool),
         behaviour_logprobs=np.zeros(shape, np.float32),
+        prefix_ids=np.zeros(shape, np.int32) if shares_prompts else None,
     )
-
-
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """First-fit decreasing: indices by row, at most `capacity` tokens each. Deterministic."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        length = lengths[index]
-        if length > capacity:
-            raise ValueError(
-                f"a trajectory of {length} tokens does not fit PackConfig.row_tokens={capacity}"
-            )
-        at = next((r for r, free in enumerate(room) if free >= length), None)
-        if at is None:
-            rows.append([])
-            room.append(capacity)
-            at = len(rows) - 1
-        rows[at].append(index)
-        room[at] -= length
-    return rows

@@ -88,4 +88,4 @@ async def answer_chunks(
 
 
 def _left(job: Job) -> int:
-    return len(job.problems) * job.samples - job.num_done
+    return job.num_asked - job.num_done

@@ -16,7 +16,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from jaxtool.core import rng
 from jaxtool.core.calls import Call, InvalidCall
 from jaxtool.core.types import FinishReason, Group, Problem
 from jaxtool.data.tokenizer import Tokenizer
@@ -24,6 +23,7 @@ from jaxtool.decode.engine import DecodeEngine
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
 from jaxtool.renderers.renderer import Renderer, notice_ids, observation_ids
+from jaxtool.rollout import job_rows
 from jaxtool.rollout.activity import PREFILL, TOOL_WAIT, WINDOW, Activity
 from jaxtool.rollout.admission import Admission, ExpectedLengths, UsefulSteps
 from jaxtool.rollout.call_rules import AtToolLimit, CallRules, Notice, OnInvalidCall
@@ -32,6 +32,8 @@ from jaxtool.rollout.job import Job
 from jaxtool.rollout.live_sample import LiveSample
 from jaxtool.rollout.prompt_lengths import LongPrompts, check_prompts_fit
 from jaxtool.rollout.tool_task import Observation, run_call
+from jaxtool.rundir.rollout_journal import RolloutJournal
+from jaxtool.rundir.stopping import NEVER
 from jaxtool.tools.menu import Menu
 
 Kv = Literal["kept", "reprefill"]
@@ -105,14 +107,15 @@ class Collector:
         self.tokenizer = tokenizer
         self.renderer = renderer
         self.tools = tools
-        self._rules = config.call_rules
-        self.config = config
+        self.config, self._rules = config, config.call_rules
         self.activity = activity or Activity()
+        self.stop = NEVER  # asked between windows
+        self.journal: RolloutJournal | None = None  # of finished answers
         self.times = CollectTimes()
         self.group_order: list[str] = []  # problem ids as their groups were complete
         self._started = time.monotonic()
         self._expected = ExpectedLengths()
-        self._admission = Admission(engine)
+        self._admission = Admission(engine, self._expected)
         self._useful = UsefulSteps(engine.counts)
         self._numbers = itertools.count()  # of prompts
         self._rows: dict[int, LiveSample] = {}  # by cache row
@@ -126,13 +129,13 @@ class Collector:
         self,
         problems: Sequence[Problem],
         *,
-        samples: int,
+        samples: int | Sequence[Sequence[int]],
         sampling: Sampling,
         seed: int,
         stream: Sequence[str | int],
         version: int,
     ) -> list[Group]:
-        """A group of `samples` rollouts of each problem, in the order of the problems.
+        """A group of each problem, in their order, of `samples` rollouts or of those with these numbers.
 
         Args:
           stream: names the random stream, for example ("train", step).
@@ -143,8 +146,10 @@ class Collector:
         self.restart_figures()
         job = self.begin(problems, samples=samples, sampling=sampling, seed=seed, stream=stream)
         try:
-            while not job.is_done:
-                await self.advance(version)
+            with job_rows.woken_by(self.stop) as wake:
+                while not job.is_done:
+                    self.stop.check()
+                    await self.advance(version, wake)
         finally:
             await self.abandon()
         self.times.total_s = time.monotonic() - self._started
@@ -178,7 +183,7 @@ class Collector:
         self,
         problems: Sequence[Problem],
         *,
-        samples: int,
+        samples: int | Sequence[Sequence[int]],
         sampling: Sampling,
         seed: int,
         stream: Sequence[str | int],
@@ -194,28 +199,22 @@ class Collector:
         check_prompts_fit(
             problems, prompts, self.config.max_response_tokens, self.engine.config.max_tokens
         )
-        numbers = [next(self._numbers) for _ in problems]
-        queued = [
-            LiveSample(
-                job=job,
-                index=i,
-                prompt_number=numbers[i],
-                problem=problems[i],
-                sample=sample,
-                prompt=prompts[i],
-                max_length=len(prompts[i]) + self.config.max_response_tokens,
-                row_key=rng.row_key(seed, *stream, problems[i].problem_id, sample),
-                sampling=sampling,
-                renderer=self.renderer,
-                sessions=self.tools.sessions(
-                    problems[i], seed, *stream, problems[i].problem_id, sample
-                ),
-            )
-            for i in self._expected.order(problems)
-            for sample in range(samples)
-        ]
+        # What an earlier process finished is taken from it; the rest is queued, the longest first.
+        there = job_rows.take_read_back(job, prompts, self.journal)
+        job_rows.count_read_back(there, self.engine.counts, self.tools, self._expected)
+        queued = job_rows.rows_to_draw(
+            job,
+            prompts,
+            [next(self._numbers) for _ in problems],
+            self._expected.order(problems),
+            max_response_tokens=self.config.max_response_tokens,
+            sampling=sampling,
+            seed=seed,
+            renderer=self.renderer,
+            tools=self.tools,
+        )
         self._admission.add(queued, is_urgent=is_urgent)
-        self.activity.ask(stream, len(queued))
+        self.activity.ask(stream, len(queued) + len(there), len(there))
         return job
 
     async def advance(self, version: int, wake: asyncio.Future[None] | None = None) -> None:
@@ -258,8 +257,8 @@ class Collector:
             self._start_calls()
             is_lockstep = self.config.schedule == "lockstep"
             until = asyncio.ALL_COMPLETED if is_lockstep else asyncio.FIRST_COMPLETED
-            waited = self._tasks if wake is None else {*self._tasks, wake}
-            await asyncio.wait(waited, return_when=until)
+            also = () if wake is None or is_lockstep else (wake,)
+            await asyncio.wait({*self._tasks, *also}, return_when=until)
             self.times.tool_wait_s += self.activity.took(TOOL_WAIT, started)
         self._observe([task for task in self._tasks if task.done()])
 
@@ -300,6 +299,7 @@ class Collector:
         call = self.tools.checked(call) if isinstance(call, Call) else call
         if isinstance(call, InvalidCall):
             self.tools.count_invalid(call)
+            row.invalid_tools.append(call.tool)
         following = self._rules.after(row, call)
         if isinstance(following, FinishReason):
             self._finish(row, following)
@@ -364,7 +364,10 @@ class Collector:
         self.engine.release(row.cache_row)
         del self._rows[row.cache_row]
         self._close_sessions(row)
-        if row.job.add(row.index, row.freeze(reason, self.tokenizer, lost_to), row.times):
+        trajectory = row.freeze(reason, self.tokenizer, lost_to)
+        if self.journal is not None:
+            self.journal.add(row.job.stream, trajectory, job_rows.extra_of(row))
+        if row.job.add(row.index, trajectory, row.times):
             self.group_order.append(problem_id)
             self.times.groups_s.append(time.monotonic() - self._started)
         self.activity.answer(row)
@@ -393,5 +396,5 @@ class Collector:
             self._close_sessions(row)
             self.engine.release(cache_row)
             del self._rows[cache_row]
-        self._admission = Admission(self.engine)
+        self._admission = Admission(self.engine, self._expected)
         await asyncio.gather(*self._closing, return_exceptions=True)

@@ -8,27 +8,35 @@ from jaxtool.core.types import Group, Problem, Sample, SampleTimes, Trajectory
 
 
 class Job:
-    """`samples` rollouts of each of `problems`. Several jobs may hold the same problem.
+    """Rollouts of each of `problems`. Several jobs may hold the same problem.
 
     Args:
+      samples: how many of each problem, or for each problem the numbers of its samples.
       stream: name of their random stream.
     """
 
     def __init__(
-        self, problems: Sequence[Problem], samples: int, stream: tuple[str | int, ...] = ()
+        self,
+        problems: Sequence[Problem],
+        samples: int | Sequence[Sequence[int]],
+        stream: tuple[str | int, ...] = (),
     ):
         self.problems = tuple(problems)
-        self.samples = samples
+        self.numbers = sample_numbers(len(self.problems), samples)
         self.stream = stream
         # Fulfilled in the collector's thread; other threads may wait for it.
         self.finished: Future[list[Group]] = Future()
         self._done: dict[tuple[int, int], Sample] = {}
-        self._left = collections.Counter(dict.fromkeys(range(len(self.problems)), samples))
+        self._left = collections.Counter(dict(enumerate(map(len, self.numbers))))
         self._settle()
 
     @property
     def is_done(self) -> bool:
-        return len(self._done) == len(self.problems) * self.samples
+        return len(self._done) == self.num_asked
+
+    @property
+    def num_asked(self) -> int:
+        return sum(map(len, self.numbers))
 
     @property
     def num_done(self) -> int:
@@ -55,7 +63,7 @@ class Job:
         return [
             Group(
                 problem=problem,
-                samples=tuple(self._done[i, s] for s in range(self.samples)),
+                samples=tuple(self._done[i, s] for s in self.numbers[i]),
             )
             for i, problem in enumerate(self.problems)
         ]
@@ -63,3 +71,18 @@ class Job:
     def _settle(self) -> None:
         if self.is_done:
             self.finished.set_result(self.groups())
+
+
+def sample_numbers(
+    problems: int, samples: int | Sequence[Sequence[int]]
+) -> tuple[tuple[int, ...], ...]:
+    """For each problem the numbers of its samples: `samples` itself, or 0, 1, ... of that many.
+
+    Raises:
+      ValueError: there are numbers for more or fewer problems.
+    """
+    if isinstance(samples, int):
+        return (tuple(range(samples)),) * problems
+    if len(samples) != problems:
+        raise ValueError(f"numbers of samples for {len(samples)} problems, not for {problems}")
+    return tuple(map(tuple, samples))

@@ -52,6 +52,7 @@ class LiveSample:
     calls: list[ToolCall] = dataclasses.field(default_factory=list)
     unexecuted_calls: int = 0
     invalid_calls: int = 0
+    invalid_tools: list[str] = dataclasses.field(default_factory=list)  # whose names these had
     invalid_in_a_row: int = 0  # since the last call that was made
     is_told_to_answer: bool = False  # that no calls are left
     segment_start: int = 0  # first token that the policy wrote since the last observation

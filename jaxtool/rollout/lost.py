@@ -6,6 +6,7 @@ training, or of the answers of an evaluation.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from jaxtool.core.types import Group, Problem
 
@@ -17,17 +18,22 @@ def lost_to_text(lost_to: Mapping[str, int]) -> str:
     )
 
 
-def ask_lost_again(
-    groups: Sequence[Group], collect: Callable[[Sequence[Problem]], Sequence[Group]]
-) -> list[Group]:
+# Answers problems: of each of them the samples with these numbers.
+Collect: TypeAlias = Callable[[Sequence[Problem], Sequence[Sequence[int]]], Sequence[Group]]
+
+
+def ask_lost_again(groups: Sequence[Group], collect: Collect) -> list[Group]:
     """The groups, with what was lost replaced by what a second try brings; it may be lost again.
 
     Args:
       collect: answers problems as the first time, with the same random keys, so that a second try gives
         the answer that the first would have given.
     """
-    broken = lost_problems(groups)
-    return with_second_try(groups, collect(broken)) if broken else list(groups)
+    broken = [group for group in groups if not group.is_whole]
+    if not broken:
+        return list(groups)
+    numbers = [[sample.trajectory.sample for sample in group.samples] for group in broken]
+    return with_second_try(groups, collect(lost_problems(groups), numbers))
 
 
 def lost_problems(groups: Sequence[Group]) -> list[Problem]:

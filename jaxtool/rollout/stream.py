@@ -25,20 +25,25 @@ class RolloutStream:
         """`loop` will run `run`."""
         self.collector = collector
         self.version = -1  # learner step of the parameters in the engine; set it in a call
-        self.idle_s = 0.0  # time without any row, since the start
+        self.idle_s = 0.0  # time without any row or paused, since the start
         self._loop = loop
         self._calls: collections.deque[tuple[Callable[[], Any], Future[Any]]] = collections.deque()
         self._wake: asyncio.Future[None] = loop.create_future()
-        self._is_closing = False
+        self._is_closing = self._is_paused = False
 
     async def run(self) -> None:
         """Decodes until `close`; what a row or a tool raises ends it. Nothing stays behind."""
+        with self.collector.stop.noticed(lambda: self._loop.call_soon_threadsafe(self._notify)):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             while True:
+                self.collector.stop.check()
                 self._make_calls()
                 if self._is_closing:
                     break
-                if self.collector.has_work:
+                if self.collector.has_work and not self._is_paused:
                     await self.collector.advance(self.version, self._wake)
                 else:
                     started = time.monotonic()
@@ -46,6 +51,14 @@ class RolloutStream:
                     self.idle_s += time.monotonic() - started
         finally:
             await self.collector.abandon()
+
+    def pause(self) -> None:
+        """In a call: no window runs until `resume`; tool calls go on, and calls are made."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """In a call."""
+        self._is_paused = False
 
     def between_windows(self, call: Callable[[], _Result]) -> Future[_Result]:
         """From any thread: has `call` made in the stream's, while no window is on the device.

@@ -3,7 +3,10 @@
 Not covered: what ends a run (`jaxtool.tools.health`, `jaxtool.train.skipped_updates`).
 """
 
+import collections
 import dataclasses
+import math
+import statistics
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -17,7 +20,12 @@ Kind = Literal[
     "late_programs",
     "clipping",
     "equal_groups",
+    "gradient_spike",
 ]
+_USUAL_STEPS, _FEWEST_USUAL = (
+    16,
+    8,
+)  # whose median is the usual gradient, and how many there must be
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,9 @@ class HealthLimits:
     max_clipped_fraction: float = 0.3
     # Groups whose rewards are all equal have no gradient: with 9 of 10 the batch is a tenth of what was paid for.
     max_equal_groups_fraction: float = 0.9
+    # Of a gradient's norm over the median of the 16 steps before. The clip (OptimizerConfig.max_grad_norm) keeps such a step
+    # from moving the policy further than others; its batch is worth a look. Warns at once.
+    max_gradient_ratio: float = 10.0
     # Beyond a limit before a warning: one batch is noise. Late programs warn at once.
     steps_in_a_row: int = 3
 
@@ -51,7 +62,7 @@ class HealthLimits:
         check_range(self, *fractions, least=0, most=1)
         check_range(self, "min_calls_per_answer", "max_mismatch_kl_nats", least=0)
         check_range(self, "max_late_programs", least=0)
-        check_range(self, "steps_in_a_row", least=1)
+        check_range(self, "steps_in_a_row", "max_gradient_ratio", least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,16 +95,22 @@ _TEXTS: dict[Kind, str] = {
     "late_programs": "programs are compiled within a step",
     "clipping": "the clip removes much of the gradient",
     "equal_groups": "most groups have equal rewards",
+    "gradient_spike": "the gradient is far larger than usual",
 }
+_AT_ONCE: tuple[Kind, ...] = ("late_programs", "gradient_spike")
 
 
 def readings(
-    row: Mapping[str, float], limits: HealthLimits, late_before: float = 0.0
+    row: Mapping[str, float],
+    limits: HealthLimits,
+    late_before: float = 0.0,
+    usual_gradient: float = 0.0,
 ) -> dict[Kind, Reading]:
     """Each kind whose metric is in the row.
 
     Args:
       late_before: `timing/late_programs_total` of the step before.
+      usual_gradient: norm of the steps before; 0: nobody knows yet.
     """
     found: dict[Kind, Reading] = {}
 
@@ -112,6 +129,12 @@ def readings(
     read("clipping", "policy/clipped_fraction", "max_clipped_fraction")
     equal = "max_equal_groups_fraction"
     read("equal_groups", "reward/learnable_group_fraction", equal, of_rest=True)
+    norm = row.get("policy/grad_norm", math.nan)
+    if usual_gradient and math.isfinite(norm):
+        ratio, bound = norm / usual_gradient, limits.max_gradient_ratio
+        found["gradient_spike"] = Reading(
+            "policy/grad_norm", ratio, "max_gradient_ratio", bound, ratio > bound
+        )
     return found
 
 
@@ -131,11 +154,14 @@ class Health:
     ):
         self._limits, self._leaves_out, self._late = limits, leaves_out, late_before
         self._in_a_row: dict[Kind, int] = {}
+        self._gradients: collections.deque[float] = collections.deque(maxlen=_USUAL_STEPS)
         self.warnings: dict[Kind, str] = {}  # that have not recovered
 
     def observe(self, step: int, row: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
         """The metrics to add to the row, and lines to print: new warnings, and those that recovered."""
-        found = readings(row, self._limits, self._late)
+        found = readings(row, self._limits, self._late, self._usual_gradient())
+        if math.isfinite(norm := row.get("policy/grad_norm", math.nan)):
+            self._gradients.append(norm)
         self._late = row.get("timing/late_programs_total", self._late)
         metrics: dict[str, float] = {}
         lines: list[str] = []
@@ -144,7 +170,7 @@ class Health:
                 continue
             metrics[f"health/beyond_count/{kind}"] = float(reading.is_beyond)
             self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1 if reading.is_beyond else 0
-            wanted = 1 if kind == "late_programs" else self._limits.steps_in_a_row
+            wanted = 1 if kind in _AT_ONCE else self._limits.steps_in_a_row
             if self._in_a_row[kind] >= wanted and kind not in self.warnings:
                 self.warnings[kind] = _text(kind, reading)
                 lines.append(f"warning: step {step}: {self.warnings[kind]}")
@@ -153,10 +179,17 @@ class Health:
                 lines.append(f"step {step}: well again: {_text(kind, reading)}")
         return metrics, lines
 
+    def _usual_gradient(self) -> float:
+        """Median norm of the latest steps of this process; 0 where there are too few."""
+        enough = len(self._gradients) >= _FEWEST_USUAL
+        return statistics.median(self._gradients) if enough else 0.0
+
 
 def _text(kind: Kind, reading: Reading) -> str:
     if kind == "late_programs":
         number = f"{reading.metric} has grown by {reading.value:g}"
+    elif kind == "gradient_spike":
+        number = f"{reading.metric} is {reading.value:.3g} times its median of the steps before"
     elif kind in ("failed_calls", "equal_groups"):
         number = f"1 - {reading.metric} is {reading.value:.3g}"
     else:

@@ -34,9 +34,21 @@ def sync(file: TextIO) -> None:
 
 
 def append_row(file: TextIO, row: Mapping[str, Any]) -> None:
-    """Writes one line. Raises ValueError on nan and infinities, which JSON does not have."""
-    file.write(json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n")
-    file.flush()
+    """Writes one line.
+
+    Raises:
+      OSError: it could not be written; with the file and what to do, in one line.
+      ValueError: nan and infinities, which JSON does not have.
+    """
+    text = json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
+    try:
+        file.write(text)
+        file.flush()
+    except OSError as error:
+        raise OSError(
+            f"{file.name} cannot be written ({error.strerror}): make room, then the same command resumes "
+            "from the last checkpoint",
+        ) from error
 
 
 def read_rows(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -68,9 +68,13 @@ METRICS: dict[str, str] = {
     "tokens/response_mean": "Tokens of an answer with the tool's output, mean.",
     "tokens/policy_mean": "Tokens of an answer that the policy wrote, mean.",
     "tokens/finish_fraction/{reason}": "Share of the answers that ended so (stop tag, length, tool limit, ...).",
+    "tokens/shared_prompts_fraction": "Share of the learner's tokens that it does not read because samples share a prompt. Only with `PackConfig.shares_prompts`.",
     "tokens/sampled_total": "Tokens sampled since the run began, on all hosts.",
     "tokens/sampled_per_s": "Sampled tokens of this step over the seconds of its rollouts.",
     "tokens/reprefilled_total": "Tokens that were run a second time. 0, or the cache was not kept.",
+    "tokens/read_back_answers_count": "Answers of the step that an earlier process finished and a resume read back. Missing where none was.",
+    "tokens/moved_rows_total": "Rows that went to the memory of the host because the pool of pages was dry. Only with EngineConfig.pages.",
+    "tokens/moved_pages_total": "Pages that went to the memory of the host or came back. Only with EngineConfig.pages.",
     "tokens/useful_row_steps_fraction": "Share of the decoded rows and steps in which a row had something to do, since the run began.",
     "tokens/useful_until_queue_empty_fraction": "Share of the decoded rows and steps with something to do, in this step, until nobody waits for a row.",
     "tokens/draft_guessed_total": "Tokens guessed by drafts since the run began, on all hosts. Only with `EngineConfig.drafts`.",
@@ -132,6 +136,7 @@ METRICS: dict[str, str] = {
     "timing/tool_wait_s": "Seconds in which nothing could be decoded because all rows waited for a tool.",
     "timing/call_p50_s/{tool}": "Seconds of a call, without the wait for a place; half of the calls took no longer.",
     "timing/call_p95_s/{tool}": "Seconds of a call, without the wait for a place; 95 of 100 calls took no longer.",
+    "timing/drawn_again_s": "Seconds that the oldest unfinished answer had been growing when the last process was told to stop. In the first row after it.",
     "timing/half_of_groups_s": "Seconds until half of the groups were complete.",
     "timing/late_programs_total": "Programs that had to be compiled in the middle of a rollout. 0 is right.",
     "timing/decoder_wait_s": "Overlapped rollouts: seconds in which the decoder waited for the learner.",
@@ -158,7 +163,9 @@ def meaning_of(name: str) -> str:
 # Whether a program is late is a matter of what this process has compiled.
 OF_THE_CLOCK = (
     *("time_s", "timing/", "tokens/sampled_per_s", "tokens/useful_"),
+    "tokens/read_back_answers_count",  # of what was stopped, not of what was computed
     "health/beyond_count/late_programs",
+    "health/beyond_count/gradient_spike",  # against the steps that this process has seen
 )
 
 _V = TypeVar("_V")

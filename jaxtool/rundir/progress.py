@@ -110,17 +110,20 @@ class ProgressDisplay:
 
 
 @contextmanager
-def progress_of(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Shows work that says itself how long it is: gives a function of (done, total, name of the last).
+def progress_of(
+    title: str, *, initial: int = 0, console: Console | None = None
+) -> Iterator[Callable[[int, int, str], None]]:
+    """Shows work that says itself how long it is: gives a function of (done, total, name of the last, or "").
 
-    Nothing is shown before its first call.
+    Nothing is shown before its first call. The arguments are those of `ProgressDisplay`.
     """
     with ExitStack() as stack:
         shown: list[ProgressDisplay] = []
 
         def report(done: int, total: int, name: str) -> None:
             if not shown:
-                shown.append(stack.enter_context(ProgressDisplay(title, total)))
-            shown[0].update(done, {"": name})
+                display = ProgressDisplay(title, total, initial=initial, console=console)
+                shown.append(stack.enter_context(display))
+            shown[0].update(done, {"": name} if name else {})
 
         yield report

@@ -52,6 +52,8 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
     words = list(sys.orig_argv if arguments is None else arguments)
     if words and words[0] == sys.orig_argv[0]:
         words[0] = "python"
+    if words[:1] == ["python"] and words[1:] and os.path.basename(words[1]) == "jaxtool":
+        words[:2] = ["jaxtool"]  # the script of an install
     shown = [
         HIDDEN if before and _FLAG.fullmatch(before) else without_secrets(word)
         for before, word in zip([None, *words], words, strict=False)

@@ -1,7 +1,8 @@
 """An evaluation in a work directory: answers to every question by every policy, in chunks that a kill cannot lose.
 
 The same command goes on where it stopped, asks again for what the infrastructure lost, and ends with the same records
-as without a stop, times apart. One process at a time. Not covered: what is asked (`evaluation_plan`), figures.
+as without a stop, times apart. One command at a time; of several hosts each answers its share of the chunks, and all of
+them see the directory. Not covered: what is asked (`evaluation_plan`), figures.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from jaxtool.data.tokenizer import Tokenizer
 from jaxtool.data.tokenizer import decode as decode_ids
 from jaxtool.judges.references import check_references
 from jaxtool.model.transformer import Params
+from jaxtool.parallel import hosts
 from jaxtool.rollout.chunks import Asking, answer_chunks
 from jaxtool.rollout.collector import Collector
 from jaxtool.rundir import answer_files
@@ -27,6 +29,7 @@ from jaxtool.rundir.answer_files import Condition
 from jaxtool.rundir.answer_records import AnswerRecord, read_records, record_of
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_start import Identity, Launch, check_start, open_start
+from jaxtool.rundir.stopping import ends_on_sigterm
 from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study.evaluation_plan import MAY_CHANGE, EvaluationPlan
 from jaxtool.tools.base import CodeRunner
@@ -36,6 +39,7 @@ from jaxtool.train.rollout_worker import RolloutWorker, open_worker
 from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_known
 
+_SEEN_S = 90.0  # above what NFS keeps a listing for
 STREAM = ("test",)  # of every condition: budgets and tools are compared on common random numbers
 
 
@@ -74,14 +78,20 @@ def run_evaluation(
     steps = settings.chunks * len(settings.conditions) * len(settings.policies)
     identity = Identity(config=plan.identity, seed=settings.seed, init_from=None, steps=steps)
     launch = launch or Launch()
-    with hold_workdir(workdir):
+    with ends_on_sigterm(), hold_workdir(workdir):
         # 1) Is it this evaluation's directory, and what is left to do?
-        check_start(workdir, identity, identity.settings(launch.origin), MAY_CHANGE)
-        works = [work for work in _works(plan, workdir) if work.missing or work.broken]
-        if not works and (workdir / answer_files.SETTINGS).is_file():
-            settings.write(workdir)  # the allowed share of lost answers may be another
+        def looked() -> list[Work]:
+            check_start(workdir, identity, identity.settings(launch.origin), MAY_CHANGE)
+            return [work for work in _works(plan, workdir) if work.missing or work.broken]
+
+        works = hosts.agree(looked)
+        if not works and hosts.agree((workdir / answer_files.SETTINGS).is_file):
+            # The allowed share of lost answers may be another.
+            hosts.agree(partial(settings.write, workdir))
             return
-        print(f"judge: {check_references(plan.config.judge, plan.questions)}", flush=True)
+        judge = check_references(plan.config.judge, plan.questions)
+        if hosts.is_first():
+            print(f"judge: {judge}", flush=True)
         with (
             open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as start,
             ExitStack() as stack,
@@ -97,13 +107,25 @@ def run_evaluation(
             )
             answering = _Answering(stack, plan, workdir, opened, mesh)
             answering.load(works[0].policy)
-            settings.write(workdir)
+            hosts.agree(partial(settings.write, workdir))
             start.begin(steps - sum(len(work.missing) for work in works))
             # 3) Policy by policy, condition by condition.
             for work in works:
                 answering.load(work.policy)
                 answering.answer(work)
+            hosts.agree(partial(_wait_until_seen, plan, workdir))
             start.finish()
+
+
+def _wait_until_seen(plan: EvaluationPlan, workdir: Path) -> None:
+    """Raises OSError if this host does not see what the others wrote; a file server may show it late."""
+    until = time.monotonic() + _SEEN_S
+    while any(work.missing for work in _works(plan, workdir)):
+        if time.monotonic() > until:
+            raise OSError(
+                f"{workdir} lacks chunks that other hosts wrote {_SEEN_S:.0f} s ago: all hosts must see one directory"
+            )
+        time.sleep(1)
 
 
 def _works(plan: EvaluationPlan, workdir: Path) -> list[Work]:
@@ -169,13 +191,14 @@ class _Answering:
             chunk: read_records(self._path(work, chunk)) for chunk in work.broken
         }  # a few: most chunks lose nothing
         chunks = {}
-        for chunk in sorted((*work.missing, *work.broken)):
+        for chunk in hosts.share(sorted((*work.missing, *work.broken))):
             lost = {r.problem_id for r in before.get(chunk, ()) if r.is_lost}
             asked = plan.chunk(chunk)
             chunks[chunk] = [p for p in asked if p.problem_id in lost] if lost else asked
         collector = self._collector(condition)
-        total = settings.questions * samples
-        done = total - sum(len(part) for part in chunks.values()) * samples
+        own = sum(len(part) for part in chunks.values()) * samples
+        total = settings.questions * samples if hosts.is_single() else own
+        done = total - own
         shown = _Shown(collector, f"{work.policy} {condition.name}", total, done)
 
         async def write(chunk: int, groups: list[Group]) -> None:
@@ -204,6 +227,7 @@ class _Answering:
                     on_window=shown.update,
                 )
             )
+        hosts.exchange(None)  # the next weights are read by all hosts together
 
     async def _check_known_answers(self) -> None:
         """Nothing is written that a server which answers wrongly may have had a part in."""

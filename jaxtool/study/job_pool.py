@@ -21,9 +21,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from jaxtool.rundir.stopping import ends_on_sigterm
+
 _POLL_S = 0.2
 _ATTEMPTS = 3
-_STOP_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 30.0  # more than a run takes that is told to stop
 _LOG_TAIL_CHARS = 1500
 _WELL = "without an error"
 
@@ -94,7 +96,7 @@ def run_jobs(
     given_up: dict[str, str] = {}  # with what is said of it
     workers = [_Worker(cores, run) for cores in places]
     running: dict[_Worker, tuple[Job, float]] = {}
-    try:
+    with ends_on_sigterm(), _stopping(workers):
         while waiting or running:
             for worker in workers:
                 running_kinds = {job.kind for job, _ in running.values()}
@@ -120,12 +122,19 @@ def run_jobs(
                 waiting.insert(0, job)
                 report(f"{job.name} ended {how}; once more")
             time.sleep(_POLL_S)
+    _raise_failures(given_up, len(jobs))
+
+
+@contextlib.contextmanager
+def _stopping(workers: Sequence["_Worker"]) -> Iterator[None]:
+    """Their processes end with the block: what runs is told, keeps what it has, and has some time for it."""
+    try:
+        yield
     finally:
         for worker in workers:
             worker.terminate()
         for worker in workers:
             worker.stop()
-    _raise_failures(given_up, len(jobs))
 
 
 def _give_up(job: Job, how: str, goes_on: bool, report: Callable[[str], None]) -> str:

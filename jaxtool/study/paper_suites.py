@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from jaxtool.config.places import as_typed, command_words
+
 AVERAGE = "average"  # in the place of a set: the mean over the sets of the table
 # "accuracy" and "em" are one figure, avg@k: the mean over questions of the share of right answers.
 Figure = Literal["accuracy", "em", "tc", "tp"]
@@ -131,10 +133,10 @@ class PaperSuite:
 
     def evaluate_command(self, row: Row) -> str:
         """Asks a row, with the weights that its commands leave."""
-        words = ["python", "-m", "experiments.evaluate", "--suite", self.file]
+        words = [*command_words("evaluate"), "--suite", self.file]
         words += ["--policy", f"{row.name}={row.weights}", "--workdir", f"runs/eval_{self.name}"]
         return shlex.join(words)
 
     def commands_of(self, row: Row) -> tuple[str, ...]:
         """All commands that lead to our figures of a row, in order; () where it cannot be made."""
-        return (*row.commands, self.evaluate_command(row)) if row.weights else ()
+        return (*map(as_typed, row.commands), self.evaluate_command(row)) if row.weights else ()

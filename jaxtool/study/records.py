@@ -141,14 +141,14 @@ def _answers(
     # "validation" is the stream of the loop's own validations: the curve's points compare.
     stream = ("validation",) if part == "validation" else ("study", part)
 
-    def collect(asked: Sequence[Problem]) -> list[Group]:
+    def collect(asked: Sequence[Problem], samples: int | Sequence[Sequence[int]]) -> list[Group]:
         return worker.runner.run(
             collector.collect(
-                asked, samples=1, sampling=sampling, seed=seed, stream=stream, version=0
+                asked, samples=samples, sampling=sampling, seed=seed, stream=stream, version=0
             )
         )
 
-    groups = ask_lost_again(collect(problems), collect)
+    groups = ask_lost_again(collect(problems, 1), collect)
     judging = dataclasses.replace(worker.judging, format=renderer.answer)
     none = dict.fromkeys(collector.tools.names, 0)
     return [

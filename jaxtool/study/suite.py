@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jaxtool.config import loader
+from jaxtool.config.places import CONFIGS
 
 Set = Literal["default", "ablations", "all"]
 RECIPE = "retool_grpo"  # the variant in whose run those without rollouts are asked
@@ -79,7 +79,7 @@ class Suite:
     def file(self, variant: Variant) -> Path:
         """The gin file of a variant; the recipe's for one that is not trained."""
         name = variant.name if variant.is_trained else RECIPE
-        return loader.REPOSITORY_ROOT / "gin_configs" / "study" / f"{self.name}_{name}.gin"
+        return CONFIGS / "study" / f"{self.name}_{name}.gin"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxtool.config.places import command_words
 from jaxtool.study.sweep import SweepJob
 from jaxtool.study.sweep_files import Sweep
 
@@ -18,7 +19,7 @@ def train_command(sweep: Sweep, job: SweepJob, servers: Sequence[str] = ()) -> l
       servers: flags of running servers, such as --sandbox HOST:PORT.
     """
     files = [word for file in sweep.run for word in ("--gin_file", file)]
-    command = ["python", "-m", "experiments.train", *files, "--workdir", str(job.workdir)]
+    command = [*command_words("train"), *files, "--workdir", str(job.workdir)]
     return [*command, *_flags(sweep, job), *servers]
 
 
@@ -28,7 +29,7 @@ def launch_command(sweep: Sweep, job: SweepJob, flags: Sequence[str]) -> list[st
     Args:
       flags: of the slice, the same for every job: --type, --zone, --project, --bucket.
     """
-    command = ["python", "-m", "experiments.launch_tpu", *sweep.run, *flags]
+    command = [*command_words("launch_tpu"), *sweep.run, *flags]
     return [*command, "--name", cloud_name(sweep, job), *_flags(sweep, job)]
 
 

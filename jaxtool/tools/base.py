@@ -85,7 +85,7 @@ class ToolServer(Protocol):
         """One for each tool, in the order of the menu. Those of one call of this share what they open.
 
         Raises:
-          ValueError or RuntimeError, in one line, if there are no such tools.
+          ValueError: there are no such tools; a RuntimeError where they cannot be reached. One line each.
         """
         ...
 
@@ -96,6 +96,15 @@ class Retrying(Protocol):
 
     def take_retries(self) -> int:
         """How many, since the last time."""
+        ...
+
+
+@runtime_checkable
+class CountsEarlier(Protocol):
+    """A runner that counts over all processes of a run."""
+
+    def count_earlier(self, programs: int) -> None:
+        """An earlier process had them run; their results are read back."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtool.core.calls import CODE, PYTHON, ToolSpec
 from jaxtool.core.types import Problem, ToolResult
-from jaxtool.tools.base import CodeRunner, SharedSession, ToolSession
+from jaxtool.tools.base import CodeRunner, CountsEarlier, SharedSession, ToolSession
 from jaxtool.tools.code_sessions import SessionRunner
 from jaxtool.tools.interpreter import Interpreter, SessionRules
 
@@ -61,6 +61,13 @@ class CodeTool:
         if self._interpreters is None:
             return self._shared
         return Interpreter(*self._interpreters, key)
+
+    def count_earlier(self, programs: int) -> None:
+        """Programs of one trajectory that an earlier process of the run had run, in one session if there are any."""
+        if self._interpreters is not None:
+            self._interpreters[0].session_counts.opened += 1
+        elif isinstance(self._runner, CountsEarlier):
+            self._runner.count_earlier(programs)
 
     async def close(self) -> None:
         return None

@@ -105,7 +105,7 @@ def _child(
     """A server that ends with the block, or when the pipe to this process closes."""
     ready, log = root / "ready", root / "log"
     command = [sys.executable, "-m", module, "--ready-file", str(ready), "--exit-on-stdin-eof"]
-    # A trainer's malloc keeps its memory (experiments/entry.py); the server's is that of a server alone.
+    # A trainer's malloc keeps its memory (jaxtool/cli/entry.py); the server's is that of a server alone.
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     with open(log, "wb") as output:
         process = subprocess.Popen(

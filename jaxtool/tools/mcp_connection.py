@@ -29,6 +29,7 @@ from mcp.client.stdio import StdioServerParameters, get_default_environment, std
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import ValidationError
 
+import jaxtool
 from jaxtool.tools.mcp_endpoint import McpEndpoint
 from jaxtool.tools.mcp_listing import Offered, offered
 from jaxtool.tools.pipe_tail import PipeTail
@@ -41,7 +42,7 @@ _LIST_TIMEOUT_S = 30.0
 _MAX_PAGES = 100  # of a list of tools
 _LAST_WORDS_S = 1.0  # for the rest of a dead server's error stream
 _SHOWN_CHARS = 300
-_CLIENT = types.Implementation(name="jaxtool", version="0.1.0")
+_CLIENT = types.Implementation(name="jaxtool", version=jaxtool.__version__)
 
 # What the package logs of a bad server (each line of garbage, with a traceback) comes in errors, not on the terminal.
 _log = logging.getLogger("mcp")

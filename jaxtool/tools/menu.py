@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 
 from jaxtool.core.calls import Call, InvalidCall, ToolSpec
-from jaxtool.core.types import Problem, ToolResult, ToolStatus, ToolUnavailable
+from jaxtool.core.types import Problem, ToolCall, ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.formats.signatures import Signatures
 from jaxtool.tools.base import CodeRunner, Retrying, Tool, ToolSession
 from jaxtool.tools.call_figures import CallFigures, fresh
@@ -68,6 +68,23 @@ class Menu:
         if call.tool in self._tools:
             self._figures[call.tool].invalid += 1
 
+    def count_read_back(self, calls: Sequence[ToolCall], invalid: Sequence[str]) -> None:
+        """Counts the calls of an answer that an earlier process made.
+
+        Args:
+          invalid: tools whose names calls had that were not made.
+        """
+        for call in calls:
+            if call.tool in self._figures:
+                self._count(call.tool, call.result, call.result.wall_ms / 1000)
+        for name, tool in self._tools.items():
+            programs = sum(call.tool == name for call in calls)
+            if programs and isinstance(tool, CodeTool):
+                tool.count_earlier(programs)
+        for tool in invalid:
+            if tool in self._figures:
+                self._figures[tool].invalid += 1
+
     def observation_tokens(self, name: str) -> int | None:
         """Tokens that what a tool says may have; None: the renderer's limit holds."""
         tool = self._tools.get(name)
@@ -103,11 +120,14 @@ class Menu:
                 self._figures[name].unavailable += 1
                 self.last_trouble = f"tool {name!r}: {error}"
                 raise
+        self._count(name, result, time.monotonic() - started)
+        return result
+
+    def _count(self, name: str, result: ToolResult, latency_s: float) -> None:
         figures = self._figures[name]
-        figures.latencies_s.append(time.monotonic() - started)
+        figures.latencies_s.append(latency_s)
         figures.deadlines += result.status in _TIME_LIMITS
         figures.errors += result.status is not ToolStatus.OK and result.status not in _TIME_LIMITS
-        return result
 
     async def close(self) -> None:
         """Closes every tool; one that raises or hangs is left."""

@@ -161,6 +161,11 @@ class SandboxClient:
         """Counts on from what an earlier process of the run counted."""
         self._before = before
 
+    def count_earlier(self, programs: int) -> None:
+        """An earlier process had them run behind its last checkpoint; their results are read back."""
+        executions = self._before.executions + programs
+        self._before = dataclasses.replace(self._before, executions=executions)
+
     @property
     def totals(self) -> "Totals":
         """Counters since the run began, those of earlier processes included."""

@@ -39,6 +39,15 @@ def check_critic(critic: CriticConfig | None, grpo: GrpoConfig, reward: RewardFn
         )
 
 
+def check_offload(offloads_learner: bool, unloads_decoder: bool) -> None:
+    """Raises ValueError if decoder and optimizer state are to be on the devices together after all."""
+    if offloads_learner and not unloads_decoder:
+        raise ValueError(
+            "RlConfig.offloads_learner=True makes room that RlConfig.unloads_decoder=False does not give back for the "
+            "update: set unloads_decoder = True as well"
+        )
+
+
 def check_loss(grpo: GrpoConfig) -> None:
     """Raises ValueError if GSPO's ratio of a trajectory is weighed by its number of tokens."""
     if isinstance(grpo.loss, Gspo) and isinstance(grpo.aggregation, TokenMean):

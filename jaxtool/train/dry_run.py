@@ -39,7 +39,6 @@ from jaxtool.tools.preflight import SNIPPETS
 from jaxtool.train import sft_loop
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.numerics import learner_setup, numerics_lines
-from jaxtool.train.overlapped_rollouts import check_one_host
 from jaxtool.train.problem_sets import draw_problems
 from jaxtool.train.rl_config import RlConfig
 from jaxtool.train.rollout_worker import (
@@ -168,7 +167,6 @@ def _rl_checks(
     renderer, tokenizer = load_text(config)
     yield _tokenizer(tokenizer, [renderer])
     model = source.model_config()
-    check_one_host(config.schedule.max_staleness, jax.process_count())
     sharding, decoding = make_shardings(config, model)
     yield _mesh(sharding)
     yield _weights(source, model)

@@ -13,12 +13,12 @@ from typing import Any
 from jaxtool.core.types import Group, Problem
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.judging import Judging
-from jaxtool.parallel import hosts
 from jaxtool.rollout.answer_equations import pass_at, usual_ks
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.judged_answers import JudgedAnswer, by_problem, kept, of_groups
 from jaxtool.rollout.lost import ask_lost_again, lost_to_text
 from jaxtool.rollout.statistics import MAX_LOST_FRACTION, counts_of, figures_of
+from jaxtool.train.host_shares import judged_by_all_hosts, own_part
 from jaxtool.train.skipped_updates import check_sampled
 
 GREEDY = Sampling(temperature=0.0)
@@ -125,15 +125,16 @@ def evaluate(
       max_lost_fraction: share of the answers up to which there are figures without those lost.
     """
 
-    def collect(asked: Sequence[Problem]) -> list[Group]:
+    def collect(asked: Sequence[Problem], numbers: Sequence[Sequence[int]]) -> list[Group]:
         return runner.run(
             collector.collect(
-                asked, samples=samples, sampling=sampling, seed=seed, stream=stream, version=version
+                asked, samples=numbers, sampling=sampling, seed=seed, stream=stream, version=version
             )
         )
 
-    own = ask_lost_again(collect(hosts.share(problems)), collect)
-    judged = judged_by_all_hosts(judging, own)
+    part = own_part(len(problems), samples, "samples")
+    own = ask_lost_again(collect(part.of(problems), part.numbers), collect)
+    [judged] = judged_by_all_hosts(judging, problems, [(samples, own)], "samples")
     return evaluation_of(judged, max_lost_fraction, collector.tools.names)
 
 
@@ -183,12 +184,3 @@ def _part(
     if not rests_on.answers or rests_on.lost_fraction > max_lost_fraction:
         return dataclasses.asdict(rests_on)
     return dataclasses.asdict(figures_of(answers, tools))
-
-
-def judged_by_all_hosts(judging: Judging, own: Sequence[Group]) -> list[Group]:
-    """The groups of all hosts, judged, in the order of the problems before `hosts.share`.
-
-    Each host judges its own groups. Then all hosts have all ledgers, so that rewards, n, filters,
-    advantages, packing and metrics are those of one process on each of them.
-    """
-    return hosts.together(hosts.exchange(judging.judged(own)))

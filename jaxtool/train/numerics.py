@@ -35,10 +35,12 @@ def sampler_differs(config: RlConfig, model: ModelConfig) -> str | None:
 
 def numerics_lines(config: RlConfig, model: ModelConfig, setup: LearnerSetup) -> list[str]:
     """What attends, and what is done about a decoder that computes otherwise than the learner."""
-    numerics, positions = config.engine.numerics, config.engine.max_tokens
+    numerics, pages = config.engine.numerics, config.engine.pages
+    positions = config.engine.max_tokens if pages is None else pages.page_tokens
+    over = f"{positions} cache positions" if pages is None else f"pages of {positions} positions"
     learner = training_backend(model, config.pack.row_tokens, setup.sharding)
     decoder = cached_backend(numerics.model(model), positions, setup.sharding)
-    lines = [f"attention: {learner} in the learner, {decoder} over {positions} cache positions"]
+    lines = [f"attention: {learner} in the learner, {decoder} over {over}"]
     if config.lora is not None:
         lines.append(f"trained: {config.lora}")
     difference = sampler_differs(config, model)

@@ -17,13 +17,12 @@ random keys.
 
 import asyncio
 import collections
+import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any, Self, TypeVar
-
-import jax
 
 from jaxtool.core.types import Group, Problem, trajectories_of
 from jaxtool.data.batches import ProblemBatches
@@ -33,20 +32,22 @@ from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rollout.staleness import check_staleness, staleness_metrics
 from jaxtool.rollout.stream import RolloutStream
 from jaxtool.rundir.live_status import DATA, JUDGE, ROLLOUTS
+from jaxtool.train.host_shares import judged_by_all_hosts, own_part
 from jaxtool.train.rl_config import RlConfig, validation_sampling
 from jaxtool.train.rollout_worker import RolloutWorker
 from jaxtool.train.rollouts import OnPolicyRollouts, Rollouts, train_stream
 
 _Result = TypeVar("_Result")
+_LOOK_EVERY_S = 0.5
 
 
-def check_one_host(max_staleness: int, num_hosts: int) -> None:
-    """Raises ValueError if rollouts should overlap with updates on several hosts."""
-    if max_staleness and num_hosts > 1:
-        raise ValueError(
-            f"Schedule.max_staleness={max_staleness}: rollouts overlap with updates on one host only "
-            f"so far; set it to 0 for a run of {num_hosts} hosts"
-        )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A batch of problems, and this host's part of it on its way."""
+
+    problems: list[Problem]
+    samples: int  # of each problem, over all hosts
+    job: Job
 
 
 class OverlappedRollouts:
@@ -65,12 +66,11 @@ class OverlappedRollouts:
         Args:
           queued: batches that were drawn before and not learned; see the property.
         """
-        check_one_host(config.schedule.max_staleness, jax.process_count())
         self._config, self._worker, self._seed = config, worker, seed
         self._batches = batches
         self._timeline = worker.collector.activity.timeline
         self._redrawn = collections.deque(list(problems) for problems in queued)
-        self._jobs: dict[int, Job] = {}  # by step
+        self._asked: dict[int, _Asked] = {}  # by step
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._stream = RolloutStream(worker.collector, worker.runner.get_loop())
         self._running: Future[None] | None = None
@@ -88,7 +88,8 @@ class OverlappedRollouts:
     @property
     def queued(self) -> list[list[Problem]]:
         """Batches that are drawn and not learned, the oldest first: part of a checkpoint."""
-        return [list(job.problems) for _, job in sorted(self._jobs.items())] + list(self._redrawn)
+        asked = [list(asked.problems) for _, asked in sorted(self._asked.items())]
+        return asked + list(self._redrawn)
 
     def begin_step(self, step: int, params: Params) -> None:
         """Gives the engine the parameters of a step and queues what they may begin.
@@ -96,16 +97,16 @@ class OverlappedRollouts:
         Returns after the window on the device, with `params` read: the update may donate them.
         """
         last = min(step + self._config.schedule.max_staleness, self._config.schedule.steps - 1)
-        fresh = [later for later in range(step, last + 1) if later not in self._jobs]
+        fresh = [later for later in range(step, last + 1) if later not in self._asked]
         problems = [self._next_batch() for _ in fresh]
 
-        def swap() -> list[Job]:
+        def swap() -> list[_Asked]:
             self._load(step, params)
             return [
                 self._begin(p, train_stream(s, 0)) for s, p in zip(fresh, problems, strict=True)
             ]
 
-        self._jobs |= zip(fresh, self._await(self._stream.between_windows(swap)), strict=True)
+        self._asked |= zip(fresh, self._await(self._stream.between_windows(swap)), strict=True)
 
     def draw(self, step: int, draw: int) -> list[Group]:
         """Judged groups of a step's batch, in the order of its problems; waits for them.
@@ -121,37 +122,42 @@ class OverlappedRollouts:
             begun = self._stream.between_windows(
                 lambda: self._begin(problems, stream, is_urgent=True)
             )
-            job = self._await(begun)
+            asked = self._await(begun)
         else:
-            job = self._jobs[step]
+            asked = self._asked[step]
         started = time.monotonic()
         with self._timeline.phase(ROLLOUTS):
-            groups = self._await(job.finished)
-        self._waited_s += time.monotonic() - started
-        check_staleness(trajectories_of(groups), step, self._config.schedule.max_staleness)
+            own = self._await(asked.job.finished)
+        check_staleness(trajectories_of(own), step, self._config.schedule.max_staleness)
         if not draw:
-            del self._jobs[step]
-        return self._judged(groups)
+            del self._asked[step]
+        groups = self._judged(asked.problems, asked.samples, own)
+        self._waited_s += time.monotonic() - started
+        return groups
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         """`Schedule.eval_samples` of each problem by one version of the policy, before all that wait."""
 
-        def begin(asked: Sequence[Problem]) -> Job:
+        samples = self._config.schedule.eval_samples
+        part = own_part(len(problems), samples, self._config.schedule.share_by)
+
+        def begin(asked: Sequence[Problem], numbers: Sequence[Sequence[int]]) -> Job:
             self._load(version, params)
             return self._worker.collector.begin(
                 asked,
-                samples=self._config.schedule.eval_samples,
+                samples=numbers,
                 sampling=validation_sampling(self._config),
                 seed=self._seed,
                 stream=("validation",),
                 is_urgent=True,
             )
 
-        def collect(asked: Sequence[Problem]) -> list[Group]:
-            job = self._await(self._stream.between_windows(lambda: begin(asked)))
+        def collect(asked: Sequence[Problem], numbers: Sequence[Sequence[int]]) -> list[Group]:
+            job = self._await(self._stream.between_windows(lambda: begin(asked, numbers)))
             return self._await(job.finished)
 
-        return self._judged(ask_lost_again(collect(problems), collect))
+        own = ask_lost_again(collect(part.of(problems), part.numbers), collect)
+        return self._judged(problems, samples, own)
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         """Makes a call that computes for the learner: here, or on several devices where rows decode.
@@ -161,6 +167,15 @@ class OverlappedRollouts:
         if self._worker.engine.sharding.mesh.size == 1:
             return call()
         return self._await(self._stream.between_windows(call))
+
+    def unload(self) -> None:
+        """Rows on their way keep their cache, in this host's memory, and go on with the next parameters."""
+
+        def free() -> None:
+            self._stream.pause()
+            self._worker.engine.unload(keeps_rows=True)
+
+        self._await(self._stream.between_windows(free))
 
     def call_tools(self, call: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         """Beside the windows of the stream, in its loop."""
@@ -179,9 +194,14 @@ class OverlappedRollouts:
             "timing/decoder_wait_s": idle_s,
         }
 
-    def _judged(self, groups: Sequence[Group]) -> list[Group]:
+    def _judged(
+        self, problems: Sequence[Problem], samples: int, own: Sequence[Group]
+    ) -> list[Group]:
+        """Of all hosts, which meet here: not over the devices, which decode meanwhile."""
         with self._timeline.phase(JUDGE):
-            return self._worker.judging.judged(groups)
+            by = self._config.schedule.share_by
+            [groups] = judged_by_all_hosts(self._worker.judging, problems, [(samples, own)], by)
+            return groups
 
     def _next_batch(self) -> list[Problem]:
         with self._timeline.phase(DATA):
@@ -192,25 +212,31 @@ class OverlappedRollouts:
             return
         self._worker.engine.load(params)
         self._stream.version = version
+        self._stream.resume()
         self._worker.collector.restart_figures()
 
     def _begin(
-        self, problems: Sequence[Problem], stream: tuple[str | int, ...], *, is_urgent: bool = False
-    ) -> Job:
-        return self._worker.collector.begin(
-            problems,
-            samples=self._config.schedule.samples * self._config.selection.oversampling,
+        self, problems: list[Problem], stream: tuple[str | int, ...], *, is_urgent: bool = False
+    ) -> _Asked:
+        samples = self._config.schedule.samples * self._config.selection.oversampling
+        part = own_part(len(problems), samples, self._config.schedule.share_by)
+        job = self._worker.collector.begin(
+            part.of(problems),
+            samples=part.numbers,
             sampling=self._config.sampling,
             seed=self._seed,
             stream=stream,
             is_urgent=is_urgent,
         )
+        return _Asked(problems=problems, samples=samples, job=job)
 
     def _await(self, future: Future[_Result]) -> _Result:
         """Its result; what ended the stream is raised here, with its traceback."""
         assert self._running is not None, "OverlappedRollouts is a context manager"
         either: set[Future[Any]] = {future, self._running}
-        wait(either, return_when=FIRST_COMPLETED)
+        # Looked at now and then: a signal that comes just before the wait, or to another thread, does not end it.
+        while not wait(either, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED).done:
+            continue
         if self._running.done():
             self._running.result()
         return future.result()

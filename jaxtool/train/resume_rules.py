@@ -26,6 +26,7 @@ LOGS = (
     *("Schedule.eval_max_lost_fraction", "Schedule.log_trajectories_every"),
     *("Schedule.log_trajectories", "Schedule.stop_after_skipped"),
     *("SftRunConfig.checkpoint_every", "SftRunConfig.log_every"),
+    *("Schedule.checkpoint_minutes", "SftRunConfig.checkpoint_minutes", "Schedule.keep_answers"),
     *("SftRunConfig.stop_after_skipped", "SftRunConfig.keep_policies"),
     *("RlConfig.keep_policies", "KeepPolicies.*"),
     *("RlConfig.watch", "WatchConfig.*", "HealthLimits.*"),
@@ -43,12 +44,14 @@ SERVERS = (
 )
 # Devices and the shapes of programs: the same mathematics, added up in another order.
 LAYOUT = (
-    *("MeshConfig.*", "AxisRules.*", "RlConfig.unloads_decoder", "EngineConfig.decode_rows"),
+    *("Schedule.share_by", "MeshConfig.*", "AxisRules.*", "RlConfig.unloads_decoder"),
+    *("RlConfig.offloads_learner", "EngineConfig.decode_rows", "DecoderNumerics.sums"),
     *("EngineConfig.cache_rows", "EngineConfig.min_decode_rows", "EngineConfig.window_steps"),
     *("EngineConfig.refill_below", "EngineConfig.min_view", "EngineConfig.prefill_rows"),
     *("EngineConfig.prefill_chunk", "EngineConfig.min_prompt_bucket"),
     *("EngineConfig.forced_tokens", "EngineConfig.append_rows", "EngineConfig.memory_gib"),
     *("EngineConfig.memory_share", "EngineConfig.most_decode_rows"),
+    *("EngineConfig.pages", "PagesConfig.*"),
     *("EngineConfig.drafts", "DraftsConfig.*"),
     *("GrpoConfig.micro_batch_rows", "GrpoConfig.lm_head_chunk", "SftConfig.micro_batch_rows"),
     *("SftConfig.last_block_rows", "SftConfig.lm_head_chunk"),

@@ -4,6 +4,7 @@ Checked when it is built, before any weight is read. Knows no loop.
 """
 
 import dataclasses
+from typing import get_args
 
 from jaxtool.config.callables import check_takes
 from jaxtool.core.ranges import check_range
@@ -35,8 +36,10 @@ from jaxtool.train.contradictions import (
     check_critic,
     check_kl,
     check_loss,
+    check_offload,
     with_constant_tokens,
 )
+from jaxtool.train.host_shares import HostShare
 from jaxtool.train.sources import Sandbox, TokenizerSource
 
 
@@ -49,6 +52,9 @@ class Schedule:
     samples: int = 8  # G, per problem
     # Training problems, drawn once and gone through in shuffled passes; None: the whole split.
     pool: int | None = 4096
+    # Of several hosts each answers some samples of every problem, or all samples of some problems. The first keeps the
+    # slowest host near the mean; the second runs each prompt on one host, which pays where prompts are longer than answers.
+    share_by: HostShare = "samples"
     eval_every: int = 0  # steps between validations; 0: never
     eval_problems: int = 100
     eval_samples: int = 1  # answers to each of them: with k of them avg@k and pass@k are logged
@@ -57,6 +63,12 @@ class Schedule:
     # Of an evaluation's answers that the sandbox may lose; above it there are no figures.
     eval_max_lost_fraction: float = MAX_LOST_FRACTION
     checkpoint_every: int = 10  # steps
+    checkpoint_minutes: float = (
+        0.0  # between checkpoints at the most, looked at after each step; 0: steps alone
+    )
+    # Finished answers of the steps since the last checkpoint stay on the disk, about 6 bytes a token: a resume reads
+    # them back and draws only the others.
+    keep_answers: bool = True
     log_trajectories_every: int = 10  # steps between trajectories kept for the report; 0: never
     log_trajectories: int = 8  # of such a step
     # Updates that a sampled token may be behind the step that learns from it. 0: rollouts and updates
@@ -69,6 +81,9 @@ class Schedule:
         counts += ("eval_samples", "log_trajectories", "stop_after_skipped")
         check_range(self, *counts, least=1)
         check_range(self, "eval_every", "log_trajectories_every", "max_staleness", least=0)
+        if self.share_by not in get_args(HostShare):
+            raise ValueError(f"Schedule.share_by={self.share_by!r} must be 'samples' or 'problems'")
+        check_range(self, "checkpoint_minutes", least=0)
         check_range(self, "eval_max_lost_fraction", least=0, below=1)
         if self.pool is not None and self.pool < self.problems_per_step:
             raise ValueError(f"{self.pool=} is smaller than {self.problems_per_step=}")
@@ -116,6 +131,8 @@ class RlConfig:
     keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)  # what is said of a step
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
+    # The decoder gets the memory of the optimizer state, and of a critic: they wait in the host's while rows decode.
+    offloads_learner: bool = False
 
     def __post_init__(self) -> None:
         check_takes(self.reward, ARGUMENTS, "RlConfig.reward")
@@ -141,6 +158,7 @@ class RlConfig:
             optimizer.check_goes_with(self.lora)
         if self.schedule.max_staleness:
             check_can_overlap(self)
+        check_offload(self.offloads_learner, self.unloads_decoder)
         if (
             self.keep_policies is not None
             and self.keep_policies.best
@@ -200,7 +218,7 @@ def samplings_of(config: RlConfig) -> tuple[Sampling, ...]:
 def check_can_overlap(config: RlConfig) -> None:
     """Raises ValueError if the run asks for what needs the decoder for itself, or all rows to stop."""
     for name, is_wanted in (
-        ("RlConfig.unloads_decoder", config.unloads_decoder),
+        ("RlConfig.offloads_learner", config.offloads_learner),
         ("RolloutConfig.schedule='lockstep'", config.rollout.schedule == "lockstep"),
         ("Selection.tool_free_samples", config.selection.tool_free_samples > 0),
     ):

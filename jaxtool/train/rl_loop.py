@@ -3,8 +3,8 @@
 A step samples a batch, scores it and makes `GrpoConfig.updates_per_batch` updates from it. With
 `Schedule.max_staleness = 0` rollouts and updates take turns: all tokens of a batch are sampled by the
 parameters that the step begins with, so the first update of a batch is on-policy and the later ones
-are not. Then a run that is killed at any moment and started again resumes from its last checkpoint and
-ends in the same numbers. With `max_staleness` rows decode while the learner updates: see
+are not. Then a run that is killed at any moment and started again resumes from its last checkpoint, reads back the
+answers that were finished since, and ends in the same numbers. With `max_staleness` rows decode while the learner updates: see
 `overlapped_rollouts` for what then holds.
 """
 
@@ -12,9 +12,11 @@ import sys
 import time
 from asyncio import Runner
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.data.tokenizer import Tokenizer
@@ -24,6 +26,7 @@ from jaxtool.model.lora import source_dtype
 from jaxtool.model.sources import PolicySource
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import check_has_host_memory
 from jaxtool.renderers.renderer import Renderer
 from jaxtool.rollout.batching import to_batch
 from jaxtool.rollout.statistics import step_metrics
@@ -33,13 +36,14 @@ from jaxtool.rundir.live_status import CHECKPOINT, COMPILE, DATA, JUDGE, UPDATE,
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_log import RunLog, open_log
 from jaxtool.rundir.run_start import Identity, Launch, open_start
+from jaxtool.rundir.stopping import StopNotice
 from jaxtool.rundir.trajectory_log import logged_views
 from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import CodeRunner
 from jaxtool.train.devices import make_shardings
 from jaxtool.train.evaluation import evaluation_of, lost_text
 from jaxtool.train.lora_run import save_kept, save_result
-from jaxtool.train.overlapped_rollouts import check_one_host, open_rollouts
+from jaxtool.train.overlapped_rollouts import open_rollouts
 from jaxtool.train.problem_sets import ProblemSets, draw_problems
 from jaxtool.train.resume_rules import MAY_CHANGE, optimizers_of, say_changes
 from jaxtool.train.rl_config import RlConfig, samplings_of
@@ -47,6 +51,7 @@ from jaxtool.train.rollout_batch import RolloutBatch, gather
 from jaxtool.train.rollout_worker import check_vocabulary, load_text, open_worker
 from jaxtool.train.rollouts import OpenRollouts, Rollouts
 from jaxtool.train.run_state import Run, open_run, restore
+from jaxtool.train.run_stops import CheckpointTimes, open_kept
 from jaxtool.train.skipped_updates import check_sampled
 from jaxtool.train.tool_checks import check_tools
 from jaxtool.train.watching import new_activity, open_watch
@@ -84,6 +89,7 @@ def train(
     policy_dir, schedule = workdir / "policy", config.schedule
     identity = Identity(config=config, seed=seed, init_from=init_from, steps=schedule.steps)
     with ExitStack() as stack:
+        stop = stack.enter_context(StopNotice(workdir))
         begun = open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE)
         this_start = stack.enter_context(begun)
         if this_start.is_finished:
@@ -97,6 +103,7 @@ def train(
             search_addresses=search_addresses,
             activity=new_activity(launch),
         )
+        stop.check()
         run = open_run(config, workdir, seed, worker, params, sharding, problems)
         del params  # the state holds a copy; a second one would stay for the whole run
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
@@ -113,9 +120,12 @@ def train(
         log = stack.enter_context(open_log(stack, workdir, resume, this_start, launch))
         progress = stack.enter_context(ProgressDisplay(workdir.name, schedule.steps, initial=start))
         watch = stack.enter_context(open_watch(run, workdir, start, progress.note))
-        worker.engine.load(run.policy)
-        with run.phase(COMPILE), progress_of("compile decoder") as report:
-            worker.compile(report, *samplings_of(config))
+        keeps = schedule.keep_answers
+        kept = open_kept(stack, workdir, worker.collector, stop, this_start, start, keeps=keeps)
+        due = CheckpointTimes(
+            schedule.checkpoint_every, schedule.checkpoint_minutes, schedule.steps
+        )
+        _compile_decoder(run)
 
         def keep(step: int, may_be_best: bool) -> None:
             trained, view = run.learner.trained(run.state), run.learner.view
@@ -129,8 +139,9 @@ def train(
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             with watch.step(step):
+                stop.check()
                 metrics = _step(run, rollouts, log, workdir, step)
-                metrics |= watch.read(metrics)
+                metrics |= watch.read(metrics) | kept.metrics()
                 is_validated = schedule.validates_after(step + 1)
                 if is_validated:
                     with run.phase(VALIDATION):
@@ -140,23 +151,41 @@ def train(
                 progress.update(step + 1, _shown(metrics))
                 with run.phase(CHECKPOINT):
                     # The last step has one too, from which a longer run goes on.
-                    if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+                    if due.is_due(step + 1) or (stop.is_asked and hosts.is_single()):
                         log.sync()
-                        checkpoints.save(step + 1, run.state, run.meta(rollouts.queued))
-                    keep(step + 1, may_be_best=is_validated)
+                        meta = run.meta(rollouts.queued)
+                        rollouts.dispatch(partial(checkpoints.save, step + 1, run.state, meta))
+                    kept.end_step()
+                    rollouts.dispatch(partial(keep, step + 1, may_be_best=is_validated))
         trained = run.learner.trained(run.state)
         save_result(workdir, trained, run.learner.view, worker.model, sharding, source)
+        kept.finish(schedule.steps)
         this_start.finish()
     return policy_dir
+
+
+def _compile_decoder(run: Run) -> None:
+    """Every program that the rollouts can need, with the parameters as they are."""
+    run.begin_decoding()
+    run.worker.engine.load(run.policy)
+    with run.phase(COMPILE), progress_of("compile decoder") as report:
+        run.worker.compile(report, *samplings_of(run.config))
+    if run.config.offloads_learner:
+        run.end_decoding()
 
 
 def _checked(
     config: RlConfig, source: PolicySource, seed: int, mesh: jax.sharding.Mesh | None
 ) -> tuple[Sharding, tuple[Renderer, Tokenizer], ProblemSets]:
     """What a run can be refused for before its weights are read: devices, text, problems."""
-    check_one_host(config.schedule.max_staleness, jax.process_count())
     model = source.model_config()
     sharding, _ = make_shardings(config, model, mesh)
+    if config.offloads_learner:
+        check_has_host_memory(sharding.mesh, "RlConfig.offloads_learner=True")
+    if config.unloads_decoder and config.schedule.max_staleness:
+        check_has_host_memory(
+            sharding.mesh, "RlConfig.unloads_decoder beside Schedule.max_staleness"
+        )
     text = load_text(config)
     check_vocabulary(text[1], model)
     problems = draw_problems(config, seed, *text)
@@ -182,14 +211,15 @@ def _step(run: Run, rollouts: Rollouts, log: RunLog, workdir: Path, step: int) -
     begun = time.monotonic()
     config, worker = run.config, run.worker
     with run.phase(WEIGHTS):
+        run.begin_decoding()
         rollouts.begin_step(step, run.policy)
     started = time.monotonic()
     # 1) Roll out and score, until the batch is full; a broken tool ends the run here.
     batch = gather(config, rollouts, run.store, run.seed, step)
+    worker.collector.stop.check()  # all of it is kept, and an update may take minutes
     batch, checked = check_tools(run.health, worker, rollouts, batch, step)
     check_sampled(batch.groups, f"step {step}", workdir)
-    if config.unloads_decoder:
-        worker.engine.unload()
+    run.end_decoding(rollouts.unload)
     metrics = step_metrics(batch.groups, worker.collector.tools.names, config.call_cost)
     metrics |= worker.metrics() | batch.metrics()
     metrics |= rollouts.metrics(batch.groups, step) | checked
@@ -268,13 +298,19 @@ def _learn(
         return aims, of_tokens, metrics
 
     aims, of_tokens, metrics = rollouts.dispatch(learn)
+    if packed is not None and run.config.pack.shares_prompts:
+        apart = sum(len(trajectory.ids) for trajectory in trajectories)
+        saved = 1 - packed.num_tokens / apart
+        metrics = metrics | {"tokens/shared_prompts_fraction": jnp.float32(saved)}
     # 3) For people to look at: with a critic the aims are rewards, and each token has an advantage of its own.
     if run.config.critic is None:
         for i, aim in zip(batch.chosen, aims, strict=True):
             shown[i] = float(aim)
     elif packed is not None and of_tokens is not None:
         for k, i in enumerate(in_batch):
-            shown[batch.chosen[i]] = of_tokens[packed.trajectory_ids == k]
+            own = of_tokens[packed.trajectory_ids == k]  # without a prompt's shared tokens: 0 there
+            shared = len(trajectories[k].ids) - len(own)
+            shown[batch.chosen[i]] = np.pad(own, (shared, 0))
     return shown, metrics
 
 
@@ -284,7 +320,10 @@ def _validate(run: Run, rollouts: Rollouts, step: int) -> dict[str, float]:
     Counts only, and a warning, where too many answers were lost: the curve has no point there.
     """
     schedule = run.config.schedule
+    run.begin_decoding()
     groups = rollouts.validate(run.validation, step + 1, run.policy)
+    if run.config.offloads_learner:
+        run.end_decoding(rollouts.unload)
     tools = run.worker.collector.tools.names
     evaluation = evaluation_of(groups, schedule.eval_max_lost_fraction, tools)
     if evaluation.overall["lost"] and hosts.is_first():

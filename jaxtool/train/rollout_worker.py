@@ -70,6 +70,11 @@ class RolloutWorker:
             "tokens/useful_until_queue_empty_fraction": times.useful_fraction,
             "timing/late_programs_total": counts.late_programs,
         }
+        if self.engine.config.pages is not None:
+            metrics |= {
+                "tokens/moved_rows_total": counts.moved_rows,
+                "tokens/moved_pages_total": counts.moved_pages,
+            }
         if self.engine.config.drafts is not None:
             metrics |= self.engine.drafting.counts.metrics(counts.windows)
         if self.client is not None:

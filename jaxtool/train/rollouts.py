@@ -13,12 +13,11 @@ from jaxtool.core.types import Group, Problem
 from jaxtool.data.batches import ProblemBatches
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.transformer import Params
-from jaxtool.parallel import hosts
 from jaxtool.rollout.activity import Activity
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.lost import ask_lost_again
 from jaxtool.rundir.live_status import DATA, JUDGE, ROLLOUTS
-from jaxtool.train.evaluation import judged_by_all_hosts
+from jaxtool.train.host_shares import judged_by_all_hosts, own_part
 from jaxtool.train.rl_config import RlConfig, validation_sampling
 from jaxtool.train.rollout_worker import RolloutWorker
 
@@ -56,6 +55,10 @@ class Rollouts(Protocol):
         """Makes a call that uses the learner's devices, in the thread that may."""
         ...
 
+    def unload(self) -> None:
+        """Frees what the decoder holds of the devices, until the next `begin_step` or `validate` of newer parameters."""
+        ...
+
     def call_tools(self, call: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         """Runs a coroutine where tool calls run, and waits for it."""
         ...
@@ -66,12 +69,7 @@ class Rollouts(Protocol):
 
 
 class OpenRollouts(Protocol):
-    """Makes the rollouts of a run, which `stack` ends.
-
-    Args:
-      batches: of the problems to train on; the rollouts draw from it.
-      queued: batches that were drawn before the checkpoint and not learned; they come first.
-    """
+    """Makes the rollouts of a run."""
 
     def __call__(
         self,
@@ -82,7 +80,14 @@ class OpenRollouts(Protocol):
         seed: int,
         queued: Sequence[Sequence[Problem]],
         /,
-    ) -> Rollouts: ...
+    ) -> Rollouts:
+        """The rollouts, which `stack` ends.
+
+        Args:
+          batches: of the problems to train on; the rollouts draw from it.
+          queued: batches that were drawn before the checkpoint and not learned; they come first.
+        """
+        ...
 
 
 def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
@@ -93,7 +98,7 @@ def train_stream(step: int, draw: int) -> tuple[str | int, ...]:
 def tool_free_collector(worker: RolloutWorker) -> Collector:
     """The same engine and prompts; the first call ends the trajectory, unanswered."""
     collector = worker.collector
-    return Collector(
+    tool_free = Collector(
         engine=collector.engine,
         tokenizer=collector.tokenizer,
         renderer=collector.renderer,
@@ -101,13 +106,15 @@ def tool_free_collector(worker: RolloutWorker) -> Collector:
         config=dataclasses.replace(collector.config, max_tool_calls=0, at_tool_limit="finish"),
         activity=collector.activity,
     )
+    tool_free.stop, tool_free.journal = collector.stop, collector.journal
+    return tool_free
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnPolicyRollouts:
     """Rollouts and updates take turns: the parameters of a step sample all of its tokens.
 
-    Each host answers its share of the problems and gets what the others did.
+    Each host answers its part of the samples (`host_shares`) and gets what the others did.
     """
 
     config: RlConfig
@@ -126,25 +133,42 @@ class OnPolicyRollouts:
         self.worker.engine.load(params)
 
     def draw(self, step: int, draw: int) -> list[Group]:
+        """All samples of each problem; the last `tool_free_samples` of them without the tool."""
         with self.activity.timeline.phase(DATA):
-            problems = hosts.share(next(self.batches))
+            problems = next(self.batches)
+        total = self.config.schedule.samples * self.config.selection.oversampling
+        free, stream = self.config.selection.tool_free_samples, train_stream(step, draw)
+        sets = [(self.worker.collector, total - free, stream)]
+        if free:
+            sets.append((self.tool_free_of(self.worker), free, (*stream, "tool_free")))
         with self.activity.timeline.phase(ROLLOUTS):
-            own = self._groups(problems, train_stream(step, draw), step)
-        return self._judged(own)
+            own = [
+                (samples, self._collect(collector, problems, samples, name, step))
+                for collector, samples, name in sets
+            ]
+        with_tool, *without = self._judged(problems, own)
+        return (
+            [_joined(a, b) for a, b in zip(with_tool, *without, strict=True)] if free else with_tool
+        )
 
     def validate(self, problems: Sequence[Problem], version: int, params: Params) -> list[Group]:
         self.worker.engine.load(params)
+        samples, sampling = self.config.schedule.eval_samples, validation_sampling(self.config)
+        part = own_part(len(problems), samples, self.config.schedule.share_by)
 
-        def collect(asked: Sequence[Problem]) -> list[Group]:
-            samples, sampling = self.config.schedule.eval_samples, validation_sampling(self.config)
-            return self._collect(
-                self.worker.collector, asked, samples, ("validation",), version, sampling
+        def collect(asked: Sequence[Problem], numbers: Sequence[Sequence[int]]) -> list[Group]:
+            return self._answers(
+                self.worker.collector, asked, numbers, ("validation",), version, sampling
             )
 
-        return self._judged(ask_lost_again(collect(hosts.share(problems)), collect))
+        own = ask_lost_again(collect(part.of(problems), part.numbers), collect)
+        return self._judged(problems, [(samples, own)])[0]
 
     def dispatch(self, call: Callable[[], _Result]) -> _Result:
         return call()
+
+    def unload(self) -> None:
+        self.worker.engine.unload()
 
     def call_tools(self, call: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         return self.worker.runner.run(call())
@@ -153,22 +177,12 @@ class OnPolicyRollouts:
         del groups, step
         return {}
 
-    def _judged(self, own: Sequence[Group]) -> list[Group]:
+    def _judged(
+        self, problems: Sequence[Problem], asked: Sequence[tuple[int, Sequence[Group]]]
+    ) -> list[list[Group]]:
         with self.activity.timeline.phase(JUDGE):
-            return judged_by_all_hosts(self.worker.judging, own)
-
-    def _groups(
-        self, problems: Sequence[Problem], stream: tuple[str | int, ...], version: int
-    ) -> list[Group]:
-        """All samples of each problem; the last `tool_free_samples` of them without the tool."""
-        total = self.config.schedule.samples * self.config.selection.oversampling
-        free = self.config.selection.tool_free_samples
-        with_tool = self._collect(self.worker.collector, problems, total - free, stream, version)
-        if not free:
-            return with_tool
-        tool_free = self.tool_free_of(self.worker)
-        without = self._collect(tool_free, problems, free, (*stream, "tool_free"), version)
-        return [_joined(a, b) for a, b in zip(with_tool, without, strict=True)]
+            share_by = self.config.schedule.share_by
+            return judged_by_all_hosts(self.worker.judging, problems, asked, share_by)
 
     def _collect(
         self,
@@ -177,12 +191,24 @@ class OnPolicyRollouts:
         samples: int,
         stream: tuple[str | int, ...],
         version: int,
+    ) -> list[Group]:
+        """This host's part of the samples of the problems."""
+        part = own_part(len(problems), samples, self.config.schedule.share_by)
+        return self._answers(collector, part.of(problems), part.numbers, stream, version)
+
+    def _answers(
+        self,
+        collector: Collector,
+        problems: Sequence[Problem],
+        numbers: Sequence[Sequence[int]],
+        stream: tuple[str | int, ...],
+        version: int,
         sampling: Sampling | None = None,
     ) -> list[Group]:
         return self.worker.runner.run(
             collector.collect(
                 problems,
-                samples=samples,
+                samples=numbers,
                 sampling=sampling or self.config.sampling,
                 seed=self.seed,
                 stream=stream,

@@ -3,17 +3,24 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxtool.data.named_sets import evaluation_data, training_data
+from jaxtool.data.named_sets import evaluation_data, mixed_data
 from jaxtool.train.rl_config import RlConfig
 
 
-def with_data(config: RlConfig, text: str | None) -> RlConfig:
-    """The run with the problems of `--data NAME[=FILE]`; None: as it is.
+def with_data(config: RlConfig, texts: Sequence[str], mix: str | None = None) -> RlConfig:
+    """The run with the problems of `--data NAME[=FILE]`, several of them mixed; none: as it is.
+
+    Args:
+      mix: their weights, `--mix`.
 
     Raises:
-      ValueError: there is no such layout, or its set holds nothing to train on.
+      ValueError: there is no such layout, its set holds nothing to train on, or the weights do not fit.
     """
-    return config if text is None else dataclasses.replace(config, task=training_data(text))
+    if not texts:
+        if mix is not None:
+            raise ValueError(f"--mix {mix}: weights are of several sets: name them by --data")
+        return config
+    return dataclasses.replace(config, task=mixed_data(texts, mix))
 
 
 def with_test_data(config: RlConfig, texts: Sequence[str]) -> RlConfig:

@@ -4,6 +4,7 @@ Not covered: the steps (`rl_loop`).
 """
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jaxtool.learn.policy_view import split_policy
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import to_device_memory, to_host_memory
 from jaxtool.rewards.fewest_calls import CallStore
 from jaxtool.rundir.checkpoints import Checkpoints
 from jaxtool.rundir.timeline import Timeline
@@ -59,6 +61,22 @@ class Run:
         """What the loop does in a block, for those who watch it."""
         return self.timeline.phase(name)
 
+    def begin_decoding(self) -> None:
+        """Before parameters are published. With `RlConfig.offloads_learner` only the policy's parameters stay on the devices."""
+        if self.config.offloads_learner:
+            self.state = self.learner.with_rest(self.state, to_host_memory)
+
+    def end_decoding(self, unload: Callable[[], None] | None = None) -> None:
+        """When no row is decoded any more. With `RlConfig.unloads_decoder` the devices are the learner's again.
+
+        Args:
+          unload: `Rollouts.unload`, once there are rollouts.
+        """
+        if self.config.unloads_decoder:
+            (unload or self.worker.engine.unload)()
+        if self.config.offloads_learner:
+            self.state = self.learner.with_rest(self.state, to_device_memory)
+
     def meta(self, queued: list[list[Problem]]) -> dict[str, Any]:
         """What a checkpoint keeps besides the learner's state; every host must call it."""
         return {
@@ -80,6 +98,8 @@ def open_run(
     problems: ProblemSets,
 ) -> Run:
     """The run before its first step; says how learner and decoder compute."""
+    if config.offloads_learner:
+        worker.engine.unload()  # there is room for the whole state first; `load` makes the cache again
     trained, view = split_policy(
         params,
         worker.model,

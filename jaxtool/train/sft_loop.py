@@ -21,6 +21,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraConfig, source_dtype
 from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
+from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import DemonstrationFile
@@ -34,12 +35,14 @@ from jaxtool.rundir.live_status import UPDATE
 from jaxtool.rundir.progress import ProgressDisplay
 from jaxtool.rundir.run_log import open_log
 from jaxtool.rundir.run_start import Identity, Launch, RunStart, open_start
+from jaxtool.rundir.stopping import StopNotice
 from jaxtool.rundir.workdir import holds_workdir
 from jaxtool.tools.base import ToolSource
 from jaxtool.tools.menu import check_names
 from jaxtool.train.lora_run import check_frozen, frozen_record, save_kept, save_result
 from jaxtool.train.resume_rules import MAY_CHANGE, say_changes
 from jaxtool.train.rollout_worker import check_vocabulary
+from jaxtool.train.run_stops import CheckpointTimes
 from jaxtool.train.skipped_updates import SkippedUpdates
 from jaxtool.train.sources import TokenizerSource
 from jaxtool.train.watching import RunWatch, new_activity
@@ -100,6 +103,9 @@ class SftRunConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)
     checkpoint_every: int = 100  # steps
+    checkpoint_minutes: float = (
+        0.0  # between checkpoints at the most, looked at after each step; 0: steps alone
+    )
     keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     log_every: int = 10  # steps between rows of metrics; the last step has one too
     stop_after_skipped: int = 3  # steps in a row whose loss or gradient is not finite end the run
@@ -108,6 +114,7 @@ class SftRunConfig:
         if not self.streams:
             raise ValueError("SftRunConfig.streams is empty: there is nothing to learn from")
         check_range(self, "steps", "checkpoint_every", "log_every", "stop_after_skipped", least=1)
+        check_range(self, "checkpoint_minutes", least=0)
         self.optimizer.check_goes_with(self.lora)
         if self.keep_policies is not None and self.keep_policies.best:
             raise ValueError(
@@ -136,9 +143,13 @@ def train(
       ValueError: another run is in the directory; what differs is named.
     """
     identity = Identity(config=config, seed=seed, init_from=init_from, steps=config.steps)
-    with open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as this_start:
+    with (
+        StopNotice(workdir) as stop,
+        open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as this_start,
+    ):
         if not this_start.is_finished:
-            _train(config, this_start, workdir, seed, init_from, mesh, launch)
+            stop.before_the_end(lambda: this_start.end("stopped", None))
+            _train(config, this_start, workdir, seed, init_from, mesh, launch, stop)
     return workdir / "policy"
 
 
@@ -150,6 +161,7 @@ def _train(
     init_from: Path | None,
     mesh: Mesh | None,
     launch: Launch,
+    stop: StopNotice,
 ) -> None:
     """Everything from the checks to the saved policy."""
     source = config.policy if init_from is None else weights_named(init_from, config.policy)
@@ -191,7 +203,9 @@ def _train(
                     note=progress.note,
                 )
             )
+            due = CheckpointTimes(config.checkpoint_every, config.checkpoint_minutes, config.steps)
             for step in range(start, config.steps):
+                stop.check()
                 with watch.step(step), activity.timeline.phase(UPDATE):
                     demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                     batch = to_batch(demonstrations, config.pack)
@@ -204,7 +218,7 @@ def _train(
                         progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                         skipped.check()
                     # The last step has a checkpoint too, from which a longer run goes on.
-                    if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                    if due.is_due(step + 1) or (stop.is_asked and hosts.is_single()):
                         log.sync()
                         checkpoints.save(
                             step + 1, state, {"seed": seed} | frozen_record(view.frozen)

@@ -12,9 +12,8 @@ import platform
 import re
 import time
 
-from sandbox_server import __version__
 from sandbox_server.config import LimitSet, ServerConfig
-from sandbox_server.front import canaries, probe, session_attacks, start_checks
+from sandbox_server.front import canaries, probe, session_attacks, start_checks, version
 from sandbox_server.front.engine import Engine, Program
 from sandbox_server.front.pool import Pool
 from sandbox_server.inside.lockdown import Tier
@@ -134,7 +133,7 @@ async def find(config: ServerConfig, more_attacks: str = "") -> Findings:
     try:
         await canaries.check_works(engine)
         return Findings(
-            version=__version__,
+            version=version.version(),
             tier=str(tier),
             remarks=[*remarks, *pool.facts["remarks"]],
             landlock_abi=pool.facts["landlock_abi"],

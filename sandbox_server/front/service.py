@@ -12,9 +12,8 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from sandbox_server import __version__
 from sandbox_server.config import LimitSet
-from sandbox_server.front import batch, descriptors
+from sandbox_server.front import batch, descriptors, version
 from sandbox_server.front.engine import (
     Engine,
     InvalidRequest,
@@ -233,7 +232,7 @@ class SandboxService(sandbox_pb2_grpc.SandboxServicer):
         engine, facts, config = self._engine, self._engine.pool.facts, self._engine.config
         return pb.InfoResponse(
             server_id=self.server_id,
-            version=__version__,
+            version=version.version(),
             tier=pb.Tier.Name(TIER_NUMBERS[engine.pool.tier]),
             landlock_abi=facts.get("landlock_abi", 0),
             architecture=platform.machine(),

@@ -7,13 +7,8 @@ import time
 import pytest
 from helpers.chat_endpoint import KEY, Answer, endpoint, refusal, reply
 
-from jaxtool.cold_start.chat_client import (
-    ChatClient,
-    EndpointConfig,
-    EndpointStopped,
-    RequestLost,
-    RequestRefused,
-)
+from jaxtool.cold_start.chat_client import ChatClient, EndpointConfig
+from jaxtool.cold_start.rewriter import RequestLost, RequestRefused, RewriterStopped
 from jaxtool.cold_start.spending import Account, Budget, BudgetReached, Prices, Tokens, worst
 
 
@@ -179,10 +174,10 @@ def test_a_time_longer_than_the_patience_is_not_waited_for():
 )
 def test_what_cannot_pass_stops_at_once(answer, message):
     asked = ask(then(answer))
-    assert isinstance(asked.error, EndpointStopped)
+    assert isinstance(asked.error, RewriterStopped)
     assert len(asked.requests) == 1
     assert asked.account.total == Tokens()
-    with pytest.raises(EndpointStopped, match=message):
+    with pytest.raises(RewriterStopped, match=message):
         raise asked.error
 
 

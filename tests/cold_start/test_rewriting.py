@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from helpers.chat_endpoint import endpoint, refusal, reply
 
-from jaxtool.cold_start.chat_client import EndpointConfig, EndpointStopped
+from jaxtool.cold_start.chat_client import EndpointConfig
 from jaxtool.cold_start.journal import Journal, open_journal, recorded_in
 from jaxtool.cold_start.prompt import RewritePrompt
+from jaxtool.cold_start.rewriter import RewriterStopped
 from jaxtool.cold_start.rewriting import candidates_of, estimate, requests_of, rewrite
 from jaxtool.cold_start.source_rows import SourceRow
 from jaxtool.cold_start.spending import Budget, Prices, Tokens
@@ -31,7 +32,7 @@ def asked(tmp_path, behaviour, *, samples=1, concurrency=4):
             rewrite(
                 requests,
                 prompt=PROMPT,
-                endpoint=EndpointConfig(
+                rewriter=EndpointConfig(
                     base_url=served.url,
                     model="m",
                     api_key_variable="NO_SUCH_KEY",
@@ -78,7 +79,7 @@ def test_candidates_come_in_the_order_of_rows_and_then_of_samples(tmp_path):
 
 def test_an_endpoint_that_is_down_stops_the_run(tmp_path):
     with pytest.raises(
-        EndpointStopped, match=r"8 rows in a row failed.*HTTP 500.*same command resumes"
+        RewriterStopped, match=r"8 rows in a row failed.*HTTP 500.*same command resumes"
     ):
         asked(tmp_path, lambda request: refusal(500), concurrency=1)
     assert not recorded_in(tmp_path, {}).answers
@@ -89,7 +90,8 @@ def test_an_estimate_by_hand(tmp_path):
     with open_journal(tmp_path, {}) as (journal, _):
         journal.refused("f/1#0", "too long")
     recorded = recorded_in(tmp_path, {})
-    found = estimate(requests_of(ROWS, 1), PROMPT, 10, recorded)
+    rewriter = EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m", max_tokens=10)
+    found = estimate(requests_of(ROWS, 1), PROMPT, rewriter, recorded)
     assert (found.requests, found.recorded) == (11, 1)
     assert found.most == Tokens(prompt=8 * 4 + 3 * 5 + 11 * 64, written=110)
     assert found.prompt_tokens == 11 * (2 + 64)

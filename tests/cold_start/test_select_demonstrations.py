@@ -8,7 +8,7 @@ import pytest
 from helpers.answers import answer, write_evaluation
 from helpers.demonstration_rows import read_rows, solution
 
-from experiments import select_demonstrations
+from jaxtool.cli import select_demonstrations
 from jaxtool.cold_start.selection import (
     SampledAnswer,
     SelectionSettings,

@@ -22,7 +22,8 @@ from helpers.tiny_models import FAMILIES, VOCAB, random_params
 
 from jaxtool.core import rng
 from jaxtool.decode import programs
-from jaxtool.decode.engine import EngineConfig, Placement
+from jaxtool.decode.engine import EngineConfig
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.sampling import Sampling
 
 MODEL = FAMILIES["qwen3"]

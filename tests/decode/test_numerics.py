@@ -118,6 +118,38 @@ def test_int8_on_eight_devices_gives_the_tokens_of_one(params):
     assert kernel.scale.sharding.spec[0] == "tensor"
 
 
+def test_devices_that_send_each_other_bfloat16_sums_stay_within_the_bound(params):
+    """Tensor groups of two add up their parts of each row-parallel product in the compute dtype."""
+    numerics = DecoderNumerics(dtype="bfloat16", weights="int8", cache="int8", sums="dtype")
+    config = dataclasses.replace(SMALL, numerics=numerics)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    sharded = make_engine(MODEL, params, config, Sharding(mesh, axis_rules.decode()))
+    rows = list(run_jobs(sharded, random_jobs(8, outputs=(3, 9), seed=16)).values())
+    expected = teacher_forced(params, MODEL, [row.ids for row in rows])
+    gaps = [np.abs(np.asarray(r.logprobs) - e) for r, e in zip(rows, expected, strict=True)]
+    assert np.nanmax(np.concatenate(gaps)) < TWINS["all"][1]
+    assert sharded.counts.reprefilled_tokens == 0
+
+
+def test_norms_and_biases_are_the_learners_numbers_in_every_decoder():
+    """A decode step then converts none of them, and none is rounded."""
+    model = FAMILIES["qwen2"]
+    params = random_params(model)
+    for numerics in (TWINS["bfloat16"][0], TWINS["all"][0]):
+        copy = publish(params, numerics.model(model), single_device(), numerics.weights)
+        attention = copy["layers"][1]["attention"]
+        for ours, theirs in (
+            (copy["final_norm"], params["final_norm"]),
+            (copy["layers"][1]["mlp_norm"]["scale"], params["layers"]["mlp_norm"]["scale"][1]),
+            (attention["key"]["bias"], params["layers"]["attention"]["key"]["bias"][1]),
+        ):
+            assert ours.dtype == np.float32
+            np.testing.assert_array_equal(ours, theirs)
+    half = publish(params, TWINS["bfloat16"][0].model(model), single_device())
+    assert half["layers"][0]["attention"]["key"]["kernel"].dtype == "bfloat16"
+    assert half["embedding"].dtype == "bfloat16"
+
+
 def test_int8_saves_what_it_promises(params):
     plain = make_engine(MODEL, params)
     small = make_engine(
@@ -139,6 +171,8 @@ def test_the_decoders_dtype_is_its_own():
     assert DecoderNumerics().model(half).compute_dtype == "bfloat16"
     with pytest.raises(ValueError, match=r"DecoderNumerics.dtype='half' must be one of"):
         DecoderNumerics(dtype="half")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"DecoderNumerics.sums='int8' must be one of"):
+        DecoderNumerics(sums="int8")  # pyright: ignore[reportArgumentType]
 
 
 def test_what_widens_the_gap_is_named():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helpers import fake_gcloud
 
-from experiments import doctor, train
+from jaxtool.cli import doctor, train
 from jaxtool.config.loader import REPOSITORY_ROOT
 
 FOLDER = REPOSITORY_ROOT / "docs" / "launch"
@@ -57,7 +57,7 @@ def joined(text):
 
 def test_every_file_is_looked_at():
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(
-        ["Dockerfile", *SHELL, *SKYPILOT]
+        ["Dockerfile", "v5e_8.ipynb", *SHELL, *SKYPILOT]  # the notebook: test_notebook.py
     )
     pages = (FOLDER.parent / "pods.md").read_text() + (FOLDER.parent / "gpus.md").read_text()
     assert all(f"(launch/{path.name})" in pages for path in FOLDER.iterdir())

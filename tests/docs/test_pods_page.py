@@ -9,7 +9,7 @@ import pytest
 from helpers import fake_gcloud
 
 from docs.commands import commands, fenced
-from experiments import launch_tpu
+from jaxtool.cli import launch_tpu
 from jaxtool.cluster import tpu_launch
 from jaxtool.config.loader import REPOSITORY_ROOT
 

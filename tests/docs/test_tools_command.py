@@ -11,7 +11,7 @@ import sys
 from helpers.small_runs import cold_start
 from test_tools_page import PAGE, block
 
-from experiments import evaluate
+from jaxtool.cli import evaluate
 from jaxtool.core.types import Problem
 from jaxtool.data.arithmetic import arithmetic_tokenizer
 from jaxtool.learn.optimizer import OptimizerConfig

@@ -11,7 +11,7 @@ import pytest
 from helpers.tiny_hf import write_gsm8k, write_model
 
 from docs.commands import REPOSITORY_ROOT, commands
-from experiments import entry
+from jaxtool.cli import entry
 
 PAGE = (REPOSITORY_ROOT / "docs" / "your_run.md").read_text(encoding="utf-8")
 MODULES = (

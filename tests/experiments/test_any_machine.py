@@ -7,7 +7,7 @@ import pytest
 from helpers.smollm2 import smollm2_or_skip
 from test_entry_points import params, refusal, start
 
-from experiments import quickstart
+from jaxtool.cli import quickstart
 from jaxtool.config import loader
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.train import devices

@@ -13,9 +13,9 @@ from helpers.chat_endpoint import KEY, Answer, endpoint, refusal, reply
 from helpers.chat_of_letters import ChatOfLetters
 from helpers.demonstration_rows import program, read_rows, solution, source_row, write_rows
 
-from experiments import check_demonstrations, cold_start_data
-from jaxtool.cold_start.chat_client import EndpointStopped
+from jaxtool.cli import check_demonstrations, cold_start_data
 from jaxtool.cold_start.journal import NAME
+from jaxtool.cold_start.rewriter import RewriterStopped
 from jaxtool.core.types import Origin
 from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.renderers.renderer import load_renderer
@@ -223,7 +223,7 @@ def test_a_wrong_key_stops_at_once_and_a_right_one_resumes(monkeypatch, tmp_path
 
     with endpoint(behaviour) as served:
         flags = flags_of(tmp_path, served.url, sandbox, "--concurrency", "1")
-        with pytest.raises(EndpointStopped, match="HTTP 401: no"):
+        with pytest.raises(RewriterStopped, match="HTTP 401: no"):
             call(cold_start_data, monkeypatch, *flags)
         assert len(served.requests) == 2
         assert not (tmp_path / "made" / "demonstrations.jsonl").exists()
@@ -241,7 +241,7 @@ def test_refusals_of_every_row_are_no_rows_matter_and_are_not_recorded(
     write_rows(tmp_path / "rows.jsonl", [source_row(n, 3) for n in range(1, 21)])
     with endpoint(lambda request: refusal(400, "use max_completion_tokens")) as served:
         flags = flags_of(tmp_path, served.url, sandbox, "--concurrency", "1")
-        with pytest.raises(EndpointStopped, match=r"8 rows in a row failed.*use max_completion"):
+        with pytest.raises(RewriterStopped, match=r"8 rows in a row failed.*use max_completion"):
             call(cold_start_data, monkeypatch, *flags)
         assert len(served.requests) == 8
         served.behaviour = lambda request: reply(solution(*numbers(request)))

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers.answers import answer, write_evaluation
 
-from experiments import compare
+from jaxtool.cli import compare
 from jaxtool.report.figure_files import report_of_page
 from jaxtool.rundir.answer_files import Condition
 from jaxtool.rundir.answer_records import Part

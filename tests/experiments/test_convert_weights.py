@@ -12,7 +12,7 @@ from helpers.tiny_files import write_gguf
 from helpers.tiny_models import FAMILIES, random_adapter, random_params
 from helpers.tiny_tokenizers import write_byte_level
 
-from experiments import convert_weights
+from jaxtool.cli import convert_weights
 from jaxtool.data.gguf_tokenizer import tokenizer_from_gguf
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.model.gguf_weights import load_gguf

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.tiny_tokenizers import write_byte_level
 
-from experiments import data, entry
+from jaxtool.cli import data, entry
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.data.layouts import PRESETS
 
@@ -150,7 +150,7 @@ def test_no_jax_is_imported(tmp_path: Path):
         str(tokenizer),
     ]
     program = (
-        "import sys\nfrom experiments import data\n"
+        "import sys\nfrom jaxtool.cli import data\n"
         f"data.check(data.parse({flags!r}))\nassert 'jax' not in sys.modules, 'jax was imported'\n"
     )
     done = subprocess.run(

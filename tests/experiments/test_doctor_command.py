@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import doctor
+from jaxtool.cli import doctor
 from jaxtool.cluster import doctor as all_checks
 from jaxtool.cluster.findings import Check, Finding
 

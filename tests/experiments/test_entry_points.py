@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from experiments import entry, plan, reproduce
-from experiments import train as train_entry_point
+from jaxtool.cli import entry, plan, reproduce
+from jaxtool.cli import train as train_entry_point
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.train import run_files
 
@@ -213,7 +213,7 @@ def test_processes_share_an_accelerators_memory(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings are Linux's")
 def test_a_process_on_a_cpu_starts_anew_with_an_allocator_that_keeps_memory(tmp_path):
     code = (
-        "import os, pathlib; from experiments import entry; "
+        "import os, pathlib; from jaxtool.cli import entry; "
         f"entry._DEVICES = pathlib.Path({str(tmp_path)!r}); entry.prepare(); "
         "print(os.environ['GLIBC_TUNABLES'])"
     )

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from helpers.answers import answer, write_evaluation
 
-from experiments import evaluate
+from jaxtool.cli import evaluate
 from jaxtool.study import evaluating, evaluation_config, evaluation_plan
 from jaxtool.train import run_data, run_tools
 

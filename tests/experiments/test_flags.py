@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from experiments import entry
+from jaxtool.cli import entry
 
 
 def parse(path):

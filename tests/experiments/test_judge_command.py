@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments import judge as command
+from jaxtool.cli import judge as command
 from jaxtool.judges.case_files import read_cases
 
 ROWS = [

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments import launch_tpu
+from jaxtool.cli import launch_tpu
 from jaxtool.cluster import gcloud
 
 RUN = "gin_configs/runs/quickstart_grpo.gin"

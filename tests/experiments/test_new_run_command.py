@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers.tiny_hf import write_gsm8k, write_model
 
-from experiments import entry, new_run
+from jaxtool.cli import entry, new_run
 from jaxtool.train import dry_run
 from jaxtool.train.run_files import load_run
 

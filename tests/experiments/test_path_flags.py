@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from helpers.loopback_bucket import BUCKET, loopback_bucket
 
-from experiments import entry, runs, train
+from jaxtool.cli import entry, runs, train
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.report import __main__ as report
 
-# They read files of a search engine's own, and stand outside of experiments.
+# They read files of a search engine's own, and stand outside of the commands.
 WITHOUT = {"search.py", "search_engines.py"}
 COMMANDS = [
     path
-    for folder in ("experiments", "benchmarks", "docs")
+    for folder in ("jaxtool/cli", "benchmarks", "docs")
     for path in sorted((REPOSITORY_ROOT / folder).glob("*.py"))
     if path.name not in WITHOUT
 ]

@@ -8,7 +8,7 @@ import pytest
 from helpers.mcp_calls import bad
 from helpers.tool_menus import HERMES_TEMPLATE, chat_tokenizer
 
-from experiments import render as command
+from jaxtool.cli import render as command
 
 CALL = '<tool_call>\n{"name": "convert", "arguments": {"value": 42.2}}\n</tool_call>'
 RESPONSE = f"I need miles.\n{CALL}<|im_end|>\n{CALL.replace('value', 'valu')}<|im_end|>\nIt is \\boxed{{26.2}}\n"

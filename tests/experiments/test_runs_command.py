@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import entry, runs
+from jaxtool.cli import entry, runs
 from jaxtool.core.locks import hold
 from jaxtool.rundir.run_record import LOCK, RunRecord
 from jaxtool.rundir.run_start import Identity, Launch, open_start

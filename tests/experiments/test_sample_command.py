@@ -6,7 +6,7 @@ import json
 import pytest
 from helpers.tiny_hf import write_model
 
-from experiments import entry, sample
+from jaxtool.cli import entry, sample
 from jaxtool.core.types import Origin, Problem
 from jaxtool.train import one_answer
 from jaxtool.train.one_answer import Follower

@@ -6,7 +6,7 @@ import pytest
 from test_any_machine import SMALL
 from test_entry_points import params, refusal, start
 
-from experiments import quickstart
+from jaxtool.cli import quickstart
 from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.train.rollout_worker import load_text
 from jaxtool.train.run_files import load_rl_run

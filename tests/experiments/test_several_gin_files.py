@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import evaluate, plan
+from jaxtool.cli import evaluate, plan
 from jaxtool.plan import plan as planning
 from jaxtool.study import evaluation_plan
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments import evaluate
+from jaxtool.cli import evaluate
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.answer_files import Condition, read_answers, read_settings

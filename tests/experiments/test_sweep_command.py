@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers.sweeps import GRID, HEAD, InProcess, make_run, sweep_of
 
-from experiments import entry, launch_tpu, sweep, train
+from jaxtool.cli import entry, launch_tpu, sweep, train
 from jaxtool.study import job_pool
 from jaxtool.study import sweep as sweeps
 from jaxtool.study.job_pool import JobFailed

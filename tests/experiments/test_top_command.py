@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments import entry, top
+from jaxtool.cli import entry, top
 from jaxtool.core.locks import hold
 from jaxtool.rundir.live_status import LIVE, LiveStatus, write_live
 from jaxtool.rundir.run_record import LOCK, read_record

@@ -9,7 +9,9 @@ import numpy as np
 from helpers.tiny_models import VOCAB, full_logits
 
 from jaxtool.core import rng
-from jaxtool.decode.engine import DecodeEngine, EngineConfig, Placement
+from jaxtool.decode.engine import DecodeEngine, EngineConfig
+from jaxtool.decode.pieces import Placement
+from jaxtool.decode.prefill import Prefilled
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.transformer import Params
@@ -88,21 +90,24 @@ def run_jobs(
     sampling: Sampling | None = None,
     latency: Callable[[], int] = lambda: 0,
     reruns: bool = False,
+    shares_prompts: bool = False,
+    by_need: bool = False,
 ) -> dict[str, Row]:
     """Finished rows by job name. A free cache row is refilled from the queue at once.
 
     Args:
       reruns: run the whole row again at each tool output, in place of appending to it.
+      shares_prompts: jobs with equal prompts that begin together are one prefilled prompt.
+      by_need: begin a row only where the engine says that there is room for it.
     """
     queue = list(jobs)
     rows: dict[int, Row] = {}
     done: dict[str, Row] = {}
     while queue or rows:
-        admitted = [queue.pop(0) for _ in range(min(engine.num_free, len(queue)))]
-        prompts = engine.prefill([job.prompt for job in admitted])
+        admitted = _admit(engine, queue, by_need=by_need)
+        prompts = _prefill(engine, list(admitted.values()), shares_prompts=shares_prompts)
         placements = []
-        for job, prompt in zip(admitted, prompts, strict=True):
-            cache_row = engine.take_cache_row()
+        for (cache_row, job), prompt in zip(admitted.items(), prompts, strict=True):
             rows[cache_row] = new_row(job)
             placements.append(
                 Placement(
@@ -142,6 +147,26 @@ def run_jobs(
         else:
             engine.append(answered)
     return done
+
+
+def _admit(engine: DecodeEngine, queue: list[Job], *, by_need: bool) -> dict[int, Job]:
+    """Takes jobs from the queue, and a cache row for each."""
+    admitted: dict[int, Job] = {}
+    while queue and engine.num_free:
+        if by_need and not engine.has_room(len(queue[0].prompt)):
+            break
+        job = queue.pop(0)
+        admitted[engine.take_cache_row(len(job.prompt))] = job
+    return admitted
+
+
+def _prefill(engine: DecodeEngine, jobs: Sequence[Job], *, shares_prompts: bool) -> list[Prefilled]:
+    asked = [job.prompt for job in jobs]
+    if not shares_prompts:
+        return engine.prefill(asked)
+    fresh = list(dict.fromkeys(asked))
+    by_ids = dict(zip(fresh, engine.prefill(fresh), strict=True))
+    return [by_ids[ids] for ids in asked]
 
 
 def new_row(job: Job) -> Row:

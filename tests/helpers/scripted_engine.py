@@ -11,7 +11,7 @@ import numpy as np
 from jaxtool.core.types import Problem, Trajectory, trajectories_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineCounts
-from jaxtool.decode.engine import Placement
+from jaxtool.decode.pieces import Placement
 from jaxtool.decode.prefill import PrefillCall
 from jaxtool.decode.programs import Window
 from jaxtool.decode.sampling import Sampling
@@ -107,7 +107,10 @@ class ScriptedEngine:
         assert not self._is_in_flight, "weights changed inside a window"
         self.loads.append((params, self.windows))
 
-    def take_cache_row(self) -> int:
+    def has_room(self, prompt_tokens: int) -> bool:
+        return bool(self._free)
+
+    def take_cache_row(self, prompt_tokens: int = 1, response_tokens: float = 0.0) -> int:
         return self._free.pop(0)
 
     def start_prefill(self, prompts: Sequence[Sequence[int]]) -> list[PrefillCall]:

@@ -30,7 +30,8 @@ from jaxtool.learn.state import apply_gradients, make_state, row_blocks, zero_gr
 from jaxtool.model.param_axes import param_axes
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
-from jaxtool.rollout.batching import PackConfig, pack, to_batch
+from jaxtool.rollout.batching import PackConfig, to_batch
+from jaxtool.rollout.packing import pack
 
 
 @pytest.fixture(scope="module")

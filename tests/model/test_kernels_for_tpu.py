@@ -16,8 +16,13 @@ from helpers.tiny_models import FAMILIES, next_token_loss
 from jax.experimental import topologies
 
 from jaxtool.model.kv_cache import LayerCache, make_cache
-from jaxtool.model.pallas_attention import flash_cached_attention, flash_writing_attention
+from jaxtool.model.pallas_attention import (
+    flash_cached_attention,
+    flash_paged_attention,
+    flash_writing_attention,
+)
 from jaxtool.model.param_axes import param_axes, param_shapes
+from jaxtool.model.splash_attention import splash_attention
 from jaxtool.model.transformer import cached_hidden_states, unstack_layers
 from jaxtool.parallel.axis_rules import AxisRules, Sharding, decode
 from jaxtool.parallel.mesh import AXES
@@ -74,6 +79,27 @@ def test_splash_attention_of_a_gradient_compiles(topology, shape):
     assert not is_split or "collective-permute" in text  # chunks change places
 
 
+@pytest.mark.parametrize(
+    ("topology", "shape"), [("v5e:2x2", (1, 1, 1, 1)), ("v6e:2x2", (1, 1, 2, 2))], ids=str
+)
+def test_splash_attention_with_shared_prompts_compiles(topology, shape):
+    """Two calls forward and two backward, whose tables of blocks are made from segments and prefixes."""
+    sharding = sharding_on(topology, shape, AxisRules())
+
+    def total(q, k, v, segments, prefixes):
+        out = splash_attention(q, k, v, segments, prefix_ids=prefixes, sharding=sharding)
+        return jnp.sum(out.astype(jnp.float32))
+
+    def heads(count: int) -> jax.ShapeDtypeStruct:
+        on = sharding.named("batch", "queries", None, None)
+        return jax.ShapeDtypeStruct((2, 1024, count, 128), jnp.bfloat16, sharding=on)
+
+    ids = shapes(sharding, 2, 1024)
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    compiled = gradient.lower(heads(4), heads(2), heads(2), ids, ids).compile()
+    assert compiled.as_text().count("tpu_custom_call") >= 6
+
+
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
 @pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
 @pytest.mark.parametrize(("heads", "group", "columns"), [(2, 5, 1), (8, 1, 4), (1, 8, 200)])
@@ -104,6 +130,33 @@ def test_the_kernel_over_a_cache_compiles_at_the_shapes_of_runs(
             assert text.count("tpu_custom_call") == 1
             # Values and scales are read and written as they lie: no copy of them is made.
             assert not re.search(rf"\[4,{heads},{positions}[,\]].* copy\(", text)
+
+
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("cache", ["compute_dtype", "int8"])
+@pytest.mark.parametrize(("page", "columns"), [(2048, 1), (1024, 1), (1024, 128)])
+def test_the_kernel_over_pages_compiles_at_the_shapes_of_runs(topology, cache, page, columns):
+    """Rows of 18 432 positions in a pool that is read and written as it lies."""
+    on = sharding_on(topology, (1, 1, 1, 1), decode()).named()
+
+    def array(dtype: str, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=on)
+
+    rows, pages = (104, 400) if columns == 1 else (8, 400)
+    values = array("int8" if cache == "int8" else "bfloat16", pages, 2, page, 128)
+    scale = array("float32", pages, 2, page) if cache == "int8" else None
+    new = array("float32", rows, 2)
+    arguments = (
+        array("bfloat16", rows, columns, 10, 128),
+        LayerCache(values, values, scale, scale),
+        array("int32", rows, columns),
+        array("int32", rows, 18432 // page),
+        (new, new) if cache == "int8" and columns == 1 else None,
+    )
+    program = jax.jit(flash_paged_attention, donate_argnames="cache").lower(*arguments).compile()
+    text = program.as_text()
+    assert text.count("tpu_custom_call") == 1
+    assert not re.search(rf"\[{pages},2,{page}[,\]].* copy\(", text)
 
 
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny_models import FAMILIES, random_params
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxtool.model.int8_params import quantize_layers, quantized_axes
 from jaxtool.model.param_axes import param_axes, path_name
 from jaxtool.model.quantize import Int8Weight, product, quantize
 from jaxtool.model.transformer import unstack_layers
 from jaxtool.parallel.axis_rules import is_axes
+from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 
 def test_quantize_by_hand():
@@ -56,3 +58,26 @@ def test_every_matrix_becomes_int8_and_its_axes_fit(family):
         assert is_int8(leaf) == path_name(path).endswith(("kernel", "embedding", "lm_head"))
     ranks = jax.tree.map(lambda x: x.ndim, numerics)
     assert jax.tree.map(len, quantized_axes(axes), is_leaf=is_axes) == ranks
+
+
+def test_parts_of_a_sum_are_rounded_before_they_are_sent_by_hand():
+    """Two devices, inputs [1, 2⁻⁹ | 2⁻⁹, 0], weights of 1. bfloat16 has 8 bits, so 1 + 2⁻⁹ is rounded to 1.
+
+    In float32 the sum is 1 + 2⁻⁸. The first device sends 1, the second 2⁻⁹, and 1 + 2⁻⁹ is rounded to 1 again.
+    """
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    x = jnp.array([[1, 2**-9, 2**-9, 0]], jnp.bfloat16)
+    weight = jnp.ones((4, 1), jnp.bfloat16)
+    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec(None, "tensor")))
+    weight = jax.device_put(weight, NamedSharding(mesh, PartitionSpec("tensor")))
+
+    def summed(sums):
+        made = jax.jit(lambda x, weight: product(x, weight, 1, sums))
+        return made(x, weight).item()
+
+    assert summed(None) == 1 + 2**-8
+    assert summed(jnp.dtype("bfloat16")) == 1
+    # The scale of an int8 weight comes after the sum, in float32.
+    scaled = product(x, Int8Weight(jnp.ones((4, 1), jnp.int8), jnp.array([0.3])), 1, x.dtype)
+    assert scaled.dtype == jnp.float32
+    np.testing.assert_allclose(scaled, [[0.3]], rtol=2**-8)

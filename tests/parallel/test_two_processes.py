@@ -1,6 +1,8 @@
 """Two processes with four devices each train like one with eight, and each other's checkpoints restore."""
 
+import dataclasses
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,15 +13,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.several_hosts import STEPS, config_of, run_all
+from helpers.several_hosts import STEPS, config_of, late_config_of, run_all
 from helpers.small_runs import CountingTool
 
 from jaxtool.model.peft import load_peft
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.parallel.mesh import MeshConfig
+from jaxtool.rundir.answer_files import read_answers
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.metric_table import without_clock
 from jaxtool.rundir.metrics import read_metrics
+from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.train import rl_loop
 
@@ -28,18 +32,29 @@ pytestmark = pytest.mark.slow
 LIMIT_S = 600  # far above the minute that it takes on idle cores
 
 
-def run_processes(count: int, folder: Path) -> list[dict]:
+def run_processes(count: int, folder: Path, what: str = "run") -> list[dict]:
     """What each process printed last; all of them are ended when one fails or hangs."""
+    ended = ended_processes(count, folder, what)
+    for status, _, errors in ended:
+        assert status == 0, errors[-3000:]
+    return [json.loads(text.splitlines()[-1]) for _, text, _ in ended]
+
+
+def ended_processes(
+    count: int, folder: Path, what: str, **environment: str
+) -> list[tuple[int, str, str]]:
+    """Exit status, stdout and stderr of each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(WORKER), str(port), str(count)]
     running = [
         subprocess.Popen(
-            [*command, str(index), str(folder)],
+            [*command, str(index), str(folder), what],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | environment,
         )
         for index in range(count)
     ]
@@ -48,9 +63,7 @@ def run_processes(count: int, folder: Path) -> list[dict]:
     finally:
         for process in running:
             process.kill()
-    for process, (_, errors) in zip(running, texts, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    return [json.loads(text.splitlines()[-1]) for text, _ in texts]
+    return [(process.returncode, *text) for process, text in zip(running, texts, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +72,13 @@ def runs(tmp_path_factory):
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     with ThreadPoolExecutor(1) as thread:  # the processes wait for each other half of their time
         pending = thread.submit(run_processes, 2, two)
-        run_all(one, MeshConfig(fsdp=4, tensor=2))
+        mesh = MeshConfig(fsdp=4, tensor=2)
+        run_all(one, mesh)
+        late = late_config_of(one, mesh, max_staleness=0, learning_rate=1e-30)
+        rl_loop.train(late, workdir=one / "late", seed=1, tool=CountingTool())
         records = pending.result()
     assert [record["process"] for record in records] == [0, 1]
-    assert all("one host only" in record["refusal"] for record in records)
+    (two / "versions.json").write_text(json.dumps([record["versions"] for record in records]))
     return two, one
 
 
@@ -144,8 +160,80 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_on_another_mesh(runs, tmp_
     assert (moved / "checkpoints" / "2").is_dir()
     mesh = MeshConfig(data=2, fsdp=2, tensor=2)
     # Its renderer file is part of what a run is.
-    rl_loop.train(config_of(two, mesh), workdir=moved, seed=1, tool=CountingTool())
+    rl_loop.train(
+        config_of(two, mesh),
+        workdir=moved,
+        seed=1,
+        init_from=two / "cold_start",
+        tool=CountingTool(),
+    )
     assert_equal_metrics(
         read_metrics(moved / "metrics.jsonl"), read_metrics(one / "run" / "metrics.jsonl")
     )
     assert_equal_params(moved, one / "run")
+
+
+def test_both_policies_give_the_same_answers_in_an_evaluation(runs):
+    """The end of the way from the cold start over GRPO: the same records in the same files."""
+    found = [
+        [dataclasses.replace(r, spans=()) for r in read_answers(folder / "evaluation")]
+        for folder in runs
+    ]
+    assert len(found[0]) == 2 * 5 * (1 + 4)
+    assert {record.policy for record in found[0]} == {"cold_start", "grpo"}
+    assert any(record.num_calls for record in found[0])
+    names = [
+        sorted(str(p.relative_to(folder)) for p in (folder / "evaluation" / "answers").rglob("*.*"))
+        for folder in runs
+    ]
+    assert names[0] == names[1]
+    assert found[0] == found[1]
+
+
+def test_rows_that_outlive_their_step_and_the_decoder_end_in_the_same_tokens(runs):
+    """No update changes a parameter, so the ids of the run in turns are the ones, whenever a swap fell."""
+    two, one = (folder / "late" for folder in runs)
+    assert trajectories_of(two) == trajectories_of(one)
+    rows = read_metrics(two / "metrics.jsonl")
+    assert [row["tokens/reprefilled_total"] for row in rows] == [0] * 4
+
+
+@pytest.mark.parametrize("name", ["late", "late_learning"])
+def test_versions_of_tokens_over_several_hosts(runs, name):
+    """At most one update behind, never falling within a row, and the same on both hosts."""
+    first, second = json.loads((runs[0] / "versions.json").read_text())
+    assert first == second
+    stale = mixed = 0
+    for step, rows in first[name].items():
+        assert len(rows) == 12
+        for versions in rows:
+            assert set(versions) <= {int(step) - 1, int(step)} - {-1}
+            assert versions == sorted(versions)
+            stale += versions[0] < int(step)
+            mixed += len(set(versions)) > 1
+    assert stale > 0
+    assert mixed > 0
+    metrics = read_metrics(runs[0] / name / "metrics.jsonl")
+    assert max(row["staleness/max_updates"] for row in metrics) == 1
+    assert all(row["policy/grad_norm"] > 0 for row in metrics)
+
+
+def test_a_host_that_is_killed_ends_the_other_and_the_restart_goes_on(runs):
+    """Killed in the third step of three, after the checkpoint of the second."""
+    two, one = runs
+    (status, _, errors), (killed, _, _) = ended_processes(
+        2, two, "run_killed", JAXTOOL_TRACEBACK=""
+    )
+    assert (status, killed) == (1, -9), errors
+    lines = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "host 1 of 2 has gone without a word" in lines[0]
+    run_processes(2, two, "run_again")
+    folder = two / "killed"
+    starts = read_record(folder).starts
+    assert [start.from_step for start in starts] == [0, 2]
+    assert trajectories_of(folder) == trajectories_of(one / "run")
+    assert_equal_metrics(
+        read_metrics(folder / "metrics.jsonl"), read_metrics(one / "run" / "metrics.jsonl")
+    )
+    assert_equal_params(folder, one / "run")

@@ -12,6 +12,7 @@ from jaxtool.plan.chips import CHIPS
 from jaxtool.plan.flops import KernelCall, count_flops, kernel_calls
 from jaxtool.plan.kernels import (
     KernelSteps,
+    PackedRow,
     cache_steps,
     causal_steps,
     kernel_s,
@@ -53,6 +54,15 @@ def test_a_causal_grid_skips_what_is_above_the_diagonal():
     """4 x 4 blocks, 3 heads: 10 of 16 work."""
     assert causal_steps((3, 4, 4)) == KernelSteps(active=30, skipped=18)
     assert causal_steps((3, 1, 1)) == KernelSteps(active=3, skipped=0)
+
+
+def test_a_row_of_several_trajectories_skips_what_they_do_not_share():
+    """2 trajectories of 4 of 9 blocks, 1 of padding: 2 x 15 + 3 pairs of 45 work; a whole row stays causal."""
+    row = PackedRow(count=2, mean=4 / 9, square=(4 / 9) ** 2)
+    steps = causal_steps((2, 9, 9), row)
+    assert steps.active == pytest.approx(2 * 33)
+    assert steps.active + steps.skipped == pytest.approx(2 * 81)
+    assert causal_steps((9, 9), PackedRow(count=1, mean=1.0, square=1.0)).active == 45
 
 
 def test_a_kernel_takes_the_longer_of_its_cycles_and_its_reads():
@@ -102,15 +112,15 @@ def test_kernels_of_a_trace_are_found_in_loops_and_count_no_flops():
 
 
 def test_kernels_of_a_gradient():
-    """Forward, and backward to queries and to keys; 2 rows x 2 key heads x 2 of a group x (2 x 2) blocks."""
-    q = jax.ShapeDtypeStruct((2, 1024, 4, 128), jnp.bfloat16)
-    k = jax.ShapeDtypeStruct((2, 1024, 2, 128), jnp.bfloat16)
-    ids = jax.ShapeDtypeStruct((2, 1024), jnp.int32)
+    """Forward, and backward to queries and to keys; 2 rows, each 2 key heads x 2 of a group x (2 x 2) blocks."""
+    q = jax.ShapeDtypeStruct((2, 2048, 4, 128), jnp.bfloat16)
+    k = jax.ShapeDtypeStruct((2, 2048, 2, 128), jnp.bfloat16)
+    ids = jax.ShapeDtypeStruct((2, 2048), jnp.int32)
 
     def total(q, k, v, ids):
         return jnp.sum(splash_attention(q, k, v, ids).astype(jnp.float32))
 
     calls = kernel_calls(jax.make_jaxpr(jax.grad(total, argnums=(0, 1, 2)))(q, k, k, ids))
     assert [call.name.split("_")[2] for call in calls] == ["fwd", "dkv", "dq"]
-    assert {call.grid for call in calls} == {(2, 2, 2, 2, 2)}
-    assert {call.count for call in calls} == {1}
+    assert {call.grid for call in calls} == {(2, 2, 2, 2)}
+    assert {call.count for call in calls} == {2}  # row by row

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.ledgers import random_ledgers
 from helpers.small_runs import MODEL, rl_config
 from helpers.targets import with_advantages
@@ -24,10 +25,32 @@ from jaxtool.rollout.batching import to_batch
 from jaxtool.train.numerics import learner_setup
 
 
-def test_a_plan_traces_what_a_run_calls(tmp_path):
+def test_what_waits_on_the_host_is_not_there_while_rows_decode(tmp_path):
+    """AdamW's moments are twice the parameters; the critic has parameters and moments of its own."""
+    base = rl_config(tmp_path)
+    base = dataclasses.replace(base, critic=CriticConfig(), unloads_decoder=True)
+    sharding = single_device()
+    shapes = param_shapes(MODEL)
+    params = placed(shapes, sharding.tree(param_axes(shapes)))
+    beside = learner_programs(base, sharding, params)
+    away = learner_programs(dataclasses.replace(base, offloads_learner=True), sharding, params)
+    assert beside.decoding == beside.held == away.held
+    assert set(away.held) - set(away.decoding) == {
+        "optimizer state",
+        "critic",
+        "critic optimizer state",
+    }
+    assert {"parameters"} <= set(away.decoding)
+    # In an update all of it is there: the programs are planned alike.
+    assert [p.other_resident for p in away.programs] == [p.other_resident for p in beside.programs]
+
+
+@pytest.mark.parametrize("shares_prompts", [False, True])
+def test_a_plan_traces_what_a_run_calls(tmp_path, shares_prompts):
     base = rl_config(tmp_path)
     grpo = dataclasses.replace(base.grpo, updates_per_batch=2, kl_coef=0.1)
-    config = dataclasses.replace(base, grpo=grpo, critic=CriticConfig())
+    pack = dataclasses.replace(base.pack, shares_prompts=shares_prompts)
+    config = dataclasses.replace(base, grpo=grpo, critic=CriticConfig(), pack=pack)
     assert config.critic is not None
     sharding = single_device()
     shapes = param_shapes(MODEL)

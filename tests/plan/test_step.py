@@ -19,7 +19,8 @@ from jaxtool.plan import program as names
 from jaxtool.plan import report
 from jaxtool.plan.advice import advise
 from jaxtool.plan.chips import CHIPS, GIB, parse_slice
-from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, out_of_memory_bytes, roofline_s
+from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, roofline_s
+from jaxtool.plan.facts import out_of_memory_bytes
 from jaxtool.plan.hlo import Collective
 from jaxtool.plan.kernels import KernelPlan, KernelSteps
 from jaxtool.plan.lengths import slowest_host
@@ -27,6 +28,8 @@ from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
     default_assumptions,
+    learned_tokens,
+    packed_row,
     runs_per_cold_start_step,
     runs_per_step,
 )
@@ -114,8 +117,38 @@ def test_runs_per_step_by_hand(tmp_path):
     assert runs[names.OLD] == 4 + 2 * 4
 
 
+def test_shared_prompts_are_learned_once_a_row(tmp_path):
+    """8 samples of 12 tokens to a prompt of 11, rows of 64: (64 - 10) / 13 = 4 samples share a copy."""
+    config = config_of(tmp_path)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=11, tool_calls=0)
+    pack = dataclasses.replace(config.pack, row_tokens=64, shares_prompts=True)
+    config = dataclasses.replace(config, pack=pack)
+    assert learned_tokens(config, assumed) == 2 * (2 * 10 + 8 * 13)
+    apart = dataclasses.replace(pack, shares_prompts=False)
+    assert learned_tokens(dataclasses.replace(config, pack=apart), assumed) == 16 * 23
+    # Rows that hold one sample have nothing to share.
+    short = dataclasses.replace(pack, row_tokens=32)
+    assert learned_tokens(dataclasses.replace(config, pack=short), assumed) == 16 * 23
+
+
+def test_a_packed_row_by_hand(tmp_path):
+    """Rows of 64 with answers of 12 to prompts of 4: 16 tokens are a quarter; 3.6 of them at 90 %."""
+    config = config_of(tmp_path)
+    pack = dataclasses.replace(config.pack, row_tokens=64)
+    config = dataclasses.replace(config, pack=pack)
+    assumed = Assumptions(response_tokens=12, prompt_tokens=4, tool_calls=0, length_spread=0)
+    row = packed_row(config, assumed)
+    assert row is not None
+    assert (row.count, row.mean, row.square) == pytest.approx((3.6, 0.25, 0.0625))
+    spread = packed_row(config, dataclasses.replace(assumed, length_spread=0.5))
+    assert spread is not None
+    assert spread.square >= row.square
+    shared = dataclasses.replace(pack, shares_prompts=True)
+    assert packed_row(dataclasses.replace(config, pack=shared), assumed) is None
+
+
 def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
-    """Of 3 problems on 2 hosts one has 2: as much as above, but 3 x 8 answers are learned."""
+    """Of 3 x 8 answers on 2 hosts each has 12, 4 to each of the 3 prompts; all 24 are learned."""
     config = config_of(tmp_path)
     schedule = dataclasses.replace(config.schedule, problems_per_step=3)
     config = dataclasses.replace(config, schedule=schedule)
@@ -128,7 +161,7 @@ def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
     )
     equal = dataclasses.replace(assumed, length_spread=0.0)
     runs = runs_per_step(config, equal, 2)
-    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (4, 1, 8)
+    assert (runs[names.WINDOW], runs[names.PREFILL], runs[names.PLACE]) == (3, 2, 6)
     assert runs[names.LEARN] == 4  # 24 x 16 tokens are 12 rows, 15 at 80 %
     assert (runs[names.PUBLISH], runs[names.PUBLISH_ENDS]) == (1, 1)  # of one layer
 
@@ -142,9 +175,20 @@ def test_the_slowest_host_has_more_tokens_than_the_mean(tmp_path):
     equal = dataclasses.replace(assumed, length_spread=0.0)
     assert runs_per_step(config, equal, 4)[names.WINDOW] == 14
     spread = assumed.lengths(config)
-    slowest = slowest_host(spread, hosts=4, problems=8, samples=8, quantile=0.5)
-    assert 1.1 < slowest < 1.3
-    assert runs_per_step(config, assumed, 4)[names.WINDOW] == math.ceil((96 * slowest + 12) / 8)
+    shape = {"hosts": 4, "problems": 8, "samples": 8, "quantile": 0.5}
+    slowest = slowest_host(spread, **shape, by="samples")
+    assert 1.03 < slowest < 1.1
+    runs = runs_per_step(config, assumed, 4)
+    assert runs[names.WINDOW] == math.ceil((96 * slowest + 12) / 8)
+    assert runs[names.PREFILL] == 16  # each host has a sample of each of the 32 prompts, two a call
+    # All samples of a problem on one host: longer problems stay together, and each prompt runs once.
+    schedule = dataclasses.replace(schedule, share_by="problems")
+    config = dataclasses.replace(config, schedule=schedule)
+    whole = slowest_host(spread, **shape, by="problems")
+    assert 1.1 < whole < 1.3
+    runs = runs_per_step(config, assumed, 4)
+    assert runs[names.WINDOW] == math.ceil((96 * whole + 12) / 8)
+    assert runs[names.PREFILL] == 4
 
 
 def test_all_rows_at_once_take_as_long_as_the_longest(tmp_path):
@@ -325,6 +369,23 @@ def plan_of(tmp_path, gib: float) -> StepPlan:
         assumptions=default_assumptions(config),
         advice=advise(config, compiled, RESIDENT, tpu.chip.hbm_gib * GIB, HOST, 8),
     )
+
+
+def test_the_way_to_the_host_and_back_takes_its_time(tmp_path):
+    """5 GiB there and 5 GiB back at 10 GB/s."""
+    plan = dataclasses.replace(plan_of(tmp_path, 15), resting=5 * GIB)
+    assert plan.seconds["learner to the host and back"] == pytest.approx(2 * 5 * GIB / 10e9)
+    assert plan.step_s == pytest.approx(14.015 + 2 * 5 * GIB / 10e9)
+
+
+def test_a_decoder_that_does_not_fit_may_have_the_learners_room(tmp_path):
+    config = config_of(tmp_path, unloads_decoder=True)
+    over = [program(names.WINDOW, 17.2)]
+    [line, *_] = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
+    rests = RESIDENT["optimizer state"] / GIB
+    assert line.startswith(f"RlConfig.offloads_learner = True  # {rests:.1f} GiB on the host")
+    away = dataclasses.replace(config, offloads_learner=True)
+    assert advise(away, over, RESIDENT, 15 * GIB, HOST, 8)[0].startswith("EngineConfig.decode_rows")
 
 
 def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):

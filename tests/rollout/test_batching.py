@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxtool.core.types import FinishReason, Origin, ToolStatus
-from jaxtool.rollout.batching import PackConfig, pack, to_batch
+from jaxtool.rollout.batching import PackConfig, to_batch
+from jaxtool.rollout.packing import pack
 
 
 def test_first_fit_decreasing_by_hand():

@@ -29,8 +29,9 @@ def test_only_lost_samples_are_replaced_and_only_their_problems_asked():
     ]
     asked = []
 
-    def collect(problems):
+    def collect(problems, numbers):
         asked.append([problem.problem_id for problem in problems])
+        assert numbers == [[0, 1], [0, 1]]  # of the samples
         return [
             group("b", FinishReason.EOS, FinishReason.EOS, first_id=50),
             group("c", FinishReason.EOS, LOST, first_id=50),
@@ -49,4 +50,4 @@ def test_only_lost_samples_are_replaced_and_only_their_problems_asked():
 
 def test_where_nothing_is_lost_nobody_is_asked():
     first = [group("a", FinishReason.ANSWER)]
-    assert ask_lost_again(first, lambda problems: 1 / 0) == first
+    assert ask_lost_again(first, lambda problems, numbers: 1 / 0) == first

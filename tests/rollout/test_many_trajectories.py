@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from jaxtool.core.types import FinishReason, Problem, ToolResult, ToolStatus, trajectories_of
 from jaxtool.data.tokenizer import VocabularyTokenizer
 from jaxtool.decode.config import EngineConfig
+from jaxtool.decode.pages_config import PagesConfig
 from jaxtool.decode.sampling import Sampling
 from jaxtool.judges.answer_format import AnswerFormat
 from jaxtool.model.config import tiny
@@ -217,6 +218,63 @@ def test_the_switches_for_comparison_change_no_token(another, expected, switches
     # A call of a row is after its prompt of at least one token, which is then run again.
     calls = sum(row.num_tool_calls for row in expected.values())
     assert again > calls if "kv" in switches else again == 0
+
+
+@pytest.fixture(scope="module")
+def paged(another):
+    """By tokens of the pool: one row of `max_tokens`, and two and a half."""
+    return {
+        pool: another(
+            pages=PagesConfig(
+                page_tokens=8, pool_tokens=pool, headroom_tokens=16, pages_in_flight=2
+            )
+        )
+        for pool in (64, 160)
+    }
+
+
+def assert_pool_is_whole(engine):
+    engine._paged.pool.check()
+    assert engine._paged.pool.num_free == engine.config.pages.num_pages
+    assert engine._paged.host_pages == 0
+    assert engine.num_free == engine.config.num_cache_rows
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    pool=st.sampled_from([64, 160]),
+    order=st.permutations(range(12)),
+    arrivals=st.lists(st.integers(0, 9), min_size=4, max_size=12),
+    latency_s=st.sampled_from([0.0, 0.002, 0.02]),
+    tool_seed=st.integers(0, 99),
+)
+def test_a_paged_cache_of_any_size_gives_the_same_rows(
+    paged, expected, pool, order, arrivals, latency_s, tool_seed
+):
+    """Rows come while others decode, wait for tools of any latency, and move when the pool is dry."""
+    made = paged[pool]
+    problems = [problems_of(12)[i] for i in order[: len(arrivals)]]
+    collector = make_collector(made, latency_s=latency_s, tool_seed=tool_seed)
+    got = asyncio.run(collect_arrivals(collector, problems, arrivals))
+    names = {problem.problem_id for problem in problems}
+    assert_same(got, {key: row for key, row in expected.items() if key[0] in names})
+    assert made[0].counts.reprefilled_tokens == 0
+    assert_pool_is_whole(made[0])
+
+
+def test_a_paged_cache_moves_rows_and_may_also_prefill_again(paged, expected):
+    small, large = (paged[pool][0].counts for pool in (64, 160))
+    moved = small.moved_rows
+    assert_same(collect(paged[64], problems_of(12), latency_s=0.01), expected)
+    assert small.moved_rows > moved
+    assert_same(collect(paged[160], problems_of(12), kv="reprefill"), expected)
+    assert large.reprefilled_tokens > 0
+    assert_pool_is_whole(paged[160][0])
 
 
 def test_the_same_weights_again_before_each_window_change_no_token(

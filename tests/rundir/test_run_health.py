@@ -14,6 +14,7 @@ WELL = {
     "timing/late_programs_total": 3.0,
     "policy/clipped_fraction": 0.01,
     "reward/learnable_group_fraction": 0.4,
+    "policy/grad_norm": 0.6,
 }
 UNWELL = {
     "calls_died_out": {"tools/calls_per_answer": 0.009},
@@ -23,13 +24,14 @@ UNWELL = {
     "late_programs": {"timing/late_programs_total": 4.0},
     "clipping": {"policy/clipped_fraction": 0.31},
     "equal_groups": {"reward/learnable_group_fraction": 0.05},
+    "gradient_spike": {"policy/grad_norm": 5.1},
 }
 LIMITS = HealthLimits(steps_in_a_row=2)
 
 
 @pytest.mark.parametrize("kind", UNWELL)
 def test_each_kind_is_beyond_its_limit_alone(kind):
-    found = readings(WELL | UNWELL[kind], LIMITS, late_before=3.0)
+    found = readings(WELL | UNWELL[kind], LIMITS, late_before=3.0, usual_gradient=0.5)
     assert [name for name, reading in found.items() if reading.is_beyond] == [kind]
     assert hasattr(LIMITS, found[kind].limit)
     assert set(found) == set(UNWELL)
@@ -70,9 +72,33 @@ def test_late_programs_warn_at_once_by_what_this_step_added():
     ]
 
 
+def test_a_gradient_ten_times_its_median_is_said_at_once_and_a_slow_rise_is_not():
+    """The median of 1, 2, ..., 8 is 4.5: 45 is at the limit, 46 is beyond it."""
+    for last, is_said in ((45.0, False), (46.0, True), (float("nan"), False)):
+        health = Health(LIMITS)
+        norms = [*map(float, range(1, 9)), last]
+        said = [
+            line
+            for step, norm in enumerate(norms)
+            for line in health.observe(step, {"policy/grad_norm": norm})[1]
+        ]
+        assert (
+            said
+            == [
+                "warning: step 8: the gradient is far larger than usual: policy/grad_norm is 10.2 times its median "
+                "of the steps before, HealthLimits.max_gradient_ratio=10"
+            ]
+            * is_said
+        )
+
+
 def test_kinds_that_say_nothing_of_a_run_are_left_out():
     metrics, _ = Health(LIMITS, frozenset({"mismatch"})).observe(0, WELL)
-    assert set(metrics) == {f"health/beyond_count/{kind}" for kind in UNWELL if kind != "mismatch"}
+    assert set(metrics) == {
+        f"health/beyond_count/{kind}"
+        for kind in UNWELL
+        if kind not in ("mismatch", "gradient_spike")
+    }
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(HealthLimits)])

@@ -236,7 +236,6 @@ def test_on_eight_devices(tmp_path, watched):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"unloads_decoder": True}, "RlConfig.unloads_decoder does not go with .*max_staleness=1"),
         ({"rollout": RolloutConfig(schedule="lockstep")}, "schedule='lockstep' does not go with"),
         ({"selection": Selection(tool_free_samples=1)}, "tool_free_samples does not go with"),
     ],
@@ -248,13 +247,6 @@ def test_what_needs_the_decoder_for_itself_is_refused(tmp_path, fields, message)
         run_config(tmp_path, -1)
 
 
-def test_several_hosts_are_refused(monkeypatch, tmp_path):
-    config = run_config(tmp_path, 1)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match=r"max_staleness=1: .* set it to 0 for a run of 2 hosts"):
-        OverlappedRollouts(config, None, None, 0)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     steps: int = 3
@@ -262,6 +254,7 @@ class Plan:
     max_staleness: int = 1
     eval_samples: int = 1
     eval_sampling: Sampling | None = None
+    share_by: str = "samples"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The RL run with a critic, and with everything that filters: both resume to the same numbers."""
 
+import dataclasses
 import json
 
 import jax
@@ -56,6 +57,10 @@ def test_killed_and_resumed_equals_uninterrupted(name, tmp_path):
     tool = CountingTool()
     train(config, workdir=whole, seed=1, tool=tool)
     assert tool.calls > 4
+    if (
+        name == "critic"
+    ):  # where optimizer state and critic wait while rows decode changes no bit either
+        config = dataclasses.replace(config, unloads_decoder=True, offloads_learner=True)
     broken = CountingTool(fails_at=int(0.9 * tool.calls), error=KeyError("killed here"))
     with pytest.raises(KeyError, match="killed here"):
         train(config, workdir=parts, seed=1, tool=broken)

@@ -110,6 +110,18 @@ def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(unint
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
 
 
+def test_a_learner_that_waits_on_the_host_changes_no_bit(uninterrupted, tmp_path):
+    """The optimizer state leaves the devices for each rollout and validation, and is back for checkpoints."""
+    folder, _ = uninterrupted
+    config = dataclasses.replace(two_tools(folder), unloads_decoder=True, offloads_learner=True)
+    train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    assert rows_of(tmp_path / "run") == rows_of(folder / "run")
+    for ours, theirs in zip(
+        params_of(tmp_path / "run" / "policy"), params_of(folder / "run" / "policy"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_run_that_is_watched_all_the_time_has_the_same_numbers(uninterrupted, tmp_path, capsys):
     """Lines and states come as fast as the thread can; the rows say who the step waited for."""
     folder, _ = uninterrupted

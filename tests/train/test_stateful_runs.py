@@ -13,6 +13,7 @@ from jaxtool.core.types import ToolResult, ToolStatus
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.rundir.checkpoints import SavedPolicy
+from jaxtool.rundir.metric_table import without_clock
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.code_sessions import BlockResult, SessionCounts, SessionLost
 from jaxtool.tools.preflight import PreflightError
@@ -79,8 +80,7 @@ def stateful(folder, **fields):
 def rows_of(workdir):
     """Metrics without what depends on the clock."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    timed = ("timing/", "tokens/useful", "tokens/sampled_per_s", "time_s")
-    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+    return [without_clock(row) for row in rows]
 
 
 def params_of(policy_dir):

@@ -13,8 +13,8 @@ from helpers.small_runs import MODEL, CountingTool, cold_start, cold_start_of, r
 from helpers.tiny_models import FAMILIES, random_params
 from helpers.tiny_tokenizers import write_byte_level
 
-from experiments import convert_weights
-from experiments.evaluate import named_policies
+from jaxtool.cli import convert_weights
+from jaxtool.cli.evaluate import named_policies
 from jaxtool.data.hf_tokenizer import tokenizer_from_dir
 from jaxtool.model.hf_weights import save_hf
 from jaxtool.model.lora import LoraConfig

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from experiments import entry
+from jaxtool.cli import entry
 
 if TYPE_CHECKING:
     from jaxtool.cold_start.pipeline import CheckOptions

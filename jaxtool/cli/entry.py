@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from jaxtool.core.stopped import Stopped, stop_status
 
 if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.report.page import Report
@@ -122,14 +125,25 @@ def trackers_of(arguments: argparse.Namespace) -> tuple[TrackerSpec, ...]:
     return specs
 
 
-def add_data_flag(parser: argparse.ArgumentParser, text: str, *, is_repeated: bool) -> None:
-    """--data NAME[=FILE], see docs/data.md."""
+def add_data_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """--data NAME[=FILE], once for each set, see docs/data.md."""
     parser.add_argument(
         "--data",
-        action="append" if is_repeated else "store",
-        default=[] if is_repeated else None,
+        action="append",
+        default=[],
         metavar="NAME[=FILE]",
-        help=f"{text}; NAME is a layout of docs/data.md, FILE parquet, JSONL, JSON, CSV or a name on the hub",
+        help=f"{text}; NAME is a layout of docs/data.md, FILE parquet, JSONL, JSON, CSV or a name on the hub; may "
+        "be repeated",
+    )
+
+
+def add_training_data_flags(parser: argparse.ArgumentParser) -> None:
+    """--data of a run, and --mix for the weights of several."""
+    add_data_flag(parser, "problems in place of the run's task, several sets as a mixture")
+    parser.add_argument(
+        "--mix",
+        metavar="NAME=WEIGHT,...",
+        help="shares of several --data, as gsm8k=3,mine=1; without it all weigh the same",
     )
 
 
@@ -228,22 +242,47 @@ def run(main: Callable[[], None]) -> None:
     prepare()
     try:
         main()
+    except Stopped:
+        if _is_one_of_several():
+            from jaxtool.parallel import hosts
+
+            hosts.leave(stop_status())
+        raise
     except KeyboardInterrupt:
         _exit("\nstopped; the same command resumes from the last checkpoint")
     except ModuleNotFoundError as error:
         if error.name in ("jax", "flax", "grain", "gin"):
-            sys.exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")
+            _exit(f"{error.name} is not installed: pip install -e '.[cpu]' (or [tpu], [cuda])")
         raise
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("JAXTOOL_TRACEBACK"):
-            raise
+            _raise(error)
         _exit(f"error: {error}\n(JAXTOOL_TRACEBACK=1 shows where it came from)")
+    except Exception as error:
+        _raise(error)
+
+
+def _raise(error: Exception) -> NoReturn:
+    """Ends with a traceback; of several hosts the others end too."""
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized():
+        raise error
+    traceback.print_exception(error)
+    _exit(f"error: {type(error).__name__}: {error}")
 
 
 def _exit(message: str) -> NoReturn:
-    """Ends with a message; at once where other processes wait, because jax would wait for them first."""
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        print(message, file=sys.stderr, flush=True)
-        os._exit(1)
+    """Ends with a message; of several hosts the others end too, because they would wait for this one."""
+    from jaxtool.config.places import as_typed
+
+    message = as_typed(message)
+    if _is_one_of_several():
+        from jaxtool.parallel import hosts
+
+        hosts.end(message)
     sys.exit(message)
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
