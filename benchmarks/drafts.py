@@ -11,6 +11,8 @@ is among the earlier ones, and nearly every guess is right. That is the most tha
 not what they give. Programs of the form print(sum) are answered at once, others with an error, so that no sandbox
 takes part in the time.
 
+  python -m benchmarks.drafts --products [--json PATH]   (what more rows cost, and from where they round otherwise)
+
 A way is rounding:columns (see DraftsConfig). All ways decode the same round before the next round begins; the
 ratio is the median over rounds of a way's tokens/s over those without drafts. The first round compiles and counts
 for nothing. `cpu_ratio` is the same by CPU time of the process, for machines with other work.
@@ -32,9 +34,10 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import machine
+from benchmarks.peers import SMOLLM, machine
 from experiments import entry
 from jaxtool.core import rng
 from jaxtool.core.calls import Call
@@ -47,6 +50,7 @@ from jaxtool.decode.drafts_config import DraftsConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.float_product import float_product
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.policy_text import Reader
@@ -61,6 +65,8 @@ from jaxtool.train.weights import weights_named
 
 _SUM = re.compile(r"\s*print\(([-+*/ ()\d.]{1,60})\)\s*")
 _MOST_CALLS = 3
+# Of a layer of SmolLM2 (queries and output, keys and values, gate and up, down) and its LM head.
+_PRODUCTS = ((576, 1152), (576, 384), (576, 3072), (1536, 576), (576, 49_152))
 _RANDOM = "random"
 _STUDY = ModelConfig(  # gin_configs/models/tiny_arithmetic.gin
     vocab_size=120,
@@ -302,6 +308,49 @@ def figures(engine: DecodeEngine, seen: list[Round], off: list[Round]) -> dict[s
     }
 
 
+def products(dtype: str) -> list[dict[str, Any]]:
+    """CPU time of SmolLM2's matrix products by rows, and whether the first four rows keep their bits."""
+    numbers = np.random.default_rng(0)
+    pairs = {
+        (k, n): tuple(
+            jnp.asarray(numbers.standard_normal(shape), dtype) for shape in ((128, k), (k, n))
+        )
+        for k, n in _PRODUCTS
+    }
+    product = jax.jit(lambda x, w: float_product(x, w, 1))
+    first: dict[tuple[int, int], np.ndarray] = {}
+    found = []
+    for rows in (4, 8, 16, 32, 64, 128):
+        layers_ms, head_ms, is_same = 0.0, 0.0, True
+        for k, n in _PRODUCTS:
+            x, w = pairs[k, n]
+            x = x[:rows]
+            y = np.asarray(product(x, w))[:4]
+            is_same &= np.array_equal(first.setdefault((k, n), y), y)
+            ms = 1e3 * min(_cpu_s(product, x, w) for _ in range(5))
+            if n == SMOLLM["vocab_size"]:
+                head_ms += ms
+            else:
+                layers_ms += ms * SMOLLM["num_layers"]
+        found.append(
+            {
+                "dtype": dtype,
+                "rows": rows,
+                "layers_ms": layers_ms,
+                "head_ms": head_ms,
+                "has_bits_of_4_rows": is_same,
+            }
+        )
+        print("  ".join(f"{key} {value}" for key, value in found[-1].items()), flush=True)
+    return found
+
+
+def _cpu_s(function: Any, *arguments: Any) -> float:
+    started = time.process_time()
+    jax.block_until_ready(function(*arguments))
+    return time.process_time() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -320,11 +369,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--same_keys", action="store_true", help="every round draws alike")
+    parser.add_argument(
+        "--products", action="store_true", help="only: matrix products of more rows, time and bits"
+    )
     entry.add_json_flag(parser, "write all figures here")
     arguments = parser.parse_args()
     names = arguments.way or _WAYS
     ways: dict[str, DraftsConfig | None] = {"off": None} | {name: way_of(name) for name in names}
     cases = []
+    if arguments.products:
+        found = [row for dtype in ("float32", "bfloat16") for row in products(dtype)]
+        if arguments.json:
+            arguments.json.write_text(json.dumps({"products": found, "machine": machine({})}))
+        return
     for rows in arguments.rows or (4, 32):
         cases.append(measure(str(arguments.policy), arguments.task, rows, ways, arguments))
         print(f"{rows} rows")

@@ -112,7 +112,15 @@ def draft_window(
         tokens = jnp.concatenate([rows.pending[:, None], jnp.maximum(guesses, 0)], axis=1)
         positions = rows.lengths[:, None] + columns_of(len(tokens), columns)
         hidden, cache = cached_hidden_states(
-            params, config, tokens, positions, cache, view=view, sharding=sharding, table=table
+            params,
+            config,
+            tokens,
+            positions,
+            cache,
+            view=view,
+            sharding=sharding,
+            table=table,
+            attends_apart=_attends_apart(sharding),
         )
         # 2) What each row draws behind each column, if it comes that far.
         draws, logprobs = _draw(params, config, hidden, rows, positions + 1, sampling_mode)
@@ -136,6 +144,11 @@ def draft_window(
         cache = scatter_columns(whole, cache, chosen, first, passes * columns)
         cache = constrain(cache, sharding)
     return cache, rows, log, counts
+
+
+def _attends_apart(sharding: Sharding) -> bool:
+    """On a CPU, where attention is a small part of a pass and rounds by its shape; kernels read the cache once."""
+    return sharding.mesh.devices.flat[0].platform == "cpu"
 
 
 def _guesses(

@@ -122,6 +122,7 @@ def cached_hidden_states(
     sharding: Sharding,
     rows: Int[Array, " B"] | None = None,
     table: Int[Array, "B n"] | None = None,
+    attends_apart: bool = False,
 ) -> tuple[Float[Array, "B C D"], KVCache]:
     """Runs C new tokens per row, writing their keys and values at `positions` of the cache.
 
@@ -134,6 +135,8 @@ def cached_hidden_states(
         None: all rows, in place.
       table: the cache is a pool of pages, and these are the rows' (`paged_attention`); `view` and `rows` are
         not read then.
+      attends_apart: each of the C columns attends by itself, in the shape and so with the rounding of C = 1;
+        not over pages.
 
     Returns:
       Last hidden states and the cache with the new tokens in it.
@@ -160,7 +163,13 @@ def cached_hidden_states(
                 seen = updated
             else:
                 seen = updated.view(view)
-            return attend_to_cache(q, seen, positions, config, sharding), updated
+            if not attends_apart:
+                return attend_to_cache(q, seen, positions, config, sharding), updated
+            columns = zip(
+                jnp.split(q, q.shape[1], 1), jnp.split(positions, q.shape[1], 1), strict=True
+            )
+            parts = [attend_to_cache(one, seen, at, config, sharding) for one, at in columns]
+            return jnp.concatenate(parts, axis=1), updated
 
         x, updated = _merge_block(config, layer_params)(x, rotary, attend)
         x = sharding.constrain(x, "batch", "length", "activation_embed")
