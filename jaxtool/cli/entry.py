@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -255,8 +256,19 @@ def run(main: Callable[[], None]) -> None:
         raise
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("JAXTOOL_TRACEBACK"):
-            raise
+            _raise(error)
         _exit(f"error: {error}\n(JAXTOOL_TRACEBACK=1 shows where it came from)")
+    except Exception as error:
+        _raise(error)
+
+
+def _raise(error: Exception) -> NoReturn:
+    """Ends with a traceback; of several hosts the others end too."""
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized():
+        raise error
+    traceback.print_exception(error)
+    _exit(f"error: {type(error).__name__}: {error}")
 
 
 def _exit(message: str) -> NoReturn:

@@ -11,6 +11,8 @@ the first policy that is an RL run, or else from defaults that fit a model's own
 --problems 400 questions of the test split are asked, and all of the sets of --data; `--problems all` asks the whole test
 split; `--sampling greedy` leaves the other way out, in the tables and in the JSON.
 
+Several hosts share the questions: the same command on each, with the flags of "several hosts" and a --workdir that all see.
+
 --json PATH writes {"variants": {name: {way: {"accuracy", "accuracy_stderr", "accuracy_lenient" (null unless the judge
 reports it), "tool_calls", "tool_calls_stderr", "tool_productivity" (null without calls), "tool_calls_by_tool": {tool:
 calls}, "by_tool": {tool: {"tool_calls", "tool_calls_stderr", "tool_productivity", "answers_with_call",

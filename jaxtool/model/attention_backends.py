@@ -1,8 +1,8 @@
 """Which code computes attention, for training and over the decoder's cache: one choice, one place.
 
 "xla" runs everywhere and is what the others are tested against. "pallas_tpu" is splash attention for
-training and `jaxtool.model.pallas_attention` over the cache. "cudnn" is for training on NVIDIA GPUs.
-Not covered: a GPU kernel over the cache (jax 0.12 deprecates the one it ships); XLA serves it.
+training and `jaxtool.model.pallas_attention` over the cache. For NVIDIA GPUs "cudnn" is for training and "pallas_gpu"
+(`jaxtool.model.pallas_gpu_attention`) for decoding, both on request alone: nobody has measured them here.
 """
 
 import functools
@@ -17,6 +17,7 @@ from jaxtool.model.blockwise_attention import row_attention
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache, write_values
 from jaxtool.model.pallas_attention import LANES, flash_cached_attention, flash_writing_attention
+from jaxtool.model.pallas_gpu_attention import head_obstacle, split_cached_attention
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.model.split_attention import split_attention
 from jaxtool.parallel.axis_rules import Sharding
@@ -41,6 +42,7 @@ def training_backend(config: ModelConfig, length: int, sharding: Sharding) -> At
         "pallas_tpu": _needs("tpu", platform)
         or _lanes(head_dim=config.head_dim, length=length // sharding.parts("queries")),
         "cudnn": _needs("gpu", platform) or _cudnn_obstacle(config, sharding),
+        "pallas_gpu": "it has no gradient: DecoderNumerics.attention takes it",
     }
     # cuDNN only on request: nobody has measured it here.
     return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "training")
@@ -58,7 +60,9 @@ def cached_backend(config: ModelConfig, positions: int, sharding: Sharding) -> A
         "pallas_tpu": _needs("tpu", platform)
         or _lanes(head_dim=config.head_dim, cache_positions=positions),
         "cudnn": "it has no kernel over a cache",
+        "pallas_gpu": _needs("gpu", platform) or head_obstacle(config.head_dim),
     }
+    # The GPU's kernel only on request: nobody has measured it here.
     return _choose(config.attention, obstacles, ("pallas_tpu", "xla"), "decoding")
 
 
@@ -105,15 +109,16 @@ def attend_to_cache(
     if backend == "xla":
         keys_first = keys_go_first(q, cache, sharding)
         return cached_attention(q, cache, positions, keys_first=keys_first)
+    kernel = split_cached_attention if backend == "pallas_gpu" else flash_cached_attention
     if sharding.mesh.size == 1:
-        return flash_cached_attention(q, cache, positions)
+        return kernel(q, cache, positions)
     rules, (heads, kv_heads) = sharding.rules, sharding.mapped_heads
     queries = rules.spec("batch", None, heads, None)
     cache_specs = jax.tree.map(
         lambda x: rules.spec("batch", kv_heads, *(None,) * (x.ndim - 2)), cache
     )
     return jax.shard_map(
-        flash_cached_attention,
+        kernel,
         mesh=sharding.mesh,
         in_specs=(queries, cache_specs, rules.spec("batch", None)),
         out_specs=queries,
@@ -153,6 +158,11 @@ def kernel_writes_scales(
     """Whether `write_and_attend` serves: a decode step on TPUs over all positions of an int8 cache."""
     is_step = columns == 1 and cache.k_scale is not None and view == cache.k.shape[2]
     return is_step and cached_backend(config, view, sharding) == "pallas_tpu"
+
+
+def needs_no_view(positions: int, config: ModelConfig, sharding: Sharding) -> bool:
+    """Whether the kernel over the cache takes all positions as they lie: XLA would copy a part of them for it."""
+    return cached_backend(config, positions, sharding) == "pallas_gpu"
 
 
 def keys_go_first(q: Array, cache: LayerCache, sharding: Sharding) -> bool:

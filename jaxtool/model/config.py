@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxtool.core.ranges import check_range
 
-AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn"]
+AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn", "pallas_gpu"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "dots", "named"]
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention import cached_attention
-from jaxtool.model.attention_backends import cached_backend
+from jaxtool.model.attention_backends import attend_to_cache, cached_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import LayerCache
 from jaxtool.model.pallas_attention import NewScales, flash_paged_attention
@@ -37,12 +37,16 @@ def write_and_attend_to_pages(
 ) -> tuple[Float[Array, "B C N H"], LayerCache]:
     """Writes C tokens of each row into its pages and attends to them and to all before them.
 
-    By the TPU kernel where it serves, else by gathering the pages and `cached_attention`. What rows get whose
+    By the TPU kernel where it serves, else by gathering the pages and what attends to a contiguous cache. What rows get whose
     positions are beyond the table is arbitrary, but finite.
     """
-    if cached_backend(config, cache.k.shape[2], sharding) != "pallas_tpu":
+    backend = cached_backend(config, cache.k.shape[2], sharding)
+    if backend != "pallas_tpu":
         updated, _ = write_pages(cache, k, v, positions, table)
-        return cached_attention(q, gather_pages(updated, table), positions), updated
+        rows = gather_pages(updated, table)
+        if backend == "xla":
+            return cached_attention(q, rows, positions), updated
+        return attend_to_cache(q, rows, positions, config, sharding), updated
     # In a step the kernel writes the scales of int8 pages: a scatter would change the layout of all of them.
     updated, new = write_pages(cache, k, v, positions, table, with_scales=q.shape[1] > 1)
     if sharding.mesh.size == 1:

@@ -5,8 +5,9 @@ so that a few long rows fill a GPU; a sum over the parts follows. This is Flash-
 https://crfm.stanford.edu/2023/10/12/flashdecoding.html) with the running softmax of FlashAttention-2 (2307.08691,
 algorithm 1) inside a part. int8 caches are scaled inside, as in `pallas_attention`.
 
-Lowered by Triton. Nobody has run it on a GPU here, so it is chosen on request alone (`attention_backends`). It has no
-gradient. Why not cuDNN: its kernel takes lengths, but no int8 scales, and wants another order of the cache's axes.
+Lowered by Triton, a way through jax that jax 0.12 still has and calls deprecated. Nobody has run it on a GPU here, so it
+is chosen on request alone (`attention_backends`). It has no gradient. Why not cuDNN by `jax.nn.dot_product_attention`:
+that takes lengths, but no int8 scales, and another order of axes, so a layer's cache would be copied in every step.
 
 An example of the sum over parts: one query whose scores are 1, 2 and 3, values 10, 20 and 30, in two parts of two
 positions.
@@ -142,7 +143,7 @@ def shapes_of(
     return query_block, block, max(1, parts)
 
 
-def obstacle(head_dim: int) -> str | None:
+def head_obstacle(head_dim: int) -> str | None:
     """Why heads of this width cannot be served; None: they can."""
     if LEAST_HEAD <= head_dim <= MOST_HEAD and head_dim & (head_dim - 1) == 0:
         return None

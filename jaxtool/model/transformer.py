@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxtool.model.attention_backends import (
     attend_to_cache,
     kernel_writes_scales,
+    needs_no_view,
     training_attention,
     write_and_attend,
 )
@@ -153,7 +154,12 @@ def cached_hidden_states(
             if is_whole and kernel_writes_scales(layer_cache, q.shape[1], view, config, sharding):
                 return write_and_attend(q, k, v, layer_cache, positions, sharding)
             updated = write(layer_cache, k, v, positions, rows)
-            seen = updated.view(view) if rows is None else view_rows(updated, rows, view)
+            if rows is not None:
+                seen = view_rows(updated, rows, view)
+            elif needs_no_view(updated.k.shape[2], config, sharding):
+                seen = updated
+            else:
+                seen = updated.view(view)
             return attend_to_cache(q, seen, positions, config, sharding), updated
 
         x, updated = _merge_block(config, layer_params)(x, rotary, attend)

@@ -1,7 +1,7 @@
 """Values between the hosts of a run as bytes: JSON, and arrays as they lie in memory. No pickle.
 
-Whoever reads such bytes builds data and runs nothing: None, bool, int, float, str, list, tuple, dict, numpy arrays
-and scalars, enums and dataclasses of jaxtool, and errors that a user can mend. Anything else is refused when it
+Whoever reads such bytes builds data and runs nothing: None, bool, int, float, str, list, tuple, dict, paths, numpy
+arrays and scalars, enums and dataclasses of jaxtool, and errors that a user can mend. Anything else is refused when it
 is packed. Not covered: who sends what to whom (`host_network`).
 
 Example: pack((1, np.int32([5, 6]))) is, with the length of its first line in front,
@@ -14,6 +14,7 @@ import enum
 import json
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ def _packed(value: Any, arrays: list[bytes], offset: list[int]) -> Any:
         return value
     if isinstance(value, np.ndarray | np.generic):
         return {"array": _array(value, arrays, offset)}
+    if isinstance(value, Path):
+        return {"path": str(value)}
     if isinstance(value, enum.Enum):
         return {"enum": [_name_of(type(value)), value.name]}
 
@@ -136,6 +139,7 @@ _READERS = {
     "data": _read_data,
     "enum": _read_enum,
     "error": _read_error,
+    "path": lambda text, arrays: Path(str(text)),
     "tuple": lambda parts, arrays: tuple(_unpacked(one, arrays) for one in parts),
     "dict": lambda parts, arrays: {
         _unpacked(key, arrays): _unpacked(one, arrays) for key, one in parts

@@ -16,6 +16,7 @@ from jaxtool.model.attention_backends import (
     cached_backend,
     fused_attention,
     keys_go_first,
+    needs_no_view,
     training_backend,
 )
 from jaxtool.model.kv_cache import LayerCache, write, write_values
@@ -240,6 +241,22 @@ def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewh
         cached_backend(asked, 256, mesh_of("gpu"))
 
 
+def test_the_gpus_kernel_over_the_cache_is_chosen_on_request():
+    asked = dataclasses.replace(WIDE, attention="pallas_gpu")
+    for positions in (200, 256):
+        assert cached_backend(asked, positions, mesh_of("gpu")) == "pallas_gpu"
+        assert cached_backend(WIDE, positions, mesh_of("gpu")) == "xla"
+    assert needs_no_view(200, asked, mesh_of("gpu"))
+    assert not needs_no_view(200, WIDE, mesh_of("gpu"))
+    with pytest.raises(ValueError, match="cannot serve decoding: it needs a gpu, the mesh is of c"):
+        cached_backend(asked, 256, single_device())
+    odd = dataclasses.replace(asked, head_dim=96)
+    with pytest.raises(
+        ValueError, match="head_dim=96 is no power of two from 16 to 256; use 'auto'"
+    ):
+        cached_backend(odd, 256, mesh_of("gpu"))
+
+
 @pytest.mark.parametrize(
     ("attention", "head_dim", "length", "platform", "words"),
     [
@@ -248,6 +265,7 @@ def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewh
         ("pallas_tpu", 128, 200, "tpu", "length=200 is no multiple of 128"),
         ("cudnn", 128, 256, "cpu", "needs a gpu, the mesh is of cpu devices"),
         ("cudnn", 128, 256, "gpu", "takes bfloat16, compute_dtype is float32"),
+        ("pallas_gpu", 128, 256, "gpu", "it has no gradient: DecoderNumerics.attention takes it"),
     ],
 )
 def test_a_backend_that_cannot_serve_is_refused_with_the_reason(

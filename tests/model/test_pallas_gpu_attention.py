@@ -1,22 +1,27 @@
 """The GPU's kernel over the cache: equal to XLA's in interpret mode, lowered for CUDA without a GPU. Speed is not tested."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
+from jaxtool.model import attention_backends, paged_attention
 from jaxtool.model.attention import cached_attention
+from jaxtool.model.config import tiny
 from jaxtool.model.kv_cache import LayerCache
 from jaxtool.model.pallas_gpu_attention import (
     KERNEL,
-    obstacle,
+    head_obstacle,
     shapes_of,
     split_cached_attention,
     summed_parts,
 )
 from jaxtool.model.quantize import quantize
+from jaxtool.parallel.axis_rules import single_device
 
 # Of numbers around 1. bfloat16: weights are rounded to 8 bits under another highest score than XLA's, and the result is.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -53,9 +58,10 @@ def check(q, cache, positions):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("is_int8", [False, True], ids=["float", "int8"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("columns", [1, 5])
+@pytest.mark.parametrize(
+    ("dtype", "is_int8", "columns"),
+    [("float32", False, 1), ("float32", True, 5), ("bfloat16", False, 5), ("bfloat16", True, 1)],
+)
 def test_it_equals_xla_whatever_the_lengths(dtype, is_int8, columns):
     """A first token, one in the middle of a block, one at the end of a cache that is no multiple of the block."""
     q, cache = inputs(dtype, is_int8, columns=columns)
@@ -125,8 +131,8 @@ def test_shapes(shape, expected):
 
 @pytest.mark.parametrize("width", [8, 96, 512])
 def test_widths_that_cannot_be_served_are_named(width):
-    assert f"head_dim={width} is no power of two" in (obstacle(width) or "")
-    assert obstacle(128) is None
+    assert f"head_dim={width} is no power of two" in (head_obstacle(width) or "")
+    assert head_obstacle(128) is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +146,21 @@ class Shape:
     positions: int
 
 
-@pytest.mark.parametrize("is_int8", [False, True], ids=["bfloat16", "int8"])
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
-    "shape",
-    [Shape(32, 1, 28, 4, 8192), Shape(4, 128, 28, 4, 8320), Shape(1, 8, 40, 8, 18_432)],
+    ("shape", "is_int8"),
+    [
+        (Shape(32, 1, 28, 4, 8192), False),
+        (Shape(4, 128, 28, 4, 8320), True),
+        (Shape(1, 8, 40, 8, 18_432), True),
+    ],
     ids=["step", "append", "long"],
 )
 def test_it_is_lowered_for_cuda_without_a_gpu(shape, is_int8):
-    """As far as jax goes without one: the kernel is a program of Triton's in the module. Nothing is compiled."""
+    """As far as jax goes without one: the kernel is a program of Triton's in the module. Nothing is compiled.
+
+    jax 0.12 wants to know the GPU, and takes one that is not there.
+    """
     b, s, kv = shape.rows, shape.positions, shape.kv_heads
 
     def of(dtype, *dims):
@@ -155,11 +168,47 @@ def test_it_is_lowered_for_cuda_without_a_gpu(shape, is_int8):
 
     values = of(jnp.int8 if is_int8 else jnp.bfloat16, b, kv, s, 128)
     scales = [of(jnp.float32, b, kv, s)] * 2 * is_int8
-    traced = jax.jit(split_cached_attention).trace(
-        of(jnp.bfloat16, b, shape.columns, shape.heads, 128),
-        LayerCache(values, values, *scales),
-        of(jnp.int32, b, shape.columns),
-    )
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    h100 = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=h100)):
+        traced = jax.jit(split_cached_attention).trace(
+            of(jnp.bfloat16, b, shape.columns, shape.heads, 128),
+            LayerCache(values, values, *scales),
+            of(jnp.int32, b, shape.columns),
+        )
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "triton" in text
     assert KERNEL in text
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A model that asks for the kernel, as on a GPU; the kernel's operations run one by one."""
+    for module in (attention_backends, paged_attention):
+        monkeypatch.setattr(module, "cached_backend", lambda *_: "pallas_gpu")
+    kernel = functools.partial(split_cached_attention, interpret=True)
+    monkeypatch.setattr(attention_backends, "split_cached_attention", kernel)
+    return dataclasses.replace(tiny(64), attention="pallas_gpu")
+
+
+def test_the_backend_takes_it_for_contiguous_and_for_paged_caches(asked):
+    """Two rows of up to two pages of 128 positions; the pages hold what the rows hold."""
+    q, cache = inputs("float32", False, rows=2, positions=256)
+    positions = at(40, 200)
+    expected = cached_attention(q, cache, positions)
+    got = attention_backends.attend_to_cache(q, cache, positions, asked, single_device())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    table = jnp.asarray([[3, 1], [0, 2]], jnp.int32)
+
+    def pages_of(x):  # [B, K, 2 x 128, H] -> [P, K, 128, H], page table[b, i] is part i of row b
+        parts = x.reshape(2, 2, 2, 128, -1).swapaxes(1, 2).reshape(4, 2, 128, -1)
+        return jnp.zeros_like(parts).at[table.ravel()].set(parts)
+
+    def token(x):  # its key and value, to be written where they are already
+        rows = x[jnp.arange(2), :, positions[:, 0]]
+        return rows[:, None]
+
+    paged, _ = paged_attention.write_and_attend_to_pages(
+        *(q, token(cache.k), token(cache.v), LayerCache(pages_of(cache.k), pages_of(cache.v))),
+        *(positions, table, asked, single_device()),
+    )
+    np.testing.assert_allclose(paged, expected, rtol=0, atol=1e-5)

@@ -43,6 +43,7 @@ PICKLES = re.compile(r"^\s*(import|from) (c?pickle|dill|marshal|shelve)\b", re.M
         (1, [2, (3,)], {"dict": 1, ("a", 2): {3: None}}),
         {"tuple": [1]},
         FinishReason.ANSWER,
+        Path("/a/b"),
     ],
     ids=repr,
 )
