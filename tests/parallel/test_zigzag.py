@@ -46,7 +46,7 @@ def test_every_device_has_the_same_blocks_to_compute(table):
     """P = 4 of one row of 8 blocks: 2P + 1 = 9 each; contiguous parts have 1 + 2, 3 + 4, 5 + 6 and 7 + 8."""
 
     def work(chunks: int) -> list[int]:
-        kernel = splash_attention._kernel(4096, 1, 4, chunks, True)
+        kernel = splash_attention._kernel(8192, 1, 4, chunks, True)
         blocks = np.asarray(getattr(kernel, table).block_mask)[0]  # 0: skipped
         return [int(np.count_nonzero(part)) for part in np.split(blocks, 4)]
 
