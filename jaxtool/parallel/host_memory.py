@@ -77,5 +77,5 @@ def shard_kind(sharding: Sharding) -> str | None:
     return sharding.memory_kind
 
 
-def _moved(shard: jax.Array, device: jax.Device, memory: str | None) -> jax.Array:
+def _moved(shard: jax.Array, device: Any, memory: str | None) -> jax.Array:
     return jax.device_put(shard, SingleDeviceSharding(device, memory_kind=memory))

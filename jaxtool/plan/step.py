@@ -28,6 +28,8 @@ class Assumptions:
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
     packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
+    # Of one chip, each way: half of a PCIe 3.0 x16 link, measured nowhere.
+    host_link_bytes_per_s: float = 10e9
     length_spread: float = 0.7  # σ of log-lengths before the limit cuts them
     problem_share: float = 0.5  # of σ²: the samples of a problem have it in common
     slowest_host_quantile: float = (

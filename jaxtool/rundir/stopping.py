@@ -102,7 +102,7 @@ class StopNotice:
             raise Stopped
 
     @contextlib.contextmanager
-    def noticed(self, call: Callable[[], None]) -> Iterator[None]:
+    def noticed(self, call: Callable[[], object]) -> Iterator[None]:
         """Has `call` made in the thread that sees the notice, if it comes within the block or was there before."""
         with self._lock:
             self._callbacks.append(call)
