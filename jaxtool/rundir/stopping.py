@@ -55,7 +55,7 @@ class StopNotice:
         self._file = None if workdir is None else workdir / STOP
         self._grace_s, self._end = grace_s, end
         self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._last_words: list[Callable[[], object]] = []
         self._asked_s: float | None = None
         self._is_left = threading.Event()
