@@ -97,8 +97,7 @@ def test_a_stop_file_is_a_notice_as_well(whole):
     spec, ended, seconds = stopped(whole, "file", stop_file_at_call=CALL)
     assert (ended.code, seconds < 25) == (0, True), ended.said
     assert "stop is there: the run stops within 25 s" in ended.said
-    resumed(spec)
-    assert fingerprints(spec.workdir) == whole[1]
+    assert kept(spec)
 
 
 def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(whole):
