@@ -64,6 +64,7 @@ BEFORE_S = {
     "search_r1_grpo": 138,
     "otc_grpo_search": 138,
 }
+_OLD = ", by the method before and its settings (docs/plans.md)"
 TABLE = "| run | slice (devices) | HBM | step s | decode tok/s a chip | step tok/s a chip | of which | before, s |"
 ANCHOR_TABLE = "| whose | what | chip | decode tok/s a chip | of HBM, tok/s per GB/s | step tok/s a chip | source |"
 
@@ -141,6 +142,11 @@ ANCHORS = (
 )
 
 
+def is_of_this_method(record: dict[str, Any]) -> bool:
+    """Whether kernels and live tokens are in it; the method before had no rates (docs/plans.md)."""
+    return "step_tokens_per_s_per_chip" in record
+
+
 def records() -> list[dict[str, Any]]:
     """Of docs/plans, in the order of the table."""
     paths = [PLANS / f"{name}.json" for name in TOPOLOGIES]
@@ -158,7 +164,7 @@ def anchor_rows(found: list[dict[str, Any]]) -> list[str]:
     rows = []
     for record in found:
         decode, step = (record.get(f"{part}_tokens_per_s_per_chip") for part in ("decode", "step"))
-        if step is None:
+        if step is None or not is_of_this_method(record):
             continue
         chip = parse_slice(record["topology"]).chip
         name, told = Path(record["gin_file"]).stem, record["assumptions"]
@@ -213,7 +219,7 @@ def with_table(text: str, head: str, rows: list[str]) -> str:
 
 def with_header(text: str, record: dict[str, Any]) -> str:
     """A run file with the `# plan:` line of a record, in place of what it said of its memory or its plan."""
-    line = f"# plan: {headline(record)}"
+    line = f"# plan: {headline(record)}{'' if is_of_this_method(record) else _OLD}"
     return re.sub(r"^# (plan|memory): .*$", line.replace("\\", r"\\"), text, count=1, flags=re.M)
 
 

@@ -88,6 +88,14 @@ def test_a_header_takes_the_place_of_the_one_before(old):
     )
 
 
+def test_a_header_says_that_a_record_is_of_the_method_before():
+    old = {key: value for key, value in RECORD.items() if "per_chip" not in key}
+    assert with_header("# plan: x\n", old) == (
+        "# plan: v6e:8x8 fits, 29.5 of 31.24 GiB a device; a step of about 1800 s, by the method before and its "
+        "settings (docs/plans.md)\n"
+    )
+
+
 def test_plans_are_made_by_the_command_for_their_slices(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(plan_table.subprocess, "run", lambda command, **_: ran.append(command))
