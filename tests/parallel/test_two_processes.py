@@ -212,7 +212,9 @@ def test_versions_of_tokens_over_several_hosts(runs, name):
             stale += versions[0] < int(step)
             mixed += len(set(versions)) > 1
     assert stale > 0
-    if name == "late":  # its rows wait for the end of each update; those of the other one may be done by then
+    if (
+        name == "late"
+    ):  # its rows wait for the end of each update; those of the other one may be done by then
         assert mixed > 0
     metrics = read_metrics(runs[0] / name / "metrics.jsonl")
     assert max(row["staleness/max_updates"] for row in metrics) == 1
