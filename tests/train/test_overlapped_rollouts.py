@@ -79,6 +79,9 @@ class Watched:
     def metrics(self, groups, step):
         return self.rollouts.metrics(groups, step)
 
+    def unload(self):
+        self.rollouts.unload()
+
     @property
     def queued(self):
         return self.rollouts.queued
