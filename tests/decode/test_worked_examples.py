@@ -52,7 +52,7 @@ def test_a_window_of_four_steps_runs_what_its_example_says(monkeypatch):
         tokens = table[jnp.arange(2), positions]
         return tokens, tokens.astype(jnp.float32)
 
-    def forward(params, config, tokens, positions, cache, *, view, sharding):
+    def forward(params, config, tokens, positions, cache, *, view, sharding, table):
         # The "cache" is the token that ran at each position.
         return tokens[..., None], (cache[0].at[jnp.arange(2), positions[:, 0]].set(tokens[:, 0]),)
 
@@ -62,7 +62,7 @@ def test_a_window_of_four_steps_runs_what_its_example_says(monkeypatch):
     empty: Any = (jnp.zeros((2, 12), jnp.int32),)
     arguments = (MODEL, "plain", 4, 12, single_device())
     least = jnp.int32(1)
-    (cache,), rows, log = programs._decode({}, empty, paused_rows(), least, stops(), *arguments)
+    (cache,), rows, log = programs.decode_loop({}, empty, paused_rows(), least, stops(), *arguments)
     ran = np.asarray(cache)
     assert rows.lengths.tolist() == [4, 8]
     assert rows.pending.tolist() == [3, 15]
