@@ -29,6 +29,7 @@ POOL = [Problem(problem_id=f"p{i}", question="", answer="2") for i in range(8)]
 class Plan:
     problems_per_step: int = 2
     samples: int = 4
+    share_by: str = "samples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +82,10 @@ class ScriptedCollector:
                         problem=problem,
                         final_text=self.text,
                     )
-                    for s in range(samples)
+                    for s in numbers
                 )
             )
-            for problem in problems
+            for problem, numbers in zip(problems, samples, strict=True)
         ]
 
 
