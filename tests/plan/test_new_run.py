@@ -115,7 +115,9 @@ def test_shapes_are_near_those_of_the_run_files_made_by_hand(name, folder, tmp_p
     assert run.cut.tensor == config.mesh.tensor == hand.mesh.tensor
     assert config.axes == hand.axes
     assert config.mesh.fsdp == hand.mesh.fsdp
-    assert 0.5 <= run.decode_rows / hand.engine.decode_rows <= 2
+    # Rows of a paged cache share a pool; a cache without pages held 24 in that memory.
+    by_hand = hand.engine.decode_rows if hand.engine.pages is None else 24
+    assert 0.5 <= run.decode_rows / by_hand <= 2
     assert 0.5 <= run.micro_batch_rows / hand.grpo.micro_batch_rows <= 2
     assert abs(run.tokens - hand.engine.max_tokens) <= 2048  # their prompts were another file's
     assert run.memory.most <= run.hardware.room

@@ -46,11 +46,9 @@ class FakeCollector:
     async def advance(self, version):
         del version
         waiting = [job for job in self.jobs if not job.is_done]
-        self.most_open = max(
-            self.most_open, sum(len(j.problems) * j.samples - j.num_done for j in waiting)
-        )
+        self.most_open = max(self.most_open, sum(j.num_asked - j.num_done for j in waiting))
         job = waiting[-1]
-        index, sample = divmod(job.num_done, job.samples)
+        index, sample = divmod(job.num_done, len(job.numbers[0]))
         problem = job.problems[index]
         is_lost = problem.problem_id in self._loses
         if is_lost:
