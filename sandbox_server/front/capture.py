@@ -6,8 +6,6 @@ decoded and encoded as it comes: 100 kB of b"\\xff" are 300 kB of text, and cut 
 
 import codecs
 
-_REPLACEMENT = "\ufffd".encode()
-
 
 class Capture:
     """Output of one stream: the first three quarters of `limit` bytes and the last quarter."""
@@ -36,8 +34,8 @@ class Capture:
 
     @property
     def _unfinished(self) -> bytes:
-        """What a last character that has not come whole reads as."""
-        return _REPLACEMENT if self._decoder.getstate()[0] else b""
+        """What a last character that has not come whole reads as; bytes that begin none are replaced one by one."""
+        return self._decoder.getstate()[0].decode(errors="replace").encode()
 
     @property
     def is_truncated(self) -> bool:

@@ -28,6 +28,11 @@ def test_bad_bytes_are_replaced_one_by_one():
     assert _captured(b"ok\xff\xfeok", 64).text() == "ok\ufffd\ufffdok"
 
 
+def test_bad_bytes_at_the_end_read_alike_whole_and_in_pieces():
+    for end in (b"\xed\xa0", b"\xf0\x9f", b"\xe2\x82", b"\xf4\x90"):
+        assert _captured(b"ok" + end, 64, chunk=1).text() == (b"ok" + end).decode(errors="replace")
+
+
 @given(st.text(alphabet="aé数😀", max_size=300), st.integers(16, 200), st.integers(1, 50))
 def test_a_cut_never_breaks_a_character(text, limit, chunk):
     capture = _captured(text.encode(), limit, chunk)
