@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import SMOLLM, machine
-from experiments import entry
+from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.core.calls import Call
 from jaxtool.core.types import Problem, ToolResult, ToolStatus
