@@ -173,6 +173,20 @@ def weights_name(text: str) -> Path:
     return Path(text)
 
 
+def add_gin_flags(parser: argparse.ArgumentParser, what: str, *, is_required: bool = True) -> None:
+    """--gin_file, whose help says `what` it is, and --gin_param; both may be repeated."""
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        default=[],
+        required=is_required,
+        help=f"{what}; further ones are overlays: they win over it",
+    )
+    parser.add_argument(
+        "--gin_param", action="append", default=[], help="one binding, may be repeated"
+    )
+
+
 def add_json_flag(parser: argparse.ArgumentParser, text: str) -> None:
     """--json PATH, refused at once where the file could not be written at the end."""
     parser.add_argument("--json", type=writable, help=text, metavar="PATH")

@@ -59,15 +59,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--gin_file",
-        action="append",
-        default=[],
-        help="an RL run file: task, renderer, engine; further ones are overlays: they win over it",
-    )
-    parser.add_argument(
-        "--gin_param", action="append", default=[], help="one binding, may be repeated"
-    )
+    entry.add_gin_flags(parser, "an RL run file: task, renderer, engine", is_required=False)
     parser.add_argument(
         "--policy",
         action="append",

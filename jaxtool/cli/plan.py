@@ -30,15 +30,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--gin_file",
-        action="append",
-        required=True,
-        help="a run file; further ones are overlays: they win over it",
-    )
-    parser.add_argument(
-        "--gin_param", action="append", default=[], help="one binding, may be repeated"
-    )
+    entry.add_gin_flags(parser, "a run file")
     parser.add_argument("--topology", required=True, help="v5p:4x4x8, v6e:8x8, v5e-8, ...")
     parser.add_argument("--response_tokens", type=float, help="mean; default: half the limit")
     parser.add_argument("--prompt_tokens", type=float, help="mean; default: 256")

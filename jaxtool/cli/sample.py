@@ -40,15 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a run such as runs/mine, a step such as runs/mine@100, a Hugging Face directory, a .gguf file, "
         "smollm2, or org/name on the hub",
     )
-    parser.add_argument(
-        "--gin_file",
-        action="append",
-        default=[],
-        help="an RL run file whose prompt and tools are used; further ones are overlays",
-    )
-    parser.add_argument(
-        "--gin_param", action="append", default=[], help="one binding, may be repeated"
-    )
+    entry.add_gin_flags(parser, "an RL run file whose prompt and tools are used", is_required=False)
     parser.add_argument(
         "--tools", choices=("on", "off"), help="off: a prompt without a tool (as the run does)"
     )

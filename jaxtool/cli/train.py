@@ -33,15 +33,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--gin_file",
-        action="append",
-        required=True,
-        help="run file, see gin_configs/README.md; further ones are overlays: they win over it",
-    )
-    parser.add_argument(
-        "--gin_param", action="append", default=[], help="one binding, may be repeated"
-    )
+    entry.add_gin_flags(parser, "run file, see gin_configs/README.md")
     parser.add_argument("--workdir", type=entry.local_path, help="directory of this run")
     parser.add_argument(
         "--steps", type=int, help="of the run; more than it has made: it goes on (docs/runs.md)"
