@@ -19,10 +19,12 @@ from jaxtyping import Array, Bool, Int
 from jaxtool.decode.draft_lookup import NOTHING, Lookup, look_up
 from jaxtool.decode.programs import (
     DecodeRows,
+    Where,
     Window,
     advance,
     columns_of,
     constrain,
+    rows_or_table,
     scatter_columns,
 )
 from jaxtool.decode.sampling import RowSampling, SamplingMode, sample
@@ -65,7 +67,7 @@ def draft_window(
     cache: KVCache,
     rows: DecodeRows,
     drafts: DraftRows,
-    where: Int[Array, " B"] | Int[Array, "B n"] | None,
+    where: Where,
     least: Int[Array, ""],
     is_stop: Bool[Array, " V"],
     *,
@@ -80,14 +82,13 @@ def draft_window(
     """Up to `passes` x `columns` tokens for every running row; see `programs.window`.
 
     Args:
-      where: rows of the cache that `rows` are, or with pages their table (`paged_programs.window`); None: all.
+      where: as for `programs.window`.
 
     Returns:
       Cache and rows; the log, whose line k C + c is column c of pass k and whose `steps` are passes.
     """
     whole, first = cache, rows.lengths
-    table = where if where is not None and where.ndim == 2 else None
-    chosen = None if table is not None else where
+    chosen, table = rows_or_table(where)
     if chosen is not None:
         cache = constrain(view_rows(cache, chosen, view), sharding)
     log = Window(

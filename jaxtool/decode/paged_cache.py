@@ -24,6 +24,7 @@ from jaxtool.decode.device_program import DeviceProgram
 from jaxtool.decode.host_pages import HostPages
 from jaxtool.decode.page_pool import Copies, PagePool, PoolIsDry
 from jaxtool.decode.paged_programs import PageContent
+from jaxtool.decode.pieces import calls_of
 from jaxtool.decode.prefill import Prefilled
 from jaxtool.decode.programs import DecodeRows
 from jaxtool.model.kv_cache import KVCache
@@ -280,17 +281,12 @@ class PagedCache:
 
     def _write(self, cache: KVCache, writes: Sequence[tuple[Prefilled, int, int]]) -> KVCache:
         """Chunks of prompts into pages, `prefill_rows` at a time."""
-        by_call: dict[int, list[tuple[Prefilled, int, int]]] = {}
-        for write in writes:
-            by_call.setdefault(id(write[0].cache), []).append(write)
         size = self._config.prefill_rows
-        for group in by_call.values():
-            program = self._use(self._table.place(group[0][0].bucket))
-            for begin in range(0, len(group), size):
-                part = group[begin : begin + size]
-                sources, chunks = np.zeros(size, np.int32), np.zeros(size, np.int32)
-                pages = np.full(size, self.pool.num_pages, np.int32)  # out of range: dropped
-                for i, (prompt, chunk, page) in enumerate(part):
-                    sources[i], chunks[i], pages[i] = prompt.source, chunk, page
-                cache = program(cache, part[0][0].cache, sources, chunks, pages)
+        for part in calls_of(writes, lambda write: write[0], size):
+            sources, chunks = np.zeros(size, np.int32), np.zeros(size, np.int32)
+            pages = np.full(size, self.pool.num_pages, np.int32)  # out of range: dropped
+            for i, (prompt, chunk, page) in enumerate(part):
+                sources[i], chunks[i], pages[i] = prompt.source, chunk, page
+            program = self._use(self._table.place(part[0][0].bucket))
+            cache = program(cache, part[0][0].cache, sources, chunks, pages)
         return cache

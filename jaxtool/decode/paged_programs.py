@@ -10,17 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from jaxtool.decode import programs
-from jaxtool.decode.programs import DecodeRows, Window
-from jaxtool.decode.sampling import SamplingMode
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, LayerCache
-from jaxtool.model.transformer import Params, cached_hidden_states
 from jaxtool.parallel.axis_rules import Sharding
-
-_STATICS = ("config", "sharding")
 
 
 class PageContent(NamedTuple):
@@ -61,49 +56,6 @@ def place(
         return into.at[pages, :, :width].set(jax.vmap(chunk)(sources, chunks), mode="drop")
 
     return programs.constrain(jax.tree.map(put, cache, prompts), sharding)
-
-
-@functools.partial(jax.jit, static_argnames=_STATICS, donate_argnames=("cache",))
-def append(
-    params: Params,
-    cache: KVCache,
-    table: Int[Array, "R n"],
-    tokens: Int[Array, "R C"],
-    starts: Int[Array, " R"],
-    *,
-    config: ModelConfig,
-    sharding: Sharding,
-) -> KVCache:
-    """Runs C tokens of R rows from `starts` on; padding is overwritten, or dropped where it has no page."""
-    c, view = tokens.shape[1], table.shape[1] * cache[0].k.shape[2]
-    positions = starts[:, None] + jnp.arange(c, dtype=jnp.int32)[None]
-    _, cache = cached_hidden_states(
-        params, config, tokens, positions, cache, view=view, sharding=sharding, table=table
-    )
-    return programs.constrain(cache, sharding)
-
-
-@functools.partial(
-    jax.jit, static_argnames=(*_STATICS, "sampling_mode", "steps"), donate_argnames=("cache",)
-)
-def window(
-    params: Params,
-    cache: KVCache,
-    rows: DecodeRows,
-    table: Int[Array, "B n"],
-    least: Int[Array, ""],
-    is_stop: Bool[Array, " V"],
-    *,
-    config: ModelConfig,
-    sampling_mode: SamplingMode,
-    steps: int,
-    sharding: Sharding,
-) -> tuple[KVCache, DecodeRows, Window]:
-    """`programs.window` of the rows that have these pages; nothing is copied out or back."""
-    view = table.shape[1] * cache[0].k.shape[2]
-    return programs.decode_loop(
-        params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding, table
-    )
 
 
 @functools.partial(jax.jit, static_argnames=("sharding",))

@@ -1,7 +1,7 @@
 """Placements, and what fits into one call of `place` and of `append`, whose shapes are fixed. Numpy alone."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -53,16 +53,23 @@ def place_pieces(
     prompts: Sequence[tuple[int, Prefilled]], config: EngineConfig
 ) -> Iterator[PlacePiece]:
     """Cache rows with their prompts, by prefill, `prefill_rows` at a time."""
-    by_call: dict[int, list[tuple[int, Prefilled]]] = {}
-    for cache_row, prompt in prompts:
-        by_call.setdefault(id(prompt.cache), []).append((cache_row, prompt))
+    for part in calls_of(prompts, lambda item: item[1], config.prefill_rows):
+        sources = np.zeros(config.prefill_rows, np.int32)
+        cache_rows = np.full_like(sources, config.num_cache_rows)
+        for i, (cache_row, prompt) in enumerate(part):
+            sources[i], cache_rows[i] = prompt.source, cache_row
+        yield PlacePiece(prompt=part[0][1], sources=sources, cache_rows=cache_rows)
+
+
+def calls_of(
+    items: Sequence[_Item], prompt_of: Callable[[_Item], Prefilled], size: int
+) -> Iterator[Sequence[_Item]]:
+    """Items whose prompts lie in one prefilled cache, at most `size` at a time: what one call can copy."""
+    by_call: dict[int, list[_Item]] = {}
+    for item in items:
+        by_call.setdefault(id(prompt_of(item).cache), []).append(item)
     for group in by_call.values():
-        for part in chunks(group, config.prefill_rows):
-            sources = np.zeros(config.prefill_rows, np.int32)
-            cache_rows = np.full_like(sources, config.num_cache_rows)
-            for i, (cache_row, prompt) in enumerate(part):
-                sources[i], cache_rows[i] = prompt.source, cache_row
-            yield PlacePiece(prompt=part[0][1], sources=sources, cache_rows=cache_rows)
+        yield from chunks(group, size)
 
 
 def append_pieces(

@@ -109,44 +109,18 @@ class ProgramTable:
     def append(self, view: int) -> DeviceProgram:
         """A chunk of tool output: (params, cache, cache_rows or table, tokens, starts)."""
         rows = self.config.append_rows
-        cache_rows = starts = np.zeros(rows, np.int32)
+        starts = np.zeros(rows, np.int32)
         tokens = np.zeros((rows, self.config.forced_tokens), np.int32)
-        if self.config.pages is not None:
-            return self._of_model(
-                "append",
-                (view,),
-                paged_programs.append,
-                lambda: (self.cache, self._no_pages(rows, view), tokens, starts),
-            )
         return self._of_model(
             "append",
             (view,),
             programs.append,
-            lambda: (self.cache, cache_rows, tokens, starts),
+            lambda: (self.cache, self._where(rows, view), tokens, starts),
             view=view,
         )
 
     def window(self, width: int, view: int, sampling_mode: SamplingMode) -> DeviceProgram:
-        """K steps of `width` rows: (params, cache, rows, chosen, least, is_stop).
-
-        `chosen` is None where a window decodes every cache row. With pages a table stands in its place.
-        """
-        is_whole = width == self.config.num_cache_rows
-        if self.config.pages is not None:
-            return self._of_model(
-                "window",
-                (width, view, sampling_mode),
-                paged_programs.window,
-                lambda: (
-                    self.cache,
-                    programs.idle_rows(width, self.config.forced_tokens),
-                    self._no_pages(width, view),
-                    np.int32(1),
-                    self.is_stop,
-                ),
-                sampling_mode=sampling_mode,
-                steps=self.config.window_steps,
-            )
+        """K steps of `width` rows: (params, cache, rows, where, least, is_stop)."""
         return self._of_model(
             "window",
             (width, view, sampling_mode),
@@ -154,7 +128,7 @@ class ProgramTable:
             lambda: (
                 self.cache,
                 programs.idle_rows(width, self.config.forced_tokens),
-                None if is_whole else np.zeros(width, np.int32),
+                self._where(width, view, whole=self.config.num_cache_rows),
                 np.int32(1),
                 self.is_stop,
             ),
@@ -217,9 +191,6 @@ class ProgramTable:
         """
         drafts = self.config.drafts
         assert drafts is not None
-        where = None if width == self.config.num_cache_rows else np.zeros(width, np.int32)
-        if self.config.pages is not None:
-            where = self._no_pages(width, view)
         corpus = drafts.source_tokens + self.config.max_tokens
         return self._of_model(
             "draft_window",
@@ -232,7 +203,7 @@ class ProgramTable:
                     corpus=np.full((width, corpus), -1, np.int32),
                     is_drafting=np.zeros(width, bool),
                 ),
-                where,
+                self._where(width, view, whole=self.config.num_cache_rows),
                 np.int32(1),
                 self.is_stop,
             ),
@@ -276,11 +247,12 @@ class ProgramTable:
             return self.config.num_cache_rows, self.config.max_tokens
         return pages.num_pages, pages.page_tokens
 
-    def _no_pages(self, rows: int, view: int) -> np.ndarray:
-        """A table of rows without a page."""
+    def _where(self, rows: int, view: int, *, whole: int | None = None) -> np.ndarray | None:
+        """Of so many rows, see `programs.window`: with pages a table without any; None where they are `whole`."""
         pages = self.config.pages
-        assert pages is not None
-        return np.full((rows, pages.pages_of(view)), pages.num_pages, np.int32)
+        if pages is not None:
+            return np.full((rows, pages.pages_of(view)), pages.num_pages, np.int32)
+        return None if rows == whole else np.zeros(rows, np.int32)
 
     def _of_model(
         self, name: str, shape: tuple[int | str, ...], function: Any, rest: Any, **statics: Any

@@ -31,6 +31,8 @@ from jaxtool.model.transformer import Params, cached_hidden_states, logits
 from jaxtool.parallel.axis_rules import Sharding
 
 _STATICS = ("config", "sharding")
+# Rows of the cache; with pages a table of them; None: all rows, in place.
+Where = Int[Array, " B"] | Int[Array, "B n"] | None
 
 
 @jax.tree_util.register_dataclass
@@ -142,7 +144,7 @@ def place(
 def append(
     params: Params,
     cache: KVCache,
-    cache_rows: Int[Array, " R"],
+    where: Where,
     tokens: Int[Array, "R C"],
     starts: Int[Array, " R"],
     *,
@@ -150,11 +152,16 @@ def append(
     view: int,
     sharding: Sharding,
 ) -> KVCache:
-    """Runs C tokens of R rows from `starts` on; padding lands beyond the row and is overwritten."""
+    """Runs C tokens of R rows from `starts` on; padding is overwritten, or dropped where it has no page."""
     r, c = tokens.shape
     positions = starts[:, None] + columns_of(r, c)
+    rows, table = rows_or_table(where)
     _, cache = cached_hidden_states(
-        params, config, tokens, positions, cache, view=view, sharding=sharding, rows=cache_rows
+        *(params, config, tokens, positions, cache),
+        view=view,
+        sharding=sharding,
+        rows=rows,
+        table=table,
     )
     return constrain(cache, sharding)
 
@@ -168,7 +175,7 @@ def window(
     params: Params,
     cache: KVCache,
     rows: DecodeRows,
-    chosen: Int[Array, " B"] | None,
+    where: Where,
     least: Int[Array, ""],
     is_stop: Bool[Array, " V"],
     *,
@@ -184,10 +191,11 @@ def window(
     complete a closing tag: the host looks at the text) or when it holds `max_lengths` tokens.
 
     Args:
-      chosen: rows of the cache that `rows` are; they are copied out, decoded together, and what they
-        wrote is copied back. None: `rows` are all of them, in place.
+      where: rows of the cache that `rows` are; they are copied out, decoded together, and what they
+        wrote is copied back. With pages their table, and nothing is copied. None: all rows, in place.
       least: 1 or more; with 1 the window ends only when every row is idle.
     """
+    chosen, table = rows_or_table(where)
     if chosen is not None:
         first = rows.lengths
         part = constrain(view_rows(cache, chosen, view), sharding)
@@ -196,8 +204,13 @@ def window(
         )
         return constrain(scatter_columns(cache, part, chosen, first, steps), sharding), rows, log
     return decode_loop(
-        params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding
+        params, cache, rows, least, is_stop, config, sampling_mode, steps, view, sharding, table
     )
+
+
+def rows_or_table(where: Where) -> tuple[Array | None, Array | None]:
+    """Cache rows, or a table of pages; both None: all rows, in place."""
+    return (None, where) if where is not None and where.ndim == 2 else (where, None)
 
 
 def scatter_columns(
