@@ -6,20 +6,14 @@ import json
 import math
 
 import pytest
-from helpers.small_runs import cold_start_of, rl_config
+from helpers.program_plans import HOST, RESIDENT, V5E, config_of, program, small_cold_start
 from rich.console import Console
 
-from jaxtool.learn.sft import SftConfig
-from jaxtool.model.config import tiny
-from jaxtool.model.lora import LoraConfig
-from jaxtool.model.sources import RandomInit
-from jaxtool.parallel.axis_rules import AxisRules
-from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.plan import program as names
 from jaxtool.plan import report
 from jaxtool.plan.advice import advise
-from jaxtool.plan.chips import CHIPS, GIB, parse_slice
-from jaxtool.plan.compiled import HOP_S, ProgramPlan, collectives_s, roofline_s
+from jaxtool.plan.chips import GIB, parse_slice
+from jaxtool.plan.compiled import HOP_S, collectives_s, roofline_s
 from jaxtool.plan.facts import out_of_memory_bytes
 from jaxtool.plan.hlo import Collective
 from jaxtool.plan.kernels import KernelPlan, KernelSteps
@@ -31,24 +25,7 @@ from jaxtool.plan.step import (
     runs_per_cold_start_step,
     runs_per_step,
 )
-from jaxtool.renderers.demonstrations import DemonstrationFile
 from jaxtool.tools.search import Search
-from jaxtool.train.sft_loop import SftRunConfig
-
-V5E = CHIPS["v5e"]
-RESIDENT = {
-    "parameters": 2.0 * GIB,
-    "optimizer state": 4.0 * GIB,
-    "reference": 0.0,
-    "gradients": 2.0 * GIB,
-    "published copy": 1.0 * GIB,
-    "KV cache": 8.0 * GIB,
-}
-HOST = {"data": 2, "fsdp": 1, "context": 1, "tensor": 2}
-
-
-def program(name, gib, **fields) -> ProgramPlan:
-    return ProgramPlan(name=name, shape="", temporaries=gib * GIB, **fields)
 
 
 def test_roofline_is_the_slower_of_work_and_traffic():
@@ -78,11 +55,6 @@ def test_the_compilers_message_about_memory_is_read():
     )
     assert out_of_memory_bytes(message) == 23.05 * GIB
     assert out_of_memory_bytes("INTERNAL: something else") is None
-
-
-def config_of(tmp_path, **fields):
-    """2 x 8 answers of up to 24 tokens, 8 cache rows, windows of 8 steps, blocks of 4 rows of 32 tokens."""
-    return rl_config(tmp_path, **fields)
 
 
 def test_runs_per_step_by_hand(tmp_path):
@@ -189,92 +161,6 @@ def test_default_assumptions_are_half_the_limits_and_flags_win(tmp_path):
     assert (told.response_tokens, told.prompt_tokens, told.tool_calls) == (24, 3, 0.5)
 
 
-def test_advice_is_silent_where_everything_fits(tmp_path):
-    assert advise(config_of(tmp_path), [program(names.LEARN, 1)], RESIDENT, 15 * GIB, HOST, 8) == ()
-
-
-def test_larger_blocks_are_advised_where_a_block_mostly_sends(tmp_path):
-    """1 of 3 s is collectives; temporaries of 2 GiB may grow to 0.95 x 15 - 3 = 11.25 GiB: 5 times.
-
-    32 rows are 8 blocks of 4, 24 s, or 2 of 16, (4 x 2 + 1) x 2 = 18 s; 2 of 20 would take 22 s.
-    """
-    block = program(
-        names.LEARN,
-        2,
-        arguments=1.0 * GIB,
-        other_resident=2.0 * GIB,
-        roofline_s=2.0,
-        collectives_s=1.0,
-    )
-
-    def lines(block, rows):
-        return advise(config_of(tmp_path), [block], RESIDENT, 15 * GIB, HOST, rows)
-
-    [line] = lines(block, 32)
-    assert line == (
-        "GrpoConfig.micro_batch_rows = 16  # an update may take 18.0 s in place of 24.0: collectives are 33% of a "
-        "gradient block, whatever its rows"
-    )
-    assert lines(block, 12)[0].startswith(
-        "GrpoConfig.micro_batch_rows = 12 "
-    )  # an update has no more rows
-    assert lines(block, 4) == ()
-    assert lines(dataclasses.replace(block, collectives_s=0.1), 32) == ()
-    assert lines(dataclasses.replace(block, temporaries=6.0 * GIB), 32) == ()
-
-
-def test_advice_for_a_learner_names_every_lever_that_is_left(tmp_path):
-    config = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
-    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
-    for lever in (
-        "RlConfig.unloads_decoder = True  # 9.0 GiB",
-        "remat = 'block'",
-        "compute_dtype = 'bfloat16'",
-        "AxisRules.length = ('context', 'tensor')",
-        "GrpoConfig.micro_batch_rows = 2",
-        "algos/adam8bit.gin  # 3.0 GiB less",
-        "algos/lora.gin  # trains adapters: nearly 6.0 GiB less",
-    ):
-        assert lever in lines
-    model = dataclasses.replace(tiny(17), remat="block", compute_dtype="bfloat16")
-    config = dataclasses.replace(
-        config,
-        policy=RandomInit(config=model),
-        unloads_decoder=True,
-        axes=AxisRules(length=("context", "tensor")),
-        mesh=MeshConfig(fsdp=4, tensor=2),
-    )
-    lines = "\n".join(advise(config, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
-    assert "unloads" not in lines
-    assert "remat" not in lines
-    assert "micro_batch_rows" not in lines
-    adapted = dataclasses.replace(config, lora=LoraConfig())
-    lines = "\n".join(advise(adapted, [program(names.LEARN, 20)], RESIDENT, 15 * GIB, HOST, 8))
-    assert "algos/" not in lines
-    assert "a larger slice: parameters, optimizer state and gradients take 8.0 GiB" in lines
-
-
-def test_replicas_are_advised_to_share_their_state(tmp_path):
-    """6 GiB of state and gradients, on 4 replicas a quarter of it each."""
-    config = config_of(tmp_path, mesh=MeshConfig(data=4, fsdp=1, tensor=2), unloads_decoder=True)
-    over = [program(names.APPLY, 20)]
-    lines = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
-    assert lines[0].startswith(
-        "AxisRules.optimizer_embed = ('fsdp', 'context', 'data')  # 4.5 GiB less"
-    )
-    assert lines[1].startswith("MeshConfig.data = 1")
-    rules = AxisRules(optimizer_embed=("fsdp", "context", "data"))
-    lines = advise(dataclasses.replace(config, axes=rules), over, RESIDENT, 15 * GIB, HOST, 8)
-    assert lines[0].startswith("MeshConfig.data = 1")
-
-
-def small_cold_start(tmp_path) -> SftRunConfig:
-    """5 + 3 demonstrations a step, blocks of 4 rows of 32 tokens."""
-    plain = config_of(tmp_path, mesh=MeshConfig(fsdp=2, tensor=2))
-    sft = SftConfig(micro_batch_rows=4, lm_head_chunk=256)
-    return cold_start_of(plain, [5, 3], DemonstrationFile(path="none"), sft=sft)
-
-
 def test_runs_of_a_cold_start_by_hand(tmp_path):
     config = small_cold_start(tmp_path)
     assumed = default_assumptions(config)
@@ -282,42 +168,6 @@ def test_runs_of_a_cold_start_by_hand(tmp_path):
     told = default_assumptions(config, response_tokens=20, prompt_tokens=12)
     # 8 x 32 tokens are 8 rows, 9 at 90 %: 3 blocks, one update.
     assert runs_per_cold_start_step(config, told) == {names.LEARN: 3, names.APPLY: 1}
-
-
-def test_advice_for_a_cold_start_is_in_its_own_names(tmp_path):
-    resident = {name: RESIDENT[name] for name in ("parameters", "optimizer state", "gradients")}
-    over = [program(names.LEARN, 20), program(names.APPLY, 16)]
-    lines = "\n".join(advise(small_cold_start(tmp_path), over, resident, 15 * GIB, {}, 8))
-    for lever in (
-        "SftConfig.micro_batch_rows = 2",
-        "SftConfig.lm_head_chunk = 128",
-        "algos/adam8bit.gin  # 3.0 GiB less",
-        "SftRunConfig.lora = @LoraConfig()  # trains adapters: nearly 6.0 GiB less optimizer state and",
-        "a larger slice: parameters, optimizer state and gradients take 8.0 GiB",
-    ):
-        assert lever in lines
-    for other in ("RlConfig", "EngineConfig", "GrpoConfig"):
-        assert other not in lines
-    block = program(names.LEARN, 2, arguments=GIB, roofline_s=2.0, collectives_s=1.0)
-    [line] = advise(small_cold_start(tmp_path), [block], resident, 15 * GIB, {}, 32)
-    assert line.startswith("SftConfig.micro_batch_rows = ")
-
-
-def test_advice_for_a_decoder_counts_the_slots_that_fit(tmp_path):
-    config = config_of(tmp_path)
-    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, decode_rows=64))
-    lines = advise(config, [program(names.WINDOW, 17)], RESIDENT, 15 * GIB, HOST, 8)
-    # 8 GiB of cache are 64 rows; 2 GiB too much are 16 of them.
-    assert lines[0].startswith("EngineConfig.decode_rows = 48")
-    assert lines[1].startswith("MeshConfig.tensor = 4")
-    assert "decoders/int8.gin" in lines[2]
-    # A host of one tensor group has no more devices to cut by, and any number of rows divides.
-    whole = HOST | {"data": 1, "tensor": 4}
-    cache_rows, int8, _ = advise(
-        config, [program(names.WINDOW, 17.2)], RESIDENT, 15 * GIB, whole, 8
-    )
-    assert cache_rows.startswith("EngineConfig.decode_rows = 46")
-    assert "int8" in int8
 
 
 def plan_of(tmp_path, gib: float) -> StepPlan:
@@ -344,16 +194,6 @@ def test_the_way_to_the_host_and_back_takes_its_time(tmp_path):
     plan = dataclasses.replace(plan_of(tmp_path, 15), resting=5 * GIB)
     assert plan.seconds["learner to the host and back"] == pytest.approx(2 * 5 * GIB / 10e9)
     assert plan.step_s == pytest.approx(14.015 + 2 * 5 * GIB / 10e9)
-
-
-def test_a_decoder_that_does_not_fit_may_have_the_learners_room(tmp_path):
-    config = config_of(tmp_path, unloads_decoder=True)
-    over = [program(names.WINDOW, 17.2)]
-    [line, *_] = advise(config, over, RESIDENT, 15 * GIB, HOST, 8)
-    rests = RESIDENT["optimizer state"] / GIB
-    assert line.startswith(f"RlConfig.offloads_learner = True  # {rests:.1f} GiB on the host")
-    away = dataclasses.replace(config, offloads_learner=True)
-    assert advise(away, over, RESIDENT, 15 * GIB, HOST, 8)[0].startswith("EngineConfig.decode_rows")
 
 
 def test_a_plan_adds_up_and_its_record_has_the_promised_keys(tmp_path):
