@@ -1,5 +1,7 @@
 """Values of other hosts come back as they were; what is no data is neither sent nor read."""
 
+import dataclasses
+import enum
 import math
 import re
 from pathlib import Path
@@ -153,6 +155,25 @@ class Own(str):
 def test_what_is_no_data_is_not_sent(value):
     with pytest.raises(TypeError, match="does not travel between hosts"):
         pack([value])
+
+
+@dataclasses.dataclass
+class Foreign:
+    number: int
+
+
+class ForeignKind(enum.Enum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    "value", [Foreign(1), ForeignKind.ONE], ids=lambda value: type(value).__name__
+)
+def test_classes_of_others_are_refused_where_they_are_sent(value):
+    with pytest.raises(
+        TypeError, match=f"{type(value).__name__} does not travel.*only data of jaxtool does"
+    ):
+        pack(value)
 
 
 def written(text: str) -> bytes:
