@@ -6,6 +6,7 @@ the compute dtype on its way to a float32 weight.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,35 @@ def float_product(
       num_in: axes of x that are summed over.
     """
     return _product(x, weight, num_in, is_transposed)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def joint_product(
+    x: Float[Array, "..."], weights: tuple[Float[Array, "..."], ...], num_in: int
+) -> tuple[Float[Array, "..."], ...]:
+    """`float_product` of x and each of several weights [*in, *out].
+
+    The gradient of x is summed over the weights before it is rounded to x's dtype. Where outputs are sharded,
+    devices so send each other one sum and not one for each weight.
+    """
+    return tuple(_product(x, weight, num_in, False) for weight in weights)
+
+
+def _joint_forward(x: Array, weights: tuple[Array, ...], num_in: int) -> tuple[Any, Any]:
+    return joint_product(x, weights, num_in), (x, weights)
+
+
+def _joint_backward(num_in: int, kept: Any, dys: tuple[Array, ...]) -> tuple[Array, Any]:
+    x, weights = kept
+    dys = tuple(dy.astype(x.dtype) for dy in dys)
+    # From the last to the first, as autodiff adds them.
+    parts = [_of_input(dy, w, num_in, False) for dy, w in zip(dys, weights, strict=True)][::-1]
+    dx = functools.reduce(jnp.add, parts).astype(x.dtype)
+    dws = (weight_gradient(x, dy, num_in) for dy in dys)
+    return dx, tuple(dw.astype(w.dtype) for dw, w in zip(dws, weights, strict=True))
+
+
+joint_product.defvjp(_joint_forward, _joint_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -63,9 +93,14 @@ def input_gradient(
     dy: Float[Array, "..."], weight: Float[Array, "..."], num_in: int, is_transposed: bool = False
 ) -> Float[Array, "..."]:
     """dy Wᵀ of `float_product`, in dy's dtype."""
+    return _of_input(dy, weight, num_in, is_transposed).astype(dy.dtype)
+
+
+def _of_input(dy: Array, weight: Array, num_in: int, is_transposed: bool) -> Array:
+    """dy Wᵀ in float32."""
     _, outputs = _axes(weight.ndim, num_in, is_transposed)
     last = tuple(range(dy.ndim - len(outputs), dy.ndim))
-    return dot(dy, weight.astype(dy.dtype), (last, outputs)).astype(dy.dtype)
+    return dot(dy, weight.astype(dy.dtype), (last, outputs))
 
 
 def weight_gradient(

@@ -12,8 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.config import ModelConfig
+from jaxtool.model.float_product import joint_product
 from jaxtool.model.low_rank import LoraWeight, adapted_product
-from jaxtool.model.quantize import product
+from jaxtool.model.quantize import Int8Weight, product
 from jaxtool.model.remat import keep_product
 from jaxtool.model.rope import attention_factor, rotary_frequencies
 
@@ -61,11 +62,25 @@ class Projection(nnx.Module):
             y = adapted_product(x, kernel, self.num_in)
         else:
             y = product(x, kernel, self.num_in, self.sums)
+        return self.finished(y, x.dtype)
+
+    def finished(self, y: Array, dtype: jnp.dtype) -> Array:
+        """The product in float32 with the bias, in `dtype`."""
         y = keep_product(y)
         if self.bias is not None:
             bias = self.bias[...]
             y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-        return y.astype(x.dtype)
+        return y.astype(dtype)
+
+
+def projected(x: Array, *projections: Projection) -> tuple[Array, ...]:
+    """What projections of one input make of it: as each alone, with one sum of their gradients of x."""
+    kernels = tuple(projection.kernel.get_value() for projection in projections)
+    if any(isinstance(kernel, LoraWeight | Int8Weight) for kernel in kernels):
+        return tuple(projection(x) for projection in projections)
+    products = joint_product(x, kernels, projections[0].num_in)
+    pairs = zip(projections, products, strict=True)
+    return tuple(projection.finished(y, x.dtype) for projection, y in pairs)
 
 
 class GatedMlp(nnx.Module):
@@ -80,7 +95,12 @@ class GatedMlp(nnx.Module):
         )
 
     def __call__(self, x: Array) -> Array:
-        return self.down(nnx.silu(self.gate(x)) * self.up(x))
+        return self.down(self.hidden(x))
+
+    def hidden(self, x: Array) -> Array:
+        """silu(gate(x)) · up(x)."""
+        gate, up = projected(x, self.gate, self.up)
+        return nnx.silu(gate) * up
 
 
 class AttentionProjections(nnx.Module):
@@ -107,7 +127,7 @@ class AttentionProjections(nnx.Module):
 
     def project(self, x: Array, rotary: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         """x [B, T, D] -> q [B, T, N, H], k and v [B, T, K, H]."""
-        q, k, v = self.query(x), self.key(x), self.value(x)
+        q, k, v = projected(x, self.query, self.key, self.value)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, rotary), rotate(k, rotary), v

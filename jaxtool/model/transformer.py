@@ -45,13 +45,28 @@ class Block(nnx.Module):
         self.mlp = GatedMlp(config, rngs=rngs)
 
     def __call__(
-        self, x: Array, rotary: tuple[Array, Array], attend: Attend
+        self, x: Array, rotary: tuple[Array, Array], attend: Attend, sharding: Sharding
     ) -> tuple[Array, LayerCache | None]:
-        q, k, v = self.attention.project(self.attention_norm(x), rotary)
+        q, k, v = self.attention.project(_whole_rows(self.attention_norm(x), sharding), rotary)
         out, kept = attend(q, k, v)
-        x = keep(x + self.attention.output(keep(out)))
-        x = x + self.mlp(self.mlp_norm(x))
-        return x, kept
+        x = keep(x + _parts_of_rows(self.attention.output(keep(out)), sharding))
+        hidden = self.mlp.hidden(_whole_rows(self.mlp_norm(x), sharding))
+        hidden = sharding.constrain(hidden, "batch", "queries", "mlp")
+        return x + _parts_of_rows(self.mlp.down(hidden), sharding), kept
+
+
+def _whole_rows(x: Array, sharding: Sharding) -> Array:
+    """What products read: with all tokens of the row, but for MeshConfig.context's parts.
+
+    Without it XLA may leave the tokens sharded over the tensor axis, where `AxisRules.length` has it. Then it
+    gathers whole weights, and adds up whole gradients of them over all devices.
+    """
+    return sharding.constrain(x, "batch", "queries", None)
+
+
+def _parts_of_rows(x: Array, sharding: Sharding) -> Array:
+    """What is added to the residual stream, in its layout: sums over devices then go to their parts alone."""
+    return sharding.constrain(x, "batch", "length", "activation_embed")
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
@@ -87,7 +102,8 @@ def hidden_states(
     Args:
       prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
     """
-    rotary = rotary_angles(positions, config)
+    cos, sin = rotary_angles(positions, config)
+    rotary = _whole_rows(cos, sharding), _whole_rows(sin, sharding)
     attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
@@ -98,7 +114,7 @@ def hidden_states(
         return attend_rows(q, k, v), None
 
     def run_layer(x: Array, layer_params: Any) -> tuple[Array, None]:
-        x, _ = _merge_block(config, layer_params)(x, rotary, attend)
+        x, _ = _merge_block(config, layer_params)(x, rotary, attend, sharding)
         return sharding.constrain(x, "batch", "length", "activation_embed"), None
 
     layer = rematerialized(run_layer, config.remat)
@@ -171,7 +187,7 @@ def cached_hidden_states(
             parts = [attend_to_cache(one, seen, at, config, sharding) for one, at in columns]
             return jnp.concatenate(parts, axis=1), updated
 
-        x, updated = _merge_block(config, layer_params)(x, rotary, attend)
+        x, updated = _merge_block(config, layer_params)(x, rotary, attend, sharding)
         x = sharding.constrain(x, "batch", "length", "activation_embed")
         assert updated is not None
         layers.append(updated)
