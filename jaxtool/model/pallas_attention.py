@@ -18,7 +18,9 @@ of two positions. The last position is beyond the query's own and masked.
 In block 1 the highest score rises by 1, so sum and values so far shrink by exp(2 - 3) = 0.37.
 """
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -39,6 +41,8 @@ _MOST_POSITIONS = 2048
 _MOST_KEY_BYTES = 2 << 20
 _MOST_SCORE_BYTES = 1 << 20
 KERNEL = "attention_over_cache"  # its name in compiled programs
+_MOST_IN_FLIGHT = 4  # blocks of positions: one that is worked on, three on their way
+_MOST_RING_BYTES = 8 << 20  # of them together
 _MOST_STEPS = 1 << 16  # of a grid: 2 tables of 4 bytes a step are half of the scalar memory
 
 
@@ -148,81 +152,73 @@ def _attend(
     queries = queries.reshape(b, kv, per_row, query_block, h).swapaxes(1, 2)
     queries = queries.reshape(b * per_row, kv, query_block, h)
     at = jnp.minimum(positions, s - 1) if table is None else jnp.where(positions < s, positions, -1)
-    at = jnp.pad(
+    spread = jnp.pad(
         jnp.repeat(at, group, axis=1),
         ((0, 0), (0, padding)),
         constant_values=0 if table is None else -1,
     ).reshape(b * per_row, query_block)
-    # 3) The grid has the steps that see something and no others, so it is as long as rows are.
-    walk = walk_of(jnp.max(at, axis=1) // position_block, num_blocks)
+    # 3) The grid has the steps that see something and no others, so it is as long as rows are. Copies run
+    #    ahead of them, so there are a few more rounds than steps.
+    walk = walk_of(jnp.max(spread, axis=1) // position_block, num_blocks)
     parts = walk.first.shape[0] - 1
     steps = jnp.max(walk.first[1:] - walk.first[:-1])
+    block_bytes = 2 * kv * position_block * h * cache.k.dtype.itemsize
+    depth = max(2, min(_MOST_IN_FLIGHT, _MOST_RING_BYTES // block_bytes))
+    rounds = jnp.where(steps > 0, steps + depth - 1, 0)
 
-    def queries_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        return walk[1][walk_step(part, t, walk[0])], 0, 0, 0
+    def queries_at(part: Any, t: Any, *tables: Any) -> tuple[Any, ...]:
+        return tables[1][walk_step(part, t - (depth - 1), tables[0])], 0, 0, 0
 
-    def at_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        return walk[1][walk_step(part, t, walk[0])], 0, 0
-
-    columns, parts_of_page = (0, 1) if table is None else (table.shape[1], held // position_block)
-
-    def block_at(queries: Any, block: Any, *walk: Any) -> tuple[Any, ...]:
-        row = whole_part(queries, per_row)
-        if not columns:
-            return row, 0, block
-        page = walk[4][row * columns + whole_part(block, parts_of_page)]
-        return page, 0, jax.lax.rem(block, jnp.int32(parts_of_page))
-
-    def positions_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        step = walk_step(part, t, walk[0])
-        return (*block_at(walk[1][step], walk[2][step], *walk), 0)
-
-    def scales_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        return positions_at(part, t, *walk)[:3]
-
-    query_spec = pl.BlockSpec((1, kv, query_block, h), queries_at)
-
-    def last_scales_at(part: Any, t: Any, *walk: Any) -> tuple[Any, ...]:
-        queries = walk[1][walk_step(part, t, walk[0])]
-        return block_at(queries, walk[3][queries], *walk)
-
-    position_spec = pl.BlockSpec((1, kv, position_block, h), positions_at)
-    scales = [x for x in (cache.k_scale, cache.v_scale) if x is not None]
-    # 4) One step after the other ("arbitrary"), so that the scratch memory carries maximum, sum and
-    #    values from block to block.
+    # 4) What the scalar unit reads. One token a row: its position is one number. Else each query has its own.
+    is_step = c == 1
     tables: tuple[Array, ...] = walk
+    if is_step:
+        tables = (*tables, at[:, 0])
     if table is not None:  # any page where there is none: only what is masked is read there
-        tables = (*walk, jnp.minimum(table, cache.k.shape[0] - 1).reshape(-1))
-    is_writing = new_scales is not None
+        tables = (*tables, jnp.minimum(table, cache.k.shape[0] - 1).reshape(-1))
     if new_scales is not None:
         tables = (*tables, positions[:, 0], *(x.reshape(-1) for x in new_scales))
-    written = scales if is_writing else []
+    scales = [x for x in (cache.k_scale, cache.v_scale) if x is not None]
+    written = scales if new_scales is not None else []
+    query_spec = pl.BlockSpec((1, kv, query_block, h), queries_at)
+    at_spec = pl.BlockSpec((1, query_block, 1), lambda *step: queries_at(*step)[:3])
+    whole = pl.BlockSpec(memory_space=pl.ANY)
+    held_at = [] if is_step else [spread[:, :, None]]
     # Aliases count all arguments, the tables as well; the scales are the last two.
-    first_scale = len(tables) + 4
+    first_scale = len(tables) + 3 + len(held_at)
+    # 5) One step after the other ("arbitrary"), so that the scratch memory carries maximum, sum and
+    #    values from block to block.
     out, *written = pl.pallas_call(
         functools.partial(
             _kernel,
-            is_scaled=bool(scales),
-            is_writing=is_writing,
-            is_paged=table is not None,
-            end=s if s % position_block else None,
+            _Layout(
+                depth=depth,
+                block=position_block,
+                positions=held,
+                blocks_of_page=held // position_block if table is not None else 0,
+                columns=table.shape[1] if table is not None else 0,
+                queries_of_row=per_row,
+                is_step=is_step,
+                is_scaled=bool(scales),
+                is_writing=bool(written),
+            ),
         ),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(tables),
-            grid=(parts, steps),
-            in_specs=[
-                query_spec,
-                position_spec,
-                position_spec,
-                pl.BlockSpec((1, query_block, 1), at_at),
-            ]
-            + [pl.BlockSpec((1, kv, position_block), scales_at)] * len(scales),
-            out_specs=[query_spec]
-            + [pl.BlockSpec((1, kv, position_block), last_scales_at)] * len(written),
+            grid=(parts, rounds),
+            in_specs=[query_spec, whole, whole, *[at_spec] * len(held_at), *[whole] * len(scales)],
+            out_specs=[query_spec, *[whole] * len(written)],
             scratch_shapes=[
                 pltpu.VMEM((kv, query_block, LANES), jnp.float32),
                 pltpu.VMEM((kv, query_block, LANES), jnp.float32),
                 pltpu.VMEM((kv, query_block, h), jnp.float32),
+                pltpu.VMEM((depth, kv, position_block, h), cache.k.dtype),
+                pltpu.VMEM((depth, kv, position_block, h), cache.v.dtype),
+                *[pltpu.VMEM((depth, kv, position_block), x.dtype) for x in scales],
+                pltpu.SemaphoreType.DMA((depth,)),
+                *[pltpu.VMEM((2, kv, LANES), x.dtype) for x in written],
+                *[pltpu.SMEM((1,), jnp.int32)] * bool(written),
+                *[pltpu.SemaphoreType.DMA((2,))] * bool(written),
             ],
         ),
         out_shape=[jax.ShapeDtypeStruct(queries.shape, q.dtype)]
@@ -231,8 +227,8 @@ def _attend(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         name=KERNEL,
         interpret=interpret,
-    )(*tables, queries, cache.k, cache.v, at[:, :, None], *scales)
-    # 5) Back to the order of the queries, without those that filled up.
+    )(*tables, queries, cache.k, cache.v, *held_at, *scales)
+    # 6) Back to the order of the queries, without those that filled up.
     out = out.reshape(b, per_row, kv, query_block, h).swapaxes(1, 2)
     out = out.reshape(b, kv, per_row * query_block, h)[:, :, : c * group]
     return out.reshape(b, kv, c, group, h).transpose(0, 2, 1, 3, 4).reshape(b, c, n, h), written
@@ -265,84 +261,273 @@ def part_of_page(page: int, position_block: int) -> int:
     return next(x for x in range(position_block, 0, -LANES) if page % x == 0)
 
 
-def _kernel(*refs: Any, is_scaled: bool, is_writing: bool, is_paged: bool, end: int | None):
-    """One block of positions of one block of queries: max, sum and weighted values so far, by key head.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """What the kernel knows of its arrays before it runs."""
 
-    Args:
-      is_writing: `new_refs` are the row's position and the scales of its new token, by row and head.
-      end: of the cache's positions, where the last block goes beyond it; None: it does not.
+    depth: int  # of the ring: blocks of positions that are being copied or worked on
+    block: int  # positions of a block
+    positions: int  # of a row of the cache, or of a page
+    blocks_of_page: int  # 0: no pages
+    columns: int  # of the table of pages
+    queries_of_row: int  # blocks of queries
+    is_step: bool  # one token a row
+    is_scaled: bool
+    is_writing: bool
+
+    def source(self, step: Any, queries_ref: Any, block_ref: Any, pages_ref: Any) -> Any:
+        """Row or page of a step's block, and where in it the block begins."""
+        row = whole_part(queries_ref[step], self.queries_of_row)
+        block = block_ref[step]
+        if pages_ref is None:
+            start = block * self.block
+            # The last block begins early where it would end beyond the cache.
+            if self.positions % self.block:
+                start = jnp.minimum(start, self.positions - self.block)
+            return row, pl.multiple_of(start, LANES)
+        page = pages_ref[row * self.columns + whole_part(block, self.blocks_of_page)]
+        if self.blocks_of_page == 1:
+            return page, 0
+        inside = jax.lax.rem(block, jnp.int32(self.blocks_of_page)) * self.block
+        return page, pl.multiple_of(inside, LANES)
+
+
+def _kernel(layout: _Layout, *refs: Any) -> None:
+    """A round of the grid: starts the copy of one block of positions, and works on the block copied before.
+
+    A block is copied `depth - 1` rounds before its work, so that as many copies are on their way at once.
     """
-    first_ref, queries_ref, block_ref, last_ref, *rest = refs
-    rest = rest[1:] if is_paged else rest  # the table of pages is for the copies alone
-    new_refs, rest = (rest[:3], rest[3:]) if is_writing else ([], rest)
-    q_ref, k_ref, v_ref, at_ref, *rest = rest
-    scale_refs = rest[:2] if is_scaled else []
-    max_ref, sum_ref, values_ref = rest[-3:]
-    out_ref, *written_refs = rest[2 if is_scaled else 0 : -3]
-    kv, positions = k_ref.shape[1:3]
-    part, t = pl.program_id(0), pl.program_id(1)
-    step = walk_step(part, t, first_ref)
-    block, last = block_ref[step], last_ref[queries_ref[step]]
-    is_live = first_ref[part] + t < first_ref[part + 1]
+    refs_left = list(refs)
 
-    # 1) Nothing seen yet.
+    def take(count: int) -> list[Any]:
+        taken, refs_left[:count] = refs_left[:count], []
+        return taken
+
+    first_ref, queries_ref, block_ref, last_ref = take(4)
+    position_ref = take(layout.is_step)
+    pages_ref = (take(bool(layout.blocks_of_page)) or [None])[0]
+    new_refs = take(3 * layout.is_writing)
+    q_ref, k_ref, v_ref = take(3)
+    at_ref = take(not layout.is_step)
+    scale_refs = take(2 * layout.is_scaled)
+    (out_ref,) = take(1)
+    written_refs = take(2 * layout.is_writing)
+    max_ref, sum_ref, values_ref, *rings = take(5 + 2 * layout.is_scaled)
+    (arrived,) = take(1)
+    part, t = pl.program_id(0), pl.program_id(1)
+    begin = first_ref[part]
+    count = first_ref[part + 1] - begin
+
+    def copies(step: Any, slot: Any) -> list[Any]:
+        row, start = layout.source(step, queries_ref, block_ref, pages_ref)
+        at = pl.ds(start, layout.block)
+        sources = [k_ref.at[row, :, at, :], v_ref.at[row, :, at, :]]
+        sources += [x.at[row, :, at] for x in scale_refs]
+        return [
+            pltpu.make_async_copy(source, ring.at[slot], arrived.at[slot])
+            for source, ring in zip(sources, rings, strict=True)
+        ]
+
+    # 1) The copy of this round. Its slot of the ring was worked on in the round before.
+    @pl.when(t < count)
+    def _fetch() -> None:
+        for copy in copies(begin + t, jax.lax.rem(t, layout.depth)):
+            copy.start()
+
+    done = t - (layout.depth - 1)
+    is_live = (done >= 0) & (done < count)
+    step = begin + jnp.clip(done, 0, jnp.maximum(count - 1, 0))
+    slot = jax.lax.rem(jnp.maximum(done, 0), layout.depth)
+    queries, block = queries_ref[step], block_ref[step]
+    is_last = is_live & (block == last_ref[queries])
+
+    # 2) Nothing seen yet.
     @pl.when(is_live & (block == 0))
     def _start() -> None:
         max_ref[...] = jnp.full_like(max_ref, MASKED_SCORE)
         sum_ref[...] = jnp.zeros_like(sum_ref)
         values_ref[...] = jnp.zeros_like(values_ref)
 
-    # 2) Beyond the end of a part there is neither a copy nor a product.
+    # 3) The token's own scales go into the last block of its row, before they are used.
+    @pl.when(is_live)
+    def _arrive() -> None:
+        for copy in copies(step, slot):
+            copy.wait()
+
+    if layout.is_writing:
+        _write_scales(
+            layout,
+            (done == 0, is_last, is_live & (done == count - 1)),
+            (step, slot, queries),
+            (queries_ref, block_ref, pages_ref),
+            new_refs,
+            rings[2:],
+            written_refs,
+            refs_left,
+        )
+
+    # 4) Beyond the end of a part there is no product.
     @pl.when(is_live)
     def _add() -> None:
-        for i in range(kv):
-            # 3) Scores of this block. A key's int8 scale is one number for all of H, so it multiplies the
-            #    score in place of the key.
-            q, k, v = q_ref[0, i], k_ref[0, i], v_ref[0, i]
-            scores = jax.lax.dot_general(
-                q, k.astype(q.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-            )
-            scores = scores * q.shape[-1] ** -0.5
-            position = block * positions + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-            scales = [ref[0, i : i + 1] for ref in scale_refs]
-            if is_writing:
-                # What the last block writes stays. One token a row is one block of queries.
-                row, (new_at_ref, *new) = queries_ref[step], new_refs
-                scales = [
-                    jnp.where(position[:1] == new_at_ref[row], ref[row * kv + i], scale)
-                    for ref, scale in zip(new, scales, strict=True)
-                ]
-                for ref, scale in zip(written_refs, scales, strict=True):
-                    ref[0, i : i + 1] = scale
-            if scales:
-                scores = scores * scales[0]
-            scores = jnp.where(position <= at_ref[0], scores, MASKED_SCORE)
-            # 4) The highest score so far; what was summed under a lower one shrinks to the new one. All
-            #    lanes of a scratch row hold the same number, for a register cannot be narrower.
-            before = max_ref[i][:, :1]
-            highest = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
-            shrink = jnp.exp(before - highest)
-            weights = jnp.exp(scores - highest)
-            total = shrink * sum_ref[i][:, :1] + jnp.sum(weights, axis=1, keepdims=True)
-            # 5) Values of this block. The int8 scale comes after the sum, which is of weights alone.
-            if scales:
-                weights = weights * scales[1]
-            if end is not None:  # what lies beyond the cache may be no number, and 0 x NaN is NaN
-                weights = jnp.where(position < end, weights, 0.0)
-                row = block * positions + jax.lax.broadcasted_iota(jnp.int32, v.shape, 0)
-                v = jnp.where(row < end, v.astype(jnp.float32), 0.0)
-            values = jax.lax.dot_general(
-                weights.astype(q.dtype),
-                v.astype(q.dtype),
-                (((1,), (0,)), ((), ())),
-                preferred_element_type=jnp.float32,
-            )
-            values_ref[i] = shrink * values_ref[i] + values
-            max_ref[i] = jnp.broadcast_to(highest, max_ref.shape[1:])
-            sum_ref[i] = jnp.broadcast_to(total, sum_ref.shape[1:])
+        at = position_ref[0][queries] if layout.is_step else at_ref[0][0]
+        _add_block(layout, block, slot, at, q_ref, rings, max_ref, sum_ref, values_ref)
 
-    # 6) Divide once.
-    @pl.when(is_live & (block == last))
+    # 5) Divide once.
+    @pl.when(is_last)
     def _finish() -> None:
-        for i in range(kv):
+        for i in range(q_ref.shape[1]):
             out_ref[0, i] = (values_ref[i] / sum_ref[i][:, :1]).astype(out_ref.dtype)
+
+
+def _write_scales(
+    layout: _Layout,
+    when: tuple[Any, Any, Any],
+    place: tuple[Any, Any, Any],
+    walk_refs: tuple[Any, ...],
+    new_refs: Sequence[Any],
+    rings: Sequence[Any],
+    written_refs: Sequence[Any],
+    scratch: Sequence[Any],
+) -> None:
+    """Puts the scales of a row's new token into its last block, and writes the 128 around it back.
+
+    Two such writes may be on their way: a third one waits for the first, and the last step for both.
+
+    Args:
+      when: this is the first step of the part, the last one of a row, the last one of the part.
+      place: the step, its slot in the rings, its block of queries.
+      new_refs: positions of the new tokens, their scales of keys and of values by row and head.
+    """
+    is_first, is_last, is_end = when
+    step, slot, queries = place
+    *stages, count_ref, sent = scratch
+    new_at_ref, *news = new_refs
+    new_at = new_at_ref[queries]
+    kv = rings[0].shape[1]
+
+    def writes(number: Any) -> list[Any]:
+        row, start = layout.source(step, *walk_refs)
+        tile = pl.multiple_of(start + tile_of(start), LANES)
+        which = jax.lax.rem(number, 2)
+        return [
+            pltpu.make_async_copy(
+                stage.at[which], ref.at[row, :, pl.ds(tile, LANES)], sent.at[which]
+            )
+            for stage, ref in zip(stages, written_refs, strict=True)
+        ]
+
+    def tile_of(start: Any) -> Any:
+        # Where in the block the 128 positions begin that have the new one; `start` as in its page.
+        inside = jax.lax.rem(new_at, jnp.int32(layout.positions)) - start
+        return pl.multiple_of(whole_part(inside, LANES) * LANES, LANES)
+
+    @pl.when(is_first)
+    def _none() -> None:
+        count_ref[0] = 0
+
+    is_inside = new_at < layout.positions * max(1, layout.columns)
+
+    @pl.when(is_last & is_inside)
+    def _write() -> None:
+        number = count_ref[0]
+
+        @pl.when(number >= 2)
+        def _room() -> None:
+            for write in writes(number):
+                write.wait()
+
+        _, start = layout.source(step, *walk_refs)
+        at = tile_of(start)
+        lane = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
+        is_new = start + at + lane == jax.lax.rem(new_at, jnp.int32(layout.positions))
+        which = jax.lax.rem(number, 2)
+        for ring, stage, new in zip(rings, stages, news, strict=True):
+            for i in range(kv):
+                tile = ring[slot, i : i + 1, pl.ds(at, LANES)]
+                tile = jnp.where(is_new, new[queries * kv + i], tile)
+                ring[slot, i : i + 1, pl.ds(at, LANES)] = tile
+                stage[which, i : i + 1] = tile
+        for write in writes(number):
+            write.start()
+        count_ref[0] = number + 1
+
+    @pl.when(is_end)
+    def _wait() -> None:
+        for back in (1, 2):
+
+            @pl.when(count_ref[0] >= back)
+            def _sent(back: int = back) -> None:
+                for write in writes(count_ref[0] - back):
+                    write.wait()
+
+
+def _add_block(
+    layout: _Layout,
+    block: Any,
+    slot: Any,
+    at: Any,
+    q_ref: Any,
+    rings: Sequence[Any],
+    max_ref: Any,
+    sum_ref: Any,
+    values_ref: Any,
+) -> None:
+    """Adds a block of positions to maximum, sum and weighted values of its queries, by key head.
+
+    All heads do one thing before the next: a head's products then run while another waits for its own.
+
+    Args:
+      at: positions of the queries: one number, or [block, 1].
+    """
+    k_ring, v_ring, *scale_rings = rings
+    heads = range(q_ref.shape[1])
+    # 1) Scores of this block. A key's int8 scale is one number for all of H, so it multiplies the score in
+    #    place of the key.
+    queries = [q_ref[0, i] for i in heads]
+    dtype, width = queries[0].dtype, queries[0].shape[-1]
+    scores = [
+        jax.lax.dot_general(
+            queries[i],
+            k_ring[slot, i].astype(dtype),
+            (((1,), (1,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        for i in heads
+    ]
+    begin = block * layout.block
+    position = jax.lax.broadcasted_iota(jnp.int32, scores[0].shape, 1)
+    seen = position <= at - begin
+    if not layout.blocks_of_page and layout.positions % layout.block:
+        # The last block begins early, with positions that the one before it had.
+        start = jnp.minimum(begin, layout.positions - layout.block)
+        seen = (position <= at - start) & (position >= begin - start)
+    for i in heads:
+        scores[i] = scores[i] * width**-0.5
+        if layout.is_scaled:
+            scores[i] = scores[i] * scale_rings[0][slot, i : i + 1]
+        scores[i] = jnp.where(seen, scores[i], MASKED_SCORE)
+    # 2) The highest score so far; what was summed under a lower one shrinks to the new one. All lanes of a
+    #    scratch row hold the same number, for a register cannot be narrower.
+    before = [max_ref[i][:, :1] for i in heads]
+    highest = [jnp.maximum(before[i], jnp.max(scores[i], axis=1, keepdims=True)) for i in heads]
+    shrink = [jnp.exp(before[i] - highest[i]) for i in heads]
+    weights = [jnp.exp(scores[i] - highest[i]) for i in heads]
+    total = [
+        shrink[i] * sum_ref[i][:, :1] + jnp.sum(weights[i], axis=1, keepdims=True) for i in heads
+    ]
+    # 3) Values of this block. The int8 scale comes after the sum, which is of weights alone.
+    if layout.is_scaled:
+        weights = [weights[i] * scale_rings[1][slot, i : i + 1] for i in heads]
+    values = [
+        jax.lax.dot_general(
+            weights[i].astype(dtype),
+            v_ring[slot, i].astype(dtype),
+            (((1,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        for i in heads
+    ]
+    for i in heads:
+        values_ref[i] = shrink[i] * values_ref[i] + values[i]
+        max_ref[i] = jnp.broadcast_to(highest[i], max_ref.shape[1:])
+        sum_ref[i] = jnp.broadcast_to(total[i], sum_ref.shape[1:])
