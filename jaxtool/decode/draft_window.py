@@ -27,7 +27,8 @@ from jaxtool.decode.programs import (
     rows_or_table,
     scatter_columns,
 )
-from jaxtool.decode.sampling import RowSampling, SamplingMode, sample
+from jaxtool.decode.sampling import RowSampling, SamplingMode
+from jaxtool.decode.sharded_sampling import sample_over_devices
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import KVCache, view_rows
 from jaxtool.model.transformer import Params, cached_hidden_states, logits
@@ -124,7 +125,9 @@ def draft_window(
             attends_apart=_attends_apart(sharding),
         )
         # 2) What each row draws behind each column, if it comes that far.
-        draws, logprobs = _draw(params, config, hidden, rows, positions + 1, sampling_mode)
+        draws, logprobs = _draw(
+            params, config, hidden, rows, positions + 1, sampling_mode, sharding
+        )
         # 3) From column to column, as far as the tokens were right.
         rows, made, is_sampled, counts = _accept(rows, draws, guesses, known, is_stop, counts)
         # 4) Log and corpus.
@@ -188,13 +191,16 @@ def _draw(
     rows: DecodeRows,
     positions: Array,
     sampling_mode: SamplingMode,
+    sharding: Sharding,
 ) -> tuple[Array, Array]:
     """Tokens and log-probs [B, C] of all columns, each by the key of its row and its own position."""
     b, c, width = hidden.shape
     scores = logits(params, config, hidden.reshape(b * c, width))
     sampling: RowSampling = jax.tree.map(lambda x: jnp.repeat(x, c), rows.sampling)
     keys = jnp.repeat(rows.keys, c, axis=0)
-    tokens, logprobs = sample(scores, keys, positions.reshape(-1), sampling, sampling_mode)
+    tokens, logprobs = sample_over_devices(
+        scores, keys, positions.reshape(-1), sampling, sampling_mode, sharding
+    )
     return tokens.reshape(b, c), logprobs.reshape(b, c)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
-from jaxtool.decode.sampling import RowSampling, SamplingMode, plain_rows, sample
+from jaxtool.decode.sampling import RowSampling, SamplingMode, plain_rows
+from jaxtool.decode.sharded_sampling import sample_over_devices
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import (
     KVCache,
@@ -295,7 +296,9 @@ def decode_loop(
         # 4) Draw a token for each row, also where a forced one will take its place. The key is folded
         #    with the drawn token's own position, so a draw depends on no neighbour and no window.
         scores = logits(params, config, hidden[:, 0])
-        tokens, logprobs = sample(scores, rows.keys, rows.lengths + 1, rows.sampling, sampling_mode)
+        tokens, logprobs = sample_over_devices(
+            scores, rows.keys, rows.lengths + 1, rows.sampling, sampling_mode, sharding
+        )
         # 5) Choose between forced and drawn token, and write the step into the log.
         rows, is_sampled = advance(rows, tokens, is_stop)
         log = Window(

@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxtool.core.ranges import check_range
 from jaxtool.core.truncation import Truncation, kept_floor
 
-_VOCAB_BLOCK = 512  # near the square root of the common vocabulary sizes (50k to 152k)
+VOCAB_BLOCK = 512  # near the square root of the common vocabulary sizes (50k to 152k)
+SMALL_VOCABULARY = 2 * VOCAB_BLOCK  # up to it there is one block
 
 # What the rows of a window need: "plain" is temperature alone; "mixed" can do everything per row.
 SamplingMode = Literal["greedy", "plain", "mixed"]
@@ -102,7 +103,7 @@ def sample(
     """
     if sampling_mode == "greedy":
         return _greedy(logits)
-    uniforms = jax.vmap(_uniforms)(row_keys, positions)
+    uniforms = jax.vmap(uniforms_of)(row_keys, positions)
     if sampling_mode == "plain":
         return inverse_cdf(logits / sampling.temperature[:, None], uniforms)
     is_greedy = sampling.temperature == 0
@@ -118,7 +119,7 @@ def _greedy(logits: Array) -> tuple[Array, Array]:
     return tokens, best - jax.nn.logsumexp(logits, axis=-1)
 
 
-def _uniforms(row_key: Array, position: Array) -> Array:
+def uniforms_of(row_key: Array, position: Array) -> Array:
     """Two numbers at the centres of 2^23 cells of (0, 1), (2k + 1) / 2^24, exact in float32.
 
     At 0, the lower end of the first cell, the first token of any weight would be drawn.
@@ -145,8 +146,8 @@ def inverse_cdf(
     if truncation is not None:
         floor = kept_floor(weights, truncation.top_k, truncation.top_p, truncation.min_p)
         weights = jnp.where(weights >= floor[:, None], weights, 0.0)
-    if logits.shape[1] <= 2 * _VOCAB_BLOCK:
-        tokens = _invert(weights, uniforms[:, 0])
+    if logits.shape[1] <= SMALL_VOCABULARY:
+        tokens = invert(weights, uniforms[:, 0])
         total = jnp.sum(weights, axis=-1)
     else:
         tokens, total = _invert_in_blocks(weights, uniforms)
@@ -157,15 +158,15 @@ def inverse_cdf(
 def _invert_in_blocks(weights: Array, uniforms: Array) -> tuple[Array, Array]:
     """Tokens [B], and the sum of all weights of each row [B]."""
     b, v = weights.shape
-    blocks = jnp.pad(weights, ((0, 0), (0, -v % _VOCAB_BLOCK))).reshape(b, -1, _VOCAB_BLOCK)
+    blocks = jnp.pad(weights, ((0, 0), (0, -v % VOCAB_BLOCK))).reshape(b, -1, VOCAB_BLOCK)
     sums = jnp.sum(blocks, axis=-1)
-    vocab_block = _invert(sums, uniforms[:, 0])
+    vocab_block = invert(sums, uniforms[:, 0])
     inside = jnp.take_along_axis(blocks, vocab_block[:, None, None], axis=1)[:, 0]
-    tokens = vocab_block * _VOCAB_BLOCK + _invert(inside, uniforms[:, 1])
+    tokens = vocab_block * VOCAB_BLOCK + invert(inside, uniforms[:, 1])
     return tokens, jnp.sum(sums, axis=-1)
 
 
-def _invert(weights: Array, uniforms: Array) -> Array:
+def invert(weights: Array, uniforms: Array) -> Array:
     """min { i : Σ_{j≤i} w_j > u Σ w } of each row."""
     cumulative = jnp.cumsum(weights, axis=-1)
     return _first_above(cumulative, uniforms * cumulative[:, -1], weights)

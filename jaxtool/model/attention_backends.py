@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention import cached_attention, segment_mask
 from jaxtool.model.blockwise_attention import row_attention
+from jaxtool.model.cache_kernel import LANES
 from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache, write_values
-from jaxtool.model.pallas_attention import LANES, flash_cached_attention, flash_writing_attention
+from jaxtool.model.pallas_attention import flash_cached_attention, flash_writing_attention
 from jaxtool.model.pallas_gpu_attention import head_obstacle, split_cached_attention
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.model.split_attention import split_attention

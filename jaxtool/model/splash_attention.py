@@ -17,7 +17,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from jaxtool.model.pallas_attention import LANES
+from jaxtool.model.cache_kernel import LANES
 from jaxtool.model.splash_blocks import block_sizes, busy_blocks
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.zigzag import from_zigzag, to_zigzag, zigzag_columns

@@ -1,7 +1,8 @@
 """What the compiler says of one program, and a directory that keeps it for the next plan.
 
 Most of a plan's time is the compiler's, and most plans are made again after a change of a few programs. A program is
-known again by its lowered text, the slice and the versions of jax and libtpu; whatever differs in these is compiled.
+known again by its lowered text, the slice, libtpu's flags and the versions of jax and libtpu; whatever differs in these
+is compiled.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from jaxtool.plan.chips import Slice
 from jaxtool.plan.flops import KernelCall
 from jaxtool.plan.hlo import Collective, collectives, estimated_cycles
 
-_FORMAT = 1  # of the files; another one is not read
+_FORMAT = 2  # of the files; another one is not read
 _OUT_OF_MEMORY = re.compile(
     r"Used ([\d.]+)([KMGT]) of |Ran out of memory on HBM\D*\(([\d.]+)([KMGT])\) exceeds"
 )
@@ -108,7 +110,9 @@ def _compiled(lowered: Any, calls: Sequence[KernelCall], tpu: Slice) -> Facts:
 
 def _key(lowered: Any, num_devices: int, tpu: Slice) -> str:
     """Of the program's text, where it runs and who compiles it."""
-    digest = hashlib.sha256(json.dumps([tpu.name, num_devices, compiler_versions()]).encode())
+    flags = os.environ.get("LIBTPU_INIT_ARGS", "")
+    told = [tpu.name, num_devices, compiler_versions(), flags]
+    digest = hashlib.sha256(json.dumps(told).encode())
     digest.update(lowered.as_text().encode())
     return digest.hexdigest()[:32]
 

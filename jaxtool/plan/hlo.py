@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "token": 0}
+# libtpu's name for a fusion of an all-reduce and the slice of it that a device keeps: the first half of the ring.
+_SCATTERED = "all-reduce-scatter"
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _OPCODE = re.compile(r"\s([a-z][a-z0-9-]*)\(")
 _CALLED = re.compile(
@@ -53,7 +55,10 @@ def collectives(text: str) -> list[Collective]:
             key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
             if key not in seen or times > seen[key][1]:
                 n = _group_size(instruction.line)
-                seen[key] = (kind, times, _sent_bytes(kind, instruction, n), _hops(kind, n))
+                sent, hops = _sent_bytes(kind, instruction, n), _hops(kind, n)
+                if name.startswith(_SCATTERED):
+                    kind, sent, hops = "reduce-scatter", sent / 2, hops // 2
+                seen[key] = (kind, times, sent, hops)
     found = []
     for kind in _KINDS:
         mine = [(times, sent, hops) for k, times, sent, hops in seen.values() if k == kind]

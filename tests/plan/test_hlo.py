@@ -69,6 +69,24 @@ def test_collectives_by_hand():
     assert (permute.count, permute.sent_bytes, permute.hops) == (1, 512, 1)
 
 
+def test_an_all_reduce_of_which_a_slice_is_kept_sends_half():
+    """libtpu's fusion: 3 of 4 parts of 32 bytes are sent once, over half of the ring."""
+    text = """\
+%all-reduce-scatter.1.clone (p: f32[8]) -> f32[2] {
+  %p = f32[8]{0} parameter(0)
+  %all-reduce.1 = f32[8]{0} all-reduce(%p), channel_id=3, replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %slice.1 = f32[2]{0} dynamic-slice(%all-reduce.1), dynamic_slice_sizes={2}
+}
+
+ENTRY %main (p: f32[8]) -> f32[2] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %fusion.1 = f32[2]{0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1.clone
+}
+"""
+    (found,) = collectives(text)
+    assert (found.kind, found.count, found.sent_bytes, found.hops) == ("reduce-scatter", 1, 24, 2)
+
+
 def test_cycles_of_a_loop_count_every_round():
     assert estimated_cycles(TEXT) == 5 * 110 + 1000
 
