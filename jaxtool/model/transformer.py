@@ -49,7 +49,7 @@ class Block(nnx.Module):
     ) -> tuple[Array, LayerCache | None]:
         q, k, v = self.attention.project(self.attention_norm(x), rotary)
         out, kept = attend(q, k, v)
-        x = keep(x + self.attention.output(keep(out)))
+        x = keep(x + self.attention.output(out))
         x = x + self.mlp(self.mlp_norm(x))
         return x, kept
 
