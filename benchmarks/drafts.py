@@ -34,10 +34,10 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import SMOLLM, machine
+from benchmarks.draft_products import products
+from benchmarks.peers import machine
 from jaxtool.cli import entry
 from jaxtool.core import rng
 from jaxtool.core.calls import Call
@@ -50,7 +50,6 @@ from jaxtool.decode.drafts_config import DraftsConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.float_product import float_product
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.policy_text import Reader
@@ -65,8 +64,6 @@ from jaxtool.train.weights import weights_named
 
 _SUM = re.compile(r"\s*print\(([-+*/ ()\d.]{1,60})\)\s*")
 _MOST_CALLS = 3
-# Of a layer of SmolLM2 (queries and output, keys and values, gate and up, down) and its LM head.
-_PRODUCTS = ((576, 1152), (576, 384), (576, 3072), (1536, 576), (576, 49_152))
 _RANDOM = "random"
 _STUDY = ModelConfig(  # gin_configs/models/tiny_arithmetic.gin
     vocab_size=120,
@@ -83,15 +80,23 @@ _WAYS = ("exact:2,4", "any:2,4", "same_program:4")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How a case asks."""
+
+    new: int = 96  # tokens of an answer
+    rounds: int = 4  # that count
+    temperature: float = 1.0
+    has_same_keys: bool = False  # in every round
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
     """What all ways answer."""
 
     tokenizer: Tokenizer
     renderer: Renderer
     problems: list[Problem]
-    new: int
-    temperature: float
-    has_same_keys: bool
+    how: Asking
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -121,21 +126,21 @@ def answer(engine: DecodeEngine, asked: Asked, samples: int, number: int) -> Rou
     for i, prompt in enumerate(prompts):
         for sample in range(samples):
             cache_row = engine.take_cache_row()
-            limit = len(prompt) + asked.new
+            limit = len(prompt) + asked.how.new
             rows[cache_row] = Row(
                 ids=list(prompt),
                 limit=limit,
                 reader=renderer.reader(is_first=True),
                 read=len(prompt),
             )
-            step = 0 if asked.has_same_keys else number
+            step = 0 if asked.how.has_same_keys else number
             placements.append(
                 Placement(
                     cache_row=cache_row,
                     prompt=prefilled[i],
                     row_key=rng.row_key(0, step, asked.problems[i].problem_id, sample),
                     max_length=limit,
-                    sampling=Sampling(temperature=asked.temperature),
+                    sampling=Sampling(temperature=asked.how.temperature),
                 )
             )
     engine.place(placements)
@@ -224,7 +229,7 @@ def measure(
     task: str,
     rows: int,
     ways: dict[str, DraftsConfig | None],
-    arguments: argparse.Namespace,
+    how: Asking,
 ) -> dict[str, Any]:
     """One case: every way at so many rows."""
     sharding = single_device()
@@ -239,12 +244,10 @@ def measure(
         tokenizer=tokenizer,
         renderer=renderer,
         problems=list(of.problems("train", max(1, rows // samples), 0)),
-        new=arguments.new,
-        temperature=arguments.temperature,
-        has_same_keys=arguments.same_keys,
+        how=how,
     )
     longest = max(len(renderer.prompt_ids(tokenizer, problem)) for problem in asked.problems)
-    positions = -(-(longest + arguments.new) // 32) * 32
+    positions = -(-(longest + how.new) // 32) * 32
     engines = {}
     for name, drafts in ways.items():
         config = EngineConfig(
@@ -265,7 +268,7 @@ def measure(
         engines[name].load(params)
     del params
     seen: dict[str, list[Round]] = {name: [] for name in ways}
-    for number in range(arguments.rounds + 1):
+    for number in range(how.rounds + 1):
         for name, engine in engines.items():
             done = answer(engine, asked, samples, number)
             if number:
@@ -275,8 +278,8 @@ def measure(
         "policy": policy if policy in ("smollm2", _RANDOM) else "of the study",
         "rows": rows,
         "samples": samples,
-        "same_keys": arguments.same_keys,
-        "temperature": arguments.temperature,
+        "same_keys": how.has_same_keys,
+        "temperature": how.temperature,
         "ways": {name: figures(engines[name], seen[name], seen["off"]) for name in ways},
     }
 
@@ -308,47 +311,11 @@ def figures(engine: DecodeEngine, seen: list[Round], off: list[Round]) -> dict[s
     }
 
 
-def products(dtype: str) -> list[dict[str, Any]]:
-    """CPU time of SmolLM2's matrix products by rows, and whether the first four rows keep their bits."""
-    numbers = np.random.default_rng(0)
-    pairs = {
-        (k, n): tuple(
-            jnp.asarray(numbers.standard_normal(shape), dtype) for shape in ((128, k), (k, n))
-        )
-        for k, n in _PRODUCTS
-    }
-    product = jax.jit(lambda x, w: float_product(x, w, 1))
-    first: dict[tuple[int, int], np.ndarray] = {}
-    found = []
-    for rows in (4, 8, 16, 32, 64, 128):
-        layers_ms, head_ms, is_same = 0.0, 0.0, True
-        for k, n in _PRODUCTS:
-            x, w = pairs[k, n]
-            x = x[:rows]
-            y = np.asarray(product(x, w))[:4]
-            is_same &= np.array_equal(first.setdefault((k, n), y), y)
-            ms = 1e3 * min(_cpu_s(product, x, w) for _ in range(5))
-            if n == SMOLLM["vocab_size"]:
-                head_ms += ms
-            else:
-                layers_ms += ms * SMOLLM["num_layers"]
-        found.append(
-            {
-                "dtype": dtype,
-                "rows": rows,
-                "layers_ms": layers_ms,
-                "head_ms": head_ms,
-                "has_bits_of_4_rows": is_same,
-            }
-        )
-        print("  ".join(f"{key} {value}" for key, value in found[-1].items()), flush=True)
-    return found
-
-
-def _cpu_s(function: Any, *arguments: Any) -> float:
-    started = time.process_time()
-    jax.block_until_ready(function(*arguments))
-    return time.process_time() - started
+def show(case: dict[str, Any]) -> None:
+    print(f"{case['rows']} rows")
+    for name, of in case["ways"].items():
+        shown = "  ".join(f"{key} {value:.3g}" for key, value in of.items() if value is not None)
+        print(f"  {name:16} {shown}", flush=True)
 
 
 def main() -> None:
@@ -382,14 +349,15 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps({"products": found, "machine": machine({})}))
         return
+    how = Asking(
+        new=arguments.new,
+        rounds=arguments.rounds,
+        temperature=arguments.temperature,
+        has_same_keys=arguments.same_keys,
+    )
     for rows in arguments.rows or (4, 32):
-        cases.append(measure(str(arguments.policy), arguments.task, rows, ways, arguments))
-        print(f"{rows} rows")
-        for name, of in cases[-1]["ways"].items():
-            shown = "  ".join(
-                f"{key} {value:.3g}" for key, value in of.items() if value is not None
-            )
-            print(f"  {name:16} {shown}", flush=True)
+        cases.append(measure(str(arguments.policy), arguments.task, rows, ways, how))
+        show(cases[-1])
     record = {"cases": cases, "machine": machine({})}
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1))

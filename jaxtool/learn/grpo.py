@@ -1,8 +1,8 @@
 """The policy's loss: GRPO (DeepSeekMath, 2402.03300, equation 3) and its relatives as options.
 
 Deviations from the papers: no KL term by default (ReTool, DAPO); clip-low and clip-high differ (DAPO);
-averages are over policy tokens of the whole batch by default (DAPO), not per sequence first. With one
-update per batch π_old is the policy that is being differentiated, so the ratio is exactly 1 and
+averages are over policy tokens of the whole batch by default (DAPO), not per sequence first. In the
+first update of a batch π_old is the policy that is being differentiated, so the ratio is exactly 1 and
 nothing is clipped. A KL of `kl_coef` 0 keeps no reference policy.
 """
 
@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtool.algos import aggregation, kl
 from jaxtool.algos.off_policy import mismatch_metrics
@@ -83,6 +84,20 @@ class GrpoConfig:
             )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OldLogprobs:
+    """log π_old of a block of a batch with several updates.
+
+    Before the first of them π_old is the policy that is differentiated. The block computes its
+    log-probs anyway, so nobody computes them beforehand. A flag, not a program of its own: a gradient block of 32B
+    takes minutes to compile.
+    """
+
+    values: jax.Array  # [B, T]; not read where `is_own`
+    is_own: jax.Array | np.bool_  # []: π_old is the policy itself
+
+
 def needs_reference(config: GrpoConfig) -> bool:
     """Whether a KL term asks for log-probs of the first policy."""
     return bool(config.kl_coef or config.reward_kl_coef)
@@ -125,8 +140,11 @@ def loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
 
 @functools.partial(jax.jit, static_argnames=("setup",))
 def old_logprobs(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> jax.Array:
-    """log π_old [B, T] under the learner's own forward pass."""
-    return _logprobs(params, block, setup)[0]
+    """log π_old [B, T] under the learner's own forward pass, laid out as a block's fields are.
+
+    Gradient blocks get either, so another layout would be another program.
+    """
+    return setup.sharding.constrain(_logprobs(params, block, setup)[0], "batch", "length")
 
 
 @functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
@@ -135,7 +153,7 @@ def grpo_block(
     params: Params,
     view: PolicyView,
     block: TrainBatch,
-    old: jax.Array | None,
+    old: OldLogprobs | None,
     count: jax.Array,
     *,
     setup: LearnerSetup,
@@ -146,7 +164,7 @@ def grpo_block(
       total: of the blocks before; None where this is the batch's only one.
       params: what is trained of the policy.
       view: makes a policy of them, and holds the first one for the KL.
-      old: log π_old [B, T]; None means that π_old is the current policy.
+      old: log π_old; None means that π_old is the current policy in every block of the batch.
       count: of the whole (mini-)batch, what the summed loss is divided by.
     """
     loss_of = jax.value_and_grad(_block_loss, has_aux=True)
@@ -158,17 +176,19 @@ def _block_loss(
     params: Params,
     view: PolicyView,
     block: TrainBatch,
-    old: jax.Array | None,
+    old: OldLogprobs | None,
     count: jax.Array,
     setup: LearnerSetup,
 ) -> tuple[jax.Array, Metrics]:
     """One block's share of the loss, and sums for the metrics; arguments as those of `grpo_block`."""
     config = setup.grpo
     # 1. Log-probs under the policy, its first version and the one before this batch's updates, which in
-    #    the only update of a batch is the policy itself.
+    #    the first update of a batch is the policy itself.
     logprobs, entropy = _logprobs(view.full(params), block, setup)
     reference = _logprobs(view.first, block, setup)[0] if needs_reference(config) else None
-    before = jax.lax.stop_gradient(logprobs) if old is None else old
+    before = jax.lax.stop_gradient(logprobs)
+    if old is not None:
+        before = jnp.where(old.is_own, before, old.values)
     # 2. The surrogate of each token, weighted against the sampler.
     old_policy = block.behaviour_logprobs if config.old_policy == "sampler" else before
     loss, is_clipped = config.loss(logprobs, old_policy, block, setup.num_trajectories)

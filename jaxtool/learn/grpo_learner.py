@@ -10,9 +10,15 @@ import numpy as np
 
 from jaxtool.core.batch import TrainBatch
 from jaxtool.learn.group_advantages import trajectory_advantages
-from jaxtool.learn.grpo import SAMPLED_TOKENS, LearnerSetup, loss_count, needs_old_logprobs
+from jaxtool.learn.grpo import (
+    SAMPLED_TOKENS,
+    LearnerSetup,
+    OldLogprobs,
+    loss_count,
+    needs_old_logprobs,
+)
 from jaxtool.learn.members import Members
-from jaxtool.learn.placed_batch import PlacedBatch, place
+from jaxtool.learn.placed_batch import MiniBatch, PlacedBatch, place
 from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.programs import policy_programs
 from jaxtool.learn.reward_kl import token_penalties, trajectory_penalties
@@ -78,22 +84,17 @@ class GrpoLearner:
           moves: False to measure alone: the state comes back as it was.
         """
         setup, config, programs = self.setup, self.setup.grpo, policy_programs(self.setup)
-        # 1. log π_old of every token, before the first update moves the policy. A single update needs
+        # 1. log π_old of every token, before the first update moves the policy. The first update needs
         #    none: its π_old is the policy that is differentiated, and the ratio is 1.
+        learned = [mini for mini in batch.mini_batches if mini.host.loss_mask.any()]
         needs_old = needs_old_logprobs(config, len(batch.mini_batches))
-        policy = self.policy(state)
-        olds: list[list[jax.Array | None]] = [
-            [
-                programs.old_logprobs.run(policy, block.without_targets()) if needs_old else None
-                for block in mini.blocks
-            ]
-            for mini in batch.mini_batches
+        olds = [
+            self._old(state, mini, is_first=index == 0) if needs_old else [None] * len(mini.blocks)
+            for index, mini in enumerate(learned)
         ]
         first: Metrics = {}
         skipped: list[jax.Array] = []
-        for mini, old in zip(batch.mini_batches, olds, strict=True):
-            if not mini.host.loss_mask.any():
-                continue
+        for mini, old in zip(learned, olds, strict=True):
             # 2. The gradient of a mini-batch, block by block. Each block's share is divided by what the
             #    whole mini-batch counts, so that blocks of any size add up to the same update.
             count = np.float32(loss_count(mini.host, config))
@@ -115,6 +116,22 @@ class GrpoLearner:
         if skipped:
             first["policy/skipped_updates"] = jnp.sum(jnp.stack(skipped))
         return state, first
+
+    def _old(
+        self, state: TrainState, mini: MiniBatch, *, is_first: bool
+    ) -> list[OldLogprobs | None]:
+        """log π_old of each block; those of the first update are not computed here."""
+        if is_first:
+            # Any numbers of this shape and layout: they are not read.
+            return [
+                OldLogprobs(values=block.behaviour_logprobs, is_own=np.bool_(True))
+                for block in mini.blocks
+            ]
+        policy, run = self.policy(state), policy_programs(self.setup).old_logprobs.run
+        return [
+            OldLogprobs(values=run(policy, block.without_targets()), is_own=np.bool_(False))
+            for block in mini.blocks
+        ]
 
     def measure(self, state: TrainState, batch: PlacedBatch) -> Metrics:
         """Metrics of one update on the whole batch, which is not made."""

@@ -40,7 +40,7 @@ class PolicyPrograms:
 
     gradient_block: LearnerProgram
     update: LearnerProgram
-    old_logprobs: LearnerProgram  # where π_old is not the policy itself, and for a KL in the reward
+    old_logprobs: LearnerProgram  # of all updates but the first, and for a KL in the reward
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache, write_values
 from jaxtool.model.pallas_attention import flash_cached_attention, flash_writing_attention
 from jaxtool.model.pallas_gpu_attention import head_obstacle, split_cached_attention
+from jaxtool.model.remat import keep
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.model.split_attention import split_attention
 from jaxtool.parallel.axis_rules import Sharding
@@ -76,6 +77,8 @@ def training_attention(
 ) -> Attend:
     """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H] under the mask of packed segments.
 
+    What it returns is marked by `remat.keep`; the TPU kernel marks its residuals, of which the output is one.
+
     Args:
       prefix_ids: as for `segment_mask`.
     """
@@ -84,18 +87,20 @@ def training_attention(
         return functools.partial(
             splash_attention, segment_ids=segment_ids, prefix_ids=prefix_ids, sharding=sharding
         )
-    if sharding.parts("queries") > 1:
-        places = segment_ids, positions
-        return split_attention(config.attention_block, places, sharding, prefix_ids)
-    if backend == "cudnn":
-        mask = segment_mask(segment_ids, positions, None, prefix_ids)
-        return functools.partial(fused_attention, mask=mask, implementation="cudnn")
-    attention_block = config.attention_block
-    return lambda q, k, v: row_attention(
-        *(q, k, v, segment_ids, positions),
-        attention_block=attention_block,
+    attend: Attend = functools.partial(
+        row_attention,
+        segment_ids=segment_ids,
+        positions=positions,
+        attention_block=config.attention_block,
         prefix_ids=prefix_ids,
     )
+    if sharding.parts("queries") > 1:
+        places = segment_ids, positions
+        attend = split_attention(config.attention_block, places, sharding, prefix_ids)
+    elif backend == "cudnn":
+        mask = segment_mask(segment_ids, positions, None, prefix_ids)
+        attend = functools.partial(fused_attention, mask=mask, implementation="cudnn")
+    return lambda q, k, v: keep(attend(q, k, v))
 
 
 def attend_to_cache(

@@ -49,7 +49,7 @@ class Block(nnx.Module):
     ) -> tuple[Array, LayerCache | None]:
         q, k, v = self.attention.project(_whole_rows(self.attention_norm(x), sharding), rotary)
         out, kept = attend(q, k, v)
-        x = keep(x + _parts_of_rows(self.attention.output(keep(out)), sharding))
+        x = keep(x + _parts_of_rows(self.attention.output(out), sharding))
         hidden = self.mlp.hidden(_whole_rows(self.mlp_norm(x), sharding))
         hidden = sharding.constrain(hidden, "batch", "queries", "mlp")
         return x + _parts_of_rows(self.mlp.down(hidden), sharding), kept

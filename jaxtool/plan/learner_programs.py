@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.config.callables import callable_name
-from jaxtool.learn.grpo import LearnerSetup, needs_old_logprobs, needs_reference
+from jaxtool.learn.grpo import LearnerSetup, OldLogprobs, needs_old_logprobs, needs_reference
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.ppo import CriticConfig
@@ -173,7 +173,7 @@ class _Parts:
                 policy,
                 held_arguments=("parameters", "reference"),
                 while_trips=chunks,
-                old=self._tokens if needs_old else None,
+                old=OldLogprobs(values=self._tokens, is_own=np.bool_(False)) if needs_old else None,
             ),
             self._update(programs.update, policy, self.config.optimizer, (*own, "optimizer state")),
         )

@@ -220,7 +220,7 @@ def runs_per_step(
     # A KL in the reward asks the policy and its reference.
     old = 2 * blocks if config.grpo.reward_kl_coef else 0
     if updates > 1 and config.grpo.old_policy == "learner":
-        old += blocks
+        old += blocks - blocks // updates  # the first update's are the gradient block's own
     appends = 0.0
     if is_appended:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)

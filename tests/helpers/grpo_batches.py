@@ -61,6 +61,8 @@ def gradients(params, batch, setup: LearnerSetup, reference=None, old=None):
     total = zero_gradients(params, setup.sharding)
     count = np.float32(grpo.loss_count(batch, setup.grpo))
     sums = []
+    if old is not None:
+        old = grpo.OldLogprobs(values=old, is_own=np.bool_(False))
     for block in row_blocks(batch, setup.grpo.micro_batch_rows, setup.sharding):
         total, part = grpo.grpo_block(total, params, view, block, old, count, setup=setup)
         sums.append(part)

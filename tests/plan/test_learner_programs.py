@@ -11,6 +11,7 @@ from helpers.small_runs import MODEL, rl_config
 from helpers.targets import with_advantages
 from helpers.tiny_models import random_params
 
+from jaxtool.learn.grpo import OldLogprobs
 from jaxtool.learn.grpo_learner import place_batch
 from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.ppo import CriticConfig
@@ -77,7 +78,7 @@ def test_a_plan_traces_what_a_run_calls(tmp_path, shares_prompts):
             view=learner.view,
             block=block,
             inputs=block.without_targets(),
-            old=numbers,
+            old=OldLogprobs(values=numbers, is_own=np.bool_(True)),
             old_values=numbers,
             returns=numbers,
             count=np.float32(1),

@@ -77,14 +77,15 @@ def test_runs_per_step_by_hand(tmp_path):
     assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (3, 0, 1)
     grpo = dataclasses.replace(config.grpo, updates_per_batch=2)
     runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
-    assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (4, 4, 2)
+    # The first update's two blocks need no old log-probs.
+    assert (runs[names.LEARN], runs[names.OLD], runs[names.APPLY]) == (4, 2, 2)
     # A critic values the blocks of both updates once, and learns as the policy does.
     critic = [runs[name] for name in (names.VALUES, names.CRITIC, names.CRITIC_APPLY)]
     assert critic == [4, 4, 2]
     # A KL in the reward asks policy and reference for those 4 blocks as well.
     grpo = dataclasses.replace(grpo, reward_kl_coef=0.1)
     runs = runs_per_step(dataclasses.replace(config, grpo=grpo), assumed, 1)
-    assert runs[names.OLD] == 4 + 2 * 4
+    assert runs[names.OLD] == 2 + 2 * 4
 
 
 def test_a_host_decodes_its_share_and_learns_everything(tmp_path):
