@@ -146,7 +146,7 @@ def train(
                 if is_validated:
                     with run.phase(VALIDATION):
                         metrics |= _validate(run, rollouts, step)
-                log.write(step, metrics)
+                log.write(step, metrics | worker.call_metrics())
                 run.skipped.check()
                 progress.update(step + 1, _shown(metrics))
                 with run.phase(CHECKPOINT):
