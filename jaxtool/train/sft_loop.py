@@ -143,7 +143,7 @@ def train(
     """
     identity = Identity(config=config, seed=seed, init_from=init_from, steps=config.steps)
     with (
-        StopNotice(workdir) as stop,
+        StopNotice(workdir, keeps="finished steps") as stop,
         open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as this_start,
     ):
         if not this_start.is_finished:
