@@ -60,7 +60,7 @@ def main() -> None:
             check=True,
         )
         found = json.loads(results.read_text(encoding="utf-8"))
-    record = {"phases": found, "seconds": time.monotonic() - started, "machine": machine()}
+    record = {"phases": found, "seconds": time.monotonic() - started, "machine": machine({})}
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
     sys.exit(any(values["differing"] for values in found.values()))

@@ -30,11 +30,12 @@ PORT = "JAXTOOL_HOST_PORT"  # in the environment: a fixed port, where a firewall
 _CONNECT_S = 60.0  # for all connections of a host
 _FRAME = struct.Struct("<BQ")  # kind, bytes that follow
 _HELLO = struct.Struct("<16sI")  # token, number of the host that connects
-_DATA, _BEAT, _END = 0, 1, 2
+_DATA, _BEAT, _END, _STOP = 0, 1, 2, 3
 _ADDRESS_BYTES = 256
 
 # A host's number and its last line; "" at the end of its program, None where it broke off without a word.
 OnEnd = Callable[[int, str | None], None]
+OnStop = Callable[[int], None]  # a host's number: it is told to stop
 
 
 class _Peer:
@@ -78,9 +79,15 @@ class _Peer:
 class HostNetwork:
     """The connections of this host. Threads that live as long as the process read them."""
 
-    def __init__(self, connections: Mapping[int, socket.socket], own: int, on_end: OnEnd):
-        """`connections` by host, `own` number left out; `on_end` is called by a thread, once a host."""
-        self._own, self._count = own, len(connections) + 1
+    def __init__(
+        self,
+        connections: Mapping[int, socket.socket],
+        own: int,
+        on_end: OnEnd,
+        on_stop: OnStop,
+    ):
+        """`connections` by host, `own` number left out; threads call `on_end`, once a host, and `on_stop`."""
+        self._own, self._count, self._on_stop = own, len(connections) + 1, on_stop
         self._peers = {i: _Peer(i, connection) for i, connection in sorted(connections.items())}
         self._on_end, self._ending = on_end, threading.Lock()
         self._reported: set[int] = set()
@@ -114,13 +121,19 @@ class HostNetwork:
             found.append(part)
         return found
 
+    def tell_stop(self) -> None:
+        """Tells the others that this host is told to stop."""
+        self._tell(_STOP)
+
     def leave(self, text: str) -> None:
         """Tells the others that this host ends, with its line; "" after the last step of its program."""
+        self._tell(_END, text.encode())
 
+    def _tell(self, kind: int, payload: bytes = b"") -> None:
         def tell() -> None:
             for peer in self._peers.values():
                 try:
-                    peer.send(_END, text.encode())
+                    peer.send(kind, payload)
                 except OSError:
                     continue
 
@@ -143,9 +156,12 @@ class HostNetwork:
                 payload = bytes(peer.read(length))
                 if kind == _DATA:
                     peer.inbox.put(payload)
+                elif kind == _STOP:
+                    self._on_stop(peer.index)
                 elif kind == _END:
                     text, peer.has_ended = payload.decode(errors="replace"), True
                     self._report(peer, text)
+                    peer.inbox.put(None)  # it may stay until this host has ended
         except (OSError, EOFError):
             peer.has_ended = True
             self._report(peer, text)
@@ -174,7 +190,7 @@ class HostNetwork:
                     self._report(peer, None)
 
 
-def open_network(on_end: OnEnd, coordinator: str | None = None) -> HostNetwork:
+def open_network(on_end: OnEnd, on_stop: OnStop, coordinator: str | None = None) -> HostNetwork:
     """Connects this host to all others; every host calls it at the same place.
 
     Args:
@@ -201,7 +217,7 @@ def open_network(on_end: OnEnd, coordinator: str | None = None) -> HostNetwork:
     }
     connections |= _accept(listener, token, range(own + 1, count))
     listener.close()
-    return HostNetwork(connections, own, on_end)
+    return HostNetwork(connections, own, on_end, on_stop)
 
 
 def _own_addresses(coordinator: str | None) -> list[str]:

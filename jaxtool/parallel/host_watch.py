@@ -1,6 +1,7 @@
 """How a host of several ends when another one has ended: one line on stderr, exit status 1, nothing left waiting.
 
 A host that waits in a collective for one that is gone cannot be woken: so the thread that learns of it ends the process.
+After a notice to stop the end of a host is no error: all end then, each in its own way (`jaxtool.rundir.stopping`).
 Not covered: how it learns of it (`host_network`).
 """
 
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from jaxtool.core.stopped import stop_status
 from jaxtool.parallel.host_network import SILENT_S, HostNetwork
 
 _RESUMES = "the same command on all hosts resumes from the last checkpoint"
@@ -33,10 +35,47 @@ class HostWatch:
         self._own, self._count = own, count
         self._speaking = threading.Lock()  # whoever has it says the line and ends the process
         self._lost: str | None = None
+        self._ends_s: float | None = None  # when this host will have ended, which is told to stop
+        self._hearers: list[Callable[[int], object]] = []
+        self._told_by: int | None = None
+        self.is_left_alone = False  # told to stop, and another host has ended
         _catch_abort(self._after_abort)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._ends_s is not None or self._told_by is not None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that host 0, which jax's service lives in, waits for the others to end."""
+        return LAST_S if self._ends_s is None else max(0.0, self._ends_s - time.monotonic())
+
+    def stop(self, seconds: float) -> None:
+        """This host is told to stop, and will have ended in so many seconds: tells the others."""
+        self._ends_s = time.monotonic() + seconds
+        if self.network is not None:
+            self.network.tell_stop()
+
+    def on_stop(self, host: int) -> None:
+        """Called by the network's threads."""
+        self._told_by = host
+        for call in tuple(self._hearers):
+            call(host)
+
+    def hear_stop(self, call: Callable[[int], object]) -> None:
+        """Has `call` made with the number of a host that is told to stop, also where that was before."""
+        self._hearers.append(call)
+        if self._told_by is not None:
+            call(self._told_by)
+
+    def forget(self, call: Callable[[int], object]) -> None:
+        self._hearers.remove(call)
 
     def on_end(self, host: int, text: str | None) -> None:
         """Called by the network's threads."""
+        if self.is_stopping and not text:
+            self.is_left_alone = True
+            return
         if text == "":
             return  # its program is over; whoever still waits for it sees the connection close
         if text is None:
@@ -68,6 +107,8 @@ class HostWatch:
 
     def _after_abort(self) -> None:
         """jax's client aborts as soon as host 0, where its service was, is gone: say so, as else."""
+        if self.is_stopping:
+            os._exit(stop_status())
         until = time.monotonic() + 2
         while self._lost is None and time.monotonic() < until:
             time.sleep(0.05)

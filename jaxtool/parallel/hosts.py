@@ -6,20 +6,23 @@ agreed. With one process nothing here starts anything or waits for anybody.
 
 When a process ends before the others, these end too, each with one line (`host_watch`): at once where it was killed or
 failed, within a minute where its machine was lost. The same command on all hosts resumes from the last checkpoint.
+A process that is told to stop tells the others, and all end as a stop does (`jaxtool.rundir.stopping`).
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jax
 
+from jaxtool.core.stopped import Stopped
 from jaxtool.parallel import wire
 from jaxtool.parallel.host_network import HostNetwork, open_network
-from jaxtool.parallel.host_watch import LAST_S, HostWatch
+from jaxtool.parallel.host_watch import HostWatch
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
     "JAX_COORDINATOR_ADDRESS",
@@ -112,10 +115,20 @@ def exchange(value: _Value) -> list[_Value]:
 
     They travel from host to host and never over a device, so programs of the devices may run meanwhile. What may
     travel says `wire`: data of jaxtool, no code.
+
+    Raises:
+      Stopped: another process has ended because the run is told to stop.
+      RuntimeError: another process has ended its program.
     """
     if is_single():
         return [value]
-    return [wire.unpack(part) for part in _network().gather(wire.pack(value))]
+    try:
+        parts = _network().gather(wire.pack(value))
+    except RuntimeError:
+        if is_left_alone():
+            raise Stopped from None
+        raise
+    return [wire.unpack(part) for part in parts]
 
 
 def agree(decide: Callable[[], _Value]) -> _Value:
@@ -145,13 +158,45 @@ def end(line: str) -> NoReturn:
     os._exit(1)  # jax would wait for the others first
 
 
+def tell_stop(seconds: float) -> None:
+    """This process is told to stop and will have ended in so many seconds: the others shall stop as well."""
+    if not is_single() and _network.cache_info().currsize:
+        _watch().stop(seconds)
+
+
+@contextlib.contextmanager
+def hears_stop(call: Callable[[int], object]) -> Iterator[None]:
+    """Has `call` made, by another thread, with the number of a process that is told to stop."""
+    if is_single():
+        yield
+        return
+    _watch().hear_stop(call)
+    try:
+        yield
+    finally:
+        _watch().forget(call)
+
+
+def is_left_alone() -> bool:
+    """Whether the run is told to stop and another process has ended: who waits for it waits in vain."""
+    return bool(_watch.cache_info().currsize) and _watch().is_left_alone
+
+
+def say_end() -> None:
+    """The last of a process that is told to stop: the others learn that it ends without an error."""
+    if not _network.cache_info().currsize:
+        return
+    network = _network()
+    if _watch().is_stopping:
+        network.tell_stop()  # once more: before they hear of the end
+    network.leave("")
+    if jax.process_index() == 0:  # its coordinator serves the others until they have ended
+        network.wait_until_left(_watch().left_s)
+
+
 def leave(status: int) -> NoReturn:
     """Ends this process of several after a stop that was asked for: jax's own end waits for the others."""
-    if _network.cache_info().currsize:
-        network = _network()
-        network.leave("")
-        if jax.process_index() == 0:  # its coordinator serves the others until they have ended
-            network.wait_until_left(LAST_S)
+    say_end()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -187,7 +232,7 @@ def _watch() -> HostWatch:
 @functools.cache
 def _network() -> HostNetwork:
     watch = _watch()
-    watch.network = network = open_network(watch.on_end, *_PLACE[-1:])
+    watch.network = network = open_network(watch.on_end, watch.on_stop, *_PLACE[-1:])
     # Before jax's own, which waits for the others: they shall not take the end of this program for its death.
     atexit.register(network.leave, "")
     return network

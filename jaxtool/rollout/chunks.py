@@ -11,6 +11,7 @@ from jaxtool.core.types import Group, Problem
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.collector import Collector
 from jaxtool.rollout.job import Job
+from jaxtool.rollout.job_rows import woken_by
 from jaxtool.rollout.lost import lost_problems, with_second_try
 
 
@@ -67,22 +68,24 @@ async def answer_chunks(
         )
 
     try:
-        while waiting or working:
-            while waiting and sum(_left(chunk.job) for chunk in working.values()) < wanted:
-                number = next(iter(waiting))
-                working[number] = _Chunk(job=begin(waiting.pop(number)))
-            await collector.advance(asking.version)
-            for number in [n for n, chunk in working.items() if chunk.job.is_done]:
-                chunk = working[number]
-                groups = chunk.job.groups()
-                if chunk.first is not None:
-                    groups = with_second_try(chunk.first, groups)
-                elif lost := lost_problems(groups):
-                    working[number] = _Chunk(job=begin(lost, is_urgent=True), first=groups)
-                    continue
-                del working[number]
-                await on_chunk(number, groups)
-            on_window(sum(chunk.job.num_done for chunk in working.values()))
+        with woken_by(collector.stop) as wake:
+            while waiting or working:
+                collector.stop.check()
+                while waiting and sum(_left(chunk.job) for chunk in working.values()) < wanted:
+                    number = next(iter(waiting))
+                    working[number] = _Chunk(job=begin(waiting.pop(number)))
+                await collector.advance(asking.version, wake)
+                for number in [n for n, chunk in working.items() if chunk.job.is_done]:
+                    chunk = working[number]
+                    groups = chunk.job.groups()
+                    if chunk.first is not None:
+                        groups = with_second_try(chunk.first, groups)
+                    elif lost := lost_problems(groups):
+                        working[number] = _Chunk(job=begin(lost, is_urgent=True), first=groups)
+                        continue
+                    del working[number]
+                    await on_chunk(number, groups)
+                on_window(sum(chunk.job.num_done for chunk in working.values()))
     finally:
         await collector.abandon()
 

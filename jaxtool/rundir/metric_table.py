@@ -29,7 +29,7 @@ METRICS: dict[str, str] = {
     "tools/accuracy_with_call_fraction/{tool}": "Share of the answers that called the tool that are right. Only with several tools.",
     "tools/unexecuted_per_answer": "Calls written behind the limit of calls and never run, mean.",
     "tools/invalid_per_answer": "Calls that could not be made (no JSON, no such tool, a missing argument), mean.",
-    "tools/calls_count/{tool}": "Calls that the tool answered since the last row, on all hosts, lost trajectories included.",
+    "tools/calls_count/{tool}": "Calls that the tool answered since the last row, on all hosts: of the step, lost trajectories included, and of its validation.",
     "tools/errors_count/{tool}": "Of these calls, those that ended in an error of the call: it raised, or broke a limit other than time.",
     "tools/deadlines_count/{tool}": "Of these calls, those that reached a deadline or a limit of time.",
     "tools/unavailable_count/{tool}": "Calls that could not be answered; each masked its trajectory.",

@@ -27,6 +27,7 @@ from jaxtool.config.settings import (
     settings_of,
 )
 from jaxtool.core.files import one_line
+from jaxtool.core.stopped import Stopped
 from jaxtool.parallel import hosts
 from jaxtool.rundir import provenance
 from jaxtool.rundir.checkpoints import is_policy
@@ -179,6 +180,7 @@ def open_start(
 
     Raises:
       ValueError: another run is in the directory, or one that is longer; one line.
+      Stopped: a run of several hosts that was told to stop broke because another host has ended.
     """
 
     def opened() -> tuple[RunRecord, dict[str, Setting]]:
@@ -195,6 +197,10 @@ def open_start(
     try:
         yield start
     except BaseException as error:
+        if isinstance(error, Exception) and hosts.is_left_alone():
+            # A collective that broke because another host has stopped, as this one shall.
+            start.end("stopped", None)
+            raise Stopped from error
         is_wish = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
         status = "stopped" if is_wish else "failed" if start.has_begun else "failed checks"
         start.end(status, None if is_wish else error)

@@ -8,8 +8,9 @@ Who takes a machine waits 30 s. So within 25 s of the notice the process ends wi
 3. Where it does not come so far, in a long update or behind a slow disk, the thread ends the process itself. That is safe at
    any moment: what a kill leaves is resumed from, and finished answers are on the disk before (`rollout_journal`).
 
-On several hosts each of them is told. One that is told alone writes the file, which the others see. jax's own service
-(`multihost_utils.reached_preemption_sync_point`) agrees on a later step to stop at, and a step may take an hour here.
+On several hosts one that is told tells the others over their connections; the first one looks for the file. A host that
+waits for one that has ended is ended as in 3. jax's own service (`multihost_utils.reached_preemption_sync_point`) agrees on
+a later step to stop at, and a step may take an hour here.
 
 Ctrl-C may take its time: a checkpoint that is being written is written. A second one ends the process at once.
 """
@@ -34,6 +35,7 @@ GRACE_S = 25.0  # from the notice to the end of the process; 30 s are given on s
 _FLUSH_S = 2.0  # of it, kept for what is still to be written
 _INTERRUPTED = 130  # exit status of a process that Ctrl-C ended, as shells count
 _POLL_S = 1.0  # between two looks at the file
+_ALONE_S = 2.0  # that a host has to notice by itself that another one has ended
 
 
 class StopNotice:
@@ -41,6 +43,7 @@ class StopNotice:
 
     Args:
       workdir: whose file `stop` counts; None: no notice ever comes.
+      keeps: what is not lost, for the line that says so.
       grace_s: seconds from the notice to the end of the process.
       end: ends the process with a status; tests put their own here.
     """
@@ -49,15 +52,17 @@ class StopNotice:
         self,
         workdir: Path | None = None,
         *,
+        keeps: str = "finished answers",
         grace_s: float = GRACE_S,
         end: Callable[[int], None] = os._exit,
     ):
         self._file = None if workdir is None else workdir / STOP
-        self._grace_s, self._end = grace_s, end
+        self._keeps, self._grace_s, self._end = keeps, grace_s, end
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], object]] = []
         self._last_words: list[Callable[[], object]] = []
         self._asked_s: float | None = None
+        self._is_agreed = self._is_raised = False
         self._is_left = threading.Event()
         self._interrupts = 0
         self._thread = threading.Thread(target=self._watch, name="stop notice", daemon=True)
@@ -72,6 +77,9 @@ class StopNotice:
         self._ours, self._theirs = socket.socketpair()
         if threading.current_thread() is threading.main_thread():
             self._stack.enter_context(self._hears_signals())
+        self._stack.enter_context(
+            hosts.hears_stop(lambda host: self.ask(f"host {host} is told to stop"))
+        )
         self._thread.start()
         return self
 
@@ -99,7 +107,20 @@ class StopNotice:
     def check(self) -> None:
         """Raises Stopped if the run is told to stop."""
         if self.is_asked:
+            self._is_raised = True
             raise Stopped
+
+    def is_agreed(self) -> bool:
+        """Whether any host is told to stop; all hosts call it at the end of a step, and all know it then."""
+        if any(hosts.exchange(self.is_asked)):
+            self.ask("another host is told to stop")
+            self._is_agreed = True
+        return self._is_agreed
+
+    def check_step(self) -> None:
+        """As `check`, between two steps: on several hosts all raise it behind the same step."""
+        if hosts.is_single() or self._is_agreed:
+            self.check()
 
     @contextlib.contextmanager
     def noticed(self, call: Callable[[], object]) -> Iterator[None]:
@@ -127,14 +148,13 @@ class StopNotice:
             self._asked_s = time.monotonic()
             callbacks = list(self._callbacks)
         print(
-            f"{why}: the run stops within {self._grace_s:g} s; finished answers are kept, and the same command "
+            f"{why}: the run stops within {self._grace_s:g} s; {self._keeps} are kept, and the same command "
             "resumes it",
             file=sys.stderr,
             flush=True,
         )
-        if not hosts.is_single() and self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.touch()  # the other hosts may not have been told
+        if self._file is not None:
+            hosts.tell_stop(self.left_s)
         for call in callbacks:
             call()
 
@@ -151,6 +171,7 @@ class StopNotice:
             signal.signal(signal.SIGTERM, handler)
 
     def _watch(self) -> None:
+        looks = hosts.is_first()
         while not self._is_left.is_set():
             with contextlib.suppress(OSError):
                 ready, _, _ = select.select([self._ours], [], [], _POLL_S)
@@ -161,7 +182,7 @@ class StopNotice:
             if self._interrupts > 1:
                 self._end_at_once()
                 return
-            if self._file is not None and not self.is_asked and self._file.exists():
+            if looks and self._file is not None and not self.is_asked and self._file.exists():
                 self.ask(f"{self._file} is there")
             if self.is_asked:
                 self._end_in_time()
@@ -178,8 +199,13 @@ class StopNotice:
 
     def _end_in_time(self) -> None:
         """Waits until the block is left; ends the process where that takes too long."""
-        if self._is_left.wait(max(0.0, self.left_s - _FLUSH_S)):
-            return
+        alone_s = 0.0
+        while (left_s := self.left_s - _FLUSH_S) > 0 and alone_s < _ALONE_S:
+            began = time.monotonic()
+            if self._is_left.wait(min(left_s, _POLL_S)):
+                return
+            if hosts.is_left_alone() and not self._is_raised:
+                alone_s += time.monotonic() - began
         print(
             "the run is ended where it is: what it was doing is done again",
             file=sys.stderr,
@@ -188,6 +214,7 @@ class StopNotice:
         for call in reversed(self._last_words):
             with contextlib.suppress(Exception):
                 call()
+        hosts.say_end()
         self._end(stop_status())
 
 

@@ -6,7 +6,9 @@ Not covered: which run it belongs to (`run_start`).
 import contextlib
 import errno
 import functools
+import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +20,10 @@ from jaxtool.parallel import hosts
 from jaxtool.rundir.run_record import LOCK
 
 _P = ParamSpec("_P")
+SEEN_S = (
+    60.0  # for a new file of one host to be seen by the others; NFS keeps a listing for so long
+)
+_MARK = ".hosts-"  # and a random name: nobody has looked for it before, so no cache says that it is not there
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # Files that only a run which has begun leaves, as patterns.
 _RESULTS = (
@@ -37,11 +43,38 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
     """Keeps other processes out of the directory, which is made; several hosts call it together.
 
     Raises:
-      ValueError: a process is in it, which the message names; or it is in a bucket.
+      ValueError: a process is in it, which the message names; it is in a bucket; or the hosts see different directories.
     """
     with ExitStack() as stack:
         hosts.agree(lambda: hold_here(stack, workdir))
+        if not hosts.is_single():
+            _check_one_for_all(workdir)
         yield
+
+
+def _check_one_for_all(workdir: Path) -> None:
+    """Raises ValueError if a host does not see in the directory what the first one writes there."""
+
+    def written() -> str:
+        for left in workdir.glob(f"{_MARK}*"):  # by a start that was killed
+            left.unlink(missing_ok=True)
+        mark = workdir / f"{_MARK}{secrets.token_hex(8)}"
+        mark.write_bytes(b"")
+        return mark.name
+
+    mark = workdir / hosts.agree(written)
+    until = time.monotonic() + SEEN_S
+    while not (is_seen := mark.exists()) and time.monotonic() < until:
+        time.sleep(0.2)
+    seen = hosts.exchange((str(workdir.absolute()), is_seen))
+    if hosts.is_first():
+        mark.unlink(missing_ok=True)
+    blind = [host for host, (_, sees) in enumerate(seen) if not sees]
+    if blind:
+        raise ValueError(
+            f"{seen[0][0]} of host 0 is not {seen[blind[0]][0]} of host {blind[0]}: a file of host 0 is not there "
+            f"after {SEEN_S:.0f} s; give a --workdir that all hosts share, on NFS or in a mounted bucket"
+        )
 
 
 def holds_workdir(train: Callable[_P, Path]) -> Callable[_P, Path]:

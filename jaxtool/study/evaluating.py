@@ -29,7 +29,7 @@ from jaxtool.rundir.answer_files import Condition
 from jaxtool.rundir.answer_records import AnswerRecord, read_records, record_of
 from jaxtool.rundir.progress import ProgressDisplay, progress_of
 from jaxtool.rundir.run_start import Identity, Launch, check_start, open_start
-from jaxtool.rundir.stopping import ends_on_sigterm
+from jaxtool.rundir.stopping import StopNotice
 from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study.evaluation_plan import MAY_CHANGE, EvaluationPlan
 from jaxtool.tools.base import CodeRunner
@@ -78,7 +78,7 @@ def run_evaluation(
     steps = settings.chunks * len(settings.conditions) * len(settings.policies)
     identity = Identity(config=plan.identity, seed=settings.seed, init_from=None, steps=steps)
     launch = launch or Launch()
-    with ends_on_sigterm(), hold_workdir(workdir):
+    with hold_workdir(workdir), StopNotice(workdir, keeps="finished chunks") as stop:
         # 1) Is it this evaluation's directory, and what is left to do?
         def looked() -> list[Work]:
             check_start(workdir, identity, identity.settings(launch.origin), MAY_CHANGE)
@@ -105,7 +105,7 @@ def run_evaluation(
                 search_addresses=search_addresses,
                 further_stops=plan.tool_free.stop_tags if plan.tool_free else (),
             )
-            answering = _Answering(stack, plan, workdir, opened, mesh)
+            answering = _Answering(stack, plan, workdir, opened, mesh, stop)
             answering.load(works[0].policy)
             hosts.agree(partial(settings.write, workdir))
             start.begin(steps - sum(len(work.missing) for work in works))
@@ -152,8 +152,9 @@ class _Answering:
         workdir: Path,
         opened: Callable[..., tuple[RolloutWorker, Params]],
         mesh: Mesh | None,
+        stop: StopNotice,
     ):
-        self._plan, self._workdir = plan, workdir
+        self._plan, self._workdir, self._stop = plan, workdir, stop
         self._policy: str | None = None
         self._runner = stack.enter_context(Runner())
         first = next(iter(plan.sources.values()))
@@ -171,6 +172,7 @@ class _Answering:
         """Puts the weights of a policy into the engine, which is opened for the first one."""
         if policy == self._policy:
             return
+        self._stop.check()
         source, seed = self._plan.sources[policy], self._plan.settings.seed
         if self._worker is None:
             self._worker, params = self._open(source, self._sharding, seed)
@@ -239,13 +241,15 @@ class _Answering:
         """On the same engine, with the prompt and the budget of a condition."""
         own = self.worker.collector
         tool_free = None if condition.has_tools else self._plan.tool_free
-        return Collector(
+        collector = Collector(
             engine=own.engine,
             tokenizer=own.tokenizer,
             renderer=tool_free or own.renderer,
             tools=Menu() if tool_free else own.tools,
             config=dataclasses.replace(own.config, max_tool_calls=condition.max_tool_calls),
         )
+        collector.stop = self._stop
+        return collector
 
     def _records(self, work: Work, groups: Sequence[Group]) -> list[AnswerRecord]:
         text_of = _text_of(self.worker.tokenizer)

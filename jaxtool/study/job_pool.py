@@ -23,6 +23,9 @@ from pathlib import Path
 
 from jaxtool.rundir.stopping import ends_on_sigterm
 
+JOBS = (
+    "jobs"  # folder of a directory of runs that holds the descriptions of its jobs and their logs
+)
 _POLL_S = 0.2
 _ATTEMPTS = 3
 _STOP_TIMEOUT_S = 30.0  # more than a run takes that is told to stop

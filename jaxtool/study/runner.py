@@ -6,21 +6,18 @@ recipe made is refused by name.
 """
 
 import dataclasses
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from jaxtool.data.problems import Split
 from jaxtool.rundir.checkpoints import is_policy
 from jaxtool.rundir.run_start import Identity, check_start
-from jaxtool.rundir.trackers.opening import spec_of_part
 from jaxtool.rundir.trackers.spec import TrackerSpec
-from jaxtool.study import stage_process
 from jaxtool.study.fewer_steps import steps_bindings
-from jaxtool.study.job_pool import Job, run_jobs, split_cores, usable_cores
+from jaxtool.study.job_pool import Job, split_cores, usable_cores
 from jaxtool.study.records import are_answers_of
+from jaxtool.study.stage_jobs import job_of, run_stages, trackers_of, training
 from jaxtool.study.suite import RECIPE, Changes, Suite, Variant
 from jaxtool.tools.local_server import start_local_server
 from jaxtool.train import run_files
@@ -99,7 +96,7 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
 
     Raises:
       JobFailed: naming the process that failed, with the end of its log.
-      ValueError: on more jobs than cores, or a run directory of another recipe.
+      ValueError: on more jobs than cores, a run directory of another recipe, or a study that runs there.
       FileNotFoundError: the tokenizer is not installed, which a job would say three times later.
     """
     places = split_cores(usable_cores(), jobs)
@@ -107,8 +104,11 @@ def run(study: Study, *, jobs: int, report: Callable[[str], None] = print) -> No
         for seed in study.seeds:
             _check_recipe(study, variant, seed)
     study.config(study.variants[0]).tokenizer.load()
-    with start_local_server() as address:
-        run_jobs(plan(study, address), places, stage_process.run, report)
+
+    def jobs_of(stack: ExitStack) -> list[Job]:
+        return plan(study, stack.enter_context(start_local_server()))
+
+    run_stages(study.workdir, jobs_of, places, report)
 
 
 def plan(study: Study, sandbox: str) -> list[Job]:
@@ -124,23 +124,18 @@ def plan(study: Study, sandbox: str) -> list[Job]:
 
 def _train_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Job:
     policy = study.policy(variant.name, seed)
-    description = {
-        "kind": "train" if variant.is_trained else "take",
-        "files": [str(study.suite.file(variant))],
-        "params": list(study.params(variant)),
-        "workdir": str(study.run_dir(variant.name, seed)),
-        "seed": seed,
-        "init_from": None if variant.start is None else str(study.policy(variant.start, seed)),
-        "sandbox_addresses": [sandbox],
-        "search_addresses": [],
-        "command": sys.orig_argv,  # for the record of the run
-        "log": [
-            str(spec_of_part(spec, study.workdir, f"{variant.name}-seed{seed}"))
-            for spec in study.trackers
-        ],
-    }
-    return _job(
-        study,
+    description = training(
+        files=[str(study.suite.file(variant))],
+        params=study.params(variant),
+        workdir=study.run_dir(variant.name, seed),
+        seed=seed,
+        init_from=None if variant.start is None else str(study.policy(variant.start, seed)),
+        sandbox_addresses=[sandbox],
+        trackers=trackers_of(study.trackers, study.workdir, f"{variant.name}-seed{seed}"),
+        is_trained=variant.is_trained,
+    )
+    return job_of(
+        study.workdir,
         f"seed{seed}/{variant.name}",
         description,
         needs=() if variant.start is None else (f"seed{seed}/{variant.start}",),
@@ -172,34 +167,13 @@ def _evaluate_job(study: Study, variant: Variant, seed: int, sandbox: str) -> Jo
         "output": str(output),
         "sandbox": sandbox,
     }
-    return _job(
-        study,
+    return job_of(
+        study.workdir,
         f"{trained}/{study.split}",
         description,
         needs=(trained,),
         is_done=lambda: is_policy(policy) and are_answers_of(output, asked, policy),
         kind="evaluation",
-    )
-
-
-def _job(
-    study: Study,
-    name: str,
-    description: dict[str, Any],
-    needs: Sequence[str],
-    is_done: Callable[[], bool],
-    kind: str,
-) -> Job:
-    file = study.workdir / "jobs" / f"{name.replace('/', '-')}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(description, indent=1), encoding="utf-8")
-    return Job(
-        name=name,
-        argument=str(file),
-        log=file.with_suffix(".log"),
-        needs=tuple(needs),
-        is_done=is_done,
-        kind=kind,
     )
 
 

@@ -4,16 +4,15 @@ WORKDIR/POINT/seed0 is the run directory of a job, WORKDIR/jobs its description 
 sweep is. All configurations are built, and all directories asked whose they are, before anything starts. A job that is
 finished is not run again, one that was ended resumes. More points, more seeds and more steps continue a sweep.
 
-The study (`runner`) is no sweep. Its stages start from one another's policies, each is then asked on a split of its own,
-and its tables compare variants by name. Both take processes from `job_pool`, jobs from `stage_process` and intervals from
-`intervals`; a sweep's job is a single run that needs no other job.
+The study (`runner`) takes the same road: directory, descriptions, processes and resumes are those of `stage_jobs`. What is
+its own: its points are files, its stages start from one another's policies, each is then asked on a split, and its tables
+compare variants by name. A sweep's job is a single run that needs no other job.
 
 Not covered: figures and the page (`sweep_figures`), jobs on other machines (`sweep_commands`).
 """
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,12 +24,11 @@ from jaxtool.core.files import one_line, write_text
 from jaxtool.rundir.checkpoints import is_policy
 from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.run_start import Identity, check_start
-from jaxtool.rundir.trackers.opening import spec_of_part
 from jaxtool.rundir.trackers.spec import TrackerSpec
-from jaxtool.rundir.workdir import hold_here, is_begun
-from jaxtool.study import stage_process
-from jaxtool.study.job_pool import Job, run_jobs
-from jaxtool.study.sweep_files import JOBS, Point, Sweep
+from jaxtool.rundir.workdir import is_begun
+from jaxtool.study.job_pool import Job
+from jaxtool.study.stage_jobs import job_of, run_stages, trackers_of, training
+from jaxtool.study.sweep_files import Point, Sweep
 from jaxtool.train import run_files
 from jaxtool.train.old_names import OLD_NAMES
 from jaxtool.train.resume_rules import MAY_CHANGE
@@ -290,11 +288,12 @@ def run(
       JobFailed: a run failed three times; the others were made before.
       ValueError: another process runs a sweep in the directory.
     """
-    with ExitStack() as stack:
-        hold_here(stack, workdir)
+
+    def pool(_: ExitStack) -> list[Job]:
         write_record(workdir, {"settings": settings_of(sweep)})
-        pool = [_pool_job(sweep, job, workdir, options) for job in jobs]
-        run_jobs(pool, options.places, stage_process.run, report, goes_on=True)
+        return [_pool_job(sweep, job, workdir, options) for job in jobs]
+
+    run_stages(workdir, pool, options.places, report, goes_on=True)
 
 
 def write_record(workdir: Path, record: dict[str, Any]) -> None:
@@ -302,26 +301,14 @@ def write_record(workdir: Path, record: dict[str, Any]) -> None:
 
 
 def _pool_job(sweep: Sweep, job: SweepJob, workdir: Path, options: Options) -> Job:
-    name = job.name.replace("/", "-")
-    description = {
-        "kind": "train",
-        "files": list(sweep.run),
-        "workdir": str(job.workdir),
-        "seed": job.seed,
-        "init_from": job.init_from,
-        "params": list(job.composed.params),
-        "sandbox_addresses": list(options.sandbox_addresses),
-        "search_addresses": list(options.search_addresses),
-        "command": sys.orig_argv,  # for the record of the run
-        "log": [str(spec_of_part(spec, workdir, name)) for spec in options.trackers],
-    }
-    file = workdir / JOBS / f"{name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(description, indent=1))
-    return Job(
-        name=job.name,
-        argument=str(file),
-        log=file.with_suffix(".log"),
-        is_done=job.is_done,
-        kind=job.composed.point.name,
+    description = training(
+        files=sweep.run,
+        params=job.composed.params,
+        workdir=job.workdir,
+        seed=job.seed,
+        init_from=job.init_from,
+        sandbox_addresses=options.sandbox_addresses,
+        search_addresses=options.search_addresses,
+        trackers=trackers_of(options.trackers, workdir, job.name.replace("/", "-")),
     )
+    return job_of(workdir, job.name, description, is_done=job.is_done, kind=job.composed.point.name)

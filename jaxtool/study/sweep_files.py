@@ -24,10 +24,11 @@ from typing import Any
 
 from jaxtool.rundir.metric_table import METRICS, meaning_of
 from jaxtool.rundir.run_listing import LAST_METRICS
+from jaxtool.study.job_pool import JOBS
 from jaxtool.study.toml_files import TomlFile, meant
 
 MOST_JOBS = 64  # without --yes
-JOBS = "jobs"  # folder of a sweep's directory that holds descriptions and logs
+
 ALONE = "run"  # the point of a sweep over seeds alone
 _LONGEST_LABEL = 40  # characters of a value in a point's name
 _LONGEST_NAME = 160  # file systems take 255 bytes

@@ -139,19 +139,20 @@ def train(
         rollouts = open_rollouts(stack, config, worker, run.batches, seed, queued)
         for step in range(start, schedule.steps):
             with watch.step(step):
-                stop.check()
+                stop.check_step()
                 metrics = _step(run, rollouts, log, workdir, step)
                 metrics |= watch.read(metrics) | kept.metrics()
                 is_validated = schedule.validates_after(step + 1)
                 if is_validated:
                     with run.phase(VALIDATION):
                         metrics |= _validate(run, rollouts, step)
-                log.write(step, metrics)
+                log.write(step, metrics | worker.call_metrics())
                 run.skipped.check()
                 progress.update(step + 1, _shown(metrics))
+                is_stopped = stop.is_agreed()
                 with run.phase(CHECKPOINT):
                     # The last step has one too, from which a longer run goes on.
-                    if due.is_due(step + 1) or (stop.is_asked and hosts.is_single()):
+                    if due.is_due(step + 1) or is_stopped:
                         log.sync()
                         meta = run.meta(rollouts.queued)
                         rollouts.dispatch(partial(checkpoints.save, step + 1, run.state, meta))

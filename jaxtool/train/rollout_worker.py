@@ -89,8 +89,11 @@ class RolloutWorker:
                 "tools/sessions_replayed_total": totals.sessions_replayed,
                 "tools/sessions_masked_total": totals.sessions_masked,
             }
-        calls = call_metrics(hosts.exchange(self.collector.tools.take_figures()))
-        return over_hosts(hosts.exchange(metrics)) | calls
+        return over_hosts(hosts.exchange(metrics))
+
+    def call_metrics(self) -> dict[str, float]:
+        """Figures of the calls since the last row, over all hosts. A checkpoint holds none, so validations come before."""
+        return call_metrics(hosts.exchange(self.collector.tools.take_figures()))
 
     def total_counts(self) -> EngineCounts:
         """Work of all hosts' engines; every host must call it."""

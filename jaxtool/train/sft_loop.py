@@ -21,7 +21,6 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.lora import LoraConfig, source_dtype
 from jaxtool.model.param_axes import check_divides
 from jaxtool.model.sources import PolicySource
-from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import DemonstrationFile
@@ -144,7 +143,7 @@ def train(
     """
     identity = Identity(config=config, seed=seed, init_from=init_from, steps=config.steps)
     with (
-        StopNotice(workdir) as stop,
+        StopNotice(workdir, keeps="finished steps") as stop,
         open_start(workdir, identity, launch=launch, may_change=MAY_CHANGE) as this_start,
     ):
         if not this_start.is_finished:
@@ -205,7 +204,7 @@ def _train(
             )
             due = CheckpointTimes(config.checkpoint_every, config.checkpoint_minutes, config.steps)
             for step in range(start, config.steps):
-                stop.check()
+                stop.check_step()
                 with watch.step(step), activity.timeline.phase(UPDATE):
                     demonstrations = take(config.streams, renderers, tokenizer, seed, step)
                     batch = to_batch(demonstrations, config.pack)
@@ -217,8 +216,9 @@ def _train(
                         log.write(step, values)
                         progress.update(step + 1, {"loss": float(values["sft/loss_nats"])})
                         skipped.check()
+                    is_stopped = stop.is_agreed()
                     # The last step has a checkpoint too, from which a longer run goes on.
-                    if due.is_due(step + 1) or (stop.is_asked and hosts.is_single()):
+                    if due.is_due(step + 1) or is_stopped:
                         log.sync()
                         checkpoints.save(
                             step + 1, state, {"seed": seed} | frozen_record(view.frozen)

@@ -9,7 +9,7 @@ import pytest
 from helpers.sweeps import GRID, HEAD, InProcess, make_run, sweep_of
 
 from jaxtool.cli import entry, launch_tpu, sweep, train
-from jaxtool.study import job_pool
+from jaxtool.study import job_pool, stage_jobs
 from jaxtool.study import sweep as sweeps
 from jaxtool.study.job_pool import JobFailed
 from jaxtool.study.sweep_commands import cloud_name
@@ -43,7 +43,7 @@ def call(tmp_path, monkeypatch):
 
 def test_a_sweep_ends_with_a_table_a_page_and_its_record(call, monkeypatch, capsys):
     pool = InProcess(call.jobs)
-    monkeypatch.setattr(sweeps, "run_jobs", pool)
+    monkeypatch.setattr(stage_jobs, "run_jobs", pool)
     found = call("--sandbox", "localhost:1")
     assert len(pool.made) == 6
     said = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_a_job_that_failed_leaves_the_others_their_table(call, monkeypatch, caps
         make_run(call.jobs[0], [1.0])
         raise JobFailed("1 of 6 jobs failed")
 
-    monkeypatch.setattr(sweeps, "run_jobs", failing)
+    monkeypatch.setattr(stage_jobs, "run_jobs", failing)
     with pytest.raises(JobFailed, match="1 of 6"):
         call()
     assert "samples=4 │ 1/2" in capsys.readouterr().out
@@ -79,7 +79,7 @@ def test_looking_writes_nothing(call, capsys, flag):
 
 
 def test_the_table_of_what_is_there_starts_nothing(call, monkeypatch):
-    monkeypatch.setattr(sweeps, "run_jobs", None)
+    monkeypatch.setattr(stage_jobs, "run_jobs", None)
     make_run(call.jobs[0], [5.0])
     assert call("--table")["points"]["samples=4"]["reward/mean"]["seeds"] == {"0": 5.0}
 
@@ -164,7 +164,7 @@ def test_a_resumed_sweep_gives_each_process_the_cores_that_it_had(call, monkeypa
     """With one job of six left there are still as many places."""
     monkeypatch.setattr(job_pool, "usable_cores", lambda: [0, 1, 2, 3])
     seen = []
-    monkeypatch.setattr(sweeps, "run_jobs", lambda jobs, places, *_, **__: seen.append(places))
+    monkeypatch.setattr(stage_jobs, "run_jobs", lambda jobs, places, *_, **__: seen.append(places))
     call()
     for job in call.jobs[1:]:
         make_run(job, [1.0])

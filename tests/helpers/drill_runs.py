@@ -11,6 +11,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -253,14 +254,16 @@ def left_by(workdir: Path) -> dict[str, object]:
     """What a run, an evaluation or a sweep leaves in its directory, without what depends on the clock."""
     if (workdir / "answers").is_dir():
         return {"answers": [dataclasses.replace(one, spans=()) for one in _answers(workdir)]}
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for policy in sorted(workdir.glob("**/policy/model_config.json")):
         run = policy.parent.parent
         name = str(run.relative_to(workdir))
         _, params = SavedPolicy(path=str(run / "policy")).load(single_device(), 0)
         found[f"{name}/policy"] = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params)]
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        found[f"{name}/metrics"] = [sorted(without_clock(row).items()) for row in rows]
+        for row in map(without_clock, rows):
+            for metric, value in row.items():
+                found.setdefault(f"{name}/metrics/{metric}", []).append((row["step"], value))
         found[f"{name}/trajectories"] = _trajectories(run / "trajectories.jsonl")
     return found
 

@@ -1,9 +1,9 @@
 """One process of several that ends in its own way while the others wait for it.
 
-python ending_host.py PORT NUM_PROCESSES PROCESS_ID WHO HOW [collective]
+python ending_host.py PORT NUM_PROCESSES PROCESS_ID WHO HOW collective|exchange FOLDER
 
-WHO ends: by "kill" (SIGKILL), by "error" (a ValueError of its own), by "silence" (SIGSTOP), or not at all ("finish"). The
-others wait for it in an exchange, or in a collective of the devices. `entry.run` ends them as it ends any command.
+WHO ends: by "kill" (SIGKILL), by "error" (a ValueError of its own), by "silence" (SIGSTOP), by "stop" (SIGTERM to it
+alone), or not at all ("finish"). With "apart" each host has a work directory of its own under FOLDER. The others wait for it in an exchange, or in a collective of the devices. `entry.run` ends them as it ends any command.
 """
 
 import os
@@ -21,6 +21,9 @@ from jax.experimental import multihost_utils
 
 from jaxtool.cli import entry
 from jaxtool.parallel import host_network, hosts
+from jaxtool.rundir import workdir
+from jaxtool.rundir.stopping import StopNotice
+from jaxtool.rundir.workdir import hold_workdir
 
 
 def main() -> None:
@@ -28,6 +31,8 @@ def main() -> None:
     how, waits_in = sys.argv[5], sys.argv[6]
     if how == "silence":
         host_network.SILENT_S, host_network.BEAT_S = 2.0, 0.2
+    if how == "apart":
+        workdir.SEEN_S = 0.5
     jax.config.update("jax_num_cpu_devices", 1)
     hosts.start(coordinator=f"127.0.0.1:{port}", num_processes=count, process_id=index)
     assert hosts.exchange(("x" * (index + 1), np.arange(index))) is not None
@@ -41,10 +46,16 @@ def main() -> None:
     if index == who and how == "error":
         time.sleep(0.5)
         raise ValueError("its disk is full: make room")
-    if waits_in == "collective":
-        multihost_utils.process_allgather(np.ones(3))
-    else:
-        hosts.exchange(None)
+    folder = Path(sys.argv[7]) / (str(index) if how == "apart" else "run")
+    with hold_workdir(folder), StopNotice(folder) as stop:
+        while index == who and how == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            stop.check()
+        if waits_in == "collective":
+            multihost_utils.process_allgather(np.ones(3))
+        else:
+            hosts.exchange(None)
     print("went on", flush=True)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers.drills import Fault, Spec, durations, fingerprints, random_kill, run_child
 
 KILLED = -9
+_SHOWN = 8  # names in a line of what differs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def drill(
         differing += [f"{name} after {kill}" for name in names]
         report(
             f"{drill.kind} {kill.phase} {kill.occurrence} + {kill.delay_s:.3f} s: "
-            f"{'killed' if broken.code else 'over before'}, {', '.join(names) or 'equal'}"
+            f"{'killed' if broken.code else 'over before'}, {', '.join(names[:_SHOWN]) or 'equal'}"
         )
         shutil.rmtree(workdir)
     return Result(kills=kills, survived=count - kills, differing=differing)

@@ -28,6 +28,7 @@ from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import AXES, MeshConfig, make_mesh
 from jaxtool.renderers.demonstrations import demonstration
 from jaxtool.renderers.renderer import Renderer
+from jaxtool.rundir.rollout_journal import FOLDER
 from jaxtool.study import evaluation_plan
 from jaxtool.study.evaluating import run_evaluation
 from jaxtool.tools.base import CodeRunner
@@ -188,6 +189,21 @@ def run_late(folder: Path, mesh: MeshConfig) -> dict[str, dict[int, list[list[in
     return found
 
 
+class StopsItsHost(CountingTool):
+    """A SIGTERM for host 1 alone, in the second step; the call in which it comes would take an hour."""
+
+    def __init__(self, workdir: Path):
+        super().__init__()
+        self._workdir = workdir
+
+    async def execute(self, code: str) -> ToolResult:
+        rows = _rows_of(self._workdir)
+        if hosts.place()[0] == 1 and rows == 1 and any((self._workdir / FOLDER).glob("1.*")):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(3600)
+        return await super().execute(code)
+
+
 class KillsItsHost(CountingTool):
     """A SIGKILL for host 1, in the first call of the step after the checkpoint."""
 
@@ -196,17 +212,26 @@ class KillsItsHost(CountingTool):
         self._workdir = workdir
 
     async def execute(self, code: str) -> ToolResult:
-        metrics = self._workdir / "metrics.jsonl"
-        rows = metrics.read_text().count("\n") if metrics.exists() else 0
-        if hosts.place()[0] == 1 and rows >= 2:
+        if hosts.place()[0] == 1 and _rows_of(self._workdir) >= 2:
             while not (self._workdir / "checkpoints" / "2").is_dir():
                 await asyncio.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         return await super().execute(code)
 
 
+def _rows_of(workdir: Path) -> int:
+    metrics = workdir / "metrics.jsonl"
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
+def run_stopped(folder: Path) -> None:
+    """The run from the cold start once more, until host 1 is told to stop."""
+    workdir = folder / "killed"
+    train_from_cold_start(folder, MeshConfig(fsdp=4, tensor=2), "killed", StopsItsHost(workdir))
+
+
 def run_killed(folder: Path) -> dict[str, Any]:
-    """The run from the cold start once more, until host 1 is killed."""
+    """The same command after that, until host 1 is killed."""
     workdir = folder / "killed"
     train_from_cold_start(folder, MeshConfig(fsdp=4, tensor=2), "killed", KillsItsHost(workdir))
     return {"process": jax.process_index()}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from jaxtool.rundir.run_start import Launch, open_start
-from jaxtool.study import sweep as sweeps
+from jaxtool.study import stage_process
 from jaxtool.study.sweep_files import load_sweep
 from jaxtool.train.resume_rules import MAY_CHANGE
 
@@ -46,7 +46,7 @@ class InProcess:
     def __call__(self, jobs, places, run, report, *, goes_on):
         assert places
         assert goes_on
-        assert run is sweeps.stage_process.run
+        assert run is stage_process.run
         for job in jobs:
             if not job.is_done():
                 self.made.append(json.loads(Path(job.argument).read_text()))

