@@ -6,6 +6,7 @@ other kinds, flags that prose names without their command.
 
 import ast
 import dataclasses
+import functools
 import pathlib
 import re
 import shlex
@@ -114,6 +115,7 @@ def gin_names(text: str) -> set[tuple[str, str]]:
     return {name for code in code_of(text) for name in _GIN_NAME.findall(code)}
 
 
+@functools.cache
 def classes() -> dict[str, set[str]]:
     """Fields, methods and nested names of every class, from the sources; classes of one name together."""
     found: dict[str, set[str]] = {}

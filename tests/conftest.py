@@ -37,7 +37,14 @@ install_import_hook(
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with a slow test first; each stays whole, since its tests share what is compiled."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with a slow test first; each stays whole, since its tests share what is compiled.
+
+    What is marked `nightly` is skipped, and says so, unless it is asked for with -m nightly.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
+    if "nightly" not in (config.option.markexpr or ""):
+        for item in items:
+            if item.get_closest_marker("nightly"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m nightly runs it"))
     items.sort(key=lambda item: item.path not in slow)

@@ -11,6 +11,7 @@ from benchmarks import kill_drill
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("phase", ["validation"])  # its resume reads finished answers back, too
 def test_a_run_killed_at_a_random_point_ends_as_if_it_had_not_been(phase, tmp_path_factory):
     result = drill(DRILLS[phase], tmp_path_factory.getbasetemp() / "kills", seed=0, count=1)

@@ -77,6 +77,7 @@ def stopped(pid):
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.nightly
 def test_a_sandbox_that_is_stopped_is_left_for_another_at_its_deadline():
     with run_local_server() as doomed, run_local_server() as other, stopped(doomed.pid) as stop:
         trajectories, stats, _ = asyncio.run(collect([doomed.address, other.address], stop))
@@ -93,6 +94,7 @@ def test_the_only_sandbox_that_is_stopped_masks_what_it_had_and_hangs_nobody():
     assert "\n" not in trouble
 
 
+@pytest.mark.nightly
 def test_one_of_three_sandboxes_that_is_down_costs_retries_alone():
     with run_local_server() as a, run_local_server() as b, run_local_server() as c:
         addresses = [a.address, b.address, c.address]
@@ -208,6 +210,7 @@ def test_a_search_server_that_is_stopped_is_left_at_its_deadline():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.nightly
 def test_a_storm_of_calls_is_answered_in_order_and_nothing_is_lost():
     """40 rows that do nothing but call, six times each, at a server that runs one program and queues one."""
     flags = ["--concurrency", "1", "--queue-capacity", "1"]

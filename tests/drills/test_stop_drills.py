@@ -66,6 +66,7 @@ def test_sigterm_within_rollouts_keeps_what_is_finished_and_the_resume_ends_in_t
     assert kept(spec) == []  # the last checkpoint has it all
 
 
+@pytest.mark.nightly
 def test_on_a_slow_disk_a_stop_takes_no_longer_and_loses_the_unwritten_alone(whole):
     """Each row takes 0.3 s, each checkpoint ten minutes: neither is waited for beyond the grace."""
     fault = {
@@ -81,6 +82,7 @@ def test_on_a_slow_disk_a_stop_takes_no_longer_and_loses_the_unwritten_alone(who
     assert fingerprints(spec.workdir) == whole[1]
 
 
+@pytest.mark.nightly
 def test_sigterm_within_a_long_update_ends_the_process_in_time(whole):
     """The main thread is in compiled code and sees no signal."""
     spec, ended, seconds = stopped(whole, "update", hangs_in_update=1, grace_s=4.0)
@@ -93,6 +95,7 @@ def test_sigterm_within_a_long_update_ends_the_process_in_time(whole):
     assert fingerprints(spec.workdir) == whole[1]
 
 
+@pytest.mark.nightly
 def test_a_stop_file_is_a_notice_as_well(whole):
     spec, ended, seconds = stopped(whole, "file", stop_file_at_call=CALL)
     assert (ended.code, seconds < 25) == (0, True), ended.said
@@ -100,6 +103,7 @@ def test_a_stop_file_is_a_notice_as_well(whole):
     assert kept(spec)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(whole):
     spec, ended, seconds = stopped(whole, "ctrl_c", interrupts_at_call=CALL)
     assert (ended.code, seconds < 25) == (1, True), ended.said
@@ -107,6 +111,7 @@ def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(whole):
     assert kept(spec)
 
 
+@pytest.mark.nightly
 def test_a_full_disk_ends_no_step_and_its_answers_are_drawn_again(whole):
     spec, ended, _ = stopped(whole, "full", sigterm_at_call=CALL, no_space_after=3)
     assert ended.code == 0

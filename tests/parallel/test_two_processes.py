@@ -223,6 +223,7 @@ def test_versions_of_tokens_over_several_hosts(runs, name):
     assert all(row["policy/grad_norm"] > 0 for row in metrics)
 
 
+@pytest.mark.nightly
 def test_a_host_that_is_stopped_or_killed_ends_the_other_and_the_restart_goes_on(runs):
     """Stopped in the second step of three; killed in the third, after the checkpoint of the second."""
     two, one = runs
