@@ -27,7 +27,6 @@ def float_product(
     return _product(x, weight, num_in, is_transposed)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def joint_product(
     x: Float[Array, "..."], weights: tuple[Float[Array, "..."], ...], num_in: int
 ) -> tuple[Float[Array, "..."], ...]:
@@ -36,11 +35,16 @@ def joint_product(
     The gradient of x is summed over the weights before it is rounded to x's dtype. Where outputs are sharded,
     devices so send each other one sum and not one for each weight.
     """
+    return _joint(x, weights, num_in)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _joint(x: Array, weights: tuple[Array, ...], num_in: int) -> tuple[Array, ...]:
     return tuple(_product(x, weight, num_in, False) for weight in weights)
 
 
 def _joint_forward(x: Array, weights: tuple[Array, ...], num_in: int) -> tuple[Any, Any]:
-    return joint_product(x, weights, num_in), (x, weights)
+    return _joint(x, weights, num_in), (x, weights)
 
 
 def _joint_backward(num_in: int, kept: Any, dys: tuple[Array, ...]) -> tuple[Array, Any]:
@@ -53,7 +57,7 @@ def _joint_backward(num_in: int, kept: Any, dys: tuple[Array, ...]) -> tuple[Arr
     return dx, tuple(dw.astype(w.dtype) for dw, w in zip(dws, weights, strict=True))
 
 
-joint_product.defvjp(_joint_forward, _joint_backward)
+_joint.defvjp(_joint_forward, _joint_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

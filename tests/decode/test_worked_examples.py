@@ -48,7 +48,7 @@ def test_a_window_of_four_steps_runs_what_its_example_says(monkeypatch):
     drawn[1, [7, 8]] = 14, 15
     table = jnp.asarray(drawn)
 
-    def draw(scores, keys, positions, sampling, mode):
+    def draw(scores, keys, positions, sampling, mode, sharding):
         tokens = table[jnp.arange(2), positions]
         return tokens, tokens.astype(jnp.float32)
 
@@ -56,7 +56,7 @@ def test_a_window_of_four_steps_runs_what_its_example_says(monkeypatch):
         # The "cache" is the token that ran at each position.
         return tokens[..., None], (cache[0].at[jnp.arange(2), positions[:, 0]].set(tokens[:, 0]),)
 
-    monkeypatch.setattr(programs, "sample", draw)
+    monkeypatch.setattr(programs, "sample_over_devices", draw)
     monkeypatch.setattr(programs, "cached_hidden_states", forward)
     monkeypatch.setattr(programs, "logits", lambda params, config, hidden: hidden)
     empty: Any = (jnp.zeros((2, 12), jnp.int32),)
