@@ -19,7 +19,7 @@ from jaxtool.model.config import AttentionBackend, ModelConfig
 from jaxtool.model.kv_cache import LayerCache, write_values
 from jaxtool.model.pallas_attention import flash_cached_attention, flash_writing_attention
 from jaxtool.model.pallas_gpu_attention import head_obstacle, split_cached_attention
-from jaxtool.model.remat import keep
+from jaxtool.model.remat import keep_attention
 from jaxtool.model.splash_attention import splash_attention
 from jaxtool.model.split_attention import split_attention
 from jaxtool.parallel.axis_rules import Sharding
@@ -77,7 +77,7 @@ def training_attention(
 ) -> Attend:
     """q [B, T, N, H], k and v [B, T, K, H] -> [B, T, N, H] under the mask of packed segments.
 
-    What it returns is marked by `remat.keep`; the TPU kernel marks its residuals, of which the output is one.
+    What it returns is marked by `remat.keep_attention`; the TPU kernel marks its residuals, of which the output is one.
 
     Args:
       prefix_ids: as for `segment_mask`.
@@ -100,7 +100,7 @@ def training_attention(
     elif backend == "cudnn":
         mask = segment_mask(segment_ids, positions, None, prefix_ids)
         attend = functools.partial(fused_attention, mask=mask, implementation="cudnn")
-    return lambda q, k, v: keep(attend(q, k, v))
+    return lambda q, k, v: keep_attention(attend(q, k, v))
 
 
 def attend_to_cache(

@@ -10,7 +10,7 @@ from jaxtool.core.ranges import check_range
 
 AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn", "pallas_gpu"]
 Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["none", "block", "dots", "named"]
+Remat = Literal["none", "block", "attention", "dots", "named"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.cache_kernel import LANES
-from jaxtool.model.remat import KEPT, keep
+from jaxtool.model.remat import ATTENTION, keep_attention
 from jaxtool.model.splash_blocks import block_sizes, busy_blocks
 from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.zigzag import from_zigzag, to_zigzag, zigzag_columns
@@ -101,7 +101,7 @@ def _kernel(length: int, group: int, parts: int, chunks: int, interpret: bool) -
         block_sizes=block_sizes(length // chunks),
         head_shards=1,
         q_seq_shards=parts,
-        residual_checkpoint_name=KEPT,  # output and softmax sums: what the backward kernels read
+        residual_checkpoint_name=ATTENTION,  # output and softmax sums: what the backward kernels read
         interpret=interpret,
     )
 
@@ -152,8 +152,8 @@ def _merged_forward(kernels: Any, q: Array, k: Array, v: Array, ids: Any) -> tup
         logs.append(jnp.where(has_key, log, _NO_KEY))
     log = jnp.logaddexp(*logs)
     shares = [jnp.exp(part - log)[..., None] for part in logs]
-    out = keep((shares[0] * outs[0] + shares[1] * outs[1]).astype(q.dtype))
-    log = keep(log)
+    out = keep_attention((shares[0] * outs[0] + shares[1] * outs[1]).astype(q.dtype))
+    log = keep_attention(log)
     return out, (kernels, q, k, v, ids, out, log)
 
 

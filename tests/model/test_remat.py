@@ -69,19 +69,19 @@ def forward_and_backward_calls(gradient):
 @pytest.mark.parametrize("prefixes", [None, PREFIXES], ids=["segments", "prefixes"])
 def test_the_kernels_forward_pass_runs_once_where_its_residuals_are_kept(mesh, prefixes):
     sharding = None if mesh is None else Sharding(make_mesh(mesh, jax.devices()[:4]))
-    none, named, block = (
+    none, named, attention, block = (
         forward_and_backward_calls(gradient_of(remat, sharding, prefixes))
-        for remat in ("none", "named", "block")
+        for remat in ("none", "named", "attention", "block")
     )
     assert none[0] > 0
-    assert named == none
+    assert named == attention == none
     assert block == (2 * none[0], none[1])
 
 
 @pytest.mark.parametrize("prefixes", [None, PREFIXES], ids=["segments", "prefixes"])
 def test_kept_residuals_change_no_gradient(prefixes):
     wanted = jax.jit(gradient_of("block", None, prefixes))(*inputs())
-    got = jax.jit(gradient_of("named", None, prefixes))(*inputs())
+    got = jax.jit(gradient_of("attention", None, prefixes))(*inputs())
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         assert np.any(y != 0)
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
