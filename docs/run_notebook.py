@@ -88,11 +88,14 @@ def execute(book: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _shown(outputs: Sequence[Mapping[str, Any]]) -> str:
-    kinds = ("text/markdown", "text/html", "text/plain")
+    kinds = ("text/markdown", "text/plain")
     texts = []
     for output in outputs:
         data = output.get("data", {})
-        texts.append(output.get("text") or next((data[k] for k in kinds if k in data), ""))
+        if "text/html" in data:  # a report: run.ipynb has it
+            texts.append(f"(a page of {len(data['text/html'])} characters)\n")
+        else:
+            texts.append(output.get("text") or next((data[k] for k in kinds if k in data), ""))
     return "".join(texts)
 
 

@@ -6,10 +6,12 @@ import dataclasses
 import pytest
 from helpers.ledgers import ledger
 
+from jaxtool.core.stopped import Stopped
 from jaxtool.core.types import FinishReason, Group, Problem, Sample
 from jaxtool.decode.sampling import Sampling
 from jaxtool.rollout.chunks import Asking, answer_chunks
 from jaxtool.rollout.job import Job
+from jaxtool.rundir.stopping import StopNotice
 
 
 @dataclasses.dataclass
@@ -27,6 +29,7 @@ class FakeCollector:
 
     def __init__(self, loses=()):
         self.engine, self.jobs, self.begun, self.is_abandoned = FakeEngine(), [], [], False
+        self.stop = StopNotice()
         self._loses = list(loses)
         self.most_open = 0
 
@@ -43,7 +46,8 @@ class FakeCollector:
         self.jobs.append(Job(problems, samples))
         return self.jobs[-1]
 
-    async def advance(self, version):
+    async def advance(self, version, wake):
+        assert not wake.done()
         del version
         waiting = [job for job in self.jobs if not job.is_done]
         self.most_open = max(self.most_open, sum(j.num_asked - j.num_done for j in waiting))
@@ -118,3 +122,17 @@ def test_a_busy_collector_is_refused():
     collector.begin([CHUNKS[0][0]], samples=1, sampling=None, seed=0, stream=(), is_urgent=False)
     with pytest.raises(RuntimeError, match="other problems"):
         answered(collector)
+
+
+def test_a_stop_ends_it_between_two_windows():
+    collector, windows = FakeCollector(), []
+
+    def told(answers):
+        windows.append(answers)
+        if len(windows) == 3:
+            collector.stop.ask("a test")
+
+    with pytest.raises(Stopped):
+        answered(collector, told)
+    assert len(windows) == 3
+    assert collector.is_abandoned

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxtool.core.stopped import Stopped
+from jaxtool.parallel import hosts
 from jaxtool.rundir import provenance
 from jaxtool.rundir.run_record import read_record
 from jaxtool.rundir.run_start import Identity, Launch, open_start
@@ -147,6 +149,22 @@ def test_a_run_that_breaks_says_how(tmp_path):
         broken()
     last = record_of(tmp_path).starts[-1]
     assert (last.status, last.error, last.from_step) == ("failed", "a full disk", 0)
+
+
+def test_a_run_that_breaks_because_a_stopped_host_has_ended_is_stopped_itself(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hosts, "is_left_alone", lambda: True)
+
+    def broken():
+        with start(tmp_path, Config()) as this:
+            this.begin(0)
+            raise RuntimeError("connection closed by peer")
+
+    with pytest.raises(Stopped) as stopped:
+        broken()
+    assert stopped.value.code == 0
+    assert [one.status for one in record_of(tmp_path).starts] == ["stopped"]
 
 
 def test_a_directory_of_an_earlier_version_or_with_a_damaged_record_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """A notice to stop is seen at once, comes from a signal or a file, and the process ends in time whatever it does."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from jaxtool.core.stopped import Stopped
+from jaxtool.parallel import hosts
 from jaxtool.rundir import stopping
 from jaxtool.rundir.stopping import NEVER, StopNotice, ends_on_sigterm
 
@@ -111,6 +113,46 @@ def test_without_a_work_directory_no_notice_comes():
     with NEVER as stop:
         stop.check()
     assert not stop.is_asked
+
+
+@pytest.fixture
+def other_host(monkeypatch):
+    """Makes this process the first of two; what the other one is asked for is in the dictionary."""
+    other = {"is_asked": False}
+    monkeypatch.setattr(hosts, "is_single", lambda: False)
+    monkeypatch.setattr(hosts, "exchange", lambda own: [own, other["is_asked"]])
+    monkeypatch.setattr(hosts, "hears_stop", lambda call: contextlib.nullcontext())
+    monkeypatch.setattr(hosts, "tell_stop", lambda left_s: other.update(told=left_s))
+    return other
+
+
+def test_between_two_steps_hosts_stop_once_all_know(tmp_path, other_host):
+    with StopNotice(tmp_path) as stop:
+        assert not stop.is_agreed()
+        stop.ask("a test")
+        assert 24 < other_host["told"] <= 25
+        stop.check_step()  # the other one may be a step behind
+        assert stop.is_agreed()
+        with pytest.raises(Stopped):
+            stop.check_step()
+    with StopNotice(tmp_path) as stop:
+        other_host["is_asked"] = True
+        assert stop.is_agreed()
+        assert stop.is_asked
+        with pytest.raises(Stopped):
+            stop.check_step()
+
+
+def test_a_host_that_waits_for_one_that_has_ended_is_ended_soon(tmp_path, other_host, monkeypatch):
+    monkeypatch.setattr(stopping, "_ALONE_S", 0.1)
+    monkeypatch.setattr(hosts, "is_left_alone", lambda: "told" in other_host)
+    ended = []
+    with StopNotice(tmp_path, end=ended.append) as stop:
+        began = time.monotonic()
+        stop.ask("a test")
+        wait_for(lambda: ended)
+        assert 0.1 <= time.monotonic() - began < 9
+    assert ended == [0]
 
 
 def stopped_by_sigterm():
