@@ -31,6 +31,7 @@ class SharedCase:
 
     shape: str = "SmolLM2-135M"
     dtype: str = "float32"
+    remat: str = "block"  # as gin_configs/models/smollm2.gin has it; "none" takes over 13 GiB
     prompt: int = 250  # tokens
     samples: int = 16
     response: int = 60  # tokens, all of the policy
@@ -77,7 +78,9 @@ def shared_prompts(case: SharedCase) -> dict[str, Any]:
     for turn in range(case.rounds + 1):
         for name, (pack, micro_batch_rows) in ways.items():
             setup = make_setup(
-                SHAPES[case.shape], case.dtype, micro_batch_rows, 512, scans_layers=True
+                *(SHAPES[case.shape], case.dtype, micro_batch_rows, 512),
+                scans_layers=True,
+                remat=case.remat,
             )
             setup = dataclasses.replace(setup, num_trajectories=case.samples)
             learner = GrpoLearner(setup=setup, view=PolicyView())
