@@ -113,6 +113,7 @@ def _attend(
     # 1) Blocks of queries: multiples of the 8 rows of a vector register. The query heads of one token
     #    stand together, so a block spans few positions.
     query_block, position_block = blocks_of(c * group, held, kv * h * cache.k.dtype.itemsize)
+    position_block = min(position_block, held)  # fewer than 128 there are in tests alone
     if table is not None:
         position_block = part_of_page(held, position_block)
     per_row = -(-c * group // query_block)  # query blocks of a row
