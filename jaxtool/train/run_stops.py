@@ -57,7 +57,7 @@ class KeptAnswers:
 
     def __init__(self, workdir: Path, collector: Collector, journal: RolloutJournal | None):
         self._workdir, self._collector, self._journal = workdir, collector, journal
-        self._drawn_again_s = _take_lost(workdir)
+        self._drawn_again_s = hosts.agree(lambda: _take_lost(workdir))
 
     def metrics(self) -> dict[str, float]:
         """Of a step: answers that were read back, on all hosts; and what was lost, in the first row of a start."""
