@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from docs import one_step
 from jaxtool.core.types import Origin
@@ -18,6 +19,7 @@ def test_behind_every_call_of_the_policy_stands_the_tools_token_and_no_other():
     assert ((behaviour < 0) == (origins == Origin.POLICY)).all()
 
 
+@pytest.mark.nightly
 def test_twenty_steps_learn_to_end_in_the_right_token(capsys):
     rewards = one_step.main(20)
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5])

@@ -66,6 +66,7 @@ def small_quickstart(tmp_path_factory):
     return workdir, done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_small_quickstart_on_eight_devices_ends_with_its_tables(small_quickstart):
     workdir, said = small_quickstart
