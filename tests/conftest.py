@@ -10,7 +10,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # a test reads XLA's warnings
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false" * version("jax").startswith("0.10."),
+    # Programs are small: to cut one into parts that are compiled side by side costs more than it saves.
+    + " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
+    * version("jax").startswith("0.10."),
 )
 
 import jax

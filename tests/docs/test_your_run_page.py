@@ -41,6 +41,7 @@ def test_the_page_begins_with_five_commands():
     assert tuple(command.module for command in first_five()) == MODULES
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_five_commands_make_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

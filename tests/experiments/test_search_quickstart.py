@@ -24,6 +24,7 @@ def small_search_quickstart(tmp_path_factory):
     return workdir, done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_small_search_quickstart_ends_with_its_lines(small_search_quickstart):
     workdir, said = small_search_quickstart

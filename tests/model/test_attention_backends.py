@@ -118,6 +118,7 @@ def test_a_row_does_not_depend_on_its_neighbours_lengths():
     np.testing.assert_array_equal(third(7, 2048, 3000, 1), alone)
 
 
+@pytest.mark.nightly
 def test_rows_are_split_where_the_walk_would_not_fit_the_scalar_memory(monkeypatch):
     q, cache = normal(0, 5, 9, 4, 128), cache_of(5, 2176)
     at = jnp.asarray(np.array([0, 2000, 40, 1151, 1152])[:, None] + np.arange(9), jnp.int32)

@@ -55,7 +55,7 @@ def test_gradients_are_those_of_whole_rows(dtype, tolerance):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("block", [None, 2, 64], ids=str)
+@pytest.mark.parametrize("block", [pytest.param(None, marks=pytest.mark.nightly), 2, 64], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_spans_that_leave_out_later_keys_give_the_attention_of_whole_rows(
     monkeypatch, block, dtype

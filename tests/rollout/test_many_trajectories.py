@@ -315,6 +315,7 @@ def test_prompts_that_go_by_chunks_between_windows_change_no_token(another, monk
     assert sum(between) >= 3
 
 
+@pytest.mark.nightly
 def test_many_trajectories_leak_nothing_and_compile_nothing(made, expected):
     del expected  # has warmed everything up
     engine, _ = made

@@ -174,6 +174,7 @@ def _pss_kib(pids: set[int]) -> int:
     return total
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_soak_grows_nothing(server):
     """Short here; SANDBOX_SOAK=10000 runs the long one."""

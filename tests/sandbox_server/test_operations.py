@@ -231,6 +231,7 @@ def test_many_callers_at_once_get_their_own_answers(server):
     assert answers == [str(i**3) for i in range(100)]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_selftest_reports_and_passes(tmp_path):
     """Its own attacks without a flag, more of them with one."""

@@ -23,6 +23,7 @@ def test_a_figure_that_grew_is_a_leak():
         assert line.startswith(f"{name}: ")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("tier", ["namespace", "landlock"])
 def test_mixed_session_calls_leave_nothing(tier):
     if why_not(tier, False):

@@ -89,6 +89,7 @@ def test_rl_killed_and_resumed_equals_uninterrupted(name, tmp_path, capsys):
     assert not any("embedding" in str(file) for file in files)
 
 
+@pytest.mark.nightly
 def test_cold_start_killed_and_resumed_and_another_base_is_refused(tmp_path):
     first = tmp_path / "first"
     params = random_params(MODEL)

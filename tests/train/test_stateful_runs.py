@@ -143,6 +143,7 @@ def server():
         yield started
 
 
+@pytest.mark.nightly
 def test_killed_and_resumed_on_a_real_server_equals_uninterrupted_counters_included(
     server, tmp_path, monkeypatch
 ):
