@@ -94,9 +94,6 @@ class GatedMlp(nnx.Module):
             f, d, rngs=rngs, std=_output_std(config, config.d_ff), sums=config.sums_dtype
         )
 
-    def __call__(self, x: Array) -> Array:
-        return self.down(self.hidden(x))
-
     def hidden(self, x: Array) -> Array:
         """silu(gate(x)) · up(x)."""
         gate, up = projected(x, self.gate, self.up)
