@@ -52,8 +52,12 @@ def walk_of(last: Int[Array, " P"], num_blocks: int) -> Walk:
 
 
 def walk_step(part: Any, t: Any, first: Any) -> Any:
-    """Where round t of a part is in the tables. A part with fewer rounds names its last one again."""
-    return jnp.minimum(first[part] + t, first[part + 1] - 1)
+    """Where round t of a part is in the tables. A part with fewer rounds names its last one again.
+
+    Rounds below 0, in which only copies begin, name the first one. Named otherwise, what Pallas holds for the part's
+    first queries would be written over the results of others.
+    """
+    return jnp.minimum(first[part] + jnp.maximum(t, 0), first[part + 1] - 1)
 
 
 def whole_part(number: Any, divisor: int) -> Any:

@@ -25,6 +25,7 @@ from jaxtool.model.pallas_attention import (
     flash_cached_attention,
     flash_writing_attention,
     walk_of,
+    walk_step,
 )
 from jaxtool.model.quantize import quantize
 from jaxtool.model.splash_attention import splash_attention
@@ -136,6 +137,9 @@ def test_a_walk_by_hand():
     assert len(queries) == len(block) == 3 * 4
     assert last.tolist() == [0, 2, 1]
     assert walk_of(jnp.asarray([2], jnp.int32), 3).first.tolist() == [0, 3]  # nothing to share
+    # Three rounds of copies before the work, and a part that has two steps less.
+    rounds = [[int(walk_step(part, t - 3, first)) for t in range(7)] for part in (0, 1)]
+    assert rounds == [[0, 0, 0, 0, 1, 2, 3], [4, 4, 4, 4, 5, 5, 5]]
 
 
 @pytest.mark.parametrize(
