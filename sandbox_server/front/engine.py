@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from sandbox_server.config import SMALLEST_LIMITS, LimitSet, ServerConfig
 from sandbox_server.front.execution import Outcome, job_limits, run_once
@@ -82,17 +82,46 @@ def check_fetch_files(names: Sequence[str], tier: Tier) -> None:
         check_file_name(name)
 
 
-def tasks_of_user(uid: int) -> int:
-    """Threads that run as `uid` on this machine."""
-    count = 0
-    for entry in pathlib.Path("/proc").iterdir():
+def tasks_of_user(
+    uid: int,
+    *,
+    fork_servers: Container[int] = (),
+    most: int = 0,
+    proc: pathlib.Path = pathlib.Path("/proc"),
+) -> int:
+    """Threads that run as `uid` on this machine.
+
+    A process below one of `fork_servers` counts as `most` at the highest. A program that starts all
+    threads it may would else raise the limit of programs after it, and they that of others.
+    """
+    tasks: dict[int, int] = {}
+    parents: dict[int, int] = {}
+    for entry in proc.iterdir():
         if entry.name.isdigit():
             try:
                 if entry.stat().st_uid == uid:
-                    count += len(os.listdir(entry / "task"))
-            except OSError:
+                    num_tasks = len(os.listdir(entry / "task"))
+                    stat = (entry / "stat").read_text("utf-8", "replace")
+                    # Behind the name, which may hold anything: state, parent, ...
+                    parent = stat.rpartition(")")[2].split()[1]
+                    tasks[int(entry.name)], parents[int(entry.name)] = num_tasks, int(parent)
+            except (OSError, IndexError):  # it has ended
                 continue
-    return count
+    return sum(
+        min(num_tasks, most) if _is_below(pid, fork_servers, parents) else num_tasks
+        for pid, num_tasks in tasks.items()
+    )
+
+
+def _is_below(pid: int, ancestors: Container[int], parents: Mapping[int, int]) -> bool:
+    """Among processes whose numbers were read one after another: a loop of parents ends too."""
+    seen: set[int] = set()
+    while pid in parents and pid not in seen:
+        seen.add(pid)
+        pid = parents[pid]
+        if pid in ancestors:
+            return True
+    return False
 
 
 class Engine:
@@ -114,7 +143,11 @@ class Engine:
         if self.pool.tier is Tier.NAMESPACE or self.pool.facts.get("has_own_uids"):
             return 0
         if self._calls_until_refresh <= 0:
-            self._task_allowance = tasks_of_user(os.getuid())
+            self._task_allowance = tasks_of_user(
+                os.getuid(),
+                fork_servers=self.pool.pids,
+                most=self.config.maximum_limits.threads,
+            )
             self._calls_until_refresh = _TASKS_REFRESH_CALLS
         self._calls_until_refresh -= 1
         return self._task_allowance

@@ -21,6 +21,7 @@ from sandbox_server import __main__ as command_line
 from sandbox_server import address
 from sandbox_server.config import LimitSet, ServerConfig
 from sandbox_server.front import descriptors, logs, probe, service, start_checks
+from sandbox_server.front.engine import tasks_of_user
 from sandbox_server.front.fork_server import ForkServer, ForkServerGone, UidIndexes
 from sandbox_server.inside.lockdown import Tier
 
@@ -248,6 +249,20 @@ def test_too_few_processes_are_told_as_that(monkeypatch):
     line = refusal("--concurrency", "2")
     assert "8 processes and threads are allowed for this user and 5 run" in line
     assert "ulimit -u" in line
+
+
+def test_a_program_with_all_its_threads_raises_no_other_programs_limit(tmp_path):
+    """Under a fork server (10) a session's supervisor (11) and its block (12); beside them a trainer (20)."""
+    for pid, parent, num_tasks in ((10, 1, 3), (11, 10, 1), (12, 11, 50), (20, 1, 70), (21, 20, 9)):
+        for task in range(num_tasks):
+            (tmp_path / str(pid) / "task" / str(pid + task)).mkdir(parents=True)
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a (b) c) S {parent} 1 1 0")
+    (tmp_path / "30").mkdir()  # has ended meanwhile
+    (tmp_path / "self").mkdir()
+    uid = os.getuid()
+    assert tasks_of_user(uid, proc=tmp_path) == 3 + 1 + 50 + 70 + 9
+    assert tasks_of_user(uid, fork_servers=[10], most=16, proc=tmp_path) == 3 + 1 + 16 + 70 + 9
+    assert tasks_of_user(uid + 1, proc=tmp_path) == 0
 
 
 def test_no_isolation_is_told_tier_by_tier(monkeypatch):
