@@ -107,12 +107,16 @@ def cold_start_config_of(folder: Path, mesh: MeshConfig) -> SftRunConfig:
 
 
 def run_all(folder: Path, mesh: MeshConfig) -> None:
-    """A cold start, GRPO from its policy, answers of both; PPO and an adapter: each in a folder of its own."""
-    tool = CountingTool()
+    """A cold start, GRPO from its policy, answers of both: each in a folder of its own."""
     cold_start = folder / "cold_start"
     sft_loop.train(cold_start_config_of(folder, mesh), workdir=cold_start, seed=1)
-    train_from_cold_start(folder, mesh, "run", tool)
+    train_from_cold_start(folder, mesh, "run", CountingTool())
     evaluate_both(folder, mesh)
+
+
+def run_further(folder: Path, mesh: MeshConfig) -> None:
+    """PPO and an adapter."""
+    tool = CountingTool()
     rl_loop.train(ppo_config_of(folder, mesh), workdir=folder / "ppo", seed=1, tool=tool)
     rl_loop.train(lora_config_of(folder, mesh), workdir=folder / "lora", seed=1, tool=tool)
 
@@ -278,3 +282,8 @@ def spread_copies() -> None:
         )
     rows = np.arange(16, dtype=np.int32).reshape(8, 2)
     np.testing.assert_array_equal(fetch(put(rows, Sharding(mesh).named("batch", "length"))), rows)
+
+
+def further(folder: Path) -> dict[str, Any]:
+    run_further(folder, MeshConfig(fsdp=4, tensor=2))
+    return {"process": jax.process_index()}

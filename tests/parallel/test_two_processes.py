@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.several_hosts import STEPS, config_of, late_config_of, run_all
+from helpers.several_hosts import STEPS, config_of, late_config_of, run_all, run_further
 from helpers.small_runs import CountingTool
 
 from jaxtool.model.peft import load_peft
@@ -83,6 +83,17 @@ def runs(tmp_path_factory):
     return two, one
 
 
+@pytest.fixture(scope="module")
+def further_runs(tmp_path_factory):
+    """The same of PPO and of an adapter."""
+    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    with ThreadPoolExecutor(1) as thread:
+        pending = thread.submit(run_processes, 2, two, "further")
+        run_further(one, MeshConfig(fsdp=4, tensor=2))
+        assert [record["process"] for record in pending.result()] == [0, 1]
+    return two, one
+
+
 def params_of(folder: Path) -> list:
     return jax.tree.leaves(SavedPolicy(path=str(folder / "policy")).load(single_device(), 0)[1])
 
@@ -123,8 +134,9 @@ def test_the_same_tokens_the_same_metrics_the_same_parameters(runs):
     assert_equal_params(two, one)
 
 
-def test_a_critic_with_the_kl_in_the_reward(runs):
-    two, one = (folder / "ppo" for folder in runs)
+@pytest.mark.nightly
+def test_a_critic_with_the_kl_in_the_reward(further_runs):
+    two, one = (folder / "ppo" for folder in further_runs)
     rows = read_metrics(one / "metrics.jsonl")
     assert all(row["critic/loss"] > 0 for row in rows)
     assert rows[-1]["policy/grad_norm"] > 0
@@ -132,8 +144,9 @@ def test_a_critic_with_the_kl_in_the_reward(runs):
     assert_equal_params(two, one)
 
 
-def test_an_adapter_with_a_kl_to_its_base(runs):
-    two, one = (folder / "lora" for folder in runs)
+@pytest.mark.nightly
+def test_an_adapter_with_a_kl_to_its_base(further_runs):
+    two, one = (folder / "lora" for folder in further_runs)
     rows = read_metrics(one / "metrics.jsonl")
     assert all(row["policy/grad_norm"] > 0 for row in rows)
     assert abs(rows[0]["policy/kl_k3_nats"]) < 1e-6 < rows[1]["policy/kl_k3_nats"]
