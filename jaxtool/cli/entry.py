@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from jaxtool.core.libtpu_flags import libtpu_flags, tpu_generation
 from jaxtool.core.stopped import Stopped, stop_status
 
 if TYPE_CHECKING:  # the flags need no jax
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # the flags need no jax
     from jaxtool.rundir.trackers.spec import TrackerSpec
 
 _ACCELERATOR_DEVICES = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # of /dev
-_WINDOWED = "xla_jf_spmd_threshold_for_windowed_einsum_mib"
 _DEVICES = Path("/dev")
 _GPU_SHARE = 0.9  # of the memory, for all processes together
 
@@ -34,16 +34,6 @@ def allocator() -> str:
     return ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())
 
 
-def libtpu_flags(given: str) -> str:
-    """LIBTPU_INIT_ARGS of an entry point: what the caller gives, and weights that are gathered before a product.
-
-    By itself the compiler multiplies part by part while the parts of a sharded weight arrive. Every part adds to
-    float32 sums of all tokens, 16 times over 1 GB a product where 16 devices share a weight of a 32B policy.
-    A gradient of its layers takes 2.7 times as long by the compiler's cycles (docs/plans.md).
-    """
-    return given if _WINDOWED in given else f"{given} --{_WINDOWED}=100000000".strip()
-
-
 def prepare() -> None:
     """Sets the process up; on a Linux CPU it starts itself anew once, with `allocator`.
 
@@ -52,7 +42,8 @@ def prepare() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ["LIBTPU_INIT_ARGS"] = libtpu_flags(os.environ.get("LIBTPU_INIT_ARGS", ""))
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    os.environ["LIBTPU_INIT_ARGS"] = libtpu_flags(given, tpu_generation())
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxtool" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -27,6 +27,9 @@ class EngineConfig:
     append_rows: int = 4  # tool outputs per chunked append
     memory_gib: float = 0.0  # the decoder may take, all devices together; 0: ask device or host
     memory_share: float = 0.5  # of what is free there; the optimizer and activations come later
+    planned_share: float = (
+        0.9  # of that, weights, cache and prompts; the rest is for XLA's own buffers
+    )
     most_decode_rows: int = 256  # that `decode_rows = 0` takes
     numerics: DecoderNumerics = dataclasses.field(
         default_factory=DecoderNumerics
@@ -35,7 +38,7 @@ class EngineConfig:
     drafts: DraftsConfig | None = None  # guesses that are kept where a row draws them; None: off
 
     def __post_init__(self) -> None:
-        check_range(self, "refill_below", "memory_share", least=0, most=1)
+        check_range(self, "refill_below", "memory_share", "planned_share", least=0, most=1)
         check_range(self, "memory_gib", least=0)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

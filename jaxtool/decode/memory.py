@@ -2,7 +2,8 @@
 
 An estimate from shapes, before anything is allocated. It counts the published weights, the cache, two
 prefill calls, the window's copy of its rows where it decodes a part of them, and logits with what sampling
-makes of them. With pages a pool takes the cache's place (`paged_memory`). The margin is for XLA's own buffers and a backend's fragmentation.
+makes of them. With pages a pool takes the cache's place (`paged_memory`). `EngineConfig.planned_share` leaves
+a rest to XLA's own buffers and a backend's fragmentation.
 """
 
 import dataclasses
@@ -20,7 +21,6 @@ from jaxtool.parallel.axis_rules import Sharding
 
 _GIB = 2**30
 _LOGIT_COPIES = 4  # logits, weights, blocks and running sums of a step, float32
-_MARGIN = 0.9  # of the budget may be planned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,13 +95,13 @@ def plan_memory(
             )
         return plan
     # 4) As many rows as the rest holds, the same number in every part.
-    room = int(_MARGIN * budget) - plan.weights - plan.fixed
+    room = int(config.planned_share * budget) - plan.weights - plan.fixed
     fitting = max(0, room // plan.per_row) // row_parts * row_parts
     if fitting < (row_parts if is_auto else config.num_cache_rows):
         raise ValueError(
             f"{config.num_cache_rows or row_parts} rows of {config.max_tokens} tokens need "
             f"{plan.total / _GIB:.2f} GiB with {plan.weights / _GIB:.2f} GiB of weights; {fitting} rows "
-            f"fit into {_MARGIN:.0%} of {budget / _GIB:.2f} GiB ({plan.source}): lower EngineConfig.decode_rows, "
+            f"fit into {config.planned_share:.0%} of {budget / _GIB:.2f} GiB ({plan.source}): lower EngineConfig.decode_rows, "
             "cache_rows or max_tokens, or raise memory_gib or memory_share"
         )
     # 5) Rows that were asked for stay as they are, else all that fit, up to `most_decode_rows`.
@@ -152,9 +152,10 @@ def _demand(
 
 
 def _with_pool(plan: MemoryPlan, model: ModelConfig) -> MemoryPlan:
-    room = None if plan.budget is None else int(_MARGIN * plan.budget) - plan.total
+    share = plan.config.planned_share
+    room = None if plan.budget is None else int(share * plan.budget) - plan.total
     source = "" if plan.budget is None else f"{plan.budget / _GIB:.2f} GiB ({plan.source})"
-    pool = plan_pool(model, plan.config, room=room, source=f"{_MARGIN:.0%} of {source}")
+    pool = plan_pool(model, plan.config, room=room, source=f"{share:.0%} of {source}")
     return dataclasses.replace(
         plan,
         config=pool.config,

@@ -149,7 +149,7 @@ def batch_logprobs(
         prefix_ids=batch.prefix_ids,
     )
     return token_logprobs(
-        hidden,
+        sharding.constrain(hidden, "batch", "queries", None),
         params["embedding"] if model.ties_embeddings else params["lm_head"],
         batch.tokens,
         temperature=temperature,
@@ -158,6 +158,7 @@ def batch_logprobs(
         truncation=truncation,
         parts=sharding.parts("queries"),
         shards=sharding.parts("batch"),
+        sharding=sharding,
         wanted=batch.loss_mask if model.vocab_size >= _SPARSE_VOCABULARY else None,
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtool.core.ranges import check_range
 
 AttentionBackend = Literal["auto", "xla", "pallas_tpu", "cudnn", "pallas_gpu"]
+DeviceSums = Literal["float32", "compute_dtype"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "attention", "dots", "named"]
 
@@ -85,8 +86,8 @@ class ModelConfig:
         None  # training: queries whose scores exist at once; None: an eighth
     )
     cache: Literal["compute_dtype", "int8"] = "compute_dtype"  # keys and values of decoded tokens
-    # What devices of a tensor group send each other of a sum over their heads or widths. The learner's is float32.
-    device_sums: Literal["float32", "compute_dtype"] = "float32"
+    # What devices of a tensor group send each other of a sum over their heads or widths, and of its gradients.
+    device_sums: DeviceSums = "float32"
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 
     def __post_init__(self) -> None:

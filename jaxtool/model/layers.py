@@ -4,6 +4,7 @@ Modules are Flax NNX definitions used tree-only: no shared references and no mut
 `nnx.split` once and `nnx.merge` inside a jitted function is all the NNX there is.
 """
 
+import functools
 import math
 
 import jax
@@ -48,13 +49,15 @@ class Projection(nnx.Module):
         std: float,
         has_bias: bool = False,
         sums: jnp.dtype | None = None,
+        gradient_sums: jnp.dtype | None = None,
     ):
-        """`sums`: see `product`."""
+        """`sums`: see `product`; `gradient_sums`: those of `joint_product`. None: float32."""
         kernel = std * jax.random.normal(rngs.params(), in_shape + out_shape, jnp.float32)
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros(out_shape, jnp.float32)) if has_bias else None
         self.num_in = len(in_shape)
         self.sums = sums
+        self.gradient_sums = gradient_sums
 
     def __call__(self, x: Array) -> Array:
         kernel = self.kernel.get_value()
@@ -78,7 +81,8 @@ def projected(x: Array, *projections: Projection) -> tuple[Array, ...]:
     kernels = tuple(projection.kernel.get_value() for projection in projections)
     if any(isinstance(kernel, LoraWeight | Int8Weight) for kernel in kernels):
         return tuple(projection(x) for projection in projections)
-    products = joint_product(x, kernels, projections[0].num_in)
+    first = projections[0]
+    products = joint_product(x, kernels, first.num_in, first.gradient_sums or jnp.float32)
     pairs = zip(projections, products, strict=True)
     return tuple(projection.finished(y, x.dtype) for projection, y in pairs)
 
@@ -88,11 +92,10 @@ class GatedMlp(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         d, f = (config.d_model,), (config.d_ff,)
-        self.gate = Projection(d, f, rngs=rngs, std=config.d_model**-0.5)
-        self.up = Projection(d, f, rngs=rngs, std=config.d_model**-0.5)
-        self.down = Projection(
-            f, d, rngs=rngs, std=_output_std(config, config.d_ff), sums=config.sums_dtype
-        )
+        std, sums = config.d_model**-0.5, config.sums_dtype
+        self.gate = Projection(d, f, rngs=rngs, std=std, gradient_sums=sums)
+        self.up = Projection(d, f, rngs=rngs, std=std, gradient_sums=sums)
+        self.down = Projection(f, d, rngs=rngs, std=_output_std(config, config.d_ff), sums=sums)
 
     def hidden(self, x: Array) -> Array:
         """silu(gate(x)) · up(x)."""
@@ -108,9 +111,10 @@ class AttentionProjections(nnx.Module):
         q_shape = (config.num_heads, config.head_dim)
         kv_shape = (config.num_kv_heads, config.head_dim)
         std, bias = config.d_model**-0.5, config.has_qkv_bias
-        self.query = Projection(d, q_shape, rngs=rngs, std=std, has_bias=bias)
-        self.key = Projection(d, kv_shape, rngs=rngs, std=std, has_bias=bias)
-        self.value = Projection(d, kv_shape, rngs=rngs, std=std, has_bias=bias)
+        inward = functools.partial(
+            Projection, d, rngs=rngs, std=std, has_bias=bias, gradient_sums=config.sums_dtype
+        )
+        self.query, self.key, self.value = inward(q_shape), inward(kv_shape), inward(kv_shape)
         self.output = Projection(
             q_shape,
             d,

@@ -39,19 +39,10 @@ def product(
     """x [..., *in] times a weight [*in, *out], in x's dtype, summed in float32: [..., *out] float32.
 
     Args:
-      sums: where the inputs are sharded, in what dtype devices send their parts of the sums to each other: each
-        part is rounded to it once. None: float32. Without a gradient.
+      sums: as in `float_product`; None: float32.
     """
     values = weight.values.astype(x.dtype) if isinstance(weight, Int8Weight) else weight
-    y = float_product(x, values, num_in) if sums is None else _narrow(x, values, num_in, sums)
+    y = float_product(x, values, num_in, sums=sums or jnp.float32)
     if not isinstance(weight, Int8Weight):
         return y
     return y * weight.scale.reshape((1,) * (y.ndim - weight.scale.ndim) + weight.scale.shape)
-
-
-def _narrow(x: Array, weight: Array, num_in: int, sums: jnp.dtype) -> Array:
-    axes = (tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in)))
-    y = jax.lax.dot_general(
-        x, weight.astype(x.dtype), (axes, ((), ())), preferred_element_type=sums
-    )
-    return y.astype(jnp.float32)

@@ -15,7 +15,7 @@ from jaxtool.core.bucket_files import local_copy, names_below
 from jaxtool.core.bucket_names import bucket_url
 from jaxtool.core.gguf_file import find_smollm2, open_gguf
 from jaxtool.core.hub_files import TEXT_FILES
-from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
+from jaxtool.model.config import AttentionBackend, DeviceSums, Dtype, ModelConfig, Remat
 from jaxtool.model.gguf_weights import GgufTensors, check_gguf_header, config_from_gguf, load_gguf
 from jaxtool.model.hf_weights import check_hf_header, load_hf, read_model_config
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
@@ -58,6 +58,8 @@ class RunOptions(Protocol):
     def scans_layers(self) -> bool: ...
     @property
     def attention_block(self) -> int | None: ...
+    @property
+    def device_sums(self) -> DeviceSums: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ class GgufFile:
     attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
     attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
+    device_sums: DeviceSums = "float32"  # see ModelConfig; of the learner
 
     def load(
         self, sharding: Sharding, seed: int, dtype: Dtype = "float32"
@@ -121,6 +124,7 @@ class HfDirectory:
     attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
     attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
+    device_sums: DeviceSums = "float32"  # see ModelConfig; of the learner
     ignored_fields: tuple[str, ...] = ()  # fields of config.json known to change nothing
     # What the directory must hold; its run options are not read. With it a run can be planned on a
     # machine that has no weights.
@@ -183,7 +187,10 @@ def _check_expected(found: ModelConfig, expected: ModelConfig, path: str) -> Non
 
 def run_options(source: RunOptions) -> dict[str, Any]:
     """How the model is computed, by field name: what weights do not say, and what differs from run to run."""
-    names = ("compute_dtype", "remat", "attention", "scans_layers", "attention_block")
+    names = (
+        *("compute_dtype", "remat", "attention", "scans_layers", "attention_block"),
+        "device_sums",
+    )
     return {name: getattr(source, name) for name in names}
 
 

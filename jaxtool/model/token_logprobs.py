@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtool.core.truncation import Truncation, kept_weights
 from jaxtool.model.float_product import float_product, input_gradient, weight_gradient
+from jaxtool.parallel.axis_rules import Sharding
 
 _PARTS = 4  # of a row that is one chunk: logits of 0, 1, .. 4 quarters of it are computed
 
@@ -42,6 +43,18 @@ class _Rule:
     is_table: bool
     truncation: Truncation | None
     shards: int
+    sharding: Sharding | None
+
+    def read(self, head: Array, dtype: jnp.dtype) -> Array:
+        """The head as the products of a loop read it, made before the loop."""
+        axes = ("vocab", None) if self.is_table else (None, "vocab")
+        head = head.astype(dtype)
+        return self.sharding.constrain(head, *axes) if self.sharding else head
+
+    def chunks(self, x: Array) -> Array:
+        """Hidden states [N, B, (parts,) C, D] of which a loop takes one chunk after the other."""
+        axes = ("batch", *("queries",)[: x.ndim - 4], None, None)
+        return self.sharding.constrain(x, None, *axes) if self.sharding else x
 
 
 @functools.partial(jax.named_call, name="token_logprobs")
@@ -56,6 +69,7 @@ def token_logprobs(
     truncation: Truncation | None = None,
     parts: int = 1,
     shards: int = 1,
+    sharding: Sharding | None = None,
     wanted: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """log softmax(h_{t-1} W / τ)[token_t] and -Σ p log p of that distribution, float32.
@@ -73,6 +87,8 @@ def token_logprobs(
       parts: of a row whose chunks are gone through side by side, each by the devices that hold it.
       shards: of the rows, on devices of their own. Each sums the head's gradient over its chunks, and the
         sums are added once; without this every chunk's gradient is all-reduced.
+      sharding: of rows and head. Where `wanted` is given, the parts of D of the head, and of a row all chunks, are
+        then gathered once, not for every chunk.
       wanted: tokens that are asked for; both values of the others are 0. As many chunks are computed as
         the row (or part) with most of them needs. None asks for all.
     """
@@ -82,6 +98,7 @@ def token_logprobs(
         is_table=is_table,
         truncation=truncation,
         shards=shards,
+        sharding=sharding,
     )
     if parts == 1:
         asked = None if wanted is None else wanted[:, 1:]
@@ -236,11 +253,12 @@ def _forward(
         logprobs, entropy, logits = jax.lax.switch(index, ways)
         return (logprobs, entropy), (hidden, head, targets, count, logits)
     # Several chunks: a loop that ends behind the last chunk with a wanted token.
-    chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
+    chunks = rule.chunks(_cut(hidden, rule.chunk, 2)), _cut(targets, rule.chunk, 1)
+    read = rule.read(head, hidden.dtype)
 
     def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = (x[i] for x in chunks)
-        return tuple(x.at[i].set(v) for x, v in zip(found, _piece(h, head, y, rule), strict=True))  # pyright: ignore
+        return tuple(x.at[i].set(v) for x, v in zip(found, _piece(h, read, y, rule), strict=True))  # pyright: ignore
 
     zeros = jnp.zeros(chunks[1].shape, jnp.float32)
     logprobs, entropy = _loop(count, rule.chunk, len(zeros), step, (zeros, zeros))
@@ -284,8 +302,9 @@ def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Arr
         return dh, dhead, None, None
     # 3b. Several chunks: logits are recomputed chunk by chunk. dW is a running sum, one for each shard and
     # part of the rows, so that devices add their own chunks without talking; step 4 adds the sums once.
-    chunks = _cut(hidden, rule.chunk, 2), _cut(targets, rule.chunk, 1)
+    chunks = rule.chunks(_cut(hidden, rule.chunk, 2)), _cut(targets, rule.chunk, 1)
     pulls = [_cut(x, rule.chunk, 1) for x in cotangents]
+    read = rule.read(head, hidden.dtype)
     apart = (rule.shards, *hidden.shape[1:-2])  # shards and parts, each with a sum of its own
     if math.prod(apart) == 1:
         apart = ()
@@ -294,13 +313,13 @@ def _backward(rule: _Rule, kept: tuple[Array, ...], cotangents: tuple[Array, Arr
 
     def step(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = (x[i] for x in chunks)
-        logits = float_product(h, head, 1, rule.is_table)
+        logits = float_product(h, read, 1, rule.is_table)
         scores = score_gradient(logits, y, (pulls[0][i], pulls[1][i]))
-        dh = input_gradient(scores, head, 1, rule.is_table)
+        dh = input_gradient(scores, read, 1, rule.is_table)
         dhead = head_gradient(*(_by_shard(x, rule.shards) if apart else x for x in (h, scores)))
         return found[0].at[i].set(dh), found[1] + dhead
 
-    zeros = jnp.zeros_like(chunks[0]), jnp.zeros((*apart, *head.shape), head.dtype)
+    zeros = rule.chunks(jnp.zeros_like(chunks[0])), jnp.zeros((*apart, *head.shape), head.dtype)
     dh, dhead = _loop(count, rule.chunk, len(chunks[0]), step, zeros)
     # 4. dh back into one row; the sums of shards and parts into one dW.
     return _join(dh, length, 2), jnp.sum(dhead, axis=range(len(apart))), None, None

@@ -17,12 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxtool.core.libtpu_flags import libtpu_flags
+
 GIB = 1 << 30
 # Of a host in a slice of several: the VM types of multi-host slices (same pages as the peaks below), and
 # how libtpu numbers the processes of such a slice.
 CHIPS_PER_HOST = 4
 # Where messages of libtpu's start go, one file a user.
 LIBTPU_LOG = Path(tempfile.gettempdir()) / f"jaxtool_libtpu_{os.getuid()}.log"
+
+_loaded: list[str] = []  # the generation whose flags libtpu has read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,6 +199,11 @@ def slice_devices(tpu: Slice) -> list[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     # Its lock file keeps two processes off one TPU; here there is none.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # The run's own flags: those of the TPU that is planned for. libtpu reads them once.
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if not _loaded:
+        os.environ["LIBTPU_INIT_ARGS"] = libtpu_flags(given, tpu.chip.name)
+        _loaded.append(tpu.chip.name)
     from jax.experimental import topologies
 
     try:

@@ -15,6 +15,7 @@ from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
 from jaxtool.plan.paged_rows import PagedRows, paged_rows
 from jaxtool.tools.base import ToolServer
 from jaxtool.train.rl_config import RlConfig
+from jaxtool.train.rollout_worker import longest_prompt
 from jaxtool.train.sft_loop import SftRunConfig
 
 
@@ -67,10 +68,10 @@ def default_assumptions(
             response_tokens=response, prompt_tokens=prompt, tool_calls=tool_calls or 0.0
         )
     limit = config.rollout.max_response_tokens
-    longest_prompt = config.engine.max_tokens - limit
+    most = config.engine.max_tokens - limit
     return Assumptions(
         response_tokens=limit / 2 if response_tokens is None else min(response_tokens, limit),
-        prompt_tokens=min(256, longest_prompt) if prompt_tokens is None else prompt_tokens,
+        prompt_tokens=min(256, most) if prompt_tokens is None else prompt_tokens,
         tool_calls=config.rollout.max_tool_calls / 2 if tool_calls is None else tool_calls,
         observation_tokens=_observation_tokens(config),
     )
@@ -221,13 +222,16 @@ def runs_per_step(
     old = 2 * blocks if config.grpo.reward_kl_coef else 0
     if updates > 1 and config.grpo.old_policy == "learner":
         old += blocks - blocks // updates  # the first update's are the gradient block's own
+    # The program of the longest prompts' bucket, or of a chunk of it, is planned. Prompts run in their own bucket.
+    planned = engine.chunk_of(engine.bucket_of(longest_prompt(config.rollout, engine)))
+    prefills = engine.bucket_of(math.ceil(assumed.prompt_tokens)) / planned
     appends = 0.0
     if is_appended:
         chunks = math.ceil(assumed.observation_tokens / engine.forced_tokens)
         appends = trajectories * assumed.tool_calls * chunks / engine.append_rows
     return {
         names.WINDOW: math.ceil(steps / engine.window_steps),
-        names.PREFILL: math.ceil(prompts / engine.prefill_rows),
+        names.PREFILL: math.ceil(prompts / engine.prefill_rows) * prefills,
         names.PLACE: math.ceil(trajectories / engine.prefill_rows),
         names.APPEND: math.ceil(appends),
         names.LEARN: blocks,

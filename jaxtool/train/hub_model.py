@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from jaxtool.core.hub_files import TEXT_FILES, endpoint, hub_snapshot
-from jaxtool.model.config import AttentionBackend, Dtype, ModelConfig, Remat
+from jaxtool.model.config import AttentionBackend, DeviceSums, Dtype, ModelConfig, Remat
 from jaxtool.model.sources import HfDirectory, run_options
 from jaxtool.model.transformer import Params
 from jaxtool.parallel.axis_rules import Sharding
@@ -27,6 +27,7 @@ class HubModel:
     attention: AttentionBackend = "auto"  # of the learner
     scans_layers: bool = True  # see ModelConfig
     attention_block: int | None = None  # see ModelConfig; 256 for rows of 16k tokens
+    device_sums: DeviceSums = "float32"  # see ModelConfig; of the learner
     ignored_fields: tuple[str, ...] = ()  # fields of config.json known to change nothing
 
     def load(

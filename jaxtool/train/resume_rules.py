@@ -50,7 +50,7 @@ LAYOUT = (
     *("EngineConfig.refill_below", "EngineConfig.min_view", "EngineConfig.prefill_rows"),
     *("EngineConfig.prefill_chunk", "EngineConfig.min_prompt_bucket"),
     *("EngineConfig.forced_tokens", "EngineConfig.append_rows", "EngineConfig.memory_gib"),
-    *("EngineConfig.memory_share", "EngineConfig.most_decode_rows"),
+    *("EngineConfig.memory_share", "EngineConfig.planned_share", "EngineConfig.most_decode_rows"),
     *("EngineConfig.pages", "PagesConfig.*"),
     *("EngineConfig.drafts", "DraftsConfig.*"),
     *("GrpoConfig.micro_batch_rows", "GrpoConfig.lm_head_chunk", "SftConfig.micro_batch_rows"),

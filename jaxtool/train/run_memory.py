@@ -202,8 +202,7 @@ def decoder_bytes(
     one = dataclasses.replace(config, decode_rows=1, prefill_rows=1, memory_gib=1e9)
     plan = plan_memory(model, one, single_device(), longest_prompt=longest_prompt)
     weights, fixed = parts * plan.weights, config.prefill_rows * plan.fixed
-    # `plan_memory` plans with 90 % of the engine's share of what is free.
-    budget = int(0.9 * config.memory_share * free * devices)
+    budget = int(config.planned_share * config.memory_share * free * devices)
     fitting = max(0, budget - weights - fixed) // plan.per_row
     multiple = parts * (8 if fitting >= 16 * parts else 1)
     rows = rounded_down(min(fitting, max(parts, most_rows)), multiple)

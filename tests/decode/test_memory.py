@@ -65,6 +65,16 @@ def test_as_many_rows_as_fit(rows):
     assert f"decoder: {rows} rows of 64 tokens, 0.00 GiB of 0.00 GiB (EngineC" in str(plan)
 
 
+def test_how_much_of_the_budget_may_be_planned():
+    planned = weights() + 8 * ROW + 7 * (ROW + STEP)
+    config = dataclasses.replace(SMALL, decode_rows=0, memory_gib=planned / 0.97 / 2**30)
+    assert plan_memory(MODEL, config, single_device()).config.decode_rows < 7
+    config = dataclasses.replace(config, planned_share=0.9701)
+    assert plan_memory(MODEL, config, single_device()).config.decode_rows == 7
+    with pytest.raises(ValueError, match=r"planned_share.*1\.5"):
+        dataclasses.replace(config, planned_share=1.5)
+
+
 def test_rows_are_a_multiple_of_the_mesh_and_no_more_than_asked():
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), axis_rules.decode())
     planned = 4 * weights() + 8 * ROW + 11 * (ROW + STEP)

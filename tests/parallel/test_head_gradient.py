@@ -1,5 +1,6 @@
-"""The head's gradient on a mesh: each device sums its own rows' chunks, and the sums are added once."""
+"""The head on a mesh: its parts are gathered once; each device sums its own rows' chunks, and the sums are added once."""
 
+import dataclasses
 import functools
 import re
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxtool.model.token_logprobs import token_logprobs
-from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 
 ROWS, TOKENS, WIDTH, WORDS = 16, 16, 32, 1024
@@ -38,16 +39,17 @@ def single_device_gradients():
     return gradients_of(False, chunk=4)(HIDDEN, HEAD, TARGETS, WANTED, WEIGHTS)
 
 
-def program(mesh: MeshConfig, is_table: bool, chunk: int):
+def program(mesh: MeshConfig, is_table: bool, chunk: int, length: tuple[str, ...] = ("context",)):
     """The compiled gradients on a mesh, and their arguments there."""
-    sharding = Sharding(make_mesh(mesh))
+    sharding = Sharding(make_mesh(mesh), dataclasses.replace(AxisRules(), length=length))
     rows = sharding.named("batch", "queries")
     head_axes = ("vocab", "embed") if is_table else ("embed", "vocab")
-    layouts = (sharding.named("batch", "queries", None), sharding.named(*head_axes), *[rows] * 3)
+    layouts = (sharding.named("batch", "length", None), sharding.named(*head_axes), *[rows] * 3)
     values = (HIDDEN, HEAD.T if is_table else HEAD, TARGETS, WANTED, WEIGHTS)
     arguments = [jax.device_put(x, at) for x, at in zip(values, layouts, strict=True)]
     parts, shards = sharding.parts("queries"), sharding.parts("batch")
-    gradients = gradients_of(is_table, chunk=chunk, parts=parts, shards=shards)
+    options = {"parts": parts, "shards": shards, "sharding": sharding}
+    gradients = gradients_of(is_table, chunk=chunk, **options)
     return jax.jit(gradients, out_shardings=layouts[:2]).lower(*arguments).compile(), arguments
 
 
@@ -62,7 +64,7 @@ MESHES = {
 
 @pytest.mark.parametrize("is_table", [False, True])
 @pytest.mark.parametrize("mesh", MESHES)
-def test_it_equals_a_single_device_and_no_chunk_is_reduced(mesh, is_table):
+def test_it_equals_a_single_device_and_no_chunk_asks_other_devices(mesh, is_table):
     compiled, arguments = program(MESHES[mesh], is_table, chunk=1 if mesh == "context8" else 4)
     hidden, head = compiled(*arguments)
     wanted_hidden, wanted_head = single_device_gradients()
@@ -70,18 +72,35 @@ def test_it_equals_a_single_device_and_no_chunk_is_reduced(mesh, is_table):
     np.testing.assert_allclose(head.T if is_table else head, wanted_head, rtol=1e-4, atol=1e-5)
     text = compiled.as_text()
     assert text is not None
-    assert reductions(text), "the sums of the devices meet somewhere"
-    assert not reductions(text) & bodies_of_loops(text)
+    sums = sends(text, "all-reduce|reduce-scatter", WIDTH * WORDS // 8)
+    assert sums, "the sums of the devices meet somewhere"
+    assert not sums & bodies_of_loops(text)
 
 
-def reductions(text: str) -> set[str]:
-    """Computations that reduce an array over devices that is as large as a share of the head's gradient."""
+@pytest.mark.parametrize("is_table", [False, True])
+def test_rows_sharded_over_the_tensor_axis_are_gathered_once(is_table):
+    """XLA's CPU backend moves gathers out of loops by itself; the TPU's does not (tests/plan/test_head_for_tpu.py)."""
+    length = ("context", "tensor")
+    compiled, arguments = program(MeshConfig(fsdp=2, tensor=4), is_table, chunk=4, length=length)
+    hidden, head = compiled(*arguments)
+    wanted_hidden, wanted_head = single_device_gradients()
+    np.testing.assert_allclose(hidden, wanted_hidden, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(head.T if is_table else head, wanted_head, rtol=1e-4, atol=1e-5)
+    text = compiled.as_text()
+    assert text is not None
+    gathers = sends(text, "all-gather", ROWS // 2 * TOKENS * WIDTH)
+    assert gathers, "a device's rows are gathered somewhere"
+    assert not gathers & bodies_of_loops(text)
+
+
+def sends(text: str, kinds: str, least: int) -> set[str]:
+    """Computations with a collective of these kinds whose result has at least so many numbers."""
     found, name = set(), ""
     for line in text.splitlines():
         if line.endswith("{") and "->" in line:
             name = line.split()[0 if line.startswith("%") else 1].lstrip("%")
-        shape = re.search(r"= f32\[([\d,]+)\]\S* (?:all-reduce|reduce-scatter)(?:-start)?\(", line)
-        if shape and np.prod([int(n) for n in shape[1].split(",")]) >= WIDTH * WORDS // 8:
+        shape = re.search(rf"= f32\[([\d,]+)\]\S* (?:{kinds})(?:-start)?\(", line)
+        if shape and np.prod([int(n) for n in shape[1].split(",")]) >= least:
             found.add(name)
     return found
 

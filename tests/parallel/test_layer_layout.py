@@ -30,11 +30,11 @@ MODEL = ModelConfig(
 )
 
 
-@pytest.mark.parametrize("length", [("context",), ("context", "tensor")], ids=str)
-def test_no_device_has_a_whole_weight_or_its_gradient(length):
+def lowered(model: ModelConfig, length: tuple[str, ...]) -> jax.stages.Lowered:
+    """The gradient of a sum of hidden states, on 2 x 4 devices."""
     rules = dataclasses.replace(AxisRules(), length=length)
     sharding = Sharding(make_mesh(MeshConfig(data=1, fsdp=2, tensor=4)), rules)
-    shapes = param_shapes(MODEL)
+    shapes = param_shapes(model)
     layouts = sharding.tree(param_axes(shapes))
     params = jax.tree.map(
         lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, layouts
@@ -42,13 +42,30 @@ def test_no_device_has_a_whole_weight_or_its_gradient(length):
     ids = jax.ShapeDtypeStruct((4, TOKENS), jnp.int32, sharding=sharding.named("batch", "length"))
 
     def total(params, tokens, positions, segments):
-        return jnp.sum(hidden_states(params, MODEL, tokens, positions, segments, sharding))
+        hidden = hidden_states(params, model, tokens, positions, segments, sharding)
+        return jnp.sum(hidden.astype(jnp.float32))
 
-    compiled = (
-        jax.jit(jax.grad(total), out_shardings=layouts).lower(params, ids, ids, ids).compile()
-    )
-    text = compiled.as_text()
+    return jax.jit(jax.grad(total), out_shardings=layouts).lower(params, ids, ids, ids)
+
+
+@pytest.mark.parametrize("length", [("context",), ("context", "tensor")], ids=str)
+def test_no_device_has_a_whole_weight_or_its_gradient(length):
+    text = lowered(MODEL, length).compile().as_text()
     # A device has a quarter of the hidden width: 88 of 352.
     assert re.search(rf"f32\[{WIDTH},{HIDDEN // 4}\]", text)
     whole = rf"f32\[(?:{WIDTH},{HIDDEN}|{HIDDEN},{WIDTH})\]"
     assert not re.search(whole, text)
+
+
+def test_device_sums_are_those_of_the_products_that_sum_over_devices():
+    """Of a layer: two products forward, and of five gradients of inputs; what is summed on a device stays float32."""
+    dots = re.compile(r"dot_general.*-> tensor<([\dx]+)x(f32|bf16)>")
+    found = {}
+    for sums in ("float32", "compute_dtype"):
+        model = dataclasses.replace(MODEL, compute_dtype="bfloat16", device_sums=sums)
+        text = lowered(dataclasses.replace(model, remat="none"), ("context", "tensor")).as_text()
+        found[sums] = [(shape, dtype) for shape, dtype in dots.findall(text)]
+    wide = f"4x{TOKENS}x{WIDTH}"
+    assert {dtype for _, dtype in found["float32"]} == {"f32"}
+    narrow = [shape for shape, dtype in found["compute_dtype"] if dtype == "bf16"]
+    assert narrow == [wide] * (2 + 5)
