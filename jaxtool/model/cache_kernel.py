@@ -15,7 +15,8 @@ In block 1 the highest score rises by 1, so sum and values so far shrink by exp(
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +27,14 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtool.model.attention import MASKED_SCORE
 from jaxtool.model.kernel_walk import whole_part
 
+# Of a page of 2048. Half of the last piece is copied in vain; each piece more costs 130 bundles of 930 (v6e).
+_PIECE = 1024
 LANES = 128  # of a TPU vector register: last axes come in multiples of it
+
+
+def piece_of(block: int, can_end_early: bool) -> int:
+    """Positions that one copy brings of a block that may end early, or of one that may not."""
+    return _PIECE if can_end_early and block % _PIECE == 0 else block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,15 @@ class KernelLayout:
     is_step: bool  # one token a row
     is_scaled: bool
     is_writing: bool
+
+    @property
+    def piece(self) -> int:
+        """Positions of keys and values that one copy brings.
+
+        Of the last page of a row only the pieces up to its token are copied. What the ring holds behind them is
+        never seen: scores are masked, and int8 codes times a weight of 0 are 0. Other numbers might be no numbers.
+        """
+        return piece_of(self.block, self.is_step and self.is_scaled and self.blocks_of_page > 0)
 
     def source(self, step: Any, queries_ref: Any, block_ref: Any, pages_ref: Any) -> Any:
         """Row or page of a step's block, and where in it the block begins."""
@@ -86,21 +103,19 @@ def attention_kernel(layout: KernelLayout, *refs: Any) -> None:
     begin = first_ref[part]
     count = first_ref[part + 1] - begin
 
-    def copies(step: Any, slot: Any) -> list[Any]:
-        row, start = layout.source(step, queries_ref, block_ref, pages_ref)
-        at = pl.ds(start, layout.block)
-        sources = [k_ref.at[row, :, at, :], v_ref.at[row, :, at, :]]
-        sources += [x.at[row, :, at] for x in scale_refs]
-        return [
-            pltpu.make_async_copy(source, ring.at[slot], arrived.at[slot])
-            for source, ring in zip(sources, rings, strict=True)
-        ]
+    copies = _BlockCopies(
+        layout=layout,
+        walk_refs=(queries_ref, block_ref, pages_ref),
+        position_refs=position_ref,
+        sources=(k_ref, v_ref, *scale_refs),
+        rings=rings,
+        arrived=arrived,
+    )
 
-    # 1) The copy of this round. Its slot of the ring was worked on in the round before.
+    # 1) The copies of this round. Their slot of the ring was worked on in the round before.
     @pl.when(t < count)
     def _fetch() -> None:
-        for copy in copies(begin + t, jax.lax.rem(t, layout.depth)):
-            copy.start()
+        copies.each(begin + t, jax.lax.rem(t, layout.depth), lambda copy: copy.start())
 
     done = t - (layout.depth - 1)
     is_live = (done >= 0) & (done < count)
@@ -119,8 +134,7 @@ def attention_kernel(layout: KernelLayout, *refs: Any) -> None:
     # 3) The token's own scales go into the last block of its row, before they are used.
     @pl.when(is_live)
     def _arrive() -> None:
-        for copy in copies(step, slot):
-            copy.wait()
+        copies.each(step, slot, lambda copy: copy.wait())
 
     if layout.is_writing:
         *stages, count_ref, sent = refs_left
@@ -149,6 +163,45 @@ def attention_kernel(layout: KernelLayout, *refs: Any) -> None:
     def _finish() -> None:
         for i in range(q_ref.shape[1]):
             out_ref[0, i] = (values_ref[i] / sum_ref[i][:, :1]).astype(out_ref.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _BlockCopies:
+    """A block of keys and values, and of scales, on its way into a slot of the rings."""
+
+    layout: KernelLayout
+    walk_refs: tuple[Any, ...]  # queries, block and page of a step
+    position_refs: Sequence[Any]  # of one token a row
+    sources: Sequence[Any]  # keys, values, and scales
+    rings: Sequence[Any]
+    arrived: Any  # [depth]
+
+    def each(self, step: Any, slot: Any, do: Callable[[Any], None]) -> None:
+        """`do` for every copy: all scales, and the pieces of keys and values that hold tokens."""
+        layout = self.layout
+        queries_ref, block_ref, _ = self.walk_refs
+        row, start = layout.source(step, *self.walk_refs)
+
+        def copy(source: Any, ring: Any, place: tuple[Any, ...]) -> None:
+            part = pl.multiple_of(start + place[0], LANES), place[1]
+            axes = (slice(None),) * (len(source.shape) - 3)  # of the numbers of a key
+            there = ring.at[slot, :, pl.ds(*place), *axes]
+            do(
+                pltpu.make_async_copy(
+                    source.at[row, :, pl.ds(*part), *axes], there, self.arrived.at[slot]
+                )
+            )
+
+        def piece(begin: int) -> None:
+            for source, ring in zip(self.sources[:2], self.rings[:2], strict=True):
+                copy(source, ring, (begin, layout.piece))
+
+        for source, ring in zip(self.sources[2:], self.rings[2:], strict=True):
+            copy(source, ring, (0, layout.block))
+        piece(0)
+        for begin in range(layout.piece, layout.block, layout.piece):
+            last = self.position_refs[0][queries_ref[step]] - block_ref[step] * layout.block
+            pl.when(last >= begin)(functools.partial(piece, begin))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

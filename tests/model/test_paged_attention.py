@@ -29,26 +29,26 @@ def cache_of(rows: int, positions: int, *, dtype: str, int8: bool) -> LayerCache
     return LayerCache(k, v, k_scale, v_scale)
 
 
-def in_pages(cache: LayerCache, table: np.ndarray, pages: int) -> LayerCache:
+def in_pages(cache: LayerCache, table: np.ndarray, pages: int, size: int = PAGE) -> LayerCache:
     """A pool whose pages hold the rows of `cache` where `table` says; the others hold large garbage."""
 
     def pool(x: jax.Array) -> jax.Array:
-        out = np.full((pages, x.shape[1], PAGE, *x.shape[3:]), 77, np.asarray(x).dtype)
+        out = np.full((pages, x.shape[1], size, *x.shape[3:]), 77, np.asarray(x).dtype)
         for row, columns in enumerate(table):
             for column, page in enumerate(columns):
                 if page < pages:
-                    out[page] = np.asarray(x)[row, :, column * PAGE : (column + 1) * PAGE]
+                    out[page] = np.asarray(x)[row, :, column * size : (column + 1) * size]
         return jnp.asarray(out)
 
     return jax.tree.map(pool, cache)
 
 
-def shuffled_table(lengths: np.ndarray, pages: int) -> np.ndarray:
+def shuffled_table(lengths: np.ndarray, pages: int, size: int = PAGE) -> np.ndarray:
     """Pages in a random order for rows of these lengths, and no page beyond them."""
     free = list(np.random.default_rng(0).permutation(pages))
     table = np.full((len(lengths), COLUMNS), pages, np.int32)
     for row, length in enumerate(lengths):
-        for column in range(min(COLUMNS, -(-int(length) // PAGE))):
+        for column in range(min(COLUMNS, -(-int(length) // size))):
             table[row, column] = free.pop()
     return table
 
@@ -83,6 +83,21 @@ def test_the_paged_kernel_equals_xla_over_rows(columns, dtype, int8, tolerance):
     assert not np.any(np.asarray(out, np.float32)[1])
     others = [0, 2, 3]
     np.testing.assert_array_equal(np.asarray(out)[others], np.asarray(got)[others])
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_page_of_several_pieces_equals_rows(int8):
+    """Of int8 a row's last page is copied in pieces of 512 up to its token; what was there before is not seen."""
+    page = 2048
+    ends = [0, 511, 512, 1023, 1600, 2047, 2048, 3 * 2048 - 1]
+    at = jnp.asarray(ends, jnp.int32)[:, None]
+    q = normal(0, len(ends), 1, 2, 128, dtype="bfloat16")
+    cache = cache_of(len(ends), COLUMNS * page, dtype="bfloat16", int8=int8)
+    table = shuffled_table(np.asarray(ends) + 1, 16, page)
+    pool, table = in_pages(cache, table, 16, page), jnp.asarray(table)
+    got, _ = flash_paged_attention(q, pool, at, table, interpret=True)
+    wanted = np.asarray(cached_attention(q, cache, at), np.float32)
+    np.testing.assert_allclose(np.asarray(got, np.float32), wanted, atol=2e-2)
 
 
 @pytest.mark.parametrize("int8", [False, True])

@@ -69,6 +69,16 @@ def test_steps_over_pages_by_hand():
     assert (steps.active, steps.read_bytes) == (24 * 6.0, 24 * 6.0 * 1024 * 528)
 
 
+def test_the_last_page_of_a_row_is_copied_up_to_its_token():
+    """24 rows, 5632 / 2048 + 1/2 = 3.25 pages: all scales of 16 bytes, half a piece of 1024 more than tokens of 512."""
+    shape = {"kv_heads": 2, "group": 5, "head_dim": 128, "value_bytes": 1, "scale_bytes": 4}
+    steps = cache_steps(
+        rows=24, columns=1, start=5632, positions=18432, is_anywhere=True, page=2048, **shape
+    )
+    assert steps.active == 24 * 3.25
+    assert steps.read_bytes == 24 * (3.25 * 2048 * 16 + (5632 + 512) * 512)
+
+
 def test_windows_of_a_step_are_those_of_the_pool(tmp_path):
     base = rl_config(tmp_path)
     tokens = base.engine.max_tokens
