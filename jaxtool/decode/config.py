@@ -27,9 +27,7 @@ class EngineConfig:
     append_rows: int = 4  # tool outputs per chunked append
     memory_gib: float = 0.0  # the decoder may take, all devices together; 0: ask device or host
     memory_share: float = 0.5  # of what is free there; the optimizer and activations come later
-    planned_share: float = (
-        0.9  # of that, weights, cache and prompts; the rest is for XLA's own buffers
-    )
+    planned_share: float = 0.9  # of that may be planned; the rest is for XLA's own buffers
     most_decode_rows: int = 256  # that `decode_rows = 0` takes
     numerics: DecoderNumerics = dataclasses.field(
         default_factory=DecoderNumerics

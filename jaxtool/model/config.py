@@ -86,7 +86,8 @@ class ModelConfig:
         None  # training: queries whose scores exist at once; None: an eighth
     )
     cache: Literal["compute_dtype", "int8"] = "compute_dtype"  # keys and values of decoded tokens
-    # What devices of a tensor group send each other of a sum over their heads or widths, and of its gradients.
+    # What devices of a tensor group send each other of a sum over their heads or widths, and of its gradients. With
+    # LoRA it is float32.
     device_sums: DeviceSums = "float32"
     scans_layers: bool = True  # one compiled layer; False unrolls: slower to compile, faster on CPU
 
