@@ -5,7 +5,7 @@ of the policy and the cache. While it updates, it holds parameters, optimizer st
 keeps. The decoder is unloaded for the update (`RlConfig.unloads_decoder`).
 
 Exact, by the functions that a run starts with: learner state, copy and cache. Estimated: what a gradient block keeps
-(`gradient_block_bytes`). It gives 0.8 to 1.3 of what the TPU compiler (libtpu 0.0.52) allots to the blocks
+(`gradient_block_bytes`). It gives 0.8 to 1.4 of what the TPU compiler (libtpu 0.0.52) allots to the blocks
 of docs/plans; a test compares them. `experiments.plan` compiles and knows.
 """
 
@@ -112,9 +112,11 @@ def gradient_block_bytes(
 ) -> int:
     """What one device keeps besides the learner's state while a gradient block of `rows` rows a group runs.
 
-    With remat = "block", in the compute dtype of b bytes, t = tensor, T tokens cut in p parts, all of one device:
+    With remat = "block", "attention" or "named", in the compute dtype of b bytes, t = tensor, T tokens cut in p parts, all
+    of one device:
 
-      kept     L · rows · T/p · D · b                      the residual stream at every layer
+      kept     L · rows · T/p · D · b                      the residual stream at every layer; "named": twice
+      results  L · rows · T · N/t · (H · b + 4)            of attention, and its softmax sums; not with "block"
       a layer  rows · T · (6 F/t + 4 D) · b                computed again, with its gradients
       head     3 · V/t · D · 4                             weights and gradient of the LM head
       logits   3 · rows · chunk · V/t · 4
@@ -125,7 +127,10 @@ def gradient_block_bytes(
       has_kernel: attention keeps its scores on the chip.
     """
     b, t = model.dtype.itemsize, cut.tensor
-    kept = model.num_layers * rows * tokens * model.d_model * b / cut.length_parts
+    of_layers = model.num_layers * rows * tokens
+    kept = of_layers * model.d_model * b / cut.length_parts * (2 if model.remat == "named" else 1)
+    if model.remat in ("attention", "named"):
+        kept += of_layers * model.num_heads / t * (model.head_dim * b + 4)
     layer = rows * tokens * (_MLP_COPIES * model.d_ff / t + _STREAM_COPIES * model.d_model) * b
     head = _HEAD_COPIES * model.vocab_size / t * model.d_model * 4
     logits = _LOGIT_COPIES * rows * lm_head_chunk * model.vocab_size / t * 4

@@ -63,7 +63,7 @@ def test_the_dry_run_of_the_page_prints_commands_that_gcloud_takes(monkeypatch, 
     monkeypatch.setattr(tpu_launch.gcloud, "attempt", None)  # nothing is run
     code, record = start(monkeypatch, LAUNCHES[0], tmp_path / "dry.json")
     assert (code, record["is_dry_run"], record["exit_code"]) == (0, True, None)
-    assert record["plan"].startswith("plan: v6e:4x4 fits, 22.68 of 31.24 GiB a device")
+    assert record["plan"].startswith("plan: v6e:4x4 fits, 21.41 of 31.24 GiB a device")
     printed = capsys.readouterr().out
     assert len(record["commands"]) == 16
     for row in record["commands"]:

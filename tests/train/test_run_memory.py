@@ -60,6 +60,23 @@ def test_a_gradient_block_by_hand():
     assert scores - one == 384
 
 
+def test_what_rematerialisation_keeps_by_hand():
+    """ "attention": 3·1·8·N·(H·2 + 4) more than "block"; "named" the residual stream once more, 480, as well."""
+    heads = SMALL.num_heads * (SMALL.head_dim * 2 + 4)
+    found = [
+        gradient_block_bytes(
+            dataclasses.replace(SMALL, remat=remat),
+            rows=1,
+            tokens=8,
+            cut=Cut(num_devices=1),
+            lm_head_chunk=4,
+        )
+        for remat in ("block", "attention", "named")
+    ]
+    assert found[1] - found[0] == 24 * heads
+    assert found[2] - found[1] == 480
+
+
 def test_the_largest_block_is_a_power_of_two_that_fits():
     def rows(room, most=64):
         cut = Cut(num_devices=1)
@@ -142,4 +159,4 @@ def test_gradient_blocks_are_near_what_the_compiler_allots(name):
         cut=cut,
         lm_head_chunk=own.lm_head_chunk,
     )
-    assert 0.8 <= found / GIB / block["temporaries_gib"] <= 1.3
+    assert 0.8 <= found / GIB / block["temporaries_gib"] <= 1.4
