@@ -148,14 +148,17 @@ def test_gradient_blocks_are_near_what_the_compiler_allots(name):
     config = load_run([plan["gin_file"]])
     own = config.grpo if isinstance(config, RlConfig) else config.sft
     tensor, has_cut_tokens = config.mesh.tensor, "tensor" in config.axes.length
+    context = config.mesh.context  # a part of each row is a row of its own here
     cut = Cut(
-        num_devices=plan["devices"], tensor=tensor, length_parts=tensor if has_cut_tokens else 1
+        num_devices=plan["devices"] // context,
+        tensor=tensor,
+        length_parts=tensor if has_cut_tokens else 1,
     )
     (block,) = (each for each in plan["programs"] if each["name"] == "gradient block")
     found = gradient_block_bytes(
         config.policy.model_config(),
         rows=own.micro_batch_rows // cut.row_groups,
-        tokens=config.pack.row_tokens,
+        tokens=config.pack.row_tokens // context,
         cut=cut,
         lm_head_chunk=own.lm_head_chunk,
     )
