@@ -6,7 +6,7 @@ keeps. The decoder is unloaded for the update (`RlConfig.unloads_decoder`).
 
 Exact, by the functions that a run starts with: learner state, copy and cache. Estimated: what a gradient block keeps
 (`gradient_block_bytes`). It gives 0.8 to 1.4 of what the TPU compiler (libtpu 0.0.52) allots to the blocks
-of docs/plans; a test compares them. `experiments.plan` compiles and knows.
+of docs/plans; a test compares them. Not covered: `MeshConfig.context`. `experiments.plan` compiles and knows.
 """
 
 import dataclasses
