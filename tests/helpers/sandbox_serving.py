@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
+import pytest
 
 from sandbox_server.config import ServerConfig
 from sandbox_server.front import probe
@@ -175,6 +177,17 @@ def setups() -> Iterator[tuple[str, bool]]:
     for tier in ("namespace", "landlock"):
         for as_user in (False, True):
             yield tier, as_user
+
+
+def setup_params() -> list[Any]:
+    """`setups` with names. By root two of the four are nightly: each tier, and each user, is in the other two."""
+    params = []
+    for tier, as_user in setups():
+        is_extra = os.geteuid() == 0 and as_user == (tier == "namespace")
+        name = f"{tier}-{'user' if as_user else 'self'}"
+        marks = [pytest.mark.nightly] if is_extra else []
+        params.append(pytest.param((tier, as_user), id=name, marks=marks))
+    return params
 
 
 def flags_for(tier: str) -> Sequence[str]:

@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from helpers.sandbox_serving import PLAIN_UID, Serving, serving, setups, why_not
+from helpers.sandbox_serving import PLAIN_UID, Serving, serving, setup_params, why_not
 
 from sandbox_server.front import selftest
 from sandbox_server.inside.session_limits import TASK_ALLOWANCE
@@ -165,8 +165,7 @@ def _run(server: Serving, source: str, mode: str, limits: pb.Limits) -> pb.Execu
 
 @pytest.fixture(
     scope="module",
-    params=[(tier, as_user) for tier, as_user in setups()],
-    ids=lambda p: f"{p[0]}-{'user' if p[1] else 'self'}",
+    params=setup_params(),
 )
 def surroundings(request):
     tier, as_user = request.param

@@ -11,7 +11,7 @@ import time
 
 import grpc
 import pytest
-from helpers.sandbox_serving import Serving, serving, setups, why_not
+from helpers.sandbox_serving import Serving, serving, setup_params, why_not
 
 from sandbox_server.front import session_attacks
 from sandbox_server.wire import sandbox_pb2 as pb
@@ -35,7 +35,7 @@ def test_the_suite_is_complete():
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(one, id=f"{one[0]}-{'user' if one[1] else 'self'}") for one in setups()],
+    params=setup_params(),
 )
 def server(request):
     tier, as_user = request.param
