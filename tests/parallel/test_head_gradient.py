@@ -66,12 +66,7 @@ MESHES = {
 @pytest.mark.parametrize("mesh", MESHES)
 def test_it_equals_a_single_device_and_no_chunk_asks_other_devices(mesh, is_table):
     compiled, arguments = program(MESHES[mesh], is_table, chunk=1 if mesh == "context8" else 4)
-    hidden, head = compiled(*arguments)
-    wanted_hidden, wanted_head = single_device_gradients()
-    np.testing.assert_allclose(hidden, wanted_hidden, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(head.T if is_table else head, wanted_head, rtol=1e-4, atol=1e-5)
-    text = compiled.as_text()
-    assert text is not None
+    text = text_of_equal(compiled, arguments, is_table)
     sums = sends(text, "all-reduce|reduce-scatter", WIDTH * WORDS // 8)
     assert sums, "the sums of the devices meet somewhere"
     assert not sums & bodies_of_loops(text)
@@ -82,15 +77,21 @@ def test_rows_sharded_over_the_tensor_axis_are_gathered_once(is_table):
     """XLA's CPU backend moves gathers out of loops by itself; the TPU's does not (tests/plan/test_head_for_tpu.py)."""
     length = ("context", "tensor")
     compiled, arguments = program(MeshConfig(fsdp=2, tensor=4), is_table, chunk=4, length=length)
+    text = text_of_equal(compiled, arguments, is_table)
+    gathers = sends(text, "all-gather", ROWS // 2 * TOKENS * WIDTH)
+    assert gathers, "a device's rows are gathered somewhere"
+    assert not gathers & bodies_of_loops(text)
+
+
+def text_of_equal(compiled: jax.stages.Compiled, arguments: list, is_table: bool) -> str:
+    """The program's text; its gradients are those of a single device."""
     hidden, head = compiled(*arguments)
     wanted_hidden, wanted_head = single_device_gradients()
     np.testing.assert_allclose(hidden, wanted_hidden, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(head.T if is_table else head, wanted_head, rtol=1e-4, atol=1e-5)
     text = compiled.as_text()
     assert text is not None
-    gathers = sends(text, "all-gather", ROWS // 2 * TOKENS * WIDTH)
-    assert gathers, "a device's rows are gathered somewhere"
-    assert not gathers & bodies_of_loops(text)
+    return text
 
 
 def sends(text: str, kinds: str, least: int) -> set[str]:
