@@ -93,7 +93,7 @@ def _computations(text: str) -> dict[str, list[_Instruction]]:
         if line.endswith("{") and line[:1] not in ("", " ", "}") and "->" in line:
             name = "ENTRY" if line.startswith("ENTRY") else line.split()[0].lstrip("%")
             current = found.setdefault(name, [])
-        elif line.startswith("}"):
+        elif line.startswith("}") and not line.startswith("}}"):  # }}: a kernel's own text goes on
             current = None
         elif current is not None and " = " in line:
             right = line.split(" = ", 1)[1]

@@ -12,6 +12,7 @@ from jaxtool.plan.chips import GIB, Slice
 from jaxtool.plan.compiled import PRODUCT_EFFICIENCY, ProgramPlan
 from jaxtool.plan.kernels import PackedRow
 from jaxtool.plan.lengths import Lengths, lengths_of, live_tokens, slowest_host
+from jaxtool.plan.packed_rows import filled_share
 from jaxtool.plan.paged_rows import PagedRows, paged_rows
 from jaxtool.tools.base import ToolServer
 from jaxtool.train.rl_config import RlConfig
@@ -27,7 +28,7 @@ class Assumptions:
     prompt_tokens: float  # mean
     tool_calls: float  # per trajectory; half the limit unless given
     observation_tokens: float = 64.0  # per call; a tool's max_observation_tokens where it has one
-    packed_share: float = 0.9  # of a row's tokens that first-fit packing fills
+    packed_share: float = 0.9  # of a row's tokens, that packing fills; see `default_assumptions`
     host_s_per_window: float = 0.005  # between two windows: fetch, look at the text, dispatch
     # Of one chip, each way: half of a PCIe 3.0 x16 link, measured nowhere.
     host_link_bytes_per_s: float = 10e9
@@ -58,23 +59,47 @@ def default_assumptions(
     prompt_tokens: float | None = None,
     tool_calls: float | None = None,
 ) -> Assumptions:
-    """Half of every limit, and prompts of 256 tokens; of a cold start half a row for prompt and answer."""
+    """Half of every limit, and prompts of 256 tokens; of a cold start half a row for prompt and answer.
+
+    How full rows are is not assumed: answers with the spread of a plan are packed.
+    """
     if isinstance(config, SftRunConfig):
         prompt = min(256, config.pack.row_tokens / 4) if prompt_tokens is None else prompt_tokens
         response = (
             config.pack.row_tokens / 2 - prompt if response_tokens is None else response_tokens
         )
-        return Assumptions(
-            response_tokens=response, prompt_tokens=prompt, tool_calls=tool_calls or 0.0
+        return _packed(
+            config,
+            Assumptions(
+                response_tokens=response, prompt_tokens=prompt, tool_calls=tool_calls or 0.0
+            ),
         )
     limit = config.rollout.max_response_tokens
     most = config.engine.max_tokens - limit
-    return Assumptions(
+    assumed = Assumptions(
         response_tokens=limit / 2 if response_tokens is None else min(response_tokens, limit),
         prompt_tokens=min(256, most) if prompt_tokens is None else prompt_tokens,
         tool_calls=config.rollout.max_tool_calls / 2 if tool_calls is None else tool_calls,
         observation_tokens=_observation_tokens(config),
     )
+    return _packed(config, assumed)
+
+
+def _packed(config: RlConfig | SftRunConfig, assumed: Assumptions) -> Assumptions:
+    """With the share of their rows that the trajectories of a step fill. Demonstrations have prompts of their own."""
+    row, is_rl = config.pack.row_tokens, isinstance(config, RlConfig)
+    share = filled_share(
+        problems=config.schedule.problems_per_step if is_rl else trajectories_of(config),
+        samples=config.schedule.samples if is_rl else 1,
+        prompt_tokens=assumed.prompt_tokens,
+        response_tokens=assumed.response_tokens,
+        limit=config.rollout.max_response_tokens if is_rl else row,
+        row_tokens=row,
+        spread=assumed.length_spread,
+        problem_share=assumed.problem_share,
+        shares_prompts=is_rl and config.pack.shares_prompts,
+    )
+    return dataclasses.replace(assumed, packed_share=share)
 
 
 def _observation_tokens(config: RlConfig) -> float:
