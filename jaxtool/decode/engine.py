@@ -50,12 +50,14 @@ class DecodeEngine:
         sharding: Sharding,
         is_stop: np.ndarray,
         longest_prompt: int | None = None,
+        returned: float = 0.0,
     ):
         """Plans the memory and makes an empty cache.
 
         Args:
           is_stop: [V] bool, tokens after which a row waits for the host.
           longest_prompt: tokens that prefill is planned for; None for up to `EngineConfig.max_tokens`.
+          returned: see `plan_memory`: what `on_published` frees.
 
         Raises:
           ValueError: the rows do not fit, or do not divide over the devices; see `plan_memory`.
@@ -63,7 +65,10 @@ class DecodeEngine:
         if is_stop.shape != (model.vocab_size,):
             raise ValueError(f"{is_stop.shape=} must be ({model.vocab_size},)")
         model = config.numerics.model(model)
-        self.memory = plan_memory(model, config, sharding, longest_prompt=longest_prompt)
+        self.memory = plan_memory(
+            model, config, sharding, longest_prompt=longest_prompt, returned=returned
+        )
+        self.on_published: Callable[[], None] = lambda: None  # in `load`, before it makes a cache
         config = self.memory.config
         self.model, self.config, self.sharding = model, config, sharding
         self.counts = EngineCounts()
@@ -71,11 +76,9 @@ class DecodeEngine:
         self._rows = programs.idle_rows(config.num_cache_rows, config.forced_tokens)
         self._high_water = np.zeros(config.num_cache_rows, np.int32)
         self._sampling_modes: list[SamplingMode] = ["plain"] * config.num_cache_rows
-        # The older of two rows decodes first.
-        self._ages = np.zeros(config.num_cache_rows, np.int64)
+        self._ages = np.zeros(config.num_cache_rows, np.int64)  # the older row decodes first
         self._placed = 0
-        # A heap: the same trajectories get the same rows.
-        self._free = list(range(config.num_cache_rows))
+        self._free = list(range(config.num_cache_rows))  # a heap: equal trajectories, equal rows
         # Programs of `compile`; None: it was not called.
         self._known: set[tuple[int | str, ...]] | None = None
         self._params: Params | None = None
@@ -117,13 +120,13 @@ class DecodeEngine:
         self._params = None  # frees the last copy first: two need not fit
         weights = self.config.numerics.weights
         self._params = publish_to_host(params, self.model, self.sharding, weights)
+        self.on_published()
         if self._cache is None:
             kept, self._kept = self._kept, None
             self._cache = self._table.empty_cache() if kept is None else to_device_memory(kept)
 
     def unload(self, *, keeps_rows: bool = False) -> None:
         """Frees parameters and cache for the learner, between windows; `load` makes both again.
-
         With `keeps_rows` taken rows go on afterwards, bit for bit, from a copy on this host (prompts that are not
         placed yet stay on the devices). Without it a taken row raises RuntimeError.
         """
@@ -230,9 +233,7 @@ class DecodeEngine:
             self._paged.defer(long)
 
     def rerun(self, rows: dict[int, Sequence[int]]) -> None:
-        """In place of `append`: forgets each row's cache and runs all its tokens again.
-
-        What engines do that free a row's cache at a tool call; here for comparison.
+        """In place of `append`, for comparison: forgets each row's cache and runs all its tokens again.
 
         Args:
           rows: every token of the row, from its prompt to the end of the tool's output.

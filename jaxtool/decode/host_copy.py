@@ -1,6 +1,6 @@
 """The decoder's copy on one host's devices, from learner parameters that may be sharded over many hosts."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -20,9 +20,9 @@ def publish_to_host(
     """`publish` to the mesh of this host; every host must call it, with the same parameters.
 
     Layer by layer, a program on the learner's mesh gathers what is sharded over its fsdp axis. Then the
-    shards that are placed on this host become arrays of its own mesh. Each device holds 1 / `tensor` of
+    shards that are placed on this host become arrays of its own mesh. Each device holds its group's part of
     the copy, as with one host; the learner's moments do not move. See `host_arrays.to_host` for meshes
-    whose tensor groups span hosts.
+    whose groups span hosts.
 
     Args:
       params: on the learner's mesh.
@@ -33,4 +33,8 @@ def publish_to_host(
         return publish(params, model, sharding, weights)
     learner = first.sharding.mesh
     everywhere = Sharding(learner, sharding.rules)
-    return publish(params, model, everywhere, weights, moved=lambda part: to_host(part, learner))
+
+    def moved(part: Any) -> Any:
+        return to_host(part, learner, sharding.rules)
+
+    return publish(params, model, everywhere, weights, moved=moved)

@@ -63,6 +63,7 @@ def plan_memory(
     *,
     longest_prompt: int | None = None,
     free: float | None = None,
+    returned: float = 0.0,
 ) -> MemoryPlan:
     """Fills `EngineConfig.decode_rows = 0` with as many rows as fit, or checks the rows asked for.
 
@@ -76,13 +77,14 @@ def plan_memory(
       model: the decoder's.
       longest_prompt: tokens; None for up to `EngineConfig.max_tokens`.
       free: bytes that a device has left; None asks it.
+      returned: bytes of a device that are taken when it is asked, and free before the cache is made.
 
     Raises:
       ValueError: not one row a device fits, not the rows that were asked for, or rows that do not
         divide over the devices.
     """
     row_parts = check_rows(config, sharding)
-    plan = _demand(model, config, sharding, row_parts, longest_prompt, free)
+    plan = _demand(model, config, sharding, row_parts, longest_prompt, (free, returned))
     if config.pages is not None:
         return _with_pool(plan, model)
     budget, is_auto = plan.budget, config.decode_rows == 0
@@ -117,12 +119,12 @@ def _demand(
     sharding: Sharding,
     row_parts: int,
     longest_prompt: int | None,
-    free: float | None,
+    free: tuple[float | None, float],
 ) -> MemoryPlan:
     """What the rows asked for need, and the budget; one row a part where none were asked for."""
     # 1) Bytes of all devices together: weights are sharded over `tensor` alone, so each of the parts
     #    that the rows are sharded in holds a whole copy.
-    budget, source = _budget(config, sharding, free)
+    budget, source = _budget(config, sharding, *free)
     weights = row_parts * sum(
         leaf.size * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(
@@ -180,7 +182,9 @@ def check_rows(config: EngineConfig, sharding: Sharding) -> int:
     return row_parts
 
 
-def _budget(config: EngineConfig, sharding: Sharding, free: float | None) -> tuple[int | None, str]:
+def _budget(
+    config: EngineConfig, sharding: Sharding, free: float | None, returned: float
+) -> tuple[int | None, str]:
     """Bytes that the decoder may take on all devices of the mesh."""
     devices = list(sharding.mesh.devices.flat)
     if config.memory_gib:
@@ -188,7 +192,7 @@ def _budget(config: EngineConfig, sharding: Sharding, free: float | None) -> tup
     share = config.memory_share
     stats = devices[0].memory_stats() if free is None else None
     if stats and "bytes_limit" in stats:
-        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0) + returned
     if free is not None:
         return int(share * free) * len(devices), f"{share:.0%} of what is free on {len(devices)} x"
     if devices[0].platform == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:

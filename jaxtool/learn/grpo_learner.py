@@ -45,6 +45,11 @@ class GrpoLearner:
     def with_rest(self, state: TrainState, move: Callable[[Any], Any]) -> TrainState:
         return dataclasses.replace(state, opt_state=move(state.opt_state))
 
+    def with_policy(self, state: TrainState, move: Callable[[Any], Any]) -> TrainState:
+        if self.view.frozen is not None:
+            return state
+        return dataclasses.replace(state, params=move(state.params))
+
     def packed(self, members: Members) -> list[int]:
         """Those that carry a loss; with a KL in the reward also those dropped, whose groups count it."""
         needs_all = self.setup.grpo.reward_kl_coef > 0

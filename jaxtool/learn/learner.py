@@ -48,6 +48,10 @@ class Learner(Protocol[State]):
         """The state with `move` applied to what updates alone need: all but the policy's parameters."""
         ...
 
+    def with_policy(self, state: State, move: Callable[[Any], Any]) -> State:
+        """The state with `move` applied to the policy's parameters; with LoRA, whose adapter is small, as it is."""
+        ...
+
     def packed(self, members: Members) -> list[int]:
         """Indices of the members whose tokens the batch holds, none of them masked."""
         ...

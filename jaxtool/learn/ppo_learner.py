@@ -69,6 +69,10 @@ class PpoLearner:
         policy = self._policy_learner.with_rest(state.policy, move)
         return dataclasses.replace(state, policy=policy, critic=move(state.critic))
 
+    def with_policy(self, state: PpoState, move: Callable[[Any], Any]) -> PpoState:
+        policy = self._policy_learner.with_policy(state.policy, move)
+        return dataclasses.replace(state, policy=policy)
+
     def packed(self, members: Members) -> list[int]:
         """Those that carry a loss: a trajectory's targets need no other member of its group."""
         return np.flatnonzero(members.carries_loss).tolist()

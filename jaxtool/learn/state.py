@@ -168,7 +168,7 @@ def check_micro_batch_rows(rows: int, sharding: Sharding, name: str = "micro_bat
     cut = sharding.parts("batch")
     if rows % cut:
         raise ValueError(
-            f"{name}={rows} does not divide over data x fsdp = {cut} devices: "
+            f"{name}={rows} does not divide over {' x '.join(sharding.rules.batch)} = {cut} devices: "
             f"make it a multiple of {cut}"
         )
 

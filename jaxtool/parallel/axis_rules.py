@@ -5,7 +5,7 @@ The idea of a rules dataclass with a collision check is that of jax-llm-examples
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -71,14 +71,28 @@ def fsdp_tensor() -> AxisRules:
     return AxisRules()
 
 
-def decode(learner: AxisRules | None = None) -> AxisRules:
-    """Sampling: parameters sharded over tensor only, so that no step gathers weights.
+def decode(
+    learner: AxisRules | None = None, tensor: Literal["tensor", "context x tensor"] = "tensor"
+) -> AxisRules:
+    """Sampling: no parameter sharded over rows' axes, so that no step gathers weights.
 
     Args:
       learner: what it keeps whole of heads, widths and vocabulary, because they do not divide, is
         whole here too.
+      tensor: mesh axes whose devices share a row's heads and widths. With both a learner may have smaller groups than
+        the decoder: rows of its own over `context`, heads over `tensor` alone.
     """
-    rules = AxisRules(batch=("data", "fsdp", "context"), length=(), queries=(), embed=())
+    shared = ("context", "tensor") if tensor == "context x tensor" else ("tensor",)
+    rules = AxisRules(
+        batch=tuple(axis for axis in ("data", "fsdp", "context") if axis not in shared),
+        length=(),
+        queries=(),
+        embed=(),
+        heads=shared,
+        kv_heads=shared,
+        mlp=shared,
+        vocab=shared,
+    )
     if learner is None:
         return rules
     names = ("heads", "kv_heads", "head_dim", "mlp", "vocab")

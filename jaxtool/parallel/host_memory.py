@@ -68,6 +68,11 @@ def to_device_memory(tree: Any) -> Any:
     return jax.tree.map(back, tree, is_leaf=is_on_host)
 
 
+def device_bytes(tree: Any) -> float:
+    """That a tree of arrays takes on one device of this host."""
+    return float(sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree)))
+
+
 def is_on_host(x: Any) -> bool:
     return isinstance(x, OnHost)
 

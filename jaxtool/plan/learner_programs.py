@@ -26,6 +26,7 @@ from jaxtool.train.rl_config import RlConfig
 
 # What `RlConfig.offloads_learner` moves to the host while rows decode: see `Learner.with_rest`.
 RESTING = ("optimizer state", "critic", "critic optimizer state")
+LEAVING = ("parameters", *RESTING)  # with `RlConfig.parameters_leave`: see `Learner.with_policy`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,8 @@ def learner_programs(config: RlConfig, sharding: Sharding, params: Any) -> Learn
     if critic is not None:
         assert config.critic is not None
         programs += parts.of_critic(critic, config.critic)
-    decoding = tuple(name for name in held if not config.offloads_learner or name not in RESTING)
+    away = (LEAVING if config.parameters_leave else RESTING) if config.offloads_learner else ()
+    decoding = tuple(name for name in held if name not in away)
     return LearnerPrograms(
         programs=programs, policy=full, resident=resident, held=held, decoding=decoding
     )

@@ -26,7 +26,7 @@ from jaxtool.decode.sampling import SamplingMode
 from jaxtool.model.attention_backends import cached_backend
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import param_axes, param_shapes
-from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.axis_rules import AxisRules, Sharding
 from jaxtool.parallel.host_arrays import decode_mesh, moves_shards
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.plan.chips import GIB, Slice, slice_devices
@@ -70,8 +70,8 @@ def run_programs(
     """
     model = config.policy.model_config()
     mesh = make_mesh(config.mesh, slice_devices(tpu))
-    sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, decode(config.axes))
-    decoding = Sharding(_host_mesh(mesh, tpu), decode(config.axes))
+    sharding, over_all = Sharding(mesh, config.axes), Sharding(mesh, config.decoder_rules)
+    decoding = Sharding(_host_mesh(mesh, over_all.rules, tpu), over_all.rules)
     check_shardings(config, model, sharding, decoding)
     shapes = param_shapes(model)
     params = placed(shapes, sharding.tree(param_axes(shapes)))
@@ -80,7 +80,7 @@ def run_programs(
         config.engine,
         decoding,
         longest_prompt=longest_prompt(config.rollout, config.engine),
-        free=tpu.chip.hbm_gib * GIB - shard_bytes(params),
+        free=tpu.chip.hbm_gib * GIB - (0 if config.parameters_leave else shard_bytes(params)),
     )
     config = dataclasses.replace(config, engine=memory.config)
     learner = learner_programs(config, sharding, params)
@@ -104,11 +104,11 @@ def run_programs(
     )
 
 
-def _host_mesh(mesh: Mesh, tpu: Slice) -> Mesh:
-    """`decode_mesh(mesh)` on a slice of one host: libtpu compiles for whole slices only."""
+def _host_mesh(mesh: Mesh, rules: AxisRules, tpu: Slice) -> Mesh:
+    """`decode_mesh(mesh, rules)` on a slice of one host: libtpu compiles for whole slices only."""
     if tpu.num_hosts == 1:  # v5e-8 and v6e-8 as well, which libtpu describes as two hosts
         return mesh
-    shape = decode_mesh(mesh).devices.shape
+    shape = decode_mesh(mesh, rules).devices.shape
     devices = np.array(slice_devices(tpu.host), object).reshape(shape)
     return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
 
@@ -129,7 +129,7 @@ def _publication(
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
 
     ends_shapes, layer_shapes = result(ends), result(layer)
-    moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh)
+    moves = decoding.mesh is not over_all.mesh and moves_shards(over_all.mesh, over_all.rules)
     others = tuple(name for name in learner.decoding if name != "parameters")
     other_resident = (*others, *(() if config.unloads_decoder else ("KV cache",)))
 

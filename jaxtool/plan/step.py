@@ -87,17 +87,22 @@ def default_assumptions(
 
 def _packed(config: RlConfig | SftRunConfig, assumed: Assumptions) -> Assumptions:
     """With the share of their rows that the trajectories of a step fill. Demonstrations have prompts of their own."""
-    row, is_rl = config.pack.row_tokens, isinstance(config, RlConfig)
+    row = config.pack.row_tokens
+    if isinstance(config, SftRunConfig):
+        problems, samples, limit, shared = trajectories_of(config), 1, row, False
+    else:
+        problems, samples = config.schedule.problems_per_step, config.schedule.samples
+        limit, shared = config.rollout.max_response_tokens, config.pack.shares_prompts
     share = filled_share(
-        problems=config.schedule.problems_per_step if is_rl else trajectories_of(config),
-        samples=config.schedule.samples if is_rl else 1,
+        problems=problems,
+        samples=samples,
         prompt_tokens=assumed.prompt_tokens,
         response_tokens=assumed.response_tokens,
-        limit=config.rollout.max_response_tokens if is_rl else row,
+        limit=limit,
         row_tokens=row,
         spread=assumed.length_spread,
         problem_share=assumed.problem_share,
-        shares_prompts=is_rl and config.pack.shares_prompts,
+        shares_prompts=shared,
     )
     return dataclasses.replace(assumed, packed_share=share)
 

@@ -10,7 +10,7 @@ from jaxtool.decode.memory import check_rows
 from jaxtool.learn.state import check_micro_batch_rows, check_row_tokens
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.param_axes import check_divides
-from jaxtool.parallel.axis_rules import Sharding, decode
+from jaxtool.parallel.axis_rules import Sharding
 from jaxtool.parallel.host_arrays import decode_mesh
 from jaxtool.parallel.mesh import make_mesh
 from jaxtool.train.rl_config import RlConfig
@@ -37,7 +37,8 @@ def make_shardings(
 
 def shardings_on(mesh: Mesh, config: RlConfig) -> tuple[Sharding, Sharding]:
     """Of the learner and of the decoder on that mesh."""
-    return Sharding(mesh, config.axes), Sharding(decode_mesh(mesh), decode(config.axes))
+    rules = config.decoder_rules
+    return Sharding(mesh, config.axes), Sharding(decode_mesh(mesh, rules), rules)
 
 
 def check_mesh(mesh: Mesh, config: RlConfig, model: ModelConfig) -> None:

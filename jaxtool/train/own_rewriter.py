@@ -179,7 +179,7 @@ class PolicyRewriter:
         engine = DecodeEngine(
             model=model,
             config=shapes,
-            sharding=Sharding(decode_mesh(mesh), decode(axes)),
+            sharding=Sharding(decode_mesh(mesh, decode(axes)), decode(axes)),
             is_stop=is_stop,
             longest_prompt=longest,
         )

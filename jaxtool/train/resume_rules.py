@@ -44,8 +44,9 @@ SERVERS = (
 )
 # Devices and the shapes of programs: the same mathematics, added up in another order.
 LAYOUT = (
-    *("Schedule.share_by", "MeshConfig.*", "AxisRules.*", "RlConfig.unloads_decoder"),
-    *("RlConfig.offloads_learner", "EngineConfig.decode_rows", "DecoderNumerics.sums"),
+    *("Schedule.share_by", "MeshConfig.*", "AxisRules.*", "RlConfig.decoder_axes"),
+    *("RlConfig.unloads_decoder", "RlConfig.offloads_learner"),
+    *("EngineConfig.decode_rows", "DecoderNumerics.sums"),
     *("EngineConfig.cache_rows", "EngineConfig.min_decode_rows", "EngineConfig.window_steps"),
     *("EngineConfig.refill_below", "EngineConfig.min_view", "EngineConfig.prefill_rows"),
     *("EngineConfig.prefill_chunk", "EngineConfig.min_prompt_bucket"),

@@ -18,7 +18,7 @@ from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig
 from jaxtool.model.lora import LoraConfig
 from jaxtool.model.sources import PolicySource
-from jaxtool.parallel.axis_rules import AxisRules
+from jaxtool.parallel.axis_rules import AxisRules, decode
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rewards.base import ARGUMENTS, RewardFn
 from jaxtool.rewards.budgets import Budget, summed
@@ -128,10 +128,11 @@ class RlConfig:
     sandbox: Sandbox = dataclasses.field(default_factory=Sandbox)
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(may_idle=True))
     axes: AxisRules = dataclasses.field(default_factory=AxisRules)  # of the learner
+    decoder_axes: AxisRules | None = None  # of the decoder; None: `decode(axes)`
     keep_policies: KeepPolicies | None = None  # besides the last one; None: none
     watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)  # what is said of a step
     unloads_decoder: bool = False  # the learner gets the memory of the published copy and the cache
-    # The decoder gets the memory of the optimizer state, and of a critic: they wait in the host's while rows decode.
+    # The decoder gets the memory of parameters, optimizer state and critic: they wait in the host's while rows decode.
     offloads_learner: bool = False
 
     def __post_init__(self) -> None:
@@ -179,6 +180,15 @@ class RlConfig:
         check_kl(self.grpo, self.sampling.truncation)
         reward_of(self)
         grpo_of(self)
+
+    @property
+    def parameters_leave(self) -> bool:
+        """Whether the policy's parameters wait in the host's memory while rows decode; with LoRA all stay."""
+        return self.offloads_learner and self.lora is None
+
+    @property
+    def decoder_rules(self) -> AxisRules:
+        return decode(self.axes) if self.decoder_axes is None else self.decoder_axes
 
 
 def reward_of(config: RlConfig) -> RewardFn:

@@ -102,6 +102,7 @@ def train(
             *(stack, runner, config, source, sharding, seed, sandbox_addresses, tool, dtype, text),
             search_addresses=search_addresses,
             activity=new_activity(launch),
+            parameters_leave=config.parameters_leave,
         )
         stop.check()
         run = open_run(config, workdir, seed, worker, params, sharding, problems)

@@ -21,6 +21,7 @@ from jaxtool.model.sources import PolicySource
 from jaxtool.model.transformer import Params
 from jaxtool.parallel import hosts
 from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.host_memory import device_bytes
 from jaxtool.renderers.renderer import Renderer, stop_token_mask
 from jaxtool.renderers.tool_checks import check_tools
 from jaxtool.rollout.activity import PREFILL, TOOL_WAIT, WINDOW, Activity
@@ -141,6 +142,7 @@ def open_worker(
     search_addresses: tuple[str, ...] = (),
     further_stops: Sequence[str] = (),
     activity: Activity | None = None,
+    parameters_leave: bool = False,
 ) -> tuple[RolloutWorker, Params]:
     """Loads and checks everything, cheap checks first; `stack` closes it.
 
@@ -152,6 +154,7 @@ def open_worker(
       search_addresses: running search servers, in place of what the tools name.
       further_stops: stop tags of other renderers that the same engine will serve.
       activity: is told what goes on.
+      parameters_leave: whether they wait in the host's memory while rows decode.
     """
     renderer, tokenizer = text or load_text(config)
     check_vocabulary(tokenizer, source.model_config())
@@ -180,6 +183,7 @@ def open_worker(
         sharding=decoding,
         is_stop=is_stop,
         longest_prompt=longest_prompt(config.rollout, config.engine),
+        returned=device_bytes(params) if parameters_leave else 0.0,
     )
     print(engine.memory, flush=True)
     collector = Collector(

@@ -62,9 +62,15 @@ class Run:
         return self.timeline.phase(name)
 
     def begin_decoding(self) -> None:
-        """Before parameters are published. With `RlConfig.offloads_learner` only the policy's parameters stay on the devices."""
+        """Before parameters are published. With `RlConfig.offloads_learner` only the policy's parameters stay on the
+        devices, and these until the decoder has its copy."""
         if self.config.offloads_learner:
             self.state = self.learner.with_rest(self.state, to_host_memory)
+
+    def leave_to_decoder(self) -> None:
+        """When parameters are published, before the cache is made."""
+        if self.config.offloads_learner:
+            self.state = self.learner.with_policy(self.state, to_host_memory)
 
     def end_decoding(self, unload: Callable[[], None] | None = None) -> None:
         """When no row is decoded any more. With `RlConfig.unloads_decoder` the devices are the learner's again.
@@ -75,6 +81,7 @@ class Run:
         if self.config.unloads_decoder:
             (unload or self.worker.engine.unload)()
         if self.config.offloads_learner:
+            self.state = self.learner.with_policy(self.state, to_device_memory)
             self.state = self.learner.with_rest(self.state, to_device_memory)
 
     def meta(self, queued: list[list[Problem]]) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def open_run(
     learner = make_learner(learner_setup(config, worker.model, sharding), config.critic, view)
     for line in numerics_lines(config, worker.model, learner.setup):
         print(line, flush=True)
-    return Run(
+    run = Run(
         config=config,
         seed=seed,
         worker=worker,
@@ -129,6 +136,8 @@ def open_run(
             settings=_learning_rates(config),
         ),
     )
+    worker.engine.on_published = run.leave_to_decoder
+    return run
 
 
 def restore(run: Run, checkpoints: Checkpoints) -> tuple[int, list[list[Problem]]]:

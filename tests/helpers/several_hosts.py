@@ -263,15 +263,20 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 def spread_copies() -> None:
-    """Every host's copy is whole, wherever the learner's mesh puts the members of a tensor group."""
+    """Every host's copy is whole, wherever the learner's mesh puts the members of a group of the decoder."""
     model = dataclasses.replace(tiny(16), num_layers=1)
     devices = np.array(jax.devices())
-    for order in (devices, devices.reshape(2, -1).T.reshape(-1)):
-        mesh = jax.sharding.Mesh(
-            order.reshape(1, -1, 1, 2), AXES, axis_types=make_mesh(MeshConfig()).axis_types
-        )
+    mixed = devices.reshape(2, -1).T.reshape(-1)
+    # The last: the learner has rows of its own on both members of a group.
+    for order, shape, rules in (
+        (devices, (1, -1, 1, 2), decode()),
+        (mixed, (1, -1, 1, 2), decode()),
+        (mixed, (1, -1, 2, 1), decode(tensor="context x tensor")),
+    ):
+        axis_types = make_mesh(MeshConfig()).axis_types
+        mesh = jax.sharding.Mesh(order.reshape(shape), AXES, axis_types=axis_types)
         _, params = RandomInit(config=model).load(Sharding(mesh), 0)
-        own = Sharding(decode_mesh(mesh), decode())
+        own = Sharding(decode_mesh(mesh, rules), rules)
         copy = publish_to_host(params, model, own)
         assert copy["embedding"].is_fully_addressable
         assert copy["embedding"].sharding.mesh == own.mesh

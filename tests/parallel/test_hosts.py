@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxtool.parallel import hosts
-from jaxtool.parallel.axis_rules import Sharding
+from jaxtool.parallel.axis_rules import Sharding, decode
 from jaxtool.parallel.host_arrays import decode_mesh, fetch, put
 from jaxtool.parallel.mesh import MeshConfig, make_mesh
 from jaxtool.rundir.metrics import over_hosts
@@ -75,7 +75,7 @@ def test_one_process_agrees_with_itself_and_keeps_its_mesh():
     assert hosts.exchange({"a": 1}) == [{"a": 1}]
     assert hosts.agree(lambda: 7) == 7
     mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
-    assert decode_mesh(mesh) is mesh
+    assert decode_mesh(mesh, decode()) is mesh
     rows = np.arange(16).reshape(8, 2)
     placed = put(rows, Sharding(mesh).named("batch", "length"))
     np.testing.assert_array_equal(fetch(placed), rows)

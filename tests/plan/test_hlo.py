@@ -91,6 +91,22 @@ def test_cycles_of_a_loop_count_every_round():
     assert estimated_cycles(TEXT) == 5 * 110 + 1000
 
 
+def test_what_follows_a_kernel_in_its_computation_counts():
+    """Splash attention's own metadata has lines of its own, which begin with braces."""
+    text = """\
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %kernel.1 = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q_dq\\": 1024}"
+}}, metadata={op_name="splash"}
+  %copy.1 = f32[8]{0} copy(%kernel.1), backend_config={"estimated_cycles":"30"}
+  ROOT %all-reduce.1 = f32[8]{0} all-reduce(%copy.1), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}, execution_thread="main"
+"""
+    assert estimated_cycles(text) == 30
+    assert [found.kind for found in collectives(text)] == ["all-reduce"]
+
+
 def test_text_without_collectives_or_cycles_gives_nothing():
     text = jax.jit(lambda x: x + 1).lower(jnp.zeros(3)).compile().as_text()
     assert collectives(text) == []

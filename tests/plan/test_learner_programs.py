@@ -18,6 +18,7 @@ from jaxtool.learn.ppo import CriticConfig
 from jaxtool.learn.ppo_learner import PpoLearner
 from jaxtool.learn.programs import critic_programs, policy_programs
 from jaxtool.learn.state import zero_gradients
+from jaxtool.model.lora import LoraConfig
 from jaxtool.model.param_axes import param_axes, param_shapes
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.plan.learner_programs import learner_programs
@@ -36,12 +37,12 @@ def test_what_waits_on_the_host_is_not_there_while_rows_decode(tmp_path):
     beside = learner_programs(base, sharding, params)
     away = learner_programs(dataclasses.replace(base, offloads_learner=True), sharding, params)
     assert beside.decoding == beside.held == away.held
-    assert set(away.held) - set(away.decoding) == {
-        "optimizer state",
-        "critic",
-        "critic optimizer state",
-    }
-    assert {"parameters"} <= set(away.decoding)
+    rest = {"optimizer state", "critic", "critic optimizer state"}
+    assert set(away.held) - set(away.decoding) == {"parameters", *rest}
+    # With an adapter what is published stays: only a small part of it is trained.
+    adapted = dataclasses.replace(base, offloads_learner=True, lora=LoraConfig())
+    lora = learner_programs(adapted, sharding, params)
+    assert set(lora.held) - set(lora.decoding) == rest
     # In an update all of it is there: the programs are planned alike.
     assert [p.other_resident for p in away.programs] == [p.other_resident for p in beside.programs]
 

@@ -58,7 +58,7 @@ def assert_policy_is_base_and_adapter(workdir, base) -> None:
     assert largest > 1e-3
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["grpo", pytest.param("ppo", marks=pytest.mark.nightly)])
 def test_rl_killed_and_resumed_equals_uninterrupted(name, tmp_path, capsys):
     config = rl_config(tmp_path, **VARIANTS[name])
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -224,7 +224,7 @@ def test_ctrl_c_in_an_update_ends_cleanly(tmp_path, watched):
     assert not used.collector.has_work
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_on_eight_devices(tmp_path, watched):
     config = run_config(tmp_path, 1)
     grpo = dataclasses.replace(config.grpo, micro_batch_rows=8)

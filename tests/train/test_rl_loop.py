@@ -23,6 +23,7 @@ from jaxtool.core.types import ToolResult, ToolStatus, ToolUnavailable
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.sources import RandomInit
 from jaxtool.parallel.axis_rules import single_device
+from jaxtool.parallel.host_memory import to_host_memory
 from jaxtool.parallel.mesh import MeshConfig
 from jaxtool.rundir.bottleneck import PARTS
 from jaxtool.rundir.checkpoints import SavedPolicy
@@ -36,7 +37,7 @@ from jaxtool.rundir.trace import TRACE
 from jaxtool.rundir.trajectory_log import read_trajectories
 from jaxtool.tools.health import ToolHealthConfig, TooManyFailures
 from jaxtool.tools.known_answers import KnownAnswers, WrongAnswer, snippets_of
-from jaxtool.train import rl_loop, rollout_worker
+from jaxtool.train import rl_loop, rollout_worker, run_state
 from jaxtool.train.sources import Sandbox
 
 
@@ -110,11 +111,23 @@ def test_a_decoder_that_leaves_its_memory_to_the_learner_changes_no_number(unint
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
 
 
-def test_a_learner_that_waits_on_the_host_changes_no_bit(uninterrupted, tmp_path):
-    """The optimizer state leaves the devices for each rollout and validation, and is back for checkpoints."""
+def test_a_learner_that_waits_on_the_host_changes_no_bit(uninterrupted, tmp_path, monkeypatch):
+    """Its state leaves the devices for each rollout and validation, and is back for checkpoints."""
     folder, _ = uninterrupted
     config = dataclasses.replace(two_tools(folder), unloads_decoder=True, offloads_learner=True)
+    left = []
+
+    def leave(tree):
+        left.append(sum(x.size for x in jax.tree.leaves(tree)))
+        return to_host_memory(tree)
+
+    monkeypatch.setattr(run_state, "to_host_memory", leave)
     train(config, workdir=tmp_path / "run", seed=1, tool=CountingTool())
+    # AdamW's two moments and counts before the decoder gets its copy, the parameters when it has it.
+    parameters = sum(x.size for x in params_of(tmp_path / "run" / "policy"))
+    assert len(left) >= 2 * 4
+    assert all(rest > 2 * parameters for rest in left[::2])
+    assert set(left[1::2]) == {parameters}
     assert rows_of(tmp_path / "run") == rows_of(folder / "run")
     for ours, theirs in zip(
         params_of(tmp_path / "run" / "policy"), params_of(folder / "run" / "policy"), strict=True
