@@ -167,8 +167,11 @@ def test_runs_of_a_cold_start_by_hand(tmp_path):
     assumed = default_assumptions(config)
     assert (assumed.response_tokens, assumed.prompt_tokens, assumed.tool_calls) == (8, 8, 0)
     told = default_assumptions(config, response_tokens=20, prompt_tokens=12)
-    # 8 x 32 tokens are 8 rows, 9 at 90 %: 3 blocks, one update.
-    assert runs_per_cold_start_step(config, told) == {names.LEARN: 3, names.APPLY: 1}
+    # 8 x 32 tokens fill 8 rows: 2 blocks, one update. At 90 % they are 9.
+    assert told.packed_share == 1.0
+    assert runs_per_cold_start_step(config, told) == {names.LEARN: 2, names.APPLY: 1}
+    fuller = dataclasses.replace(told, packed_share=0.9)
+    assert runs_per_cold_start_step(config, fuller) == {names.LEARN: 3, names.APPLY: 1}
 
 
 def plan_of(tmp_path, gib: float) -> StepPlan:
