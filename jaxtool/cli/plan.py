@@ -15,7 +15,8 @@ that make it fit, or may make it quicker, "versions", "programs": [{"name", "sha
 "temporaries_gib", "outputs_gib", "other_resident_gib": resident arrays that are no argument of it, "hbm_gib": the
 sum of these, "tflop", "roofline_ms", "products_ms", "compiler_ms", "kernels_ms", "kernels": {name: {"calls",
 "active_steps" and "skipped_steps" of a call, "active_cycles" and "skipped_cycles" of a step (null: not known),
-"read_gib", "ms"}}, "collectives_ms", "collectives": {kind: {"count", "gib"}},
+"read_gib", "ms"}}, "collectives_ms", "waits_ms": of these, in which the core does nothing else, "collectives": {kind:
+{"count", "gib"}},
 "runs_per_step", "compile_s", "error"}], "paged_rows": with pages {"windows", "rows", "most_rows", "live_tokens", "moved_rows",
 "moved_pages"} of a host with the mean of tokens, else null}; all figures of programs per device.
 """

@@ -137,7 +137,7 @@ def _quicker_lines(
 
     def update_s(times: int) -> float:
         blocks = math.ceil(rows / (times * size.micro_batch_rows))
-        return blocks * (times * (block.time_s - block.collectives_s) + block.collectives_s)
+        return blocks * (times * (block.time_s - block.exposed_s) + block.exposed_s)
 
     best = min(range(1, max(1, most) + 1), key=update_s)
     if update_s(best) >= (1 - WORTH_SAVING) * update_s(1):
@@ -145,7 +145,7 @@ def _quicker_lines(
     return (
         f"{name}.micro_batch_rows = {best * size.micro_batch_rows}  # an update may take "
         f"{update_s(best):.1f} s in place of {update_s(1):.1f}: collectives are "
-        f"{block.collectives_s / block.time_s:.0%} of a gradient block, whatever its rows",
+        f"{block.exposed_s / block.time_s:.0%} of a gradient block, whatever its rows",
     )
 
 

@@ -9,13 +9,12 @@ from jaxtool.plan.flops import count_flops, kernel_calls
 from jaxtool.plan.hlo import Collective
 from jaxtool.plan.kernels import KernelPlan, PackedRow, plan_kernels
 from jaxtool.plan.program import Program
+from jaxtool.plan.schedule import link_s, waits_s
 
 # Of the peak, that matrix products reach. The compiler's own estimates miss most of them in programs whose
 # collectives it overlaps. Large training runs report 44 to 65 % of the peak over whole steps, recomputation
 # left out (MaxText, docs/reference/models/tiering.md: v6e 44 to 50 %, v5p 65 %).
 PRODUCT_EFFICIENCY = 0.7
-# Of one hop between neighbours: the small all-reduces of a decode step are bound by it.
-HOP_S = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,8 @@ class ProgramPlan:
     kernels: tuple[KernelPlan, ...] = ()
     collectives: tuple[Collective, ...] = ()
     collectives_s: float = 0.0
+    # Of these, seconds in which the core does nothing else; None: all of them.
+    waits_s: float | None = None
     compile_s: float = 0.0  # on the machine that compiled it
     error: str | None = None  # why it does not compile
 
@@ -47,9 +48,14 @@ class ProgramPlan:
 
     @property
     def time_s(self) -> float:
-        """Assumes that kernels and collectives overlap with nothing; what XLA hides makes a run faster."""
+        """Kernels overlap with nothing, collectives with what the schedule says (`jaxtool.plan.schedule`)."""
         rest = max(self.compiler_s or 0.0, self.roofline_s, self.products_s)
-        return rest + self.kernels_s + self.collectives_s
+        return rest + self.kernels_s + self.exposed_s
+
+    @property
+    def exposed_s(self) -> float:
+        """Seconds of collectives that nothing hides."""
+        return self.collectives_s if self.waits_s is None else self.waits_s
 
     @property
     def kernels_s(self) -> float:
@@ -100,6 +106,10 @@ def compile_program(
     if touched is None:
         touched = facts.arguments + facts.outputs
     clock = tpu.chip.clock_hz
+    kernels = plan_kernels(calls, facts.kernels, program.over_cache, tpu.chip, row)
+    waits = waits_s(facts.schedule, {k.name: k.seconds / k.calls for k in kernels}, tpu.chip)
+    # Without a clock nothing is known of what the core does meanwhile.
+    waits = waits + link_s(moved, arrays, tpu.chip) if clock else None
     return dataclasses.replace(
         plan,
         arguments=float(facts.arguments),
@@ -108,9 +118,10 @@ def compile_program(
         compiler_s=facts.cycles / clock if clock and facts.cycles else None,
         roofline_s=roofline_s(flops, touched, tpu.chip),
         products_s=flops / tpu.chip.peak_flops / product_efficiency,
-        kernels=plan_kernels(calls, facts.kernels, program.over_cache, tpu.chip, row),
+        kernels=kernels,
         collectives=found,
         collectives_s=collectives_s(found, tpu.chip),
+        waits_s=waits,
     )
 
 
@@ -120,6 +131,5 @@ def roofline_s(flops: float, touched_bytes: float, chip: Chip) -> float:
 
 
 def collectives_s(found: tuple[Collective, ...], chip: Chip) -> float:
-    """Bytes over one torus axis, both directions, and `HOP_S` for every hop of a small message."""
-    sent = sum(collective.sent_bytes for collective in found)
-    return sent / chip.ici_bytes_per_s + HOP_S * sum(collective.hops for collective in found)
+    """One after the other."""
+    return sum(link_s(one.sent_bytes, one.hops, chip) for one in found)

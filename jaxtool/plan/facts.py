@@ -23,8 +23,9 @@ from jaxtool.plan.bundles import StepCycles
 from jaxtool.plan.chips import Slice
 from jaxtool.plan.flops import KernelCall
 from jaxtool.plan.hlo import Collective, collectives, estimated_cycles
+from jaxtool.plan.schedule import Step, schedule
 
-_FORMAT = 2  # of the files; another one is not read
+_FORMAT = 3  # of the files; another one is not read
 _OUT_OF_MEMORY = re.compile(
     r"Used ([\d.]+)([KMGT]) of |Ran out of memory on HBM\D*\(([\d.]+)([KMGT])\) exceeds"
 )
@@ -41,6 +42,7 @@ class Facts:
     replaced: int = 0  # of `outputs`: those that do
     cycles: float = 0.0  # the compiler's estimate, kernels and collectives left out
     collectives: tuple[Collective, ...] = ()
+    schedule: list[Step] = dataclasses.field(default_factory=list)
     kernels: dict[str, StepCycles] = dataclasses.field(default_factory=dict)
     needed: float | None = None  # by a program that does not fit; the rest is not known then
     compile_s: float = 0.0  # on the machine that compiled
@@ -103,6 +105,7 @@ def _compiled(lowered: Any, calls: Sequence[KernelCall], tpu: Slice) -> Facts:
         replaced=memory.alias_size_in_bytes,
         cycles=estimated_cycles(text),
         collectives=tuple(collectives(text)),
+        schedule=schedule(text, [call.name for call in calls]),
         kernels=kernels,
         compile_s=time.monotonic() - started,
     )

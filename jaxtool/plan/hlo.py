@@ -14,10 +14,12 @@ _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collectiv
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "token": 0}
 # libtpu's name for a fusion of an all-reduce and the slice of it that a device keeps: the first half of the ring.
 _SCATTERED = "all-reduce-scatter"
+# Starts of what goes on beside the core: on the SparseCores, or as a copy.
+BESIDE = ("async-start", "call-start", "custom-call-start")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _OPCODE = re.compile(r"\s([a-z][a-z0-9-]*)\(")
 _CALLED = re.compile(
-    r"\b(body|calls|to_apply|branch_computations|condition)=\{?((?:%[\w.-]+[, ]*)+)"
+    r"\b(body|calls|to_apply|branch_computations|called_computations|condition)=\{?((?:%[\w.-]+[, ]*)+)"
 )
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CONSTANT = re.compile(r"[su]\d+\[\]\S* constant\((\d+)\)")
@@ -35,33 +37,52 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Instruction:
+class Instruction:
     opcode: str
     result: str  # its type
     line: str
 
 
+Computations = dict[str, list[Instruction]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sent:
+    """One collective. `key` is the same wherever the text prints it."""
+
+    key: str
+    kind: str
+    sent_bytes: float
+    hops: int
+
+
+def sent_by(instruction: Instruction, computation: str) -> Sent | None:
+    """What an instruction of a computation sends; None if it is no collective."""
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in _KINDS:
+        return None
+    # A collective that overlaps with a chain of fusions is printed in each of them.
+    channel = _CHANNEL.search(instruction.line)
+    key = f"{kind} {channel[1]}" if channel else f"{computation} {instruction.line}"
+    n = _group_size(instruction.line)
+    sent, hops = _sent_bytes(kind, instruction, n), _hops(kind, n)
+    if computation.startswith(_SCATTERED):
+        kind, sent, hops = "reduce-scatter", sent / 2, hops // 2
+    return Sent(key=key, kind=kind, sent_bytes=sent, hops=hops)
+
+
 def collectives(text: str) -> list[Collective]:
     """Collectives of a compiled program, loops followed, by kind."""
-    computations = _computations(text)
-    seen: dict[str, tuple[str, int, float, int]] = {}
-    for name, times in _visits(computations, follows_fusions=True):
-        for number, instruction in enumerate(computations[name]):
-            kind = instruction.opcode.removesuffix("-start")
-            if kind not in _KINDS:
-                continue
-            # A collective that overlaps with a chain of fusions is printed in each of them.
-            channel = _CHANNEL.search(instruction.line)
-            key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
-            if key not in seen or times > seen[key][1]:
-                n = _group_size(instruction.line)
-                sent, hops = _sent_bytes(kind, instruction, n), _hops(kind, n)
-                if name.startswith(_SCATTERED):
-                    kind, sent, hops = "reduce-scatter", sent / 2, hops // 2
-                seen[key] = (kind, times, sent, hops)
+    parsed = computations(text)
+    seen: dict[str, tuple[int, Sent]] = {}
+    for name, times in _visits(parsed, follows_fusions=True):
+        for instruction in parsed[name]:
+            sent = sent_by(instruction, name)
+            if sent and times > seen.get(sent.key, (0, None))[0]:
+                seen[sent.key] = times, sent
     found = []
     for kind in _KINDS:
-        mine = [(times, sent, hops) for k, times, sent, hops in seen.values() if k == kind]
+        mine = [(n, one.sent_bytes, one.hops) for n, one in seen.values() if one.kind == kind]
         if mine:
             found.append(
                 Collective(
@@ -76,19 +97,29 @@ def collectives(text: str) -> list[Collective]:
 
 def estimated_cycles(text: str) -> int:
     """Sum of the TPU compiler's estimates for what it schedules, loops followed; 0 without any."""
-    computations = _computations(text)
-    total = 0
-    for name, times in _visits(computations, follows_fusions=False):
-        for instruction in computations[name]:
-            found = _CYCLES.search(instruction.line)
-            total += times * int(found[1]) if found else 0
-    return total
+    parsed = computations(text)
+    visits = _visits(parsed, follows_fusions=False)
+    return sum(times * cycles_of(i.line) for name, times in visits for i in parsed[name])
 
 
-def _computations(text: str) -> dict[str, list[_Instruction]]:
+def cycles_of(line: str) -> int:
+    """The compiler's estimate for an instruction; 0 without one."""
+    found = _CYCLES.search(line)
+    return int(found[1]) if found else 0
+
+
+def called(line: str) -> dict[str, list[str]]:
+    """Computations that an instruction calls, by attribute."""
+    return {
+        attribute: [part.strip(" %") for part in names.split(",") if part.strip()]
+        for attribute, names in _CALLED.findall(line)
+    }
+
+
+def computations(text: str) -> Computations:
     """Instructions by computation; the entry is called "ENTRY"."""
-    found: dict[str, list[_Instruction]] = {}
-    current: list[_Instruction] | None = None
+    found: Computations = {}
+    current: list[Instruction] | None = None
     for line in text.splitlines():
         if line.endswith("{") and line[:1] not in ("", " ", "}") and "->" in line:
             name = "ENTRY" if line.startswith("ENTRY") else line.split()[0].lstrip("%")
@@ -101,38 +132,32 @@ def _computations(text: str) -> dict[str, list[_Instruction]]:
             if opcode:
                 # -1: the space put in front for the search.
                 result = right[: max(0, opcode.start() - 1)]
-                current.append(_Instruction(opcode=opcode[1], result=result, line=line))
+                current.append(Instruction(opcode=opcode[1], result=result, line=line))
     return found
 
 
-def _visits(
-    computations: dict[str, list[_Instruction]], *, follows_fusions: bool
-) -> Iterator[tuple[str, int]]:
-    """(computation, how often it runs) from the entry on."""
-    waiting = [("ENTRY", 1)] if "ENTRY" in computations else []
+def _visits(parsed: Computations, *, follows_fusions: bool) -> Iterator[tuple[str, int]]:
+    """(computation, how often it runs) from the entry on. Without fusions: those that the core walks through."""
+    waiting = [("ENTRY", 1)] if "ENTRY" in parsed else []
     while waiting:
         name, times = waiting.pop()
         yield name, times
-        for instruction in computations[name]:
-            if instruction.opcode == "fusion" and not follows_fusions:
+        for instruction in parsed[name]:
+            if instruction.opcode in ("fusion", *BESIDE) and not follows_fusions:
                 continue
-            called = {
-                attribute: [part.strip(" %") for part in names.split(",") if part.strip()]
-                for attribute, names in _CALLED.findall(instruction.line)
-            }
-            trips = 1
+            inner, trips = called(instruction.line), 1
             if instruction.opcode == "while":
-                trips = _trip_count(computations, called.get("condition", []))
-            elif instruction.opcode not in ("fusion", "call", "conditional", "async-start"):
+                trips = trip_count(parsed, inner.get("condition", []))
+            elif instruction.opcode not in ("fusion", "call", "conditional", *BESIDE):
                 continue  # the reducer of a reduction, a comparison of a sort
-            for attribute, names in called.items():
+            for attribute, names in inner.items():
                 if attribute != "condition":
-                    waiting += [(n, times * trips) for n in names if n in computations]
+                    waiting += [(n, times * trips) for n in names if n in parsed]
 
 
-def _trip_count(computations: dict[str, list[_Instruction]], conditions: list[str]) -> int:
+def trip_count(parsed: Computations, conditions: list[str]) -> int:
     """The largest whole number that a condition compares with: scans count from 0 up to it."""
-    lines = [i.line for name in conditions for i in computations.get(name, ())]
+    lines = [i.line for name in conditions for i in parsed.get(name, ())]
     return max((int(n) for line in lines for n in _CONSTANT.findall(line)), default=1) or 1
 
 
@@ -142,7 +167,7 @@ def _hops(kind: str, n: int) -> int:
     return (2 if kind == "all-reduce" else 1) * (n // 2)
 
 
-def _sent_bytes(kind: str, instruction: _Instruction, n: int) -> float:
+def _sent_bytes(kind: str, instruction: Instruction, n: int) -> float:
     """Bytes that a device sends: a ring moves (n - 1) / n of the whole array, all-reduce twice."""
     parts = _top_level(instruction.result)
     is_start = instruction.opcode.endswith("-start")

@@ -30,6 +30,7 @@ COLUMNS = (
     "compiler ms",
     "kernels ms",
     "collectives ms",
+    "waits ms",
     "collectives",
     "runs",
     "s per step",
@@ -125,8 +126,8 @@ def verdict(plan: StepPlan) -> list[str]:
             f"predicted {plan.step}: {plan.step_s:.0f} s ({largest})",
             _rates(plan),
             f"assumed: {tokens}{decoding if plan.decodes else ' per demonstration on average'}, "
-            f"matrix products at {a.product_efficiency:.0%} of the peak, kernels and collectives that overlap "
-            "with nothing",
+            f"matrix products at {a.product_efficiency:.0%} of the peak, kernels that overlap with nothing, "
+            "collectives with what the compiler's schedule puts beside them",
         ]
         untimed = {k.name for p in plan.programs for k in p.kernels if k.cycles is None}
         if untimed:
@@ -214,6 +215,7 @@ def _program_json(plan: StepPlan, program: ProgramPlan) -> dict[str, Any]:
         "kernels_ms": round(1e3 * program.kernels_s, 3),
         "kernels": {kernel.name: _kernel_json(kernel) for kernel in program.kernels},
         "collectives_ms": round(1e3 * program.collectives_s, 3),
+        "waits_ms": round(1e3 * program.exposed_s, 3),
         "collectives": {
             c.kind: {"count": c.count, "gib": round(c.sent_bytes / GIB, 4)}
             for c in program.collectives
@@ -257,7 +259,7 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
         )
     ]
     if program.error:
-        return [program.name, program.shape, *in_gib, *[None] * 6, program.error, None, None]
+        return [program.name, program.shape, *in_gib, *[None] * 7, program.error, None, None]
     kinds = ", ".join(f"{c.kind} x{c.count}" for c in program.collectives)
     return [
         program.name,
@@ -269,6 +271,7 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
         None if program.compiler_s is None else round(1e3 * program.compiler_s, 2),
         round(1e3 * program.kernels_s, 2),
         round(1e3 * program.collectives_s, 2),
+        round(1e3 * program.exposed_s, 2),
         kinds,
         round(plan.runs.get(program.name, 0.0), 1),
         round(plan.seconds[program.name], 2),

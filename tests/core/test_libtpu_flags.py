@@ -6,11 +6,13 @@ from jaxtool.core.libtpu_flags import libtpu_flags, tpu_generation
 
 WINDOWED = "--xla_jf_spmd_threshold_for_windowed_einsum_mib=100000000"
 TILES = "--xla_tpu_scoped_vmem_limit_kib=65536"
+BESIDE = libtpu_flags("", "v6e").removeprefix(f"{WINDOWED} {TILES} ")
+V6E = f"{WINDOWED} {TILES} {BESIDE}"
 
 
 @pytest.mark.parametrize(
     ("generation", "ours"),
-    [(None, WINDOWED), ("v5e", WINDOWED), ("v5p", WINDOWED), ("v6e", f"{WINDOWED} {TILES}")],
+    [(None, WINDOWED), ("v5e", WINDOWED), ("v5p", WINDOWED), ("v6e", V6E)],
 )
 def test_the_callers_flags_stay_and_ours_are_added_once(generation, ours):
     assert libtpu_flags("", generation) == ours
@@ -20,11 +22,20 @@ def test_the_callers_flags_stay_and_ours_are_added_once(generation, ours):
 
 def test_a_flag_of_the_callers_own_is_kept():
     own = "--xla_tpu_scoped_vmem_limit_kib=32768"
-    assert libtpu_flags(own, "v6e") == f"{own} {WINDOWED}"
+    assert libtpu_flags(own, "v6e") == f"{own} {WINDOWED} {BESIDE}"
+    on_core = "--xla_tpu_enable_sparse_core_collective_offload_all_gather=false"
+    assert libtpu_flags(on_core, "v6e").count("offload_all_gather") == 1
+
+
+def test_gathers_and_scatters_of_a_v6e_are_the_sparse_cores():
+    flags = BESIDE.split()
+    assert "--xla_tpu_enable_sparse_core_collective_offload_all_gather=true" in flags
+    assert "--xla_tpu_enable_sparse_core_collective_offload_reduce_scatter=true" in flags
+    assert not any("all_reduce" in flag for flag in flags)
 
 
 def test_a_plan_on_a_machine_with_another_tpu_has_the_flags_of_its_own():
-    assert libtpu_flags(f"--other=1 {WINDOWED} {TILES}", "v5e") == f"--other=1 {WINDOWED}"
+    assert libtpu_flags(f"--other=1 {V6E}", "v5e") == f"--other=1 {WINDOWED}"
 
 
 @pytest.mark.parametrize(

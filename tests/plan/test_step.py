@@ -13,11 +13,12 @@ from jaxtool.plan import program as names
 from jaxtool.plan import report
 from jaxtool.plan.advice import advise
 from jaxtool.plan.chips import GIB, parse_slice
-from jaxtool.plan.compiled import HOP_S, collectives_s, roofline_s
+from jaxtool.plan.compiled import collectives_s, roofline_s
 from jaxtool.plan.facts import out_of_memory_bytes
 from jaxtool.plan.hlo import Collective
 from jaxtool.plan.kernels import KernelPlan, KernelSteps
 from jaxtool.plan.lengths import slowest_host
+from jaxtool.plan.schedule import HOP_S
 from jaxtool.plan.step import (
     Assumptions,
     StepPlan,
@@ -39,10 +40,12 @@ def test_collectives_cost_bytes_and_hops():
     assert collectives_s(found, V5E) == pytest.approx(0.5 + 80 * HOP_S)
 
 
-def test_time_is_the_larger_estimate_and_all_of_the_collectives():
+def test_time_is_the_larger_estimate_and_what_is_waited_for():
     plan = program("p", 1, roofline_s=2.0, compiler_s=3.0, collectives_s=0.5)
     assert plan.time_s == 3.5
     assert dataclasses.replace(plan, compiler_s=None).time_s == 2.5
+    # Of half a second of collectives a fifth is hidden.
+    assert dataclasses.replace(plan, waits_s=0.4).time_s == 3.4
     # Products at what they reach of the peak may be the largest; kernels come on top.
     assert dataclasses.replace(plan, products_s=5.0).time_s == 5.5
     kernel = KernelPlan(name="k", calls=2, steps=KernelSteps(active=1), cycles=None, seconds=0.25)
