@@ -50,6 +50,8 @@ def sample_over_devices(
         uniforms = jax.vmap(uniforms_of)(row_keys, positions)
         return _inverse_cdf(logits / temperature[:, None], uniforms, words)
 
+    # The TPU's compiler joins the head's product with the search for its maximum, and makes it again for the rest.
+    logits = jax.lax.optimization_barrier(logits)
     of_rows = PartitionSpec(rows)
     return jax.shard_map(
         draw,

@@ -149,12 +149,53 @@ def rotary_angles(
     return factor * jnp.cos(angles), factor * jnp.sin(angles)
 
 
+def in_both_halves(rotary: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Angles [B, T, H] of every number in place of every pair: `rotate` then takes its way for TPUs."""
+    cos, sin = (jnp.concatenate([angle, angle], axis=-1) for angle in rotary)
+    return cos, sin
+
+
 def rotate(x: Array, rotary: tuple[Array, Array]) -> Array:
     """Rotates the pairs (x[i], x[i + H/2]) of x [B, T, heads, H], in float32."""
     cos, sin = (angle[:, :, None, :] for angle in rotary)
+    if cos.shape[-1] == x.shape[-1]:
+        return _turned(x, cos, sin)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x.dtype)
+
+
+@jax.custom_vjp
+def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    """The same numbers without halves of 64 lanes: x cos + (x turn) sin, where (x turn)[i] is the other of the pair.
+
+    `turn` has one 1 or -1 a column, so the product is exact. For H = 4: (a, b, c, d) turn = (-c, -d, a, b). On a TPU
+    halves of a head make the compiler put tokens on the lanes and turn queries and keys over again for the kernel.
+    The gradient is the rotation back.
+    """
+    half = x.shape[-1] // 2
+    eye = jnp.eye(half, dtype=x.dtype)
+    turn = jnp.block([[jnp.zeros_like(eye), eye], [-eye, jnp.zeros_like(eye)]])
+    other = jnp.einsum(
+        "btnh,hg->btng",
+        x,
+        turn,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+    return (x.astype(jnp.float32) * cos + other * sin).astype(x.dtype)
+
+
+def _turned_forward(x: Array, cos: Array, sin: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _turned(x, cos, sin), (cos, sin)
+
+
+def _turned_backward(rotary: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, Array]:
+    cos, sin = rotary  # of positions, which have no gradient
+    return _turned(cotangent, cos, -sin), jnp.zeros_like(cos), jnp.zeros_like(sin)
+
+
+_turned.defvjp(_turned_forward, _turned_backward)
 
 
 def _output_std(config: ModelConfig, fan_in: int) -> float:

@@ -20,12 +20,20 @@ from jaxtool.model.attention_backends import (
     kernel_writes_scales,
     needs_no_view,
     training_attention,
+    training_backend,
     write_and_attend,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.cut_table import looked_up, looked_up_in_parts
 from jaxtool.model.kv_cache import KVCache, LayerCache, view_rows, write
-from jaxtool.model.layers import AttentionProjections, GatedMlp, RMSNorm, rms_norm, rotary_angles
+from jaxtool.model.layers import (
+    AttentionProjections,
+    GatedMlp,
+    RMSNorm,
+    in_both_halves,
+    rms_norm,
+    rotary_angles,
+)
 from jaxtool.model.paged_attention import write_and_attend_to_pages
 from jaxtool.model.quantize import Int8Weight, product
 from jaxtool.model.remat import keep, rematerialized
@@ -103,6 +111,8 @@ def hidden_states(
       prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
     """
     cos, sin = rotary_angles(positions, config)
+    if training_backend(config, tokens.shape[1], sharding) == "pallas_tpu":
+        cos, sin = in_both_halves((cos, sin))
     rotary = _whole_rows(cos, sharding), _whole_rows(sin, sharding)
     attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 

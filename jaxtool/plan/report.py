@@ -29,14 +29,13 @@ COLUMNS = (
     "products ms",
     "compiler ms",
     "kernels ms",
-    "collectives ms",
-    "waits ms",
+    "network waits ms",
     "collectives",
     "runs",
     "s per step",
 )
 _WIDE = 160  # columns of a terminal that show all of them
-_NARROW = ("program", "HBM GiB", "collectives ms", "runs", "s per step")
+_NARROW = ("program", "HBM GiB", "network waits ms", "runs", "s per step")
 
 
 def as_json(plan: StepPlan, gin_file: str, *overlays: str) -> dict[str, Any]:
@@ -259,7 +258,7 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
         )
     ]
     if program.error:
-        return [program.name, program.shape, *in_gib, *[None] * 7, program.error, None, None]
+        return [program.name, program.shape, *in_gib, *[None] * 6, program.error, None, None]
     kinds = ", ".join(f"{c.kind} x{c.count}" for c in program.collectives)
     return [
         program.name,
@@ -270,7 +269,6 @@ def _row(plan: StepPlan, program: ProgramPlan) -> list[str | float | None]:
         round(1e3 * program.products_s, 2),
         None if program.compiler_s is None else round(1e3 * program.compiler_s, 2),
         round(1e3 * program.kernels_s, 2),
-        round(1e3 * program.collectives_s, 2),
         round(1e3 * program.exposed_s, 2),
         kinds,
         round(plan.runs.get(program.name, 0.0), 1),

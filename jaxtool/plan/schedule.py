@@ -65,7 +65,8 @@ def _walk(
             busy_until = ends[name] = max(now, busy_until) + link_s(sent, hops, chip)
         elif kind in ("end", "sync"):
             if kind == "sync":
-                busy_until = max(now, busy_until) + link_s(*values, chip)
+                sent, hops = values
+                busy_until = max(now, busy_until) + link_s(sent, hops, chip)
             until = busy_until if kind == "sync" else ends.pop(values[0], now)
             waited += max(0.0, until - now)
             now = max(now, until)

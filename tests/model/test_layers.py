@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from jaxtool.model.attention import attention, cached_attention
 from jaxtool.model.config import RopeScaling
 from jaxtool.model.kv_cache import LayerCache
-from jaxtool.model.layers import rms_norm, rotate
+from jaxtool.model.layers import in_both_halves, rms_norm, rotate
 from jaxtool.model.rope import rotary_frequencies
 
 
@@ -96,3 +97,27 @@ def test_grouped_attention_over_a_cache_by_hand(keys_first):
         jnp.asarray(q)[None, None], cache, jnp.array([[1]]), keys_first=keys_first
     )
     np.testing.assert_allclose(out[0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_rotation_for_tpus_and_its_gradient_are_those_of_halves(dtype):
+    """Two rows of five tokens with three heads, by angles of their own. The docstring's example first."""
+    quarter = jnp.zeros((1, 1, 2)), jnp.ones((1, 1, 2))
+    plain = jnp.arange(1.0, 5.0, dtype=dtype).reshape(1, 1, 1, 4)
+    turned = rotate(plain, in_both_halves(quarter))
+    np.testing.assert_array_equal(np.asarray(turned, np.float32).ravel(), [-3, -4, 1, 2])
+    numbers = np.random.default_rng(0)
+    x, weights = (jnp.asarray(numbers.normal(size=(2, 5, 3, 8)), dtype) for _ in range(2))
+    angles = jnp.asarray(numbers.uniform(0, 6, size=(2, 5, 4)), jnp.float32)
+    rotary = jnp.cos(angles), jnp.sin(angles)
+
+    def total(x, rotary):
+        return jnp.sum((rotate(x, rotary) * weights).astype(jnp.float32))
+
+    found = jax.value_and_grad(total)(x, in_both_halves(rotary))
+    expected = jax.value_and_grad(total)(x, rotary)
+    # A step of the dtype, where the two ways add with and without a fused multiplication.
+    step = float(jnp.finfo(dtype).eps)
+    for ours, theirs in zip(found, expected, strict=True):
+        ours, theirs = (np.asarray(value, np.float32) for value in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=4 * step, atol=4 * step)
