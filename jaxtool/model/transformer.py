@@ -20,7 +20,6 @@ from jaxtool.model.attention_backends import (
     kernel_writes_scales,
     needs_no_view,
     training_attention,
-    training_backend,
     write_and_attend,
 )
 from jaxtool.model.config import ModelConfig
@@ -110,9 +109,7 @@ def hidden_states(
     Args:
       prefix_ids: as for `segment_mask`: prompts that stand once for several segments.
     """
-    cos, sin = rotary_angles(positions, config)
-    if training_backend(config, tokens.shape[1], sharding) == "pallas_tpu":
-        cos, sin = in_both_halves((cos, sin))
+    cos, sin = _angles(positions, config, sharding)
     rotary = _whole_rows(cos, sharding), _whole_rows(sin, sharding)
     attend_rows = training_attention(config, segment_ids, positions, sharding, prefix_ids)
 
@@ -135,6 +132,13 @@ def hidden_states(
         for layer_params in unstack_layers(params)["layers"]:
             x, _ = layer(x, layer_params)
     return rms_norm(x, params["final_norm"], config.rms_norm_eps)
+
+
+def _angles(positions: Array, config: ModelConfig, sharding: Sharding) -> tuple[Array, Array]:
+    """`rotary_angles`, as `rotate` takes them on this platform."""
+    angles = rotary_angles(positions, config)
+    is_tpu = sharding.mesh.devices.flat[0].platform == "tpu"
+    return in_both_halves(angles) if is_tpu else angles
 
 
 def cached_hidden_states(
@@ -167,7 +171,7 @@ def cached_hidden_states(
     Returns:
       Last hidden states and the cache with the new tokens in it.
     """
-    rotary = rotary_angles(positions, config)
+    rotary = _angles(positions, config, sharding)
     x = _embed_cached(params, config, tokens, sharding)
     layers: list[LayerCache] = []
     for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
