@@ -8,7 +8,8 @@ from pathlib import Path
 _WINDOWED = ("xla_jf_spmd_threshold_for_windowed_einsum_mib", 100_000_000)
 # Of the 128 MiB of on-chip memory of a v6e, what one operation may take; MaxText's runs on v6e have 96 MiB. With more
 # than the compiler's own 32 MiB the tiles of products are larger: a gradient block of a 32B policy takes an eighth
-# less, a step of decoding a twentieth less by its cycles (docs/plans.md). On v5e decoding takes longer with it.
+# less, a step of decoding a twentieth less by its cycles (docs/plans.md). The learner's programs have more
+# (`jaxtool.learn.compile_options`). On v5e decoding takes longer with it.
 _TILES = (("xla_tpu_scoped_vmem_limit_kib", 65_536),)
 # Gathers and scatters on the SparseCores of a v6e, beside the products of the core: seven tenths of what a gradient
 # block of a 32B policy sends is hidden by that (docs/plans.md). All-reduces stay: a step of decoding waits for its

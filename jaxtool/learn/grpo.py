@@ -7,7 +7,6 @@ nothing is clipped. A KL of `kl_coef` 0 keeps no reference policy.
 """
 
 import dataclasses
-import functools
 from typing import Literal, Protocol
 
 import jax
@@ -23,6 +22,7 @@ from jaxtool.core.truncation import Truncation
 from jaxtool.learn import advantage_choices, loss_choices
 from jaxtool.learn.advantage_choices import Advantage, ClippedShaping, GroupNormalized
 from jaxtool.learn.aggregation_choices import Aggregation, TokenMean
+from jaxtool.learn.compile_options import learner_jit
 from jaxtool.learn.loss_choices import PolicyLoss, PpoClip
 from jaxtool.learn.off_policy_choices import Correction, TokenTruncation
 from jaxtool.learn.optimizer import OptimizerConfig
@@ -138,7 +138,7 @@ def loss_count(batch: TrainBatch, config: GrpoConfig) -> int:
     return config.aggregation.count(batch)
 
 
-@functools.partial(jax.jit, static_argnames=("setup",))
+@learner_jit(static=("setup",))
 def old_logprobs(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> jax.Array:
     """log π_old [B, T] under the learner's own forward pass, laid out as a block's fields are.
 
@@ -147,7 +147,7 @@ def old_logprobs(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> j
     return setup.sharding.constrain(_logprobs(params, block, setup)[0], "batch", "length")
 
 
-@functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
+@learner_jit(static=("setup",), donated=("total",))
 def grpo_block(
     total: Gradients | None,
     params: Params,

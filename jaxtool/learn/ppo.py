@@ -5,7 +5,6 @@ values each decision. What it is used for is in `ppo_learner`.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jaxtool.algos.aggregation import token_mean
 from jaxtool.algos.value_loss import clipped_value_loss
 from jaxtool.core.batch import TrainBatch
 from jaxtool.core.ranges import check_range
+from jaxtool.learn.compile_options import learner_jit
 from jaxtool.learn.grpo import LearnerSetup
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_view import PolicyView
@@ -41,7 +41,7 @@ class CriticConfig:
         check_range(self, "value_clip", above=0)
 
 
-@functools.partial(jax.jit, static_argnames=("setup",))
+@learner_jit(static=("setup",))
 def critic_values(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> jax.Array:
     """V [B, T] of a block."""
     return token_values(
@@ -50,7 +50,7 @@ def critic_values(params: Params, block: TrainBatch, *, setup: LearnerSetup) -> 
     )
 
 
-@functools.partial(jax.jit, static_argnames=("setup", "critic"), donate_argnames=("total",))
+@learner_jit(static=("setup", "critic"), donated=("total",))
 def critic_block(
     total: Gradients | None,
     params: Params,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxtool.learn.compile_options import for_devices
 from jaxtool.learn.grpo import LearnerSetup, grpo_block, old_logprobs
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.ppo import CriticConfig, critic_block, critic_values
@@ -64,13 +65,13 @@ def policy_programs(setup: LearnerSetup) -> PolicyPrograms:
     return PolicyPrograms(
         gradient_block=LearnerProgram(
             name=LEARN,
-            run=functools.partial(grpo_block, setup=setup),
+            run=functools.partial(for_devices(grpo_block, setup.sharding), setup=setup),
             takes=("total", "params", "view", "block", "old", "count"),
         ),
         update=_update(APPLY, setup.optimizer, setup.sharding),
         old_logprobs=LearnerProgram(
             name=OLD,
-            run=functools.partial(old_logprobs, setup=setup),
+            run=functools.partial(for_devices(old_logprobs, setup.sharding), setup=setup),
             takes=("policy", "inputs"),
         ),
     )
@@ -80,12 +81,14 @@ def critic_programs(setup: LearnerSetup, critic: CriticConfig) -> CriticPrograms
     return CriticPrograms(
         values=LearnerProgram(
             name=VALUES,
-            run=functools.partial(critic_values, setup=setup),
+            run=functools.partial(for_devices(critic_values, setup.sharding), setup=setup),
             takes=("tower", "inputs"),
         ),
         gradient_block=LearnerProgram(
             name=CRITIC,
-            run=functools.partial(critic_block, setup=setup, critic=critic),
+            run=functools.partial(
+                for_devices(critic_block, setup.sharding), setup=setup, critic=critic
+            ),
             takes=("total", "params", "view", "inputs", "old_values", "returns", "count"),
         ),
         update=_update(CRITIC_APPLY, critic.optimizer, setup.sharding),
@@ -96,7 +99,7 @@ def cold_start_programs(setup: SftSetup) -> ColdStartPrograms:
     return ColdStartPrograms(
         gradient_block=LearnerProgram(
             name=LEARN,
-            run=functools.partial(sft_block, setup=setup),
+            run=functools.partial(for_devices(sft_block, setup.sharding), setup=setup),
             takes=("total", "params", "view", "inputs", "count"),
         ),
         update=_update(APPLY, setup.optimizer, setup.sharding),

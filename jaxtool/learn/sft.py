@@ -1,12 +1,12 @@
 """Cold start: maximum likelihood of what the author wrote; interpreter tokens carry no loss."""
 
 import dataclasses
-import functools
 
 import jax
 
 from jaxtool.algos.aggregation import token_mean
 from jaxtool.core.batch import TrainBatch
+from jaxtool.learn.compile_options import learner_jit
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_view import PolicyView
 from jaxtool.learn.state import (
@@ -61,7 +61,7 @@ def check_rows(config: SftConfig, row_tokens: int, sharding: Sharding) -> None:
     check_row_tokens(row_tokens, sharding)
 
 
-@functools.partial(jax.jit, static_argnames=("setup",), donate_argnames=("total",))
+@learner_jit(static=("setup",), donated=("total",))
 def sft_block(
     total: Gradients | None,
     params: Params,

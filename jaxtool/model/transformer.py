@@ -7,12 +7,14 @@ same tree with `layers` as a tuple, so that no decode step slices a weight out o
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxtool.model.attention_backends import (
@@ -241,7 +243,13 @@ _slices.defvjp(lambda x, count: (_slices(x, count), None), lambda _, __, dy: (jn
 
 def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
     # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
-    table = sharding.constrain(params["embedding"].astype(config.dtype), None, None)
+    table = params["embedding"].astype(config.dtype)
+    # Gathered by words alone, whose parts lie one after the other: by words and width it would be laid out anew.
+    words = sharding.rules.vocab + sharding.rules.embed
+    if len(table) % math.prod(sharding.mesh.shape[axis] for axis in words) == 0:
+        by_words = NamedSharding(sharding.mesh, PartitionSpec(words, None))
+        table = jax.lax.with_sharding_constraint(table, by_words)
+    table = sharding.constrain(table, None, None)
     x = looked_up(table, tokens, config.dtype)
     return sharding.constrain(x, "batch", "length", "activation_embed")
 

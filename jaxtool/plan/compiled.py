@@ -84,7 +84,7 @@ def compile_program(
     flops = count_flops(traced.jaxpr, while_trips=trips) / program.num_devices
     calls = kernel_calls(traced.jaxpr, while_trips=trips)
     other_resident = sum(resident[name] for name in program.other_resident)
-    facts = facts_of(traced.lower(), calls, program.num_devices, tpu, kept)
+    facts = facts_of(traced.lower(), calls, program.num_devices, tpu, kept, program.options)
     plan = ProgramPlan(
         name=program.name,
         shape=program.shape,

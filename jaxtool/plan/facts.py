@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtool.core.files import write_text
+from jaxtool.learn.compile_options import Options
 from jaxtool.plan import bundles
 from jaxtool.plan.bundles import StepCycles
 from jaxtool.plan.chips import Slice
@@ -49,7 +50,12 @@ class Facts:
 
 
 def facts_of(
-    lowered: Any, calls: Sequence[KernelCall], num_devices: int, tpu: Slice, kept: Path | None
+    lowered: Any,
+    calls: Sequence[KernelCall],
+    num_devices: int,
+    tpu: Slice,
+    kept: Path | None,
+    options: Options = (),
 ) -> Facts:
     """Compiles a program, or reads what an earlier plan kept of the same one.
 
@@ -58,10 +64,11 @@ def facts_of(
       calls: its kernels, which are timed alone.
       num_devices: that it runs on.
       kept: a directory of files that `facts_of` wrote; None: nothing is kept.
+      options: that its jit has; the lowered text does not tell them.
     """
     if kept is None:
         return _compiled(lowered, calls, tpu)
-    path = kept / f"{_key(lowered, num_devices, tpu)}.json"
+    path = kept / f"{_key(lowered, num_devices, tpu, options)}.json"
     known = _read(path)
     if known is None:
         known = _compiled(lowered, calls, tpu)
@@ -111,10 +118,10 @@ def _compiled(lowered: Any, calls: Sequence[KernelCall], tpu: Slice) -> Facts:
     )
 
 
-def _key(lowered: Any, num_devices: int, tpu: Slice) -> str:
+def _key(lowered: Any, num_devices: int, tpu: Slice, options: Options) -> str:
     """Of the program's text, where it runs and who compiles it."""
     flags = os.environ.get("LIBTPU_INIT_ARGS", "")
-    told = [tpu.name, num_devices, compiler_versions(), flags]
+    told = [tpu.name, num_devices, compiler_versions(), flags, *([options] if options else [])]
     digest = hashlib.sha256(json.dumps(told).encode())
     digest.update(lowered.as_text().encode())
     return digest.hexdigest()[:32]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtool.config.callables import callable_name
+from jaxtool.learn.compile_options import options_for
 from jaxtool.learn.grpo import LearnerSetup, OldLogprobs, needs_old_logprobs, needs_reference
 from jaxtool.learn.optimizer import OptimizerConfig
 from jaxtool.learn.policy_view import PolicyView
@@ -243,6 +244,7 @@ class _Parts:
             while_trips=while_trips,
             num_devices=self.setup.sharding.mesh.size,
             other_resident=self._other_resident(held_arguments),
+            options=options_for(self.setup.sharding),
         )
 
     def _other_resident(self, arguments: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxtool.decode.config import EngineConfig
+from jaxtool.learn.compile_options import Options
 from jaxtool.learn.programs import APPLY as APPLY
 from jaxtool.learn.programs import CRITIC as CRITIC
 from jaxtool.learn.programs import CRITIC_APPLY as CRITIC_APPLY
@@ -40,6 +41,7 @@ class Program:
     over_cache: KernelSteps | None = (
         None  # of attention over the cache in one layer; None: no kernel does it
     )
+    options: Options = ()  # of the compiler, for this program alone
     moved: tuple[int, float] = (0, 0.0)  # arrays that go to other devices afterwards; bytes of each
 
 

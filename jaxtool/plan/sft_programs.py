@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxtool.learn import programs as learner
+from jaxtool.learn.compile_options import options_for
 from jaxtool.learn.sft import SftSetup, check_rows
 from jaxtool.model.param_axes import check_divides, param_axes, param_shapes
 from jaxtool.parallel.axis_rules import Sharding
@@ -48,6 +49,7 @@ def cold_start_programs(config: SftRunConfig, tpu: Slice) -> RunPrograms:
                 count=np.float32(1),
             ),
             num_devices=sharding.mesh.size,
+            options=options_for(sharding),
             other_resident=("optimizer state",),
             while_trips=logit_chunks(length, config.sft.lm_head_chunk, sharding),
         ),

@@ -20,6 +20,7 @@ SAID = Facts(
     replaced=2,
     cycles=1234,
     collectives=(Collective(kind="all-reduce", count=2, sent_bytes=1.5, hops=4),),
+    schedule=[["core", 5], ["loop", 2, [["sync", 3.0, 1]]]],
     kernels={"over the cache": StepCycles(11, 2)},
     compile_s=9.0,
 )
@@ -51,7 +52,7 @@ def test_the_same_program_is_compiled_once(tmp_path, compiled):
     assert len(compiled) == 2
 
 
-@pytest.mark.parametrize("what", ["shape", "devices", "slice", "versions"])
+@pytest.mark.parametrize("what", ["shape", "devices", "slice", "versions", "options"])
 def test_another_program_another_place_or_another_compiler_is_compiled(
     tmp_path, compiled, monkeypatch, what
 ):
@@ -64,6 +65,7 @@ def test_another_program_another_place_or_another_compiler_is_compiled(
         4 if what == "devices" else 8,
         parse_slice("v6e-8") if what == "slice" else V5E,
         tmp_path,
+        (("xla_tpu_scoped_vmem_limit_kib", "1"),) if what == "options" else (),
     )
     assert len(compiled) == 2
 
