@@ -10,9 +10,9 @@ from jaxtool.parallel.axis_rules import Sharding
 
 Options = tuple[tuple[str, str], ...]
 
-# By a device's kind. Of the 128 MiB of a v6e's on-chip memory, what one operation may take: products of a gradient
-# block are 7 % shorter by the compiler's cycles than with the 64 MiB of `core.libtpu_flags`, and steps of decoding,
-# which keep those, would be 5 % longer (docs/plans.md).
+# By a device's kind. Of the 128 MiB of a v6e's on-chip memory, what one operation may take: a gradient
+# block is 4 % shorter by the compiler's cycles than with the 64 MiB of `core.libtpu_flags`, and steps of decoding,
+# which keep those, would be 10 % longer with 80 (docs/plans.md).
 _OF: dict[str, Options] = {"TPU v6 lite": (("xla_tpu_scoped_vmem_limit_kib", "98304"),)}
 _JITTED: dict[Any, Callable[[Options], Any]] = {}
 
