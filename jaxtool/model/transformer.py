@@ -243,7 +243,8 @@ _slices.defvjp(lambda x, count: (_slices(x, count), None), lambda _, __, dy: (jn
 
 def _embed(params: Params, config: ModelConfig, tokens: Array, sharding: Sharding) -> Array:
     # Gathered whole before the lookup: a lookup in a sharded table makes XLA rematerialise it.
-    table = params["embedding"].astype(config.dtype)
+    # Its gradient is cut as the table is.
+    table = sharding.constrain(params["embedding"], "vocab", "embed").astype(config.dtype)
     # Gathered by words alone, whose parts lie one after the other: by words and width it would be laid out anew.
     words = sharding.rules.vocab + sharding.rules.embed
     if len(table) % math.prod(sharding.mesh.shape[axis] for axis in words) == 0:

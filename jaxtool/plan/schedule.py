@@ -112,7 +112,7 @@ class _Reader:
                 rounds = hlo.trip_count(self._parsed, inner.get("condition", []))
                 yield ["loop", rounds, [s for body in inner["body"] for s in self.steps(body)]]
             elif opcode in ("call", "conditional"):
-                for other in {name for names in inner.values() for name in names}:
+                for other in dict.fromkeys(name for names in inner.values() for name in names):
                     yield from self._steps(other)
             elif opcode == "custom-call":
                 yield from (
