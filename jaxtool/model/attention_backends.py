@@ -30,6 +30,7 @@ _CUDNN_WIDEST_HEAD = 128
 # Of a layer's keys on a device, in float32. Fewer stay near a core, where the other order saves a fifth and not
 # half (`benchmarks/cache_attention.py`); and every recorded run of the study would be another by its rounding.
 _NEAR_KEY_BYTES = 1 << 20
+_SELECTED_COLUMNS = 8  # one comparison each for every position
 
 
 def training_backend(config: ModelConfig, length: int, sharding: Sharding) -> AttentionBackend:
@@ -180,6 +181,12 @@ def keys_go_first(q: Array, cache: LayerCache, sharding: Sharding) -> bool:
     key_bytes = 4 * cache.k.size // sharding.mesh.size
     is_step = q.shape[1] == 1 and q.dtype == jnp.float32
     return is_cpu and is_step and key_bytes > _NEAR_KEY_BYTES
+
+
+def writes_by_select(columns: int, cache: LayerCache, sharding: Sharding) -> bool:
+    """Whether so few new tokens a row go into a cache in bfloat16 on a CPU, where a scatter converts all of it."""
+    is_cpu = sharding.mesh.devices.flat[0].platform == "cpu"
+    return is_cpu and cache.k.dtype == jnp.bfloat16 and columns <= _SELECTED_COLUMNS
 
 
 def fused_attention(q: Array, k: Array, v: Array, *, mask: Array, implementation: str) -> Array:

@@ -59,11 +59,18 @@ def write(
     v: Float[Array, "B C K H"],
     positions: Int[Array, "B C"],
     rows: Int[Array, " B"] | None = None,
+    selects: bool = False,
 ) -> LayerCache:
-    """Puts the keys and values of C tokens at `positions` of `rows` (None: all); those >= S are dropped."""
+    """Puts the keys and values of C tokens at `positions` of `rows` (None: all); those >= S are dropped.
+
+    Args:
+      selects: by `select_columns`, where all rows are written.
+    """
     into_rows = jnp.arange(k.shape[0]) if rows is None else rows
 
     def put(into: jax.Array, x: jax.Array) -> jax.Array:
+        if selects and rows is None:
+            return select_columns(into, positions, x.swapaxes(1, 2))
         return put_columns(into, into_rows, positions, x.swapaxes(1, 2))
 
     if cache.k_scale is None or cache.v_scale is None:
@@ -104,6 +111,20 @@ def put_columns(
     """
     heads = jnp.arange(into.shape[1])[None, :, None]
     return into.at[rows[:, None, None], heads, columns[:, None, :]].set(x, mode="drop")
+
+
+def select_columns(into: jax.Array, columns: Int[Array, "B C"], x: jax.Array) -> jax.Array:
+    """`put_columns` into all rows by a choice at each position: reads and writes the whole array once.
+
+    XLA's CPU backend has no bfloat16 scatter: it converts the whole array to float32 and back for each
+    (docs/performance.md, "Writing into a bfloat16 cache").
+    """
+    places = jnp.arange(into.shape[2])[None]
+    for c in range(columns.shape[1]):
+        is_place = places == columns[:, c, None]  # [B, S]
+        is_place = is_place.reshape(len(into), 1, -1, *(1,) * (into.ndim - 3))
+        into = jnp.where(is_place, x[:, :, c, None], into)
+    return into
 
 
 def view_rows(cache: Cache, rows: Int[Array, " R"], view: int) -> Cache:

@@ -23,6 +23,7 @@ from jaxtool.model.attention_backends import (
     needs_no_view,
     training_attention,
     write_and_attend,
+    writes_by_select,
 )
 from jaxtool.model.config import ModelConfig
 from jaxtool.model.cut_table import looked_up, looked_up_in_parts
@@ -188,7 +189,8 @@ def cached_hidden_states(
             is_whole = rows is None
             if is_whole and kernel_writes_scales(layer_cache, q.shape[1], view, config, sharding):
                 return write_and_attend(q, k, v, layer_cache, positions, sharding)
-            updated = write(layer_cache, k, v, positions, rows)
+            selects = writes_by_select(q.shape[1], layer_cache, sharding)
+            updated = write(layer_cache, k, v, positions, rows, selects=selects)
             if rows is not None:
                 seen = view_rows(updated, rows, view)
             elif needs_no_view(updated.k.shape[2], config, sharding):

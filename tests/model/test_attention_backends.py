@@ -18,6 +18,7 @@ from jaxtool.model.attention_backends import (
     keys_go_first,
     needs_no_view,
     training_backend,
+    writes_by_select,
 )
 from jaxtool.model.kv_cache import LayerCache, write, write_values
 from jaxtool.model.pallas_attention import (
@@ -226,6 +227,17 @@ def test_keys_go_first_in_a_step_over_many_keys_in_float32_on_a_cpu():
         )(q)
     )
     assert "optimization_barrier" in text
+
+
+def test_few_tokens_go_into_a_bfloat16_cache_on_a_cpu_by_choice():
+    """A scatter there converts the whole cache to float32 and back."""
+    half = cache_of(4, 16, dtype="bfloat16")
+    assert writes_by_select(1, half, single_device())
+    assert writes_by_select(8, half, single_device())
+    assert not writes_by_select(9, half, single_device())
+    assert not writes_by_select(1, cache_of(4, 16), single_device())
+    assert not writes_by_select(1, cache_of(4, 16, int8=True), single_device())
+    assert not writes_by_select(1, half, mesh_of("tpu"))
 
 
 def test_auto_takes_the_kernel_on_a_tpu_where_its_shapes_allow_it_and_xla_elsewhere():

@@ -16,7 +16,15 @@ from helpers.tiny_models import (
     random_tokens,
 )
 
-from jaxtool.model.kv_cache import KVCache, cache_bytes, gather_rows, make_cache, scatter_rows
+from jaxtool.model.kv_cache import (
+    KVCache,
+    cache_bytes,
+    gather_rows,
+    make_cache,
+    put_columns,
+    scatter_rows,
+    select_columns,
+)
 from jaxtool.model.transformer import cached_hidden_states, hidden_states, logits, unstack_layers
 from jaxtool.parallel.axis_rules import single_device
 
@@ -95,6 +103,19 @@ def test_positions_beyond_the_cache_write_nothing():
     _, after = cached(params, config, tokens, at, cache, view=SLOTS, sharding=sharding)
     for x, y in zip(jax.tree.leaves(cache), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("columns", [[[3], [0]], [[1, 2], [4, 5]]])
+def test_columns_written_by_choice_are_those_of_the_scatter(columns):
+    """Five positions; the last column of the second case lies beyond them and is dropped."""
+    into = jax.random.normal(jax.random.key(0), (2, 3, 5, 4)).astype(jnp.bfloat16)
+    columns = jnp.array(columns)
+    x = jax.random.normal(jax.random.key(1), (2, 3, columns.shape[1], 4)).astype(jnp.bfloat16)
+    chosen = select_columns(into, columns, x)
+    np.testing.assert_array_equal(chosen, put_columns(into, jnp.arange(2), columns, x))
+    assert chosen.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(chosen[0, :, columns[0, 0]], x[0, :, 0])
+    np.testing.assert_array_equal(chosen[1, :, 1:4], into[1, :, 1:4])
 
 
 def test_gathered_rows_scatter_back_to_their_places():
