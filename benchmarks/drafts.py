@@ -1,10 +1,12 @@
 """Decoding with exact drafts against decoding without, in turns, on groups of answers to the same problems.
 
   python -m benchmarks.drafts [--policy smollm2] [--task calculations|arithmetic] [--rows 4 --rows 32]
-      [--way exact:2,4 --way any:4 ...] [--new 96] [--rounds 4] [--temperature 1.0] [--json PATH]
+      [--way exact:2,4 --way any:4 ...] [--new 96] [--rounds 4] [--temperature 1.0] [--dtype float32]
+      [--json PATH]
 
 `calculations` asks SmolLM2 for products and sums with the run's two-shot prompt, `arithmetic` asks the study's
-policy (--policy DIR of a cold start or a run). --policy random is the worst case: nothing of it can be guessed. Rows are samples of the same problems, 8 each or 4 with 4 rows.
+policy (--policy DIR of a cold start or a run). --policy random is the worst case: nothing of it can be guessed. Rows are samples of the
+same problems, 8 each or 4 with 4 rows. --dtype is what SmolLM2 computes in.
 Each round is a step of its own: its rows draw by other keys, and the earlier rounds' answers are there to guess
 from, as in a run that asks a problem again. --same_keys asks each round by the same keys: then a row's own answer
 is among the earlier ones, and nearly every guess is right. That is the most that drafts can give at these widths,
@@ -19,7 +21,7 @@ for nothing. `cpu_ratio` is the same by CPU time of the process, for machines wi
 
 Not measured: other devices, waiting for tools, the prompts' prefill.
 
---json writes {"cases": [{"rows", "ways": {name: {"tokens_per_s", "ratio", "cpu_ratio", "passes_per_window",
+--json writes {"cases": [{"rows", "dtype", "ways": {name: {"tokens_per_s", "ratio", "cpu_ratio", "passes_per_window",
 "tokens_per_pass" (in windows with drafts), "accepted_fraction" (of the guesses), "draft_window_fraction",
 "refused_programs", "same_rows_fraction" (answers that are those without drafts to the last token),
 "tokens_to_another" (tokens per answer that went on otherwise; null: none did)}}}], "machine"}.
@@ -50,7 +52,7 @@ from jaxtool.decode.drafts_config import DraftsConfig
 from jaxtool.decode.engine import DecodeEngine, Placement
 from jaxtool.decode.sampling import Sampling
 from jaxtool.model.config import ModelConfig
-from jaxtool.model.sources import RandomInit
+from jaxtool.model.sources import GgufFile, RandomInit
 from jaxtool.parallel.axis_rules import single_device
 from jaxtool.renderers.policy_text import Reader
 from jaxtool.renderers.renderer import (
@@ -87,6 +89,7 @@ class Asking:
     rounds: int = 4  # that count
     temperature: float = 1.0
     has_same_keys: bool = False  # in every round
+    dtype: str = "float32"  # of SmolLM2's products
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,6 +237,8 @@ def measure(
     """One case: every way at so many rows."""
     sharding = single_device()
     source = RandomInit(config=_STUDY) if policy == _RANDOM else weights_named(policy)
+    if isinstance(source, GgufFile):
+        source = dataclasses.replace(source, compute_dtype=how.dtype)
     model, params = source.load(sharding, 0)
     is_small = task == "arithmetic"
     samples = min(8, max(2, rows))
@@ -277,6 +282,7 @@ def measure(
     return {
         "policy": policy if policy in ("smollm2", _RANDOM) else "of the study",
         "rows": rows,
+        "dtype": model.compute_dtype,
         "samples": samples,
         "same_keys": how.has_same_keys,
         "temperature": how.temperature,
@@ -312,7 +318,7 @@ def figures(engine: DecodeEngine, seen: list[Round], off: list[Round]) -> dict[s
 
 
 def show(case: dict[str, Any]) -> None:
-    print(f"{case['rows']} rows")
+    print(f"{case['rows']} rows, {case['dtype']}")
     for name, of in case["ways"].items():
         shown = "  ".join(f"{key} {value:.3g}" for key, value in of.items() if value is not None)
         print(f"  {name:16} {shown}", flush=True)
@@ -335,6 +341,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=96, help="tokens of an answer")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--same_keys", action="store_true", help="every round draws alike")
     parser.add_argument(
         "--products", action="store_true", help="only: matrix products of more rows, time and bits"
@@ -354,6 +361,7 @@ def main() -> None:
         rounds=arguments.rounds,
         temperature=arguments.temperature,
         has_same_keys=arguments.same_keys,
+        dtype=arguments.dtype,
     )
     for rows in arguments.rows or (4, 32):
         cases.append(measure(str(arguments.policy), arguments.task, rows, ways, how))
