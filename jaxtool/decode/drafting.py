@@ -94,6 +94,7 @@ class Drafting:
         self._has_answer = np.zeros(cache_rows, int)
         self._mean_coverage, self._mean_right = np.ones(2), np.full(2, _FIRST_GUESS)
         self._waited = 0  # ordinary windows since drafts were tried
+        self._drafted = 0  # windows with drafts since an ordinary one
         self._tries = 0
         self._pass_s: dict[tuple[_Key, int], float] = {}  # by window and columns
         self._seen: set[tuple[_Key, int]] = set()
@@ -130,6 +131,8 @@ class Drafting:
             self._right[running] = np.maximum(self._right[running], self.config.least_accepted)
             self._tries += 1
             return choices[self._tries % len(choices)]
+        if self._drafted >= self.config.retry_windows or self._knows_no_cost(key, choices):
+            return 1  # to be timed: without it no width is known to pay
         worth = {c: self._tokens_per_pass(running, c) / self._cost(key, c) for c in choices}
         best = max(choices, key=lambda c: worth[c])
         return best if worth[best] > _MARGIN else 1
@@ -161,6 +164,7 @@ class Drafting:
             ids = made.tokens[made.is_sampled[:, cache_row], cache_row]
             self.sources.write(cache_row, int(lengths[cache_row]) + 1 - len(ids), ids)
         self._waited = self._waited + 1 if log is None else 0
+        self._drafted = 0 if log is None else self._drafted + 1
         if log is None:
             return
         is_row = (chosen < len(self._right)) & (log.passes > 0)
@@ -202,12 +206,25 @@ class Drafting:
         gain = np.where(right >= self.config.least_accepted, coverage * powers.sum(axis=1), 0.0)
         return 1.0 + float(gain.mean())
 
+    def _knows_no_cost(self, key: _Key, choices: tuple[int, ...]) -> bool:
+        return (key, 1) not in self._pass_s and not any(map(self._ratios, choices))
+
     def _cost(self, key: _Key, columns: int) -> float:
-        """A pass over so many columns, in passes over one."""
-        ordinary, wide = self._pass_s.get((key, 1)), self._pass_s.get((key, columns))
-        if ordinary is None or wide is None:
-            return 1 + _ASSUMED_COLUMN_COST * (columns - 1)
-        return wide / ordinary
+        """A pass over so many columns, in passes over one: of this key, else of all keys that have been timed."""
+        known = self._ratios(columns)
+        if key in known:
+            return known[key]
+        if known:
+            return sum(known.values()) / len(known)
+        return 1 + _ASSUMED_COLUMN_COST * (columns - 1)
+
+    def _ratios(self, columns: int) -> dict[_Key, float]:
+        """By key, where both kinds of window have been timed."""
+        return {
+            key: wide / self._pass_s[key, 1]
+            for (key, c), wide in self._pass_s.items()
+            if c == columns and (key, 1) in self._pass_s
+        }
 
     def _time(self, key: _Key, columns: int, seconds: float) -> None:
         timed = key, columns

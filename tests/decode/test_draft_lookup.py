@@ -1,5 +1,7 @@
 """Where guesses come from, by hand: matches, places, texts of others, and what each pass keeps."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -166,3 +168,27 @@ def test_a_window_drafts_where_it_promises_more_than_it_costs():
     drafting._waited = 5
     drafting._right[:] = 0.0
     assert drafting.choose(key, running, lambda *_: False) == 3  # a try
+
+
+def test_no_window_drafts_until_an_ordinary_one_was_timed_nor_for_ever_without_one():
+    """Width 3 is assumed to cost 1.6; another view's 2.8 is better known; then its own 1.1."""
+    drafting = Drafting(
+        DraftsConfig(rounding="any", columns=(3,), source_tokens=64, retry_windows=5),
+        cache_rows=2,
+        max_tokens=8,
+    )
+    key, other, running = (2, 8, "plain"), (2, 4, "plain"), np.array([0, 1])
+    drafting._right[:] = 0.9  # 1 + 0.9 + 0.81 tokens a pass
+    choose = functools.partial(drafting.choose, key, running, lambda *_: False)
+    assert choose() == 1
+    drafting._pass_s = {(key, 1): 1.0}
+    assert drafting._cost(key, 3) == 1.6
+    assert choose() == 3
+    drafting._pass_s = {(other, 1): 1.0, (other, 3): 2.8, (key, 3): 1.1}
+    assert drafting._cost(key, 3) == 2.8
+    assert choose() == 1
+    drafting._pass_s[key, 1] = 1.0
+    assert drafting._cost(key, 3) == 1.1
+    assert choose() == 3
+    drafting._drafted = 5
+    assert choose() == 1  # its time may be an old one
