@@ -16,8 +16,8 @@ takes part in the time.
   python -m benchmarks.drafts --products [--json PATH]   (what more rows cost, and from where they round otherwise)
 
 A way is rounding:columns (see DraftsConfig). All ways decode the same round before the next round begins; the
-ratio is the median over rounds of a way's tokens/s over those without drafts. The first round compiles and counts
-for nothing. `cpu_ratio` is the same by CPU time of the process, for machines with other work.
+ratio is the median over rounds of a way's tokens/s over those without drafts. Programs are compiled ahead, and the
+first round counts for nothing. `cpu_ratio` is the same by CPU time of the process, for machines with other work.
 
 Not measured: other devices, waiting for tools, the prompts' prefill.
 
@@ -271,6 +271,7 @@ def measure(
             is_stop=np.asarray(stop_token_mask(tokenizer, renderer.stop_tags)),
         )
         engines[name].load(params)
+        engines[name].compile([Sampling(temperature=how.temperature)], longest_prompt=longest)
     del params
     seen: dict[str, list[Round]] = {name: [] for name in ways}
     for number in range(how.rounds + 1):

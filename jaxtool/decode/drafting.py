@@ -5,7 +5,9 @@ kinds of window compute the same bits, and this decides about speed alone.
 """
 
 import dataclasses
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +26,8 @@ Agrees = Callable[[_Key, int], bool]  # see `draft_check`
 _FRESH = 0.3  # weight of the last window in a running mean
 _ASSUMED_COLUMN_COST = 0.3  # of a pass over one column, until both have been timed
 _FIRST_GUESS = 0.5  # share of right guesses that a row is assumed to have
-_MARGIN = 1.02  # drafts must promise so much more than the ordinary window
+_MARGIN = 1.05  # drafts must promise so much more than the ordinary window: of several guesses the best is too good
+_TIMED = 5  # the last windows whose median counts: one may have waited for a prefill, or for another process
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -97,7 +100,7 @@ class Drafting:
         self._drafted = 0  # windows with drafts since an ordinary one
         self._tries = 0
         self._pass_s: dict[tuple[_Key, int], float] = {}  # by window and columns
-        self._seen: set[tuple[_Key, int]] = set()
+        self._timed: dict[tuple[_Key, int], deque[float]] = {}  # what it is the median of
         self._agrees: dict[tuple[_Key, int], bool] = {}  # by `draft_check`
 
     def start(self, cache_row: int, prompt: Sequence[int]) -> None:
@@ -228,11 +231,11 @@ class Drafting:
 
     def _time(self, key: _Key, columns: int, seconds: float) -> None:
         timed = key, columns
-        if timed not in self._seen:  # its first window may have compiled
-            self._seen.add(timed)
+        if timed not in self._timed:  # its first window may have compiled
+            self._timed[timed] = deque(maxlen=_TIMED)
             return
-        known = self._pass_s.get(timed, seconds)
-        self._pass_s[timed] = known + _FRESH * (seconds - known)
+        self._timed[timed].append(seconds)
+        self._pass_s[timed] = statistics.median(self._timed[timed])
 
 
 def make_drafting(config: EngineConfig) -> Drafting | NoDrafts:

@@ -192,3 +192,17 @@ def test_no_window_drafts_until_an_ordinary_one_was_timed_nor_for_ever_without_o
     assert choose() == 3
     drafting._drafted = 5
     assert choose() == 1  # its time may be an old one
+
+
+def test_a_pass_takes_the_median_of_its_last_windows_without_the_first():
+    """The first may have compiled; of 2, 30 and 3 seconds the median is 3, and of the last five 4."""
+    drafting = Drafting(DraftsConfig(source_tokens=64), cache_rows=1, max_tokens=8)
+    key = (1, 8, "plain")
+    drafting._time(key, 1, 99.0)
+    assert drafting._pass_s == {}
+    for seconds in (2.0, 30.0, 3.0):
+        drafting._time(key, 1, seconds)
+    assert drafting._pass_s == {(key, 1): 3.0}
+    for seconds in (4.0, 5.0, 1.0):
+        drafting._time(key, 1, seconds)
+    assert drafting._pass_s == {(key, 1): 4.0}
